@@ -1,0 +1,23 @@
+"""steppe: neural networks that are sparse and flat.
+
+Public names: `sparsify`, `methods`, `Method`, `prunable`, `SteppeError`.
+"""
+
+from __future__ import annotations
+
+from steppe import methods
+from steppe.core.errors import SteppeError
+from steppe.core.layer import prunable
+from steppe.engine.sparsifier import Finished, Sparsifier, sparsify
+from steppe.method import Method
+
+__version__ = "0.1.0"
+__all__ = [
+    "Finished",
+    "Method",
+    "Sparsifier",
+    "SteppeError",
+    "methods",
+    "prunable",
+    "sparsify",
+]

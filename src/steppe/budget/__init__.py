@@ -1,0 +1,1 @@
+"""How much, where? One file per budget."""

@@ -1,0 +1,1 @@
+"""The vocabulary: protocols, selection, masks, registry, errors. Imports no part."""

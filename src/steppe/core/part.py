@@ -1,0 +1,299 @@
+"""The seven protocols that parts fulfil, and how a part is written down and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+from torch import Tensor
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.layer import Layer
+from steppe.core.registry import Registry
+
+if TYPE_CHECKING:
+    from steppe.method import Method
+
+Tensors = dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One value on one axis: a frozen dataclass that is its own configuration.
+
+    A part has pure methods on tensors. What must hold for its own fields it checks in
+    ``__post_init__``; what must hold beside the other parts in `fits`.
+    """
+
+    registry: ClassVar[Registry[Any]]
+    name: ClassVar[str]
+
+    def fits(self, method: Method) -> None:
+        """Raise SteppeError when this part cannot work beside the method's other parts."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and every field, as plain data."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def make(cls, spec: Part | str | Mapping[str, Any]) -> Self:
+        """A part from itself, from its name, or from ``{"name": ..., field: value}``.
+
+        Raises:
+            SteppeError: the name or a field is not known, or a value does not fit.
+        """
+        axis = cls.registry
+        if isinstance(spec, Part):
+            if not isinstance(spec, cls):
+                raise SteppeError(f"expected a {axis.kind}", got=repr(spec))
+            return spec
+        given = {"name": spec} if isinstance(spec, str) else dict(spec)
+        name = given.pop("name", None)
+        part = axis[str(name)]
+        known = [f.name for f in dataclasses.fields(part)]
+        for key in given:
+            if key not in known:
+                raise SteppeError(
+                    f"unknown option of {axis.kind} {name}",
+                    got=repr(key),
+                    way_out=f"known: {', '.join(known) or 'it has none'}",
+                )
+        try:
+            made = part(**given)
+        except TypeError as error:
+            raise SteppeError(
+                f"{axis.kind} {name} needs its options in their types",
+                got=f"{given} ({error})",
+                way_out=f"its options: {', '.join(known) or 'none'}",
+            ) from None
+        assert isinstance(made, cls)
+        return made
+
+
+def _axis(kind: str) -> Any:
+    return Registry(kind, f"steppe.{kind}")
+
+
+class Score(Part):
+    """What matters? A signed saliency per weight; the library ranks by its absolute value."""
+
+    registry = _axis("score")
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Names of the statistics that `score` reads (see `steppe.core.statistic`)."""
+
+    def score(self, weight: Tensor, stats: Mapping[str, Tensor], key: str) -> Tensor:
+        """Saliency of each weight, of the weight's shape; its sign does not matter.
+
+        Args:
+            weight: any shape; the weights, or ADMM's x + u.
+            stats: statistic name -> tensor that broadcasts over ``weight``.
+            key: the weight's name, a constant that random scores derive their seed from.
+        """
+        raise NotImplementedError
+
+    def reduce(self, groups: Tensor) -> Tensor:
+        """``[..., size]`` saliencies of the members of groups -> ``[...]``, one per group."""
+        return groups.squeeze(-1) if groups.shape[-1] == 1 else groups.norm(dim=-1)
+
+
+class Structure(Part):
+    """Which shape? How weights are tied into units that live and die together."""
+
+    registry = _axis("structure")
+    whole_outputs: ClassVar[bool] = False
+    """Whether a unit is a whole output of its layer."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The structure that a short form such as ``2:4`` stands for, or None."""
+        return None
+
+    @classmethod
+    def make(cls, spec: Part | str | Mapping[str, Any]) -> Self:
+        """As `Part.make`; a string may also be a short form, ``2:4`` or ``block:4x4``."""
+        if isinstance(spec, str) and spec not in cls.registry:
+            for name in cls.registry:
+                parsed = cls.registry[name].parse(spec)
+                if parsed is not None:
+                    assert isinstance(parsed, cls)
+                    return parsed
+            raise unknown("structure", spec, [*cls.registry, "2:4", "block:4x4"])
+        return super().make(spec)
+
+    @property
+    def sparsity(self) -> float | None:
+        """The sparsity that the shape itself fixes (N:M), or None."""
+        return None
+
+    def check(self, layer: Layer) -> None:
+        """Raise SteppeError when the layer cannot have this shape, naming the layer."""
+
+    def groups(self, weight: Tensor, layer: Layer) -> Tensor:
+        """A weight-shaped tensor as ``[rows, units per row, members of a unit]``."""
+        raise NotImplementedError
+
+    def expand(self, keep: Tensor, layer: Layer) -> Tensor:
+        """``[rows, units per row]`` booleans -> a mask of the weight's shape."""
+        raise NotImplementedError
+
+    def units(self, layer: Layer) -> tuple[int, int]:
+        """(rows of units, units per row)."""
+        raise NotImplementedError
+
+    def select(self, units: Tensors) -> Tensors | None:
+        """The kept units where the shape alone decides (N:M); None leaves it to the budget."""
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget(Part):
+    """How much, where? Chooses exactly so many units among the layers."""
+
+    sparsity: float
+    """The fraction of units to be zero at the end."""
+    registry = _axis("budget")
+    uneven: ClassVar[bool] = False
+    """Whether it insists on different sparsities in different layers."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.sparsity, int | float) or not 0.0 <= self.sparsity < 1.0:
+            raise SteppeError(
+                "sparsity must lie in [0, 1)",
+                got=repr(self.sparsity),
+                way_out="write 0.95 for 95 % zeros",
+            )
+
+    @property
+    def target(self) -> float:
+        """The fraction of units to be zero at the end."""
+        return self.sparsity
+
+    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
+        """Which units stay.
+
+        Args:
+            units: layer name -> ``[rows, units per row]`` saliencies, ranked by absolute value.
+            layers: layer name -> its shape.
+            prune: how many units are zeroed in all.
+
+        Returns:
+            layer name -> booleans of the same shape with exactly ``prune`` False in all.
+        """
+        raise NotImplementedError
+
+
+class Schedule(Part):
+    """When? The fraction of units that are zero at each step."""
+
+    registry = _axis("schedule")
+
+    def sparsity(self, progress: float, target: float) -> float:
+        """Sparsity at ``progress`` in [0, 1] of the run, ``target`` being the end's."""
+        raise NotImplementedError
+
+    def due(self, step: int, total: int) -> bool:
+        """Whether the mask is chosen anew after step ``step`` (counted from 0)."""
+        return True
+
+    def after(self, step: int, total: int, target: float) -> float:
+        """Sparsity after step ``step`` of ``total`` (counted from 0)."""
+        return self.sparsity((step + 1) / max(total, 1), target)
+
+
+class Project(Protocol):
+    """What the engine hands to a coupling: masks of the weights at a sparsity."""
+
+    def __call__(
+        self, weights: Tensors, sparsity: float, within: Tensors | None = None
+    ) -> Tensors: ...
+
+
+@dataclasses.dataclass
+class Moment:
+    """When a coupling acts: the step just done or about to be done, of how many."""
+
+    step: int
+    total: int
+    sparsity: float
+    """What the schedule asks for after this step."""
+    due: bool
+    """Whether the schedule wants the mask chosen anew after this step."""
+
+
+class Coupling(Part):
+    """How do the weights obey? Its state is a dict of named tensor dicts."""
+
+    registry = _axis("coupling")
+
+    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        """The state before the first step; may change the weights in place."""
+        return {}
+
+    def add_gradient(
+        self,
+        weights: Tensors,
+        grads: Tensors,
+        state: dict[str, Tensors],
+        moment: Moment,
+    ) -> None:
+        """Add the coupling's gradient at x to ``grads``, in place."""
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        """Act on the weights and the state after the optimiser's step, in place."""
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        """Make the weights exactly sparse, in place, and return the masks."""
+        raise NotImplementedError
+
+
+class Perturb(Part):
+    """How flat? Where the gradient is taken instead of at x."""
+
+    registry = _axis("perturb")
+
+    @property
+    def active(self) -> bool:
+        """Whether a second gradient is needed at all."""
+        return True
+
+    def perturbation(
+        self, weights: list[Tensor], grads: list[Tensor], names: list[str]
+    ) -> list[Tensor]:
+        """eps for each parameter, at which (added to x) the second gradient is taken.
+
+        Args:
+            weights: parameters at x.
+            grads: gradients at x, averaged over the ranks, unscaled.
+            names: the parameters' names.
+        """
+        raise NotImplementedError
+
+
+class Objective(Part):
+    """Against what is the loss measured?"""
+
+    registry = _axis("objective")
+
+
+AXES: tuple[type[Part], ...] = (
+    Score,
+    Structure,
+    Budget,
+    Schedule,
+    Coupling,
+    Perturb,
+    Objective,
+)

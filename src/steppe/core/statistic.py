@@ -1,0 +1,121 @@
+"""What a score may need to know of the data: statistics gathered while training."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from steppe.core.layer import Layer
+from steppe.core.registry import Registry
+
+STATISTICS: Registry[type[Statistic]] = Registry("statistic", "steppe.score")
+
+
+@dataclasses.dataclass
+class Statistic:
+    """A running mean per weight, updated with the gradient at x of each step.
+
+    The mean forgets with ``decay`` per step, so that it speaks of the present weights; its
+    constant scale does not matter, as scores are only compared. ``prepare`` is called once,
+    so a statistic over activations can hook the layers.
+    """
+
+    decay: float = 0.95
+    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    name: ClassVar[str]
+
+    def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
+        """Called once before the first step with weight name -> (layer, module)."""
+
+    def active(self, on: bool) -> None:
+        """Told before each pass whether it is one to be observed (the pass at x is)."""
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        """Take in the gradient at x of one step."""
+        raise NotImplementedError
+
+    def _mean_of(self, new: dict[str, Tensor]) -> None:
+        for name, value in new.items():
+            self.values.setdefault(name, value.detach().clone())
+        held = [self.values[name] for name in new]
+        torch._foreach_lerp_(held, list(new.values()), 1.0 - self.decay)
+
+
+@STATISTICS.register("gradient")
+class Gradient(Statistic):
+    """E[g], the mean gradient."""
+
+    name = "gradient"
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        self._mean_of(grads)
+
+
+@STATISTICS.register("squared_gradient")
+class SquaredGradient(Statistic):
+    """E[g^2], the diagonal of the empirical Fisher matrix of mini-batch gradients."""
+
+    name = "squared_gradient"
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        listed = list(grads.values())
+        self._mean_of(dict(zip(grads, torch._foreach_mul(listed, listed), strict=True)))
+
+
+@STATISTICS.register("activation_square")
+class ActivationSquare(Statistic):
+    """E[x_j^2] of each input j, shaped to broadcast over the weight (Sun et al. 2024).
+
+    For a convolution j is an input channel: borders aside, every kernel position sees it.
+    Grouped convolutions take each group's own inputs.
+    """
+
+    name = "activation_square"
+
+    def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
+        self._on = False
+        self._seen: dict[str, list[Tensor]] = {}
+        for name, (layer, module) in modules.items():
+            module.register_forward_pre_hook(self._hook(name, layer, module))
+
+    def _hook(self, name: str, layer: Layer, module: nn.Module):  # type: ignore[no-untyped-def]
+        groups = int(getattr(module, "groups", 1))
+        convolution = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
+            if not self._on:
+                return
+            x = args[0].detach().float()
+            if not convolution:
+                mean = x.reshape(-1, x.shape[-1]).square().mean(0)
+                value = mean[:, None] if layer.transposed else mean[None]
+            else:
+                batched = x if x.ndim == len(layer.shape) else x[None]
+                mean = batched.square().mean(dim=[0, *range(2, batched.ndim)])
+                per_group = mean.reshape(groups, -1)
+                value = per_group.repeat_interleave(layer.rows // groups, 0)
+                value = value.reshape(*value.shape, *[1] * (len(layer.shape) - 2))
+            self._seen.setdefault(name, []).append(value)
+
+        return hook
+
+    def active(self, on: bool) -> None:
+        self._on = on
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        new = {k: torch.stack(v).mean(0) for k, v in sorted(self._seen.items())}
+        self._seen.clear()
+        if dist.is_available() and dist.is_initialized():
+            # gradients arrive averaged over the ranks, activations do not
+            for value in new.values():
+                dist.all_reduce(value)
+                value /= dist.get_world_size()
+        self._mean_of(new)

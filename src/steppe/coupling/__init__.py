@@ -1,0 +1,1 @@
+"""How do the weights obey? One file per coupling."""

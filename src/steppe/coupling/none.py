@@ -1,0 +1,26 @@
+"""The weights are left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from steppe.core.part import Coupling, Project, Tensors
+
+
+@Coupling.registry.register("none")
+@dataclass(frozen=True, kw_only=True)
+class NoCoupling(Coupling):
+    """Dense training: every weight stays."""
+
+    name = "none"
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}

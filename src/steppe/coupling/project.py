@@ -1,0 +1,39 @@
+"""Projected at every step; weights may return (iterative hard thresholding)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from steppe.core.mask import apply_masks
+from steppe.core.part import Coupling, Moment, Project, Tensors
+
+
+@Coupling.registry.register("project")
+@dataclass(frozen=True, kw_only=True)
+class Projected(Coupling):
+    """w <- P_d(w + optimiser's step) with d from the schedule. No mask is kept.
+
+    Source: Blumensath & Davies 2009 (IHT), with the schedule of SAFE's baseline.
+    """
+
+    name = "project"
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        apply_masks(weights, project(weights, moment.sparsity))
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        masks = project(weights, sparsity)
+        apply_masks(weights, masks)
+        return masks

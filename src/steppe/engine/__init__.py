@@ -1,0 +1,1 @@
+"""The loops; they know protocols only."""

@@ -1,0 +1,94 @@
+"""Score, structure and budget together: from weights to masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer
+from steppe.core.part import Tensors
+from steppe.core.selection import count, keep_largest
+from steppe.core.statistic import Statistic
+from steppe.method import Method
+
+
+class Selector:
+    """The projection's support: which units of the weights a method keeps at a sparsity.
+
+    Args:
+        method: its score, structure and budget are used.
+        layers: the prunable layers.
+        statistics: what the score needs to know, by name.
+
+    Raises:
+        SteppeError: a layer cannot have the structure.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        layers: Sequence[Layer],
+        statistics: dict[str, Statistic] | None = None,
+    ) -> None:
+        self.method = method
+        self.layers = {layer.name: layer for layer in sorted(layers, key=lambda x: x.name)}
+        self.statistics = statistics or {}
+        for layer in layers:
+            method.structure.check(layer)
+        self.num_units = sum(
+            rows * columns for rows, columns in map(method.structure.units, layers)
+        )
+
+    @torch.no_grad()
+    def __call__(self, weights: Tensors, sparsity: float, within: Tensors | None = None) -> Tensors:
+        """Masks (True = kept) with exactly round(sparsity * units) units zeroed.
+
+        Args:
+            weights: layer name -> tensor of the layer's shape.
+            sparsity: fraction of the units to zero.
+            within: earlier masks; what they zero stays zero.
+        """
+        structure, prune = self.method.structure, count(sparsity, self.num_units)
+        units = {
+            name: self.method.score.reduce(
+                structure.groups(self._score(name, weights[name]), layer)
+            )
+            for name, layer in self.layers.items()
+        }
+        if within is not None:
+            units = {
+                name: _dead_last(u, structure.groups(within[name], self.layers[name]).any(-1))
+                for name, u in units.items()
+            }
+        kept = structure.select(units)
+        if kept is None:
+            kept = self.method.budget.keep(units, self.layers, prune)
+        elif sparsity < self.method.sparsity:
+            # on the way to N:M only those that lose in their group go, the smallest first
+            losers = {n: u.masked_fill(kept[n], float("inf")) for n, u in units.items()}
+            kept = keep_largest(losers, prune)
+        return {name: structure.expand(kept[name], self.layers[name]) for name in units}
+
+    def _score(self, name: str, weight: Tensor) -> Tensor:
+        stats = {}
+        for need in self.method.score.needs:
+            values = self.statistics[need].values
+            if name not in values:
+                raise SteppeError(
+                    f"score {self.method.score.name} needs the {need} of every prunable layer",
+                    got=f"none for {name}",
+                    consequence="the layer took no part in the loss",
+                    way_out=f"exclude {name}, or use it in the model's forward",
+                )
+            stats[need] = values[name]
+        return self.method.score.score(weight, stats, name)
+
+
+def _dead_last(units: Tensor, alive: Tensor) -> Tensor:
+    """Units that are gone rank below all others, even below those that happen to be zero."""
+    tiny = torch.finfo(units.dtype).tiny
+    floor = torch.where(units == 0, tiny, units)
+    return torch.where(alive, floor, 0.0)

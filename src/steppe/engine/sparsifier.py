@@ -1,0 +1,410 @@
+"""The step: a sparse, flat update inside the user's own loop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+from steppe.core.layer import prunable, unwrap
+from steppe.core.mask import count_zeros
+from steppe.core.norm import global_norm
+from steppe.core.part import Moment, Tensors
+from steppe.core.statistic import STATISTICS
+from steppe.engine.batchnorm import frozen_statistics
+from steppe.engine.selector import Selector
+from steppe.method import Method
+
+Closure = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the end of a run left.
+
+    Args:
+        masks: weight name -> booleans, True = kept.
+        zeros: zeros among the prunable weights.
+        total: prunable weights.
+        units_zeroed: units of the structure that were zeroed.
+        units: units in all.
+        distance: ||x - P(x)|| / ||x|| at the last projection: how much the weights had to move.
+    """
+
+    masks: Tensors
+    zeros: int
+    total: int
+    units_zeroed: int
+    units: int
+    distance: float
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over prunable weights."""
+        return self.zeros / self.total
+
+
+class Sparsifier:
+    """Steps a model towards sparse and flat weights; made by `sparsify`.
+
+    The order of one step, which every method shares: gradient at x (batch-norm statistics
+    move); perturb to x + eps; gradient there (statistics frozen); x restored bit for bit;
+    gradient clipped; the coupling's gradient at x added; optimiser step; the coupling's
+    after-step. The coupling starts at the first step, after the first gradient when its score
+    needs one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        method: Method,
+        total_steps: int,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        clip_grad_norm: float | None = None,
+        scaler: GradScaler | None = None,
+        sync: Literal["global", "local"] = "global",
+    ) -> None:
+        if total_steps < 1:
+            raise SteppeError("total_steps must be at least 1", got=total_steps)
+        self.model, self.optimizer, self.method = model, optimizer, method
+        self.total_steps, self.clip_grad_norm, self.scaler = total_steps, clip_grad_norm, scaler
+        self.notes: list[str] = []
+        layers, weights = prunable(model, include, exclude)
+        if method.structure.whole_outputs and method.sparsity > 0:
+            layers = self._without_output(layers, include)
+        self.layers = layers
+        names = {id(p): n for n, p in unwrap(model).named_parameters()}
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        self._params = [p for p in held if p.requires_grad]
+        self._names = [names.get(id(p), "") for p in self._params]
+        ids = {id(p) for p in held}
+        for layer in layers:
+            if id(weights[layer.name]) not in ids:
+                raise SteppeError(
+                    "every prunable weight must be in the optimizer",
+                    got=f"{layer.name} is not",
+                    way_out=f"add it to a parameter group, or exclude {layer.name!r}",
+                )
+        self._weights = {layer.name: weights[layer.name] for layer in layers}
+        self._statistics = {n: STATISTICS[n]() for n in method.score.needs}
+        modules = {n: m for n, m in unwrap(model).named_modules()}
+        for statistic in self._statistics.values():
+            statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
+        self.selector = Selector(method, layers, self._statistics)
+        self._state: dict[str, Tensors] | None = None
+        self._step = 0
+        self._backup: list[Tensor] = []
+        self._local = sync == "local" and hasattr(model, "no_sync")
+
+    def _without_output(self, layers: list[Any], include: Sequence[str]) -> list[Any]:
+        order = {name: i for i, (name, _) in enumerate(unwrap(self.model).named_parameters())}
+        last = max(layers, key=lambda layer: order[layer.name])
+        if include or len(layers) == 1:
+            return layers
+        self.notes.append(
+            f"the output layer {last.name} stays dense: its channels are the model's outputs"
+        )
+        return [layer for layer in layers if layer is not last]
+
+    @property
+    def weights(self) -> Tensors:
+        """Name -> the prunable weights themselves, detached."""
+        return {name: p.detach() for name, p in self._weights.items()}
+
+    @property
+    def steps_done(self) -> int:
+        """Optimiser steps taken so far."""
+        return self._step
+
+    @property
+    def state(self) -> dict[str, Tensors]:
+        """The coupling's state (ADMM: z and u; hard mask: mask); empty before the first step."""
+        return self._state or {}
+
+    def step(self, *closures: Closure) -> Tensor:
+        """One optimiser step; several closures are micro-batches whose losses are averaged.
+
+        Args:
+            closures: each computes and returns a loss (no backward inside), under autocast
+                if wanted. It is called twice when the method perturbs.
+
+        Returns:
+            The loss at x, detached, averaged over the closures.
+
+        Raises:
+            SteppeError: the run is over already.
+
+        Example:
+            >>> import steppe
+            >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> s = steppe.sparsify(model, opt, steppe.methods.safe(sparsity=0.5), total_steps=2)
+            >>> for _ in range(2): _ = s.step(lambda: model(torch.ones(3, 4)).square().mean())
+            >>> s.finish().zeros
+            4
+        """
+        if self._step >= self.total_steps:
+            raise SteppeError(
+                f"the run has {self.total_steps} steps",
+                got=f"step {self._step + 1}",
+                way_out="pass the true total_steps to sparsify, or call finish()",
+            )
+        moment = Moment(
+            self._step,
+            self.total_steps,
+            self.method.schedule.after(self._step, self.total_steps, self.method.sparsity),
+            self.method.schedule.due(self._step, self.total_steps),
+        )
+        if self._state is None and not self.method.score.needs:
+            self._begin()
+        loss = self._gradients(closures)
+        with torch.no_grad():
+            params, grads, names = self._with_gradient()
+            if not self._local:
+                self._observe()
+            if self._state is None and not self._local:
+                self._begin()
+            eps = self._perturbation(params, grads, names)
+        if eps is not None:
+            self._second_pass(closures, params, eps)
+        if self._local:
+            self._observe()
+            if self._state is None:
+                self._begin()
+        self._update(params, moment)
+        self._step += 1
+        return loss
+
+    def _begin(self) -> None:
+        sparsity = self.method.schedule.sparsity(0.0, self.method.sparsity)
+        moment = Moment(-1, self.total_steps, sparsity, due=True)
+        with torch.no_grad():
+            self._state = self.method.coupling.init(self.weights, self.selector, moment)
+
+    def _gradients(self, closures: Sequence[Closure], first: bool = True) -> Tensor:
+        assert closures, "step needs at least one closure"
+        self.optimizer.zero_grad()
+        for statistic in self._statistics.values():
+            statistic.active(first)
+        total: Tensor | None = None
+        for i, closure in enumerate(closures):
+            # gradients travel between ranks once, with the last micro-batch
+            quiet = (first and self._local) or i < len(closures) - 1
+            with self._no_sync() if quiet else contextlib.nullcontext():
+                with torch.enable_grad():
+                    loss = closure() / len(closures) if len(closures) > 1 else closure()
+                (self.scaler.scale(loss) if self.scaler else loss).backward()
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
+        return total
+
+    def _no_sync(self) -> AbstractContextManager[Any]:
+        no_sync = getattr(self.model, "no_sync", None)
+        return no_sync() if no_sync is not None else contextlib.nullcontext()
+
+    def _with_gradient(self) -> tuple[list[Tensor], list[Tensor], list[str]]:
+        have = [(p, p.grad, n) for p, n in zip(self._params, self._names, strict=True)]
+        kept = [(p.detach(), g, n) for p, g, n in have if g is not None]
+        assert kept, "no parameter has a gradient: does the closure return the model's loss?"
+        params, grads, names = zip(*kept, strict=True)
+        return list(params), list(grads), list(names)
+
+    def _observe(self) -> None:
+        if not self._statistics:
+            return
+        with torch.no_grad():
+            scale = 1.0 / self.scaler.get_scale() if self.scaler else 1.0
+            grads = {n: p.grad for n, p in self._weights.items() if p.grad is not None}
+            unscaled = {n: g * scale if scale != 1.0 else g for n, g in grads.items()}
+            if self.scaler and not bool(global_norm(list(unscaled.values())).isfinite()):
+                return
+            for statistic in self._statistics.values():
+                statistic.observe(self.weights, unscaled)
+
+    def _perturbation(
+        self, params: list[Tensor], grads: list[Tensor], names: list[str]
+    ) -> list[Tensor] | None:
+        if not self.method.perturb.active:
+            return None
+        if self.scaler:
+            grads = list(torch._foreach_mul(grads, 1.0 / self.scaler.get_scale()))
+            if not bool(global_norm(grads).isfinite()):
+                return None  # the scaler will see the overflow and skip this step
+        return self.method.perturb.perturbation(params, grads, names)
+
+    def _second_pass(
+        self, closures: Sequence[Closure], params: list[Tensor], eps: list[Tensor]
+    ) -> None:
+        with torch.no_grad():
+            if [b.shape for b in self._backup] != [p.shape for p in params]:
+                self._backup = [torch.empty_like(p) for p in params]
+            # a copy, because x + eps - eps is not x in floating point
+            torch._foreach_copy_(self._backup, params)
+            torch._foreach_add_(params, eps)
+        try:
+            with frozen_statistics(self.model):
+                self._gradients(closures, first=False)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(params, self._backup)
+
+    @torch.no_grad()
+    def _update(self, params: list[Tensor], moment: Moment) -> None:
+        if self.scaler:
+            self.scaler.unscale_(self.optimizer)
+        if self.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._params, self.clip_grad_norm)
+        weights, state = self.weights, self._state
+        assert state is not None
+        grads = {}
+        for name, p in self._weights.items():
+            if p.grad is None:  # took no part in the loss, but the coupling still pulls
+                p.grad = torch.zeros_like(p)
+            grads[name] = p.grad
+        self.method.coupling.add_gradient(weights, grads, state, moment)
+        if self.scaler:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            self.optimizer.step()
+        self.method.coupling.after_step(weights, state, self.selector, moment)
+
+    @torch.no_grad()
+    def finish(self) -> Finished:
+        """The last projection: the weights become exactly sparse, in place.
+
+        Returns:
+            The masks and what the projection changed.
+
+        Raises:
+            SteppeError: no step was taken, so nothing is known of the weights.
+        """
+        if self._state is None:
+            if self.method.score.needs:
+                raise SteppeError(
+                    f"score {self.method.score.name} needs at least one step before finish()"
+                )
+            self._begin()
+        assert self._state is not None
+        weights = self.weights
+        before = {name: w.clone() for name, w in weights.items()}
+        masks = self.method.coupling.finish(
+            weights, self._state, self.selector, self.method.sparsity
+        )
+        moved = global_norm([weights[n] - before[n] for n in weights])
+        distance = float(moved / global_norm(list(before.values())).clamp_min(1e-30))
+        kept = sum(
+            int(self.method.structure.groups(masks[x.name], x).any(-1).sum()) for x in self.layers
+        )
+        units = self.selector.num_units
+        total = sum(w.numel() for w in weights.values())
+        return Finished(masks, count_zeros(weights), total, units - kept, units, distance)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {
+            "step": self._step,
+            "total_steps": self.total_steps,
+            "method": self.method.to_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+            "coupling": self._state,
+            "statistics": {n: s.values for n, s in self._statistics.items()},
+            "rng": torch.get_rng_state(),
+            "cuda_rng": cuda,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`, bit for bit.
+
+        Raises:
+            SteppeError: the state is of another method or length.
+        """
+        for key, mine in (("method", self.method.to_dict()), ("total_steps", self.total_steps)):
+            if state[key] != mine:
+                raise SteppeError(
+                    f"a state can only be resumed by a sparsifier of the same {key}",
+                    got=f"{state[key]} in the state, {mine} here",
+                )
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler:
+            self.scaler.load_state_dict(state["scaler"])
+        weights = self.weights
+
+        def home(tensors: Tensors) -> Tensors:
+            return {n: t.to(weights[n].device).clone() for n, t in tensors.items()}
+
+        held = state["coupling"]
+        self._state = None if held is None else {k: home(v) for k, v in held.items()}
+        for name, statistic in self._statistics.items():
+            statistic.values = home(state["statistics"][name])
+        self._step = state["step"]
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer,
+    method: Method,
+    total_steps: int,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    clip_grad_norm: float | None = None,
+    scaler: GradScaler | None = None,
+    sync: Literal["global", "local"] = "global",
+) -> Sparsifier:
+    """Prune while training, in your own loop: two lines change.
+
+    Args:
+        model: any module, also inside DistributedDataParallel.
+        optimizer: any torch optimiser over its parameters.
+        method: e.g. ``steppe.methods.safe(sparsity=0.95)``.
+        total_steps: optimiser steps of the whole run; schedules stretch over it.
+        include: shell patterns of weights or modules to prune; all prunable ones if empty.
+        exclude: shell patterns of what stays dense.
+        clip_grad_norm: largest L2 norm of the loss gradient, clipped before the coupling's
+            gradient is added.
+        scaler: a GradScaler for float16 autocast; the sparsifier steps and updates it.
+        sync: ``global``: the perturbation uses the gradient averaged over the ranks;
+            ``local``: each rank its own (m-sharpness), which saves one exchange.
+
+    Returns:
+        The sparsifier; call ``step(closure)`` in the loop and ``finish()`` after it.
+
+    Raises:
+        SteppeError: a pattern matches nothing, a layer cannot have the structure, ...
+
+    Example:
+        >>> import steppe
+        >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> s = sparsify(model, opt, steppe.methods.magnitude(sparsity=0.5), total_steps=1)
+        >>> _ = s.step(lambda: model(torch.ones(3, 4)).square().mean())
+        >>> s.finish().sparsity
+        0.5
+    """
+    return Sparsifier(
+        model,
+        optimizer,
+        method,
+        total_steps,
+        include=include,
+        exclude=exclude,
+        clip_grad_norm=clip_grad_norm,
+        scaler=scaler,
+        sync=sync,
+    )

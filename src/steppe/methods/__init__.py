@@ -1,0 +1,52 @@
+"""One screen per paper: a function from options to a Method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from steppe.core.errors import SteppeError
+from steppe.core.part import Budget, Structure
+from steppe.core.registry import Registry
+from steppe.method import Method
+
+METHODS: Registry[Callable[..., Method]] = Registry("method", "steppe.methods")
+
+
+def amount(budget: str, sparsity: float | None, structure: str | Structure) -> Budget:
+    """The budget for a sparsity, which an N:M structure fixes when it is left out."""
+    if sparsity is None:
+        sparsity = Structure.make(structure).sparsity
+    if sparsity is None:
+        raise SteppeError("a sparsity must be given", way_out="sparsity=0.95, or structure='2:4'")
+    return Budget.make({"name": budget, "sparsity": sparsity})
+
+
+def make(name: str, **options: Any) -> Method:
+    """A method by its name and options.
+
+    Raises:
+        SteppeError: the name or an option is not known.
+
+    Example:
+        >>> make("safe", sparsity=0.9).perturb.rho
+        0.1
+    """
+    build = METHODS[name]
+    known = list(inspect.signature(build).parameters)
+    for key in options:
+        if key not in known:
+            raise SteppeError(
+                f"unknown option of method {name}",
+                got=repr(key),
+                way_out=f"known: {', '.join(known) or 'it has none'}",
+            )
+    return build(**options)
+
+
+def __getattr__(name: str) -> Callable[..., Method]:
+    # steppe.methods.safe is the method, found like any other part; files are modules beside it
+    if name.startswith("_") or name not in METHODS:
+        raise AttributeError(f"steppe.methods has no {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,36 @@
+"""ADMM pruning."""
+
+from __future__ import annotations
+
+from steppe.coupling.admm import Admm
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+
+
+@METHODS.register("admm")
+def admm(
+    sparsity: float | None = None,
+    penalty: float = 1e-3,
+    penalty_schedule: str = "constant",
+    interval: int = 32,
+    budget: str = "pooled",
+    structure: str = "unstructured",
+) -> Method:
+    """x <- opt(g(x) + lam (x - z + u)); every K steps z <- P_d(x + u), u <- u + x - z.
+
+    Args:
+        sparsity: fraction of the weights that is zero at the end.
+        penalty: lam.
+        penalty_schedule: constant (the SAFE authors' baseline), linear, cubic or cosine.
+        interval: K, steps between two dual updates.
+        budget: pooled or any other.
+        structure: unstructured, N:M, block:HxW or channel.
+
+    Source: Zhang et al. 2018.
+    """
+    return Method(
+        name="admm",
+        structure=structure,
+        budget=amount(budget, sparsity, structure),
+        coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
+    )

@@ -1,0 +1,43 @@
+"""Gradual magnitude pruning."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+from steppe.schedule.cubic import Cubic
+
+
+@METHODS.register("gmp")
+def gmp(
+    sparsity: float | None = None,
+    start: float = 0.0,
+    end: float = 0.75,
+    every: int = 32,
+    score: str = "magnitude",
+    budget: str = "pooled",
+    structure: str = "unstructured",
+) -> Method:
+    """Sparsity rises by the cubic schedule; what is gone stays gone.
+
+    Args:
+        sparsity: fraction of the weights that is zero at the end.
+        start: fraction of the run at which pruning starts.
+        end: fraction at which it ends; the rest trains the final mask. (The SAFE authors'
+            baseline ends at 1.0, with no training after the last cut.)
+        every: steps between two cuts.
+        score: any score.
+        budget: pooled or any other.
+        structure: unstructured, N:M, block:HxW or channel.
+
+    Source: Zhu & Gupta 2017, eq. 1.
+    """
+    return Method(
+        name="gmp",
+        score=Score.make(score),
+        structure=structure,
+        budget=amount(budget, sparsity, structure),
+        schedule=Cubic(start=start, end=end, every=every),
+        coupling=HardMask(),
+    )

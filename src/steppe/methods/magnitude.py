@@ -1,0 +1,39 @@
+"""One-shot pruning of the smallest weights."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+from steppe.schedule.one_shot import OneShot
+
+
+@METHODS.register("magnitude")
+def magnitude(
+    sparsity: float | None = None,
+    at: float = 1.0,
+    score: str = "magnitude",
+    budget: str = "pooled",
+    structure: str = "unstructured",
+) -> Method:
+    """The smallest weights go at once, at a point of the training.
+
+    Args:
+        sparsity: fraction of the weights that is zero at the end.
+        at: when, as a fraction of the run: 1 after training, 0 before it (then the run
+            fine-tunes what is left).
+        score: any score.
+        budget: pooled (global) or uniform (layer-wise).
+        structure: unstructured, N:M, block:HxW or channel.
+
+    Source: Han et al. 2015.
+    """
+    return Method(
+        name="magnitude",
+        score=Score.make(score),
+        structure=structure,
+        budget=amount(budget, sparsity, structure),
+        schedule=OneShot(at=at),
+        coupling=HardMask(),
+    )

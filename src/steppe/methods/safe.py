@@ -1,0 +1,49 @@
+"""SAFE: sparse and flat minima by a constrained, sharpness-aware problem."""
+
+from __future__ import annotations
+
+from steppe.coupling.admm import Admm
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+from steppe.objective.task import Task
+from steppe.perturb.sam import Sam
+from steppe.schedule.constant import Constant
+from steppe.score.magnitude import Magnitude
+
+
+@METHODS.register("safe")
+def safe(
+    sparsity: float | None = None,
+    rho: float = 0.1,
+    penalty: float = 1e-3,
+    penalty_schedule: str = "cosine",
+    interval: int = 32,
+    budget: str = "pooled",
+    structure: str = "unstructured",
+) -> Method:
+    """min over ||x||_0 <= d of max over ||eps||_2 <= rho of f(x + eps), by ADMM (algorithm 1).
+
+    x <- opt( g(x + rho g(x) / ||g(x)||) + lam_t (x - z + u) ), and every K steps
+    z <- P_d(x + u), u <- u + x - z; returns P_d(x). lam_t = lam (1 - cos(pi t / T)) / 2.
+
+    Args:
+        sparsity: fraction of the weights that is zero at the end.
+        rho: radius of the perturbation.
+        penalty: lam, reached at the end.
+        penalty_schedule: cosine (the paper's), constant, linear or cubic.
+        interval: K, steps between two dual updates.
+        budget: pooled (the paper's, for images) or any other.
+        structure: unstructured, N:M, block:HxW or channel.
+
+    Source: Lee et al., SAFE: Finding Sparse and Flat Minima to Improve Pruning, ICML 2025.
+    """
+    return Method(
+        name="safe",
+        score=Magnitude(),
+        structure=structure,
+        budget=amount(budget, sparsity, structure),
+        schedule=Constant(),
+        coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
+        perturb=Sam(rho=rho),
+        objective=Task(),
+    )

@@ -1,0 +1,31 @@
+"""SAFE+: SAFE with a projection that knows what matters."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score
+from steppe.method import Method
+from steppe.methods import METHODS
+from steppe.methods.safe import safe
+
+
+@METHODS.register("safe_plus")
+def safe_plus(
+    sparsity: float | None = None,
+    score: str = "wanda",
+    rho: float = 0.1,
+    penalty: float = 1e-3,
+    penalty_schedule: str = "cosine",
+    interval: int = 32,
+    budget: str = "pooled",
+    structure: str = "unstructured",
+) -> Method:
+    """As SAFE, with z the closest sparse point in the norm of P: top d of sqrt(P_ii) |v_i|.
+
+    Args:
+        score: P: wanda (input norms), fisher (squared gradients), taylor, ... The last
+            projection uses it too. All others as in `safe`.
+
+    Source: SAFE (ICML 2025), section 3.4.
+    """
+    plain = safe(sparsity, rho, penalty, penalty_schedule, interval, budget, structure)
+    return plain.replace(name="safe_plus", score=Score.make(score))

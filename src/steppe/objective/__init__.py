@@ -1,0 +1,1 @@
+"""Against what? One file per objective."""

@@ -1,0 +1,1 @@
+"""How flat? One file per perturbation."""

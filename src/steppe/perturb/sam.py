@@ -1,0 +1,42 @@
+"""Sharpness-aware minimisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.norm import global_norm
+from steppe.core.part import Perturb
+
+
+@Perturb.registry.register("sam")
+@dataclass(frozen=True, kw_only=True)
+class Sam(Perturb):
+    """eps = rho g / ||g||_2, the norm over all parameters together.
+
+    Args:
+        rho: radius of the ball, in the weights' units; 0 costs and does nothing.
+
+    Source: Foret et al. 2021, eq. 2.
+    """
+
+    rho: float = 0.05
+    name = "sam"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rho < float("inf"):
+            raise SteppeError("sam needs a finite rho >= 0", got=f"rho {self.rho}")
+
+    @property
+    def active(self) -> bool:
+        return self.rho > 0.0
+
+    def perturbation(
+        self, weights: list[Tensor], grads: list[Tensor], names: list[str]
+    ) -> list[Tensor]:
+        # a tensor, not a number: no device sync
+        scale = self.rho / (global_norm(grads) + 1e-12)
+        return list(torch._foreach_mul(grads, scale))

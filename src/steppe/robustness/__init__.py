@@ -1,0 +1,1 @@
+"""How flat, how robust: measured."""

@@ -1,0 +1,1 @@
+"""When? One file per schedule."""

@@ -1,0 +1,1 @@
+"""What matters? One file per score."""

@@ -1,0 +1,1 @@
+"""Which shape? One file per structure."""
