@@ -98,7 +98,7 @@ class Sparsifier:
                 )
         self._weights = {layer.name: weights[layer.name] for layer in layers}
         self._statistics = {n: STATISTICS[n]() for n in method.score.needs}
-        modules = {n: m for n, m in unwrap(model).named_modules()}
+        modules = dict(unwrap(model).named_modules())
         for statistic in self._statistics.values():
             statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
         self.selector = Selector(method, layers, self._statistics)

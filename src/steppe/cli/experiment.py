@@ -1,0 +1,241 @@
+"""A recipe, run: model, data, training, record."""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from steppe.cli.recipe import Recipe
+from steppe.core.errors import SteppeError
+from steppe.core.layer import unwrap
+from steppe.engine.run import RunFolder, versions
+from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.vision.data import ImageData, load
+from steppe.vision.loader import Loader
+from steppe.vision.models import build, load_weights, logits
+
+
+def seed_everything(seed: int) -> None:
+    """Python, NumPy and torch: what a model's initial weights depend on."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def load_data(recipe: Recipe) -> ImageData:
+    """The recipe's images."""
+    spec = recipe.data
+    return load(
+        spec.name,
+        train_size=spec.train_size,
+        test_size=spec.test_size,
+        validation=spec.validation,
+        seed=spec.seed,
+        cache=spec.cache,
+        size=spec.size,
+        num_classes=spec.num_classes,
+        mean=spec.mean,
+        std=spec.std,
+        augment=spec.augment,
+    )
+
+
+def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
+    """The recipe's network with its starting weights."""
+    seed_everything(recipe.seed)
+    model = build(recipe.model.name, data.num_classes, data.shape, **recipe.model.options)
+    if recipe.model.weights is not None:
+        load_weights(model, recipe.model.weights)
+    return model
+
+
+@torch.no_grad()
+def clean(model: nn.Module, loader: Loader) -> dict[str, float]:
+    """Accuracy (fraction) and mean cross entropy over a loader, each image once."""
+    right, loss, seen = 0, 0.0, 0
+    for x, y in loader.epoch(0):
+        out = logits(model, x).float()
+        right += int((out.argmax(-1) == y).sum())
+        loss += float(F.cross_entropy(out, y, reduction="sum"))
+        seen += len(y)
+    return {"accuracy": right / seen, "loss": loss / seen}
+
+
+@torch.no_grad()
+def latency_ms(model: nn.Module, example: Tensor, repeats: int = 15) -> float:
+    """Median milliseconds of a forward pass of one image, here."""
+    training = model.training
+    model.eval()
+    times = []
+    for _ in range(repeats + 3):
+        begun = time.perf_counter()
+        model(example)
+        if example.is_cuda:
+            torch.cuda.synchronize()
+        times.append(1000 * (time.perf_counter() - begun))
+    model.train(training)
+    return statistics.median(times[3:])
+
+
+def size(model: nn.Module, masks: dict[str, Tensor] | None = None) -> dict[str, int]:
+    """Parameters, how many are not zero, bytes as stored, bytes if zeros were a bit mask."""
+    values = list(dict(unwrap(model).named_parameters()).items())
+    parameters = sum(p.numel() for _, p in values)
+    nonzero = sum(int(torch.count_nonzero(p)) for _, p in values)
+    stored = sum(p.numel() * p.element_size() for _, p in values)
+    packed = stored
+    for name, mask in (masks or {}).items():
+        element = dict(values)[name].element_size()
+        packed -= int((~mask).sum()) * element - (mask.numel() + 7) // 8
+    return {
+        "parameters": parameters,
+        "nonzero": nonzero,
+        "bytes": stored,
+        "bytes_packed": min(packed, stored),
+    }
+
+
+@dataclass
+class Experiment:
+    """A recipe made ready: `train` runs it."""
+
+    recipe: Recipe
+    data: ImageData
+    out: Path | None = None
+    quiet: bool = False
+    part: str = "test"
+    """What is evaluated: test, or validation while options are chosen."""
+
+    def train(self) -> tuple[dict[str, Any], nn.Module, Outcome | None]:
+        """Run it, or go on with it, or find that it is done.
+
+        Returns:
+            The record, the model, and what training gave (None when the run was done before).
+        """
+        recipe = self.recipe
+        folder = RunFolder(self.out, recipe.plain()) if self.out is not None else None
+        method = recipe.build_method()
+        config = recipe.train.config()
+        model = build_model(recipe, self.data)
+        if folder is not None and folder.record is not None:
+            load_weights(model, str(folder.path))
+            return folder.record, model, None
+        accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        options: dict[str, Any] = {"device": accelerator.device, "memory_format": layout}
+        loader = Loader.of(
+            self.data,
+            "train",
+            recipe.train.batch_size,
+            seed=recipe.seed,
+            rank=accelerator.process_index,
+            world=accelerator.num_processes,
+            **options,
+        )
+        tester = Loader.of(self.data, self.part, 500, **options)
+        trainer = Trainer(
+            model,
+            loader,
+            lambda m: clean(m, tester),
+            method,
+            config,
+            accelerator,
+            run=folder,
+            include=recipe.include,
+            exclude=recipe.exclude,
+            forward=logits,
+            quiet=self.quiet,
+        )
+        example = next(tester.epoch(0))[0][:1]
+        dense = size(model) | {"latency_ms": latency_ms(model, example)}
+        if recipe.model.weights is not None:
+            dense = trainer.evaluate() | dense
+        if folder is not None and accelerator.is_main_process:
+            folder.claim()
+        outcome = trainer.fit()
+        sparse = outcome.after | size(model, outcome.finished.masks)
+        sparse["latency_ms"] = latency_ms(model, example)
+        record = self._record(outcome, dense, sparse)
+        if folder is not None and accelerator.is_main_process:
+            folder.finish(model.state_dict(), outcome.finished.masks, record)
+        accelerator.wait_for_everyone()
+        return record, model, outcome
+
+    def _record(
+        self, outcome: Outcome, dense: dict[str, Any], sparse: dict[str, Any]
+    ) -> dict[str, Any]:
+        done = outcome.finished
+        method = self.recipe.build_method()
+        return {
+            "method": method.name,
+            "recipe": self.recipe.plain(),
+            "parts": method.to_dict(),
+            "sparsity_asked": method.sparsity,
+            "sparsity_reached": done.sparsity,
+            "units_zeroed": done.units_zeroed,
+            "units": done.units,
+            "evaluated_on": self.part,
+            "dense": dense,
+            "before_projection": outcome.before,
+            "sparse": sparse,
+            "projection_distance": done.distance,
+            "layers": [
+                {"name": name, "total": m.numel(), "zeros": int((~m).sum())}
+                for name, m in done.masks.items()
+            ],
+            "metrics": outcome.metrics,
+            "seconds": outcome.seconds,
+            "peak_memory_bytes": outcome.peak_memory,
+            "seed": self.recipe.seed,
+            "versions": versions(),
+            "fallbacks": [],
+            "notes": outcome.notes,
+            "gain": gain(dense, sparse, method.structure.name),
+        }
+
+
+def gain(dense: dict[str, Any], sparse: dict[str, Any], structure: str) -> str:
+    """One plain sentence: what was gained here, or that nothing was, and why."""
+    ratio = dense["latency_ms"] / sparse["latency_ms"]
+    smaller = dense["bytes"] / sparse["bytes_packed"]
+    zeros = 1 - sparse["nonzero"] / sparse["parameters"]
+    if zeros < 0.01:
+        return "Nothing was pruned."
+    text = f"{zeros:.1%} of all parameters are zero; with a bit mask they store {smaller:.1f}x smaller"
+    if ratio > 1.1:
+        return f"{text}, and one image is {ratio:.2f}x faster here."
+    return (
+        f"{text}; no speed-up here ({ratio:.2f}x): dense kernels multiply {structure} zeros too, "
+        "only N:M on some GPUs and removed channels run faster."
+    )
+
+
+def read_run(path: Path) -> Recipe:
+    """The recipe of a finished run.
+
+    Raises:
+        SteppeError: the folder is no run, or the run is not finished.
+    """
+    from steppe.cli.recipe import read
+
+    if not (path / "recipe.yaml").exists():
+        raise SteppeError(
+            "a run is a folder made by steppe train",
+            got=str(path),
+            way_out="steppe train --out RUN",
+        )
+    if not (path / "record.json").exists() or not os.path.exists(path / "model.safetensors"):
+        raise SteppeError(
+            "the run must be finished", got=str(path), way_out="start the same steppe train again"
+        )
+    return read(path / "recipe.yaml")

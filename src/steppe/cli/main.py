@@ -1,0 +1,68 @@
+"""The command line: verbs are found in this folder."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import sys
+from typing import Any
+
+import typer
+from rich.console import Console
+
+import steppe.cli as package
+from steppe.core.errors import SteppeError
+
+app = typer.Typer(
+    name="steppe",
+    help="Neural networks that are sparse and flat.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_err = Console(stderr=True, soft_wrap=True)
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """A line for people, on standard error."""
+    if not quiet:
+        _err.print(text, highlight=False, markup=False)
+
+
+def emit(result: dict[str, Any], as_json: bool) -> None:
+    """The one JSON object on standard output, when asked for."""
+    if as_json:
+        print(json.dumps(result))
+
+
+def _load_verbs() -> None:
+    for module in pkgutil.iter_modules(package.__path__):
+        if module.name.startswith("verb_"):
+            importlib.import_module(f"steppe.cli.{module.name}").add(app)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command; exit with 0, 2 when the input is wrong, 1 for anything else."""
+    _load_verbs()
+    try:
+        code = app(arguments, standalone_mode=False)
+    except SteppeError as error:
+        say(f"steppe: {error}")
+        sys.exit(2)
+    except typer._click.exceptions.ClickException as error:
+        say(f"steppe: {error.format_message()} (see steppe --help)")
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        say("steppe: stopped; the same command goes on from the last checkpoint")
+        sys.exit(1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

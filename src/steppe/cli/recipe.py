@@ -1,0 +1,150 @@
+"""What a run is, written down: validated, and the same text for the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from steppe import methods
+from steppe.core.errors import SteppeError, unknown
+from steppe.engine.trainer import TrainConfig
+from steppe.method import Method
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSpec(_Strict):
+    """Which network."""
+
+    name: str = "small-cnn"
+    weights: str | None = None
+    """A safetensors file, or a folder with one, to start from."""
+    options: dict[str, Any] = {}
+
+
+class DataSpec(_Strict):
+    """Which images."""
+
+    name: str = "digits"
+    train_size: int | None = None
+    test_size: int | None = None
+    validation: float | int = 0
+    seed: int = 0
+    size: int | None = None
+    num_classes: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    augment: str | None = "auto"
+    cache: str | None = None
+
+
+class TrainSpec(_Strict):
+    """How to train; see `steppe.engine.trainer.TrainConfig`."""
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.1
+    optimizer: str = "sgd"
+    momentum: float | None = None
+    weight_decay: float = 1e-4
+    optimizer_options: dict[str, Any] = {}
+    lr_schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+    accumulate: int = Field(default=1, ge=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = False
+    bn_batches: int = 79
+    checkpoint_steps: int | None = None
+    sync: Literal["global", "local"] = "global"
+    trackers: tuple[str, ...] = ()
+    eval_every: int = 1
+
+    def config(self) -> TrainConfig:
+        """As the engine wants it; SGD has momentum 0.9 unless said otherwise."""
+        own = {"batch_size", "momentum", "weight_decay"}
+        given = self.model_dump(exclude=own)
+        momentum = self.momentum
+        if momentum is None and self.optimizer.lower() == "sgd":
+            momentum = 0.9
+        options = {"weight_decay": self.weight_decay} | self.optimizer_options
+        if momentum is not None:
+            options = {"momentum": momentum} | options
+        return TrainConfig(**(given | {"optimizer_options": options}))
+
+
+class Recipe(_Strict):
+    """A whole run."""
+
+    name: str | None = None
+    model: ModelSpec = ModelSpec()
+    data: DataSpec = DataSpec()
+    method: dict[str, Any]
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    train: TrainSpec = TrainSpec()
+    seed: int = 0
+    device: str | None = None
+
+    def build_method(self) -> Method:
+        """The method: by name and options, or as its seven parts when a budget is given."""
+        spec = dict(self.method)
+        if "budget" in spec and isinstance(spec["budget"], dict):
+            return Method.from_dict(spec)
+        name = spec.pop("name", None)
+        if name is None:
+            raise SteppeError(
+                "a method needs a name", way_out="method: {name: safe, sparsity: 0.9}"
+            )
+        return methods.make(str(name), **spec)
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, every default written out."""
+        return self.model_dump(mode="json")
+
+
+def parse(data: Any, where: str = "the recipe") -> Recipe:
+    """A recipe from plain data.
+
+    Raises:
+        SteppeError: an unknown key (with the nearest), or a value of the wrong type.
+    """
+    if not isinstance(data, dict):
+        raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
+    try:
+        return Recipe(**data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            kind: Any = Recipe
+            for key in first["loc"][:-1]:
+                kind = kind.model_fields[str(key)].annotation
+            raise unknown(f"key in {where}", place, kind.model_fields) from None
+        raise SteppeError(
+            f"{where} must have {place} right", got=f"{first['input']!r} ({first['msg']})"
+        ) from None
+
+
+def read(path: Path) -> Recipe:
+    """A recipe from a YAML file.
+
+    Raises:
+        SteppeError: no such file, no YAML, or a bad recipe.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SteppeError(
+            "a recipe must be a readable file", got=f"{path} ({error.strerror})"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = " ".join(str(error).split())
+        raise SteppeError("a recipe must be YAML", got=f"{path}: {text}") from None
+    return parse(data, str(path))

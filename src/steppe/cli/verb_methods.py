@@ -1,0 +1,63 @@
+"""``steppe methods``: what there is, and one method as its seven parts."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from steppe import methods
+from steppe.cli.main import emit
+from steppe.method import Method
+
+_AXES = ("score", "structure", "budget", "schedule", "coupling", "perturb", "objective")
+
+
+def add(app: typer.Typer) -> None:
+    app.command("methods")(command)
+
+
+def _example(name: str) -> Method:
+    build = methods.METHODS[name]
+    options = {"sparsity": 0.9} if "sparsity" in inspect.signature(build).parameters else {}
+    return build(**options)
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="one method, in full")] = None,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+) -> None:
+    """List the methods, or show one as its seven parts, options and source."""
+    console = Console()
+    if name is None:
+        found = {n: _example(n) for n in methods.METHODS}
+        if json:
+            return emit({n: m.to_dict() for n, m in found.items()}, True)
+        table = Table(box=None, pad_edge=False)
+        for head in ("method", *_AXES[:-1]):
+            table.add_column(head)
+        for n, m in found.items():
+            table.add_row(n, *[p.name for a, p in m.parts.items() if a != "objective"])
+        console.print(table)
+        return None
+    method = _example(name)
+    build = methods.METHODS[name]
+    options = inspect.signature(build).parameters
+    if json:
+        defaults = {k: p.default for k, p in options.items()}
+        return emit(method.to_dict() | {"options": defaults, "doc": inspect.getdoc(build)}, True)
+    console.print(f"{name}\n", style="bold")
+    console.print(inspect.getdoc(build) or "", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, title="its parts (at 90 %)", title_justify="left")
+    for head in ("axis", "part", "options"):
+        table.add_column(head)
+    for axis, part in method.parts.items():
+        fields: dict[str, Any] = part.to_dict()
+        shown = ", ".join(f"{k}={v}" for k, v in fields.items() if k != "name")
+        table.add_row(axis, part.name, shown)
+    console.print()
+    console.print(table)
+    return None

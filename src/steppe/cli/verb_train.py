@@ -1,0 +1,125 @@
+"""``steppe train``: a recipe or flags, to a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steppe.cli.experiment import Experiment, load_data
+from steppe.cli.main import emit, say
+from steppe.cli.recipe import Recipe, parse, read
+from steppe.core.errors import SteppeError
+
+
+def add(app: typer.Typer) -> None:
+    app.command("train")(command)
+
+
+def _option(help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help)
+
+
+def command(
+    recipe: Annotated[Path | None, typer.Argument(help="a YAML recipe")] = None,
+    out: Annotated[Path | None, _option("the run's folder")] = None,
+    model: Annotated[
+        str | None, _option("model name, package.module:function, path or hub id")
+    ] = None,
+    weights: Annotated[str | None, _option("safetensors to start from")] = None,
+    data: Annotated[str | None, _option("digits, a path, or a hub id")] = None,
+    method: Annotated[str | None, _option("see steppe methods")] = None,
+    sparsity: Annotated[float | None, _option("fraction of zeros, e.g. 0.95")] = None,
+    structure: Annotated[str | None, _option("unstructured, 2:4, block:4x4, channel")] = None,
+    rho: Annotated[float | None, _option("radius of the perturbation")] = None,
+    penalty: Annotated[float | None, _option("strength of ADMM's pull")] = None,
+    score: Annotated[str | None, _option("what matters")] = None,
+    exclude: Annotated[list[str] | None, _option("pattern of what stays dense")] = None,
+    epochs: Annotated[int | None, _option("passes over the training images")] = None,
+    lr: Annotated[float | None, _option("peak learning rate")] = None,
+    batch_size: Annotated[int | None, _option("images per step")] = None,
+    train_size: Annotated[int | None, _option("training images to use")] = None,
+    seed: Annotated[int | None, _option("of weights, order and augmentation")] = None,
+    device: Annotated[str | None, _option("cpu, or what accelerate finds")] = None,
+    json: Annotated[bool, _option("one JSON object on stdout", "--json")] = False,
+    quiet: Annotated[bool, _option("no progress", "--quiet")] = False,
+) -> None:
+    """Train a sparse network; started again, it goes on where it was. Flags win over the recipe."""
+    base: dict[str, Any] = read(recipe).plain() if recipe is not None else {"method": {}}
+    groups: dict[str, dict[str, Any]] = {
+        "model": {"name": model, "weights": weights},
+        "data": {"name": data, "train_size": train_size},
+        "train": {"epochs": epochs, "lr": lr, "batch_size": batch_size},
+    }
+    for key, values in groups.items():
+        given = {k: v for k, v in values.items() if v is not None}
+        base[key] = base.get(key, {}) | given
+    base["method"] = _method(
+        base["method"],
+        method,
+        {
+            "sparsity": sparsity,
+            "structure": structure,
+            "rho": rho,
+            "penalty": penalty,
+            "score": score,
+        },
+    )
+    for key, value in (("seed", seed), ("device", device), ("exclude", exclude)):
+        if value is not None and value != []:
+            base[key] = value
+    run(parse(base), out, json=json, quiet=quiet)
+
+
+def _method(held: dict[str, Any], name: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    given = {k: v for k, v in flags.items() if v is not None}
+    if name is not None and name != held.get("name"):
+        held = {"name": name}
+    if not held:
+        raise SteppeError(
+            "train needs a recipe or a method",
+            way_out="steppe train RECIPE.yaml, or --method safe --sparsity 0.95",
+        )
+    if isinstance(held.get("budget"), dict) and given:
+        raise SteppeError(
+            "a recipe that spells out the seven parts takes no method flags",
+            got=", ".join(given),
+            way_out="edit the recipe, or name a method with --method",
+        )
+    return held | given
+
+
+def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[str, Any]:
+    """Run a recipe and say what was gained."""
+    method = recipe.build_method()  # a bad method fails before data are read
+    data = load_data(recipe)
+    if out is None:
+        out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"
+        say(f"writing to {out}", quiet)
+    record, _, outcome = Experiment(recipe, data, out, quiet).train()
+    if outcome is None:
+        say(f"{out} was finished before; nothing to do", quiet)
+    _show(record, out, quiet)
+    emit(record | {"out": str(out)}, json)
+    return record
+
+
+def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
+    sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
+    say(f"{record['method']}: {record['sparsity_reached']:.2%} zeros", quiet)
+    start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
+    say(
+        f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
+        f"(before the last projection {before['accuracy']:.2%}{start})",
+        quiet,
+    )
+    say(
+        f"latency {dense['latency_ms']:.2f} -> {sparse['latency_ms']:.2f} ms, "
+        f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), "
+        f"{record['seconds']:.1f} s, in {out}",
+        quiet,
+    )
+    for note in record["notes"]:
+        say(f"note: {note}", quiet)
+    say(record["gain"], quiet)

@@ -1,0 +1,98 @@
+"""One run, one folder, written atomically."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.mask import pack
+from steppe.core.tree import load_tree, save_tree, write_tensors, write_text
+
+
+class RunFolder:
+    """What a run leaves: weights, masks, recipe, metrics, record, checkpoints.
+
+    Args:
+        path: the folder; made when missing.
+        recipe: what is run, as plain data; a folder holds one recipe only.
+
+    Raises:
+        SteppeError: the folder holds another recipe, or something that is no run.
+    """
+
+    def __init__(self, path: Path | str, recipe: dict[str, Any]) -> None:
+        self.path = Path(path)
+        self.recipe = recipe
+        held = self.path / "recipe.yaml"
+        if held.exists():
+            found = yaml.safe_load(held.read_text(encoding="utf-8"))
+            if found != recipe:
+                keys = sorted(k for k in {*found, *recipe} if found.get(k) != recipe.get(k))
+                raise SteppeError(
+                    "a run folder holds one recipe",
+                    got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
+                    way_out="choose another --out, or delete that folder",
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise SteppeError(
+                "--out must be a new, empty or earlier run's folder",
+                got=str(self.path),
+                way_out="choose another --out",
+            )
+
+    def claim(self) -> None:
+        """Write the recipe, which makes the folder this run's."""
+        if not (self.path / "recipe.yaml").exists():
+            write_text(self.path / "recipe.yaml", yaml.safe_dump(self.recipe, sort_keys=False))
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """The finished run's record, or None."""
+        path = self.path / "record.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def metrics(self, rows: list[dict[str, Any]]) -> None:
+        """All metrics so far, one JSON object a line."""
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_text(self.path / "metrics.jsonl", lines)
+
+    def save_checkpoint(self, state: dict[str, Any]) -> None:
+        """Replace the last checkpoint, whole or not at all."""
+        save_tree(self.path / "checkpoints" / "last.safetensors", state)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None."""
+        path = self.path / "checkpoints" / "last.safetensors"
+        return load_tree(path) if path.exists() else None
+
+    def finish(
+        self, weights: dict[str, Tensor], masks: dict[str, Tensor], record: dict[str, Any]
+    ) -> None:
+        """Weights, masks, and last the record, whose presence says that all is there."""
+        own = {name: t.detach().cpu().clone().contiguous() for name, t in weights.items()}
+        write_tensors(self.path / "model.safetensors", own, {"format": "pt"})
+        write_tensors(self.path / "masks.safetensors", pack(masks), {"packing": "numpy.packbits"})
+        write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a run."""
+    import platform
+
+    import numpy
+
+    import steppe
+
+    return {
+        "steppe": steppe.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+    }

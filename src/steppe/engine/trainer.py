@@ -1,0 +1,344 @@
+"""Training on accelerate: one process or many, resumed by default, one folder at the end."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.engine.batchnorm import reestimate
+from steppe.engine.optim import lr_factor, optimizer
+from steppe.engine.run import RunFolder
+from steppe.engine.sparsifier import Finished, Sparsifier, sparsify
+from steppe.method import Method
+
+Evaluate = Callable[[nn.Module], dict[str, float]]
+
+
+class Batches(Protocol):
+    """Batches that are a pure function of epoch and position, so that a run can resume."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train.
+
+    Args:
+        epochs: passes over the training batches.
+        lr: peak learning rate.
+        optimizer: any of ``torch.optim``, by name.
+        optimizer_options: its further arguments (momentum, weight_decay, betas, ...).
+        lr_schedule: cosine, linear, step or constant.
+        warmup_epochs: epochs of linear warm-up.
+        label_smoothing: of the cross entropy.
+        clip_grad_norm: largest norm of the loss gradient.
+        accumulate: micro-batches per optimiser step.
+        mixed_precision: no, bf16 or fp16, through accelerate.
+        channels_last: memory format of images and weights; faster for convolutions on most
+            processors and GPUs.
+        bn_batches: training batches that re-estimate batch-norm statistics after the last
+            projection; 0 leaves them.
+        checkpoint_steps: also checkpoint within an epoch, every so many steps.
+        sync: global or local (m-sharpness) perturbation under several processes.
+        trackers: accelerate trackers (tensorboard, wandb, ...) that also get the metrics.
+        eval_every: epochs between evaluations; 0 only at the end.
+    """
+
+    epochs: int
+    lr: float = 0.1
+    optimizer: str = "sgd"
+    optimizer_options: dict[str, Any] = field(default_factory=lambda: {"momentum": 0.9})
+    lr_schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    clip_grad_norm: float | None = None
+    accumulate: int = 1
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    channels_last: bool = False
+    bn_batches: int = 79
+    checkpoint_steps: int | None = None
+    sync: Literal["global", "local"] = "global"
+    trackers: tuple[str, ...] = ()
+    eval_every: int = 1
+
+
+@dataclass
+class Outcome:
+    """What training gave.
+
+    Args:
+        finished: masks, zeros, distance of the last projection.
+        metrics: one row per epoch.
+        before: evaluation before the last projection.
+        after: evaluation after it and the batch-norm re-estimation.
+        seconds: wall-clock time of this process; a resumed run counts what came before.
+        peak_memory: bytes (GPU: allocated by torch; CPU: the process's resident peak).
+        notes: what the user should know.
+    """
+
+    finished: Finished
+    metrics: list[dict[str, Any]]
+    before: dict[str, float]
+    after: dict[str, float]
+    seconds: float
+    peak_memory: int
+    notes: list[str]
+
+
+def make_accelerator(config: TrainConfig, device: str | None, folder: str) -> Accelerator:
+    """accelerate's engine for a config; one process may run several after another."""
+    state = AcceleratorState._shared_state
+    if state and state.get("_mixed_precision") != config.mixed_precision:
+        AcceleratorState._reset_state()  # it refuses a second precision in one process
+    return Accelerator(
+        mixed_precision=config.mixed_precision,
+        cpu=device == "cpu",
+        log_with=list(config.trackers) or None,
+        project_dir=folder,
+    )
+
+
+class Trainer:
+    """Trains a model by a method and leaves it exactly sparse.
+
+    Every epoch ends with a checkpoint; a run that was killed goes on from the last one and
+    ends with the same weights, bit for bit, as one that was not.
+
+    Args:
+        model: the network, on any device.
+        batches: training batches, see `Batches`; their number times epochs is the run.
+        evaluate: model -> metrics; called with the model in eval mode, without gradient.
+        method: what to prune and how.
+        config: how to train.
+        run: where everything goes; None keeps nothing.
+        include, exclude: patterns of what is prunable.
+        accelerator: from `make_accelerator`.
+        forward: (model, inputs) -> logits.
+        quiet: no progress bar.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        evaluate: Evaluate,
+        method: Method,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        *,
+        run: RunFolder | None = None,
+        include: tuple[str, ...] = (),
+        exclude: tuple[str, ...] = (),
+        forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
+        quiet: bool = False,
+    ) -> None:
+        self.batches, self.config, self.run, self.forward = batches, config, run, forward
+        self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
+        self.steps_per_epoch = len(batches) // config.accumulate
+        if self.steps_per_epoch < 1 or config.epochs < 1:
+            raise SteppeError(
+                "training needs at least one epoch of at least one step",
+                got=f"{config.epochs} epochs of {self.steps_per_epoch} steps",
+                way_out="a smaller batch size or accumulate, or more images",
+            )
+        self.total = self.steps_per_epoch * config.epochs
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+        self.plain = model
+        self.optimizer = optimizer(
+            config.optimizer, model.parameters(), config.lr, **config.optimizer_options
+        )
+        self.factor = lr_factor(config.lr_schedule, config.warmup_epochs / config.epochs)
+        self.model = accelerator.prepare_model(model)
+        self.sparsifier: Sparsifier = sparsify(
+            self.model,
+            self.optimizer,
+            method,
+            self.total,
+            include=include,
+            exclude=exclude,
+            clip_grad_norm=config.clip_grad_norm,
+            scaler=accelerator.scaler,
+            sync=config.sync,
+        )
+        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self._metrics: list[dict[str, Any]] = []
+        self._epoch = self._start = 0
+        self._loss_sum = torch.zeros((), device=accelerator.device)
+        self._earlier = 0.0
+
+    def fit(self) -> Outcome:
+        """Train to the end (from the last checkpoint if there is one), project, evaluate.
+
+        Raises:
+            SteppeError: the loss became NaN or infinite; the last good checkpoint is kept.
+        """
+        begun = time.monotonic()
+        self._resume()
+        self.accelerator.init_trackers("steppe", {}) if self.config.trackers else None
+        with self._progress() as progress:
+            bar = progress.add_task("training", total=self.total)
+            while self._epoch < self.config.epochs:
+                self._one_epoch(progress, bar, begun)
+        before = self.evaluate()
+        finished = self.sparsifier.finish()
+        self._reestimate()
+        after = self.evaluate()
+        if self.config.trackers:
+            self.accelerator.end_training()
+        seconds = self._earlier + time.monotonic() - begun
+        return Outcome(
+            finished, self._metrics, before, after, seconds, peak_memory(), self.sparsifier.notes
+        )
+
+    def evaluate(self) -> dict[str, float]:
+        """The evaluation of the model as it is."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        training = model.training
+        model.eval()
+        try:
+            with torch.no_grad():
+                return self._evaluate(model)
+        finally:
+            model.train(training)
+
+    def _one_epoch(self, progress: Progress, bar: Any, begun: float) -> None:
+        self.model.train()
+        micro = self.config.accumulate
+        stream = self.batches.epoch(self._epoch, self._start * micro)
+        for index in range(self._start, self.steps_per_epoch):
+            pairs = [next(stream) for _ in range(micro)]
+            rate = self.factor(self.sparsifier.steps_done / self.total)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.lr * rate
+            self._loss_sum += self.sparsifier.step(*[self._closure(x, y) for x, y in pairs])
+            last = index == self.steps_per_epoch - 1
+            if index % 20 == 19 or last:
+                self._check_loss()
+            progress.update(bar, completed=self.sparsifier.steps_done)
+            every = self.config.checkpoint_steps
+            if every and (index + 1) % every == 0 and not last:
+                self._check_loss()
+                self._checkpoint(self._epoch, index + 1, begun)
+        row = {
+            "epoch": self._epoch + 1,
+            "step": self.sparsifier.steps_done,
+            "train_loss": float(self._loss_sum) / self.steps_per_epoch,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
+        every = self.config.eval_every
+        if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
+            row |= self.evaluate()
+        self._metrics.append(row)
+        if self.config.trackers:
+            self.accelerator.log(row, step=row["step"])
+        shown = f"epoch {row['epoch']}/{self.config.epochs} loss {row['train_loss']:.3f}"
+        progress.update(bar, description=shown)
+        self._epoch, self._start = self._epoch + 1, 0
+        self._loss_sum.zero_()
+        self._checkpoint(self._epoch, 0, begun)
+
+    def _closure(self, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
+        def closure() -> Tensor:
+            loss: Tensor = self.loss(self.forward(self.model, x), y)
+            return loss
+
+        return closure
+
+    def _check_loss(self) -> None:
+        if math.isfinite(float(self._loss_sum)):
+            return
+        kept = "nothing was kept"
+        if self.run is not None and self._epoch + self._start > 0:
+            kept = f"the last good checkpoint (epoch {self._epoch}) is in {self.run.path}"
+        raise SteppeError(
+            "the loss must stay finite",
+            got=f"{float(self._loss_sum)} in epoch {self._epoch + 1}",
+            consequence=f"training stopped; {kept}",
+            way_out="a smaller learning rate, rho or penalty, or clip_grad_norm",
+        )
+
+    def _checkpoint(self, epoch: int, start: int, begun: float) -> None:
+        if self.run is None or not self.accelerator.is_main_process:
+            return
+        self.run.save_checkpoint(
+            {
+                "epoch": epoch,
+                "start": start,
+                "loss_sum": self._loss_sum,
+                "metrics": self._metrics,
+                "model": self.plain.state_dict(),
+                "sparsifier": self.sparsifier.state_dict(),
+                "seconds": self._earlier + time.monotonic() - begun,
+            }
+        )
+        self.run.metrics(self._metrics)
+
+    def _resume(self) -> None:
+        state = self.run.load_checkpoint() if self.run is not None else None
+        if state is None:
+            return
+        with torch.no_grad():
+            self.plain.load_state_dict(state["model"])
+        self.sparsifier.load_state_dict(state["sparsifier"])
+        self._epoch, self._start = state["epoch"], state["start"]
+        self._metrics, self._earlier = state["metrics"], state["seconds"]
+        self._loss_sum.copy_(state["loss_sum"])
+        assert self.run is not None
+        self.sparsifier.notes.append(f"resumed after step {self.sparsifier.steps_done}")
+        self.run.metrics(self._metrics)
+
+    def _reestimate(self) -> None:
+        limit = min(self.config.bn_batches, len(self.batches))
+        if not limit or not self.sparsifier.method.sparsity:
+            return
+        # an epoch number that training never uses: other augmentations, same for any resume
+        stream = self.batches.epoch(self.config.epochs)
+        reestimate(
+            self.accelerator.unwrap_model(self.model),
+            (x for (x, _), _ in zip(stream, range(limit), strict=False)),
+            self.forward,
+        )
+
+    def _progress(self) -> Progress:
+        shown = self.accelerator.is_main_process and not self.quiet and sys.stderr.isatty()
+        return Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not shown,
+            refresh_per_second=4,
+        )
+
+
+def peak_memory() -> int:
+    """Bytes: what torch held at most on the GPU, or the process on the CPU."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    scale = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale
