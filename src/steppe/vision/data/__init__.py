@@ -1,0 +1,159 @@
+"""Image datasets by name: built in, a local folder, or the hub; decoded once to uint8 tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.registry import Registry
+from steppe.vision.augment import Augmentation, augmentation
+from steppe.vision.data.base import ImageData, Source, Split
+from steppe.vision.data.cache import decoded
+from steppe.vision.data.labels import check_labels, select
+
+DATASETS: Registry[Callable[[int | None], Source]] = Registry("dataset", "steppe.vision.data")
+"""Name -> ``source(size)``."""
+
+# What the ResNets that are commonly shared for CIFAR were trained with.
+CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+__all__ = ["DATASETS", "ImageData", "Split", "load"]
+
+
+def load(
+    name: str,
+    *,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    validation: float | int = 0,
+    seed: int = 0,
+    cache: Path | str | None = None,
+    size: int | None = None,
+    num_classes: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    augment: str | Augmentation | None = "auto",
+) -> ImageData:
+    """Load a dataset of images.
+
+    ``name`` is, in this order: a registered dataset (``digits``), a local path (a folder, file or
+    pattern of parquet files, or a folder of image folders), or a hub id ``org/name`` (the only
+    case that may use the network). Selections are stratified by class and seeded.
+
+    Args:
+        name: what to load.
+        train_size: training images to use; None for all. Only these are decoded.
+        test_size: test images to use; None for all.
+        validation: images to hold out of the training file: their number, or a float share of
+            ``train_size`` (of all without it). They are never among the training images.
+        seed: of the selections.
+        cache: folder for decoded images; None decodes anew each time.
+        size: height and width in pixels to scale and crop to; None keeps the images as they are.
+        num_classes: None takes what the source says, else the largest training label + 1.
+        mean: per channel, of images in [0, 1]; None: CIFAR's usual constants for 3 x 32 x 32
+            images, otherwise computed from the training images.
+        std: as ``mean``.
+        augment: see :func:`steppe.vision.augment.augmentation`.
+
+    Returns:
+        The dataset, images as uint8 [n, c, h, w] on the CPU.
+
+    Raises:
+        SteppeError: unknown name, missing column, bad label, undecodable image, impossible size.
+
+    Example:
+        >>> data = load("digits", train_size=100, validation=20)
+        >>> len(data.train), len(data.validation), len(data.test), data.shape
+        (100, 20, 500, (1, 8, 8))
+    """
+    source = resolve(str(name), size)
+    known = num_classes or len(source.classes) or None
+    train_labels = check_labels(source.train.labels, source.train.place, known)
+    known = known or int(train_labels.max()) + 1
+    test_labels = check_labels(source.test.labels, source.test.place, known)
+    used, held = select(train_labels, train_size, validation, seed)
+    tested, _ = select(test_labels, test_size, 0, seed, what="test")
+    folder = None if cache is None else Path(cache)
+    train = Split(decoded(source.train, used, folder), train_labels[used])
+    held_out = Split(decoded(source.train, held, folder), train_labels[held]) if held else None
+    test = Split(decoded(source.test, tested, folder), test_labels[tested])
+    shape = tuple(train.images.shape[1:])
+    if tuple(test.images.shape[1:]) != shape:
+        raise SteppeError(
+            "training and test images must have one shape",
+            got=f"{shape} and {tuple(test.images.shape[1:])}",
+            way_out="give size=32 or another side to scale and crop to",
+        )
+    found_mean, found_std = _statistics(train.images)
+    return ImageData(
+        name=str(name),
+        train=train,
+        validation=held_out,
+        test=test,
+        num_classes=known,
+        mean=_per_channel("mean", mean, found_mean),
+        std=_per_channel("std", std, found_std),
+        classes=source.classes,
+        augment=augmentation(augment, shape),
+    )
+
+
+def resolve(name: str, size: int | None = None) -> Source:
+    """Find out what ``name`` is; no image is decoded yet."""
+    # Here, not above: these modules must not be needed to define DATASETS.
+    from steppe.vision.data.hub import hub
+    from steppe.vision.data.imagefolder import imagefolder
+    from steppe.vision.data.parquet import find, parquet
+
+    if name in DATASETS:
+        return DATASETS[name](size)
+    path = Path(name).expanduser()
+    files = find(str(path))
+    if files:
+        return parquet(files, size)
+    if path.is_dir():
+        return imagefolder(path, size)
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return hub(name, size)
+    if "/" in name or name.startswith(("~", ".")) or path.exists():
+        raise SteppeError(
+            "a dataset's path must be a folder or parquet files that exist",
+            got=name,
+            way_out="a folder with train.parquet and test.parquet, or train/<class>/ and "
+            "test/<class>/ with images",
+        )
+    raise unknown("dataset", name, DATASETS)
+
+
+def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images, in units of [0, 1]."""
+    if tuple(images.shape[1:]) == (3, 32, 32):
+        return CIFAR_MEAN, CIFAR_STD
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.unbind(1):
+        # From the histogram: exact, and no float copy of all images.
+        share = channel.flatten().bincount(minlength=256).double() / channel.numel()
+        m = (share * values).sum()
+        mean.append(float(m))
+        # A channel that is constant would divide by zero; one grey level is then the unit.
+        std.append(max(float((share * (values - m) ** 2).sum().sqrt()), 1 / 255))
+    return tuple(mean), tuple(std)
+
+
+def _per_channel(
+    what: str, given: Sequence[float] | None, found: tuple[float, ...]
+) -> tuple[float, ...]:
+    values = found if given is None else tuple(map(float, given))
+    if len(values) != len(found) or (what == "std" and min(values) <= 0):
+        raise SteppeError(
+            f"{what} must be {len(found)} numbers, one per channel"
+            + (", positive" if what == "std" else ""),
+            got=given,
+        )
+    return values

@@ -1,0 +1,85 @@
+"""Image datasets of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.vision.data.base import Rows, Source
+from steppe.vision.data.decode import decode, is_grey
+from steppe.vision.data.parquet import TEST_NAMES
+from steppe.vision.needs import need
+
+
+def hub(name: str, size: int | None = None) -> Source:
+    """A dataset by its hub id; the network is used unless it lies in the hub's cache already.
+
+    The image column is the first of type Image, the label column the first of type ClassLabel.
+
+    Args:
+        name: ``org/name``.
+        size: height and width to scale and crop to; None where all images have one size.
+
+    Returns:
+        The source.
+
+    Raises:
+        SteppeError: it cannot be loaded, or lacks a train or test part, images or class labels.
+    """
+    datasets = need("datasets", install="datasets", purpose="loading a hub dataset")
+    try:
+        parts = datasets.load_dataset(name)
+    except Exception as error:  # no network, no such id, a script: many kinds, one answer
+        raise SteppeError(
+            "a hub dataset must be one that datasets.load_dataset can load",
+            got=f"{name} ({type(error).__name__}: {str(error)[:300]})",
+            way_out="check the id and the network, or give a local folder of parquet files",
+        ) from error
+    test = next((part for part in TEST_NAMES if part in parts), None)
+    if "train" not in parts or test is None:
+        raise SteppeError(
+            "a dataset needs a train and a test part", got=f"{', '.join(parts)} in {name}"
+        )
+    features = parts["train"].features
+    image = _first(features, datasets.Image, name)
+    label = _first(features, datasets.ClassLabel, name)
+
+    def rows(part: str) -> Rows:
+        table = parts[part].cast_column(image, datasets.Image(decode=False))
+        # The fingerprint names the content; without one the images are simply decoded again.
+        key = str(getattr(table, "_fingerprint", ""))
+        return _rows(table, image, label, f"{part} of {name}", size, key)
+
+    return Source(rows("train"), rows(test), tuple(features[label].names))
+
+
+def _rows(table: Any, image: str, label: str, of: str, size: int | None, key: str) -> Rows:
+    def place(row: int) -> str:
+        return f"row {row} of {of}"
+
+    def blob(row: int) -> bytes:
+        data = table[row][image]["bytes"]
+        if not isinstance(data, bytes):
+            raise SteppeError("a hub dataset must embed its images", got=place(row))
+        return data
+
+    def decode_rows(chosen: Sequence[int]) -> Tensor:
+        grey = is_grey(blob(0), place(0))
+        blobs = [blob(row) for row in chosen]
+        return decode(blobs, place=lambda i: place(chosen[i]), grey=grey, size=size)
+
+    return Rows(list(table[label]), decode_rows, place, f"{key}\nsize={size}" if key else "")
+
+
+def _first(features: Any, kind: type, name: str) -> str:
+    for column, feature in features.items():
+        if isinstance(feature, kind):
+            return str(column)
+    raise SteppeError(
+        f"an image dataset needs a column of type {kind.__name__}",
+        got=f"{', '.join(features)} in {name}",
+        way_out="save it as parquet with the columns image and label, and give that folder",
+    )

@@ -1,0 +1,222 @@
+"""Batches whose content depends on (seed, epoch, batch number) only, so any run can resume."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.vision.augment import Augmentation
+from steppe.vision.data.base import ImageData, Split
+
+
+class Loader:
+    """Normalised batches of a split.
+
+    Order: a permutation drawn from (seed, epoch). Augmentation: draws from (seed, epoch, batch)
+    for the whole batch, of which each rank takes its own examples' rows. Nothing is carried from
+    one batch to the next, so :meth:`epoch` may start anywhere.
+
+    Args:
+        split: the images.
+        batch_size: examples per step over all ranks together.
+        mean: per channel, of images in [0, 1].
+        std: per channel; x = (image - mean) / std.
+        seed: of order and augmentation.
+        shuffle: a new order each epoch; otherwise the stored one.
+        augment: what is done to the images, or None.
+        drop_last: leave out a last batch that is not full.
+        device: where batches go. Images are moved as they are stored (uint8: a quarter of the
+            bytes) and augmented there, with draws made on the CPU, the same for every device.
+        dtype: of the images, e.g. torch.bfloat16; computed in float32.
+        memory_format: e.g. torch.channels_last.
+        rank: this process, 0..world - 1; it gets examples rank, rank + world, ... of each batch.
+        world: number of processes; must divide batch_size. A last batch that is not full gives
+            ranks unequal shares: use drop_last for training.
+
+    Raises:
+        SteppeError: sizes, rank, mean or std that cannot work.
+
+    Example:
+        >>> split = Split(torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.zeros(10).long())
+        >>> loader = Loader(split, 4, mean=[0.5], std=[0.5], shuffle=True)
+        >>> [len(y) for x, y in loader.epoch(0)], [len(y) for x, y in loader.epoch(0, start=2)]
+        ([4, 4, 2], [2])
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int = 0,
+        shuffle: bool = False,
+        augment: Augmentation | None = None,
+        drop_last: bool = False,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.split, self.batch_size, self.drop_last = split, batch_size, drop_last
+        self.seed, self.shuffle, self.augment = seed, shuffle, augment
+        self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
+        self.rank, self.world = rank, world
+        self._check(len(mean), len(std))
+        # (x / 255 - mean) / std as one multiplication and one addition.
+        unit = 255 if split.images.dtype == torch.uint8 else 1
+        scale = torch.tensor([1 / (unit * s) for s in std], dtype=torch.float32)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
+        self._scale = scale.view(1, -1, 1, 1).to(self.device)
+        self._shift = shift.view(1, -1, 1, 1).to(self.device)
+
+    @classmethod
+    def of(cls, data: ImageData, part: str, batch_size: int, **options: Any) -> Loader:
+        """The loader a dataset's part wants.
+
+        Args:
+            data: the dataset.
+            part: ``train`` (shuffled, augmented, last batch dropped where it is not full),
+                ``validation`` or ``test`` (stored order, every image once, none changed).
+            batch_size: examples per step over all ranks together.
+            options: any argument of :class:`Loader`, instead of the part's own.
+
+        Returns:
+            The loader.
+
+        Raises:
+            SteppeError: no such part.
+
+        Example:
+            >>> from steppe.vision.data import load
+            >>> len(Loader.of(load("digits"), "train", 128, seed=0))
+            10
+        """
+        split = {"train": data.train, "validation": data.validation, "test": data.test}.get(part)
+        if split is None:
+            raise SteppeError(
+                "part must be train, validation or test, and loaded",
+                got=part,
+                way_out="load(..., validation=0.1) holds images out for validation",
+            )
+        train = part == "train"
+        usual: dict[str, Any] = {"mean": data.mean, "std": data.std, "shuffle": train}
+        usual |= {"augment": data.augment if train else None, "drop_last": train}
+        return cls(split, batch_size, **(usual | options))
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of a loader without shuffling and augmentation, for evaluation."""
+        if self.shuffle or self.augment is not None:
+            raise SteppeError(
+                "a shuffled or augmented loader must be read by epoch",
+                consequence="every epoch would be the same",
+                way_out="for x, y in loader.epoch(number)",
+            )
+        return self.epoch(0)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches ``start``, ``start + 1``, ... of an epoch.
+
+        Args:
+            number: of the epoch, from 0.
+            start: first batch to give; those before it cost nothing.
+
+        Yields:
+            Images [n, c, h, w] of ``dtype``, and labels [n], int64, on ``device``; n is
+            batch_size / world.
+        """
+        order = torch.arange(len(self.split))
+        if self.shuffle:
+            order = torch.randperm(len(self.split), generator=stream(self.seed, number))
+        for batch in range(start, len(self)):
+            yield self._batch(order, number, batch)
+
+    def _batch(self, order: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
+        everyone = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        rows = everyone[self.rank :: self.world].to(self.split.images.device)
+        x = self._move(self.split.images.index_select(0, rows))
+        y = self._move(self.split.labels.index_select(0, rows))
+        draws = None
+        if self.augment is not None:
+            drawn = self.augment.draw(len(everyone), stream(self.seed, epoch, batch))
+            draws = drawn[self.rank :: self.world].to(self.device)
+            x = x if self.augment.normalised else self.augment(x, draws)
+        x = x.to(torch.float32).mul(self._scale).add_(self._shift)
+        if self.augment is not None and draws is not None and self.augment.normalised:
+            x = self.augment(x, draws)
+        return x.to(self.dtype).contiguous(memory_format=self.memory_format), y
+
+    def _move(self, x: Tensor) -> Tensor:
+        if self.device.type == "cuda" and x.device.type == "cpu":
+            return x.pin_memory().to(self.device, non_blocking=True)
+        return x.to(self.device)
+
+    def _check(self, means: int, stds: int) -> None:
+        n, channels = len(self.split), self.split.images.shape[1]
+        if self.batch_size < 1 or n == 0 or (self.drop_last and self.batch_size > n):
+            raise SteppeError(
+                f"batch_size must lie between 1 and the {n} images there are",
+                got=self.batch_size,
+                way_out="a smaller batch_size, or drop_last=False",
+            )
+        if not 0 <= self.rank < self.world or self.batch_size % self.world:
+            raise SteppeError(
+                "rank must lie below world, and world must divide batch_size",
+                got=f"rank={self.rank}, world={self.world}, batch_size={self.batch_size}",
+                way_out="batch_size counts the examples of all ranks together",
+            )
+        if (means, stds) != (channels, channels):
+            raise SteppeError(
+                f"mean and std must have one number for each of the {channels} channels",
+                got=f"{means} and {stds}",
+            )
+
+
+def batches(
+    split: Split, batch_size: int, *, epoch: int = 0, start: int = 0, **options: Any
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches of one epoch; :class:`Loader` without keeping it.
+
+    Args:
+        split: the images.
+        batch_size: examples per step over all ranks together.
+        epoch: its number, from 0.
+        start: first batch to give.
+        options: further arguments of :class:`Loader`.
+
+    Returns:
+        Iterator over (images, labels), see :meth:`Loader.epoch`.
+
+    Example:
+        >>> split = Split(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4))
+        >>> [y.tolist() for _, y in batches(split, 2, mean=[0.0], std=[1.0])]
+        [[0, 1], [2, 3]]
+    """
+    return Loader(split, batch_size, **options).epoch(epoch, start)
+
+
+def stream(*numbers: int) -> torch.Generator:
+    """A CPU generator that is a function of the numbers; streams of different numbers differ.
+
+    The numbers are hashed: seed + epoch would give run 1, epoch 0 the stream of run 0, epoch 1.
+
+    Example:
+        >>> seeds = [stream(*pair).initial_seed() for pair in ((0, 1), (0, 1), (1, 0))]
+        >>> seeds[0] == seeds[1], seeds[0] == seeds[2]
+        (True, False)
+    """
+    digest = blake2b(struct.pack(f"<{len(numbers)}q", *numbers), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

@@ -1,0 +1,101 @@
+"""Image classifiers by name: built in, a user's function, a local folder, or the hub."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.registry import Registry
+
+Builder = Callable[..., nn.Module]
+"""``builder(num_classes, in_shape, **options) -> nn.Module``; ``in_shape`` is (c, h, w)."""
+
+MODELS: Registry[Builder] = Registry("model", "steppe.vision.models")
+
+# Below MODELS on purpose: these modules may be imported while the families register.
+from steppe.vision.models.hub import from_pretrained  # noqa: E402
+from steppe.vision.models.outputs import logits  # noqa: E402
+from steppe.vision.models.user import from_function  # noqa: E402
+from steppe.vision.models.weights import load_weights  # noqa: E402
+
+__all__ = [
+    "MODELS",
+    "Builder",
+    "build",
+    "from_function",
+    "from_pretrained",
+    "load_weights",
+    "logits",
+]
+
+
+def build(
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, int, int] = (3, 32, 32),
+    **options: Any,
+) -> nn.Module:
+    """Build an image classifier.
+
+    ``name`` is, in this order: a registered model, ``package.module:function`` of the user's, a
+    local folder in the transformers layout, or a hub id ``org/name`` (the only case that may use
+    the network). Weights are random (by torch's generator) for the first, pretrained for the
+    last two; :func:`load_weights` fills a built model.
+
+    Args:
+        name: what to build.
+        num_classes: number of classes, at least 2.
+        in_shape: channels, height, width of one image.
+        options: further arguments of the builder, e.g. ``width=2``.
+
+    Returns:
+        The module: input [n, c, h, w], float; output [n, num_classes], or an object that carries
+        it as ``.logits`` (see :func:`logits`).
+
+    Raises:
+        SteppeError: no such model, an option the builder does not have, an impossible shape.
+
+    Example:
+        >>> model = build("resnet20", num_classes=10, width=2)
+        >>> sum(p.numel() for p in model.parameters())
+        1073962
+    """
+    if num_classes < 2:
+        raise SteppeError("a classifier needs at least 2 classes", got=f"num_classes={num_classes}")
+    if len(in_shape) != 3 or min(in_shape) < 1:
+        raise SteppeError("in_shape must be (channels, height, width)", got=in_shape)
+    if name in MODELS:
+        return _registered(name, num_classes, in_shape, options)
+    if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
+        return from_function(name, num_classes, in_shape, **options)
+    if Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        return from_pretrained(name, num_classes, **options)
+    if "/" in name or name.startswith(("~", ".")):
+        raise SteppeError(
+            "a model's path must be a folder that exists",
+            got=name,
+            way_out="a folder with config.json and model.safetensors, or a registered model's name",
+        )
+    raise unknown("model", name, MODELS)
+
+
+def _registered(
+    name: str, num_classes: int, in_shape: tuple[int, int, int], options: dict[str, Any]
+) -> nn.Module:
+    builder = MODELS[name]
+    try:
+        inspect.signature(builder).bind(num_classes, in_shape, **options)
+    except TypeError as error:
+        known = list(inspect.signature(builder).parameters)[2:]
+        raise SteppeError(
+            f"model {name} must be given options it has",
+            got=f"{sorted(options)} ({error})",
+            way_out=f"its options: {', '.join(known) or 'none'}",
+        ) from error
+    return builder(num_classes, in_shape, **options)

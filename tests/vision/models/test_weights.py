@@ -1,0 +1,66 @@
+import pytest
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.vision.models import build, load_weights
+
+
+@pytest.fixture
+def small():
+    torch.manual_seed(1)
+    return build("small-cnn", 10, (1, 8, 8))
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_saved_model_comes_back_bit_for_bit(small, tmp_path, as_folder):
+    save_file(small.state_dict(), tmp_path / "model.safetensors")
+    other = build("small-cnn", 10, (1, 8, 8))
+    back = load_weights(other, tmp_path if as_folder else tmp_path / "model.safetensors")
+    assert back is other
+    for key, value in small.state_dict().items():
+        assert torch.equal(value, other.state_dict()[key]), key
+
+
+def test_the_batch_counter_may_be_absent(small, tmp_path):
+    state = {k: v for k, v in small.state_dict().items() if "num_batches" not in k}
+    save_file(state, tmp_path / "model.safetensors")
+    load_weights(small, tmp_path)
+
+
+def test_tied_weights_may_be_stored_once(tmp_path):
+    def tied():
+        model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        model[1].weight = model[0].weight
+        return model
+
+    model, other = tied(), tied()
+    save_model(model, str(tmp_path / "model.safetensors"))
+    load_weights(other, tmp_path)
+    assert torch.equal(other[1].weight, model[0].weight)
+
+
+def test_missing_and_unexpected_names_are_both_told_and_nothing_changes(small, tmp_path):
+    state = small.state_dict()
+    state["head.weight"] = state.pop("linear.weight").clone() + 1
+    save_file(state, tmp_path / "model.safetensors")
+    fresh = build("small-cnn", 10, (1, 8, 8))
+    before = {k: v.clone() for k, v in fresh.state_dict().items()}
+    with pytest.raises(SteppeError, match=r"missing linear.weight; unexpected head.weight"):
+        load_weights(fresh, tmp_path)
+    assert all(torch.equal(before[k], v) for k, v in fresh.state_dict().items())
+
+
+def test_another_shape_is_told_with_both_shapes(small, tmp_path):
+    save_file(small.state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(SteppeError, match=r"linear.bias must have shape \[3\]; got \[10\]"):
+        load_weights(build("small-cnn", 3, (1, 8, 8)), tmp_path)
+
+
+def test_no_file_and_no_safetensors(small, tmp_path):
+    with pytest.raises(SteppeError, match="There is no such file"):
+        load_weights(small, tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(SteppeError, match="safetensors format"):
+        load_weights(small, tmp_path)
