@@ -58,7 +58,7 @@ def test_noise_comes_before_normalisation_and_is_clipped() -> None:
     x, y = images()
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
     by_pair, by_call = Recorder(), Recorder()
-    accuracy_under_noise(by_pair, x, y, sigma=0.5, seed=2, normalise=(mean, std))
+    accuracy_under_noise(by_pair, x, y, sigma=0.5, seed=2, mean=mean, std=torch.tensor(std))
     m, s = (torch.tensor(v).reshape(3, 1, 1) for v in (mean, std))
     accuracy_under_noise(by_call, x, y, sigma=0.5, seed=2, normalise=lambda z: (z - m) / s)
     assert torch.equal(by_pair.seen[0], by_call.seen[0])
@@ -84,5 +84,7 @@ def test_what_cannot_work_says_so() -> None:
             accuracy_under_noise(Recorder(), bad, y, sigma=0.1)
     with pytest.raises(SteppeError, match="label"):
         accuracy_under_noise(Recorder(), x, y[:3], sigma=0.1)
+    with pytest.raises(SteppeError, match="both mean and std"):
+        accuracy_under_noise(Recorder(), x, y, sigma=0.1, mean=(0.5,))
     with pytest.raises(SteppeError, match="sigma"):
         accuracy_under_noise(Recorder(), x, y, sigma=-0.1)

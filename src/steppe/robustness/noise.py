@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.robustness.surface import evaluating
 
-Normalise = Callable[[Tensor], Tensor] | tuple[Sequence[float], Sequence[float]]
+Channels = Sequence[float] | Tensor
 
 
 def gaussian_noise(
@@ -65,7 +65,9 @@ def accuracy_under_noise(
     *,
     sigma: float,
     seed: int = 0,
-    normalise: Normalise | None = None,
+    normalise: Callable[[Tensor], Tensor] | None = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
     batch_size: int = 256,
     clip: bool = True,
 ) -> float:
@@ -80,7 +82,8 @@ def accuracy_under_noise(
         y: labels, N.
         sigma: standard deviation, in units of the pixel range.
         seed: of the noise.
-        normalise: a callable on a batch, or (mean, std) per channel; None: the model does it.
+        normalise: a callable on a batch; or
+        mean, std: one number per channel, of pixels in [0, 1]. None of them: the model does it.
         batch_size: images at a time; does not change the pixels.
         clip: keep the noisy pixels in [0, 1].
 
@@ -88,7 +91,7 @@ def accuracy_under_noise(
         The accuracy, a fraction.
 
     Raises:
-        SteppeError: no images, as many labels as images wanted, pixels outside [0, 1].
+        SteppeError: no images, not one label each, pixels outside [0, 1], normalised twice.
 
     Source: Hendrycks and Dietterich 2019.
 
@@ -104,7 +107,7 @@ def accuracy_under_noise(
             got=f"{len(x)} images, {len(y)} labels, batch_size {batch_size}",
         )
     _check_pixels(x)
-    apply = _normaliser(normalise)
+    apply = _normaliser(normalise, mean, std)
     device = next((p.device for p in model.parameters()), x.device)
     right = 0
     with evaluating(model):
@@ -126,14 +129,19 @@ def _check_pixels(x: Tensor) -> None:
         raise SteppeError(
             "images must lie in [0, 1] before noise is added",
             got=f"{float(x.min()):.4g} to {float(x.max()):.4g}",
-            way_out="give the pixels, and mean and std as normalise",
+            way_out="give the pixels, and mean and std beside them",
         )
 
 
-def _normaliser(normalise: Normalise | None) -> Callable[[Tensor], Tensor]:
-    if normalise is None:
-        return lambda x: x
-    if callable(normalise):
-        return normalise
-    mean, std = (torch.tensor(list(part)).reshape(-1, 1, 1) for part in normalise)
-    return lambda x: (x - mean.to(x.device, x.dtype)) / std.to(x.device, x.dtype)
+def _normaliser(
+    normalise: Callable[[Tensor], Tensor] | None, mean: Channels | None, std: Channels | None
+) -> Callable[[Tensor], Tensor]:
+    if (mean is None) != (std is None) or (normalise is not None and mean is not None):
+        raise SteppeError(
+            "give normalise, or both mean and std, or none of them",
+            got=f"normalise {normalise}, mean {mean}, std {std}",
+        )
+    if mean is not None and std is not None:
+        shift, scale = (torch.as_tensor(part).reshape(-1, 1, 1) for part in (mean, std))
+        return lambda x: (x - shift.to(x.device, x.dtype)) / scale.to(x.device, x.dtype)
+    return normalise if normalise is not None else lambda x: x
