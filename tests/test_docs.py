@@ -1,0 +1,129 @@
+"""What README and docs say is true: blocks run, commands exist, links lead somewhere."""
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import typer
+
+from steppe.core.part import AXES
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def page_id(path):
+    return str(path.relative_to(ROOT))
+
+
+def blocks(path, language):
+    return [body for kind, body in FENCE.findall(path.read_text()) if kind == language]
+
+
+@pytest.fixture
+def registries(monkeypatch):
+    """What a page registers is forgotten after it."""
+    for axis in AXES:
+        axis.registry.load()
+        monkeypatch.setattr(axis.registry, "_items", dict(axis.registry._items))
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if blocks(p, "python")], ids=lambda p: page_id(p)
+)
+def test_python_blocks_run(path, registries, tmp_path, monkeypatch):
+    """All blocks of a page, in order, in one namespace."""
+    monkeypatch.chdir(tmp_path)
+    space = {"__name__": "docs"}
+    for number, body in enumerate(blocks(path, "python"), 1):
+        exec(compile(body, f"{page_id(path)}, python block {number}", "exec"), space)
+
+
+def slug(heading):
+    """The anchor that a heading gets."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_links_lead_somewhere(path):
+    text = FENCE.sub("", path.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), f"{page_id(path)} links to {target}, which is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{page_id(path)}: no heading for #{anchor}"
+
+
+def command_line():
+    """The commands as click sees them."""
+    main = importlib.import_module("steppe.cli.main")
+    if not main.app.registered_commands:
+        main._load_verbs()
+    return typer.main.get_command(main.app).commands
+
+
+def shown_commands(path):
+    """(verb, rest of the line) for every line of a shell block that starts with steppe."""
+    for body in (*blocks(path, "sh"), *blocks(path, "bash"), *blocks(path, "")):
+        for line in body.replace("\\\n", " ").splitlines():
+            match = re.match(r"\$?\s*(?:\.venv/bin/)?steppe ([a-z]+)(.*)", line)
+            if match:
+                yield match[1], match[2].split("#")[0]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in PAGES if list(shown_commands(p))], ids=lambda p: page_id(p)
+)
+def test_commands_and_their_options_exist(path):
+    known = command_line()
+    for verb, rest in shown_commands(path):
+        assert verb in known, f"{page_id(path)} shows steppe {verb}; there is {sorted(known)}"
+        options = {o for p in known[verb].params for o in (*p.opts, *p.secondary_opts)}
+        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
+            assert option in options | {"--help"}, f"{page_id(path)}: steppe {verb} has no {option}"
+
+
+def test_make_targets_that_are_named_exist():
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for path in PAGES:
+        for name in re.findall(r"`make ([a-z]+)", path.read_text()):
+            assert name in targets, f"{page_id(path)}: no make {name}"
+
+
+def test_the_part_of_an_outside_package_is_found(tmp_path):
+    """The page's own file and entry point, laid out as pip would install them."""
+    page = ROOT / "docs" / "extending.md"
+    part = next(body for body in blocks(page, "python") if "registry.register" in body)
+    entry = re.search(
+        r'\[project\.entry-points\."(steppe\.\w+)"\]\n(\w+) = "(\w+)"', page.read_text()
+    )
+    group, name, module = entry.groups()
+    (tmp_path / f"{module}.py").write_text(part)
+    info = tmp_path / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+    code = textwrap.dedent(
+        f"""
+        import steppe
+        method = steppe.methods.safe_plus(sparsity=0.5, score="{name}")
+        assert method.{group.removeprefix("steppe.")}.name == "{name}"
+        assert steppe.Method.from_yaml(method.to_yaml()) == method
+        """
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
