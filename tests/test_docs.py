@@ -12,6 +12,7 @@ import pytest
 import typer
 
 from steppe.core.part import AXES
+from steppe.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -29,9 +30,9 @@ def blocks(path, language):
 @pytest.fixture
 def registries(monkeypatch):
     """What a page registers is forgotten after it."""
-    for axis in AXES:
-        axis.registry.load()
-        monkeypatch.setattr(axis.registry, "_items", dict(axis.registry._items))
+    for registry in (METHODS, *(axis.registry for axis in AXES)):
+        registry.load()
+        monkeypatch.setattr(registry, "_items", dict(registry._items))
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,19 @@ def test_commands_and_their_options_exist(path):
         options = {o for p in known[verb].params for o in (*p.opts, *p.secondary_opts)}
         for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
             assert option in options | {"--help"}, f"{page_id(path)}: steppe {verb} has no {option}"
+
+
+def test_every_method_and_part_is_on_its_page():
+    readme, page = ((ROOT / name).read_text() for name in ("README.md", "docs/methods.md"))
+    concepts = (ROOT / "docs" / "concepts.md").read_text()
+    for name in METHODS:
+        assert f"| `{name}` |" in readme, f"method {name} is not in README's table"
+        assert f"\n## {name}\n" in page, f"method {name} has no section in docs/methods.md"
+    for axis in AXES:
+        for name in axis.registry:
+            assert f"`{name}`" in concepts, (
+                f"{axis.registry.kind} {name} is not in docs/concepts.md"
+            )
 
 
 def test_make_targets_that_are_named_exist():
