@@ -53,7 +53,8 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "steppe needs Python 3.11 or newer; got $$($(PYTHON) --version 2>&1)." \
 			"Way out: make PYTHON=python3.12 ..."; exit 1; }
 	@echo 'setting up .venv from pyproject.toml and constraints.txt'
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@{ test ! -e $(STAMP) || test "$$(cat $(STAMP))" = '$(CURDIR)'; } \
+		&& $(BIN)/pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
 		-c constraints.txt -e '.[dev]'
 	@printf '%s\n' '$(CURDIR)' > $(STAMP)
