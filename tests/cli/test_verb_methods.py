@@ -1,0 +1,56 @@
+"""steppe methods and evaluate, as a user sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steppe import methods
+from steppe.cli.main import main
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == code
+
+
+def test_the_list_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    run("methods")
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in methods.METHODS)
+
+
+@pytest.mark.parametrize("name", list(methods.METHODS))
+def test_a_method_is_shown_as_its_seven_parts(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("methods", name, "--json")
+    shown = json.loads(capsys.readouterr().out)
+    axes = {"score", "structure", "budget", "schedule", "coupling", "perturb", "objective"}
+    assert axes <= set(shown)
+    run("methods", name)
+    assert name in capsys.readouterr().out
+
+
+def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run("methods", "sefa", code=2)
+    assert "did you mean" in capsys.readouterr().err
+
+
+def test_evaluate_repeats_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    capsys.readouterr()
+    run("evaluate", tmp_path / "run", "--json", "--quiet")
+    again = json.loads(capsys.readouterr().out)
+    assert again["accuracy"] == record["sparse"]["accuracy"]
+    assert again["loss"] == pytest.approx(record["sparse"]["loss"], rel=1e-5)
+    run("evaluate", tmp_path / "run", "--json", "--quiet", "--reestimate-bn")
+    reestimated = json.loads(capsys.readouterr().out)
+    assert reestimated["accuracy"] == pytest.approx(again["accuracy"], abs=1e-3)
+    run("evaluate", tmp_path / "run", "--on", "cleen", code=2)
+    run("evaluate", tmp_path, code=2)

@@ -1,0 +1,192 @@
+"""steppe train: a killed run goes on, a recipe reproduces its run, bad input gets one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from steppe.cli.main import main
+
+SMALL = {
+    "model": {"name": "small-cnn"},
+    "data": {"name": "digits", "train_size": 640},
+    "method": {"name": "safe_plus", "score": "fisher", "sparsity": 0.9, "interval": 4},
+    "train": {"epochs": 40, "batch_size": 64, "lr": 0.1, "checkpoint_steps": 3, "bn_batches": 5},
+    "device": "cpu",
+}
+
+
+def write(path: Path, recipe: dict[str, object]) -> Path:
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == code
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "recipe.yaml", SMALL)
+    environment = dict(os.environ, OMP_NUM_THREADS="1", HOME=str(tmp_path))
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "steppe.cli.main", "train", recipe, "--out", out]
+        return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+
+    undisturbed = start("whole")
+    assert undisturbed.wait() == 0, undisturbed.stderr
+    draw = random.Random(0)
+    kills = 0
+    while kills < 10 and not (tmp_path / "killed/record.json").exists():
+        process = start("killed")
+        # the moment counts from when training goes on, whatever the start of Python takes
+        steps = tmp_path / "killed/checkpoints/last.safetensors"
+        before = steps.stat().st_mtime_ns if steps.exists() else 0
+        while process.poll() is None:
+            if steps.exists() and steps.stat().st_mtime_ns != before:
+                break
+        try:
+            process.wait(draw.uniform(0.0, 0.25))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+        assert process.stderr is not None
+        process.stderr.close()
+    assert kills >= 5, "the run ended before it was disturbed enough"
+    last = start("killed")
+    assert last.wait() == 0
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for name in ("model.safetensors", "masks.safetensors"):
+        assert (whole / name).read_bytes() == (killed / name).read_bytes()
+    metrics = [(f / "metrics.jsonl").read_text() for f in (whole, killed)]
+    assert metrics[0] == metrics[1]
+    left = [p for p in killed.rglob("*") if p.name.startswith(".")]
+    # a kill can leave a temporary file; it is never read, and never looks like a result
+    assert all(p.name.startswith(".") and p.suffix not in (".json", ".yaml") for p in left)
+
+
+def test_recipe_of_a_run_reproduces_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = "--method gmp --sparsity 0.9 --epochs 2 --train-size 256 --lr 0.1 --seed 3"
+    run("train", *flags.split(), "--device", "cpu", "--out", "a", "--quiet")
+    run("train", "a/recipe.yaml", "--out", "b", "--quiet")
+    a, b = (load_file(tmp_path / run / "model.safetensors") for run in "ab")
+    assert all((a[key] == b[key]).all() for key in a)
+    record = json.loads((tmp_path / "b/record.json").read_text())
+    assert record["method"] == "gmp"
+    zeros = sum(int((a[layer["name"]] == 0).sum()) for layer in record["layers"])
+    assert zeros == round(0.9 * sum(layer["total"] for layer in record["layers"]))
+
+
+def test_a_finished_run_is_not_done_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--method", "magnitude", "--sparsity", "0.5", "--epochs", "1", "--train-size", "256"]
+    out = tmp_path / "run"
+    run("train", *flags, "--out", out, "--quiet")
+    stamp = (out / "record.json").stat().st_mtime_ns
+    run("train", *flags, "--out", out, "--json")
+    shown = capsys.readouterr()
+    assert "finished before" in shown.err
+    assert json.loads(shown.out)["sparsity_asked"] == 0.5
+    assert (out / "record.json").stat().st_mtime_ns == stamp
+
+
+BAD = {
+    "sparsity must lie in [0, 1)": ["--method", "safe", "--sparsity", "1.5"],
+    "did you mean safe": ["--method", "saef", "--sparsity", "0.5"],
+    "did you mean small-cnn": ["--method", "dense", "--model", "smal-cnn"],
+    "unknown dataset": ["--method", "dense", "--data", "digit"],
+    "1 <= N < M": ["--method", "safe", "--structure", "4:2"],
+    "a sparsity of 0.5": ["--method", "safe", "--structure", "2:4", "--sparsity", "0.9"],
+    "divisible by 4": ["--method", "safe", "--structure", "2:4"],
+    "unknown structure": ["--method", "safe", "--structure", "blok", "--sparsity", "0.5"],
+    "must match the name": ["--method", "safe", "--sparsity", "0.5", "--exclude", "nothing*"],
+    "a sparsity must be given": ["--method", "safe"],
+    "unknown option of method gmp": ["--method", "gmp", "--sparsity", "0.5", "--rho", "0.1"],
+    "batch_size must lie": ["--method", "dense", "--batch-size", "100000"],
+    "needs a recipe or a method": [],
+    "No such option": ["--sparsty", "0.5"],
+}
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_bad_input_gets_one_line_and_code_2(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("train", *BAD[text], "--out", tmp_path / "out", code=2)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert text in lines[0]
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+
+
+def test_bad_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cases = {
+        "train.epoch": SMALL | {"train": {"epoch": 3}},
+        "modle": SMALL | {"modle": {}},
+        "train.epochs": SMALL | {"train": {"epochs": "many"}},
+    }
+    for text, recipe in cases.items():
+        path = write(tmp_path / "recipe.yaml", recipe)
+        run("train", path, "--out", tmp_path / "out", code=2)
+        shown = capsys.readouterr().err
+        assert text in shown
+        assert len(shown.strip().splitlines()) == 1
+    (tmp_path / "no.yaml").write_text("a: [")
+    run("train", tmp_path / "no.yaml", code=2)
+    run("train", tmp_path / "missing.yaml", code=2)
+    assert len(capsys.readouterr().err.strip().splitlines()) == 2
+
+
+def test_a_folder_of_another_recipe_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--method", "dense", "--epochs", "1", "--train-size", "256", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run")
+    run("train", *flags, "--lr", "0.5", "--out", tmp_path / "run", code=2)
+    assert "holds one recipe" in capsys.readouterr().err
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.txt").write_text("mine")
+    run("train", *flags, "--out", tmp_path / "full", code=2)
+    assert (tmp_path / "full/thesis.txt").read_text() == "mine"
+
+
+def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = dict(SMALL, model={"name": "lenet-300-100"}, method={"name": "dense"})
+    # a warm-up that ends in an absurd rate: fine at first, infinite later
+    recipe["train"] = {"epochs": 6, "batch_size": 64, "lr": 1e12, "warmup_epochs": 5.9}
+    good = dict(recipe, train={"epochs": 6, "batch_size": 64, "lr": 1e12, "warmup_epochs": 5.9})
+    run("train", write(tmp_path / "r.yaml", good), "--out", tmp_path / "run", "--quiet", code=2)
+    shown = capsys.readouterr().err
+    assert "the loss must stay finite" in shown
+    assert not (tmp_path / "run/model.safetensors").exists()
+
+
+def test_a_full_disk_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import steppe.core.tree as tree
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tree, "save_file", full)
+    flags = ["--method", "dense", "--epochs", "1", "--train-size", "256", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run", code=2)
+    assert "No space left" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["checkpoints", "recipe.yaml"]
