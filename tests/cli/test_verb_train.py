@@ -190,3 +190,20 @@ def test_a_full_disk_leaves_nothing_half_written(
     run("train", *flags, "--out", tmp_path / "run", code=2)
     assert "No space left" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["checkpoints", "recipe.yaml"]
+
+
+def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    recipe = dict(SMALL, model={"name": "lenet-300-100"}, method={"name": "safe", "sparsity": 0.9})
+    recipe["train"] = {"epochs": 2, "batch_size": 64, "lr": 0.05}
+    path = write(tmp_path / "recipe.yaml", recipe)
+    environment = dict(os.environ, OMP_NUM_THREADS="1", HOME=str(tmp_path))
+    environment["ACCELERATE_USE_CPU"] = "true"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launch += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    verb = ["-m", "steppe.cli.main", "train", str(path), "--out"]
+    for command in ([*launch, *verb, "two"], [sys.executable, *verb, "one"]):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("zeros\n") == 1, "the first process speaks, the others do not"
+    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5

@@ -26,15 +26,19 @@ app = typer.Typer(
 _err = Console(stderr=True, soft_wrap=True)
 
 
+def _first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def say(text: str, quiet: bool = False) -> None:
-    """A line for people, on standard error."""
-    if not quiet:
+    """A line for people, on standard error; under several processes the first speaks."""
+    if not quiet and _first():
         _err.print(text, highlight=False, markup=False)
 
 
 def emit(result: dict[str, Any], as_json: bool) -> None:
     """The one JSON object on standard output, when asked for."""
-    if as_json:
+    if as_json and _first():
         print(json.dumps(result))
 
 

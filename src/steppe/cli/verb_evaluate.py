@@ -47,7 +47,7 @@ def command(
         reestimate(model, (x for (x, _), _ in zip(stream, limit, strict=False)), logits)
     model.eval()
     options: dict[str, Any] = {"shuffle": False, "augment": None, "drop_last": False}
-    result = clean(model, Loader.of(data, part, 500, device=device, **options))
+    result: dict[str, Any] = {**clean(model, Loader.of(data, part, 500, device=device, **options))}
     zeros = count_zeros(dict(model.named_parameters()))
     result |= {"part": part, "bn_reestimated": reestimate_bn, "zeros": zeros, "run": str(run)}
     say(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f} on {part}", quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -18,6 +19,6 @@ def global_norm(tensors: Sequence[Tensor]) -> Tensor:
         5.0
     """
     wide = [t if t.dtype in (torch.float32, torch.float64) else t.float() for t in tensors]
-    total = torch.stack([n.float() for n in torch._foreach_norm(wide)]).norm()
+    total: Tensor = torch.stack([n.float() for n in torch._foreach_norm(wide)]).norm()
     full = getattr(total, "full_tensor", None)
-    return total if full is None else full()
+    return total if full is None else cast(Tensor, full())

@@ -23,7 +23,7 @@ def optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **options: A
         >>> type(optimizer("sgd", [nn.Parameter(torch.ones(1))], 0.1, momentum=0.9)).__name__
         'SGD'
     """
-    known = {
+    known: dict[str, Any] = {
         key.lower(): kind
         for key, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
@@ -31,7 +31,8 @@ def optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **options: A
     if name.lower() not in known:
         raise unknown("optimizer", name, known)
     try:
-        return known[name.lower()](params, lr=lr, **options)
+        made: Optimizer = known[name.lower()](params, lr=lr, **options)
+        return made
     except (TypeError, ValueError) as error:
         raise SteppeError(
             f"optimizer {name} must take its options", got=f"{options} ({error})"

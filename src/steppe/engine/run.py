@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +85,10 @@ class RunFolder:
 
 def versions() -> dict[str, str]:
     """Versions of what computed a run."""
-    import platform
-
-    import numpy
-
-    import steppe
-
     return {
-        "steppe": steppe.__version__,
+        "steppe": version("steppe"),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
+        "numpy": version("numpy"),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
     }

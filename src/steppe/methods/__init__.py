@@ -45,8 +45,6 @@ def make(name: str, **options: Any) -> Method:
     return build(**options)
 
 
-def __getattr__(name: str) -> Callable[..., Method]:
-    # steppe.methods.safe is the method, found like any other part; files are modules beside it
-    if name.startswith("_") or name not in METHODS:
-        raise AttributeError(f"steppe.methods has no {name!r}; known: {', '.join(METHODS)}")
-    return METHODS[name]
+# a file binds its own name in this package when it is imported; the method takes that name back
+METHODS.load()
+globals().update({name: METHODS[name] for name in METHODS})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steppe.core.part import Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
 from steppe.methods import METHODS, amount
@@ -30,7 +31,7 @@ def admm(
     """
     return Method(
         name="admm",
-        structure=structure,
+        structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Score
+from steppe.core.part import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
 from steppe.methods import METHODS, amount
@@ -36,7 +36,7 @@ def gmp(
     return Method(
         name="gmp",
         score=Score.make(score),
-        structure=structure,
+        structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         schedule=Cubic(start=start, end=end, every=every),
         coupling=HardMask(),

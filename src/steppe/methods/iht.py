@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steppe.core.part import Structure
 from steppe.coupling.project import Projected
 from steppe.method import Method
 from steppe.methods import METHODS, amount
@@ -29,7 +30,7 @@ def iht(
     """
     return Method(
         name="iht",
-        structure=structure,
+        structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         schedule=Cubic(start=start, end=end),
         coupling=Projected(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Score
+from steppe.core.part import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
 from steppe.methods import METHODS, amount
@@ -32,7 +32,7 @@ def magnitude(
     return Method(
         name="magnitude",
         score=Score.make(score),
-        structure=structure,
+        structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         schedule=OneShot(at=at),
         coupling=HardMask(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steppe.core.part import Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
 from steppe.methods import METHODS, amount
@@ -40,7 +41,7 @@ def safe(
     return Method(
         name="safe",
         score=Magnitude(),
-        structure=structure,
+        structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         schedule=Constant(),
         coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),

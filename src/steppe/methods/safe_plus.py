@@ -27,5 +27,5 @@ def safe_plus(
 
     Source: SAFE (ICML 2025), section 3.4.
     """
-    plain = safe(sparsity, rho, penalty, penalty_schedule, interval, budget, structure)
+    plain: Method = safe(sparsity, rho, penalty, penalty_schedule, interval, budget, structure)
     return plain.replace(name="safe_plus", score=Score.make(score))

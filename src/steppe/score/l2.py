@@ -21,4 +21,5 @@ class L2(Score):
         return weight
 
     def reduce(self, groups: Tensor) -> Tensor:
-        return groups.norm(dim=-1)
+        norm: Tensor = groups.norm(dim=-1)
+        return norm
