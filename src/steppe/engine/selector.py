@@ -58,18 +58,23 @@ class Selector:
             )
             for name, layer in self.layers.items()
         }
+        alive = {}
         if within is not None:
-            units = {
-                name: _dead_last(u, structure.groups(within[name], self.layers[name]).any(-1))
-                for name, u in units.items()
+            alive = {
+                name: structure.groups(within[name], layer).any(-1)
+                for name, layer in self.layers.items()
             }
+            units = {name: _dead_last(u, alive[name]) for name, u in units.items()}
         kept = structure.select(units)
         if kept is None:
             kept = self.method.budget.keep(units, self.layers, prune)
         elif sparsity < self.method.sparsity:
             # on the way to N:M only those that lose in their group go, the smallest first
-            losers = {n: u.masked_fill(kept[n], float("inf")) for n, u in units.items()}
-            kept = keep_largest(losers, prune)
+            kept = _keep_first(kept, units, prune)
+        if any(bool((kept[name] & ~alive[name]).any()) for name in alive):
+            # rounding may give a layer fewer zeros although there are more in all (the Alabama
+            # paradox); other layers then lose what cannot return here
+            kept = _keep_first({n: kept[n] & alive[n] for n in kept}, units, prune)
         return {name: structure.expand(kept[name], self.layers[name]) for name in units}
 
     def _score(self, name: str, weight: Tensor) -> Tensor:
@@ -85,6 +90,11 @@ class Selector:
                 )
             stats[need] = values[name]
         return self.method.score.score(weight, stats, name)
+
+
+def _keep_first(first: Tensors, units: Tensors, prune: int) -> Tensors:
+    """All but ``prune`` units: the ``first`` ones, then the largest of the others."""
+    return keep_largest({n: u.masked_fill(first[n], float("inf")) for n, u in units.items()}, prune)
 
 
 def _dead_last(units: Tensor, alive: Tensor) -> Tensor:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from steppe.core.errors import SteppeError
 from steppe.core.part import Schedule
+
+if TYPE_CHECKING:
+    from steppe.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,15 @@ class Ramp(Schedule):
             raise SteppeError(
                 "a schedule needs every >= 1 step and an initial sparsity in [0, 1)",
                 got=f"every {self.every}, initial {self.initial}",
+            )
+
+    def fits(self, method: Method) -> None:
+        if self.initial > method.sparsity:
+            raise SteppeError(
+                "the initial sparsity must not exceed the final one",
+                got=f"initial {self.initial}, sparsity {method.sparsity}",
+                consequence="a mask would have to let weights return",
+                way_out="lower initial",
             )
 
     def rise(self, progress: float, target: float) -> float:

@@ -1,0 +1,111 @@
+"""What every coupling fulfils: it ends exactly sparse, and its state can be written down."""
+
+import pytest
+import torch
+
+from steppe import Method
+from steppe.core.layer import Layer
+from steppe.core.part import Coupling, Moment
+from steppe.core.tree import load_tree, save_tree
+from steppe.engine.selector import Selector
+
+COUPLINGS = list(Coupling.registry)
+LAYERS = [Layer("a", (6, 5)), Layer("b", (4, 3, 2, 2))]
+STEPS = 40
+
+
+def drawn(levels=None):
+    weights = {x.name: torch.randn(x.shape) for x in LAYERS}
+    if levels:
+        weights = {n: (w * levels).round() / levels for n, w in weights.items()}
+    return weights
+
+
+class Run:
+    """A coupling with made-up gradients, no model."""
+
+    def __init__(self, name, weights, schedule="cubic", sparsity=0.7):
+        self.method = Method(
+            budget={"name": "pooled", "sparsity": sparsity}, coupling=name, schedule=schedule
+        )
+        self.coupling, self.weights = self.method.coupling, weights
+        self.selector = Selector(self.method, LAYERS)
+        start = self.method.schedule.sparsity(0.0, sparsity)
+        self.state = self.coupling.init(weights, self.selector, Moment(-1, STEPS, start, True))
+
+    def steps(self, first, last):
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(step)
+            schedule = self.method.schedule
+            moment = Moment(
+                step,
+                STEPS,
+                schedule.after(step, STEPS, self.method.sparsity),
+                schedule.due(step, STEPS),
+            )
+            grads = {n: torch.randn(w.shape, generator=generator) for n, w in self.weights.items()}
+            self.coupling.add_gradient(self.weights, grads, self.state, moment)
+            for name, w in self.weights.items():
+                w -= 0.1 * grads[name]
+            self.coupling.after_step(self.weights, self.state, self.selector, moment)
+
+    def finish(self):
+        return self.coupling.finish(self.weights, self.state, self.selector, self.method.sparsity)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cubic", "one_shot"])
+@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_ends_exactly_sparse(name, levels, schedule):
+    run = Run(name, drawn(levels), schedule)
+    run.steps(0, STEPS)
+    masks = run.finish()
+    assert masks.keys() == run.weights.keys()
+    masked = sum(int((~m).sum()) for m in masks.values())
+    expected = 0 if name == "none" else round(0.7 * sum(x.numel for x in LAYERS))
+    assert masked == expected
+    for n, w in run.weights.items():
+        assert not w[~masks[n]].any()
+        assert torch.equal(torch.signbit(w[~masks[n]]), torch.zeros_like(w[~masks[n]]).bool())
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_finishing_twice_changes_nothing(name):
+    run = Run(name, drawn())
+    run.steps(0, STEPS)
+    masks = run.finish()
+    weights = {n: w.clone() for n, w in run.weights.items()}
+    again = run.finish()
+    assert all(torch.equal(masks[n], again[n]) for n in masks)
+    assert all(torch.equal(weights[n], run.weights[n]) for n in weights)
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_state_can_be_written_down(name, tmp_path):
+    run = Run(name, drawn())
+    run.steps(0, STEPS // 2)
+    save_tree(tmp_path / "state", {"state": run.state, "weights": run.weights})
+
+    read = load_tree(tmp_path / "state")
+    other = Run(name, drawn())
+    other.weights, other.state = read["weights"], read["state"]
+    for each in (run, other):
+        each.steps(STEPS // 2, STEPS)
+        each.finish()
+    assert all(torch.equal(run.weights[n], other.weights[n]) for n in run.weights)
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_kept_weights_are_not_changed_by_finish(name):
+    run = Run(name, drawn())
+    run.steps(0, STEPS)
+    before = {n: w.clone() for n, w in run.weights.items()}
+    masks = run.finish()
+    assert all(torch.equal(run.weights[n][masks[n]], before[n][masks[n]]) for n in before)
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_no_sparsity_asked_none_made(name):
+    run = Run(name, drawn(), sparsity=0.0)
+    run.steps(0, STEPS)
+    assert all(m.all() for m in run.finish().values())

@@ -1,0 +1,92 @@
+"""What every perturbation fulfils."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from steppe import SteppeError
+from steppe.core.part import Perturb
+
+PERTURBS = [n for n in Perturb.registry if Perturb.make(n).active]
+SHAPES = [(4, 3), (4,), (2, 3, 2, 2), ()]
+NAMES = ["a.weight", "a.bias", "b.weight", "scale"]
+
+
+def example(dtype=torch.float32):
+    weights = [torch.randn(s).to(dtype) for s in SHAPES]
+    grads = [torch.randn(s).to(dtype) for s in SHAPES]
+    return weights, grads
+
+
+@pytest.mark.parametrize("name", PERTURBS)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
+)
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 0.0])
+def test_finite_and_shaped_as_the_weights(name, dtype, scale):
+    weights, grads = example(dtype)
+    grads = [g * scale for g in grads]
+    kept = [t.clone() for t in weights + grads]
+    eps = Perturb.make(name).perturbation(weights, grads, NAMES)
+    assert [e.shape for e in eps] == [w.shape for w in weights]
+    assert all(e.isfinite().all() for e in eps)
+    # a single number may be wider: torch promotes it beside the float32 norm
+    assert all(e.dtype == dtype for e in eps if e.ndim)
+    if scale == 0.0:
+        assert all(not e.any() for e in eps), "no gradient, no direction"
+    assert all(torch.equal(a, b) for a, b in zip(weights + grads, kept, strict=True))
+
+
+@pytest.mark.parametrize("name", PERTURBS)
+def test_one_norm_over_all_parameters(name):
+    """Cutting a tensor in two, or another order of them, changes nothing."""
+    weights, grads = example(torch.float64)
+    perturb = Perturb.make(name)
+    whole = perturb.perturbation(weights, grads, NAMES)
+    cut = perturb.perturbation(
+        [weights[3], weights[2], weights[1], weights[0][:1], weights[0][1:]],
+        [grads[3], grads[2], grads[1], grads[0][:1], grads[0][1:]],
+        [NAMES[3], NAMES[2], NAMES[1], NAMES[0], NAMES[0]],
+    )
+    again = [torch.cat(cut[3:]), cut[2], cut[1], cut[0]]
+    for a, b in zip(whole, again, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", PERTURBS)
+def test_length_of_the_gradient_does_not_matter(name):
+    weights, grads = example()
+    perturb = Perturb.make(name)
+    once = perturb.perturbation(weights, grads, NAMES)
+    scaled = perturb.perturbation(weights, [g * 1024 for g in grads], NAMES)
+    for a, b in zip(once, scaled, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("name", PERTURBS)
+def test_it_climbs(name):
+    weights, grads = example()
+    eps = Perturb.make(name).perturbation(weights, grads, NAMES)
+    assert sum(float((e * g).sum()) for e, g in zip(eps, grads, strict=True)) > 0
+
+
+@pytest.mark.parametrize("name", PERTURBS)
+def test_radius(name):
+    """rho scales eps; 0 costs nothing; no other radius is allowed."""
+    perturb = Perturb.make(name)
+    if "rho" not in {f.name for f in dataclasses.fields(perturb)}:
+        pytest.skip("no radius")
+    weights, grads = example()
+    eps = perturb.perturbation(weights, grads, NAMES)
+    wide = dataclasses.replace(perturb, rho=perturb.rho * 2)
+    for a, b in zip(eps, wide.perturbation(weights, grads, NAMES), strict=True):
+        torch.testing.assert_close(a * 2, b)
+    assert not dataclasses.replace(perturb, rho=0.0).active
+    for rho in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(SteppeError, match="rho"):
+            dataclasses.replace(perturb, rho=rho)
+
+
+def test_without_perturbation_there_is_no_second_pass():
+    assert not Perturb.make("none").active
