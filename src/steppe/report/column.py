@@ -1,0 +1,114 @@
+"""What is measured: means over seeds, where a record holds them, how they are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import floor, log10, sqrt
+from statistics import fmean, stdev
+
+from steppe.report.record import Record, noise_of, number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds.
+
+    Args:
+        mean: in the record's own units.
+        error: standard error, ``stdev / sqrt(n)`` with n - 1 in the variance; None for n = 1.
+        n: how many seeds.
+
+    Example:
+        >>> Cell.of([1.0, 3.0])
+        Cell(mean=2.0, error=1.0, n=2)
+    """
+
+    mean: float
+    error: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Cell | None:
+        """The mean of what was measured; None where nothing was."""
+        held = [v for v in values if v is not None]
+        if not held:
+            return None
+        error = stdev(held) / sqrt(len(held)) if len(held) > 1 else None
+        return cls(fmean(held), error, len(held))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A quantity: how a record is read for it, and how it is shown.
+
+    Args:
+        key: its name in `Row.cells`.
+        label: the heading, with units.
+        read: record -> number or None.
+        scale: what it is multiplied by when shown.
+        digits: after the point; None: three significant ones.
+    """
+
+    key: str
+    label: str
+    read: Callable[[Record], float | None]
+    scale: float = 1.0
+    digits: int | None = None
+
+    def show(self, cell: Cell | None, seeds: int) -> str:
+        """A cell as text: mean ± standard error; how many seeds, where not all.
+
+        Where all seeds agree there is no ±. Without fixed digits the error has two significant
+        ones and the mean as many after the point.
+        """
+        if cell is None:
+            return "–"
+        mean, error = self.scale * cell.mean, self.scale * (cell.error or 0.0)
+        if error <= 1e-9 * abs(mean):  # rounding of a sum, not a difference between seeds
+            text = _plain(mean) if self.digits is None else f"{mean:,.{self.digits}f}"
+        else:
+            digits = max(0, 1 - floor(log10(error))) if self.digits is None else self.digits
+            if digits > 6:
+                text = f"{mean:.3g} ± {error:.2g}"
+            else:
+                text = f"{mean:,.{digits}f} ± {error:,.{digits}f}"
+        return text if cell.n == seeds else f"{text} (n = {cell.n})"
+
+
+def _plain(value: float) -> str:
+    """Three significant digits; thousands as digits, not as 1.23e+04."""
+    text = f"{value:.3g}"
+    return f"{value:,.0f}" if "e+" in text and abs(value) < 1e7 else text
+
+
+def _at(key: str, label: str, path: str, scale: float = 1.0, digits: int | None = None) -> Column:
+    return Column(key, label, lambda record: number(record, path), scale, digits)
+
+
+def under_noise(sigma: float, name: str) -> Column:
+    """The column of the accuracy at one strength of noise.
+
+    Example:
+        >>> under_noise(0.1, "0.1").read({"noise": {"0.10": 0.5}})
+        0.5
+    """
+    label = f"Accuracy at noise σ = {name}, %"
+    return Column(f"noise {name}", label, lambda record: noise_of(record, sigma), 100, 2)
+
+
+COLUMNS = (
+    _at("accuracy", "Accuracy, %", "sparse.accuracy", 100, 2),
+    _at("loss", "Loss", "sparse.loss"),
+    _at("perplexity", "Perplexity", "sparse.perplexity", 1, 2),
+    _at("hessian_top", "Top Hessian eigenvalue", "flatness.hessian_top"),
+    _at("sharpness", "Sharpness", "flatness.sharpness"),
+    _at("distance", "Projection distance", "projection_distance"),
+    _at("reached", "Zeros reached, %", "sparsity_reached", 100, 2),
+    _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),
+    _at("latency", "Latency, ms", "sparse.latency_ms"),
+    _at("bytes", "Size, kB", "sparse.bytes", 1e-3, 0),
+    _at("packed", "Size packed, kB", "sparse.bytes_packed", 1e-3, 0),
+    _at("seconds", "Training, s", "seconds", 1, 1),
+    _at("memory", "Peak memory, MB", "peak_memory_bytes", 1e-6, 0),
+)

@@ -1,0 +1,88 @@
+"""What a reader should know of the averages: mixed runs, repeated seeds, fallbacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from steppe.report.record import Record, display, is_dense, method_of, sparsity_of
+
+
+def _place(record: Record) -> str:
+    where = sparsity_of(record)
+    at = "" if is_dense(record) or where is None else f" at {100 * where:.6g} %"
+    return display(method_of(record)) + at
+
+
+def flat(tree: Any, path: str = "") -> dict[str, Any]:
+    """Dotted path -> plain value.
+
+    Example:
+        >>> flat({"method": {"rho": 0.1}, "lr": [1, 2]})
+        {'method.rho': 0.1, 'lr': [1, 2]}
+    """
+    if not isinstance(tree, Mapping):
+        return {path: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def _not_finite(tree: Any) -> bool:
+    if isinstance(tree, Mapping):
+        return any(map(_not_finite, tree.values()))
+    if isinstance(tree, list | tuple):
+        return any(map(_not_finite, tree))
+    return isinstance(tree, float) and not isfinite(tree)
+
+
+def notes(records: Sequence[Record]) -> list[str]:
+    """Warnings about the averages, as sentences; and every fallback the runs took.
+
+    Args:
+        records: as `Rows.from_records` takes them.
+
+    Returns:
+        Sentences, none when all is well.
+
+    Example:
+        >>> notes([{"method": "gmp", "seed": 0}, {"method": "gmp", "seed": 0}])
+        ['GMP: seed 0 is there 2 times; the runs are averaged as if they were independent.']
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(_place(record), []).append(record)
+    found = []
+    for place, held in groups.items():
+        seeds = [json.dumps(r.get("seed"), default=str) for r in held]
+        for seed in dict.fromkeys(seeds):
+            if (times := seeds.count(seed)) > 1:
+                name = "no seed" if seed == "null" else f"seed {seed}"
+                found.append(
+                    f"{place}: {name} is there {times} times; the runs are averaged as if they "
+                    "were independent."
+                )
+        if differ := _differences(held):
+            found.append(f"{place}: runs of different recipes are averaged ({differ}).")
+        if any(map(_not_finite, held)):
+            found.append(f"{place}: a record holds NaN or infinity; it is left out of the means.")
+    fallbacks = [f"{_place(r)}: {text}" for r in records for text in _strings(r.get("fallbacks"))]
+    return found + [f"Fallback taken, {text}" for text in dict.fromkeys(fallbacks)]
+
+
+def _strings(held: Any) -> list[str]:
+    return [str(item) for item in held] if isinstance(held, list | tuple) else []
+
+
+def _differences(held: Sequence[Record]) -> str:
+    """The recipe's options in which the runs differ, besides the seed."""
+    recipes = [flat(r["recipe"]) for r in held if isinstance(r.get("recipe"), Mapping)]
+    found = []
+    for key in dict.fromkeys(key for recipe in recipes for key in recipe):
+        values = list(dict.fromkeys(json.dumps(r.get(key), default=str) for r in recipes))
+        if key.split(".")[-1] != "seed" and len(values) > 1:
+            found.append(f"{key}: {', '.join(values[:3])}")
+    return "; ".join(found[:4])

@@ -1,0 +1,204 @@
+"""Records of runs as the report sees them: plain dicts, any key of which may be missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from steppe.core.errors import SteppeError
+
+Record = Mapping[str, Any]
+
+_NAMES = {
+    "safe": "SAFE",
+    "safe_plus": "SAFE+",
+    "safe+": "SAFE+",
+    "admm": "ADMM",
+    "gmp": "GMP",
+    "iht": "IHT",
+    "adasap": "AdaSAP",
+    "pilot": "PILoT",
+    "sparsegpt": "SparseGPT",
+    "wanda": "Wanda",
+    "alps": "ALPS",
+}
+
+
+def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
+    """The ``record.json`` of run folders, or the JSON files named themselves.
+
+    Args:
+        runs: folders of finished runs, or files holding one record.
+
+    Returns:
+        One dict per run, in the order given.
+
+    Raises:
+        SteppeError: no such file, or it is not one JSON object.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "record.json").write_text('{"method": "safe"}')
+        >>> read_records([folder])
+        [{'method': 'safe'}]
+    """
+    records = []
+    for run in map(Path, runs):
+        path = run / "record.json" if run.is_dir() else run
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SteppeError(
+                "a report needs the record.json of finished runs",
+                got=f"{path}: {error}",
+                way_out="name run folders that steppe train has finished",
+            ) from error
+        if not isinstance(record, dict):
+            raise SteppeError("a record must be one JSON object", got=str(path))
+        records.append(record)
+    return records
+
+
+def find(record: Record, path: str) -> Any:
+    """What lies at a dotted path, or None.
+
+    Example:
+        >>> find({"sparse": {"loss": 0.1}}, "sparse.loss"), find({}, "sparse.loss")
+        (0.1, None)
+    """
+    held: Any = record
+    for key in path.split("."):
+        if not isinstance(held, Mapping):
+            return None
+        held = held.get(key)
+    return held
+
+
+def number(record: Record, path: str) -> float | None:
+    """The finite number at a dotted path, or None; of a list, its first.
+
+    Example:
+        >>> number({"flatness": {"hessian_top": [3.0, 1.0]}}, "flatness.hessian_top")
+        3.0
+    """
+    held = find(record, path)
+    if isinstance(held, list | tuple) and held:
+        held = held[0]
+    if isinstance(held, bool) or not isinstance(held, int | float) or not isfinite(held):
+        return None
+    return float(held)
+
+
+def method_of(record: Record) -> str:
+    """The record's ``label``, or its method's name.
+
+    Example:
+        >>> method_of({"method": {"name": "safe"}}), method_of({})
+        ('safe', 'unnamed')
+    """
+    held = record.get("label") or record.get("method")
+    if isinstance(held, Mapping):
+        held = held.get("name")
+    name = str(held or "unnamed")
+    return "dense" if name.lower() == "dense" else name
+
+
+def display(method: str) -> str:
+    """A method's name as its paper writes it.
+
+    Example:
+        >>> display("safe_plus"), display("mine")
+        ('SAFE+', 'mine')
+    """
+    return _NAMES.get(method.lower(), method)
+
+
+def is_dense(record: Record) -> bool:
+    """Whether the run pruned nothing.
+
+    Example:
+        >>> is_dense({"method": "dense"})
+        True
+    """
+    return method_of(record) == "dense"
+
+
+def sparsity_of(record: Record) -> float | None:
+    """The fraction of zeros asked for; where none was, the one reached to four digits.
+
+    Example:
+        >>> sparsity_of({"sparsity_asked": None, "sparsity_reached": 0.50001})
+        0.5
+    """
+    asked = number(record, "sparsity_asked")
+    reached = number(record, "sparsity_reached")
+    return asked if asked is not None else None if reached is None else round(reached, 4)
+
+
+def curve_of(record: Record) -> list[Record]:
+    """The rows of a training curve: ``curve``, or ``metrics`` as `steppe train` writes them."""
+    held = record.get("curve") or record.get("metrics")
+    return [row for row in held if isinstance(row, Mapping)] if isinstance(held, list) else []
+
+
+def sigmas_of(records: Sequence[Record]) -> list[tuple[float, str]]:
+    """The strengths of noise that any record was tried on, ascending, with their key.
+
+    Example:
+        >>> sigmas_of([{"noise": {"0.2": 0.5, "0.1": 0.7}}])
+        [(0.1, '0.1'), (0.2, '0.2')]
+    """
+    found: dict[float, str] = {}
+    for record in records:
+        held = record.get("noise")
+        for key in held if isinstance(held, Mapping) else ():
+            try:
+                found.setdefault(float(key), str(key))
+            except (TypeError, ValueError):
+                continue
+    return sorted(found.items())
+
+
+def noise_of(record: Record, sigma: float) -> float | None:
+    """Accuracy under noise of that strength; the key may be a number or text, 0.1 or 0.10."""
+    held = record.get("noise")
+    for key, value in held.items() if isinstance(held, Mapping) else ():
+        try:
+            if float(key) == sigma:
+                return number({"value": value}, "value")
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """What is known of the dense network, one record per seed.
+
+    A run of the method ``dense`` counts first; else the ``dense`` part of the sparse runs of that
+    seed, if it holds a quality and not only sizes.
+
+    Example:
+        >>> dense_records([{"method": "safe", "seed": 0, "dense": {"accuracy": 0.9}}])[0]["sparse"]
+        {'accuracy': 0.9}
+    """
+    trained = [r for r in records if is_dense(r)]
+    if trained:
+        return [
+            {**r, "sparse": {**(find(r, "dense") or {}), **(find(r, "sparse") or {})}}
+            for r in trained
+        ]
+    found: dict[Any, dict[str, Any]] = {}
+    for record in records:
+        part = record.get("dense")
+        if isinstance(part, Mapping) and any(
+            number(part, key) is not None for key in ("accuracy", "perplexity", "loss")
+        ):
+            parts = {key: part[key] for key in ("flatness", "noise") if key in part}
+            seed = record.get("seed")
+            own = {"method": "dense", "seed": seed, "sparse": dict(part), **parts}
+            found.setdefault(json.dumps(seed, default=str), own)
+    return list(found.values())

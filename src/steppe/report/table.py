@@ -1,0 +1,159 @@
+"""One row per method and sparsity: the mean over seeds and its standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+from steppe.core.errors import SteppeError
+from steppe.report.column import COLUMNS, Cell, Column, under_noise
+from steppe.report.record import (
+    Record,
+    dense_records,
+    display,
+    is_dense,
+    method_of,
+    sigmas_of,
+    sparsity_of,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one sparsity: its seeds and its means.
+
+    Args:
+        method: as in the records.
+        sparsity: fraction of zeros asked for; None: dense, or not known.
+        seeds: how many runs.
+        cells: column key -> mean, None where it was not measured.
+    """
+
+    method: str
+    sparsity: float | None
+    seeds: int
+    cells: Mapping[str, Cell | None]
+
+    @property
+    def where(self) -> str:
+        """The sparsity as text."""
+        return "–" if self.sparsity is None else f"{100 * self.sparsity:.6g} %"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Records averaged over seeds; dense first, then by sparsity, in the order of the records.
+
+    Args:
+        columns: those that at least one record has a number for.
+        rows: one per method and sparsity.
+
+    Example:
+        >>> runs = [{"method": "safe", "seed": s, "sparsity_asked": 0.9,
+        ...          "sparse": {"accuracy": 0.90 + s / 50}} for s in range(2)]
+        >>> print(Rows.from_records(runs).markdown())
+        | Method | Sparsity | Seeds | Accuracy, % |
+        |---|---:|---:|---:|
+        | SAFE | 90 % | 2 | 91.00 ± 1.00 |
+    """
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def from_records(cls, records: Sequence[Record]) -> Rows:
+        """Group by method and sparsity, and average.
+
+        Raises:
+            SteppeError: an accuracy that is no fraction.
+        """
+        groups: dict[tuple[str, float | None], list[Record]] = {}
+        dense = dense_records(records)
+        if dense:
+            groups["dense", None] = list(dense)
+        for record in records:
+            if not is_dense(record):
+                groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
+        columns = (*COLUMNS, *(under_noise(*pair) for pair in sigmas_of([*records, *dense])))
+        rows = [
+            Row(method, where, len(held), {c.key: Cell.of(map(c.read, held)) for c in columns})
+            for (method, where), held in groups.items()
+        ]
+        _check_fractions(rows, columns)
+        # Python's sort is stable: within a sparsity the order of the records stays
+        rows.sort(key=lambda r: (r.method != "dense", r.sparsity is None, r.sparsity or 0.0))
+        present = tuple(c for c in columns if any(r.cells[c.key] for r in rows))
+        return cls(present, tuple(rows))
+
+    def has(self, key: str) -> bool:
+        """Whether any row has a number in that column."""
+        return any(c.key == key for c in self.columns)
+
+    def only(self, *keys: str, noise: bool = False) -> Rows:
+        """The same rows with those columns, and those under noise if asked."""
+        kept = (c for c in self.columns if c.key in keys or (noise and c.key.startswith("noise ")))
+        return Rows(tuple(kept), self.rows)
+
+    def texts(self) -> tuple[list[str], list[list[str]]]:
+        """The heading and the body, as text."""
+        head = ["Method", "Sparsity", "Seeds", *(c.label for c in self.columns)]
+        body = [
+            [display(r.method), r.where, str(r.seeds)]
+            + [c.show(r.cells[c.key], r.seeds) for c in self.columns]
+            for r in self.rows
+        ]
+        return head, body
+
+    def rich(self, title: str | None = None) -> Table:
+        """For the terminal."""
+        from rich.table import Table
+
+        head, body = self.texts()
+        table = Table(title=title, caption="mean ± standard error over seeds")
+        for i, label in enumerate(head):
+            table.add_column(label, justify="right" if i else "left", no_wrap=i < 3)
+        for i, (row, cells) in enumerate(zip(self.rows, body, strict=True)):
+            last = i + 1 == len(body) or self.rows[i + 1].sparsity != row.sparsity
+            table.add_row(*cells, end_section=last)
+        return table
+
+    def markdown(self) -> str:
+        """A table in GitHub's Markdown."""
+        head, body = self.texts()
+        lines = [" | ".join(head), "|".join(["---", *["---:"] * (len(head) - 1)])]
+        lines += [" | ".join(cell.replace("|", "\\|") for cell in cells) for cells in body]
+        return "\n".join(f"|{line}|" if i == 1 else f"| {line} |" for i, line in enumerate(lines))
+
+    def html(self, caption: str) -> str:
+        """A table with a caption and scoped headings, in a frame that scrolls sideways."""
+        head, body = self.texts()
+        top = "".join(f'<th scope="col">{escape(label)}</th>' for label in head)
+        lines = []
+        for i, (row, cells) in enumerate(zip(self.rows, body, strict=True)):
+            new = i > 0 and self.rows[i - 1].sparsity != row.sparsity
+            first = f'<th scope="row">{escape(cells[0])}</th>'
+            rest = "".join(f"<td>{escape(cell)}</td>" for cell in cells[1:])
+            start = '<tr class="group">' if new else "<tr>"
+            lines.append(f"{start}{first}{rest}</tr>")
+        return (
+            f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
+            f"<caption><span>{escape(caption)}</span></caption><thead><tr>{top}</tr></thead>"
+            f"<tbody>{''.join(lines)}</tbody></table></div>"
+        )
+
+
+def _check_fractions(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    for row in rows:
+        for column in columns:
+            cell = row.cells[column.key]
+            if column.scale == 100 and cell is not None and not 0.0 <= cell.mean <= 1.0:
+                raise SteppeError(
+                    "accuracies and sparsities in records must be fractions in [0, 1]",
+                    got=f"{column.key} {cell.mean:g} of {row.method}",
+                    way_out="divide percentages by 100",
+                )

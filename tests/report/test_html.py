@@ -1,0 +1,240 @@
+"""The page: whole, offline, labelled, atomic."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steppe.core.errors import SteppeError
+from steppe.report.html import Section, write_report
+from steppe.report.table import Rows
+
+FIGURES = ("accuracy", "noise", "hessian_top", "sharpness", "layers", "curves")
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest; collects ids, labels, headings, references."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+        self.ids = Counter(a["id"] for _, a in self.tags if "id" in a)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.tags if t == tag]
+
+
+def write(folder: Path, records: Any, **more: Any) -> str:
+    path = folder / "out" / "report.html"
+    write_report(path, title="Digits", records=records, **more)
+    return path.read_text(encoding="utf-8")
+
+
+def test_the_page_parses_and_every_figure_is_there_and_labelled(
+    tmp_path: Path, records: Any
+) -> None:
+    page = Page(write(tmp_path, records, commands=["steppe demo"]))
+    assert max(page.ids.values()) == 1
+    for key in FIGURES:
+        assert page.ids[key] == 1
+    drawings = page.all("svg")
+    assert len(drawings) == len(FIGURES)
+    for svg in drawings:
+        assert svg["role"] == "img"
+        assert all(page.ids[name] == 1 for name in str(svg["aria-labelledby"]).split())
+    assert len(page.all("main")) == len(page.all("h1")) == len(page.all("header")) == 1
+    assert len(page.all("caption")) == len(page.all("table")) == 4
+    assert all("scope" in th for th in page.all("th"))
+    # every reference leads to something in the page
+    for _, attrs in page.tags:
+        for name in ("href", "xlink:href"):
+            if name in attrs:
+                assert page.ids[str(attrs[name]).removeprefix("#")] == 1, attrs
+
+
+def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path, records: Any) -> None:
+    text = write(tmp_path, records)
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    page = Page(text)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "img", "image", "object"}
+    assert not [a for _, a in page.tags if any(k == "src" or k.startswith("on") for k in a)]
+
+
+def test_text_is_text_and_follows_the_page_colour(tmp_path: Path, records: Any) -> None:
+    text = write(tmp_path, records)
+    assert re.search(r"<text[^>]*>accuracy, %</text>", text)
+    assert "currentColor" in text
+    assert "#010203" not in text
+    assert "#000000" not in text
+    assert "prefers-color-scheme: dark" in text
+    assert "@media print" in text
+
+
+def test_the_numbers_and_the_end_of_the_page(tmp_path: Path, records: Any) -> None:
+    text = write(tmp_path, records, commands=["steppe demo --seeds 3 > a & b"])
+    for cells in Rows.from_records(records).only("accuracy", "hessian_top").texts()[1]:
+        assert all(f">{cell}</" in text for cell in cells)
+    assert "steppe demo --seeds 3 &gt; a &amp; b" in text
+    assert "2.13.0" in text
+    assert "Recipes (17)" in text
+
+
+def test_the_same_records_give_the_same_page(tmp_path: Path, records: Any) -> None:
+    assert write(tmp_path / "a", records) == write(tmp_path / "b", records)
+
+
+@pytest.mark.parametrize(
+    ("key", "figure"),
+    [
+        ("sparse", "accuracy"),
+        ("noise", "noise"),
+        ("flatness", "hessian_top"),
+        ("flatness", "sharpness"),
+        ("layers", "layers"),
+        ("curve", "curves"),
+    ],
+)
+def test_a_missing_key_leaves_its_figure_out_and_says_so(
+    tmp_path: Path, records: Any, key: str, figure: str
+) -> None:
+    for record in records:
+        del record[key]
+    text = write(tmp_path, records)
+    page = Page(text)
+    assert page.ids[figure] == 0
+    assert "left out, as no record" in text
+    shown = {"sparse": {"accuracy"}, "flatness": {"hessian_top", "sharpness"}}.get(key, {figure})
+    assert all(page.ids[name] == 1 for name in set(FIGURES) - shown)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        [{}],
+        [{"method": "safe"}],
+        [{"method": "dense", "sparse": {"accuracy": 0.9}}],
+        [{"method": "safe", "sparsity_asked": 0.5, "sparse": None, "layers": 3, "curve": {}}],
+        [{"method": "safe", "sparsity_asked": 0.5, "noise": {"high": 1, "0.1": None}}],
+        [{"method": "m", "sparsity_asked": 0.5, "sparse": {"perplexity": 7.5}, "seconds": 1}],
+        [{"method": "m", "sparsity_asked": 0.5, "metrics": [{"epoch": 1, "train_loss": 0.0}]}],
+        [{"method": "m", "sparsity_asked": 0.5, "flatness": {"hessian_top": -1.0}}],
+        [{"method": "Dense", "curve": [{"loss": 1.0}]}, {"method": "m", "curve": [{"loss": 2}]}],
+        [{"method": "m", "sparsity_asked": 1 / 3, "layers": [{"name": "a", "total": 0}, "b"]}],
+    ],
+)
+def test_odd_records_do_not_break_it(tmp_path: Path, odd: Any) -> None:
+    Page(write(tmp_path, odd))
+
+
+def test_record_json_as_train_writes_it(tmp_path: Path, records: Any) -> None:
+    for record in records:
+        rows = record.pop("curve")
+        record["metrics"] = [{"epoch": r["epoch"], "train_loss": r["loss"]} for r in rows]
+        del record["flatness"], record["noise"]
+    page = Page(write(tmp_path, records))
+    assert page.ids["curves"] == page.ids["accuracy"] == page.ids["layers"] == 1
+
+
+def test_what_comes_from_outside_is_escaped(tmp_path: Path, records: Any) -> None:
+    evil = '"><script>alert(1)</script>'
+    for record in records:
+        record["method"] = record["label"] = evil
+        record["layers"][0]["name"] = evil
+        record["recipe"] = {"name": evil}
+        record["versions"] = {evil: evil}
+    text = write(tmp_path, records, commands=[evil], summary=[evil])
+    assert "<script" not in text
+    Page(text)
+
+
+def test_mixed_runs_are_told(tmp_path: Path, records: Any) -> None:
+    records[-1]["recipe"] = {**records[-1]["recipe"], "lr": 0.2}
+    records[-1]["fallbacks"] = ["no GPU: ran on the CPU"]
+    records.append(records[-1])
+    text = write(tmp_path, records)
+    assert "SAFE at 99 %: seed 2 is there 2 times" in text
+    assert "different recipes are averaged (lr: 0.1, 0.2)" in text
+    assert "no GPU: ran on the CPU" in text
+
+
+def test_many_layers_and_many_methods(tmp_path: Path, records: Any) -> None:
+    for record in records:
+        record["layers"] = [{"name": f"block.{i}", "total": 9, "zeros": 3} for i in range(150)]
+    for i in range(12):
+        records.append({**records[-1], "method": f"mine {i}"})
+    Page(write(tmp_path, records))
+
+
+def test_own_sections_and_summary(tmp_path: Path) -> None:
+    more = [Section("mine", "Mine & yours", "<p>body</p>")]
+    text = write(tmp_path, [], summary=["One."], sections=more)
+    assert '<h2 id="mine-heading">Mine &amp; yours</h2><p>body</p>' in text
+    Page(text)
+
+
+def test_no_half_file_when_rendering_fails(
+    tmp_path: Path, records: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write(tmp_path, records)
+    path = tmp_path / "out" / "report.html"
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no ink")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("steppe.report.inside.curves", broken)
+        with pytest.raises(RuntimeError, match="no ink"):
+            write(tmp_path, records, commands=["another"])
+    assert path.read_text(encoding="utf-8") == before
+    assert [p.name for p in path.parent.iterdir()] == ["report.html"]
+    records[0]["sparse"]["accuracy"] = 97.0
+    with pytest.raises(SteppeError, match="fractions"):
+        write(tmp_path, records)
+    assert path.read_text(encoding="utf-8") == before
+
+
+def test_in_a_real_browser(tmp_path: Path, records: Any) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium here")
+    write(tmp_path, records)
+    done = subprocess.run(
+        [
+            *(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=390,800"),
+            *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"),
+            (tmp_path / "out" / "report.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr  # a refused request or style would be told there
+    for key in FIGURES:
+        assert f'<figure id="{key}"' in done.stdout

@@ -1,0 +1,29 @@
+"""Run folders are read, or one line says why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steppe.core.errors import SteppeError
+from steppe.report.record import read_records, sigmas_of
+
+
+def test_folders_and_files(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(json.dumps({"method": "safe"}))
+    assert read_records([tmp_path, str(tmp_path / "record.json")]) == [{"method": "safe"}] * 2
+
+
+@pytest.mark.parametrize("text", [None, "{", "[1]"])
+def test_what_is_no_record(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "record.json").write_text(text)
+    with pytest.raises(SteppeError, match=r"record"):
+        read_records([tmp_path])
+
+
+def test_strengths_of_noise_are_numbers() -> None:
+    runs = [{"noise": {"0.10": 1, "0.1": 1, "2": 1, "x": 1}}, {"noise": None}, {}]
+    assert sigmas_of(runs) == [(0.1, "0.10"), (2.0, "2")]
