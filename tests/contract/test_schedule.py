@@ -1,6 +1,7 @@
 """What every schedule fulfils: it rises, and it ends at the target exactly."""
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_rises_to_the_target_exactly(spec, target):
     values = [schedule.sparsity(i / 500, target) for i in range(501)]
     assert values[-1] == target
     assert all(0.0 <= v <= target for v in values)
-    assert all(a <= b for a, b in zip(values, values[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(values))
     assert values == [schedule.sparsity(i / 500, target) for i in range(501)]
 
 

@@ -1,0 +1,142 @@
+"""Every part works beside every part of the other axes, or the method says why not at once."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import steppe
+from steppe import Method, SteppeError
+from steppe.core.part import Budget, Coupling, Perturb, Schedule, Score, Structure
+
+SPARSITY = 0.5
+FORMS = {"nm": ["2:4"], "block": ["block:2x2"]}
+AXES = {
+    "score": list(Score.registry),
+    "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
+    "budget": list(Budget.registry),
+    "schedule": list(Schedule.registry),
+    "coupling": list(Coupling.registry),
+    "perturb": list(Perturb.registry),
+}
+STEPS = 4
+
+
+def impossible(structure, budget):
+    """Written out from the rules, independently of `Part.fits`."""
+    whole_rows = structure == "channel" and budget == "per_row"
+    uneven = structure == "2:4" and budget == "erk"
+    return whole_rows or uneven
+
+
+def covering():
+    """A small set of combinations in which every possible pair of two axes' parts occurs."""
+    axes = list(AXES)
+    open_pairs = {
+        ((a, x), (b, y))
+        for a, b in itertools.combinations(axes, 2)
+        for x in AXES[a]
+        for y in AXES[b]
+        if not (a == "structure" and b == "budget" and impossible(x, y))
+    }
+    chosen = []
+    while open_pairs:
+        row = dict(min(open_pairs))
+        for axis in axes:
+            if axis in row:
+                continue
+
+            def gain(value, axis=axis, row=row, open_pairs=open_pairs):
+                trial = row | {axis: value}
+                if impossible(trial.get("structure"), trial.get("budget")):
+                    return -1
+                done = itertools.combinations(
+                    sorted(trial.items(), key=lambda i: axes.index(i[0])), 2
+                )
+                return sum(pair in open_pairs for pair in done)
+
+            row[axis] = max(AXES[axis], key=gain)
+        row = {axis: row[axis] for axis in axes}
+        before = len(open_pairs)
+        open_pairs -= set(itertools.combinations(row.items(), 2))
+        assert len(open_pairs) < before
+        chosen.append(row)
+    return chosen
+
+
+def build(structure, budget, **parts):
+    return Method(structure=structure, budget={"name": budget, "sparsity": SPARSITY}, **parts)
+
+
+class Conv1D(nn.Module):
+    """As transformers' Conv1D: known by its name, the weight stored inputs first."""
+
+    def __init__(self, nf, nx):
+        super().__init__()
+        self.nf = nf
+        self.weight = nn.Parameter(torch.randn(nx, nf) / 3)
+        self.bias = nn.Parameter(torch.zeros(nf))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+def network():
+    return nn.Sequential(
+        nn.Conv2d(4, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 2, groups=2),
+        nn.Flatten(),
+        Conv1D(8, 8),
+        nn.ReLU(),
+        nn.Linear(8, 4),
+    )
+
+
+@pytest.mark.parametrize("parts", covering(), ids=lambda p: "-".join(p.values()))
+def test_composes(parts):
+    method = build(**parts)
+    assert Method.from_yaml(method.to_yaml()) == method
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sparsifier = steppe.sparsify(model, optimizer, method, STEPS)
+    x, y = torch.randn(6, 4, 4, 4), torch.randint(4, (6,))
+    for _ in range(STEPS):
+        loss = sparsifier.step(lambda: nn.functional.cross_entropy(model(x), y))
+        assert loss.isfinite()
+    done = sparsifier.finish()
+    units = sum(u[0] * u[1] for u in map(method.structure.units, sparsifier.layers))
+    expected = 0 if parts["coupling"] == "none" else round(SPARSITY * units)
+    assert (done.units_zeroed, done.units) == (expected, units)
+    weights = dict(model.named_parameters())
+    for name, mask in done.masks.items():
+        assert torch.equal(weights[name] != 0, mask), name
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("structure", AXES["structure"])
+@pytest.mark.parametrize("budget", AXES["budget"])
+def test_impossible_ones_are_refused_when_built(structure, budget):
+    if impossible(structure, budget):
+        with pytest.raises(SteppeError, match=budget):
+            build(structure, budget)
+    else:
+        build(structure, budget)
+
+
+@pytest.mark.parametrize("form", ["2:4", "1:4", "4:8"])
+def test_nm_with_another_sparsity_is_refused(form):
+    with pytest.raises(SteppeError, match="sparsity"):
+        Method(structure=form, budget={"name": "pooled", "sparsity": 0.9})
+
+
+def test_layers_that_cannot_have_the_shape_are_named():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(SteppeError, match=r"0\.weight"):
+        steppe.sparsify(model, optimizer, build("2:4", "pooled"), 1)
+    with pytest.raises(SteppeError, match=r"1\.weight"):
+        steppe.sparsify(model, optimizer, build("block:2x2", "pooled"), 1)
+    steppe.sparsify(model, optimizer, build("block:2x2", "pooled"), 1, exclude=["1"])
