@@ -189,7 +189,9 @@ def test_many_layers_and_many_methods(tmp_path: Path, records: Any) -> None:
         record["layers"] = [{"name": f"block.{i}", "total": 9, "zeros": 3} for i in range(150)]
     for i in range(12):
         records.append({**records[-1], "method": f"mine {i}"})
-    Page(write(tmp_path, records))
+    page = Page(write(tmp_path, records))
+    assert page.ids["layers"] == 1
+    assert not page.all("image")
 
 
 def test_own_sections_and_summary(tmp_path: Path) -> None:

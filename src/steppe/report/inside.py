@@ -19,6 +19,7 @@ from steppe.report.table import Rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import QuadMesh
 
 
 def _highest(records: Sequence[Record]) -> float | None:
@@ -67,8 +68,23 @@ def layers(records: Sequence[Record]) -> Figure | None:
     ]
     height = 1.1 + max(0.22 if len(names) <= 40 else 0.12, 1.0 / len(names)) * len(names)
     with canvas("layers", height) as (figure, (ax,)):
-        _heat(ax, grid, text=len(names) <= 40 and len(methods) <= 7)
+        text = len(names) <= 40 and len(methods) <= 7
+        mesh = _heat(ax, grid, text)
+        if not text:
+            scale = figure.colorbar(
+                mesh,
+                ax=ax,
+                location="top",
+                aspect=40,
+                pad=0.01,
+                label="zeros, %",
+                format=lambda value, _: f"{100 * value:.4g}",
+            )
+            if scale.solids is not None:
+                scale.solids.set_rasterized(False)  # vectors, as the cells
         ax.set_xticks([i + 0.5 for i in range(len(methods))], [style[m].label for m in methods])
+        if len(methods) > 5:
+            ax.tick_params("x", rotation=90)
         every = 1 + len(names) // 60
         ax.set_yticks([i + 0.5 for i in range(0, len(names), every)], names[::every])
         title = f"Zeros per layer at {100 * where:.6g} %"
@@ -93,7 +109,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return fmean(held) if held else None
 
 
-def _heat(ax: Axes, grid: Sequence[Sequence[float | None]], text: bool) -> None:
+def _heat(ax: Axes, grid: Sequence[Sequence[float | None]], text: bool) -> QuadMesh:
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
@@ -103,7 +119,7 @@ def _heat(ax: Axes, grid: Sequence[Sequence[float | None]], text: bool) -> None:
     colours = colormaps["cividis"]  # made for every kind of colour vision
     values = [[float("nan") if v is None else v for v in row] for row in grid]
     # cells as vectors: an image would be a blurred bitmap in print
-    ax.pcolormesh(values, cmap=colours, norm=norm, linewidth=0.5, edgecolors="face")
+    mesh = ax.pcolormesh(values, cmap=colours, norm=norm, linewidth=0.5, edgecolors="face")
     ax.invert_yaxis()
     ax.grid(False)
     ax.spines[:].set_visible(False)
@@ -117,6 +133,7 @@ def _heat(ax: Axes, grid: Sequence[Sequence[float | None]], text: bool) -> None:
                 shown = f"{100 * value:.1f}"
                 colour = "white" if dark else "black"
                 ax.text(x + 0.5, y + 0.5, shown, ha="center", va="center", fontsize=8, color=colour)
+    return mesh
 
 
 _CURVES = (
