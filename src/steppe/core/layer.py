@@ -130,25 +130,29 @@ def prunable(
     """
     model = unwrap(model)
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    layers: dict[str, Layer] = {}
-    weights: dict[str, nn.Parameter] = {}
     used: set[str] = set()
-    tied = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    candidates: list[tuple[str, nn.Module, bool]] = []
+    taken: set[int] = set()
     for module_name, module in sorted(model.named_modules(), key=lambda item: item[0]):
         if not _is_prunable(module):
             continue
-        weight = module.weight
-        assert isinstance(weight, nn.Parameter), f"{module_name}.weight is no parameter"
         name = f"{module_name}.weight" if module_name else "weight"
         wanted = [p for p in include if fnmatchcase(name, p) or fnmatchcase(module_name, p)]
         unwanted = [p for p in exclude if fnmatchcase(name, p) or fnmatchcase(module_name, p)]
         used.update(wanted, unwanted)
-        dense_head = module is head and not wanted
-        if unwanted or (include and not wanted) or dense_head:
+        if unwanted:
+            taken.add(id(module.weight))
+        elif wanted or not (include or module is head):
+            candidates.append((name, module, bool(wanted)))
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    layers: dict[str, Layer] = {}
+    weights: dict[str, nn.Parameter] = {}
+    for name, module, named in candidates:
+        weight = module.weight
+        assert isinstance(weight, nn.Parameter), f"{name} is no parameter"
+        if id(weight) in taken or (id(weight) in embeddings and not named):
             continue
-        if id(weight) in tied and not wanted:
-            continue
-        tied.add(id(weight))
+        taken.add(id(weight))  # a second name of it is no second weight
         layers[name] = Layer(name, tuple(weight.shape), _is_transposed(module))
         weights[name] = weight
     for pattern in (*include, *exclude):

@@ -32,7 +32,7 @@ class Statistic:
         """Called once before the first step with weight name -> (layer, module)."""
 
     def active(self, on: bool) -> None:
-        """Told before each pass whether it is one to be observed (the pass at x is)."""
+        """Told before and after each pass whether it is one to be observed (that at x is)."""
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
@@ -108,6 +108,8 @@ class ActivationSquare(Statistic):
 
     def active(self, on: bool) -> None:
         self._on = on
+        if on:
+            self._seen.clear()  # of a step that overflowed, which was not observed
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:

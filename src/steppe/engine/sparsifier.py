@@ -105,17 +105,23 @@ class Sparsifier:
         self._state: dict[str, Tensors] | None = None
         self._step = 0
         self._backup: list[Tensor] = []
-        self._local = sync == "local" and hasattr(model, "no_sync")
+        # without a second pass the first one's gradient is the step's, which ranks must share
+        self._local = sync == "local" and method.perturb.active and hasattr(model, "no_sync")
 
     def _without_output(self, layers: list[Any], include: Sequence[str]) -> list[Any]:
-        order = {name: i for i, (name, _) in enumerate(unwrap(self.model).named_parameters())}
-        last = max(layers, key=lambda layer: order[layer.name])
-        if include or len(layers) == 1:
+        model = unwrap(self.model)
+        has_head = getattr(model, "get_output_embeddings", lambda: None)() is not None
+        if include or has_head or len(layers) == 1:
             return layers
-        self.notes.append(
-            f"the output layer {last.name} stays dense: its channels are the model's outputs"
-        )
-        return [layer for layer in layers if layer is not last]
+        order = {id(p): i for i, p in enumerate(model.parameters())}
+        _, weights = prunable(model)
+        last = max(weights, key=lambda name: order[id(weights[name])])
+        kept = [layer for layer in layers if layer.name != last]
+        if len(kept) < len(layers):
+            self.notes.append(
+                f"the output layer {last} stays dense: its channels are the model's outputs"
+            )
+        return kept
 
     @property
     def weights(self) -> Tensors:
@@ -172,21 +178,18 @@ class Sparsifier:
             params, grads, names = self._with_gradient()
             if not self._local:
                 self._observe()
-            if self._state is None and not self._local:
-                self._begin()
             eps = self._perturbation(params, grads, names)
         if eps is not None:
             self._second_pass(closures, params, eps)
         if self._local:
             self._observe()
-            if self._state is None:
-                self._begin()
         self._update(params, moment)
         self._step += 1
         return loss
 
     def _begin(self) -> None:
-        sparsity = self.method.schedule.sparsity(0.0, self.method.sparsity)
+        done = self._step / self.total_steps
+        sparsity = self.method.schedule.sparsity(done, self.method.sparsity)
         moment = Moment(-1, self.total_steps, sparsity, due=True)
         with torch.no_grad():
             self._state = self.method.coupling.init(self.weights, self.selector, moment)
@@ -205,6 +208,8 @@ class Sparsifier:
                     loss = closure() / len(closures) if len(closures) > 1 else closure()
                 (self.scaler.scale(loss) if self.scaler else loss).backward()
             total = loss.detach() if total is None else total + loss.detach()
+        for statistic in self._statistics.values():
+            statistic.active(False)
         assert total is not None
         return total
 
@@ -230,6 +235,8 @@ class Sparsifier:
                 return
             for statistic in self._statistics.values():
                 statistic.observe(self.weights, unscaled)
+        if self._state is None:
+            self._begin()
 
     def _perturbation(
         self, params: list[Tensor], grads: list[Tensor], names: list[str]
@@ -238,8 +245,10 @@ class Sparsifier:
             return None
         if self.scaler:
             grads = list(torch._foreach_mul(grads, 1.0 / self.scaler.get_scale()))
-            if not bool(global_norm(grads).isfinite()):
-                return None  # the scaler will see the overflow and skip this step
+            # the scaler will see the overflow and skip this step; where each rank has its own
+            # gradient, all must meet in the second pass to see it
+            if not self._local and not bool(global_norm(grads).isfinite()):
+                return None
         return self.method.perturb.perturbation(params, grads, names)
 
     def _second_pass(
@@ -265,19 +274,20 @@ class Sparsifier:
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._params, self.clip_grad_norm)
         weights, state = self.weights, self._state
-        assert state is not None
         grads = {}
         for name, p in self._weights.items():
             if p.grad is None:  # took no part in the loss, but the coupling still pulls
                 p.grad = torch.zeros_like(p)
             grads[name] = p.grad
-        self.method.coupling.add_gradient(weights, grads, state, moment)
+        if state is not None:  # it is while the first steps overflow: the score knows nothing
+            self.method.coupling.add_gradient(weights, grads, state, moment)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
             self.optimizer.step()
-        self.method.coupling.after_step(weights, state, self.selector, moment)
+        if state is not None:
+            self.method.coupling.after_step(weights, state, self.selector, moment)
 
     @torch.no_grad()
     def finish(self) -> Finished:
