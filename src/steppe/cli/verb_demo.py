@@ -1,0 +1,139 @@
+"""``steppe demo``: digits, dense against sparse, in two minutes."""
+
+from __future__ import annotations
+
+import json as json_module
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.resources import files
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import Progress, TimeRemainingColumn
+from torch import nn
+from torch.nn import functional as F
+
+from steppe.cli.experiment import Experiment, load_data
+from steppe.cli.main import emit, say
+from steppe.cli.recipe import Recipe, parse
+from steppe.core.tree import write_text
+from steppe.report.html import write_report
+from steppe.report.table import Rows
+from steppe.report.verdicts import verdicts
+from steppe.robustness.hessian import hessian_top
+from steppe.robustness.noise import accuracy_under_noise
+from steppe.robustness.sharpness import ball_sharpness
+from steppe.vision.data import ImageData
+from steppe.vision.loader import Loader
+
+
+def add(app: typer.Typer) -> None:
+    app.command("demo")(command)
+
+
+def command(
+    out: Annotated[Path, typer.Option(help="where runs and the report go")] = Path("runs/demo"),
+    seeds: Annotated[int, typer.Option(help="seeds per method and sparsity")] = 3,
+    seed: Annotated[int, typer.Option(help="the first seed")] = 0,
+    jobs: Annotated[int, typer.Option(help="processes side by side")] = 2,
+    device: Annotated[str, typer.Option(help="cpu, or what accelerate finds")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
+) -> None:
+    """Digits: dense, magnitude, GMP, ADMM, SAFE at 95, 98, 99 %; a table and a report."""
+    begun = time.monotonic()
+    plan = yaml.safe_load(files("steppe.cli").joinpath("demo.yaml").read_text(encoding="utf-8"))
+    wanted = _runs(plan, range(seed, seed + seeds), device)
+    work = [(recipe.plain(), str(out / folder), plan["measure"]) for folder, recipe in wanted]
+    records = list(_run_all(work, jobs, quiet))
+    table = Rows.from_records(records)
+    sentences = verdicts(records)
+    if not quiet:
+        shown = table.only("accuracy", "hessian_top", "sharpness", plan["shown_noise"])
+        Console(stderr=json).print(shown.rich())
+    for sentence in sentences:
+        say(sentence, quiet)
+    report = out / "report.html"
+    write_report(
+        report,
+        title="steppe demo: digits",
+        records=records,
+        commands=["make demo", f"steppe demo --seeds {seeds}"],
+    )
+    seconds = time.monotonic() - begun
+    say(f"report: {report.resolve()} ({seconds:.0f} s)", quiet)
+    found = {"records": records, "verdicts": sentences, "report": str(report), "seconds": seconds}
+    emit(found, json)
+
+
+def _runs(plan: dict[str, Any], seeds: Iterable[int], device: str) -> Iterator[tuple[str, Recipe]]:
+    for seed in seeds:
+        for method in plan["methods"]:
+            levels = plan["sparsities"] if method["name"] != "dense" else [None]
+            for level in levels:
+                own = dict(method)
+                train = plan["train"] | own.pop("train", {})
+                label = own["name"]
+                if level is not None:
+                    own["sparsity"] = level
+                    label += f"-{level:g}"
+                base = {k: plan[k] for k in ("model", "data")}
+                yield (
+                    f"{label}-seed{seed}",
+                    parse(base | {"method": own, "train": train, "seed": seed, "device": device}),
+                )
+
+
+def _run_all(
+    work: list[tuple[dict[str, Any], str, dict[str, Any]]], jobs: int, quiet: bool
+) -> Iterator[dict[str, Any]]:
+    console = Console(stderr=True)
+    with Progress(
+        *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, disable=quiet
+    ) as progress:
+        bar = progress.add_task(f"{len(work)} networks", total=len(work))
+        # one thread each: networks this small are fastest side by side
+        with ProcessPoolExecutor(max(jobs, 1), mp_context=get_context("spawn")) as pool:
+            for record in pool.map(_one, work):
+                progress.advance(bar)
+                yield record
+
+
+def _one(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    plain, folder, measure = job
+    recipe = parse(plain)
+    data = load_data(recipe)
+    record, model, _ = Experiment(recipe, data, Path(folder), quiet=True).train()
+    held = Path(folder) / "flatness.json"
+    if not held.exists():
+        write_text(held, json_module.dumps(_measure(model, data, measure)))
+    found: dict[str, Any] = json_module.loads(held.read_text(encoding="utf-8"))
+    return record | found
+
+
+def _measure(model: nn.Module, data: ImageData, measure: dict[str, Any]) -> dict[str, Any]:
+    """Flatness on the training images, accuracy under noise on the test images."""
+    whole = {"shuffle": False, "augment": None, "drop_last": False}
+    batches = list(Loader.of(data, "train", 2000, **whole).epoch(0))
+    model.cpu().eval()
+    rho = measure["sharpness_rho"]
+    top = hessian_top(model, F.cross_entropy, batches)
+    sharp = ball_sharpness(
+        model, F.cross_entropy, batches, rho=rho, steps=measure["sharpness_steps"]
+    )
+    images, labels = data.test.images.float() / 255, data.test.labels
+    norm: dict[str, Any] = {"mean": data.mean, "std": data.std}
+    return {
+        "flatness": {"hessian_top": top.eigenvalue, "sharpness": sharp, "rho": rho},
+        "noise": {
+            f"{sigma:g}": accuracy_under_noise(model, images, labels, sigma=sigma, **norm)
+            for sigma in measure["noise"]
+        },
+    }
