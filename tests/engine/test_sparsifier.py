@@ -441,13 +441,16 @@ def test_parameters_without_a_gradient():
 def masks_over_time(method, steps, lr=0.1, zeros=False):
     torch.manual_seed(0)
     model, x = network(), X.clone()
-    if zeros:  # alive, yet zero for good: what is never on gives no gradient
+    if zeros:  # what is never on gives no gradient
         x[:, 1] = 0.0
         with torch.no_grad():
-            model[0].weight[:, 1] = 0.0
+            model[0].weight[:, 1] = 1.0
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
     sparsifier = steppe.sparsify(model, optimizer, method, steps)
-    for _ in range(steps):
+    for step in range(steps):
+        if zeros and step == steps // 3:  # then the last ones alive are zero, too
+            with torch.no_grad():
+                model[0].weight[:, 1] = 0.0
         sparsifier.step(lambda: F.cross_entropy(model(x), Y))
         yield {n: (w != 0).clone() for n, w in sparsifier.weights.items()}, sparsifier.state
 
@@ -586,7 +589,7 @@ class LanguageModel(nn.Module):
     def __init__(self, tie=False):
         super().__init__()
         self.embedding = nn.Embedding(7, 4)
-        self.body = nn.Linear(4, 4)
+        self.body, self.out = nn.Linear(4, 4), nn.Linear(4, 4)
         self.lm_head = nn.Linear(4, 7, bias=False)
         if tie:
             self.lm_head.weight = self.embedding.weight
@@ -595,7 +598,7 @@ class LanguageModel(nn.Module):
         return self.lm_head
 
     def forward(self, ids):
-        return self.lm_head(self.body(self.embedding(ids)))
+        return self.lm_head(self.out(self.body(self.embedding(ids))))
 
 
 @pytest.mark.parametrize("tie", [False, True])
@@ -608,12 +611,21 @@ def test_a_language_models_head_and_embeddings_stay_dense(tie, structure):
     sparsifier = steppe.sparsify(model, optimizer, method, 1)
     sparsifier.step(lambda: model(torch.arange(7)).square().mean())
     done = sparsifier.finish()
-    assert list(done.masks) == ["body.weight"]
-    assert (done.zeros, done.total) == (8, 16)
+    assert list(done.masks) == ["body.weight", "out.weight"]
+    assert (done.zeros, done.total) == (16, 32)
     assert torch.equal(embedding, model.embedding.weight)
     assert torch.equal(head, model.lm_head.weight)
     named = steppe.sparsify(model, optimizer, method, 1, include=["body", "lm_head"])
     assert [layer.name for layer in named.layers] == ["body.weight", "lm_head.weight"]
+
+
+def test_a_layer_tied_to_an_embedding_stays_dense():
+    model = nn.ModuleDict(
+        {"in": nn.Embedding(7, 4), "mid": nn.Linear(4, 4), "out": nn.Linear(4, 7)}
+    )
+    model["out"].weight = model["in"].weight
+    assert list(steppe.prunable(model)[1]) == ["mid.weight"]
+    assert list(steppe.prunable(model, include=["out"])[1]) == ["out.weight"]
 
 
 @pytest.mark.parametrize("include", [(), ("*",), ("a", "b")])
