@@ -245,15 +245,20 @@ def test_data_built_against_the_sample_is_still_exact() -> None:
         patch.setattr(ranking, "_keys_at", spy)
         ranking._bracket(pool, 1)
     x[torch.from_numpy(seen[0])] = 0
-    k = 900_000
-    assert threshold([x], k)[0] == x.abs().kthvalue(k).values.item()
-    assert threshold([x], k)[0] != 0
+    for k in (15_000, 900_000):
+        value = threshold([x], k)[0]
+        assert value == x.abs().kthvalue(k).values.item()
+        assert value > 0
 
 
 def test_bracket_that_collects_too_much_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(200_000)
     monkeypatch.setattr(ranking, "_bracket", lambda pool, k: (-1, pool.infinity + 1))
     assert threshold([x], 150_000)[0] == x.abs().kthvalue(150_000).values.item()
+    pool = ranking.pool_of({"x": x})
+    _, inside, keys, _ = ranking._scan(pool, -1, pool.infinity + 1)
+    assert inside == 200_000
+    assert len(keys) == 0
 
 
 def test_random_state_is_untouched_and_the_result_repeats() -> None:
