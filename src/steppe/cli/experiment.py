@@ -207,9 +207,21 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": outcome.notes,
+            "notes": [*outcome.notes, *cut(outcome)],
             "gain": gain(dense, sparse, method.structure.name),
         }
+
+
+def cut(outcome: Outcome) -> list[str]:
+    """What to say when the last projection cost accuracy: x and z had not met."""
+    lost = outcome.before["accuracy"] - outcome.after["accuracy"]
+    if lost < 0.02:
+        return []
+    return [
+        f"the last projection cost {100 * lost:.1f} points of accuracy and moved the weights by "
+        f"{outcome.finished.distance:.1%}: for a run of this length the pull was too weak; raise "
+        "the penalty (tenfold to begin with), or train longer"
+    ]
 
 
 def gain(dense: dict[str, Any], sparse: dict[str, Any], structure: str) -> str:
