@@ -1,7 +1,9 @@
 """Whole methods beside plain transcriptions of their published rules.
 
 The transcriptions know nothing of the library: flat vectors, sorting, loops, momentum by hand.
-Float32 over 200 steps with batch norm; parameters and running statistics stay within 1e-6.
+200 steps with batch norm, over which parameters and running statistics stay within 1e-6: in
+float64 on any machine, in float32 on most (there the order of sums shows after so many steps, so
+that it is asked for 1e-5).
 """
 
 import math
@@ -18,7 +20,15 @@ from steppe.perturb.sam import Sam
 
 STEPS, SPARSITY, LR, MOMENTUM, DECAY = 200, 0.8, 0.02, 0.9, 1e-4
 INTERVAL, PENALTY, RHO = 8, 0.05, 0.1
-TOLERANCE = 1e-6
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
+
+
+@pytest.fixture(params=TOLERANCE, ids=str)
+def tolerance(request):
+    """Everything in this precision."""
+    torch.set_default_dtype(request.param)
+    yield TOLERANCE[request.param]
+    torch.set_default_dtype(torch.float32)
 
 
 def network():
@@ -37,7 +47,8 @@ def network():
 def batch(step):
     generator = torch.Generator().manual_seed(1000 + step)
     y = torch.randint(3, (16,), generator=generator)
-    return torch.randn(16, 2, 5, 5, generator=generator) + 0.3 * y[:, None, None, None], y
+    x = torch.randn(16, 2, 5, 5, generator=generator) + 0.3 * y[:, None, None, None]
+    return x.to(torch.get_default_dtype()), y
 
 
 def start():
@@ -200,9 +211,9 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_follows_the_published_rule(name):
+def test_follows_the_published_rule(name, tolerance):
     transcription, method = PAIRS[name]
-    assert difference(train(method), transcription()) < TOLERANCE
+    assert difference(train(method), transcription()) < tolerance
 
 
 def test_training_moved_the_weights():
@@ -219,9 +230,9 @@ def test_without_radius_safe_is_admm_bit_for_bit():
     assert difference(train(safe), train(methods.admm(penalty_schedule="cosine", **ADMM))) == 0.0
 
 
-def test_without_penalty_safe_is_sam():
+def test_without_penalty_safe_is_sam(tolerance):
     safe = train(methods.safe(rho=RHO, **ADMM | {"penalty": 0.0}), finish=False)
-    assert difference(safe, plain_sam()) < TOLERANCE
+    assert difference(safe, plain_sam()) < tolerance
     assert difference(safe, train(methods.dense(rho=RHO))) == 0.0
 
 
