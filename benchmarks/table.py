@@ -70,7 +70,7 @@ def summary(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """Mean accuracy over the seeds, with half their range, and mean seconds."""
+    """Mean accuracy over the seeds, with half their range, and median seconds."""
     cells: dict[tuple[str, float], list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
         cells[row["name"], row["sparsity_asked"]].append(row)
@@ -84,7 +84,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             spread = (max(values) - min(values)) / 2
             shown.append(f"{statistics.mean(values):.2f} ± {spread:.2f}")
             seconds += [row["seconds"] for row in cells[name, level]]
-        lines.append(f"| {name} | {' | '.join(shown)} | {statistics.mean(seconds):.0f} |")
+        lines.append(f"| {name} | {' | '.join(shown)} | {statistics.median(seconds):.0f} |")
     return "\n".join(lines)
 
 

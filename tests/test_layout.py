@@ -20,7 +20,6 @@ PART_LINES, MODULE_LINES, FUNCTION_LINES = 150, 400, 60
 
 # Files above the limit, with why; the number is a ceiling of their own, so that they do not grow.
 LONG = {
-    "core/selection.py": (620, "one algorithm, meant to be read from top to bottom"),
     "engine/sparsifier.py": (430, "a third of it is the documentation of the public face"),
 }
 

@@ -202,7 +202,9 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     launch += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     verb = ["-m", "steppe.cli.main", "train", str(path), "--out"]
     for command in ([*launch, *verb, "two"], [sys.executable, *verb, "one"]):
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("zeros\n") == 1, "the first process speaks, the others do not"
     one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
