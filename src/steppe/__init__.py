@@ -8,7 +8,8 @@ from __future__ import annotations
 from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
-from steppe.engine.sparsifier import Finished, Sparsifier, sparsify
+from steppe.engine.finished import Finished
+from steppe.engine.sparsifier import Sparsifier, sparsify
 from steppe.method import Method
 
 __version__ = "0.1.0"

@@ -173,20 +173,21 @@ class Experiment:
         sparse: dict[str, Any] = outcome.after | size(model, outcome.finished.masks)
         bare = accelerator.unwrap_model(trainer.model)
         dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
-        record = self._record(outcome, dense, sparse)
+        record = self._record(outcome, dense, sparse, str(accelerator.device))
         if folder is not None and accelerator.is_main_process:
             folder.finish(model.state_dict(), outcome.finished.masks, record)
         accelerator.wait_for_everyone()
         return record, model, outcome
 
     def _record(
-        self, outcome: Outcome, dense: dict[str, Any], sparse: dict[str, Any]
+        self, outcome: Outcome, dense: dict[str, Any], sparse: dict[str, Any], device: str
     ) -> dict[str, Any]:
         done = outcome.finished
-        method = self.recipe.build_method()
+        method, recipe = self.recipe.build_method(), self.recipe.plain()
         return {
             "method": method.name,
-            "recipe": self.recipe.plain(),
+            "recipe": recipe,
+            "device": device,
             "parts": method.to_dict(),
             "sparsity_asked": method.sparsity,
             "sparsity_reached": done.sparsity,
@@ -208,7 +209,7 @@ class Experiment:
             "versions": versions(),
             "fallbacks": [],
             "notes": [*outcome.notes, *cut(outcome)],
-            "gain": gain(dense, sparse, method.structure.name),
+            "gain": gain(dense, sparse, str(recipe["method"].get("structure", "unstructured"))),
         }
 
 

@@ -65,6 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if code == 130:  # click's word for Ctrl-C
+        say("steppe: stopped; the same command goes on from the last checkpoint")
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

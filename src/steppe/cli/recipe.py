@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from steppe import methods
 from steppe.core.errors import SteppeError, unknown
@@ -92,6 +93,12 @@ class Recipe(_Strict):
     seed: int = 0
     device: str | None = None
 
+    @field_validator("model", "data", "method", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        """``model: resnet20`` means ``model: {name: resnet20}``."""
+        return {"name": value} if isinstance(value, str) else value
+
     def build_method(self) -> Method:
         """The method: by name and options, or as its seven parts when a budget is given."""
         spec = dict(self.method)
@@ -106,7 +113,14 @@ class Recipe(_Strict):
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json") | {"method": self._method_in_full()}
+
+    def _method_in_full(self) -> dict[str, Any]:
+        if isinstance(self.method.get("budget"), dict) or "name" not in self.method:
+            return self.build_method().to_dict() if self.method else {}
+        options = inspect.signature(methods.METHODS[str(self.method["name"])]).parameters
+        defaults = {key: option.default for key, option in options.items()}
+        return {"name": self.method["name"]} | defaults | self.method
 
 
 def parse(data: Any, where: str = "the recipe") -> Recipe:

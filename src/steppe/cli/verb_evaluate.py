@@ -9,7 +9,7 @@ import typer
 
 from steppe.cli.experiment import build_model, clean, load_data, read_run
 from steppe.cli.main import emit, say
-from steppe.core.errors import unknown
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import count_zeros
 from steppe.engine.batchnorm import reestimate
 from steppe.vision.loader import Loader
@@ -39,7 +39,14 @@ def command(
     data = load_data(recipe)
     model = build_model(recipe, data)
     load_weights(model, str(run))
-    model.to(device)
+    try:
+        model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise SteppeError(
+            "the device must exist here",
+            got=f"{device!r} ({str(error).splitlines()[0]})",
+            way_out="--device cpu",
+        ) from None
     if reestimate_bn:
         loader = Loader.of(data, "train", recipe.train.batch_size, seed=recipe.seed, device=device)
         stream = loader.epoch(recipe.train.epochs)
@@ -50,5 +57,6 @@ def command(
     result: dict[str, Any] = {**clean(model, Loader.of(data, part, 500, device=device, **options))}
     zeros = count_zeros(dict(model.named_parameters()))
     result |= {"part": part, "bn_reestimated": reestimate_bn, "zeros": zeros, "run": str(run)}
-    say(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f} on {part}", quiet)
+    how = ", batch norm re-estimated" if reestimate_bn else ""
+    say(f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f} on {part}{how}", quiet)
     emit(result, json)

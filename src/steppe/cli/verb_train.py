@@ -111,7 +111,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
     say(
         f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
-        f"(before the last projection {before['accuracy']:.2%}{start})",
+        f"(before the last projection and new batch-norm statistics "
+        f"{before['accuracy']:.2%}{start})",
         quiet,
     )
     say(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,36 +19,12 @@ from steppe.core.norm import global_norm
 from steppe.core.part import Moment, Tensors
 from steppe.core.statistic import STATISTICS
 from steppe.engine.batchnorm import frozen_statistics
+from steppe.engine.finished import Finished
+from steppe.engine.misuse import arguments, closures_of, scalar
 from steppe.engine.selector import Selector
 from steppe.method import Method
 
 Closure = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What the end of a run left.
-
-    Args:
-        masks: weight name -> booleans, True = kept.
-        zeros: zeros among the prunable weights.
-        total: prunable weights.
-        units_zeroed: units of the structure that were zeroed.
-        units: units in all.
-        distance: ||x - P(x)|| / ||x|| at the last projection: how much the weights had to move.
-    """
-
-    masks: Tensors
-    zeros: int
-    total: int
-    units_zeroed: int
-    units: int
-    distance: float
-
-    @property
-    def sparsity(self) -> float:
-        """Zeros over prunable weights."""
-        return self.zeros / self.total
 
 
 class Sparsifier:
@@ -75,6 +50,7 @@ class Sparsifier:
         scaler: GradScaler | None = None,
         sync: Literal["global", "local"] = "global",
     ) -> None:
+        arguments(model, optimizer, method)
         if total_steps < 1:
             raise SteppeError("total_steps must be at least 1", got=total_steps)
         self.model, self.optimizer, self.method = model, optimizer, method
@@ -195,7 +171,7 @@ class Sparsifier:
             self._state = self.method.coupling.init(self.weights, self.selector, moment)
 
     def _gradients(self, closures: Sequence[Closure], first: bool = True) -> Tensor:
-        assert closures, "step needs at least one closure"
+        closures_of(closures)
         self.optimizer.zero_grad()
         for statistic in self._statistics.values():
             statistic.active(first)
@@ -205,8 +181,17 @@ class Sparsifier:
             quiet = (first and self._local) or i < len(closures) - 1
             with self._no_sync() if quiet else contextlib.nullcontext():
                 with torch.enable_grad():
-                    loss = closure() / len(closures) if len(closures) > 1 else closure()
-                (self.scaler.scale(loss) if self.scaler else loss).backward()
+                    loss = scalar(closure()) / len(closures)
+                try:
+                    (self.scaler.scale(loss) if self.scaler else loss).backward()
+                except RuntimeError as error:
+                    if "second time" not in str(error):
+                        raise
+                    raise SteppeError(
+                        "the closure returns the loss and leaves backward() to the step",
+                        got="a loss whose graph is gone",
+                        way_out="take backward() out of the closure",
+                    ) from error
             total = loss.detach() if total is None else total + loss.detach()
         for statistic in self._statistics.values():
             statistic.active(False)
@@ -318,7 +303,10 @@ class Sparsifier:
         )
         units = self.selector.num_units
         total = sum(w.numel() for w in weights.values())
-        return Finished(masks, count_zeros(weights), total, units - kept, units, distance)
+        finished = Finished(masks, count_zeros(weights), total, units - kept, units, distance)
+        if self._step:
+            finished.warn()
+        return finished
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""

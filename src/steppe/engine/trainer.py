@@ -6,6 +6,7 @@ import math
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -26,9 +27,10 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.engine.batchnorm import reestimate
+from steppe.engine.finished import Finished
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.run import RunFolder
-from steppe.engine.sparsifier import Finished, Sparsifier, sparsify
+from steppe.engine.sparsifier import Sparsifier, sparsify
 from steppe.method import Method
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -109,6 +111,13 @@ class Outcome:
 
 def make_accelerator(config: TrainConfig, device: str | None, folder: str) -> Accelerator:
     """accelerate's engine for a config; one process may run several after another."""
+    kind = None if device is None else device.partition(":")[0]
+    if kind not in (None, "cpu") and not _available(str(kind)):
+        raise SteppeError(
+            "the device must exist here",
+            got=repr(device),
+            way_out="leave it out, or use cpu",
+        )
     state = AcceleratorState._shared_state
     if state and state.get("_mixed_precision") != config.mixed_precision:
         AcceleratorState._reset_state()  # it refuses a second precision in one process
@@ -118,6 +127,11 @@ def make_accelerator(config: TrainConfig, device: str | None, folder: str) -> Ac
         log_with=list(config.trackers) or None,
         project_dir=folder,
     )
+
+
+def _available(kind: str) -> bool:
+    module = getattr(torch, kind, None) or getattr(torch.backends, kind, None)
+    return bool(getattr(module, "is_available", lambda: False)())
 
 
 class Trainer:
@@ -203,7 +217,9 @@ class Trainer:
             while self._epoch < self.config.epochs:
                 self._one_epoch(progress, bar, begun)
         before = self.evaluate()
-        finished = self.sparsifier.finish()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
+            finished = self.sparsifier.finish()
         self._reestimate()
         after = self.evaluate()
         if self.config.trackers:
@@ -256,6 +272,7 @@ class Trainer:
             self.accelerator.log(row, step=row["step"])
         shown = f"epoch {row['epoch']}/{self.config.epochs} loss {row['train_loss']:.3f}"
         progress.update(bar, description=shown)
+        self._say(shown)
         self._epoch, self._start = self._epoch + 1, 0
         self._loss_sum.zero_()
         self._checkpoint(self._epoch, 0, begun)
@@ -307,7 +324,9 @@ class Trainer:
         self._metrics, self._earlier = state["metrics"], state["seconds"]
         self._loss_sum.copy_(state["loss_sum"])
         assert self.run is not None
-        self.sparsifier.notes.append(f"resumed after step {self.sparsifier.steps_done}")
+        resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
+        self.sparsifier.notes.append(resumed)
+        self._say(resumed)
         self.run.metrics(self._metrics)
 
     def _reestimate(self) -> None:
@@ -321,6 +340,11 @@ class Trainer:
             (x for (x, _), _ in zip(stream, range(limit), strict=False)),
             self.forward,
         )
+
+    def _say(self, text: str) -> None:
+        """A plain line where no bar is drawn: in a log file a run must show that it lives."""
+        if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
+            print(text, file=sys.stderr, flush=True)
 
     def _progress(self) -> Progress:
         shown = self.accelerator.is_main_process and not self.quiet and sys.stderr.isatty()

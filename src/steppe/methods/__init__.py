@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.part import Budget, Structure
 from steppe.core.registry import Registry
 from steppe.method import Method
@@ -14,13 +14,20 @@ from steppe.method import Method
 METHODS: Registry[Callable[..., Method]] = Registry("method", "steppe.methods")
 
 
-def amount(budget: str, sparsity: float | None, structure: str | Structure) -> Budget:
+def amount(
+    budget: str | Mapping[str, Any] | Budget, sparsity: float | None, structure: str | Structure
+) -> Budget:
     """The budget for a sparsity, which an N:M structure fixes when it is left out."""
+    if isinstance(budget, Budget):
+        return budget
     if sparsity is None:
         sparsity = Structure.make(structure).sparsity
     if sparsity is None:
-        raise SteppeError("a sparsity must be given", way_out="sparsity=0.95, or structure='2:4'")
-    return Budget.make({"name": budget, "sparsity": sparsity})
+        raise SteppeError(
+            "a sparsity must be given", way_out="sparsity 0.95 (--sparsity 0.95), or structure 2:4"
+        )
+    spec = {"name": budget} if isinstance(budget, str) else dict(budget)
+    return Budget.make({"sparsity": sparsity} | spec)
 
 
 def make(name: str, **options: Any) -> Method:
@@ -37,11 +44,7 @@ def make(name: str, **options: Any) -> Method:
     known = list(inspect.signature(build).parameters)
     for key in options:
         if key not in known:
-            raise SteppeError(
-                f"unknown option of method {name}",
-                got=repr(key),
-                way_out=f"known: {', '.join(known) or 'it has none'}",
-            )
+            raise unknown(f"option of method {name}", key, known)
     return build(**options)
 
 

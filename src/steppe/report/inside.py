@@ -137,7 +137,7 @@ def _heat(ax: Axes, grid: Sequence[Sequence[float | None]], text: bool) -> QuadM
 
 
 _CURVES = (
-    ("training loss", ("loss", "train_loss"), 1.0),
+    ("training loss", ("train_loss", "loss"), 1.0),
     ("accuracy while training, %", ("accuracy",), 100.0),
 )
 

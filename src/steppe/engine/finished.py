@@ -1,0 +1,53 @@
+"""What the end of a run leaves."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from steppe.core.part import Tensors
+
+FAR = 0.2
+"""A last projection that moves the weights further than this has cost accuracy wherever tried."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What the end of a run left.
+
+    Args:
+        masks: weight name -> booleans, True = kept.
+        zeros: zeros among the prunable weights.
+        total: prunable weights.
+        units_zeroed: units of the structure that were zeroed.
+        units: units in all.
+        distance: ||x - P(x)|| / ||x|| at the last projection: how much the weights had to move.
+    """
+
+    masks: Tensors
+    zeros: int
+    total: int
+    units_zeroed: int
+    units: int
+    distance: float
+
+    @property
+    def sparsity(self) -> float:
+        """Zeros over prunable weights."""
+        return self.zeros / self.total
+
+    def __repr__(self) -> str:
+        return (
+            f"Finished({self.zeros:,} of {self.total:,} weights are zero, {self.sparsity:.2%}; "
+            f"the last projection moved the weights by {self.distance:.2%})"
+        )
+
+    def warn(self) -> None:
+        """Warn the caller of `Sparsifier.finish` when the last projection moved the weights far."""
+        if self.distance > FAR:
+            warnings.warn(
+                f"the last projection moved the weights by {self.distance:.0%}, which usually "
+                "costs accuracy: raise the penalty (tenfold to begin with), train longer, or "
+                "use gmp",
+                stacklevel=4,  # past finish() and the wrapper of no_grad: the caller's line
+            )

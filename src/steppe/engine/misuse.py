@@ -1,0 +1,44 @@
+"""What goes wrong most often in a loop of one's own, said in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+from steppe.method import Method
+
+
+def arguments(model: object, optimizer: object, method: object) -> None:
+    """Raise SteppeError when an argument of `steppe.sparsify` is of another kind."""
+    for value, kind in ((model, nn.Module), (optimizer, Optimizer), (method, Method)):
+        if not isinstance(value, kind):
+            raise SteppeError(
+                "sparsify takes a model, an optimizer and a method, in this order",
+                got=f"{type(value).__name__} where a {kind.__name__} belongs",
+                way_out="steppe.sparsify(model, optimizer, steppe.methods.safe(0.9), steps)",
+            )
+
+
+def closures_of(closures: Sequence[object]) -> None:
+    """Raise SteppeError when `step` was given a loss instead of what computes it."""
+    if not closures or not all(callable(closure) for closure in closures):
+        raise SteppeError(
+            "step takes functions that compute the loss",
+            got=", ".join(type(c).__name__ for c in closures) or "nothing",
+            way_out="sparsifier.step(lambda: loss_function(model(x), y))",
+        )
+
+
+def scalar(loss: object) -> Tensor:
+    """The loss, when it is a scalar tensor with a gradient; SteppeError otherwise."""
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
+        return loss
+    shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+    raise SteppeError(
+        "the closure must return a scalar loss with a gradient",
+        got=f"{type(loss).__name__}{shape}",
+        way_out="return loss_function(model(x), y), without .item() or .detach()",
+    )
