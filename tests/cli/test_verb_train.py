@@ -64,7 +64,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) 
             kills += 1
         assert process.stderr is not None
         process.stderr.close()
-    assert kills >= 5, "the run ended before it was disturbed enough"
+    assert kills == 10, f"the run ended after {kills} kills"
     last = start("killed")
     assert last.wait() == 0
     whole, killed = tmp_path / "whole", tmp_path / "killed"
