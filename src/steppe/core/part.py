@@ -13,6 +13,7 @@ from steppe.core.layer import Layer
 from steppe.core.registry import Registry
 
 if TYPE_CHECKING:
+    from steppe.core.problem import Problem
     from steppe.method import Method
 
 Tensors = dict[str, Tensor]
@@ -141,6 +142,11 @@ class Structure(Part):
         """(rows of units, units per row)."""
         raise NotImplementedError
 
+    @property
+    def columns(self) -> int | None:
+        """Neighbouring inputs whose fate is decided together; None where rows are tied too."""
+        return None
+
     def select(self, units: Tensors) -> Tensors | None:
         """The kept units where the shape alone decides (N:M); None leaves it to the budget."""
         return None
@@ -225,6 +231,23 @@ class Coupling(Part):
     """How do the weights obey? Its state is a dict of named tensor dicts."""
 
     registry = _axis("coupling")
+    scopes: ClassVar[tuple[str, ...]] = ("task", "block")
+    """Scopes of the objectives it works under: a loop of steps, or `solve` for ``layer``."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Calibration statistics that `solve` reads."""
+    provides: ClassVar[tuple[str, ...]] = ()
+    """Statistics of a score that `solve` derives itself."""
+    trains: ClassVar[bool] = True
+    """Whether the weights must be optimised for it to mean anything."""
+
+    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Prune one layer at once from its calibration statistics.
+
+        Returns:
+            The new weights and the mask (True = kept), both ``[rows, columns]``; exactly
+            ``problem.prune`` entries of the mask are False and the weights are 0 there.
+        """
+        raise NotImplementedError
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
         """The state before the first step; may change the weights in place."""
@@ -286,6 +309,17 @@ class Objective(Part):
     """Against what is the loss measured?"""
 
     registry = _axis("objective")
+    scope: ClassVar[str] = "task"
+    """What is optimised at a time: the whole model (task), a decoder block, or one layer."""
+
+    def fits(self, method: Method) -> None:
+        if self.scope not in method.coupling.scopes:
+            raise SteppeError(
+                f"coupling {method.coupling.name} works under {' or '.join(method.coupling.scopes)}"
+                f" objectives",
+                got=f"objective {self.name}",
+                way_out="choose another objective, or another coupling",
+            )
 
 
 AXES: tuple[type[Part], ...] = (

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from steppe.core.mask import apply_masks
 from steppe.core.part import Coupling, Moment, Project, Tensors
+from steppe.core.problem import Problem
 
 
 @Coupling.registry.register("hard_mask")
@@ -18,6 +21,12 @@ class HardMask(Coupling):
     """
 
     name = "hard_mask"
+    scopes = ("task", "block", "layer")
+    trains = False
+
+    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        mask = problem.choose(problem.saliency(problem.weight), problem.prune)
+        return problem.weight.masked_fill(~mask, 0.0), mask
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
         masks = project(weights, moment.sparsity)

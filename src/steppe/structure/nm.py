@@ -90,3 +90,7 @@ class NM(Structure):
             name: keep_largest_per_row(u.reshape(-1, self.m), self.m - self.n).reshape(u.shape)
             for name, u in units.items()
         }
+
+    @property
+    def columns(self) -> int:
+        return self.m

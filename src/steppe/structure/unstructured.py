@@ -25,3 +25,7 @@ class Unstructured(Structure):
 
     def units(self, layer: Layer) -> tuple[int, int]:
         return layer.rows, layer.columns
+
+    @property
+    def columns(self) -> int:
+        return 1
