@@ -1,0 +1,161 @@
+"""Column by column: prune, and let the columns to the right make up for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.part import Coupling
+from steppe.core.problem import Problem
+from steppe.core.selection import apportion
+from steppe.core.solve import dead_inputs, factored
+
+if TYPE_CHECKING:
+    from steppe.method import Method
+
+_STRIP = 16  # columns that are updated one by one; beyond, by matrix products
+
+
+@Coupling.registry.register("obs_update")
+@dataclass(frozen=True, kw_only=True)
+class ObsUpdate(Coupling):
+    """Optimal brain surgeon in one sweep over the columns.
+
+    H = G + damping mean(diag G) I and H^-1 = U'U, U upper. Column j, from left to right:
+    ``e = (w_j - q_j) / U_jj`` with q_j the pruned w_j, then ``W[:, j:] -= e U[j, j:]``. The mask
+    of ``block`` columns (of M columns for N:M) is chosen when the sweep reaches them.
+
+    U is never formed. With H = S S', S upper, U = S^-1, and the errors so far are E = D S with
+    D = W0 - W. So when the sweep reaches a block B, all that is left of it changes the block by
+    ``D[:, left] S[left, B] S[B, B]^-1``: one factorisation without any inverse, and one matrix
+    product per block. The weights are held transposed, so that a column is contiguous.
+
+    Inputs that were always zero have H_jj = 1, their weights become 0 and are the first to be
+    counted as pruned.
+
+    Args:
+        damping: of the Hessian, as a fraction of its mean diagonal.
+        block: columns whose mask is chosen together; rounded up to a multiple of N:M's M.
+
+    Source: SparseGPT (Frantar & Alistarh 2023), algorithm 1.
+    """
+
+    damping: float = 0.01
+    block: int = 128
+    name = "obs_update"
+    scopes = ("layer",)
+    needs = ("gram",)
+    provides = ("obs_scale",)
+    trains = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.damping < float("inf") or self.block < 1:
+            raise SteppeError(
+                "obs_update needs a finite damping above 0 and a block of at least one column",
+                got=f"damping {self.damping}, block {self.block}",
+                way_out="damping 0.01, block 128",
+            )
+
+    def fits(self, method: Method) -> None:
+        if method.structure.columns is None:
+            raise SteppeError(
+                "obs_update prunes column by column, so rows must not be tied",
+                got=f"structure {method.structure.name}",
+                way_out="use structure unstructured or N:M",
+            )
+
+    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        if not problem.prune:
+            return problem.weight.clone(), torch.ones_like(problem.weight, dtype=torch.bool)
+        gram, size = problem.statistics["gram"], problem.weight.shape[1]
+        dead = dead_inputs(gram)
+
+        def reversed_hessian(damping: float, dtype: torch.dtype) -> Tensor:
+            hessian = gram.to(dtype).flip(0, 1)
+            diagonal = hessian.diagonal()
+            diagonal += damping * diagonal.mean()
+            diagonal.masked_fill_(dead.flip(0), 1.0)
+            return hessian
+
+        # the lower factor of the reversed matrix, reversed again, is the upper factor
+        upper = factored(problem, self.damping, reversed_hessian)[0].flip(0, 1)
+        weight = problem.weight.t().contiguous()
+        weight[dead] = 0.0
+        pruned = torch.empty_like(weight, dtype=torch.bool)
+        change = torch.empty_like(weight)
+        step = -(-self.block // problem.multiple) * problem.multiple
+        blocks = [slice(i, min(i + step, size)) for i in range(0, size, step)]
+        for columns, prune in zip(blocks, _shares(problem, dead, blocks), strict=True):
+            before = slice(0, columns.start)
+            inverse = _inverse(upper[columns, columns])
+            current = weight[columns].clone()
+            if columns.start:
+                push = upper[before, columns].t() @ change[before]
+                current.addmm_(inverse.t(), push)
+            _sweep(problem, columns, prune, current, inverse, pruned[columns])
+            current.masked_fill_(pruned[columns], 0.0)
+            torch.sub(weight[columns], current, out=change[columns])
+            weight[columns] = current
+        return weight.t().contiguous(), ~pruned.t().contiguous()
+
+
+def _shares(problem: Problem, dead: Tensor, blocks: list[slice]) -> list[int]:
+    """How many weights each block loses: the dead ones first, then equal fractions of the rest."""
+    rows = problem.weight.shape[0]
+    gone = {f"{b.start:09}": rows * int(dead[b].sum()) for b in blocks}
+    live = {f"{b.start:09}": rows * (b.stop - b.start) - gone[f"{b.start:09}"] for b in blocks}
+    first = min(problem.prune, sum(gone.values()))
+    dropped = apportion(gone, gone, first)
+    more = apportion(live, live, problem.prune - first)
+    return [dropped[name] + more[name] for name in gone]
+
+
+def _inverse(upper: Tensor) -> Tensor:
+    """The inverse of a small upper triangle."""
+    unit = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
+    inverse: Tensor = torch.linalg.solve_triangular(upper, unit, upper=True)
+    return inverse
+
+
+def _sweep(
+    problem: Problem, columns: slice, prune: int, weight: Tensor, factor: Tensor, pruned: Tensor
+) -> None:
+    """The columns of one block, in place.
+
+    Args:
+        problem: chooses the mask.
+        columns: which of the layer's columns they are.
+        prune: how many of their weights go.
+        weight: ``[block, rows]``, made up for all columns left of the block; changed.
+        factor: U of the block, ``[block, block]``.
+        pruned: ``[block, rows]`` booleans; filled.
+    """
+    size, group = len(weight), problem.multiple
+    diagonal = factor.diagonal()
+    unit = factor / diagonal[:, None]  # so that e is w - q itself
+    drop, error = torch.empty_like(weight), torch.empty_like(weight)
+
+    def choose(start: int, stop: int, prune: int) -> None:
+        where = slice(columns.start + start, columns.start + stop)
+        extra = {"obs_scale": diagonal[None, start:stop]}
+        saliency = problem.saliency(weight[start:stop].t(), where, extra)
+        pruned[start:stop] = ~problem.choose(saliency.contiguous(), prune).t()
+        drop[start:stop] = pruned[start:stop]
+
+    if group == 1:
+        choose(0, size, prune)
+    strip = group if group > 1 else _STRIP
+    for start in range(0, size, strip):
+        stop = min(start + strip, size)
+        if start:
+            weight[start:stop].addmm_(unit[:start, start:stop].t(), error[:start], alpha=-1)
+        if group > 1:
+            choose(start, stop, 0)
+        for j in range(start, stop):
+            if j > start:
+                weight[j].addmv_(error[start:j].t(), unit[start:j, j], alpha=-1)
+            torch.mul(weight[j], drop[j], out=error[j])
