@@ -17,15 +17,16 @@ MAY = {
     "methods": {"core", "method", "methods", *AXES},
     "engine": {"core", "method", "engine"},  # parts reach it through the registries only
     "vision": {"core", "engine", "vision"},
+    "llm": {"core", "method", "engine", "llm"},
     "robustness": {"core", "engine", "robustness"},
     "report": {"core", "report"},
-    "__init__": {"core", "method", "methods", "engine"},
+    "__init__": {"core", "method", "methods", "engine", "llm"},
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.
 MAY_FOR_TYPES = {name: {"method"} for name in ("core", *AXES)}
 
 # Slow or optional packages: only inside a function, or under TYPE_CHECKING.
-LATE = {"torchvision", "transformers", "datasets", "matplotlib", "pytorch_optimizer"}
+LATE = {"torchvision", "transformers", "datasets", "matplotlib", "peft", "pytorch_optimizer"}
 # Packages that are never imported: they run code from a file.
 NEVER = {"pickle", "dill", "joblib", "cloudpickle"}
 

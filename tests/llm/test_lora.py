@@ -1,0 +1,136 @@
+"""Adapters merged under masks: the formula, the zeros, the refusal of the other way."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.llm.finetune import MaskKeeper
+from steppe.llm.lora import merge_lora
+
+peft = pytest.importorskip("peft", reason="merging adapters is tested with peft: steppe[finetune]")
+transformers = pytest.importorskip("transformers")
+
+
+def tiny(pruned: bool = True) -> nn.Module:
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = transformers.LlamaForCausalLM(config)
+    if pruned:
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "proj" in name:
+                    weight.mul_(torch.rand_like(weight) > 0.5)
+    return model
+
+
+def adapted(model: nn.Module, **options: object) -> nn.Module:
+    config = peft.LoraConfig(
+        **{"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"]} | options
+    )
+    model = peft.get_peft_model(model, config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_" in name:
+                weight.normal_()
+    return model
+
+
+@pytest.mark.parametrize("when", ["before", "after", "never"])
+def test_merged_is_w_plus_mask_times_ba(when: str) -> None:
+    plain = tiny()
+    dense = plain.state_dict()["model.layers.0.self_attn.k_proj.weight"].clone()
+    keeper = MaskKeeper(plain) if when == "before" else None
+    model = adapted(plain)
+    if when == "after":
+        keeper = MaskKeeper(model)
+    expected = {}
+    for name, module in plain.named_modules():
+        if hasattr(module, "lora_A"):
+            w = module.base_layer.weight.detach().clone()
+            a, b = module.lora_A["default"].weight, module.lora_B["default"].weight
+            expected[f"{name}.weight"] = w + (w != 0) * ((b @ a) * module.scaling["default"])
+    assert len(expected) == 4
+    before = MaskKeeper(plain).sparsity()
+    merged = merge_lora(model, keeper)
+    held = dict(merged.named_parameters())
+    assert not any("lora" in name for name in held)
+    for name, weight in expected.items():
+        assert torch.equal(held[name], weight)
+    assert torch.equal(held["model.layers.0.self_attn.k_proj.weight"], dense)
+    assert MaskKeeper(merged).sparsity() == before
+
+
+def test_unmasked_merges_are_refused() -> None:
+    for guarded_by in ("keeper", "guard"):
+        plain = tiny()
+        keeper = MaskKeeper(plain)
+        model = adapted(plain)
+        if guarded_by == "keeper":
+            keeper = MaskKeeper(model)
+        else:
+            keeper.guard(model)
+        for call in (model.merge_and_unload, model.base_model.merge_adapter, model.merge_adapter):
+            with pytest.raises(SteppeError, match="merge_lora"):
+                call()
+        keeper.check()
+        merge_lora(model, keeper)
+        keeper.check()
+
+
+def test_unguarded_it_would_have_filled_the_zeros() -> None:
+    plain = tiny()
+    keeper = MaskKeeper(plain)
+    adapted(plain).merge_and_unload()
+    with pytest.raises(SteppeError, match="masked weights must be zero"):
+        keeper.check()
+
+
+def test_new_adapters_are_not_kept_at_zero() -> None:
+    model = peft.get_peft_model(tiny(), peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    assert not any("lora" in name for name in MaskKeeper(model).masks)
+    assert "model.layers.0.self_attn.q_proj.weight" in MaskKeeper(model).masks
+
+
+def test_training_adapters_then_merging() -> None:
+    model = adapted(tiny())
+    keeper = MaskKeeper(model)
+    optimizer = keeper.wrap(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]))
+    tokens = torch.randint(0, 64, (2, 8))
+    for _ in range(2):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    keeper.check()
+    merged = merge_lora(model, keeper)
+    keeper.check()
+    merged(input_ids=tokens)
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}])
+def test_what_else_an_adapter_does_survives(options: dict[str, object]) -> None:
+    model = adapted(tiny(), **options)
+    if "modules_to_save" in options:
+        with torch.no_grad():
+            model.base_model.model.lm_head.modules_to_save["default"].weight.fill_(2.0)
+    merged = merge_lora(model)
+    if "modules_to_save" in options:
+        assert (merged.lm_head.weight == 2).all()
+    assert MaskKeeper(merged).sparsity() > 0.4
+
+
+def test_nothing_to_merge_and_twice_merged() -> None:
+    with pytest.raises(SteppeError, match="there must be adapters"):
+        merge_lora(tiny())
+    model = adapted(tiny())
+    model.merge_adapter()
+    with pytest.raises(SteppeError, match="merged already"):
+        merge_lora(model, None)
