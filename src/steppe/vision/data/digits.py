@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.needs import need
 from steppe.vision.data import DATASETS
 from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.labels import stratified_order
-from steppe.vision.needs import need
 
 TEST_SIZE = 500
 

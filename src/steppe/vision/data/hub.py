@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.needs import need
 from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.decode import decode, is_grey
 from steppe.vision.data.parquet import TEST_NAMES
-from steppe.vision.needs import need
 
 
 def hub(name: str, size: int | None = None) -> Source:

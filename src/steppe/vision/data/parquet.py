@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.needs import need
 from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.decode import decode, is_grey
-from steppe.vision.needs import need
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")

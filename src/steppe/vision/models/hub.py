@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.vision.needs import need
+from steppe.core.needs import need
 
 
 def from_pretrained(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:

@@ -1,7 +1,7 @@
 import pytest
 
 from steppe.core.errors import SteppeError
-from steppe.vision.needs import need
+from steppe.core.needs import need
 
 
 def test_a_missing_library_is_named_with_the_way_to_get_it():
