@@ -1,0 +1,77 @@
+"""A compact folder beside its run, in a process of its own: ``python -m steppe.llm.verify``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.llm.checkpoint import Checkpoint
+from steppe.llm.compact import BITS, load_compact, read_shard, shards
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors agree in dtype, shape and every bit; NaN and -0.0 count as they are.
+
+    Example:
+        >>> same_bits(torch.tensor([0.0]), torch.tensor([-0.0]))
+        False
+    """
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if a.dtype == torch.bool:
+        return torch.equal(a, b)
+    kind = BITS[a.element_size()]
+    return torch.equal(a.contiguous().view(-1).view(kind), b.contiguous().view(-1).view(kind))
+
+
+def same_tensors(run: Path, out: Path) -> int:
+    """Compare shard by shard; the number of tensors.
+
+    Raises:
+        AssertionError: one differs, is missing or is new.
+    """
+    source = Checkpoint(run)
+    missing = set(source.files)
+    for shard in shards(out):
+        for name, tensor in read_shard(shard).items():
+            assert name in missing, f"{name} is new or twice there"
+            assert same_bits(tensor, source.read([name])[name]), f"{name} differs"
+            missing.remove(name)
+    assert not missing, f"{min(missing)} is missing"
+    return len(source.files)
+
+
+@torch.no_grad()
+def _logits(model: nn.Module) -> Tensor:
+    config: Any = model.config
+    config = config.get_text_config()
+    length = min(16, getattr(config, "max_position_embeddings", None) or 16)
+    tokens = torch.arange(2 * length).reshape(2, length) * 7919 % config.vocab_size
+    logits: Tensor = model.eval()(input_ids=tokens).logits
+    return logits
+
+
+def same_logits(run: Path, out: Path) -> bool:
+    """Whether the two models, one loaded after the other, answer bit for bit the same."""
+    from transformers import AutoModelForCausalLM
+
+    before = _logits(AutoModelForCausalLM.from_pretrained(run))
+    return same_bits(before, _logits(load_compact(out)))
+
+
+def main(run: str, out: str, what: str) -> None:
+    """Print one JSON object; end with an error when something differs."""
+    found: dict[str, Any] = {"tensors": same_tensors(Path(run), Path(out)), "logits": None}
+    if what == "logits":
+        found["logits"] = same_logits(Path(run), Path(out))
+        assert found["logits"], "the logits differ"
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
