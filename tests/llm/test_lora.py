@@ -8,7 +8,7 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.llm.finetune import MaskKeeper
-from steppe.llm.lora import merge_lora
+from steppe.llm.lora import mask_adapters, merge_lora
 
 peft = pytest.importorskip("peft", reason="merging adapters is tested with peft: steppe[finetune]")
 transformers = pytest.importorskip("transformers")
@@ -113,6 +113,44 @@ def test_training_adapters_then_merging() -> None:
     merged = merge_lora(model, keeper)
     keeper.check()
     merged(input_ids=tokens)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_masked_adapters_compute_what_is_merged(bias: bool) -> None:
+    plain = tiny()
+    keeper = MaskKeeper(plain)
+    tokens = torch.randint(0, 64, (2, 8))
+    base = plain.eval()(tokens).logits
+    model = adapted(plain).eval()
+    if bias:
+        # peft's lora_bias asks for layers that have one
+        layer = plain.model.layers[0].self_attn.q_proj
+        layer.lora_B["default"].bias = nn.Parameter(torch.randn(16))
+        layer.base_layer.bias = nn.Parameter(torch.randn(16))
+        layer.lora_bias["default"] = True
+        with model.disable_adapter():
+            base = model(tokens).logits
+    unmasked = model(tokens).logits
+    assert len(mask_adapters(model, keeper)) == 4
+    masked = model(tokens).logits
+    with model.disable_adapter():
+        assert torch.equal(model(tokens).logits, base)
+    masked.sum().backward()
+    grads = [p.grad for n, p in model.named_parameters() if "lora_" in n]
+    assert all(g is not None and g.count_nonzero() for g in grads)
+    merged = merge_lora(model, keeper)(tokens).logits
+    # one product instead of two: only the order of sums differs
+    torch.testing.assert_close(merged, masked, rtol=1e-4, atol=1e-5)
+    assert (merged - unmasked).abs().max() > 0.01
+
+
+def test_adapters_that_cannot_be_masked_are_refused() -> None:
+    plain = tiny()
+    keeper = MaskKeeper(plain)
+    with pytest.raises(SteppeError, match="adapters of kept weights"):
+        mask_adapters(plain, keeper)
+    with pytest.raises(SteppeError, match="plain LoRA"):
+        mask_adapters(adapted(plain, use_dora=True), keeper)
 
 
 @pytest.mark.parametrize("options", [{"use_dora": True}, {"modules_to_save": ["lm_head"]}])

@@ -113,6 +113,11 @@ class MaskKeeper:
             self._place()  # the model moved since
         return held, [self._by_id[id(p)] for p in held]
 
+    def mask_of(self, weight: Tensor) -> Tensor | None:
+        """The mask of one of the model's weights, on its device; None when it is not kept."""
+        _, masks = self._pairs(iter([weight]))
+        return masks[0] if masks else None
+
     @torch.no_grad()
     def apply(self) -> None:
         """Zero what the masks say is gone; the zeros are positive ones.
@@ -166,8 +171,8 @@ class MaskKeeper:
 
     def _watch(self) -> Callable[[Tensor], None]:
         def hook(weight: Tensor) -> None:
-            (_,), (mask,) = self._pairs(iter([weight]))
-            if weight.grad is not None:
+            mask = self.mask_of(weight)
+            if weight.grad is not None and mask is not None:
                 weight.grad.mul_(mask)
 
         return hook

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
@@ -17,8 +21,8 @@ def merge_lora(model: nn.Module, keeper: MaskKeeper | None = None) -> nn.Module:
     W is zero wherever m is, so masking after peft's own merge is the same to the last bit; what
     else an adapter does to its layer (biases, saved modules) stays as peft does it.
 
-    The merged model is not quite the one that was trained: the adapters' share at pruned entries
-    is dropped. Measure it again after merging.
+    Unless the adapters were trained under the masks (`mask_adapters`), the merged model is not
+    the one that was trained: their share at pruned entries is dropped.
 
     Args:
         model: peft's model around a pruned one.
@@ -61,3 +65,69 @@ def merge_lora(model: nn.Module, keeper: MaskKeeper | None = None) -> nn.Module:
     keeper.weights = {name: held[name] for name in keeper.masks}
     keeper.check()
     return base
+
+
+def mask_adapters(model: nn.Module, keeper: MaskKeeper) -> list[str]:
+    """Let adapters compute what will be merged: x (m * (B A) * scaling)' beside W.
+
+    Without it, adapters learn to rely on entries that `merge_lora` drops. B A is made in every
+    forward pass, which costs about as much as a product of that size with r inputs.
+
+    Args:
+        model: peft's model around a pruned one, not merged.
+        keeper: who knows the masks.
+
+    Returns:
+        The names of the layers whose adapters are masked now.
+
+    Raises:
+        SteppeError: an adapter of a kept weight is no plain LoRA of a Linear.
+    """
+    names = []
+    for name, module in unwrap(model).named_modules():
+        base = getattr(module, "base_layer", None)
+        kept = isinstance(base, nn.Module) and any(
+            keeper.mask_of(p) is not None for p in base.parameters(recurse=False)
+        )
+        if not kept:
+            continue
+        plain = isinstance(base, nn.Linear) and hasattr(module, "get_delta_weight")
+        if not plain or getattr(module, "lora_variant", None):
+            raise SteppeError(
+                "adapters are masked while they are trained when they are plain LoRA of a Linear",
+                got=f"{type(module).__name__} around {type(base).__name__} at {name}",
+                way_out="leave mask_adapters out; merge_lora masks these too, but only at the end",
+            )
+        object.__setattr__(module, "forward", _masked_forward(module, keeper))
+        names.append(name)
+    if not names:
+        raise SteppeError(
+            "there must be adapters of kept weights to mask",
+            got=type(unwrap(model)).__name__,
+            way_out="give the model that peft.get_peft_model returned, and its keeper",
+        )
+    return names
+
+
+def _masked_forward(module: Any, keeper: MaskKeeper) -> Callable[..., Tensor]:
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if "adapter_names" in kwargs:
+            raise SteppeError(
+                "masked adapters answer for whole batches",
+                got="adapter_names",
+                way_out="one adapter at a time, with set_adapter",
+            )
+        result: Tensor = module.base_layer(x, *args, **kwargs)
+        if module.disable_adapters or module.merged:
+            return result
+        mask = keeper.mask_of(module.base_layer.weight)
+        assert mask is not None, "it was kept when the adapters were masked"
+        for adapter in module.active_adapters:
+            if adapter in module.lora_A:
+                delta = (module.get_delta_weight(adapter) * mask).to(x.dtype)
+                bias = module.lora_B[adapter].bias
+                bias = None if bias is None else bias * module.scaling[adapter]
+                result = result + F.linear(module.lora_dropout[adapter](x), delta, bias)
+        return result
+
+    return forward
