@@ -54,6 +54,10 @@ class Method:
     perturb: Perturb = "none"  # type: ignore[assignment]
     objective: Objective = "task"  # type: ignore[assignment]
     name: str = "custom"
+    given: Mapping[str, Any] | None = dataclasses.field(
+        default=None, init=False, compare=False, repr=False
+    )
+    """The options with which a published method was called; not part of the value."""
 
     def __post_init__(self) -> None:
         for axis in (Score, Structure, Budget, Schedule, Coupling, Perturb, Objective):
@@ -95,7 +99,7 @@ class Method:
         Raises:
             SteppeError: an axis is not known.
         """
-        known = [f.name for f in dataclasses.fields(cls)]
+        known = [f.name for f in dataclasses.fields(cls) if f.init]
         for key in data:
             if key not in known:
                 raise SteppeError(

@@ -25,8 +25,8 @@ STEPS = 4
 
 def impossible(structure, budget):
     """Written out from the rules, independently of `Part.fits`."""
-    whole_rows = structure == "channel" and budget == "per_row"
-    uneven = structure == "2:4" and budget == "erk"
+    whole_rows = structure == "channel" and budget in {"per_row", "row_mass", "owl"}
+    uneven = structure == "2:4" and Budget.registry[budget].uneven
     return whole_rows or uneven
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
-from steppe.core.selection import apportion, keep_largest
+from steppe.core.part import Budget
+from steppe.core.selection import apportion
 
 
 @Budget.registry.register("erk")
@@ -21,13 +21,15 @@ class Erk(Budget):
     name = "erk"
     uneven = True
 
-    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
-        sizes = {name: u.numel() for name, u in units.items()}
-        raw = {
-            name: sum(layers[name].shape) / layers[name].numel * size
-            for name, size in sizes.items()
-        }
+    def counts(
+        self,
+        layers: Mapping[str, Layer],
+        sizes: Mapping[str, int],
+        prune: int,
+        profile: Mapping[str, float],
+    ) -> dict[str, int]:
+        raw = {n: sum(layers[n].shape) / layers[n].numel * size for n, size in sizes.items()}
         kept = sum(sizes.values()) - prune
-        scale = kept / sum(raw.values())
-        counts = apportion({n: r * scale for n, r in raw.items()}, sizes, kept)
-        return {n: keep_largest({n: u}, sizes[n] - counts[n])[n] for n, u in units.items()}
+        scale = kept / max(sum(raw.values()), 1e-30)
+        stay = apportion({n: r * scale for n, r in raw.items()}, sizes, kept)
+        return {n: size - stay[n] for n, size in sizes.items()}

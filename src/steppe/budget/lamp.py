@@ -22,6 +22,7 @@ class Lamp(Budget):
     """
 
     name = "lamp"
+    layerwise = False
 
     def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
         return keep_largest({name: self._lamp(u) for name, u in units.items()}, prune)

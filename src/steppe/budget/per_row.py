@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
-from steppe.core.selection import apportion, keep_largest_per_row
+from steppe.core.part import Budget
+from steppe.core.selection import keep_largest_per_row
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -36,14 +35,8 @@ class PerRow(Budget):
                 way_out="use budget uniform or pooled",
             )
 
-    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
-        sizes = {name: u.numel() for name, u in units.items()}
-        total = sum(sizes.values())
-        counts = apportion({n: prune * s / total for n, s in sizes.items()}, sizes, prune)
-        masks = {}
-        for name, u in units.items():
-            each, left = divmod(counts[name], u.shape[0])
-            per_row = torch.full((u.shape[0],), each, device=u.device)
-            per_row[:left] += 1
-            masks[name] = keep_largest_per_row(u, per_row)
-        return masks
+    def within(self, units: Tensor, prune: int) -> Tensor:
+        each, left = divmod(prune, units.shape[0])
+        per_row = torch.full((units.shape[0],), each, device=units.device)
+        per_row[:left] += 1
+        return keep_largest_per_row(units, per_row)

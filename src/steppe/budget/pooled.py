@@ -16,6 +16,7 @@ class Pooled(Budget):
     """The smallest saliencies of all layers together go: the projection of the whole network."""
 
     name = "pooled"
+    layerwise = False
 
     def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
         return keep_largest(units, prune)

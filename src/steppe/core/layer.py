@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -23,6 +23,8 @@ class Layer:
         shape: the weight's shape; ``(outputs, inputs, *kernel)``, or ``(inputs, outputs)``
             when ``transposed``.
         transposed: True for transformers' Conv1D, whose weight is stored inputs first.
+        stacked: True for the packed experts of a mixture, ``(experts, outputs, inputs)``.
+        block: the decoder block that it belongs to, if any.
 
     Example:
         >>> Layer("conv.weight", (16, 8, 3, 3)).rows
@@ -32,6 +34,8 @@ class Layer:
     name: str
     shape: tuple[int, ...]
     transposed: bool = False
+    stacked: bool = False
+    block: str = ""
 
     @property
     def numel(self) -> int:
@@ -40,13 +44,16 @@ class Layer:
 
     @property
     def rows(self) -> int:
-        """Number of outputs (channels, neurons)."""
-        return self.shape[1] if self.transposed else self.shape[0]
+        """Number of outputs (channels, neurons), of all experts when stacked."""
+        matrix = self.shape[self.stacked :]
+        outputs = matrix[1] if self.transposed else matrix[0]
+        return outputs * self.shape[0] if self.stacked else outputs
 
     @property
     def inputs(self) -> int:
         """Size of the input dimension, per group for grouped convolutions."""
-        return self.shape[0] if self.transposed else self.shape[1]
+        matrix = self.shape[self.stacked :]
+        return matrix[0] if self.transposed else matrix[1]
 
     @property
     def columns(self) -> int:
@@ -55,11 +62,16 @@ class Layer:
 
     def flat(self, weight: Tensor) -> Tensor:
         """``[rows, columns]`` in the weight's own order; a view where the layout allows."""
-        return weight.t() if self.transposed else weight.reshape(self.rows, -1)
+        if self.transposed:
+            weight = weight.transpose(-2, -1)
+        return weight.reshape(self.rows, -1)
 
     def unflat(self, matrix: Tensor) -> Tensor:
         """The inverse of `flat`."""
-        return matrix.t() if self.transposed else matrix.reshape(self.shape)
+        if not self.transposed:
+            return matrix.reshape(self.shape)
+        outputs_first = (*self.shape[:-2], self.shape[-1], self.shape[-2])
+        return matrix.reshape(outputs_first).transpose(-2, -1)
 
     def matrix(self, weight: Tensor) -> Tensor:
         """``[rows, kernel positions * inputs]``, the input dimension innermost.
@@ -67,16 +79,39 @@ class Layer:
         Neighbours in a row are then neighbouring inputs, which is what N:M and block kernels
         group (for convolutions: the layout KRSC).
         """
-        if self.transposed or weight.ndim == 2:
+        if self.transposed or self.stacked or weight.ndim == 2:
             return self.flat(weight)
         return weight.movedim(1, -1).reshape(self.rows, -1)
 
     def unmatrix(self, matrix: Tensor) -> Tensor:
         """The inverse of `matrix`."""
-        if self.transposed or len(self.shape) == 2:
+        if self.transposed or self.stacked or len(self.shape) == 2:
             return self.unflat(matrix)
         inner = (self.shape[0], *self.shape[2:], self.shape[1])
         return matrix.reshape(inner).movedim(-1, 1)
+
+    def split(self) -> list[Layer]:
+        """One layer for each of the stacked experts; itself when there is no stack."""
+        if not self.stacked:
+            return [self]
+        return [
+            Layer(f"{self.name}.{i}", self.shape[1:], self.transposed, block=self.block)
+            for i in range(self.shape[0])
+        ]
+
+
+def _weights_of(module_name: str, module: nn.Module) -> Iterator[tuple[str, nn.Parameter, bool]]:
+    """(name, parameter, stacked) of what is prunable in one module, children left out."""
+    prefix = f"{module_name}." if module_name else ""
+    if _is_prunable(module):
+        weight = module.weight
+        assert isinstance(weight, nn.Parameter), f"{prefix}weight is no parameter"
+        yield f"{prefix}weight", weight, False
+    elif hasattr(module, "is_transposed") and hasattr(module, "has_gate"):
+        # transformers packs the experts of a mixture into (experts, outputs, inputs)
+        for name, weight in module.named_parameters(recurse=False):
+            if weight.ndim == 3:
+                yield prefix + name, weight, True
 
 
 def _is_prunable(module: nn.Module) -> bool:
@@ -108,9 +143,10 @@ def prunable(
 ) -> tuple[list[Layer], dict[str, nn.Parameter]]:
     """The weights that a method may make zero, in name order.
 
-    The weights of Linear, Conv1d/2d/3d and transformers' Conv1D, first and last layer
-    included; never biases, norms and embeddings. A language model's output head stays dense
-    unless a pattern of ``include`` names it. A tied weight counts once.
+    The weights of Linear, Conv1d/2d/3d, transformers' Conv1D and the packed experts of its
+    mixtures, first and last layer included; never biases, norms and embeddings. A language
+    model's output head stays dense unless a pattern of ``include`` names it. A tied weight counts
+    once.
 
     Args:
         model: any module; wrappers (DistributedDataParallel, compile) are looked through.
@@ -131,30 +167,27 @@ def prunable(
     model = unwrap(model)
     head = getattr(model, "get_output_embeddings", lambda: None)()
     used: set[str] = set()
-    candidates: list[tuple[str, nn.Module, bool]] = []
+    candidates: list[tuple[str, nn.Parameter, Layer, bool]] = []
     taken: set[int] = set()
     for module_name, module in sorted(model.named_modules(), key=lambda item: item[0]):
-        if not _is_prunable(module):
-            continue
-        name = f"{module_name}.weight" if module_name else "weight"
-        wanted = [p for p in include if fnmatchcase(name, p) or fnmatchcase(module_name, p)]
-        unwanted = [p for p in exclude if fnmatchcase(name, p) or fnmatchcase(module_name, p)]
-        used.update(wanted, unwanted)
-        if unwanted:
-            taken.add(id(module.weight))
-        elif wanted or not (include or module is head):
-            candidates.append((name, module, bool(wanted)))
+        for name, weight, stacked in _weights_of(module_name, module):
+            wanted = [p for p in include if fnmatchcase(name, p) or fnmatchcase(module_name, p)]
+            unwanted = [p for p in exclude if fnmatchcase(name, p) or fnmatchcase(module_name, p)]
+            used.update(wanted, unwanted)
+            if unwanted:
+                taken.add(id(weight))
+            elif wanted or not (include or module is head):
+                inputs_first = _is_transposed(module) or getattr(module, "is_transposed", False)
+                layer = Layer(name, tuple(weight.shape), inputs_first, stacked)
+                candidates.append((name, weight, layer, bool(wanted)))
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     layers: dict[str, Layer] = {}
     weights: dict[str, nn.Parameter] = {}
-    for name, module, named in candidates:
-        weight = module.weight
-        assert isinstance(weight, nn.Parameter), f"{name} is no parameter"
+    for name, weight, layer, named in candidates:
         if id(weight) in taken or (id(weight) in embeddings and not named):
             continue
         taken.add(id(weight))  # a second name of it is no second weight
-        layers[name] = Layer(name, tuple(weight.shape), _is_transposed(module))
-        weights[name] = weight
+        layers[name], weights[name] = layer, weight
     for pattern in (*include, *exclude):
         if pattern not in used:
             raise SteppeError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.layer import Layer
 from steppe.core.registry import Registry
+from steppe.core.selection import apportion, keep_largest
 
 if TYPE_CHECKING:
     from steppe.core.problem import Problem
@@ -161,6 +162,10 @@ class Budget(Part):
     registry = _axis("budget")
     uneven: ClassVar[bool] = False
     """Whether it insists on different sparsities in different layers."""
+    layerwise: ClassVar[bool] = True
+    """Whether `counts` knows each layer's share before all weights are seen together."""
+    profiled_by: ClassVar[str | None] = None
+    """The score whose outliers `counts` asks for, or None."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.sparsity, int | float) or not 0.0 <= self.sparsity < 1.0:
@@ -186,7 +191,36 @@ class Budget(Part):
         Returns:
             layer name -> booleans of the same shape with exactly ``prune`` False in all.
         """
-        raise NotImplementedError
+        profile = {n: self.profile(u) for n, u in units.items()} if self.profiled_by else {}
+        sizes = {name: u.numel() for name, u in units.items()}
+        counts = self.counts(layers, sizes, prune, profile)
+        return {name: self.within(u, counts[name]) for name, u in units.items()}
+
+    def counts(
+        self,
+        layers: Mapping[str, Layer],
+        sizes: Mapping[str, int],
+        prune: int,
+        profile: Mapping[str, float],
+    ) -> dict[str, int]:
+        """How many units each layer loses, ``prune`` in all; the same fraction by default.
+
+        Args:
+            layers: layer name -> its shape.
+            sizes: layer name -> number of its units.
+            prune: how many units are zeroed in all.
+            profile: layer name -> what `profile` said of it; empty unless asked for.
+        """
+        total = max(sum(sizes.values()), 1)
+        return apportion({n: prune * s / total for n, s in sizes.items()}, sizes, prune)
+
+    def within(self, units: Tensor, prune: int) -> Tensor:
+        """The units that stay in one layer, ``[rows, units per row]`` booleans."""
+        return keep_largest({"": units}, prune)[""]
+
+    def profile(self, units: Tensor) -> float:
+        """What `counts` wants to know of a layer's saliencies."""
+        return 0.0
 
 
 class Schedule(Part):

@@ -22,7 +22,8 @@ class Problem:
             changed in place.
         statistics: what calibration saw: ``gram`` G ``[columns, columns]``, the mean over
             tokens of x x' (float32, symmetric); ``activation_square`` ``[1, columns]``, its
-            diagonal. Only what the score and the coupling need is there; it may be overwritten.
+            diagonal. Only what the score and the coupling need is there. Not to be changed:
+            layers with the same inputs share it.
         prune: how many of the weights are zeroed, exactly.
         choose: ``(saliencies [rows, some columns], number to prune) -> mask``, True = kept,
             by the structure and the budget. N:M decides the number itself.

@@ -46,6 +46,16 @@ class Statistic:
         torch._foreach_lerp_(held, list(new.values()), 1.0 - self.decay)
 
 
+@dataclasses.dataclass
+class Known(Statistic):
+    """Values that were known before the first step and do not move."""
+
+    name = "known"
+
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        """Nothing is left to learn."""
+
+
 @STATISTICS.register("gradient")
 class Gradient(Statistic):
     """E[g], the mean gradient."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from steppe.core.layer import prunable, unwrap
 from steppe.core.mask import count_zeros
 from steppe.core.norm import global_norm
 from steppe.core.part import Moment, Tensors
-from steppe.core.statistic import STATISTICS
+from steppe.core.statistic import STATISTICS, Known
 from steppe.engine.batchnorm import frozen_statistics
 from steppe.engine.finished import Finished
 from steppe.engine.misuse import arguments, closures_of, scalar
@@ -49,6 +49,7 @@ class Sparsifier:
         clip_grad_norm: float | None = None,
         scaler: GradScaler | None = None,
         sync: Literal["global", "local"] = "global",
+        known: Mapping[str, Tensors] | None = None,
     ) -> None:
         arguments(model, optimizer, method)
         if total_steps < 1:
@@ -73,7 +74,13 @@ class Sparsifier:
                     way_out=f"add it to a parameter group, or exclude {layer.name!r}",
                 )
         self._weights = {layer.name: weights[layer.name] for layer in layers}
-        self._statistics = {n: STATISTICS[n]() for n in method.score.needs}
+        # what is known beforehand (a language model's calibration) is not gathered on the way
+        known = known or {}
+        self._statistics = {
+            n: Known(values=dict(known[n])) if n in known else STATISTICS[n]()
+            for n in method.score.needs
+        }
+        self._waits = any(n not in known for n in method.score.needs)
         modules = dict(unwrap(model).named_modules())
         for statistic in self._statistics.values():
             statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
@@ -147,7 +154,7 @@ class Sparsifier:
             self.method.schedule.after(self._step, self.total_steps, self.method.sparsity),
             self.method.schedule.due(self._step, self.total_steps),
         )
-        if self._state is None and not self.method.score.needs:
+        if self._state is None and not self._waits:
             self._begin()
         loss = self._gradients(closures)
         with torch.no_grad():
@@ -285,7 +292,7 @@ class Sparsifier:
             SteppeError: no step was taken, so nothing is known of the weights.
         """
         if self._state is None:
-            if self.method.score.needs:
+            if self._waits:
                 raise SteppeError(
                     f"score {self.method.score.name} needs at least one step before finish()"
                 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.part import Budget, Structure
+from steppe.core.part import Budget, Objective, Structure
 from steppe.core.registry import Registry
 from steppe.method import Method
 
@@ -28,6 +29,57 @@ def amount(
         )
     spec = {"name": budget} if isinstance(budget, str) else dict(budget)
     return Budget.make({"sparsity": sparsity} | spec)
+
+
+def published(name: str, language: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+    """Register a method under a name; with ``language``, also for language models.
+
+    Args:
+        name: what it is called.
+        language: the options that are different when a language model is pruned block by block,
+            among them the ``objective``. What the caller gives wins.
+    """
+
+    def add(build: Callable[..., Method]) -> Any:
+        @functools.wraps(build)
+        def wrapped(*args: Any, **options: Any) -> Method:
+            given = dict(inspect.signature(build).bind(*args, **options).arguments)
+            scope = Objective.make(given.get("objective", "task")).scope
+            made = build(**((language or {}) | given if scope != "task" else given))
+            # remembered, so that `for_language` can build the same with other defaults
+            object.__setattr__(made, "given", given)
+            return made
+
+        vars(wrapped)["language"] = language
+        return METHODS.register(name)(wrapped)
+
+    return add
+
+
+def for_language(method: Method) -> Method:
+    """A method as it prunes a language model: the same options, the others' defaults its own.
+
+    Raises:
+        SteppeError: it was put together for a training loop and has no such variant.
+
+    Example:
+        >>> import steppe
+        >>> plain = steppe.methods.safe(sparsity=0.5)
+        >>> plain.perturb.rho, for_language(plain).perturb.rho
+        (0.1, 0.0002)
+    """
+    if method.objective.scope != "task":
+        return method
+    build = METHODS[method.name] if method.name in METHODS else None
+    language = getattr(build, "language", None)
+    if build is None or language is None or method.given is None:
+        able = [n for n in METHODS if getattr(METHODS[n], "language", None)]
+        raise SteppeError(
+            "a language model is pruned with an objective over layers or blocks",
+            got=f"method {method.name} with objective {method.objective.name}",
+            way_out=f"methods that have one: {', '.join(able)}; or set the objective of yours",
+        )
+    return build(**(language | method.given))
 
 
 def make(name: str, **options: Any) -> Method:

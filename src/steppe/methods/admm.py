@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Structure
+from steppe.core.part import Objective, Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods import amount, published
 
 
-@METHODS.register("admm")
+@published("admm", {"objective": "block_reconstruction", "budget": "uniform"})
 def admm(
     sparsity: float | None = None,
     penalty: float = 1e-3,
@@ -16,6 +16,7 @@ def admm(
     interval: int = 32,
     budget: str = "pooled",
     structure: str = "unstructured",
+    objective: str = "task",
 ) -> Method:
     """x <- opt(g(x) + lam (x - z + u)); every K steps z <- P_d(x + u), u <- u + x - z.
 
@@ -26,6 +27,7 @@ def admm(
         interval: K, steps between two dual updates.
         budget: pooled or any other.
         structure: unstructured, N:M, block:HxW or channel.
+        objective: task, or block_reconstruction for language models.
 
     Source: Zhang et al. 2018.
     """
@@ -34,4 +36,5 @@ def admm(
         structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
+        objective=Objective.make(objective),
     )

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Score, Structure
+from steppe.core.part import Objective, Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods import amount, published
 from steppe.schedule.one_shot import OneShot
 
 
-@METHODS.register("magnitude")
+@published("magnitude", {"objective": "layer_reconstruction", "budget": "uniform"})
 def magnitude(
     sparsity: float | None = None,
     at: float = 1.0,
     score: str = "magnitude",
     budget: str = "pooled",
     structure: str = "unstructured",
+    objective: str = "task",
 ) -> Method:
     """The smallest weights go at once, at a point of the training.
 
@@ -26,6 +27,7 @@ def magnitude(
         score: any score.
         budget: pooled (global) or uniform (layer-wise).
         structure: unstructured, N:M, block:HxW or channel.
+        objective: task, or layer_reconstruction for language models, layer by layer.
 
     Source: Han et al. 2015.
     """
@@ -36,4 +38,5 @@ def magnitude(
         budget=amount(budget, sparsity, structure),
         schedule=OneShot(at=at),
         coupling=HardMask(),
+        objective=Objective.make(objective),
     )

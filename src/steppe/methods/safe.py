@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Structure
+from steppe.core.part import Objective, Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
-from steppe.methods import METHODS, amount
-from steppe.objective.task import Task
+from steppe.methods import amount, published
 from steppe.perturb.sam import Sam
 from steppe.schedule.constant import Constant
 from steppe.score.magnitude import Magnitude
 
+# the authors' settings for language models; the penalty is the same
+LANGUAGE = {
+    "objective": "block_reconstruction",
+    "rho": 2e-4,
+    "penalty_schedule": "constant",
+    "budget": "uniform",
+}
 
-@METHODS.register("safe")
+
+@published("safe", LANGUAGE)
 def safe(
     sparsity: float | None = None,
     rho: float = 0.1,
@@ -21,6 +28,7 @@ def safe(
     interval: int = 32,
     budget: str = "pooled",
     structure: str = "unstructured",
+    objective: str = "task",
 ) -> Method:
     """min over ||x||_0 <= d of max over ||eps||_2 <= rho of f(x + eps), by ADMM (algorithm 1).
 
@@ -35,6 +43,8 @@ def safe(
         interval: K, steps between two dual updates.
         budget: pooled (the paper's, for images) or any other.
         structure: unstructured, N:M, block:HxW or channel.
+        objective: task, or block_reconstruction for language models, whose defaults are
+            rho 2e-4, a constant penalty and budget uniform.
 
     Source: Lee et al., SAFE: Finding Sparse and Flat Minima to Improve Pruning, ICML 2025.
     """
@@ -46,5 +56,5 @@ def safe(
         schedule=Constant(),
         coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
         perturb=Sam(rho=rho),
-        objective=Task(),
+        objective=Objective.make(objective),
     )

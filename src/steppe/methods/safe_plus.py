@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from steppe.core.part import Score
 from steppe.method import Method
-from steppe.methods import METHODS
-from steppe.methods.safe import safe
+from steppe.methods import published
+from steppe.methods.safe import LANGUAGE, safe
 
 
-@METHODS.register("safe_plus")
+@published("safe_plus", LANGUAGE)
 def safe_plus(
     sparsity: float | None = None,
     score: str = "wanda",
@@ -18,6 +18,7 @@ def safe_plus(
     interval: int = 32,
     budget: str = "pooled",
     structure: str = "unstructured",
+    objective: str = "task",
 ) -> Method:
     """As SAFE, with z the closest sparse point in the norm of P: top d of sqrt(P_ii) |v_i|.
 
@@ -27,5 +28,7 @@ def safe_plus(
 
     Source: SAFE (ICML 2025), section 3.4.
     """
-    plain: Method = safe(sparsity, rho, penalty, penalty_schedule, interval, budget, structure)
+    plain: Method = safe(
+        sparsity, rho, penalty, penalty_schedule, interval, budget, structure, objective
+    )
     return plain.replace(name="safe_plus", score=Score.make(score))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steppe.core.part import Objective
+from steppe.core.errors import SteppeError
+from steppe.core.part import Coupling, Objective
 
 
 @Objective.registry.register("block_reconstruction")
@@ -12,8 +13,29 @@ from steppe.core.part import Objective
 class BlockReconstruction(Objective):
     """Mean of (B(X; x) - B(X; x0))^2, X the block's inputs in the already pruned model.
 
-    Source: SAFE (ICML 2025), section 4.2.
+    Args:
+        start: a coupling that solves each layer first (obs_update, layer_admm, hard_mask); the
+            optimisation then starts from its weights and its support. None starts dense.
+        apart: reconstruct attention and feed-forward one after the other, each from its own
+            inputs, instead of the block's output.
+
+    Source: SAFE (ICML 2025), section 4.2; both options are ours.
     """
 
+    start: str | None = None
+    apart: bool = False
     name = "block_reconstruction"
     scope = "block"
+
+    def __post_init__(self) -> None:
+        if self.start is not None and "layer" not in Coupling.registry[self.start].scopes:
+            raise SteppeError(
+                "a start solves one layer at a time",
+                got=f"start {self.start}",
+                way_out="obs_update (SparseGPT), layer_admm (ALPS) or hard_mask",
+            )
+
+    @property
+    def start_needs(self) -> tuple[str, ...]:
+        """Calibration statistics that the start reads."""
+        return () if self.start is None else tuple(Coupling.registry[self.start].needs)

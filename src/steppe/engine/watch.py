@@ -1,0 +1,118 @@
+"""The inputs of a block's layers, seen where the products are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from steppe.core.calibration import CALIBRATION, Accumulator
+from steppe.core.layer import Layer
+from steppe.engine import ranks
+
+See = Callable[[str, Tensor], None]
+
+
+class Watch(TorchFunctionMode):
+    """Calls ``see(layer name, inputs [tokens, columns])`` for every product with a weight.
+
+    It looks at the functions themselves (linear, addmm, matmul), so that a weight is found
+    whatever module uses it: Linear, transformers' Conv1D, one expert of a packed mixture.
+
+    Args:
+        weights: layer name -> weight, or view of one.
+        see: is called before the product.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], see: See) -> None:
+        super().__init__()
+        self._names = {(w.data_ptr(), w.numel()): name for name, w in weights.items()}
+        self._see = see
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        place = _OPERANDS.get(func)
+        if place is not None and len(args) > max(place):
+            x, weight = args[place[0]], args[place[1]]
+            if isinstance(weight, Tensor) and not weight.is_meta:
+                name = self._names.get((weight.data_ptr(), weight.numel()))
+                if name is not None:
+                    self._see(name, x)
+        return func(*args, **kwargs)
+
+
+# function -> positions of its inputs and its weight
+_OPERANDS: dict[Any, tuple[int, int]] = {
+    torch.nn.functional.linear: (0, 1),
+    torch.addmm: (1, 2),
+    torch.matmul: (0, 1),
+    torch.mm: (0, 1),
+    Tensor.matmul: (0, 1),
+    Tensor.__matmul__: (0, 1),
+}
+
+
+class Collector:
+    """Calibration statistics of a block's layers; layers with one input share them.
+
+    Args:
+        layers: layer name -> layer, the experts of a mixture apart.
+        needs: names of the statistics.
+        device: where they live.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer], needs: list[str], device: torch.device) -> None:
+        self._layers, self._needs, self._device = layers, needs, device
+        self._leader: dict[str, str] = {}
+        self._sums: dict[str, dict[str, Accumulator]] = {}
+        self._last: tuple[str, Any] = ("", None)
+
+    def see(self, name: str, x: Tensor) -> None:
+        """Take in one product's inputs."""
+        last, held = self._last
+        if name not in self._leader:
+            # q, k and v, or gate and up, are given the same tensor one after the other
+            self._leader[name] = self._leader[last] if held is x else name
+            if self._leader[name] == name:
+                self._sums[name] = self._new(name)
+        self._last = (name, x)
+        if self._leader[name] == name:
+            flat = x.detach().reshape(-1, x.shape[-1]).float()
+            for accumulator in self._sums[name].values():
+                accumulator.add(flat)
+
+    def _new(self, name: str) -> dict[str, Accumulator]:
+        columns = self._layers[name].columns
+        return {n: CALIBRATION[n](columns, self._device) for n in self._needs}
+
+    def finish(self) -> None:
+        """Add up what the processes saw and take the means."""
+        self._last = ("", None)
+        for name in self._layers if ranks.world() > 1 else ():
+            # the tokens of an expert may all lie on other processes
+            if name not in self._leader:
+                self._leader[name], self._sums[name] = name, self._new(name)
+        for name in sorted(self._sums):
+            for accumulator in self._sums[name].values():
+                ranks.add_up([accumulator.tokens, accumulator.sum])
+                accumulator.mean()
+
+    def of(self, name: str) -> dict[str, Tensor]:
+        """The statistics of a layer, shared with its siblings; zeros when it was never used."""
+        if name not in self._leader:
+            self._leader[name], self._sums[name] = name, self._new(name)
+        return {n: a.sum for n, a in self._sums[self._leader[name]].items()}
+
+    def unused(self) -> list[str]:
+        """Layers that no calibration token reached: rarely chosen experts."""
+        return [
+            n
+            for n in self._layers
+            if n not in self._leader
+            or any(not a.tokens for a in self._sums[self._leader[n]].values())
+        ]

@@ -1,0 +1,146 @@
+"""A model's safetensors on disk: read tensor by tensor, written shard by shard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.tree import write_tensors, write_text
+
+INDEX = "model.safetensors.index.json"
+_FROM_HUB = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a model: a path as it is, a hub id after its download.
+
+    Raises:
+        SteppeError: neither a folder nor something the hub knows (or there is no network).
+    """
+    path = Path(name)
+    if path.is_dir():
+        return path
+    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise SteppeError(
+            "a model is a folder with config.json and safetensors, or a hub id",
+            got=repr(name),
+            way_out="check the path",
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_FROM_HUB))
+    except Exception as error:  # the hub's own exceptions differ by its version
+        raise SteppeError(
+            "a model is a folder with config.json and safetensors, or a hub id",
+            got=f"{name!r} ({type(error).__name__})",
+            consequence="it is no folder here and could not be downloaded",
+            way_out="check the path, the id and the network",
+        ) from error
+
+
+class Checkpoint:
+    """The safetensors of one folder, each tensor read when asked for.
+
+    Args:
+        folder: holds ``model.safetensors``, or shards and their index.
+
+    Raises:
+        SteppeError: there are none, or the index names a file that is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        index = folder / INDEX
+        if index.is_file():
+            held = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            self.files: dict[str, Path] = {key: folder / name for key, name in held.items()}
+        else:
+            single = folder / "model.safetensors"
+            if not single.is_file():
+                raise SteppeError(
+                    "a model's weights are read from safetensors",
+                    got=f"{folder} with no model.safetensors and no index",
+                    consequence="pickled weights (.bin) can run code when they are read",
+                    way_out="convert them: load and save_pretrained with transformers",
+                )
+            with self._open(single) as file:
+                self.files = dict.fromkeys(file.keys(), single)
+        for missing in sorted({p for p in self.files.values() if not p.is_file()}):
+            raise SteppeError("every shard of the index must be there", got=f"no {missing}")
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        try:
+            return safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise SteppeError(
+                "a model's weights must be whole safetensors files",
+                got=f"{path}: {error}",
+                way_out="download or copy it again",
+            ) from error
+
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Some tensors, in their stored dtype; file after file."""
+        by_file: dict[Path, list[str]] = {}
+        for key in keys:
+            by_file.setdefault(self.files[key], []).append(key)
+        found = {}
+        for path, names in by_file.items():
+            with self._open(path) as file:
+                for name in names:
+                    found[name] = file.get_tensor(name)
+        return found
+
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Key -> stored dtype, from the headers alone."""
+        kinds = {
+            "F64": torch.float64,
+            "F32": torch.float32,
+            "F16": torch.float16,
+            "BF16": torch.bfloat16,
+        }
+        found = {}
+        for path in sorted(set(self.files.values())):
+            with self._open(path) as file:
+                for key in file.keys():  # noqa: SIM118
+                    kind = file.get_slice(key).get_dtype()
+                    found[key] = kinds.get(kind, torch.int64)
+        return found
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files."""
+        return sum(path.stat().st_size for path in set(self.files.values()))
+
+
+def shard_name(index: int, of: int, stem: str = "model") -> str:
+    """``model-00001-of-00007.safetensors``, counted from 1."""
+    return f"{stem}-{index:05d}-of-{of:05d}.safetensors"
+
+
+def write_shard(folder: Path, index: int, of: int, tensors: dict[str, Tensor]) -> None:
+    """One shard of the new model, whole or not at all."""
+    own = {key: t.detach().cpu().contiguous() for key, t in tensors.items()}
+    write_tensors(folder / shard_name(index, of), own, {"format": "pt"})
+
+
+def write_index(folder: Path, of: int) -> int:
+    """The index over all shards of a folder, from their headers; returns the tensors' bytes."""
+    where, total = {}, 0
+    for i in range(1, of + 1):
+        name = shard_name(i, of)
+        with safe_open(folder / name, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                where[key] = name
+        total += (folder / name).stat().st_size
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    write_text(folder / INDEX, json.dumps(index, indent=2) + "\n")
+    return total

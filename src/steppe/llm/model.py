@@ -1,0 +1,450 @@
+"""A causal language model of which only the embeddings and one block are in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer, prunable
+from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
+
+_REST = -1
+_COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+
+
+class _Stop(Exception):
+    """Raised by the first block's stand-in: what comes after it is not needed."""
+
+
+class StreamedModel:
+    """The decoder blocks of a causal language model, loaded one at a time.
+
+    The model is built without memory for its weights. Blocks are called with the arguments that
+    the model itself passes them: they are recorded, never rebuilt.
+
+    Args:
+        name: a folder with config.json and safetensors, or a hub id.
+        device: where blocks compute.
+        dtype: what they compute in; weights are written back in their stored dtype.
+
+    Raises:
+        SteppeError: it is no causal language model, or its weights are no safetensors.
+    """
+
+    def __init__(self, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        self.folder = folder_of(name)
+        self.device, self.dtype = torch.device(device), dtype
+        self.config = _config(self.folder)
+        self.checkpoint = Checkpoint(self.folder)
+        with _quiet():
+            self.model = _skeleton(self.config, dtype)
+        self.prefix, self.blocks = decoder_blocks(self.model)
+        self._keys = self._group_keys()
+        self._stored = self.checkpoint.dtypes()
+        self._calls: dict[tuple[int, int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
+        self._sample: Tensor | None = None
+        self._extra: tuple[Any, ...] | None = None  # what blocks return beside the hidden states
+        self._rest_loaded: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding: token ids must be less."""
+        rows: int = self.model.get_input_embeddings().weight.shape[0]
+        return rows
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return int(self.config.get_text_config().hidden_size)
+
+    @property
+    def positions(self) -> int | None:
+        """The longest window the model was made for, where its config says."""
+        value = getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return None if value is None else int(value)
+
+    def layers(self, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> list[Layer]:
+        """The prunable layers of the decoder blocks; nothing outside of them."""
+        found, _ = prunable(self.model, include, exclude)
+        inside = []
+        for layer in found:
+            block = layer.name.removeprefix(f"{self.prefix}.").split(".")[0]
+            if layer.name.startswith(f"{self.prefix}.") and block.isdigit():
+                name = f"{self.prefix}.{block}"
+                inside.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
+        return inside
+
+    # weights in and out
+
+    def _group_keys(self) -> dict[int, list[str]]:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import (
+            WeightConverter,
+            WeightRenaming,
+            rename_source_key,
+        )
+
+        self._mapping = get_model_conversion_mapping(self.model)
+        renamings = [x for x in self._mapping if isinstance(x, WeightRenaming)]
+        converters = [x for x in self._mapping if isinstance(x, WeightConverter)]
+        names = self.model.state_dict()
+        groups: dict[int, list[str]] = {i: [] for i in range(_REST, len(self.blocks))}
+        for key in self.checkpoint.files:
+            renamed, _ = rename_source_key(
+                key, renamings, converters, self.model.base_model_prefix, names
+            )
+            inside = renamed.startswith(f"{self.prefix}.")
+            number = renamed.removeprefix(f"{self.prefix}.").split(".")[0] if inside else ""
+            groups[int(number) if number.isdigit() else _REST].append(key)
+        return groups
+
+    def _fill(self, keys: list[str]) -> None:
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model
+        from transformers.modeling_utils import LoadStateDictConfig
+
+        plan = LoadStateDictConfig(
+            weight_mapping=list(self._mapping), device_map={"": "cpu"}, dtype=self.dtype
+        )
+        with _quiet():
+            convert_and_load_state_dict_in_model(self.model, self.checkpoint.read(keys), plan)
+
+    def load(self, index: int) -> nn.Module:
+        """A block with its weights, on the device, in evaluation mode.
+
+        Raises:
+            SteppeError: the checkpoint lacks some of its weights.
+        """
+        block = self.blocks[index]
+        self._fill(self._keys[index])
+        for name, tensor in [*block.named_parameters(), *block.named_buffers()]:
+            if tensor.is_meta:
+                raise SteppeError(
+                    "a checkpoint must hold every weight of a block",
+                    got=f"no {self.prefix}.{index}.{name} in {self.folder}",
+                    way_out="download it again, or save it with transformers",
+                )
+        block.requires_grad_(False)
+        block.to(self.device)
+        return block.eval()
+
+    def free(self, index: int) -> None:
+        """Forget a block's weights."""
+        _forget(self.blocks[index])
+
+    @torch.no_grad()
+    def stored(self, index: int) -> dict[str, Tensor]:
+        """A block's weights as they are written: the checkpoint's names and dtypes."""
+        from transformers.core_model_loading import revert_weight_conversion
+
+        state = {
+            f"{self.prefix}.{index}.{name}": tensor
+            for name, tensor in self.blocks[index].state_dict().items()
+        }
+        written = revert_weight_conversion(self.model, state)
+        default = self._default_dtype
+        return {
+            key: tensor.to(self._stored.get(key, default)) if tensor.is_floating_point() else tensor
+            for key, tensor in written.items()
+        }
+
+    @property
+    def _default_dtype(self) -> torch.dtype:
+        kinds = [d for d in self._stored.values() if d.is_floating_point]
+        return max(set(kinds), key=kinds.count)
+
+    @torch.no_grad()
+    def round(self, index: int) -> None:
+        """Give a block the values that its stored dtype can hold, so that what follows sees them."""
+        stored = self._default_dtype
+        if stored != self.dtype:
+            for p in self.blocks[index].parameters():
+                p.copy_(p.to(stored))
+
+    def write(self, index: int, out: Path) -> None:
+        """A block as its shard of the new model."""
+        write_shard(out, index + 1, len(self) + 1, self.stored(index))
+
+    def write_rest(self, out: Path) -> int:
+        """Embeddings, head, config and tokenizer as they were, and the index; bytes of weights."""
+        write_shard(out, len(self) + 1, len(self) + 1, self.checkpoint.read(self._keys[_REST]))
+        for path in sorted(self.folder.iterdir()):
+            known = path.suffix in _COPIED and not path.name.endswith(".index.json")
+            if path.is_file() and known and path.name not in _OURS:
+                shutil.copyfile(path, out / path.name)
+        return write_index(out, len(self) + 1)
+
+    # running it
+
+    def _load_rest(self, head: bool) -> None:
+        output = self.model.get_output_embeddings()
+        own_head = {id(p) for p in output.parameters()} if output is not None and not head else ()
+        inside = {id(p) for b in self.blocks for p in b.parameters()}
+        names = [
+            n
+            for n, p in self.model.named_parameters()
+            if p.is_meta and id(p) not in inside and id(p) not in own_head
+        ]
+        if not names or (head and "head" in self._rest_loaded):
+            return
+        self._rest_loaded.add("head" if head else "body")
+        keys = self._keys[_REST]
+        if not head:
+            ends = {n for n, p in self.model.named_parameters() if id(p) in own_head}
+            keys = [k for k in keys if k not in ends]
+        self._fill(keys)
+        embedding = self.model.get_input_embeddings()
+        if output is not None and output.weight.is_meta and _is_tied(self.config):
+            output.weight = embedding.weight
+        for name, module in self.model.named_modules():
+            if not name.startswith(f"{self.prefix}.") and name != self.prefix:
+                for p in module.parameters(recurse=False):
+                    p.requires_grad_(False)
+                    p.data = p.data.to(self.device) if not p.is_meta else p.data
+                for key, b in module.named_buffers(recurse=False):
+                    setattr(module, key, b.to(self.device))
+
+    def free_rest(self) -> None:
+        """Forget the embeddings and the head too."""
+        kept = {id(m) for b in self.blocks for m in b.modules()}
+        for module in self.model.modules():
+            if id(module) not in kept:
+                _forget(module, recurse=False)
+        self._rest_loaded.clear()
+
+    def _run(self, tokens: Tensor) -> Any:
+        with torch.no_grad():
+            return self.model(input_ids=tokens.to(self.device), use_cache=False)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids ``[batch, window]`` -> the first block's inputs ``[batch, window, hidden]``.
+
+        Raises:
+            SteppeError: blocks get arguments that depend on the text.
+        """
+        self._load_rest(head=False)
+        if self._sample is None:
+            self._sample = tokens[:1].clone()
+        seen: list[Tensor] = []
+
+        def stop(*args: Any, **kwargs: Any) -> None:
+            hidden, args, kwargs = _take_hidden(args, kwargs)
+            key = (0, *hidden.shape[:2])
+            if key in self._calls:
+                _check_same(self._calls[key], (args, kwargs))
+            self._calls[key] = (args, kwargs)
+            seen.append(hidden)
+            raise _Stop
+
+        with _patched({0: stop}, self.blocks), contextlib.suppress(_Stop):
+            self._run(tokens)
+        return seen[0]
+
+    def _record(self, batch: int, window: int) -> None:
+        assert self._sample is not None and self._extra is not None
+        self._load_rest(head=False)
+
+        def recorder(index: int) -> Any:
+            def record(*args: Any, **kwargs: Any) -> Any:
+                hidden, args, kwargs = _take_hidden(args, kwargs)
+                self._calls[index, batch, window] = (args, kwargs)
+                if index == len(self.blocks) - 1:
+                    raise _Stop
+                return self._returned(hidden)
+
+            return record
+
+        stand_ins = {i: recorder(i) for i in range(len(self.blocks))}
+        with _patched(stand_ins, self.blocks), contextlib.suppress(_Stop):
+            self._run(self._sample[:, :window].expand(batch, window))
+
+    def _returned(self, hidden: Tensor) -> Any:
+        return (hidden, *self._extra) if self._extra else hidden
+
+    def arguments(self, index: int, batch: int, window: int) -> tuple[tuple[Any, ...], Any]:
+        """What the model passes to a block beside the hidden states, for a shape of them."""
+        if (index, batch, window) not in self._calls:
+            self._record(batch, window)
+        return self._calls[index, batch, window]
+
+    def call(self, index: int, hidden: Tensor, block: nn.Module | None = None) -> Tensor:
+        """A block's outputs for its inputs, both ``[batch, window, hidden]``."""
+        args, kwargs = self.arguments(index, hidden.shape[0], hidden.shape[1])
+        returned = (block or self.blocks[index])(hidden, *args, **kwargs)
+        if isinstance(returned, tuple):
+            self._extra = tuple(None for _ in returned[1:])
+            return returned[0]
+        self._extra = ()
+        assert isinstance(returned, Tensor)
+        return returned
+
+    def logits(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """What the model makes of the last block's outputs, ``[batch, window, vocabulary]``."""
+        self._load_rest(head=True)
+
+        def first(*args: Any, **kwargs: Any) -> Any:
+            return self._returned(hidden)
+
+        def through(*args: Any, **kwargs: Any) -> Any:
+            return self._returned(_take_hidden(args, kwargs)[0])
+
+        stand_ins = dict.fromkeys(range(len(self.blocks)), through) | {0: first}
+        with _patched(stand_ins, self.blocks):
+            found: Tensor = self._run(tokens).logits
+        return found
+
+
+_OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json"}
+
+
+def _config(folder: Path) -> Any:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise SteppeError("a model folder holds config.json", got=f"none in {folder}")
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    held = json.loads(path.read_text(encoding="utf-8"))
+    kinds = held.get("architectures") or []
+    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    if kinds and not any(kind in causal for kind in kinds):
+        raise SteppeError(
+            "blockwise pruning takes causal language models",
+            got=f"{', '.join(kinds)} in {folder}",
+            way_out="for image models use steppe train",
+        )
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (ValueError, KeyError, OSError) as error:
+        raise SteppeError(
+            "config.json must be of a model that transformers knows",
+            got=f"{folder}: {str(error).splitlines()[0]}",
+            consequence="code that comes with a model is never run",
+        ) from error
+    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise SteppeError(
+            "blockwise pruning takes causal language models",
+            got=f"model type {config.model_type} in {folder}",
+        )
+    if getattr(config, "quantization_config", None) is not None:
+        raise SteppeError(
+            "weights to be pruned must not be quantised",
+            got=f"a quantization_config in {folder}",
+            way_out="prune the original, quantise afterwards",
+        )
+    return config
+
+
+def _skeleton(config: Any, dtype: torch.dtype) -> Any:
+    from accelerate import init_empty_weights
+    from transformers import AutoModelForCausalLM
+
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    for part in (model.config, model.config.get_text_config()):
+        # one product per expert, each of which calibration can see
+        part._experts_implementation = "eager"
+    return model.eval().requires_grad_(False)
+
+
+def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
+    """The name and list of a causal language model's decoder blocks.
+
+    It is the list of as many modules as the config has hidden layers that holds most weights.
+
+    Raises:
+        SteppeError: there is none.
+    """
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
+    lists = [
+        (sum(p.numel() for p in module.parameters()), name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == depth > 0
+    ]
+    if not lists:
+        raise SteppeError(
+            "a causal language model has a list of decoder blocks",
+            got=f"none of {depth} modules in {type(model).__name__}",
+        )
+    _, name, blocks = max(lists, key=lambda item: item[0])
+    return name, blocks
+
+
+def _is_tied(config: Any) -> bool:
+    return bool(
+        getattr(config, "tie_word_embeddings", False)
+        or getattr(config.get_text_config(), "tie_word_embeddings", False)
+    )
+
+
+def _forget(module: nn.Module, recurse: bool = True) -> None:
+    for each in module.modules() if recurse else [module]:
+        for name, p in each._parameters.items():
+            if p is not None and not p.is_meta:
+                each._parameters[name] = nn.Parameter(p.detach().to("meta"), requires_grad=False)
+
+
+def _take_hidden(args: Any, kwargs: Any) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    if args:
+        return args[0], tuple(args[1:]), kwargs
+    kwargs = dict(kwargs)
+    return kwargs.pop("hidden_states"), (), kwargs
+
+
+def _check_same(held: Any, new: Any) -> None:
+    flat: list[tuple[Any, Any]] = [(held, new)]
+    while flat:
+        a, b = flat.pop()
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            if a.shape == b.shape and torch.equal(a, b):
+                continue
+        elif isinstance(a, dict) and isinstance(b, dict):
+            flat += [(a[k], b.get(k)) for k in a]
+            continue
+        elif isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
+            flat += list(zip(a, b, strict=True))
+            continue
+        elif not isinstance(a, Tensor) and not isinstance(b, Tensor):
+            continue
+        raise SteppeError(
+            "the arguments of decoder blocks must not depend on the text",
+            got="arguments that differ between two windows of one length",
+            consequence="they would have to be kept for every window",
+        )
+
+
+@contextlib.contextmanager
+def _patched(stand_ins: dict[int, Any], blocks: nn.ModuleList) -> Iterator[None]:
+    for index, stand_in in stand_ins.items():
+        blocks[index].forward = stand_in
+    try:
+        yield
+    finally:
+        for index in stand_ins:
+            del blocks[index].forward
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the progress bars and reports of loading, of which there is one per block."""
+    from transformers.utils import logging
+
+    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
