@@ -307,7 +307,7 @@ def load_semi_structured(
 ) -> nn.Module:
     """The causal language model of a 2:4 export, its faster layers as sparse tensors.
 
-    For inference: the sparse weights have no gradient and cannot be saved; the folder's
+    For inference: nothing has a gradient and cannot be saved; the folder's
     safetensors stay the dense form.
 
     Args:
@@ -337,7 +337,8 @@ def load_semi_structured(
     from transformers import AutoModelForCausalLM
 
     model: nn.Module = AutoModelForCausalLM.from_pretrained(folder)
-    model = model.to(gpu.device).eval()
+    # a sparse weight has no gradient, so that nothing behind it may ask for one
+    model = model.to(gpu.device).eval().requires_grad_(False)
     for layer in held["layers"]:
         if layer["keep"]:
             module = _holder(model, layer["name"])
