@@ -1,22 +1,10 @@
 """What several vision tests use."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-
-BESIDE = Path(__file__).resolve().parents[3] / "shared"
-
-
-@pytest.fixture(scope="session")
-def shared():
-    """The folder of data and models beside the checkout."""
-    if not BESIDE.is_dir():
-        pytest.skip("the folder shared/ does not lie beside this checkout")
-    return BESIDE
 
 
 @pytest.fixture(scope="session")

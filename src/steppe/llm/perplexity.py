@@ -20,6 +20,7 @@ LOGITS_AT_ONCE = 1 << 24
 """Logits that are held in float32 at once: 64 MiB."""
 
 
+@torch.no_grad()
 def token_loss(
     hidden: Tensor, head: Callable[[Tensor], Tensor], tokens: Tensor, *, first: int = 1
 ) -> tuple[float, int]:
@@ -134,6 +135,7 @@ def perplexity(
         4.0
     """
     _check(window, stride, batch)
+    check_positions(model, window)
     text, name, limit = _text(source, tokenizer, window)
     check_vocabulary(text, _vocabulary(model))
     cut = pieces(text, window, stride)
@@ -160,6 +162,27 @@ def perplexity(
 
 def _same(logits: Tensor) -> Tensor:
     return logits
+
+
+def check_positions(model: nn.Module, window: int) -> None:
+    """A window must not be longer than what the model was made for.
+
+    Args:
+        model: with a ``config`` of transformers; any other passes.
+        window: tokens the model sees at once.
+
+    Raises:
+        SteppeError: it is longer than ``max_position_embeddings``.
+    """
+    config = getattr(model, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    most = getattr(text, "max_position_embeddings", None)
+    if most is not None and window > most:
+        raise SteppeError(
+            "a window must not be longer than the model's positions",
+            got=f"--window {window} for a model of {most}",
+            way_out=f"--window {most}",
+        )
 
 
 def _check(window: int, stride: int | None, batch: int) -> None:
