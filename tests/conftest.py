@@ -38,7 +38,8 @@ def language_model(tmp_path_factory):
     words = {word: i for i, word in enumerate(["<unk>", *"abcdefghijklmnopqrstuvwxy"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    marks = {"unk_token": "<unk>", "eos_token": "<unk>"}
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, **marks)
     fast.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(words),

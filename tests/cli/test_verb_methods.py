@@ -1,9 +1,8 @@
-"""steppe methods and evaluate, as a user sees them."""
+"""steppe methods, as a user sees it."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -38,19 +37,3 @@ def test_a_method_is_shown_as_its_seven_parts(
 def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     run("methods", "sefa", code=2)
     assert "did you mean" in capsys.readouterr().err
-
-
-def test_evaluate_repeats_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
-    run("train", *flags, "--out", tmp_path / "run")
-    record = json.loads((tmp_path / "run/record.json").read_text())
-    capsys.readouterr()
-    run("evaluate", tmp_path / "run", "--json", "--quiet")
-    again = json.loads(capsys.readouterr().out)
-    assert again["accuracy"] == record["sparse"]["accuracy"]
-    assert again["loss"] == pytest.approx(record["sparse"]["loss"], rel=1e-5)
-    run("evaluate", tmp_path / "run", "--json", "--quiet", "--reestimate-bn")
-    reestimated = json.loads(capsys.readouterr().out)
-    assert reestimated["accuracy"] == pytest.approx(again["accuracy"], abs=1e-3)
-    run("evaluate", tmp_path / "run", "--on", "cleen", code=2)
-    run("evaluate", tmp_path, code=2)

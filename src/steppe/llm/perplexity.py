@@ -164,6 +164,15 @@ def _same(logits: Tensor) -> Tensor:
     return logits
 
 
+def positions_of(model: nn.Module) -> int | None:
+    """The longest window a model of transformers was made for, where its config says."""
+    config: Any = getattr(model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    most = getattr(config, "max_position_embeddings", None)
+    return int(most) if most is not None else None
+
+
 def check_positions(model: nn.Module, window: int) -> None:
     """A window must not be longer than what the model was made for.
 
@@ -174,9 +183,7 @@ def check_positions(model: nn.Module, window: int) -> None:
     Raises:
         SteppeError: it is longer than ``max_position_embeddings``.
     """
-    config = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    most = getattr(text, "max_position_embeddings", None)
+    most = positions_of(model)
     if most is not None and window > most:
         raise SteppeError(
             "a window must not be longer than the model's positions",

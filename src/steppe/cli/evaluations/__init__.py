@@ -1,0 +1,121 @@
+"""What ``steppe evaluate`` can measure: one file each, found by the registry."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from steppe.core.errors import SteppeError
+from steppe.core.registry import Registry
+from steppe.core.tree import write_text
+from steppe.engine.run import versions
+
+EVALUATIONS: Registry[type[Evaluation]] = Registry("measurement", "steppe.cli.evaluations")
+FILE = "evaluations.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A measurement of a folder; its fields are the flags it takes.
+
+    Args:
+        run: a run's or model's folder, or a hub id.
+        device: where to measure.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose versions matter beside those of every record."""
+
+    run: str
+    device: str = "cpu"
+
+    def measure(self) -> dict[str, Any]:
+        """The result, plain data."""
+        raise NotImplementedError
+
+    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+        """The result in a sentence.
+
+        Args:
+            result: what `measure` gave.
+            record: the run's record.json; empty where there is none.
+        """
+        raise NotImplementedError
+
+
+def make(name: str, run: str, given: dict[str, Any], others: list[str]) -> Evaluation:
+    """The evaluation with the flags that are its own.
+
+    Args:
+        name: of the evaluation.
+        run: the folder or hub id.
+        given: flags that were given, by their field's name.
+        others: the other evaluations of the command, which may take the flags that this one
+            does not.
+
+    Raises:
+        SteppeError: the name is unknown, or a flag is for none of them.
+    """
+    kind = EVALUATIONS[name]
+    taken = {field.name for field in fields(kind)}
+    by_others = {field.name for other in others for field in fields(EVALUATIONS[other])}
+    for flag in given:
+        if flag not in taken | by_others:
+            users = [n for n in EVALUATIONS if flag in {f.name for f in fields(EVALUATIONS[n])}]
+            raise SteppeError(
+                f"--{flag.replace('_', '-')} is for --on {' and '.join(users)}",
+                got=f"--on {','.join([name, *others])}",
+                way_out="leave it out",
+            )
+    return kind(run=run, **{flag: value for flag, value in given.items() if flag in taken})
+
+
+def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | None:
+    """Write the result into the folder's evaluations.json, in place of one with the same options.
+
+    Args:
+        name: of the evaluation.
+        evaluation: with its options.
+        result: what it measured.
+
+    Returns:
+        Why it could not be kept, in words; None when it was.
+    """
+    folder = Path(evaluation.run)
+    if not folder.is_dir():
+        return f"{folder} is no folder here, so the result is not kept"
+    options = {k: v for k, v in asdict(evaluation).items() if k != "run"}
+    own = versions() | {library: version(library) for library in evaluation.libraries}
+    entry = {"on": name, "options": options, "result": result, "versions": own}
+    path = folder / FILE
+    try:
+        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        # through JSON, so that what was read and what is new compare alike
+        key = json.loads(json.dumps([name, options], default=str))
+        held = [e for e in held if [e["on"], e["options"]] != key]
+        text = json.dumps([*held, entry], indent=2, default=str)
+        write_text(path, text + "\n")
+    except (SteppeError, ValueError, KeyError, TypeError, OSError) as error:
+        return f"the result is not kept in {path} ({error})"
+    return None
+
+
+def read_record(run: str) -> dict[str, Any]:
+    """The run's record.json, or nothing.
+
+    Raises:
+        SteppeError: there is one, but no JSON.
+    """
+    path = Path(run) / "record.json"
+    try:
+        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise SteppeError(
+            "a run's record.json must be JSON",
+            got=f"{path} ({error})",
+            way_out="restore it, or delete it to measure without the dense figures",
+        ) from None
+    return held if isinstance(held, dict) else {}

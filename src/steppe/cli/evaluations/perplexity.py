@@ -1,0 +1,66 @@
+"""Perplexity of a language model on a text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from steppe.cli.evaluations import EVALUATIONS, Evaluation
+from steppe.core.errors import SteppeError
+from steppe.llm.load import load
+from steppe.llm.perplexity import perplexity, positions_of
+
+USUAL_WINDOW = 2048
+
+
+@EVALUATIONS.register("perplexity")
+@dataclass(frozen=True, kw_only=True)
+class Perplexity(Evaluation):
+    """exp of the mean negative log-likelihood of each next token.
+
+    Args:
+        text: a file, a folder, wikitext2, c4, or another dataset's id.
+        window: tokens the model sees at once; 2048, or the model's positions if they are fewer.
+        stride: from one window's start to the next; the window, if none is given.
+        dtype: float32, float16 or bfloat16; as stored (on a CPU float32), if none is given.
+        batch: windows in one forward pass.
+    """
+
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+
+    text: str | None = None
+    window: int | None = None
+    stride: int | None = None
+    dtype: str | None = None
+    batch: int = 8
+
+    def measure(self) -> dict[str, Any]:
+        """Load the model and measure it."""
+        if self.text is None:
+            raise SteppeError(
+                "--on perplexity needs a text", got="none", way_out="--text FILE or wikitext2"
+            )
+        model, tokenizer = load(self.run, device=self.device, dtype=self.dtype)
+        return perplexity(
+            model,
+            self.text,
+            tokenizer=tokenizer,
+            window=self.window or min(USUAL_WINDOW, positions_of(model) or USUAL_WINDOW),
+            stride=self.stride,
+            batch=self.batch,
+        )
+
+    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+        """Perplexity, the dense model's beside it where the record holds the same measurement."""
+        dense = record.get("dense")
+        dense = dense if isinstance(dense, dict) else {}
+        same = all(dense.get(k, result[k]) == result[k] for k in ("sha256", "window", "stride"))
+        beside = ""
+        if same and isinstance(dense.get("perplexity"), int | float):
+            beside = f" (dense {dense['perplexity']:.2f})"
+        steps = f", stride {result['stride']}" if result["stride"] != result["window"] else ""
+        return (
+            f"perplexity {result['perplexity']:.2f}{beside} on {result['source']}: "
+            f"{result['tokens']} tokens predicted in windows of {result['window']}{steps}, "
+            f"{result['dtype']}, {result['seconds']:.1f} s"
+        )

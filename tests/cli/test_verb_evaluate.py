@@ -1,0 +1,162 @@
+"""steppe evaluate, as a user sees it: image runs and language models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from steppe.cli.main import main
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == code
+
+
+@pytest.fixture
+def model(language_model: Path, tmp_path: Path) -> Path:
+    """A copy that may be written to."""
+    return Path(shutil.copytree(language_model, tmp_path / "model"))
+
+
+def kept(folder: Path) -> list[dict[str, Any]]:
+    held: list[dict[str, Any]] = json.loads((folder / "evaluations.json").read_text())
+    return held
+
+
+def test_evaluate_repeats_the_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    capsys.readouterr()
+    run("evaluate", tmp_path / "run", "--json", "--quiet")
+    again = json.loads(capsys.readouterr().out)
+    assert again["accuracy"] == record["sparse"]["accuracy"]
+    assert again["loss"] == pytest.approx(record["sparse"]["loss"], rel=1e-5)
+    run("evaluate", tmp_path / "run", "--json", "--quiet", "--reestimate-bn")
+    reestimated = json.loads(capsys.readouterr().out)
+    assert reestimated["accuracy"] == pytest.approx(again["accuracy"], abs=1e-3)
+    run("evaluate", tmp_path / "run", "--quiet")
+    assert [e["options"]["reestimate_bn"] for e in kept(tmp_path / "run")] == [True, False]
+    run("evaluate", tmp_path / "run", "--on", "cleen", code=2)
+    run("evaluate", tmp_path, code=2)
+    run("evaluate", tmp_path / "run", "--device", "gpu9", code=2)
+    # a finished run still is what its recipe says, with the file of evaluations in it
+    run("train", *flags, "--out", tmp_path / "run")
+
+
+def test_perplexity_is_said_emitted_and_kept(
+    model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from steppe.llm.perplexity import perplexity
+
+    asked = ("evaluate", model, "--on", "perplexity", "--text", word_text, "--window", 32)
+    run(*asked, "--json")
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    network = AutoModelForCausalLM.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    expected = perplexity(network, word_text, tokenizer=tokenizer, window=32)
+    assert result["perplexity"] == expected["perplexity"]
+    assert result["sha256"] == expected["sha256"]
+    assert f"perplexity {expected['perplexity']:.2f} on {word_text}: 465 tokens" in shown.err
+    run(*asked, "--stride", 16, "--dtype", "bfloat16", "--batch", 2)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "stride 16, bfloat16" in shown.err
+    run(*asked, "--quiet")
+    assert capsys.readouterr().err == ""
+    entries = kept(model)
+    assert [e["options"]["stride"] for e in entries] == [16, None], "the same options: replaced"
+    assert entries[1]["result"]["perplexity"] == expected["perplexity"]
+    assert {"torch", "steppe", "transformers"} <= set(entries[1]["versions"])
+    assert "run" not in entries[1]["options"], "a folder may be moved"
+
+
+def test_the_window_is_the_models_when_none_is_given(
+    model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("evaluate", model, "--on", "perplexity", "--text", word_text, "--json")
+    assert json.loads(capsys.readouterr().out)["window"] == 64
+
+
+def test_dense_stands_beside_sparse_when_both_measured_the_same(
+    model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("evaluate", model, "--on", "perplexity", "--text", word_text, "--window", 32)
+    dense = {"perplexity": 12.345, "window": 32, "stride": 32}
+    (model / "record.json").write_text(json.dumps({"dense": dense}))
+    run(*asked)
+    assert "(dense 12.35) on" in capsys.readouterr().err
+    (model / "record.json").write_text(json.dumps({"dense": dense | {"window": 64}}))
+    run(*asked)
+    assert "dense" not in capsys.readouterr().err
+    (model / "record.json").write_text("{")
+    run(*asked, code=2)
+
+
+def test_a_compact_folder_is_measured_too(
+    model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors = load_file(model / "model.safetensors")
+    for name, tensor in tensors.items():
+        if "proj" in name:
+            tensor[:, ::2] = 0
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    run("export", model, "--to", "compact", "--out", tmp_path / "small", "--quiet")
+    results = []
+    for folder in (model, tmp_path / "small"):
+        asked = ("--on", "perplexity", "--text", word_text, "--window", 32, "--json", "--quiet")
+        run("evaluate", folder, *asked)
+        results.append(json.loads(capsys.readouterr().out)["perplexity"])
+    assert results[0] == results[1]
+
+
+def test_a_folder_that_cannot_be_written_still_gives_its_result(
+    model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (model / "evaluations.json").write_text("[not json")
+    run("evaluate", model, "--on", "perplexity", "--text", word_text, "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["perplexity"] > 1
+    assert "note: the result is not kept" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--on", "perplexity"], "--on perplexity needs a text"),
+        (["--on", "perplexity", "--text", "absent.txt"], "readable file"),
+        (["--on", "perplexity", "--part", "test"], "--part is for --on clean"),
+        (["--on", "perplexity", "--task-folder", "x"], "--task-folder is for --on zero_shot"),
+        (["--on", "perplexity", "--text", "x", "--dtype", "float61"], "unknown dtype"),
+        (["--on", "perplexity", "--text", "x", "--device", "gpu9"], "--device cpu"),
+        (["--on", "perplexity,cleen", "--text", "x"], "unknown measurement"),
+        (["--on", "perplexity", "--text", "WORDS", "--window", "65"], "--window 64"),
+        (["--on", "perplexity", "--text", "WORDS", "--stride", "99"], "between 1 and the window"),
+        ([], "--on perplexity --text FILE"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    model: Path, word_text: Path, flags: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("evaluate", model, *(str(word_text) if f == "WORDS" else f for f in flags), code=2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("steppe:")]
+    assert len(lines) == 1
+    assert said in lines[0]
+
+
+def test_without_lm_eval_the_way_out_is_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
+    run("evaluate", model, "--on", "zero_shot", code=2)
+    assert "pip install 'steppe[zero-shot]'" in capsys.readouterr().err
