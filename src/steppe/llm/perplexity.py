@@ -16,8 +16,8 @@ from steppe.core.errors import SteppeError
 from steppe.llm.calibration import check_vocabulary, sha256
 from steppe.llm.text import read, tokenize, too_short
 
-LOGITS_AT_ONCE = 1 << 24
-"""Logits that are held in float32 at once: 64 MiB."""
+LOGITS_AT_ONCE = {"cpu": 1 << 20, "gpu": 1 << 26}
+"""Logits that are held in float32 at once: what fits a core's cache, what fills a GPU."""
 
 
 @torch.no_grad()
@@ -46,13 +46,14 @@ def token_loss(
     """
     rows = hidden[:, first - 1 : -1].flatten(0, 1)
     targets = tokens[:, first:].flatten().to(rows.device)
+    at_once = LOGITS_AT_ONCE["cpu" if rows.device.type == "cpu" else "gpu"]
     total, start, size = 0.0, 0, 1  # one row tells how large the vocabulary is
     while start < len(rows):
         logits = head(rows[start : start + size]).float()
         chosen = logits.gather(1, targets[start : start + size, None]).squeeze(1)
         total += float((logits.logsumexp(1) - chosen).double().sum())
         start += size
-        size = max(LOGITS_AT_ONCE // logits.shape[1], 1)
+        size = max(at_once // logits.shape[1], 1)
     return total, len(targets)
 
 
