@@ -17,7 +17,7 @@ MAY = {
     "methods": {"core", "method", "methods", *AXES},
     "engine": {"core", "method", "engine"},  # parts reach it through the registries only
     "vision": {"core", "engine", "vision"},
-    "llm": {"core", "method", "engine", "llm"},
+    "llm": {"core", "method", "methods", "engine", "llm"},
     "robustness": {"core", "engine", "robustness"},
     "report": {"core", "report"},
     "__init__": {"core", "method", "methods", "engine", "llm"},

@@ -1,6 +1,6 @@
 """steppe: neural networks that are sparse and flat.
 
-Public names: `sparsify`, `methods`, `Method`, `prunable`, `SteppeError`.
+Public names: `sparsify`, `prune`, `methods`, `Method`, `prunable`, `SteppeError`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
 from steppe.engine.finished import Finished
 from steppe.engine.sparsifier import Sparsifier, sparsify
+from steppe.llm.prune import prune
 from steppe.method import Method
 
 __version__ = "0.1.0"
@@ -20,5 +21,6 @@ __all__ = [
     "SteppeError",
     "methods",
     "prunable",
+    "prune",
     "sparsify",
 ]

@@ -111,9 +111,9 @@ def refined(hessian: Tensor, target: Tensor, start: Tensor, mask: Tensor, steps:
     Returns:
         B ``[rows, columns]``.
     """
-    outside = ~mask
+    keep = mask.to(target.dtype)  # a product with it is several times faster than masked_fill
     result = start
-    residual = ((target - result) @ hessian).masked_fill_(outside, 0.0)
+    residual = ((target - result) @ hessian).mul_(keep)
     direction = residual.clone()
     square = (residual * residual).sum(1, keepdim=True)
     tiny = torch.finfo(square.dtype).tiny
@@ -121,7 +121,7 @@ def refined(hessian: Tensor, target: Tensor, start: Tensor, mask: Tensor, steps:
         image = direction @ hessian
         step = square / (direction * image).sum(1, keepdim=True).clamp_min_(tiny)
         result = result.addcmul_(step, direction)
-        residual.addcmul_(step, image.masked_fill_(outside, 0.0), value=-1)
+        residual.addcmul_(step, image.mul_(keep), value=-1)
         last, square = square, (residual * residual).sum(1, keepdim=True)
         direction.mul_(square / last.clamp_min(tiny)).add_(residual)
     return result

@@ -113,7 +113,7 @@ class LayerAdmm(Coupling):
         level, rho, inverse = -1, 0.0, torch.empty_like(hessian)
         for iteration in range(self.iterations):
             wanted = iteration * self.levels // self.iterations
-            dual = x.masked_fill(mask, 0.0) if iteration else torch.zeros_like(x)
+            dual = x * ~mask if iteration else torch.zeros_like(x)
             x -= dual  # now D
             if wanted != level:
                 before, level = rho, wanted

@@ -88,16 +88,18 @@ class ObsUpdate(Coupling):
         pruned = torch.empty_like(weight, dtype=torch.bool)
         change = torch.empty_like(weight)
         step = -(-self.block // problem.multiple) * problem.multiple
+        unit = torch.eye(min(step, size), device=gram.device)
         blocks = [slice(i, min(i + step, size)) for i in range(0, size, step)]
         for columns, prune in zip(blocks, _shares(problem, dead, blocks), strict=True):
-            before = slice(0, columns.start)
-            inverse = _inverse(upper[columns, columns])
+            before, n = slice(0, columns.start), columns.stop - columns.start
+            inverse = torch.linalg.solve_triangular(
+                upper[columns, columns], unit[:n, :n], upper=True
+            )
             current = weight[columns].clone()
             if columns.start:
                 push = upper[before, columns].t() @ change[before]
                 current.addmm_(inverse.t(), push)
-            _sweep(problem, columns, prune, current, inverse, pruned[columns])
-            current.masked_fill_(pruned[columns], 0.0)
+            current -= _sweep(problem, columns, prune, current, inverse, pruned[columns])
             torch.sub(weight[columns], current, out=change[columns])
             weight[columns] = current
         return weight.t().contiguous(), ~pruned.t().contiguous()
@@ -114,17 +116,10 @@ def _shares(problem: Problem, dead: Tensor, blocks: list[slice]) -> list[int]:
     return [dropped[name] + more[name] for name in gone]
 
 
-def _inverse(upper: Tensor) -> Tensor:
-    """The inverse of a small upper triangle."""
-    unit = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    inverse: Tensor = torch.linalg.solve_triangular(upper, unit, upper=True)
-    return inverse
-
-
 def _sweep(
     problem: Problem, columns: slice, prune: int, weight: Tensor, factor: Tensor, pruned: Tensor
-) -> None:
-    """The columns of one block, in place.
+) -> Tensor:
+    """The columns of one block: what is taken from them where they are pruned.
 
     Args:
         problem: chooses the mask.
@@ -133,6 +128,9 @@ def _sweep(
         weight: ``[block, rows]``, made up for all columns left of the block; changed.
         factor: U of the block, ``[block, block]``.
         pruned: ``[block, rows]`` booleans; filled.
+
+    Returns:
+        The pruned weights as they were when the sweep reached them, 0 elsewhere.
     """
     size, group = len(weight), problem.multiple
     diagonal = factor.diagonal()
@@ -146,16 +144,25 @@ def _sweep(
         pruned[start:stop] = ~problem.choose(saliency.contiguous(), prune).t()
         drop[start:stop] = pruned[start:stop]
 
+    strip = -(-_STRIP // group) * group
     if group == 1:
         choose(0, size, prune)
-    strip = group if group > 1 else _STRIP
-    for start in range(0, size, strip):
-        stop = min(start + strip, size)
-        if start:
-            weight[start:stop].addmm_(unit[:start, start:stop].t(), error[:start], alpha=-1)
-        if group > 1:
-            choose(start, stop, 0)
-        for j in range(start, stop):
-            if j > start:
-                weight[j].addmv_(error[start:j].t(), unit[start:j, j], alpha=-1)
-            torch.mul(weight[j], drop[j], out=error[j])
+        group = strip
+    for j in range(size):
+        first, here = j // strip * strip, j // group * group
+        if j == first:
+            _take(weight[j : j + strip], unit[:j, j : j + strip], error[:j])
+        elif j == here:
+            _take(weight[j : j + group], unit[first:j, j : j + group], error[first:j])
+        if j == here and problem.multiple > 1:
+            choose(j, min(j + group, size), 0)
+        if j > here:
+            weight[j].addmv_(error[here:j].t(), unit[here:j, j], alpha=-1)
+        torch.mul(weight[j], drop[j], out=error[j])
+    return error
+
+
+def _take(weight: Tensor, factor: Tensor, error: Tensor) -> None:
+    """W <- W - U'E in place: what columns further left change in these."""
+    if len(error):
+        weight.addmm_(factor.t(), error, alpha=-1)

@@ -109,6 +109,22 @@ def fit(
     if start:
         coupling = Coupling.make(start)
         solve_block(method, layers, pieces, counts, collector, walk.note, coupling)
+    with walk.blocks.fitting(walk.config.fit.precision == "bfloat16"):
+        _fit_stages(walk, index, block, method, layers, counts, known, dense, masks)
+    return masks
+
+
+def _fit_stages(
+    walk: Walk,
+    index: int,
+    block: nn.Module,
+    method: Method,
+    layers: list[Layer],
+    counts: Mapping[str, int],
+    known: Mapping[str, Mapping[str, Tensor]],
+    dense: dict[str, Tensor] | None,
+    masks: dict[str, Tensor],
+) -> None:
     for stage in _stages(walk, index, block, method):
         inside = [x for x in layers if _relative(x).startswith(stage.name)]
         if inside:
@@ -118,7 +134,6 @@ def fit(
             targets.delete()
         if stage.name:
             stage.inputs.delete()
-    return masks
 
 
 def _relative(layer: Layer) -> str:
@@ -198,8 +213,9 @@ def _child_stage(walk: Walk, index: int, child: nn.Module, name: str) -> Stage:
         if tuple(x.shape[:2]) not in seen:
             run(states.tensor[: x.shape[0]].to(walk.blocks.device))
         args, kwargs = seen[tuple(x.shape[:2])]
-        found = module(x, *args, **kwargs)
-        return found[0] if isinstance(found, tuple) else found
+        returned = module(x, *args, **kwargs)
+        found: Tensor = returned[0] if isinstance(returned, tuple) else returned
+        return found
 
     return Stage(f"{name}.", child, forward, inputs)
 

@@ -31,8 +31,9 @@ class Blocks(Protocol):
     """A model as a row of blocks; `steppe.llm.model.StreamedModel` is one."""
 
     device: torch.device
-    hidden_size: int
 
+    @property
+    def hidden_size(self) -> int: ...
     def __len__(self) -> int: ...
     def layers(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> list[Layer]: ...
     def load(self, index: int) -> nn.Module: ...
@@ -109,8 +110,11 @@ class Blockwise:
         for row in rows:
             self.report(row)
         counts = self._counts()
-        if self.tokens is not None and not rows:
-            self._embed()
+        if self.tokens is not None:
+            if rows:
+                self.blocks.embed(self.tokens[:1])  # so that it knows how blocks are called
+            else:
+                self._embed()
         for index in range(len(rows), len(self.blocks)):
             rows.append(self._block(index, counts))
             self.journal.put(blocks=rows, notes=self.notes)

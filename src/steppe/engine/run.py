@@ -80,6 +80,10 @@ class RunFolder:
         own = {name: t.detach().cpu().clone().contiguous() for name, t in weights.items()}
         write_tensors(self.path / "model.safetensors", own, {"format": "pt"})
         write_tensors(self.path / "masks.safetensors", pack(masks), {"packing": "numpy.packbits"})
+        self.finish_record(record)
+
+    def finish_record(self, record: dict[str, Any]) -> None:
+        """The record alone, when the weights are there already."""
         write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +14,21 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
+from steppe.llm.skeleton import (
+    check_same,
+    decoder_blocks,
+    forget,
+    is_tied,
+    patched,
+    quiet,
+    read_config,
+    skeleton,
+    take_hidden,
+)
 
 _REST = -1
+_PLAIN_ATTENTION = 512  # tokens; beyond, the matrix of all pairs would take much memory
+_OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json"}
 _COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
 
 
@@ -42,10 +54,10 @@ class StreamedModel:
     def __init__(self, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.folder = folder_of(name)
         self.device, self.dtype = torch.device(device), dtype
-        self.config = _config(self.folder)
+        self.config = read_config(self.folder)
         self.checkpoint = Checkpoint(self.folder)
-        with _quiet():
-            self.model = _skeleton(self.config, dtype)
+        with quiet():
+            self.model = skeleton(self.config, dtype)
         self.prefix, self.blocks = decoder_blocks(self.model)
         self._keys = self._group_keys()
         self._stored = self.checkpoint.dtypes()
@@ -116,7 +128,7 @@ class StreamedModel:
         plan = LoadStateDictConfig(
             weight_mapping=list(self._mapping), device_map={"": "cpu"}, dtype=self.dtype
         )
-        with _quiet():
+        with quiet():
             convert_and_load_state_dict_in_model(self.model, self.checkpoint.read(keys), plan)
 
     def load(self, index: int) -> nn.Module:
@@ -140,7 +152,7 @@ class StreamedModel:
 
     def free(self, index: int) -> None:
         """Forget a block's weights."""
-        _forget(self.blocks[index])
+        forget(self.blocks[index])
 
     @torch.no_grad()
     def stored(self, index: int) -> dict[str, Tensor]:
@@ -165,7 +177,7 @@ class StreamedModel:
 
     @torch.no_grad()
     def round(self, index: int) -> None:
-        """Give a block the values that its stored dtype can hold, so that what follows sees them."""
+        """Give a block the values that its stored dtype can hold: what follows sees those."""
         stored = self._default_dtype
         if stored != self.dtype:
             for p in self.blocks[index].parameters():
@@ -186,6 +198,27 @@ class StreamedModel:
 
     # running it
 
+    @contextlib.contextmanager
+    def fitting(self, low_precision: bool) -> Iterator[None]:
+        """While a block is optimised: attention in the form whose gradient is the fastest.
+
+        On CPUs torch's fused attention has a slow backward pass in bfloat16; for short windows
+        the plain products are faster and their memory is small.
+        """
+        window = 0 if self._sample is None else self._sample.shape[1]
+        plain = low_precision and self.device.type == "cpu" and window <= _PLAIN_ATTENTION
+        held = self.config._attn_implementation
+        if not plain or held == "eager":
+            yield
+            return
+        calls, self._calls = self._calls, {}
+        self.model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self.model.set_attn_implementation(held)
+            self._calls = calls
+
     def _load_rest(self, head: bool) -> None:
         output = self.model.get_output_embeddings()
         own_head = {id(p) for p in output.parameters()} if output is not None and not head else ()
@@ -204,7 +237,7 @@ class StreamedModel:
             keys = [k for k in keys if k not in ends]
         self._fill(keys)
         embedding = self.model.get_input_embeddings()
-        if output is not None and output.weight.is_meta and _is_tied(self.config):
+        if output is not None and output.weight.is_meta and is_tied(self.config):
             output.weight = embedding.weight
         for name, module in self.model.named_modules():
             if not name.startswith(f"{self.prefix}.") and name != self.prefix:
@@ -219,7 +252,7 @@ class StreamedModel:
         kept = {id(m) for b in self.blocks for m in b.modules()}
         for module in self.model.modules():
             if id(module) not in kept:
-                _forget(module, recurse=False)
+                forget(module, recurse=False)
         self._rest_loaded.clear()
 
     def _run(self, tokens: Tensor) -> Any:
@@ -238,25 +271,27 @@ class StreamedModel:
         seen: list[Tensor] = []
 
         def stop(*args: Any, **kwargs: Any) -> None:
-            hidden, args, kwargs = _take_hidden(args, kwargs)
+            hidden, args, kwargs = take_hidden(args, kwargs)
             key = (0, *hidden.shape[:2])
             if key in self._calls:
-                _check_same(self._calls[key], (args, kwargs))
+                check_same(self._calls[key], (args, kwargs))
             self._calls[key] = (args, kwargs)
             seen.append(hidden)
             raise _Stop
 
-        with _patched({0: stop}, self.blocks), contextlib.suppress(_Stop):
+        with patched({0: stop}, self.blocks), contextlib.suppress(_Stop):
             self._run(tokens)
         return seen[0]
 
     def _record(self, batch: int, window: int) -> None:
-        assert self._sample is not None and self._extra is not None
+        assert self._sample is not None
+        if self._extra is None:
+            self._probe()
         self._load_rest(head=False)
 
         def recorder(index: int) -> Any:
             def record(*args: Any, **kwargs: Any) -> Any:
-                hidden, args, kwargs = _take_hidden(args, kwargs)
+                hidden, args, kwargs = take_hidden(args, kwargs)
                 self._calls[index, batch, window] = (args, kwargs)
                 if index == len(self.blocks) - 1:
                     raise _Stop
@@ -265,8 +300,19 @@ class StreamedModel:
             return record
 
         stand_ins = {i: recorder(i) for i in range(len(self.blocks))}
-        with _patched(stand_ins, self.blocks), contextlib.suppress(_Stop):
+        with patched(stand_ins, self.blocks), contextlib.suppress(_Stop):
             self._run(self._sample[:, :window].expand(batch, window))
+
+    def _probe(self) -> None:
+        """Run the first block once, to see whether it returns a tensor or a tuple."""
+        assert self._sample is not None
+        absent = any(p.is_meta for p in self.blocks[0].parameters())
+        if absent:
+            self.load(0)
+        with torch.no_grad():
+            self.call(0, self.embed(self._sample))
+        if absent:
+            self.free(0)
 
     def _returned(self, hidden: Tensor) -> Any:
         return (hidden, *self._extra) if self._extra else hidden
@@ -274,7 +320,11 @@ class StreamedModel:
     def arguments(self, index: int, batch: int, window: int) -> tuple[tuple[Any, ...], Any]:
         """What the model passes to a block beside the hidden states, for a shape of them."""
         if (index, batch, window) not in self._calls:
-            self._record(batch, window)
+            if index == 0:
+                assert self._sample is not None
+                self.embed(self._sample[:, :window].expand(batch, window))
+            else:
+                self._record(batch, window)
         return self._calls[index, batch, window]
 
     def call(self, index: int, hidden: Tensor, block: nn.Module | None = None) -> Tensor:
@@ -283,10 +333,19 @@ class StreamedModel:
         returned = (block or self.blocks[index])(hidden, *args, **kwargs)
         if isinstance(returned, tuple):
             self._extra = tuple(None for _ in returned[1:])
-            return returned[0]
+            returned = returned[0]
+            assert isinstance(returned, Tensor)
+            return returned
         self._extra = ()
         assert isinstance(returned, Tensor)
         return returned
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Final norm and output layer: the last block's outputs ``[rows, hidden]`` -> logits."""
+        rows = min(self.positions or 2048, 2048)
+        ids = torch.zeros(1, rows, dtype=torch.int64)
+        parts = [self.logits(ids[:, : len(part)], part[None])[0] for part in hidden.split(rows)]
+        return torch.cat(parts)
 
     def logits(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """What the model makes of the last block's outputs, ``[batch, window, vocabulary]``."""
@@ -296,155 +355,9 @@ class StreamedModel:
             return self._returned(hidden)
 
         def through(*args: Any, **kwargs: Any) -> Any:
-            return self._returned(_take_hidden(args, kwargs)[0])
+            return self._returned(take_hidden(args, kwargs)[0])
 
         stand_ins = dict.fromkeys(range(len(self.blocks)), through) | {0: first}
-        with _patched(stand_ins, self.blocks):
+        with patched(stand_ins, self.blocks):
             found: Tensor = self._run(tokens).logits
         return found
-
-
-_OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json"}
-
-
-def _config(folder: Path) -> Any:
-    path = folder / "config.json"
-    if not path.is_file():
-        raise SteppeError("a model folder holds config.json", got=f"none in {folder}")
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    held = json.loads(path.read_text(encoding="utf-8"))
-    kinds = held.get("architectures") or []
-    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if kinds and not any(kind in causal for kind in kinds):
-        raise SteppeError(
-            "blockwise pruning takes causal language models",
-            got=f"{', '.join(kinds)} in {folder}",
-            way_out="for image models use steppe train",
-        )
-    try:
-        config = AutoConfig.from_pretrained(folder)
-    except (ValueError, KeyError, OSError) as error:
-        raise SteppeError(
-            "config.json must be of a model that transformers knows",
-            got=f"{folder}: {str(error).splitlines()[0]}",
-            consequence="code that comes with a model is never run",
-        ) from error
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise SteppeError(
-            "blockwise pruning takes causal language models",
-            got=f"model type {config.model_type} in {folder}",
-        )
-    if getattr(config, "quantization_config", None) is not None:
-        raise SteppeError(
-            "weights to be pruned must not be quantised",
-            got=f"a quantization_config in {folder}",
-            way_out="prune the original, quantise afterwards",
-        )
-    return config
-
-
-def _skeleton(config: Any, dtype: torch.dtype) -> Any:
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    for part in (model.config, model.config.get_text_config()):
-        # one product per expert, each of which calibration can see
-        part._experts_implementation = "eager"
-    return model.eval().requires_grad_(False)
-
-
-def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
-    """The name and list of a causal language model's decoder blocks.
-
-    It is the list of as many modules as the config has hidden layers that holds most weights.
-
-    Raises:
-        SteppeError: there is none.
-    """
-    depth = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-    lists = [
-        (sum(p.numel() for p in module.parameters()), name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth > 0
-    ]
-    if not lists:
-        raise SteppeError(
-            "a causal language model has a list of decoder blocks",
-            got=f"none of {depth} modules in {type(model).__name__}",
-        )
-    _, name, blocks = max(lists, key=lambda item: item[0])
-    return name, blocks
-
-
-def _is_tied(config: Any) -> bool:
-    return bool(
-        getattr(config, "tie_word_embeddings", False)
-        or getattr(config.get_text_config(), "tie_word_embeddings", False)
-    )
-
-
-def _forget(module: nn.Module, recurse: bool = True) -> None:
-    for each in module.modules() if recurse else [module]:
-        for name, p in each._parameters.items():
-            if p is not None and not p.is_meta:
-                each._parameters[name] = nn.Parameter(p.detach().to("meta"), requires_grad=False)
-
-
-def _take_hidden(args: Any, kwargs: Any) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    if args:
-        return args[0], tuple(args[1:]), kwargs
-    kwargs = dict(kwargs)
-    return kwargs.pop("hidden_states"), (), kwargs
-
-
-def _check_same(held: Any, new: Any) -> None:
-    flat: list[tuple[Any, Any]] = [(held, new)]
-    while flat:
-        a, b = flat.pop()
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if a.shape == b.shape and torch.equal(a, b):
-                continue
-        elif isinstance(a, dict) and isinstance(b, dict):
-            flat += [(a[k], b.get(k)) for k in a]
-            continue
-        elif isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
-            flat += list(zip(a, b, strict=True))
-            continue
-        elif not isinstance(a, Tensor) and not isinstance(b, Tensor):
-            continue
-        raise SteppeError(
-            "the arguments of decoder blocks must not depend on the text",
-            got="arguments that differ between two windows of one length",
-            consequence="they would have to be kept for every window",
-        )
-
-
-@contextlib.contextmanager
-def _patched(stand_ins: dict[int, Any], blocks: nn.ModuleList) -> Iterator[None]:
-    for index, stand_in in stand_ins.items():
-        blocks[index].forward = stand_in
-    try:
-        yield
-    finally:
-        for index in stand_ins:
-            del blocks[index].forward
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the progress bars and reports of loading, of which there is one per block."""
-    from transformers.utils import logging
-
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

@@ -31,7 +31,7 @@ def amount(
     return Budget.make({"sparsity": sparsity} | spec)
 
 
-def published(name: str, language: Mapping[str, Any] | None = None) -> Callable[..., Any]:
+def published(name: str, language: dict[str, Any] | None = None) -> Callable[..., Any]:
     """Register a method under a name; with ``language``, also for language models.
 
     Args:
@@ -70,7 +70,8 @@ def for_language(method: Method) -> Method:
     """
     if method.objective.scope != "task":
         return method
-    build = METHODS[method.name] if method.name in METHODS else None
+    known = method.name in METHODS
+    build = METHODS[method.name] if known else None
     language = getattr(build, "language", None)
     if build is None or language is None or method.given is None:
         able = [n for n in METHODS if getattr(METHODS[n], "language", None)]

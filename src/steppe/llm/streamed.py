@@ -1,0 +1,70 @@
+"""Perplexity of a model of which one block is in memory at a time."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steppe.engine import ranks
+from steppe.engine.activations import Activations
+from steppe.llm.calibration import check_vocabulary, sha256
+from steppe.llm.model import StreamedModel
+from steppe.llm.perplexity import token_loss
+
+
+@torch.no_grad()
+def streamed_perplexity(
+    model: StreamedModel, tokens: Tensor, scratch: Path, batch: int = 8
+) -> dict[str, Any]:
+    """Perplexity on windows that do not overlap, block after block.
+
+    The hidden states of all windows wait in a file between two blocks; each block is read once.
+    Memory: a block, the embeddings and head, one batch. Processes share the windows.
+
+    Args:
+        model: any causal language model.
+        tokens: ids ``[windows, window]``; each window predicts its last window - 1.
+        scratch: folder for the hidden states, as many bytes as 4 * tokens * hidden size.
+        batch: windows that go through a block together.
+
+    Returns:
+        ``perplexity``, ``loss`` (nats a token), ``tokens`` (predictions), ``windows``,
+        ``window``, ``stride``, ``dtype``, ``seconds`` and ``sha256`` of the ids.
+    """
+    check_vocabulary(tokens, model.vocabulary)
+    began = time.perf_counter()
+    states = Activations(scratch / "evaluation.bin", (*tokens.shape, model.hidden_size))
+    mine = ranks.share(len(tokens))
+    parts = [slice(i, min(i + batch, mine.stop)) for i in range(mine.start, mine.stop, batch)]
+    for part in parts:
+        states.tensor[part] = model.embed(tokens[part]).float().cpu()
+    for index in range(len(model)):
+        model.load(index)
+        for part in parts:
+            hidden = states.tensor[part].to(model.device, model.dtype)
+            states.tensor[part] = model.call(index, hidden).float().cpu()
+        model.free(index)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for part in parts:
+        hidden = states.tensor[part].to(model.device, model.dtype)
+        loss, count = token_loss(hidden, model.head, tokens[part])
+        sums += torch.tensor([loss, count], dtype=torch.float64)
+    ranks.add_up([sums])
+    states.delete()
+    mean = float(sums[0] / sums[1])
+    return {
+        "perplexity": math.exp(mean) if mean < 700 else math.inf,
+        "loss": mean,
+        "tokens": int(sums[1]),
+        "windows": len(tokens),
+        "window": tokens.shape[1],
+        "stride": tokens.shape[1],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "seconds": round(time.perf_counter() - began, 3),
+        "sha256": sha256(tokens),
+    }
