@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import steppe
 from steppe.perturb.sam import Sam
 
 
@@ -28,3 +29,25 @@ def test_the_loss_at_x_plus_eps_is_larger_where_it_is_convex():
     for rho in (1e-3, 1e-2, 1.0):
         (eps,) = Sam(rho=rho).perturbation([x.detach()], [g], ["x"])
         assert loss(x.detach() + eps) >= loss(x.detach())
+
+
+def test_every_so_manyth_step_takes_two_gradients():
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = steppe.methods.safe(sparsity=0.5).replace(perturb={"name": "sam", "every": 3})
+    sparsifier = steppe.sparsify(model, optimizer, method, total_steps=7)
+    calls = []
+
+    def loss():
+        calls.append(sparsifier.steps_done)
+        return model(torch.ones(3, 4)).square().mean()
+
+    for _ in range(7):
+        sparsifier.step(loss)
+    assert [calls.count(step) for step in range(7)] == [2, 1, 1, 2, 1, 1, 2]
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5])
+def test_impossible_every(every):
+    with pytest.raises(steppe.SteppeError, match="every"):
+        Sam(every=every)

@@ -326,6 +326,10 @@ class Perturb(Part):
         """Whether a second gradient is needed at all."""
         return True
 
+    def due(self, step: int) -> bool:
+        """Whether step ``step`` (counted from 0) takes the second gradient."""
+        return True
+
     def perturbation(
         self, weights: list[Tensor], grads: list[Tensor], names: list[str]
     ) -> list[Tensor]:

@@ -89,7 +89,7 @@ class Sparsifier:
         self._step = 0
         self._backup: list[Tensor] = []
         # without a second pass the first one's gradient is the step's, which ranks must share
-        self._local = sync == "local" and method.perturb.active and hasattr(model, "no_sync")
+        self._may_part = sync == "local" and method.perturb.active and hasattr(model, "no_sync")
 
     def _without_output(self, layers: list[Any], include: Sequence[str]) -> list[Any]:
         model = unwrap(self.model)
@@ -159,16 +159,20 @@ class Sparsifier:
         loss = self._gradients(closures)
         with torch.no_grad():
             params, grads, names = self._with_gradient()
-            if not self._local:
+            if not self._local():
                 self._observe()
             eps = self._perturbation(params, grads, names)
         if eps is not None:
             self._second_pass(closures, params, eps)
-        if self._local:
+        if self._local():
             self._observe()
         self._update(params, moment)
         self._step += 1
         return loss
+
+    def _local(self) -> bool:
+        """Whether this step's first gradient stays on its rank; the second one is shared."""
+        return self._may_part and self.method.perturb.due(self._step)
 
     def _begin(self) -> None:
         done = self._step / self.total_steps
@@ -185,7 +189,7 @@ class Sparsifier:
         total: Tensor | None = None
         for i, closure in enumerate(closures):
             # gradients travel between ranks once, with the last micro-batch
-            quiet = (first and self._local) or i < len(closures) - 1
+            quiet = (first and self._local()) or i < len(closures) - 1
             with self._no_sync() if quiet else contextlib.nullcontext():
                 with torch.enable_grad():
                     loss = scalar(closure()) / len(closures)
@@ -233,13 +237,13 @@ class Sparsifier:
     def _perturbation(
         self, params: list[Tensor], grads: list[Tensor], names: list[str]
     ) -> list[Tensor] | None:
-        if not self.method.perturb.active:
+        if not self.method.perturb.active or not self.method.perturb.due(self._step):
             return None
         if self.scaler:
             grads = list(torch._foreach_mul(grads, 1.0 / self.scaler.get_scale()))
             # the scaler will see the overflow and skip this step; where each rank has its own
             # gradient, all must meet in the second pass to see it
-            if not self._local and not bool(global_norm(grads).isfinite()):
+            if not self._local() and not bool(global_norm(grads).isfinite()):
                 return None
         return self.method.perturb.perturbation(params, grads, names)
 

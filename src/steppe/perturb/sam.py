@@ -19,20 +19,28 @@ class Sam(Perturb):
 
     Args:
         rho: radius of the ball, in the weights' units; 0 costs and does nothing.
+        every: perturb only each so-manyth step, the first included; the others cost one gradient
+            instead of two.
 
     Source: Foret et al. 2021, eq. 2.
     """
 
     rho: float = 0.05
+    every: int = 1
     name = "sam"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.rho < float("inf"):
             raise SteppeError("sam needs a finite rho >= 0", got=f"rho {self.rho}")
+        if not isinstance(self.every, int) or self.every < 1:
+            raise SteppeError("sam perturbs every 1, 2, ... steps", got=f"every {self.every}")
 
     @property
     def active(self) -> bool:
         return self.rho > 0.0
+
+    def due(self, step: int) -> bool:
+        return step % self.every == 0
 
     def perturbation(
         self, weights: list[Tensor], grads: list[Tensor], names: list[str]
