@@ -89,18 +89,25 @@ def test_the_window_is_the_models_when_none_is_given(
 
 
 def test_dense_stands_beside_sparse_when_both_measured_the_same(
-    model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ("evaluate", model, "--on", "perplexity", "--text", word_text, "--window", 32)
-    dense = {"perplexity": 12.345, "window": 32, "stride": 32}
-    (model / "record.json").write_text(json.dumps({"dense": dense}))
-    run(*asked)
-    assert "(dense 12.35) on" in capsys.readouterr().err
-    (model / "record.json").write_text(json.dumps({"dense": dense | {"window": 64}}))
-    run(*asked)
-    assert "dense" not in capsys.readouterr().err
-    (model / "record.json").write_text("{")
-    run(*asked, code=2)
+    pruned = tmp_path / "pruned"
+    flags = ("--method", "wanda", "--sparsity", 0.5, "--calibration", word_text, "--samples", 4)
+    how = ("--window", 32, "--evaluate", word_text, "--device", "cpu", "--out", pruned)
+    run("prune", model, *flags, *how, "--quiet")
+    record = json.loads((pruned / "record.json").read_text())
+    asked = ("evaluate", pruned, "--on", "perplexity", "--text", word_text, "--window")
+    capsys.readouterr()
+    run(*asked, 32, "--json")
+    shown = capsys.readouterr()
+    assert f"(dense {record['dense']['perplexity']:.2f}) on" in shown.err
+    # block by block in memory's order or the whole model at once: float32's rounding apart
+    again = json.loads(shown.out)["perplexity"]
+    assert again == pytest.approx(record["sparse"]["perplexity"], rel=1e-5)
+    run(*asked, 16)
+    assert "dense" not in capsys.readouterr().err, "other windows are another measurement"
+    (pruned / "record.json").write_text("{")
+    run(*asked, 32, code=2)
 
 
 def test_a_compact_folder_is_measured_too(

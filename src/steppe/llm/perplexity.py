@@ -124,7 +124,8 @@ def perplexity(
 
     Returns:
         ``perplexity``, ``loss`` (nats a token), ``tokens`` (predictions), ``windows``,
-        ``window``, ``stride``, ``dtype``, ``seconds``, ``source`` and ``sha256`` of the ids.
+        ``window``, ``stride``, ``dtype``, ``seconds``, ``source`` and ``sha256`` of the ids
+        that were measured.
 
     Raises:
         SteppeError: text, window and stride do not fit each other, or ids not the model.
@@ -139,6 +140,8 @@ def perplexity(
     check_positions(model, window)
     text, name, limit = _text(source, tokenizer, window)
     check_vocabulary(text, _vocabulary(model))
+    if stride in (None, window):
+        text = text[: min(limit or len(text), len(text) // window) * window]
     cut = pieces(text, window, stride)
     begun = time.perf_counter()
     total, count, number = 0.0, 0, 0

@@ -52,15 +52,21 @@ class Perplexity(Evaluation):
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """Perplexity, the dense model's beside it where the record holds the same measurement."""
-        dense = record.get("dense")
-        dense = dense if isinstance(dense, dict) else {}
-        same = all(dense.get(k, result[k]) == result[k] for k in ("sha256", "window", "stride"))
-        beside = ""
-        if same and isinstance(dense.get("perplexity"), int | float):
-            beside = f" (dense {dense['perplexity']:.2f})"
+        dense = _same(record, result)
+        beside = f" (dense {dense['perplexity']:.2f})" if dense else ""
         steps = f", stride {result['stride']}" if result["stride"] != result["window"] else ""
         return (
             f"perplexity {result['perplexity']:.2f}{beside} on {result['source']}: "
             f"{result['tokens']} tokens predicted in windows of {result['window']}{steps}, "
             f"{result['dtype']}, {result['seconds']:.1f} s"
         )
+
+
+def _same(record: dict[str, Any], result: dict[str, Any]) -> dict[str, Any] | None:
+    """What the record holds of the dense model on the same ids in the same windows."""
+    dense = record.get("dense")
+    texts = dense.get("texts") if isinstance(dense, dict) else None
+    for held in texts.values() if isinstance(texts, dict) else ():
+        if all(held.get(key) == result[key] for key in ("sha256", "window", "stride")):
+            return dict(held)
+    return None
