@@ -54,7 +54,8 @@ def equal(a, b):
     return all(torch.equal(a[key], b[key]) for key in a)
 
 
-METHODS = {name: example(name) for name in methods.METHODS} | {
+ALL = {name: example(name) for name in methods.METHODS}
+METHODS = {name: m for name, m in ALL.items() if m.objective.scope == "task"} | {
     "safe_plus-fisher": example("safe_plus", score="fisher"),
     "gmp-taylor": example("gmp", score="taylor"),
     "magnitude-start": example("magnitude", at=0.0, score="snip"),
@@ -676,3 +677,11 @@ def test_methods_as_text_give_the_same_run():
 
     method = example("safe_plus")
     assert equal(run(method), run(Method.from_yaml(method.to_yaml())))
+
+
+@pytest.mark.parametrize("name", [n for n, m in ALL.items() if m.objective.scope != "task"])
+def test_a_method_for_one_layer_at_a_time_is_refused(name):
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(SteppeError, match=r"steppe\.prune"):
+        steppe.sparsify(model, optimizer, ALL[name], total_steps=2)

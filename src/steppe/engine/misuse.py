@@ -20,6 +20,13 @@ def arguments(model: object, optimizer: object, method: object) -> None:
                 got=f"{type(value).__name__} where a {kind.__name__} belongs",
                 way_out="steppe.sparsify(model, optimizer, steppe.methods.safe(0.9), steps)",
             )
+    assert isinstance(method, Method)
+    if method.objective.scope == "layer":
+        raise SteppeError(
+            "a training loop takes a method that trains",
+            got=f"{method.name}, which solves one layer at a time",
+            way_out="steppe.prune(...) for language models, or safe, gmp, magnitude here",
+        )
 
 
 def closures_of(closures: Sequence[object]) -> None:
