@@ -9,8 +9,9 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.problem import Problem
+from steppe.core.selection import apportion
 
-__all__ = ["RETRIES", "dead_inputs", "definite_inverse", "factored", "refined"]
+__all__ = ["RETRIES", "dead_inputs", "definite_inverse", "factored", "refined", "shares"]
 
 RETRIES = 3  # how often the damping is raised tenfold before float64 is tried
 _LEAF = 128  # smaller matrices are inverted by LAPACK
@@ -19,6 +20,25 @@ _LEAF = 128  # smaller matrices are inverted by LAPACK
 def dead_inputs(gram: Tensor) -> Tensor:
     """Booleans ``[columns]``: inputs that calibration never saw other than zero."""
     return gram.diagonal() == 0
+
+
+def shares(problem: Problem, dead: Tensor, blocks: list[slice]) -> list[int]:
+    """How many weights each block of columns loses, exactly ``problem.prune`` in all.
+
+    First those of dead inputs, which cost nothing; of the others each block the same fraction.
+
+    Args:
+        problem: the layer.
+        dead: booleans ``[columns]``.
+        blocks: which columns a block has.
+    """
+    rows = problem.weight.shape[0]
+    gone = {f"{b.start:09}": rows * int(dead[b].sum()) for b in blocks}
+    live = {f"{b.start:09}": rows * (b.stop - b.start) - gone[f"{b.start:09}"] for b in blocks}
+    first = min(problem.prune, sum(gone.values()))
+    dropped = apportion(gone, gone, first)
+    more = apportion(live, live, problem.prune - first)
+    return [dropped[name] + more[name] for name in gone]
 
 
 def factored(

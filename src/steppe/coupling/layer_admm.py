@@ -56,7 +56,7 @@ class LayerAdmm(Coupling):
     start: float = 0.4
     end: float = 1.5
     levels: int = 4
-    refine: int = 8
+    refine: int = 4
     damping: float = 0.01
     name = "layer_admm"
     scopes = ("layer",)
@@ -74,7 +74,7 @@ class LayerAdmm(Coupling):
             raise SteppeError(
                 "layer_admm needs at least one iteration for each of its levels, and refine >= 0",
                 got=f"iterations {self.iterations}, levels {self.levels}, refine {self.refine}",
-                way_out="iterations 24, levels 4, refine 8",
+                way_out="iterations 24, levels 4, refine 4",
             )
 
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:

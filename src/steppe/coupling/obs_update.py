@@ -11,8 +11,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.part import Coupling
 from steppe.core.problem import Problem
-from steppe.core.selection import apportion
-from steppe.core.solve import dead_inputs, factored
+from steppe.core.solve import dead_inputs, factored, shares
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -90,30 +89,17 @@ class ObsUpdate(Coupling):
         step = -(-self.block // problem.multiple) * problem.multiple
         unit = torch.eye(min(step, size), device=gram.device)
         blocks = [slice(i, min(i + step, size)) for i in range(0, size, step)]
-        for columns, prune in zip(blocks, _shares(problem, dead, blocks), strict=True):
+        for columns, prune in zip(blocks, shares(problem, dead, blocks), strict=True):
             before, n = slice(0, columns.start), columns.stop - columns.start
-            inverse = torch.linalg.solve_triangular(
-                upper[columns, columns], unit[:n, :n], upper=True
-            )
+            corner = upper[columns, columns]
+            inverse = torch.linalg.solve_triangular(corner, unit[:n, :n], upper=True)
             current = weight[columns].clone()
             if columns.start:
-                push = upper[before, columns].t() @ change[before]
-                current.addmm_(inverse.t(), push)
+                current.addmm_(inverse.t(), upper[before, columns].t() @ change[before])
             current -= _sweep(problem, columns, prune, current, inverse, pruned[columns])
             torch.sub(weight[columns], current, out=change[columns])
             weight[columns] = current
         return weight.t().contiguous(), ~pruned.t().contiguous()
-
-
-def _shares(problem: Problem, dead: Tensor, blocks: list[slice]) -> list[int]:
-    """How many weights each block loses: the dead ones first, then equal fractions of the rest."""
-    rows = problem.weight.shape[0]
-    gone = {f"{b.start:09}": rows * int(dead[b].sum()) for b in blocks}
-    live = {f"{b.start:09}": rows * (b.stop - b.start) - gone[f"{b.start:09}"] for b in blocks}
-    first = min(problem.prune, sum(gone.values()))
-    dropped = apportion(gone, gone, first)
-    more = apportion(live, live, problem.prune - first)
-    return [dropped[name] + more[name] for name in gone]
 
 
 def _sweep(
@@ -150,19 +136,15 @@ def _sweep(
         group = strip
     for j in range(size):
         first, here = j // strip * strip, j // group * group
-        if j == first:
-            _take(weight[j : j + strip], unit[:j, j : j + strip], error[:j])
-        elif j == here:
-            _take(weight[j : j + group], unit[first:j, j : j + group], error[first:j])
+        # what the columns before a strip change in it, and then those before a group in that
+        if j == first and j:
+            weight[j : j + strip].addmm_(unit[:j, j : j + strip].t(), error[:j], alpha=-1)
+        elif j == here and j:
+            part = slice(j, j + group)
+            weight[part].addmm_(unit[first:j, part].t(), error[first:j], alpha=-1)
         if j == here and problem.multiple > 1:
             choose(j, min(j + group, size), 0)
         if j > here:
             weight[j].addmv_(error[here:j].t(), unit[here:j, j], alpha=-1)
         torch.mul(weight[j], drop[j], out=error[j])
     return error
-
-
-def _take(weight: Tensor, factor: Tensor, error: Tensor) -> None:
-    """W <- W - U'E in place: what columns further left change in these."""
-    if len(error):
-        weight.addmm_(factor.t(), error, alpha=-1)

@@ -15,7 +15,7 @@ def alps(
     sparsity: float | None = None,
     iterations: int = 24,
     damping: float = 0.01,
-    refine: int = 8,
+    refine: int = 4,
     score: str = "magnitude",
     budget: str = "uniform",
     structure: str = "unstructured",

@@ -1,0 +1,57 @@
+"""What the layer solvers share."""
+
+import itertools
+
+import pytest
+import torch
+
+from steppe.core.problem import Problem
+from steppe.core.solve import definite_inverse, refined, shares
+
+
+def definite(n):
+    inputs = torch.randn(3 * n, n)
+    return inputs.T @ inputs / n + 0.1 * torch.eye(n)
+
+
+@pytest.mark.parametrize("n", [1, 2, 127, 129, 300, 515])
+def test_inverse(n):
+    matrix = definite(n)
+    before = matrix.clone()
+    out = torch.empty_like(matrix)
+    inverse = definite_inverse(matrix, out)
+    assert inverse is out
+    assert torch.equal(matrix, before)
+    exact = torch.linalg.inv(matrix.double())
+    assert float((inverse - exact).norm() / exact.norm()) < 1e-5
+
+
+def test_refinement_stays_inside_the_mask_and_rows_do_not_mix():
+    hessian, target = definite(20), torch.randn(6, 20)
+    mask = torch.rand(6, 20) < 0.5
+    mask[0], mask[1] = False, True
+    found = refined(hessian, target, target * mask, mask, 25)
+    assert not found[~mask].any()
+    torch.testing.assert_close(found[1], target[1])
+    alone = refined(hessian, target[2:3], (target * mask)[2:3], mask[2:3], 25)
+    torch.testing.assert_close(found[2:3], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_shares_are_exact_and_take_the_dead_first():
+    columns, rows = 50, 7
+    dead = torch.zeros(columns, dtype=torch.bool)
+    dead[[3, 4, 20, 49]] = True
+    blocks = [slice(i, min(i + 16, columns)) for i in range(0, columns, 16)]
+    for prune in (0, 1, 20, 28, 29, 100, rows * columns):
+        problem = Problem("w", torch.zeros(rows, columns), {}, prune, None, None)
+        found = shares(problem, dead, blocks)
+        assert sum(found) == prune
+        gone = [rows * int(dead[b].sum()) for b in blocks]
+        sizes = [rows * (b.stop - b.start) for b in blocks]
+        if prune >= 28:
+            assert all(f >= g for f, g in zip(found, gone, strict=True))
+            rest = [(f - g) / (s - g) for f, g, s in zip(found, gone, sizes, strict=True) if s > g]
+            for a, b in itertools.combinations(rest[:3], 2):
+                assert abs(a - b) < 0.02
+        else:
+            assert all(f <= g for f, g in zip(found, gone, strict=True))

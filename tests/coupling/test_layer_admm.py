@@ -1,0 +1,144 @@
+"""ADMM on a layer's quadratic problem."""
+
+import itertools
+
+import pytest
+import torch
+
+import steppe
+from steppe import SteppeError
+from steppe.core.part import Score, Structure
+from steppe.core.problem import Problem
+from steppe.core.selection import keep_largest
+from steppe.coupling.layer_admm import LayerAdmm
+from steppe.coupling.obs_update import ObsUpdate
+
+
+def layer(rows, columns, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    low = torch.randn(4 * columns, columns // 4, generator=generator)
+    inputs = low @ torch.randn(columns // 4, columns, generator=generator) / (columns / 4) ** 0.5
+    inputs += 0.3 * torch.randn(inputs.shape, generator=generator)
+    return torch.randn(rows, columns, generator=generator), inputs.T @ inputs / len(inputs)
+
+
+def posed(weight, gram, prune, form="unstructured", score="magnitude", notes=None):
+    structure = Structure.make(form)
+
+    def choose(saliency, number):
+        kept = structure.select({"": saliency})
+        return keep_largest({"": saliency}, number)[""] if kept is None else kept[""]
+
+    return Problem(
+        name="layer.weight",
+        weight=weight,
+        statistics={"gram": gram, "activation_square": gram.diagonal()[None]},
+        prune=prune,
+        choose=choose,
+        score=Score.make(score),
+        multiple=structure.columns,
+        note=(lambda text: None) if notes is None else notes.append,
+    )
+
+
+def error(new, weight, gram, damping=0.0):
+    """tr(D G D') / tr(W G W')."""
+    gram = gram.double() + damping * gram.diagonal().mean() * torch.eye(len(gram))
+    change, weight = new.double() - weight.double(), weight.double()
+    return float(((change @ gram) * change).sum() / ((weight @ gram) * weight).sum())
+
+
+CASES = list(
+    itertools.product([0, 1], [(0.5, "unstructured"), (0.7, "unstructured"), (0.5, "2:4")])
+)
+
+
+@pytest.mark.parametrize(("seed", "case"), CASES)
+@pytest.mark.parametrize("shape", [(64, 96), (128, 64)])
+def test_error_is_below_the_sweeps(shape, seed, case):
+    sparsity, form = case
+    weight, gram = layer(*shape, seed)
+    prune = round(sparsity * weight.numel())
+    ours, _ = LayerAdmm().solve(posed(weight, gram, prune, form))
+    sweep, _ = ObsUpdate().solve(posed(weight, gram, prune, form, score="obs"))
+    assert error(ours, weight, gram) < error(sweep, weight, gram)
+
+
+def test_refinement_never_makes_it_worse():
+    weight, gram = layer(48, 64)
+    problem = posed(weight, gram, weight.numel() // 2)
+    errors, masks = [], []
+    for steps in (0, 1, 2, 4, 8, 30):
+        new, mask = LayerAdmm(refine=steps).solve(problem)
+        errors.append(error(new, weight, gram, damping=0.01))
+        masks.append(mask)
+    assert all(torch.equal(mask, masks[0]) for mask in masks)
+    assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors)), errors
+
+
+def test_refinement_ends_at_the_least_squares_solution():
+    weight, gram = layer(6, 24)
+    new, mask = LayerAdmm(refine=100).solve(posed(weight, gram, 72))
+    hessian = gram.double() + 0.01 * gram.diagonal().double().mean() * torch.eye(24).double()
+    for row in range(6):
+        kept = mask[row].nonzero()[:, 0]
+        right = hessian[kept] @ weight[row].double()
+        exact = torch.linalg.solve(hessian[kept][:, kept], right)
+        torch.testing.assert_close(new[row, kept].double(), exact, rtol=1e-3, atol=1e-4)
+
+
+def test_scale_of_the_inputs_does_not_matter():
+    """Powers of four scale the Hessian without rounding, and E by powers of two."""
+    weight, gram = layer(16, 32)
+    plain = LayerAdmm().solve(posed(weight, gram, 256))
+    scaled = LayerAdmm().solve(posed(weight, gram * 16, 256))
+    assert all(torch.equal(a, b) for a, b in zip(plain, scaled, strict=True))
+
+
+def test_uncorrelated_inputs_of_any_scale_leave_wanda():
+    """H is diagonal then, and |w_ij| ||x_j|| decides."""
+    weight, scale = torch.randn(8, 20), torch.rand(20) + 0.1
+    gram = torch.diag(scale.square())
+    damped = scale.square() + 0.01 * scale.square().mean()
+    new, mask = LayerAdmm().solve(posed(weight, gram, 80))
+    assert torch.equal(mask, keep_largest({"": weight * damped.sqrt()}, 80)[""])
+    torch.testing.assert_close(new, weight * mask)
+
+
+def test_more_damping_is_told():
+    weight, gram = layer(4, 16)
+    gram = gram - (torch.linalg.eigvalsh(gram)[0] + 0.03 * gram.diagonal().mean()) * torch.eye(16)
+    notes = []
+    new, _ = LayerAdmm().solve(posed(weight, gram, 32, notes=notes))
+    assert new.isfinite().all()
+    assert len(notes) == 1
+    assert "layer.weight" in notes[0]
+    assert "damping 0.1" in notes[0]
+
+
+@pytest.mark.parametrize("broken", ["indefinite", "nan", "infinite"])
+def test_a_hopeless_gram_is_named(broken):
+    weight, gram = layer(4, 16)
+    if broken == "indefinite":
+        gram = gram - 100 * gram.diagonal().mean() * torch.ones(16, 16)
+        gram.diagonal().abs_()
+    else:
+        gram[3, 7] = gram[7, 3] = float(broken[:3])
+    notes = []
+    with pytest.raises(SteppeError, match=r"layer\.weight"):
+        LayerAdmm().solve(posed(weight, gram, 32, notes=notes))
+    assert len(notes) == 4
+    assert "float64" in notes[-1]
+
+
+def test_the_method_reads_back():
+    alps = steppe.methods.make("alps", sparsity=0.5, structure="unstructured")
+    assert steppe.Method.from_yaml(alps.to_yaml()) == alps
+
+
+@pytest.mark.parametrize(
+    "options", [{"start": 0.0}, {"start": 2.0}, {"damping": 0.0}, {"levels": 0}, {"refine": -1}]
+)
+def test_options_are_checked(options):
+    with pytest.raises(SteppeError, match="layer_admm"):
+        LayerAdmm(**options)
