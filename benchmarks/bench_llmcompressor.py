@@ -7,7 +7,8 @@
 Both prune the same model with the same calibration tokens, each in a process of its own, taking
 turns; both results are measured by our perplexity. Seconds are wall time of the whole process
 (``process``: imports, loading, pruning, saving) and of what the tool itself calls pruning
-(``pruning``); medians over the repeats. Memory is the process' VmHWM, its peak resident set.
+(``pruning``); medians over the repeats. On a machine that others use too, the process' CPU seconds
+(``cpu``, with --threads 1) say more. Memory is the process' VmHWM, its peak resident set.
 Without --peer-python it says so and does nothing: the peer needs an environment of its own,
 since it asks for another transformers.
 """
@@ -43,20 +44,21 @@ CASES = [
 ]
 
 
-def peak_kib(process: subprocess.Popen[Any]) -> int:
-    """Waits for a process; its VmHWM in KiB, read every 10 ms until it ends."""
-    peak = 0
-    while process.poll() is None:
+def watch(process: subprocess.Popen[Any]) -> tuple[int, float]:
+    """Waits for a process; its VmHWM in KiB, read every 10 ms until it ends, and CPU seconds."""
+    peak, pid = 0, 0
+    while not pid:
         try:
             status = Path(f"/proc/{process.pid}/status").read_text()
         except OSError:
-            break
+            status = ""
         for line in status.splitlines():
             if line.startswith("VmHWM:"):
                 peak = max(peak, int(line.split()[1]))
         time.sleep(0.01)
-    process.wait()
-    return peak
+        pid, code, used = os.wait4(process.pid, os.WNOHANG)
+    process.returncode = os.waitstatus_to_exitcode(code)
+    return peak, used.ru_utime + used.ru_stime
 
 
 def timed(command: list[str], threads: int) -> dict[str, Any]:
@@ -65,14 +67,14 @@ def timed(command: list[str], threads: int) -> dict[str, Any]:
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         begun = time.perf_counter()
         process = subprocess.Popen(command, stdout=out, stderr=err, text=True, env=environment)
-        peak = peak_kib(process)
+        peak, cpu = watch(process)
         seconds = time.perf_counter() - begun
         for file in (out, err):
             file.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)}\n{err.read()[-2000:]}")
         said = json.loads(out.read().strip().splitlines()[-1])
-    return {"said": said, "process": seconds, "peak_mib": peak / 1024}
+    return {"said": said, "process": seconds, "cpu": cpu, "peak_mib": peak / 1024}
 
 
 def commands(arguments: Any, tokens: Path, case: tuple[str, str], out: Path) -> dict[str, Any]:
@@ -156,6 +158,7 @@ def main() -> None:
         "repeats": arguments.repeats,
         "threads": arguments.threads,
         "versions": versions,
+        "load_average": os.getloadavg()[2],
         "processor": platform.processor() or platform.machine(),
         "date": date.today().isoformat(),
     }
@@ -168,11 +171,13 @@ def summary(case: tuple[str, str], runs: dict[str, Any], found: dict[str, Any]) 
     for side, own in runs.items():
         row[side] = found[side] | {
             "process": statistics.median(r["process"] for r in own),
+            "cpu": statistics.median(r["cpu"] for r in own),
             "pruning": statistics.median(r["said"]["seconds_pruning"] for r in own),
             "peak_mib": statistics.median(r["peak_mib"] for r in own),
         }
     pairs = list(zip(runs["steppe"], runs["llmcompressor"], strict=True))
-    row["process_ratio"] = statistics.median(a["process"] / b["process"] for a, b in pairs)
+    for key in ("process", "cpu"):
+        row[f"{key}_ratio"] = statistics.median(a[key] / b[key] for a, b in pairs)
     row["memory_ratio"] = row["steppe"]["peak_mib"] / row["llmcompressor"]["peak_mib"]
     return row
 
@@ -184,9 +189,10 @@ def line(row: dict[str, Any]) -> str:
         own = row[side]
         cells.append(
             f"| {own['perplexity']:.3f} | {own['process']:.1f} ({own['pruning']:.1f}) "
-            f"| {own['peak_mib']:.0f} "
+            f"| {own['cpu']:.1f} | {own['peak_mib']:.0f} "
         )
-    return "".join(cells) + f"| {row['process_ratio']:.2f}x | {row['memory_ratio']:.2f}x |"
+    ratios = (row[f"{key}_ratio"] for key in ("process", "cpu", "memory"))
+    return "".join(cells) + "".join(f"| {ratio:.2f}x " for ratio in ratios) + "|"
 
 
 if __name__ == "__main__":

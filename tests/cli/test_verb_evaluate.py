@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.cli.main import main
 
 
@@ -167,3 +169,50 @@ def test_without_lm_eval_the_way_out_is_named(
     monkeypatch.setitem(__import__("sys").modules, "lm_eval", None)
     run("evaluate", model, "--on", "zero_shot", code=2)
     assert "pip install 'steppe[zero-shot]'" in capsys.readouterr().err
+
+
+def test_a_hub_id_is_downloaded_and_its_result_not_kept(
+    model: Path,
+    word_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import huggingface_hub
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(model))
+    run("evaluate", "owner/name", "--on", "perplexity", "--text", word_text, "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["run"] == "owner/name"
+    assert "owner/name is no folder here" in shown.err
+
+
+def test_several_measurements_and_one_of_ones_own(
+    model: Path,
+    word_text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    EVALUATIONS.load()
+    monkeypatch.setattr(EVALUATIONS, "_items", dict(EVALUATIONS._items))
+
+    @EVALUATIONS.register("length")
+    @dataclass(frozen=True, kw_only=True)
+    class Length(Evaluation):
+        text: str = ""
+
+        def measure(self) -> dict[str, Any]:
+            return {"length": len(Path(self.text).read_text())}
+
+        def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+            return f"{result['length']} characters"
+
+    run("evaluate", model, "--on", "length,perplexity", "--text", word_text, "--batch", 4, "--json")
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert result["length"] == {"length": 999}
+    assert result["perplexity"]["window"] == 64
+    assert "999 characters" in shown.err
+    assert [entry["on"] for entry in kept(model)] == ["length", "perplexity"]
+    run("evaluate", model, "--on", "length", "--text", word_text, "--batch", 4, code=2)
