@@ -1,0 +1,132 @@
+"""A pretrained model, pruned: the public function, and the real small model."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import steppe
+from steppe import SteppeError, methods
+from steppe.core.layer import prunable
+from steppe.core.mask import unpack
+from steppe.core.part import Coupling
+from steppe.core.problem import Problem
+from steppe.engine.blockfit import FitConfig
+from steppe.engine.solve import chooser
+from steppe.engine.watch import Collector, Watch
+from steppe.llm.calibration import windows
+from steppe.llm.load import load, tokenizer_of
+from steppe.llm.model import StreamedModel
+
+
+def inside(model):
+    """Name -> weight of the decoder blocks' prunable layers."""
+    return {n: w for n, w in prunable(model)[1].items() if ".layers." in n}
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(0, 26, (6, 12), generator=torch.Generator().manual_seed(0))
+
+
+def test_prune_leaves_a_model_a_record_and_masks(language_model, tokens, tmp_path):
+    out = tmp_path / "out"
+    rows = []
+    record = steppe.prune(
+        language_model, methods.sparsegpt(sparsity=0.5), tokens, out, report=rows.append
+    )
+    model, _ = load(str(out))
+    weights = inside(model)
+    assert sum(int((w == 0).sum()) for w in weights.values()) == round(
+        0.5 * sum(w.numel() for w in weights.values())
+    )
+    assert record == json.loads((out / "record.json").read_text())
+    assert record["blocks"] == rows
+    assert {x["name"] for row in rows for x in row["layers"]} == set(weights)
+    masks = {}
+    for path in out.glob("masks-*.safetensors"):
+        masks |= unpack(load_file(path))
+    assert all(torch.equal(masks[n], w != 0) for n, w in weights.items())
+    assert not list((out / "checkpoints").glob("*.bin"))
+
+
+def test_a_training_method_takes_its_language_settings(
+    language_model, tokens, tmp_path
+):
+    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    plain = methods.safe_plus(sparsity=0.5, rho=0.01)
+    record = steppe.prune(language_model, plain, tokens, tmp_path / "out", fit=fit)
+    assert record["recipe"]["method"] == methods.for_language(plain).to_dict()
+    assert record["recipe"]["method"]["perturb"]["rho"] == 0.01
+    assert record["recipe"]["method"]["coupling"]["curve"] == "constant"
+    assert record["sparsity_reached"] == pytest.approx(0.5, abs=1e-3)
+
+
+def test_nothing_is_pruned_at_sparsity_zero(language_model, tokens, tmp_path):
+    for method in (methods.alps(sparsity=0.0), methods.wanda(sparsity=0.0)):
+        steppe.prune(language_model, method, tokens, tmp_path / method.name)
+        before, after = load(str(language_model))[0], load(str(tmp_path / method.name))[0]
+        for name, weight in before.state_dict().items():
+            assert torch.equal(weight, after.state_dict()[name]), name
+
+
+def test_a_method_without_language_settings_is_refused(language_model, tokens, tmp_path):
+    with pytest.raises(SteppeError, match="methods that have one"):
+        steppe.prune(language_model, methods.gmp(sparsity=0.5), tokens, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_layer_errors_grow_with_the_sparsity(language_model, tokens, tmp_path):
+    def error(sparsity):
+        method = methods.wanda(sparsity=sparsity)
+        record = steppe.prune(language_model, method, tokens, tmp_path / f"{sparsity}")
+        return sum(x["output_error"] for x in record["blocks"][0]["layers"])
+
+    found = [error(s) for s in (0.2, 0.5, 0.8)]
+    assert found == sorted(found)
+
+
+@pytest.fixture(scope="module")
+def grams(shared):
+    """(layer, weight, gram) of every prunable layer of the real model."""
+    folder = shared / "models" / "tiny-llama"
+    text = shared / "data" / "wikitext2" / "validation.txt"
+    model = StreamedModel(str(folder))
+    found = windows(text, tokenizer_of(folder), samples=24, window=128, seed=0)
+    hidden, held = model.embed(found.tokens), []
+    layers = {x.name: x for x in model.layers()}
+    for index in range(len(model)):
+        block = model.load(index)
+        prefix = f"{model.prefix}.{index}."
+        weights = {prefix + n: p for n, p in block.named_parameters() if prefix + n in layers}
+        collector = Collector({n: layers[n] for n in weights}, ["gram"], torch.device("cpu"))
+        with torch.no_grad(), Watch(weights, collector.see):
+            hidden = model.call(index, hidden)
+        collector.finish()
+        held += [(layers[n], w.clone(), collector.of(n)["gram"]) for n, w in weights.items()]
+        model.free(index)
+    return held
+
+
+@pytest.mark.parametrize("structure", ["unstructured", "2:4"])
+def test_alps_is_at_least_as_good_as_sparsegpt_on_every_layer(grams, structure):
+    error = {}
+    for name in ("sparsegpt", "alps"):
+        method = methods.make(name, sparsity=0.5, structure=structure)
+        for layer, weight, gram in grams:
+            problem = Problem(
+                name=layer.name,
+                weight=weight,
+                statistics={"gram": gram},
+                prune=weight.numel() // 2,
+                choose=chooser(method, layer),
+                score=method.score,
+                multiple=method.structure.columns,
+            )
+            moved = method.coupling.solve(problem)[0] - weight
+            error[name, layer.name] = float(((moved @ gram) * moved).sum())
+    worse = [x.name for x, _, _ in grams if error["alps", x.name] > error["sparsegpt", x.name]]
+    assert len(grams) == 42
+    assert not worse
+    assert Coupling.registry["layer_admm"].needs == ("gram",)
