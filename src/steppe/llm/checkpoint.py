@@ -15,6 +15,12 @@ from steppe.core.errors import SteppeError
 from steppe.core.tree import write_tensors, write_text
 
 INDEX = "model.safetensors.index.json"
+_KINDS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
 _FROM_HUB = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
 
 
@@ -74,7 +80,11 @@ class Checkpoint:
             with self._open(single) as file:
                 self.files = dict.fromkeys(file.keys(), single)
         for missing in sorted({p for p in self.files.values() if not p.is_file()}):
-            raise SteppeError("every shard of the index must be there", got=f"no {missing}")
+            raise SteppeError(
+                "every shard of the index must be there",
+                got=f"no {missing}",
+                way_out="download or copy the model again",
+            )
 
     @staticmethod
     def _open(path: Path) -> Any:
@@ -99,21 +109,47 @@ class Checkpoint:
                     found[name] = file.get_tensor(name)
         return found
 
-    def dtypes(self) -> dict[str, torch.dtype]:
-        """Key -> stored dtype, from the headers alone."""
-        kinds = {
-            "F64": torch.float64,
-            "F32": torch.float32,
-            "F16": torch.float16,
-            "BF16": torch.bfloat16,
-        }
+    def headers(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
+        """Key -> stored dtype and shape; no weight is read.
+
+        Raises:
+            SteppeError: a file is cut off, or lacks what the index says it holds.
+        """
         found = {}
         for path in sorted(set(self.files.values())):
             with self._open(path) as file:
                 for key in file.keys():  # noqa: SIM118
-                    kind = file.get_slice(key).get_dtype()
-                    found[key] = kinds.get(kind, torch.int64)
-        return found
+                    held = file.get_slice(key)
+                    kind = _KINDS.get(held.get_dtype(), torch.int64)
+                    found[key] = kind, torch.Size(held.get_shape())
+        for key, path in self.files.items():
+            if key not in found:
+                raise SteppeError(
+                    "a shard must hold what the index says",
+                    got=f"no {key} in {path}",
+                    way_out="download or copy the model again",
+                )
+        return {key: found[key] for key in self.files}
+
+    def check_finite(self) -> None:
+        """No number may be NaN or infinite; reads each tensor once, which takes a disk's time.
+
+        Raises:
+            SteppeError: by the tensor's name.
+        """
+        for path in sorted(set(self.files.values())):
+            with self._open(path) as file:
+                for key in file.keys():  # noqa: SIM118
+                    tensor = file.get_tensor(key)
+                    # the extremes are NaN or infinite if anything is, and found much faster
+                    ends = torch.aminmax(tensor) if tensor.numel() else ()
+                    if tensor.is_floating_point() and not all(map(torch.isfinite, ends)):
+                        raise SteppeError(
+                            "weights must be finite numbers",
+                            got=f"NaN or infinity in {key} of {path}",
+                            consequence="no method can rank or solve it",
+                            way_out="download or copy it again",
+                        )
 
     @property
     def bytes(self) -> int:

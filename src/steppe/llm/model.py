@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
+from steppe.llm.keys import REST, Keys
 from steppe.llm.skeleton import (
     check_same,
     decoder_blocks,
@@ -26,7 +26,6 @@ from steppe.llm.skeleton import (
     take_hidden,
 )
 
-_REST = -1
 _PLAIN_ATTENTION = 512  # tokens; beyond, the matrix of all pairs would take much memory
 _OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json"}
 _COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -59,8 +58,7 @@ class StreamedModel:
         with quiet():
             self.model = skeleton(self.config, dtype)
         self.prefix, self.blocks = decoder_blocks(self.model)
-        self._keys = self._group_keys()
-        self._stored = self.checkpoint.dtypes()
+        self._keys = Keys(self.model, self.checkpoint, self.prefix, len(self.blocks))
         self._calls: dict[tuple[int, int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._sample: Tensor | None = None
         self._extra: tuple[Any, ...] | None = None  # what blocks return beside the hidden states
@@ -97,39 +95,20 @@ class StreamedModel:
                 inside.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
         return inside
 
+    def left_dense(self) -> list[str]:
+        """Patterns of the packed matrices in the blocks that `layers` does not know.
+
+        Modules differ in which dimension is which (Llama 4's experts, JetMoe's), and only those
+        that say it are prunable.
+        """
+        known = {id(p) for p in prunable(self.model)[1].values()}
+        found: dict[str, None] = {}
+        for name, p in self.blocks.named_parameters():
+            if p.ndim == 3 and min(p.shape) > 1 and id(p) not in known:
+                found[f"{self.prefix}.*.{name.partition('.')[2]}"] = None
+        return list(found)
+
     # weights in and out
-
-    def _group_keys(self) -> dict[int, list[str]]:
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import (
-            WeightConverter,
-            WeightRenaming,
-            rename_source_key,
-        )
-
-        self._mapping = get_model_conversion_mapping(self.model)
-        renamings = [x for x in self._mapping if isinstance(x, WeightRenaming)]
-        converters = [x for x in self._mapping if isinstance(x, WeightConverter)]
-        names = self.model.state_dict()
-        groups: dict[int, list[str]] = {i: [] for i in range(_REST, len(self.blocks))}
-        for key in self.checkpoint.files:
-            renamed, _ = rename_source_key(
-                key, renamings, converters, self.model.base_model_prefix, names
-            )
-            inside = renamed.startswith(f"{self.prefix}.")
-            number = renamed.removeprefix(f"{self.prefix}.").split(".")[0] if inside else ""
-            groups[int(number) if number.isdigit() else _REST].append(key)
-        return groups
-
-    def _fill(self, keys: list[str]) -> None:
-        from transformers.core_model_loading import convert_and_load_state_dict_in_model
-        from transformers.modeling_utils import LoadStateDictConfig
-
-        plan = LoadStateDictConfig(
-            weight_mapping=list(self._mapping), device_map={"": "cpu"}, dtype=self.dtype
-        )
-        with quiet():
-            convert_and_load_state_dict_in_model(self.model, self.checkpoint.read(keys), plan)
 
     def load(self, index: int) -> nn.Module:
         """A block with its weights, on the device, in evaluation mode.
@@ -138,49 +117,32 @@ class StreamedModel:
             SteppeError: the checkpoint lacks some of its weights.
         """
         block = self.blocks[index]
-        self._fill(self._keys[index])
-        for name, tensor in [*block.named_parameters(), *block.named_buffers()]:
-            if tensor.is_meta:
-                raise SteppeError(
-                    "a checkpoint must hold every weight of a block",
-                    got=f"no {self.prefix}.{index}.{name} in {self.folder}",
-                    way_out="download it again, or save it with transformers",
-                )
+        self._keys.fill(self._keys.of[index], self.dtype)
+        self._keys.check_filled(self._named(index, buffers=True))
         block.requires_grad_(False)
         block.to(self.device)
         return block.eval()
+
+    def _named(self, index: int, buffers: bool = False) -> dict[str, Tensor]:
+        block = self.blocks[index]
+        own = [*block.named_parameters(), *(block.named_buffers() if buffers else ())]
+        return {f"{self.prefix}.{index}.{name}": tensor for name, tensor in own}
 
     def free(self, index: int) -> None:
         """Forget a block's weights."""
         forget(self.blocks[index])
 
-    @torch.no_grad()
     def stored(self, index: int) -> dict[str, Tensor]:
         """A block's weights as they are written: the checkpoint's names and dtypes."""
-        from transformers.core_model_loading import revert_weight_conversion
-
-        state = {
-            f"{self.prefix}.{index}.{name}": tensor
-            for name, tensor in self.blocks[index].state_dict().items()
-        }
-        written = revert_weight_conversion(self.model, state)
-        default = self._default_dtype
-        return {
-            key: tensor.to(self._stored.get(key, default)) if tensor.is_floating_point() else tensor
-            for key, tensor in written.items()
-        }
-
-    @property
-    def _default_dtype(self) -> torch.dtype:
-        kinds = [d for d in self._stored.values() if d.is_floating_point]
-        return max(set(kinds), key=kinds.count)
+        state = self.blocks[index].state_dict()
+        return self._keys.written({f"{self.prefix}.{index}.{n}": t for n, t in state.items()})
 
     @torch.no_grad()
     def round(self, index: int) -> None:
         """Give a block the values that its stored dtype can hold: what follows sees those."""
-        stored = self._default_dtype
-        if stored != self.dtype:
-            for p in self.blocks[index].parameters():
+        for name, p in self._named(index).items():
+            stored = self._keys.dtype(name)
+            if stored != self.dtype:
                 p.copy_(p.to(stored))
 
     def write(self, index: int, out: Path) -> None:
@@ -189,7 +151,7 @@ class StreamedModel:
 
     def write_rest(self, out: Path) -> int:
         """Embeddings, head, config and tokenizer as they were, and the index; bytes of weights."""
-        write_shard(out, len(self) + 1, len(self) + 1, self.checkpoint.read(self._keys[_REST]))
+        write_shard(out, len(self) + 1, len(self) + 1, self.checkpoint.read(self._keys.of[REST]))
         for path in sorted(self.folder.iterdir()):
             known = path.suffix in _COPIED and not path.name.endswith(".index.json")
             if path.is_file() and known and path.name not in _OURS:
@@ -231,11 +193,11 @@ class StreamedModel:
         if not names or (head and "head" in self._rest_loaded):
             return
         self._rest_loaded.add("head" if head else "body")
-        keys = self._keys[_REST]
+        keys = self._keys.of[REST]
         if not head:
             ends = {n for n, p in self.model.named_parameters() if id(p) in own_head}
             keys = [k for k in keys if k not in ends]
-        self._fill(keys)
+        self._keys.fill(keys, self.dtype)
         embedding = self.model.get_input_embeddings()
         if output is not None and output.weight.is_meta and is_tied(self.config):
             output.weight = embedding.weight
