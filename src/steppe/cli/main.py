@@ -14,6 +14,7 @@ from rich.console import Console
 
 import steppe.cli as package
 from steppe.core.errors import SteppeError
+from steppe.engine import ranks
 
 app = typer.Typer(
     name="steppe",
@@ -36,6 +37,12 @@ def say(text: str, quiet: bool = False) -> None:
         _err.print(text, highlight=False, markup=False)
 
 
+def complain(text: str) -> None:
+    """An error; of several processes the first that fails tells of it."""
+    if ranks.speaks() if ranks.world() > 1 else _first():
+        _err.print(text, highlight=False, markup=False)
+
+
 def emit(result: dict[str, Any], as_json: bool) -> None:
     """The one JSON object on standard output, when asked for."""
     if as_json and _first():
@@ -54,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, standalone_mode=False)
     except SteppeError as error:
-        say(f"steppe: {error}")
+        complain(f"steppe: {error}")
         sys.exit(2)
     except typer._click.exceptions.ClickException as error:
         say(f"steppe: {error.format_message()} (see steppe --help)")

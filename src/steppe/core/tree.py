@@ -16,6 +16,25 @@ from safetensors.torch import save_file
 
 from steppe.core.errors import SteppeError
 
+PARTIAL = ".partial"
+"""How the names end of files that are being written."""
+
+
+def _sync_folder(folder: Path) -> None:
+    """What was renamed in a folder stays so when the power fails."""
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synchronised
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process was writing into a folder and those inside it."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
@@ -27,7 +46,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -35,6 +54,7 @@ def atomic(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.chmod(0o644)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         # safetensors reports a full disk in its own exception, with the system's text
         raise SteppeError(

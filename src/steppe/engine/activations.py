@@ -27,12 +27,22 @@ class Activations:
 
     def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self.path, self.shape = path, shape
-        size = 4 * int(np.prod(shape, dtype=np.int64))
-        if ranks.first() and not (path.exists() and path.stat().st_size == size):
-            _reserve(path, size)
+        if ranks.first() and not self.there(path, shape):
+            _reserve(path, _bytes(shape))
         ranks.barrier()
+        if not ranks.first() and not self.there(path, shape):
+            raise SteppeError(
+                "all processes must share the folder of the run",
+                got=f"no {path} on process {ranks.rank()}",
+                way_out="an --out that every machine sees, or processes on one machine",
+            )
         self._map = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
         self.tensor: Tensor = torch.from_numpy(self._map)
+
+    @staticmethod
+    def there(path: Path, shape: tuple[int, int, int]) -> bool:
+        """Whether a file of this shape's size exists."""
+        return path.is_file() and path.stat().st_size == _bytes(shape)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -46,6 +56,10 @@ class Activations:
         del self.tensor, self._map
         if ranks.first():
             self.path.unlink(missing_ok=True)
+
+
+def _bytes(shape: tuple[int, int, int]) -> int:
+    return 4 * int(np.prod(shape, dtype=np.int64))
 
 
 def _reserve(path: Path, size: int) -> None:

@@ -125,13 +125,12 @@ def _fit_stages(
     dense: dict[str, Tensor] | None,
     masks: dict[str, Tensor],
 ) -> None:
-    for stage in _stages(walk, index, block, method):
+    for stage in _stages(walk, index, block, method, layers):
         inside = [x for x in layers if _relative(x).startswith(stage.name)]
-        if inside:
-            targets = _targets(walk, stage, block, dense)
-            found = _fit_stage(walk, stage, targets, method, inside, counts, known)
-            masks |= {x.name: found[_relative(x).removeprefix(stage.name)] for x in inside}
-            targets.delete()
+        targets = _targets(walk, stage, block, dense)
+        found = _fit_stage(walk, stage, targets, method, inside, counts, known)
+        masks |= {x.name: found[_relative(x).removeprefix(stage.name)] for x in inside}
+        targets.delete()
         if stage.name:
             stage.inputs.delete()
 
@@ -154,14 +153,16 @@ def _known(
     return found
 
 
-def _stages(walk: Walk, index: int, block: nn.Module, method: Method) -> Iterator[Stage]:
+def _stages(
+    walk: Walk, index: int, block: nn.Module, method: Method, layers: list[Layer]
+) -> Iterator[Stage]:
     """The block itself, or its children one after the other, each with its own inputs."""
     if not getattr(method.objective, "apart", False):
         yield Stage("", block, lambda x, m: walk.blocks.call(index, x, m), walk._states(index))
         return
     for name in _called(walk, index, block):
-        child = block.get_submodule(name)
-        yield _child_stage(walk, index, child, name)
+        if any(_relative(x).startswith(f"{name}.") for x in layers):
+            yield _child_stage(walk, index, block.get_submodule(name), name)
 
 
 def _called(walk: Walk, index: int, block: nn.Module) -> list[str]:
@@ -301,15 +302,15 @@ def _parallel(module: nn.Module) -> nn.Module:
 def _closures(
     walk: Walk, stage: Stage, targets: Activations, batch: Tensor, model: nn.Module
 ) -> list[Callable[[], Tensor]]:
-    """The step's losses, one per micro-batch; each process takes its part of the batch."""
-    if len(batch) % ranks.world():
-        raise SteppeError(
-            "every process takes the same number of windows of a batch",
-            got=f"a batch of {len(batch)} windows for {ranks.world()} processes",
-            way_out="choose --samples and --batch-size divisible by the number of processes",
-        )
+    """The step's losses, one per micro-batch; each process takes its part of the batch.
+
+    The processes' gradients are averaged, so a loss is weighted by the process's share of the
+    batch; one that got no window takes part in the exchange with a weight of 0.
+    """
     device, precision = walk.blocks.device, walk.config.fit.precision
     mine = batch[ranks.rank() :: ranks.world()]
+    weight = ranks.world() / len(batch) if len(mine) else 0.0
+    mine = mine if len(mine) else batch[:1]
 
     def loss_of(part: Tensor) -> Callable[[], Tensor]:
         x = stage.inputs.tensor[part].to(device)
@@ -319,7 +320,7 @@ def _closures(
             low = precision == "bfloat16"
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 found = stage.forward(x, model)
-            return F.mse_loss(found.float(), y) * (len(part) * parts / len(mine))
+            return F.mse_loss(found.float(), y) * (len(part) * parts * weight)
 
         return closure
 

@@ -105,16 +105,26 @@ class Blockwise:
             self._by_block.setdefault(layer.block, []).append(layer)
 
     def run(self) -> list[dict[str, Any]]:
-        """Prune what is left to prune; the rows of all blocks."""
+        """Prune what is left to prune; the rows of all blocks.
+
+        Raises:
+            SteppeError: the hidden states to go on from are gone.
+        """
+        device = self.blocks.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return self._run()
+
+    def _run(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = list(self.journal.get("blocks", []))
         for row in rows:
             self.report(row)
+        if len(rows) == len(self.blocks):
+            return rows
+        if self.tokens is not None:
+            self.blocks.embed(self.tokens[:1])  # so that it knows how blocks are called
         counts = self._counts()
         if self.tokens is not None:
-            if rows:
-                self.blocks.embed(self.tokens[:1])  # so that it knows how blocks are called
-            else:
-                self._embed()
+            self._go_on(len(rows)) if rows else self._embed()
         for index in range(len(rows), len(self.blocks)):
             rows.append(self._block(index, counts))
             self.journal.put(blocks=rows, notes=self.notes)
@@ -123,11 +133,26 @@ class Blockwise:
 
     # hidden states
 
-    def _states(self, index: int) -> Activations:
+    def _place(self, index: int) -> tuple[Path, tuple[int, int, int]]:
         assert self.tokens is not None
-        shape = (*self.tokens.shape, self.blocks.hidden_size)
+        windows, window = self.tokens.shape
         # two files take turns: a block's inputs stay until the journal says that it is done
-        return Activations(self.out / "checkpoints" / f"inputs-{index % 2}.bin", shape)
+        path = self.out / "checkpoints" / f"inputs-{index % 2}.bin"
+        return path, (windows, window, self.blocks.hidden_size)
+
+    def _states(self, index: int) -> Activations:
+        return Activations(*self._place(index))
+
+    def _go_on(self, index: int) -> None:
+        """The inputs of the first block that is not done must be as they were left."""
+        path, shape = self._place(index)
+        if not Activations.there(path, shape):
+            raise SteppeError(
+                "a run goes on from the hidden states of its last finished block",
+                got=f"no whole {path}, though {index} blocks are done",
+                consequence="what comes after them cannot be computed",
+                way_out=f"delete {self.out} and start again",
+            )
 
     def _slices(self) -> list[slice]:
         """This process's windows, a micro-batch at a time."""

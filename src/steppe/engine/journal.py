@@ -22,6 +22,7 @@ class Journal:
         ranks.barrier()
         found = path.exists()
         self._held: dict[str, Any] = json.loads(path.read_text("utf-8")) if found else {}
+        ranks.barrier()  # all have read before the first writes
 
     def get(self, key: str, default: Any = None) -> Any:
         """What was put under a key."""

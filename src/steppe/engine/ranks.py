@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
+from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -34,10 +37,35 @@ def barrier() -> None:
 
 
 def add_up(tensors: Iterable[Tensor]) -> None:
-    """Sum each tensor over the processes, in place."""
-    if world() > 1:
-        for tensor in tensors:
-            dist.all_reduce(tensor)
+    """Sum each tensor over the processes, in place; all get the same bits."""
+    for tensor in tensors:
+        _reduce(tensor, dist.ReduceOp.SUM)
+
+
+def least(tensor: Tensor) -> None:
+    """The smallest of each entry over the processes, in place."""
+    _reduce(tensor, dist.ReduceOp.MIN)
+
+
+def _reduce(tensor: Tensor, how: Any) -> None:
+    if world() == 1:
+        return
+    if dist.get_backend() == "nccl" and tensor.device.type == "cpu":
+        there = tensor.to(torch.device("cuda", torch.cuda.current_device()))
+        dist.all_reduce(there, how)
+        tensor.copy_(there)
+    else:
+        dist.all_reduce(tensor, how)
+
+
+def speaks() -> bool:
+    """Whether this process tells of an error: the first that fails does, once for all."""
+    if world() == 1:
+        return True
+    with contextlib.suppress(Exception):  # the store may be gone with the process that held it
+        failed: int = dist.distributed_c10d._get_default_store().add("steppe.failed", 1)
+        return failed == 1
+    return True
 
 
 def share(n: int) -> range:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,14 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
-from steppe.core.tree import load_tree, save_tree, write_tensors, write_text
+from steppe.core.tree import (
+    PARTIAL,
+    load_tree,
+    save_tree,
+    sweep,
+    write_tensors,
+    write_text,
+)
 
 
 class RunFolder:
@@ -35,13 +45,13 @@ class RunFolder:
         if held.exists():
             found = yaml.safe_load(held.read_text(encoding="utf-8"))
             if found != recipe:
-                keys = sorted(k for k in {*found, *recipe} if found.get(k) != recipe.get(k))
+                keys = _differences(found, recipe)
                 raise SteppeError(
                     "a run folder holds one recipe",
                     got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
                     way_out="choose another --out, or delete that folder",
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or _holds_something(self.path)):
             raise SteppeError(
                 "--out must be a new, empty or earlier run's folder",
                 got=str(self.path),
@@ -52,6 +62,23 @@ class RunFolder:
         """Write the recipe, which makes the folder this run's."""
         if not (self.path / "recipe.yaml").exists():
             write_text(self.path / "recipe.yaml", yaml.safe_dump(self.recipe, sort_keys=False))
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else works in this claimed folder meanwhile; what a killed run left goes.
+
+        The lock is the system's and ends with the process, however that ends.
+
+        Raises:
+            SteppeError: somebody does.
+        """
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            _lock(handle, self.path)
+            sweep(self.path)
+            yield
+        finally:
+            os.close(handle)
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -85,6 +112,40 @@ class RunFolder:
     def finish_record(self, record: dict[str, Any]) -> None:
         """The record alone, when the weights are there already."""
         write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+
+
+def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
+    """Dotted names of what two recipes do not share: ``method.budget.sparsity``."""
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return [] if found == wanted else [name]
+    keys = sorted({*found, *wanted}, key=str)
+    return [
+        different
+        for key in keys
+        for different in _differences(
+            found.get(key, ...), wanted.get(key, ...), f"{name}.{key}" if name else str(key)
+        )
+    ]
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether there is more than what a run left that was killed at its very start."""
+    return any(not (p.name[0] == "." and p.name.endswith(PARTIAL)) for p in folder.iterdir())
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SteppeError(
+            "one job at a time works in a folder",
+            got=f"{folder}, where another one is at work",
+            way_out="wait for it, end it, or choose another --out",
+        ) from None
+    except (ImportError, OSError):
+        pass  # no such locks on this system or file system
 
 
 def versions() -> dict[str, str]:

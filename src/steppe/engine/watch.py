@@ -93,14 +93,24 @@ class Collector:
     def finish(self) -> None:
         """Add up what the processes saw and take the means."""
         self._last = ("", None)
-        for name in self._layers if ranks.world() > 1 else ():
-            # the tokens of an expert may all lie on other processes
-            if name not in self._leader:
-                self._leader[name], self._sums[name] = name, self._new(name)
+        if ranks.world() > 1:
+            self._agree()
         for name in sorted(self._sums):
             for accumulator in self._sums[name].values():
                 ranks.add_up([accumulator.tokens, accumulator.sum])
                 accumulator.mean()
+
+    def _agree(self) -> None:
+        """The same sums on all processes: an expert's tokens may all lie on others."""
+        names = list(self._layers)
+        place = {name: i for i, name in enumerate(names)}
+        leaders = [place[self._leader[n]] if n in self._leader else len(names) for n in names]
+        agreed = torch.tensor(leaders, device=self._device)
+        ranks.least(agreed)
+        for name, leader in zip(names, agreed.tolist(), strict=True):
+            self._leader[name] = names[leader] if leader < len(names) else name
+            if self._leader[name] == name and name not in self._sums:
+                self._sums[name] = self._new(name)
 
     def of(self, name: str) -> dict[str, Tensor]:
         """The statistics of a layer, shared with its siblings; zeros when it was never used."""

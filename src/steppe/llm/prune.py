@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import resource
@@ -130,9 +131,9 @@ class Job:
     ) -> None:
         from steppe.methods import for_language
 
-        join()
         self.method = for_language(method)
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        join(self.device)
         self.model = StreamedModel(str(model), self.device)
         self.window = self._window(window)
         self.evaluate_window = self._window(evaluate_window or self.window)
@@ -222,11 +223,17 @@ class Job:
         folder = RunFolder(self.out, self.recipe)
         if folder.record is not None:
             return folder.record
+        ranks.barrier()  # all have looked before the first one writes
         walk = self.walk(report)
         texts = {name: self._text(name) for name in self.evaluate}
-        if ranks.first():
-            folder.claim()
-        ranks.barrier()
+        with contextlib.ExitStack() as held:
+            if ranks.first():
+                folder.claim()
+                held.enter_context(folder.alone())
+            ranks.barrier()
+            return self._work(folder, walk, texts)
+
+    def _work(self, folder: RunFolder, walk: Blockwise, texts: dict[str, Tensor]) -> dict[str, Any]:
         journal = Journal(self.out / "checkpoints" / "job.json")
         began = time.time()
         dense = self._perplexities(journal, "dense", self.model, texts)
@@ -240,9 +247,9 @@ class Job:
         journal.put(seconds=spent)
         record = self._record(rows, walk.notes, dense, sparse, spent)
         if ranks.first():
-            folder.finish_record(record)
             for path in (self.out / "checkpoints").glob("*.bin"):
                 path.unlink()
+            folder.finish_record(record)
         ranks.barrier()
         return record
 
@@ -358,14 +365,14 @@ def fingerprint(model: StreamedModel) -> str:
     return held.hexdigest()[:16]
 
 
-def join() -> None:
+def join(device: str) -> None:
     """Meet the other processes when torchrun or accelerate launch started several."""
     import os
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available())
+        PartialState(cpu=not device.startswith("cuda"))
 
 
 def _precision(asked: str, device: str) -> str:
