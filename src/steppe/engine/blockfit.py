@@ -29,7 +29,10 @@ Forward = Callable[[Tensor, nn.Module], Tensor]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """How a block is optimised; the defaults are the SAFE authors' for language models.
+    """How a block is optimised.
+
+    The SAFE authors' settings for language models are 30 epochs, 2 of them warming up, and a
+    learning rate of 2e-4; ours take a third of the time for a lower perplexity (docs/results.md).
 
     Args:
         epochs: passes over the calibration windows.
@@ -41,9 +44,9 @@ class FitConfig:
         precision: float32, or bfloat16 for autocast around a float32 master copy.
     """
 
-    epochs: int = 30
-    warmup_epochs: float = 2
-    lr: float = 2e-4
+    epochs: int = 10
+    warmup_epochs: float = 1
+    lr: float = 1e-3
     batch_size: int = 8
     optimizer: str = "adam"
     betas: tuple[float, float] = (0.9, 0.95)
