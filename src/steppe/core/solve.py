@@ -116,7 +116,9 @@ def definite_inverse(matrix: Tensor, out: Tensor | None = None) -> Tensor:
     return out
 
 
-def refined(hessian: Tensor, target: Tensor, start: Tensor, mask: Tensor, steps: int) -> Tensor:
+def refined(
+    hessian: Tensor, target: Tensor, start: Tensor, mask: Tensor, steps: int, tolerance: float = 0.0
+) -> Tensor:
     """Conjugate gradients on the kept weights, each row a problem of its own.
 
     min over B, zero outside the mask, of tr((B - C) H (B - C)').
@@ -126,21 +128,30 @@ def refined(hessian: Tensor, target: Tensor, start: Tensor, mask: Tensor, steps:
         target: C ``[rows, columns]``.
         start: the first B, zero outside the mask; may be overwritten.
         mask: ``[rows, columns]``, True = kept.
-        steps: how many; none makes the error larger.
+        steps: at most how many; none makes the error larger.
+        tolerance: it ends when a step lowers the error by less than this fraction of it.
 
     Returns:
         B ``[rows, columns]``.
     """
     keep = mask.to(target.dtype)  # a product with it is several times faster than masked_fill
     result = start
-    residual = ((target - result) @ hessian).mul_(keep)
+    away = target - result
+    residual = away @ hessian
+    error = float(away.mul_(residual).sum(dtype=torch.float64))
+    del away
+    residual.mul_(keep)
     direction = residual.clone()
     square = (residual * residual).sum(1, keepdim=True)
     tiny = torch.finfo(square.dtype).tiny
     for _ in range(steps):
         image = direction @ hessian
         step = square / (direction * image).sum(1, keepdim=True).clamp_min_(tiny)
-        result = result.addcmul_(step, direction)
+        result.addcmul_(step, direction)
+        gain = float((step * square).sum(dtype=torch.float64))
+        error -= gain
+        if gain <= tolerance * error:
+            break
         residual.addcmul_(step, image.mul_(keep), value=-1)
         last, square = square, (residual * residual).sum(1, keepdim=True)
         direction.mul_(square / last.clamp_min(tiny)).add_(residual)

@@ -25,7 +25,7 @@ class LayerAdmm(Coupling):
 
         X <- (C H + rho (D - U)) (H + rho I)^-1 + U,   D <- P_k(X),   U <- X - D
 
-    then the support of D is kept, ``refine`` steps of conjugate gradients on it find the weights,
+    then the support of D is kept, up to ``refine`` conjugate gradients on it find the weights,
     and W = D E^-1. P_k ranks by the method's score, in the scaled coordinates.
 
     Departures from the authors' code, each for equal or lower error in fewer operations:
@@ -46,7 +46,8 @@ class LayerAdmm(Coupling):
         start: rho at first, in units of g.
         end: rho at last.
         levels: how many values rho takes.
-        refine: steps of conjugate gradients.
+        refine: steps of conjugate gradients, at most.
+        tolerance: they end when one lowers the error by less than this fraction of it.
         damping: of the Hessian, as a fraction of its mean diagonal.
 
     Source: ALPS (Meng et al. 2024), algorithm 1.
@@ -56,7 +57,8 @@ class LayerAdmm(Coupling):
     start: float = 0.4
     end: float = 1.5
     levels: int = 4
-    refine: int = 4
+    refine: int = 10
+    tolerance: float = 3e-4
     damping: float = 0.01
     name = "layer_admm"
     scopes = ("layer",)
@@ -74,7 +76,7 @@ class LayerAdmm(Coupling):
             raise SteppeError(
                 "layer_admm needs at least one iteration for each of its levels, and refine >= 0",
                 got=f"iterations {self.iterations}, levels {self.levels}, refine {self.refine}",
-                way_out="iterations 24, levels 4, refine 4",
+                way_out="iterations 24, levels 4, refine 10",
             )
 
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -100,7 +102,7 @@ class LayerAdmm(Coupling):
         target = problem.weight * scale
         target[:, dead] = 0.0
         sparse, mask = self._admm(problem, hessian, target, mean)
-        sparse = refined(hessian, target, sparse, mask, self.refine)
+        sparse = refined(hessian, target, sparse, mask, self.refine, self.tolerance)
         return sparse.div_(scale).masked_fill_(~mask, 0.0), mask
 
     def _admm(

@@ -15,7 +15,7 @@ def alps(
     sparsity: float | None = None,
     iterations: int = 24,
     damping: float = 0.01,
-    refine: int = 4,
+    refine: int = 10,
     score: str = "magnitude",
     budget: str = "uniform",
     structure: str = "unstructured",
@@ -26,7 +26,7 @@ def alps(
         sparsity: fraction of the weights that is zero at the end.
         iterations: of ADMM; more give a slightly lower error.
         damping: added to the diagonal of the layer's Hessian, as a fraction of its mean.
-        refine: steps of conjugate gradients.
+        refine: steps of conjugate gradients, at most.
         score: ranks the weights in coordinates where every input has norm 1: magnitude.
         budget: uniform, or one that gives layers different sparsities.
         structure: unstructured, N:M, block:HxW or channel.
