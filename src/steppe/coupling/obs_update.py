@@ -50,6 +50,7 @@ class ObsUpdate(Coupling):
     needs = ("gram",)
     provides = ("obs_scale",)
     trains = False
+    squares = 2
 
     def __post_init__(self) -> None:
         if not 0.0 < self.damping < float("inf") or self.block < 1:
@@ -76,8 +77,7 @@ class ObsUpdate(Coupling):
         def reversed_hessian(damping: float, dtype: torch.dtype) -> Tensor:
             hessian = gram.to(dtype).flip(0, 1)
             diagonal = hessian.diagonal()
-            diagonal += damping * diagonal.mean()
-            diagonal.masked_fill_(dead.flip(0), 1.0)
+            diagonal.add_(damping * diagonal.mean()).masked_fill_(dead.flip(0), 1.0)
             return hessian
 
         # the lower factor of the reversed matrix, reversed again, is the upper factor
