@@ -118,7 +118,6 @@ def main() -> None:
     if None in (arguments.peer_python, arguments.model, arguments.calibration, arguments.text):
         print("skipped: needs --peer-python, --model, --calibration and --text, see --help")
         return
-    rows, versions, described = [], {}, {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         chosen = windows(
@@ -129,40 +128,43 @@ def main() -> None:
         )
         tokens = folder / "tokens.safetensors"
         save_file({"tokens": chosen.tokens}, tokens)
-        described = chosen.description | {"source": arguments.calibration.name}
+        record: dict[str, Any] = {
+            "model": arguments.model.name,
+            "text": arguments.text.name,
+            "calibration": chosen.description | {"source": arguments.calibration.name},
+            "dense": quality(Path(shutil.copytree(arguments.model, folder / "dense")), arguments),
+            "rows": [],
+            "repeats": arguments.repeats,
+            "threads": arguments.threads,
+            "processor": platform.processor() or platform.machine(),
+            "date": date.today().isoformat(),
+        }
         for case in CASES:
-            runs: dict[str, list[dict[str, Any]]] = {"steppe": [], "llmcompressor": []}
-            found = {}
-            for repeat in range(arguments.repeats):
-                order = list(runs) if repeat % 2 == 0 else list(runs)[::-1]
-                for side in order:
-                    out = folder / f"{side}-{case[0]}-{case[1].replace(':', '-')}-{repeat}"
-                    command = commands(arguments, tokens, case, out)[side]
-                    runs[side].append(timed(command, arguments.threads))
-                    if repeat == 0:
-                        found[side] = quality(out, arguments)
-                    shutil.rmtree(out)
-            versions |= {
-                f"peer's {k}": v for k, v in runs["llmcompressor"][0]["said"]["versions"].items()
-            }
-            versions |= runs["steppe"][0]["said"]["versions"]
-            rows.append(summary(case, runs, found))
-            print(line(rows[-1]), flush=True)
-        dense = quality(Path(shutil.copytree(arguments.model, folder / "dense")), arguments)
-    record = {
-        "model": arguments.model.name,
-        "text": arguments.text.name,
-        "calibration": described,
-        "dense": dense,
-        "rows": rows,
-        "repeats": arguments.repeats,
-        "threads": arguments.threads,
-        "versions": versions,
-        "load_average": os.getloadavg()[2],
-        "processor": platform.processor() or platform.machine(),
-        "date": date.today().isoformat(),
-    }
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            runs, found = both(case, tokens, folder, arguments)
+            record["rows"].append(summary(case, runs, found))
+            record["versions"] = {side: own[0]["said"]["versions"] for side, own in runs.items()}
+            record["load_average"] = os.getloadavg()[2]
+            # after each case: what is measured is not lost
+            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            print(line(record["rows"][-1]), flush=True)
+
+
+def both(
+    case: tuple[str, str], tokens: Path, folder: Path, arguments: Any
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """One case on both sides, taking turns: what each run took, and what each side's first gave."""
+    runs: dict[str, list[dict[str, Any]]] = {"steppe": [], "llmcompressor": []}
+    found = {}
+    for repeat in range(arguments.repeats):
+        order = list(runs) if repeat % 2 == 0 else list(runs)[::-1]
+        for side in order:
+            out = folder / f"{side}-{case[0]}-{case[1].replace(':', '-')}-{repeat}"
+            command = commands(arguments, tokens, case, out)[side]
+            runs[side].append(timed(command, arguments.threads))
+            if repeat == 0:
+                found[side] = quality(out, arguments)
+            shutil.rmtree(out)
+    return runs, found
 
 
 def summary(case: tuple[str, str], runs: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
