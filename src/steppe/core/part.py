@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, Tensor]
 
+# what a recipe or a command line may give for a field of such a type
+_PLAIN = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Part:
@@ -60,6 +63,15 @@ class Part:
                     f"unknown option of {axis.kind} {name}",
                     got=repr(key),
                     way_out=f"known: {', '.join(known) or 'it has none'}",
+                )
+        for field in dataclasses.fields(part):
+            kind = _PLAIN.get(str(field.type), ())
+            value = given.get(field.name)
+            fits = isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
+            if kind and field.name in given and not fits:
+                raise SteppeError(
+                    f"option {field.name} of {axis.kind} {name} is of type {field.type}",
+                    got=repr(value),
                 )
         try:
             made = part(**given)
@@ -273,6 +285,8 @@ class Coupling(Part):
     """Statistics of a score that `solve` derives itself."""
     trains: ClassVar[bool] = True
     """Whether the weights must be optimised for it to mean anything."""
+    squares: ClassVar[int] = 4
+    """Matrices of columns^2 that `solve` holds beside the gram, for estimates of memory."""
 
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
         """Prune one layer at once from its calibration statistics.

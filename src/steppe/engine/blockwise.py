@@ -62,6 +62,14 @@ class BlockwiseConfig:
     measure: int = 8
     fit: FitConfig = dataclasses.field(default_factory=FitConfig)
 
+    def __post_init__(self) -> None:
+        if self.micro_batch < 1 or self.measure < 0:
+            raise SteppeError(
+                "a micro-batch has at least one window, and what is measured none or more",
+                got=f"--micro-batch {self.micro_batch} --measure {self.measure}",
+                way_out="--micro-batch 8 --measure 8",
+            )
+
 
 class Blockwise:
     """Prunes a model's decoder blocks one after the other; goes on where it was.
@@ -306,7 +314,7 @@ class Blockwise:
 
     def _note_unused(self, collector: Collector) -> None:
         for name in collector.unused():
-            self.note(f"{name}: no calibration token reached it; its inputs are taken as zero")
+            self.note(f"{name}: no calibration token reached it; its weights alone decided")
 
     def note(self, text: str) -> None:
         """Keep a sentence for the record: a fallback, a layer that was never used."""
@@ -318,7 +326,10 @@ class Blockwise:
         pieces: Mapping[str, tuple[Layer, Tensor]],
         dense: Mapping[str, Tensor],
     ) -> dict[str, float]:
-        """||x W' - x W0'||^2 / ||x W0'||^2 of each layer, x its inputs in the pruned model."""
+        """||x W' - x W0'||^2 / ||x W0'||^2 of each layer, x its inputs in the pruned model.
+
+        Of the layers that these inputs reach.
+        """
         sums = {n: torch.zeros(2, dtype=torch.float64, device=self.blocks.device) for n in pieces}
 
         def see(name: str, x: Tensor) -> None:
@@ -337,7 +348,7 @@ class Blockwise:
                 part = slice(i, min(i + size, mine.stop))
                 self.blocks.call(index, states.tensor[part].to(self.blocks.device))
         ranks.add_up(sums.values())
-        return {n: float(s[0] / s[1]) if float(s[1]) > 0 else 0.0 for n, s in sums.items()}
+        return {n: float(s[0] / s[1]) for n, s in sums.items() if float(s[1]) > 0}
 
     def _layer_row(
         self,
@@ -357,8 +368,9 @@ class Blockwise:
             "sparsity_asked": count / units,
             "sparsity_reached": int((~mask).sum()) / mask.numel(),
         }
-        if errors:
-            row["output_error"] = sum(errors[p] for p in parts) / len(parts)
+        known = [errors[p] for p in parts if p in errors]
+        if known:
+            row["output_error"] = sum(known) / len(known)
         if solved:
             row["seconds"] = round(sum(solved[p] for p in parts), 4)
         return row

@@ -39,26 +39,36 @@ class Watch(TorchFunctionMode):
         place = _OPERANDS.get(func)
         if place is not None and len(args) > max(place):
             x, weight = args[place[0]], args[place[1]]
-            if isinstance(weight, Tensor) and not weight.is_meta:
-                name = self._names.get((weight.data_ptr(), weight.numel()))
-                if name is not None:
-                    self._see(name, x)
+            name = self._name(weight)
+            if name is not None:
+                self._see(name, x)
+            elif func in _PRODUCTS and (name := self._name(x)) is not None:
+                # W X instead of X W': state-space models keep tokens in the last dimension
+                self._see(name, weight if weight.ndim == 1 else weight.transpose(-2, -1))
         return func(*args, **kwargs)
 
+    def _name(self, weight: Any) -> str | None:
+        if not isinstance(weight, Tensor) or weight.is_meta:
+            return None
+        return self._names.get((weight.data_ptr(), weight.numel()))
+
+
+_PRODUCTS = {torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__}
 
 # function -> positions of its inputs and its weight
 _OPERANDS: dict[Any, tuple[int, int]] = {
     torch.nn.functional.linear: (0, 1),
     torch.addmm: (1, 2),
-    torch.matmul: (0, 1),
-    torch.mm: (0, 1),
-    Tensor.matmul: (0, 1),
-    Tensor.__matmul__: (0, 1),
+    **dict.fromkeys(_PRODUCTS, (0, 1)),
 }
 
 
 class Collector:
     """Calibration statistics of a block's layers; layers with one input share them.
+
+    A layer that no token reached, as a rarely chosen expert, counts as one whose inputs have equal
+    size and no correlation: its weights alone decide. Were its inputs taken as zero, the solvers
+    would zero all of it, and other texts do reach it.
 
     Args:
         layers: layer name -> layer, the experts of a mixture apart.
@@ -71,6 +81,7 @@ class Collector:
         self._leader: dict[str, str] = {}
         self._sums: dict[str, dict[str, Accumulator]] = {}
         self._last: tuple[str, Any] = ("", None)
+        self._unused: set[str] = set()
 
     def see(self, name: str, x: Tensor) -> None:
         """Take in one product's inputs."""
@@ -95,9 +106,14 @@ class Collector:
         self._last = ("", None)
         if ranks.world() > 1:
             self._agree()
+        for name in self._layers:
+            if name not in self._leader:
+                self._leader[name], self._sums[name] = name, self._new(name)
         for name in sorted(self._sums):
             for accumulator in self._sums[name].values():
                 ranks.add_up([accumulator.tokens, accumulator.sum])
+                if not accumulator.tokens:
+                    self._presume(name, accumulator)
                 accumulator.mean()
 
     def _agree(self) -> None:
@@ -112,17 +128,14 @@ class Collector:
             if self._leader[name] == name and name not in self._sums:
                 self._sums[name] = self._new(name)
 
+    def _presume(self, name: str, accumulator: Accumulator) -> None:
+        self._unused.add(name)
+        accumulator.add(torch.eye(self._layers[name].columns, device=self._device))
+
     def of(self, name: str) -> dict[str, Tensor]:
-        """The statistics of a layer, shared with its siblings; zeros when it was never used."""
-        if name not in self._leader:
-            self._leader[name], self._sums[name] = name, self._new(name)
+        """The statistics of a layer, shared with its siblings."""
         return {n: a.sum for n, a in self._sums[self._leader[name]].items()}
 
     def unused(self) -> list[str]:
         """Layers that no calibration token reached: rarely chosen experts."""
-        return [
-            n
-            for n in self._layers
-            if n not in self._leader
-            or any(not a.tokens for a in self._sums[self._leader[n]].values())
-        ]
+        return [n for n in self._layers if self._leader[n] in self._unused]

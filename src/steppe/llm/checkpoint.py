@@ -66,8 +66,7 @@ class Checkpoint:
         self.folder = folder
         index = folder / INDEX
         if index.is_file():
-            held = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            self.files: dict[str, Path] = {key: folder / name for key, name in held.items()}
+            self.files = self._indexed(index)
         else:
             single = folder / "model.safetensors"
             if not single.is_file():
@@ -85,6 +84,18 @@ class Checkpoint:
                 got=f"no {missing}",
                 way_out="download or copy the model again",
             )
+
+    @staticmethod
+    def _indexed(index: Path) -> dict[str, Path]:
+        try:
+            held = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return {key: index.parent / name for key, name in held.items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SteppeError(
+                "the index of a model's shards must be JSON with a weight_map",
+                got=f"{index} ({type(error).__name__}: {error})",
+                way_out="download or copy the model again",
+            ) from error
 
     @staticmethod
     def _open(path: Path) -> Any:

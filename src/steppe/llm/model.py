@@ -5,18 +5,21 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
 from steppe.llm.keys import REST, Keys
 from steppe.llm.skeleton import (
     check_same,
     decoder_blocks,
+    device_of,
     forget,
     is_tied,
     patched,
@@ -52,7 +55,7 @@ class StreamedModel:
 
     def __init__(self, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
         self.folder = folder_of(name)
-        self.device, self.dtype = torch.device(device), dtype
+        self.device, self.dtype = device_of(device), dtype
         self.config = read_config(self.folder)
         self.checkpoint = Checkpoint(self.folder)
         with quiet():
@@ -84,16 +87,53 @@ class StreamedModel:
         value = getattr(self.config.get_text_config(), "max_position_embeddings", None)
         return None if value is None else int(value)
 
+    def window(self, asked: int | None) -> int:
+        """Tokens in a window: what is asked for, or 2048, or the positions if they are fewer.
+
+        Raises:
+            SteppeError: the model has not as many positions, or the window predicts nothing.
+        """
+        most = min(2048, self.positions or 2048)
+        if asked is not None and asked < 2:
+            raise SteppeError(
+                "a window has two tokens at least: one predicts the other",
+                got=f"a window of {asked}",
+                way_out=f"--window {most}",
+            )
+        if asked is not None and self.positions is not None and asked > self.positions:
+            raise SteppeError(
+                "a window must not be longer than the model's positions",
+                got=f"a window of {asked} for a model of {self.positions}",
+                way_out=f"--window {self.positions}",
+            )
+        return most if asked is None else asked
+
     def layers(self, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> list[Layer]:
-        """The prunable layers of the decoder blocks; nothing outside of them."""
-        found, _ = prunable(self.model, include, exclude)
-        inside = []
-        for layer in found:
+        """The prunable layers of the decoder blocks; nothing outside of them.
+
+        Raises:
+            SteppeError: a pattern matches none of them, or none is left.
+        """
+        every = self._inside(prunable(self.model)[0])
+        for pattern in (*include, *exclude):
+            names = {n for x in every for n in (x.name, x.name.rpartition(".")[0])}
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise SteppeError(
+                    "a pattern must match a layer inside of the decoder blocks",
+                    got=repr(pattern),
+                    consequence="it would silently do nothing: all else stays dense anyway",
+                    way_out=f"names look like {', '.join(x.name for x in every[:3])}",
+                )
+        return self._inside(prunable(self.model, include, exclude)[0])
+
+    def _inside(self, layers: list[Layer]) -> list[Layer]:
+        found = []
+        for layer in layers:
             block = layer.name.removeprefix(f"{self.prefix}.").split(".")[0]
             if layer.name.startswith(f"{self.prefix}.") and block.isdigit():
                 name = f"{self.prefix}.{block}"
-                inside.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
-        return inside
+                found.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
+        return found
 
     def left_dense(self) -> list[str]:
         """Patterns of the packed matrices in the blocks that `layers` does not know.

@@ -135,8 +135,10 @@ class Job:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         join(self.device)
         self.model = StreamedModel(str(model), self.device)
-        self.window = self._window(window)
-        self.evaluate_window = self._window(evaluate_window or self.window)
+        self.window = self.model.window(window)
+        self.evaluate_window = self.model.window(
+            self.window if evaluate_window is None else evaluate_window
+        )
         self.include, self.exclude = tuple(include), tuple(exclude)
         self.out, self.evaluate, self.seed = Path(out), [str(e) for e in evaluate], seed
         chosen = _precision(precision, self.device)
@@ -150,16 +152,6 @@ class Job:
             self.window = calibration.shape[-1]
         self.source, self.samples = calibration, samples
         self.tokens, self.calibration = self._calibrate()
-
-    def _window(self, window: int | None) -> int:
-        most = self.model.positions
-        if window is not None and most is not None and window > most:
-            raise SteppeError(
-                "a window must not be longer than the model's positions",
-                got=f"--window {window} for a model of {most}",
-                way_out=f"--window {most}",
-            )
-        return window or min(2048, most or 2048)
 
     @property
     def needs_text(self) -> bool:
@@ -181,6 +173,7 @@ class Job:
             self.source, tokenizer, samples=self.samples, window=self.window, seed=self.seed
         )
         check_vocabulary(found.tokens, self.model.vocabulary)
+        self.model.window(found.tokens.shape[1])
         return found.tokens, found.description
 
     @property
@@ -226,6 +219,7 @@ class Job:
         ranks.barrier()  # all have looked before the first one writes
         walk = self.walk(report)
         texts = {name: self._text(name) for name in self.evaluate}
+        self.model.checkpoint.check_finite()
         with contextlib.ExitStack() as held:
             if ranks.first():
                 folder.claim()
@@ -285,6 +279,7 @@ class Job:
         weights = sum(_numel(x) for row in rows for x in row["layers"])
         zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
         names = set(self.model.model.parameters())
+        dense_parts = self.model.left_dense()
         parameters = sum(p.numel() for p in names)
         written = sum(p.stat().st_size for p in self.out.glob("model-*.safetensors"))
         spent: dict[str, float] = {}
@@ -318,7 +313,7 @@ class Job:
             "processes": ranks.world(),
             "calibration": self.calibration,
             "versions": versions() | _versions(),
-            "fallbacks": notes,
+            "fallbacks": [*(f"{x}: dense, its layout is unknown" for x in dense_parts), *notes],
             "gain": _gain(self.method, written, _packed(rows, written)),
         }
 

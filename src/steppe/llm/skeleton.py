@@ -22,11 +22,20 @@ def read_config(folder: Path) -> Any:
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise SteppeError("a model folder holds config.json", got=f"none in {folder}")
+        raise SteppeError(
+            "a model folder holds config.json",
+            got=f"none in {folder}",
+            way_out="name the folder that transformers' save_pretrained wrote, or a hub id",
+        )
     from transformers import AutoConfig
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    held = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # also what is no UTF-8
+        raise SteppeError(
+            "config.json must be JSON", got=f"{path} ({error})", way_out="copy it again"
+        ) from error
     kinds = held.get("architectures") or []
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if kinds and not any(kind in causal for kind in kinds):
@@ -47,6 +56,7 @@ def read_config(folder: Path) -> Any:
         raise SteppeError(
             "blockwise pruning takes causal language models",
             got=f"model type {config.model_type} in {folder}",
+            way_out="for image models use steppe train",
         )
     if getattr(config, "quantization_config", None) is not None:
         raise SteppeError(
@@ -55,6 +65,24 @@ def read_config(folder: Path) -> Any:
             way_out="prune the original, quantise afterwards",
         )
     return config
+
+
+def device_of(name: str) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        SteppeError: it is not.
+    """
+    try:
+        device = torch.device(name)
+        torch.ones(1, device=device).item()  # the meta device has no values
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise SteppeError(
+            "the device must exist here",
+            got=f"{name!r} ({str(error).splitlines()[0]})",
+            way_out="--device cpu",
+        ) from None
+    return device
 
 
 def skeleton(config: Any, dtype: torch.dtype) -> Any:

@@ -74,13 +74,23 @@ def for_language(method: Method) -> Method:
     build = METHODS[method.name] if known else None
     language = getattr(build, "language", None)
     if build is None or language is None or method.given is None:
-        able = [n for n in METHODS if getattr(METHODS[n], "language", None)]
+        able = [n for n in METHODS if _for_blocks(METHODS[n])]
         raise SteppeError(
             "a language model is pruned with an objective over layers or blocks",
             got=f"method {method.name} with objective {method.objective.name}",
             way_out=f"methods that have one: {', '.join(able)}; or set the objective of yours",
         )
     return build(**(language | method.given))
+
+
+def _for_blocks(build: Callable[..., Method]) -> bool:
+    """Whether a method has a variant for language models, or is for nothing else."""
+    if getattr(build, "language", None):
+        return True
+    try:
+        return build(sparsity=0.5).objective.scope != "task"
+    except (TypeError, SteppeError):  # it takes other options; it is only not named
+        return False
 
 
 def make(name: str, **options: Any) -> Method:
