@@ -22,7 +22,6 @@ from steppe.engine.activations import Activations
 from steppe.engine.allot import counts_of, for_block, sizes_of
 from steppe.engine.blockfit import FitConfig, fit
 from steppe.engine.journal import Journal
-from steppe.engine.memory import give_back
 from steppe.engine.solve import solve_block
 from steppe.engine.watch import Collector, Watch
 from steppe.method import Method
@@ -136,7 +135,6 @@ class Blockwise:
             self._go_on(len(rows)) if rows else self._embed()
         for index in range(len(rows), len(self.blocks)):
             rows.append(self._block(index, counts))
-            give_back()
             self.journal.put(blocks=rows, notes=self.notes)
             self.report(rows[-1])
         return rows

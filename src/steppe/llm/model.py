@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
+from steppe.engine.memory import settle
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
 from steppe.llm.keys import REST, Keys
 from steppe.llm.skeleton import (
@@ -54,6 +55,7 @@ class StreamedModel:
     """
 
     def __init__(self, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        settle()
         self.folder = folder_of(name)
         self.device, self.dtype = device_of(device), dtype
         self.config = read_config(self.folder)
