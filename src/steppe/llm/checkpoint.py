@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.tree import write_tensors, write_text
 
 INDEX = "model.safetensors.index.json"
+_PORTION = 8 << 20  # bytes
 _KINDS = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -148,19 +149,30 @@ class Checkpoint:
         Raises:
             SteppeError: by the tensor's name.
         """
-        for path in sorted(set(self.files.values())):
-            with self._open(path) as file:
-                for key in file.keys():  # noqa: SIM118
-                    tensor = file.get_tensor(key)
-                    # the extremes are NaN or infinite if anything is, and found much faster
-                    ends = torch.aminmax(tensor) if tensor.numel() else ()
-                    if tensor.is_floating_point() and not all(map(torch.isfinite, ends)):
-                        raise SteppeError(
-                            "weights must be finite numbers",
-                            got=f"NaN or infinity in {key} of {path}",
-                            consequence="no method can rank or solve it",
-                            way_out="download or copy it again",
-                        )
+        for keys in self._portions():
+            for key, tensor in self.read(keys).items():
+                # the extremes are NaN or infinite if anything is, and found much faster
+                ends = torch.aminmax(tensor) if tensor.numel() else ()
+                if tensor.is_floating_point() and not all(map(torch.isfinite, ends)):
+                    raise SteppeError(
+                        "weights must be finite numbers",
+                        got=f"NaN or infinity in {key} of {self.files[key]}",
+                        consequence="no method can rank or solve it",
+                        way_out="download or copy it again",
+                    )
+
+    def _portions(self) -> Iterator[list[str]]:
+        """All keys, some at a time: pages of an open file that were read count as memory."""
+        keys: list[str] = []
+        held = 0
+        for key, (dtype, shape) in self.headers().items():
+            size = shape.numel() * dtype.itemsize
+            if keys and held + size > _PORTION:
+                yield keys
+                keys, held = [], 0
+            keys.append(key)
+            held += size
+        yield keys
 
     @property
     def bytes(self) -> int:
