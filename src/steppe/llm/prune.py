@@ -20,6 +20,7 @@ from steppe.engine.blockfit import FitConfig
 from steppe.engine.blockwise import Blockwise, BlockwiseConfig
 from steppe.engine.journal import Journal
 from steppe.engine.run import RunFolder, versions
+from steppe.llm import memory
 from steppe.llm.calibration import check_vocabulary, windows
 from steppe.llm.load import tokenizer_of
 from steppe.llm.model import StreamedModel
@@ -219,6 +220,7 @@ class Job:
         ranks.barrier()  # all have looked before the first one writes
         walk = self.walk(report)
         texts = {name: self._text(name) for name in self.evaluate}
+        memory.check(self, memory.estimate(self, texts))
         self.model.checkpoint.check_finite()
         with contextlib.ExitStack() as held:
             if ranks.first():

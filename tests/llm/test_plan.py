@@ -1,0 +1,100 @@
+"""steppe.llm.plan: what a run will make and take, found without leaving anything behind."""
+
+import pytest
+import torch
+
+from steppe import methods
+from steppe.engine.blockfit import FitConfig
+from steppe.llm.plan import lines, plan
+from steppe.llm.prune import Job, prune
+
+
+def ask(model, method, out, tokens, **options):
+    defaults = {
+        "evaluate": [],
+        "samples": 4,
+        "window": None,
+        "evaluate_window": None,
+        "seed": 0,
+        "device": "cpu",
+        "precision": "float32",
+        "micro_batch": 2,
+        "measure": 2,
+        "fit": FitConfig(epochs=2, warmup_epochs=0, batch_size=2),
+        "include": [],
+        "exclude": [],
+    }
+    return Job(model, method, tokens, out, **(defaults | options))
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(0, 26, (6, 16))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        methods.magnitude(sparsity=0.5),
+        methods.wanda(sparsity=0.3),
+        methods.sparsegpt(structure="2:4"),
+        methods.safe(sparsity=0.5),
+        methods.wanda(sparsity=0.5, budget="owl"),
+    ],
+    ids=lambda m: f"{m.name}-{m.budget.name}",
+)
+def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
+    method, language_model, tokens, tmp_path
+):
+    job = ask(language_model, method, tmp_path / "runs" / "out", tokens)
+    before = sorted(tmp_path.rglob("*"))
+    random = torch.get_rng_state()
+    found = plan(job)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert torch.equal(torch.get_rng_state(), random)
+    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=6)
+    record = prune(language_model, method, tokens, tmp_path / "out", fit=fit)
+    made = record["sparse"]["parameters"] - record["sparse"]["nonzero"]
+    assert found["zeros"] == made
+    assert found["layers"] == 14
+    assert found["blocks"] == 2
+    if not method.budget.profiled_by:
+        assert sum(found["zeros_by_kind"].values()) == made
+        assert len(found["zeros_by_kind"]) == 7
+    seconds = found["seconds"]
+    assert seconds["prune"] > 0
+    assert seconds["all"] == pytest.approx(sum(v for k, v in seconds.items() if k != "all"))
+    assert "profile" in seconds if method.budget.profiled_by else "profile" not in seconds
+    said = "\n".join(lines(found, job.out))
+    assert f"{made:,} of" in said
+    assert "memory" in said
+    assert "disk" in said
+
+
+def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, monkeypatch):
+    taken = {"load": 1.0, "calibrate": 2.0, "prune": 3.0, "propagate": 8.0, "write": 0.5}
+    monkeypatch.setattr("steppe.llm.plan._trial", lambda job, windows: {"seconds": taken})
+    job = ask(language_model, methods.safe(sparsity=0.5), tmp_path / "out", tokens)
+    seconds = plan(job)["seconds"]
+    # 2 blocks; 6 windows where the trial had 2; 3 steps in each of 2 epochs where it had 1
+    assert seconds["load"] == 2.0
+    assert seconds["calibrate"] == 12.0
+    assert seconds["prune"] == 36.0
+    # the trial passed 2 windows and measured errors, worth 3 passes each, on 2
+    assert seconds["propagate"] == 1.0 * (6 * 2 + 3 * 2 * 2)
+
+
+def test_a_plan_with_text_counts_the_evaluation(language_model, word_text, tmp_path):
+    job = ask(
+        language_model,
+        methods.wanda(sparsity=0.5),
+        tmp_path / "out",
+        str(word_text),
+        window=16,
+        evaluate=[str(word_text)],
+    )
+    found = plan(job)
+    assert found["seconds"]["evaluate"] > 0
+    assert found["disk_bytes"]["evaluation"] == 4 * 12 * 31 * 16
+    assert not (tmp_path / "out").exists()
+    assert "seconds" not in plan(job, dry_run=False)
