@@ -28,7 +28,7 @@ SPEC.loader.exec_module(worker)
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
 
-LAUNCH = "-m torch.distributed.run --nproc-per-node 2 --rdzv-endpoint localhost:0"
+LAUNCH = "-m torch.distributed.run --standalone --nproc-per-node 2"
 DENSE_START = 2 * 4 * 2e-4
 """Adam's four steps of at most the learning rate, in opposite directions: see STARTED."""
 
