@@ -22,6 +22,7 @@ from steppe.engine.activations import Activations
 from steppe.engine.allot import counts_of, for_block, sizes_of
 from steppe.engine.blockfit import FitConfig, fit
 from steppe.engine.journal import Journal
+from steppe.engine.memory import reused
 from steppe.engine.solve import solve_block
 from steppe.engine.watch import Collector, Watch
 from steppe.method import Method
@@ -259,18 +260,8 @@ class Blockwise:
         layers = self._layers_of(index)
         measured = self.tokens is not None and self.config.measure > 0
         dense = {n: w.clone() for n, (_, w) in pieces.items()} if measured else {}
-        masks: dict[str, Tensor] = {}
-        solved: dict[str, float] = {}
-        if layers:
-            masks, solved = self._prune(index, block, pieces, counts, seconds)
-        mark = time.perf_counter()
-        self.blocks.round(index)
-        errors = self._errors(index, pieces, dense) if measured and layers else {}
-        if self.tokens is not None and index + 1 < len(self.blocks):
-            after = self._states(index + 1)
-            self._forward(index, self._states(index), after)
-            after.flush()
-        seconds["propagate"] = time.perf_counter() - mark
+        with reused():
+            masks, solved, errors = self._work(index, block, pieces, counts, seconds, dense)
         mark = time.perf_counter()
         if ranks.first():
             self._write(index, masks)
@@ -285,6 +276,31 @@ class Blockwise:
         seconds["write"] = time.perf_counter() - mark
         seconds["all"] = time.perf_counter() - began
         return row | {"seconds": {k: round(v, 4) for k, v in seconds.items()}}
+
+    def _work(
+        self,
+        index: int,
+        block: nn.Module,
+        pieces: Mapping[str, tuple[Layer, Tensor]],
+        counts: Mapping[str, int],
+        seconds: dict[str, float],
+        dense: Mapping[str, Tensor],
+    ) -> tuple[dict[str, Tensor], dict[str, float], dict[str, float]]:
+        """Masks, seconds and output errors by layer; the next block's inputs are written."""
+        layers = self._layers_of(index)
+        masks: dict[str, Tensor] = {}
+        solved: dict[str, float] = {}
+        if layers:
+            masks, solved = self._prune(index, block, pieces, counts, seconds)
+        mark = time.perf_counter()
+        self.blocks.round(index)
+        errors = self._errors(index, pieces, dense) if dense and layers else {}
+        if self.tokens is not None and index + 1 < len(self.blocks):
+            after = self._states(index + 1)
+            self._forward(index, self._states(index), after)
+            after.flush()
+        seconds["propagate"] = time.perf_counter() - mark
+        return masks, solved, errors
 
     def _prune(
         self,

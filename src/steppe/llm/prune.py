@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steppe.core.errors import SteppeError
 from steppe.engine import ranks
 from steppe.engine.blockfit import FitConfig
 from steppe.engine.blockwise import Blockwise, BlockwiseConfig

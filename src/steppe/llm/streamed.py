@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steppe.engine import ranks
 from steppe.engine.activations import Activations
+from steppe.engine.memory import reused
 from steppe.llm.calibration import check_vocabulary, sha256
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import token_loss
@@ -45,12 +46,13 @@ def streamed_perplexity(
         states.tensor[part] = model.embed(tokens[part]).float().cpu()
     for index in range(len(model)):
         model.load(index)
-        for part in parts:
-            hidden = states.tensor[part].to(model.device, model.dtype)
-            states.tensor[part] = model.call(index, hidden).float().cpu()
+        with reused():
+            for part in parts:
+                hidden = states.tensor[part].to(model.device, model.dtype)
+                states.tensor[part] = model.call(index, hidden).float().cpu()
         model.free(index)
     sums = torch.zeros(2, dtype=torch.float64)
-    for part in parts:
+    for part in parts:  # logits are few at a time, so that mappings of their own cost little
         hidden = states.tensor[part].to(model.device, model.dtype)
         loss, count = token_loss(hidden, model.head, tokens[part])
         sums += torch.tensor([loss, count], dtype=torch.float64)
