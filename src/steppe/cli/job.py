@@ -83,10 +83,10 @@ def job(
     budget: Annotated[str | None, _option("uniform, per_row, row_mass, erk, owl")] = None,
     rho: Annotated[float | None, _option("SAFE: radius of the perturbation")] = None,
     penalty: Annotated[float | None, _option("SAFE, ADMM: strength of the pull")] = None,
-    epochs: Annotated[int, _option("SAFE, ADMM: passes per block")] = 30,
-    warmup_epochs: Annotated[float | None, _option("of them warming up [2]")] = None,
-    lr: Annotated[float, _option("SAFE, ADMM: peak learning rate")] = 2e-4,
-    batch_size: Annotated[int, _option("SAFE, ADMM: windows per step")] = 8,
+    epochs: Annotated[int, _option("SAFE, ADMM: passes per block")] = FitConfig.epochs,
+    warmup_epochs: Annotated[float | None, _option("of them warming up [a tenth]")] = None,
+    lr: Annotated[float, _option("SAFE, ADMM: peak learning rate")] = FitConfig.lr,
+    batch_size: Annotated[int, _option("SAFE, ADMM: windows per step")] = FitConfig.batch_size,
     precision: Annotated[str, _option("of optimisation: auto, float32, bfloat16")] = "auto",
     micro_batch: Annotated[int, _option("windows that go through a block together")] = 8,
     measure: Annotated[int, _option("windows on which layer errors are measured")] = 8,
@@ -101,7 +101,7 @@ def job(
 
     options = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
     made = build(method, {}, changes, options | {"rho": rho, "penalty": penalty})
-    warmup = min(2.0, epochs / 10) if warmup_epochs is None else warmup_epochs
+    warmup = epochs / 10 if warmup_epochs is None else warmup_epochs
     fit = FitConfig(epochs=epochs, warmup_epochs=warmup, lr=lr, batch_size=batch_size)
     folder = out or Path("runs") / f"{Path(model).name}-{made.name}-{made.sparsity:g}-seed{seed}"
     return Job(
