@@ -270,7 +270,7 @@ class StreamedModel:
             SteppeError: blocks get arguments that depend on the text.
         """
         self._load_rest(head=False)
-        if self._sample is None:
+        if self._sample is None or tokens.shape[1] > self._sample.shape[1]:
             self._sample = tokens[:1].clone()
         seen: list[Tensor] = []
 

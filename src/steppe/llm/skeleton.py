@@ -163,8 +163,10 @@ def check_same(held: Any, new: Any) -> None:
         elif isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
             flat += list(zip(a, b, strict=True))
             continue
-        elif not isinstance(a, Tensor) and not isinstance(b, Tensor):
-            continue
+        elif type(a) is type(b) and not isinstance(a, Tensor | tuple | list):
+            plain = isinstance(a, int | float | str)
+            if not plain or a == b:  # caches and configs have no value to compare
+                continue
         raise SteppeError(
             "the arguments of decoder blocks must not depend on the text",
             got="arguments that differ between two windows of one length",
