@@ -42,7 +42,7 @@ def read_config(folder: Path) -> Any:
         raise SteppeError(
             "blockwise pruning takes causal language models",
             got=f"{', '.join(kinds)} in {folder}",
-            way_out="for image models use steppe train",
+            way_out="a model of a class ...ForCausalLM; for image models use steppe train",
         )
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -56,7 +56,7 @@ def read_config(folder: Path) -> Any:
         raise SteppeError(
             "blockwise pruning takes causal language models",
             got=f"model type {config.model_type} in {folder}",
-            way_out="for image models use steppe train",
+            way_out="a model of a class ...ForCausalLM; for image models use steppe train",
         )
     if getattr(config, "quantization_config", None) is not None:
         raise SteppeError(
@@ -79,7 +79,7 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise SteppeError(
             "the device must exist here",
-            got=f"{name!r} ({str(error).splitlines()[0]})",
+            got=f"{name!r} ({str(error).splitlines()[0].split('. ')[0]})",
             way_out="--device cpu",
         ) from None
     return device
