@@ -449,6 +449,23 @@ def test_no_space_for_the_hidden_states(
     run(*asked)  # with space, the same command works
 
 
+def test_no_space_for_the_tokenizer(
+    language_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = [language_model, "--method", "magnitude", "--sparsity", 0.5, "--quiet"]
+    asked += ["--out", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        run(*asked, code=2)
+    assert "No space left" in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.json"))
+    run(*asked)
+    assert (tmp_path / "out/tokenizer.json").is_file()
+
+
 def test_no_space_for_a_shard(
     language_model: Path,
     word_text: Path,

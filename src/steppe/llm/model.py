@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
+from steppe.core.tree import atomic
 from steppe.engine.memory import settle
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
 from steppe.llm.keys import REST, Keys
@@ -197,7 +198,8 @@ class StreamedModel:
         for path in sorted(self.folder.iterdir()):
             known = path.suffix in _COPIED and not path.name.endswith(".index.json")
             if path.is_file() and known and path.name not in _OURS:
-                shutil.copyfile(path, out / path.name)
+                with atomic(out / path.name) as temporary:
+                    shutil.copyfile(path, temporary)
         return write_index(out, len(self) + 1)
 
     # running it
