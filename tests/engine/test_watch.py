@@ -165,3 +165,28 @@ def test_equal_values_in_two_tensors_are_two_inputs() -> None:
     collector.finish()
     assert collector.of("a")["gram"] is not collector.of("b")["gram"]
     assert torch.equal(collector.of("a")["gram"], collector.of("b")["gram"])
+
+
+@pytest.mark.parametrize(
+    "product",
+    [lambda x, w: w @ x.t(), lambda x, w: torch.stack([w @ row for row in x])],
+    ids=["matrix", "rows"],
+)
+def test_weights_on_the_left(product: Any) -> None:
+    weight, x = torch.randn(3, 4), torch.randn(7, 4)
+    watch, seen = watched({"w": weight})
+    with watch:
+        product(x, weight)
+    assert torch.equal(torch.cat([flat(found) for _, found in seen]), x)
+
+
+def test_layers_that_no_token_reached_have_inputs_of_equal_size() -> None:
+    layers = {name: Layer(name, (3, 4)) for name in "ab"}
+    held = Collector(layers, ["gram", "activation_square"], CPU)
+    held.see("b", torch.randn(5, 4))
+    held.finish()
+    assert held.unused() == ["a"]
+    gram = held.of("a")["gram"]
+    assert torch.equal(gram, torch.eye(4) * gram[0, 0])
+    assert gram[0, 0] > 0
+    assert torch.equal(held.of("a")["activation_square"][0], gram.diagonal())
