@@ -51,9 +51,7 @@ def test_prune_leaves_a_model_a_record_and_masks(language_model, tokens, tmp_pat
     assert not list((out / "checkpoints").glob("*.bin"))
 
 
-def test_a_training_method_takes_its_language_settings(
-    language_model, tokens, tmp_path
-):
+def test_a_training_method_takes_its_language_settings(language_model, tokens, tmp_path):
     fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
     plain = methods.safe_plus(sparsity=0.5, rho=0.01)
     record = steppe.prune(language_model, plain, tokens, tmp_path / "out", fit=fit)
