@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help="where to work, 7 GB [the system's]")
     parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--limit", type=float, default=3e9, help="bytes of private memory")
-    parser.add_argument("--samples", type=int, default=8)
+    parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--out", type=Path, default=RECORD)

@@ -1,5 +1,12 @@
-"""Prunes a model in a process of its own and prints how its private memory grew."""
+"""Prunes a model in a process of its own and prints how its private memory grew.
 
+    python peak.py model method tokens out [live]
+
+With ``live`` every allocation that is not tiny is a mapping of its own, so that what is counted is
+what is alive, without the pieces that the C library keeps.
+"""
+
+import ctypes
 import json
 import sys
 import threading
@@ -9,6 +16,7 @@ from pathlib import Path
 import torch
 
 from steppe.cli.job import job
+from steppe.engine import memory
 from steppe.llm.memory import estimate
 
 
@@ -18,8 +26,11 @@ def anonymous():
     return next(1024 * int(x.split()[1]) for x in lines if x.startswith("RssAnon:"))
 
 
-def main(model, method, tokens, out):
+def main(model, method, tokens, out, live=""):
     torch.set_num_threads(1)
+    if live:
+        memory._set = lambda mapping, trim: None
+        ctypes.CDLL(None).mallopt(-3, 1 << 15)  # M_MMAP_THRESHOLD
     asked = job(
         model, method, sparsity=0.5, calibration=tokens, out=Path(out), device="cpu", measure=2
     )

@@ -254,7 +254,8 @@ def _way_out(job: Job, which: str, largest: str) -> str:
             "--out on another disk"
         )
     ways = []
-    if job.config.micro_batch > 1 and job.tokens is not None:
+    solving = largest in ("solver", "input grams")
+    if job.config.micro_batch > 1 and job.tokens is not None and not solving:
         ways.append(f"--micro-batch {max(job.config.micro_batch // 4, 1)}")
     if "gram" in _needs(job):
         ways.append("a method without Hessians (--method wanda)")
