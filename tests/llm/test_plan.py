@@ -76,10 +76,10 @@ def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, m
     monkeypatch.setattr("steppe.llm.plan._trial", lambda job, windows: {"seconds": taken})
     job = ask(language_model, methods.safe(sparsity=0.5), tmp_path / "out", tokens)
     seconds = plan(job)["seconds"]
-    # 2 blocks; 6 windows where the trial had 2; 3 steps in each of 2 epochs where it had 1
+    # 2 blocks; 6 windows where the trial had 2; 3 steps in each of 2 epochs where it had 3
     assert seconds["load"] == 2.0
     assert seconds["calibrate"] == 12.0
-    assert seconds["prune"] == 36.0
+    assert seconds["prune"] == 12.0
     # the trial passed 2 windows and measured errors, worth 3 passes each, on 2
     assert seconds["propagate"] == 1.0 * (6 * 2 + 3 * 2 * 2)
 

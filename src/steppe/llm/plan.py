@@ -20,12 +20,14 @@ from steppe.llm.memory import check as check_fits
 if TYPE_CHECKING:
     from steppe.llm.prune import Job
 
+_STEPS = 3  # of optimisation on trial: targets and the last projection count little then
+
 
 def plan(job: Job, dry_run: bool = True) -> dict[str, Any]:
     """What `prune` would need and make.
 
-    The first block is loaded, pruned with one batch of windows (one optimisation step for SAFE
-    and ADMM, all layers once for layer solvers) and written into a temporary folder beside
+    The first block is loaded, pruned with one batch of windows (three optimisation steps for
+    SAFE and ADMM, all layers once for layer solvers) and written into a temporary folder beside
     ``--out``, which is removed. Times are those of this trial, for as many blocks and windows as
     there are.
 
@@ -97,9 +99,9 @@ def _seconds(job: Job, texts: dict[str, Tensor]) -> dict[str, float]:
         found["calibrate"] = taken.get("calibrate", 0.0) * pruned * total / windows
         if job.method.budget.profiled_by:
             found["profile"] = found["calibrate"] + found["load"]
-    steps = 1
+    steps = 1.0
     if job.method.objective.scope == "block" and windows:
-        steps = -(-total // job.config.fit.batch_size) * job.config.fit.epochs
+        steps = -(-total // job.config.fit.batch_size) * job.config.fit.epochs / _STEPS
     found["prune"] = taken.get("prune", 0.0) * steps * pruned
     if texts:
         tokens = sum(t.numel() for t in texts.values())
@@ -119,7 +121,7 @@ def _trial_windows(job: Job) -> int:
 
 def _trial(job: Job, windows: int) -> dict[str, Any]:
     """The first pruned block's row of the record, with one batch of windows."""
-    fit = dataclasses.replace(job.config.fit, epochs=1, warmup_epochs=0)
+    fit = dataclasses.replace(job.config.fit, epochs=_STEPS, warmup_epochs=0)
     config = dataclasses.replace(job.config, fit=fit, measure=min(job.config.measure, windows))
     tokens = job.tokens[:windows] if job.tokens is not None and windows else None
     with _beside(job.out) as folder:
