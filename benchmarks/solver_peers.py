@@ -42,7 +42,7 @@ def _project(x: Tensor, keep: int, zeros: int, group: int) -> Tensor:
         parts = x.t().reshape(-1, group)
         order = (parts**2).topk(zeros, dim=1, largest=False)[1]
         return parts.scatter(1, order, 0.0).reshape(x.shape[1], x.shape[0]).t().contiguous()
-    flat = x.flatten()
+    flat = x.flatten().clone()  # flatten alone may be a view
     flat[(flat**2).topk(flat.numel() - keep, largest=False)[1]] = 0.0
     return flat.view(x.shape)
 
@@ -66,8 +66,8 @@ def alps(weight: Tensor, gram: Tensor, sparsity: float, zeros: int, group: int) 
     keep, rho, grew, right = round((1 - sparsity) * start.numel()), 0.1, False, h @ start
     values, vectors = (x.float() for x in torch.linalg.eigh(h.double()))
     inverse = vectors @ ((1 / (values + rho))[:, None] * vectors.t())
-    b, d, v = start, start, torch.zeros_like(start)
-    support = _project(b, keep, zeros, group) != 0
+    b, d, v = start, _project(start, keep, zeros, group), torch.zeros_like(start)
+    support = d != 0
     for i in range(300):
         b = inverse @ (right - v + rho * d)
         d = _project(b + v / rho, keep, zeros, group)
