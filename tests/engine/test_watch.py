@@ -37,6 +37,37 @@ def test_a_linear_layer() -> None:
     assert len(seen) == 1, "only while it watches"
 
 
+def test_a_pass_ends_with_the_last_inputs() -> None:
+    one, two, done = nn.Linear(4, 4), nn.Linear(4, 4), []
+    watch, seen = watched({"one": one.weight.detach(), "two": two.weight.detach()})
+    x = torch.randn(3, 4)
+    with watch:
+        for _ in range(3):
+            watch.through(lambda: done.append(two(one(x))))
+        assert [name for name, _ in seen] == ["one", "two"] * 3
+        assert torch.equal(seen[1][1], seen[3][1])
+        assert len(done) == 1, "only the first pass goes to its end"
+        assert torch.equal(two(one(x)), done[0]), "outside of it nothing stops"
+
+
+@pytest.mark.parametrize("uses", [["one"], ["one", "two", "one"]])
+def test_weights_not_used_exactly_once_end_no_pass(uses: list[str]) -> None:
+    layers, done = {"one": nn.Linear(4, 4), "two": nn.Linear(4, 4)}, []
+    watch, seen = watched({name: layer.weight.detach() for name, layer in layers.items()})
+
+    def call() -> None:
+        x = torch.randn(3, 4)
+        for name in uses:
+            x = layers[name](x)
+        done.append(x)
+
+    with watch:
+        for _ in range(3):
+            watch.through(call)
+    assert len(done) == 3
+    assert [name for name, _ in seen] == uses * 3
+
+
 def test_a_conv1d(toy: ModuleType) -> None:
     layer, x = toy.Conv1D(3, 4), torch.randn(2, 5, 4)
     watch, seen = watched({"w": layer.weight.detach()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -177,13 +178,17 @@ class Blockwise:
         states.flush()
         ranks.barrier()
 
-    def _forward(self, index: int, states: Activations, into: Activations | None) -> None:
+    def _forward(
+        self, index: int, states: Activations, into: Activations | None, watch: Watch | None = None
+    ) -> None:
         with torch.no_grad():
             for part in self._slices():
                 hidden = states.tensor[part].to(self.blocks.device)
-                found = self.blocks.call(index, hidden)
-                if into is not None:
-                    into.tensor[part] = found.float().cpu()
+                call = partial(self.blocks.call, index, hidden)
+                if watch is not None:
+                    watch.through(call)
+                elif into is not None:
+                    into.tensor[part] = call().float().cpu()
 
     # budget
 
@@ -241,8 +246,8 @@ class Blockwise:
         collector = Collector(layers, needs, self.blocks.device)
         states = self._states(index)
         into = self._states(index + 1) if keep and index + 1 < len(self.blocks) else None
-        with Watch({name: w for name, (_, w) in pieces.items()}, collector.see):
-            self._forward(index, states, into)
+        with Watch({name: w for name, (_, w) in pieces.items()}, collector.see) as watch:
+            self._forward(index, states, into, None if into else watch)
         collector.finish()
         return collector
 
@@ -357,10 +362,10 @@ class Blockwise:
 
         states, size = self._states(index), self.config.micro_batch
         mine = ranks.share(min(self.config.measure, len(states)))
-        with Watch({n: w for n, (_, w) in pieces.items()}, see), torch.no_grad():
+        with Watch({n: w for n, (_, w) in pieces.items()}, see) as watch, torch.no_grad():
             for i in range(mine.start, mine.stop, size):
-                part = slice(i, min(i + size, mine.stop))
-                self.blocks.call(index, states.tensor[part].to(self.blocks.device))
+                hidden = states.tensor[i : min(i + size, mine.stop)].to(self.blocks.device)
+                watch.through(partial(self.blocks.call, index, hidden))
         ranks.add_up(sums.values())
         return {n: float(s[0] / s[1]) for n, s in sums.items() if float(s[1]) > 0}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,10 @@ from steppe.core.layer import Layer
 from steppe.engine import ranks
 
 See = Callable[[str, Tensor], None]
+
+
+class _EnoughError(Exception):
+    """All inputs of a pass have been seen."""
 
 
 class Watch(TorchFunctionMode):
@@ -31,6 +36,32 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self._names = {(w.data_ptr(), w.numel()): name for name, w in weights.items()}
         self._see = see
+        self._seen: list[str] = []
+        self._once: bool | None = None  # known after the first pass
+        self._brief = False
+
+    def through(self, call: Callable[[], Any]) -> None:
+        """A pass of which only the inputs are wanted: it ends with the last of them.
+
+        What comes after the last product's inputs, that product above all, is not computed: a
+        fifth of a gated block. The first pass goes to its end and shows whether each weight is
+        used once; if one is used more often, or not at all, so do the others.
+
+        Args:
+            call: the pass; its result is not used, and it may be left in the middle.
+        """
+        self._seen, self._brief = [], self._once is True
+        with contextlib.suppress(_EnoughError):
+            call()
+        if self._once is None:
+            self._once = len(self._seen) == len(set(self._seen)) == len(self._names)
+        self._brief = False
+
+    def _saw(self, name: str, x: Tensor) -> None:
+        self._see(name, x)
+        self._seen.append(name)
+        if self._brief and len(set(self._seen)) == len(self._names):
+            raise _EnoughError
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
@@ -41,10 +72,10 @@ class Watch(TorchFunctionMode):
             x, weight = args[place[0]], args[place[1]]
             name = self._name(weight)
             if name is not None:
-                self._see(name, x)
+                self._saw(name, x)
             elif func in _PRODUCTS and (name := self._name(x)) is not None:
                 # W X instead of X W': state-space models keep tokens in the last dimension
-                self._see(name, weight if weight.ndim == 1 else weight.transpose(-2, -1))
+                self._saw(name, weight if weight.ndim == 1 else weight.transpose(-2, -1))
         return func(*args, **kwargs)
 
     def _name(self, weight: Any) -> str | None:

@@ -199,12 +199,13 @@ class Job:
 
     def walk(self, report: Report) -> Blockwise:
         """The walk over the blocks; everything that can be wrong is found here."""
-        tokens = self.tokens if self.needs_text or self.config.measure else None
+        # a method that looks at no activations walks only what errors are measured on
+        seen = None if self.needs_text else self.config.measure
         return Blockwise(
             self.model,
             self.method,
             self.config,
-            tokens,
+            self.tokens[:seen] if self.tokens is not None and seen != 0 else None,
             self.out,
             include=self.include,
             exclude=self.exclude,
@@ -283,6 +284,7 @@ class Job:
         dense_parts = self.model.left_dense()
         parameters = sum(p.numel() for p in names)
         written = sum(p.stat().st_size for p in self.out.glob("model-*.safetensors"))
+        packed = _packed(rows, written, round(written / parameters))
         spent: dict[str, float] = {}
         for row in rows:
             for key, value in row["seconds"].items():
@@ -303,7 +305,7 @@ class Job:
                 "parameters": parameters,
                 "nonzero": parameters - zeros,
                 "bytes": written,
-                "bytes_packed": _packed(rows, written),
+                "bytes_packed": packed,
             },
             "blocks": rows,
             "seconds": round(seconds, 3),
@@ -315,7 +317,7 @@ class Job:
             "calibration": self.calibration,
             "versions": versions() | _versions(),
             "fallbacks": [*(f"{x}: dense, its layout is unknown" for x in dense_parts), *notes],
-            "gain": _gain(self.method, written, _packed(rows, written)),
+            "gain": _gain(self.method, written, packed),
         }
 
 
@@ -330,14 +332,20 @@ def _quality(found: dict[str, Any]) -> dict[str, Any]:
     return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": found}
 
 
-def _packed(rows: list[dict[str, Any]], written: int) -> int:
-    """Bytes when only nonzero weights are stored, with one bit per weight of where they are."""
+def _packed(rows: list[dict[str, Any]], written: int, width: int) -> int:
+    """Bytes when only nonzero weights are stored, with one bit per weight of where they are.
+
+    Args:
+        rows: of the blocks.
+        written: bytes of all shards.
+        width: bytes of a weight as stored.
+    """
     total = written
     for row in rows:
         for layer in row["layers"]:
             n = _numel(layer)
             zeros = round(layer["sparsity_reached"] * n)
-            total -= zeros * 2 - n // 8  # two bytes a weight, as most models are stored
+            total -= zeros * width - n // 8
     return total
 
 
