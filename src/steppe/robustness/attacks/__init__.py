@@ -1,0 +1,237 @@
+"""Projected gradient ascent on the pixels, each image with its own budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from steppe.core.errors import SteppeError
+from steppe.core.registry import Registry
+from steppe.robustness.corruptions import check_images
+from steppe.robustness.draws import Draws
+from steppe.robustness.surface import evaluating
+
+NORMS: Registry[type[Ball]] = Registry("norm", "steppe.robustness.attacks")
+Logits = Callable[[nn.Module, Tensor], Tensor]
+
+
+class Normalised(nn.Module):
+    """The network with its normalisation inside, so that an attack moves pixels.
+
+    ``model((x - mean) / std)``
+
+    Args:
+        model: takes normalised images.
+        mean: one number per channel.
+        std: one number per channel.
+
+    Example:
+        >>> net = Normalised(nn.Flatten(), [0.5], [0.5])
+        >>> net(torch.ones(1, 1, 1, 1)).tolist()
+        [[1.0]]
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.model((x - self.mean) / self.std)
+        return found
+
+
+class Ball:
+    """A norm: where a step goes, what lies inside, where to start."""
+
+    def ascent(self, gradient: Tensor) -> Tensor:
+        """The direction of unit norm in which a loss of this gradient climbs most."""
+        raise NotImplementedError
+
+    def project(self, moved: Tensor, eps: Tensor) -> Tensor:
+        """The nearest perturbation of norm at most eps ``[n, 1, 1, 1]``."""
+        raise NotImplementedError
+
+    def start(self, draws: Draws, shape: tuple[int, ...], eps: Tensor) -> Tensor:
+        """A random perturbation inside, of images of that shape."""
+        raise NotImplementedError
+
+    def size(self, moved: Tensor) -> Tensor:
+        """The norm of each perturbation, ``[n]``."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack found.
+
+    Args:
+        images: the worst images, in [0, 1], each within eps of its own.
+        loss: their cross entropy, ``[n]``; at least that of the images given.
+        right: whether the network still gets them right, ``[n]``.
+        clean: whether it gets the images given right, ``[n]``.
+    """
+
+    images: Tensor
+    loss: Tensor
+    right: Tensor
+    clean: Tensor
+
+
+def pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    norm: str = "linf",
+    eps: float | Tensor = 1 / 255,
+    steps: int = 10,
+    step_size: float | None = None,
+    restarts: int = 1,
+    random_start: bool = True,
+    seed: int = 0,
+    first: int = 0,
+    logits: Logits = lambda model, x: model(x),
+) -> Attacked:
+    """The images on which a network loses most, within eps of those given.
+
+    From d = 0 or a random d in the ball, ``steps`` times::
+
+        d <- P(d + step_size ascent(grad_d cross_entropy(model(x + d), y)))
+
+    P: into the ball, then x + d into [0, 1]. Sign and budget are those of each image alone. Kept
+    is the worst of all that was visited, the image itself included: a misclassified one if there
+    is one, else that of the largest loss. The network is in eval mode.
+
+    Args:
+        model: pixels in [0, 1] -> logits ``[n, classes]``, normalisation inside.
+        images: ``[n, 3, h, w]`` in [0, 1].
+        labels: ``[n]``.
+        norm: "linf" or "l2".
+        eps: radius in units of the pixel range; one number or ``[n]``.
+        steps: of ascent, for each restart.
+        step_size: eps / 4 if left out.
+        restarts: how often to start; the worst result counts.
+        random_start: begin inside the ball, not at the image.
+        seed: of the starts.
+        first: index of the first image in the whole set; an image has its own start.
+        logits: how to call the model.
+
+    Returns:
+        The attacked images with losses and whether they are still right.
+
+    Raises:
+        SteppeError: images outside [0, 1], a budget below 0, a network whose output for the same
+            images differs from call to call.
+
+    Source: Madry et al. 2018. SAFE's Table 3 takes eps 1/255 (linf) and 3/255 (l2), 10 steps of
+    eps / 4; its released code steps by the sign in l2 too, takes one norm over the batch and clips
+    normalised images to [0, 1].
+
+    Example:
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False)).eval()
+        >>> x = torch.full((1, 3, 2, 2), 0.5)
+        >>> found = pgd(net, x, torch.tensor([0]), norm="l2", eps=0.5)
+        >>> round(float((found.images - x).norm()), 4)
+        0.5
+    """
+    check_images(images)
+    ball, radius = NORMS[norm](), torch.as_tensor(eps, dtype=images.dtype, device=images.device)
+    radius = radius.expand(len(images)).view(-1, 1, 1, 1)
+    _check(images, labels, radius, steps, restarts)
+    with evaluating(model), _Frozen(model):
+        worst, least = images.clone(), _Judge(model, labels, logits)
+        loss, right = least(images)
+        _check_same(loss, least(images)[0])
+        clean = right
+        for restart in range(restarts):
+            moved = torch.zeros_like(images)
+            if random_start and steps:
+                draws = Draws(
+                    seed, f"pgd/{norm}/{restart}", range(first, first + len(images)), images.device
+                )
+                moved = ball.start(draws, tuple(images.shape[1:]), radius).to(images.dtype)
+                moved = (images + moved).clamp_(0.0, 1.0) - images
+            for step in range(steps + 1):
+                now, still, gradient = least.slope(images + moved)
+                # wrong beats right, then the larger loss
+                better = (still < right) | ((still == right) & (now > loss))
+                worst = torch.where(better.view(-1, 1, 1, 1), images + moved, worst)
+                loss, right = torch.where(better, now, loss), torch.where(better, still, right)
+                if step == steps:
+                    break
+                size = radius / 4 if step_size is None else step_size
+                moved = ball.project(moved + size * ball.ascent(gradient), radius)
+                moved = (images + moved).clamp_(0.0, 1.0) - images
+    return Attacked(worst, loss, right, clean)
+
+
+class _Judge:
+    """Cross entropy of each image, whether it is right, and the loss's slope in the pixels."""
+
+    def __init__(self, model: nn.Module, labels: Tensor, logits: Logits) -> None:
+        self.model, self.labels, self.logits = model, labels, logits
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return self._of(images)
+
+    def slope(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        images = images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            loss, right = self._of(images)
+            (gradient,) = torch.autograd.grad(loss.sum(), images)
+        return loss.detach(), right, gradient
+
+    def _of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.logits(self.model, images).float()
+        loss = F.cross_entropy(out, self.labels, reduction="none")
+        return loss, out.argmax(1) == self.labels
+
+
+class _Frozen:
+    """No gradients for the weights: an attack needs none, and they cost a third of a pass."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.wanted = [p for p in model.parameters() if p.requires_grad]
+
+    def __enter__(self) -> None:
+        for p in self.wanted:
+            p.requires_grad_(False)
+
+    def __exit__(self, *error: object) -> None:
+        for p in self.wanted:
+            p.requires_grad_(True)
+
+
+def _check(images: Tensor, labels: Tensor, radius: Tensor, steps: int, restarts: int) -> None:
+    if not len(images) or len(images) != len(labels):
+        raise SteppeError(
+            "an attack needs images and one label each",
+            got=f"{len(images)} images, {len(labels)} labels",
+        )
+    if not bool((radius >= 0).all()) or steps < 0 or restarts < 1:
+        raise SteppeError(
+            "an attack needs eps >= 0, steps >= 0 and at least one restart",
+            got=f"eps {float(radius.min()):g}, steps {steps}, restarts {restarts}",
+        )
+
+
+def _check_same(one: Tensor, two: Tensor) -> None:
+    """A network that answers differently each time cannot be attacked by its gradient."""
+    if not torch.allclose(one, two, rtol=1e-4, atol=1e-5):
+        raise SteppeError(
+            "the network must answer the same for the same images, in eval mode",
+            got=f"losses that differ by {float((one - two).abs().max()):.3g}",
+            consequence="an attack would report luck as robustness",
+            way_out="turn off what is random in forward(), e.g. functional dropout without "
+            "training=self.training",
+        )
