@@ -53,6 +53,38 @@ def test_evaluate_repeats_the_record(tmp_path: Path, capsys: pytest.CaptureFixtu
     run("train", *flags, "--out", tmp_path / "run")
 
 
+def test_robustness_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    capsys.readouterr()
+    few = ["--corruptions", "contrast,jpeg_compression", "--severities", "1,5"]
+    on = ["--on", "clean,corruptions,attacks,sharpness", "--eps-linf", "2/255,8/255"]
+    run("evaluate", tmp_path / "run", *on, *few, "--steps", 3, "--json")
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    clean = record["sparse"]["accuracy"]
+    assert found["corruptions"]["clean"] == pytest.approx(clean)
+    assert found["attacks"]["clean"] == pytest.approx(clean)
+    robust = found["attacks"]["accuracy"]["linf"]
+    assert clean >= robust[repr(2 / 255)] >= robust[repr(8 / 255)]
+    assert list(found["attacks"]["accuracy"]) == ["linf", "l2"]
+    contrast = found["corruptions"]["accuracy"]["contrast"]
+    assert contrast["1"] > contrast["5"]
+    flat = found["sharpness"]
+    assert flat["ball"] >= flat["one_step"]
+    assert flat["top_eigenvalue"] > 0
+    assert flat["support"] == "kept"
+    assert shown.err.count("accuracy") == 3
+    run("evaluate", tmp_path / "run", "--on", "sharpness", "--support", "all", "--json", "--quiet")
+    everything = json.loads(capsys.readouterr().out)
+    assert everything["top_eigenvalue"] >= flat["top_eigenvalue"] * (1 - 1e-2)
+    run("evaluate", tmp_path / "run", "--on", "attacks", "--eps-linf", "-1", code=2)
+    run("evaluate", tmp_path / "run", "--on", "attacks", "--radius", "1", code=2)
+    run("evaluate", tmp_path / "run", "--on", "corruptions", "--corrupted", tmp_path, code=2)
+    assert "labels.npy" in capsys.readouterr().err
+
+
 def test_perplexity_is_said_emitted_and_kept(
     model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,7 +176,7 @@ def test_a_folder_that_cannot_be_written_still_gives_its_result(
     [
         (["--on", "perplexity"], "--on perplexity needs a text"),
         (["--on", "perplexity", "--text", "absent.txt"], "readable file"),
-        (["--on", "perplexity", "--part", "test"], "--part is for --on clean"),
+        (["--on", "perplexity", "--part", "test"], "--part is for --on attacks or clean or"),
         (["--on", "perplexity", "--task-folder", "x"], "--task-folder is for --on zero_shot"),
         (["--on", "perplexity", "--text", "x", "--dtype", "float61"], "unknown dtype"),
         (["--on", "perplexity", "--text", "x", "--device", "gpu9"], "--device cpu"),

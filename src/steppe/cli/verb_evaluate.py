@@ -2,62 +2,75 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import functools
+import inspect
+from dataclasses import fields
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from steppe.cli.evaluations import keep, make, read_record
+from steppe.cli.evaluations import EVALUATIONS, keep, make, meanings, read_record
 from steppe.cli.main import emit, say
+
+_OWN = ("run", "device")  # every measurement has them
 
 
 def add(app: typer.Typer) -> None:
-    app.command("evaluate")(command)
+    """Register the command; its flags are the fields of all measurements."""
+
+    @functools.wraps(command)
+    def with_flags(**given: Any) -> None:
+        command(**given)
+
+    hints = get_type_hints(command, include_extras=True)
+    hints["on"] = Annotated[
+        str, typer.Option(help=f"what to measure, comma-separated: {', '.join(EVALUATIONS)}")
+    ]
+    own = inspect.signature(command).parameters
+    first, *rest = [own[name].replace(annotation=hints[name]) for name in own if name != "flags"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    whole = [p.replace(kind=keyword) for p in (first, rest[0], *_flags(), *rest[1:])]
+    with_flags.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {p.name: p.annotation for p in whole}
+    del with_flags.__wrapped__  # or its signature would be looked at
+    app.command("evaluate")(with_flags)
 
 
-def _option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help)
+def _flags() -> list[inspect.Parameter]:
+    """A parameter for each field of any measurement, with what it means for whom."""
+    kinds: dict[str, Any] = {}
+    users: dict[str, dict[str, list[str]]] = {}
+    for name in EVALUATIONS:
+        hints, texts = get_type_hints(EVALUATIONS[name]), meanings(EVALUATIONS[name])
+        for field in fields(EVALUATIONS[name]):
+            if field.name not in _OWN:
+                kinds.setdefault(field.name, hints[field.name])
+                usual = "" if field.default in (None, False, "") else f" [{field.default}]"
+                same = users.setdefault(field.name, {})
+                same.setdefault(texts.get(field.name, "") + usual, []).append(name)
+    found = []
+    for flag, kind in kinds.items():
+        said = "; ".join(f"{', '.join(names)}: {text}" for text, names in users[flag].items())
+        # without a name of its own, typer would offer --no-flag, which says nothing here
+        names = (f"--{flag.replace('_', '-')}",) if kind is bool else ()
+        option: Any = Annotated[kind | None, typer.Option(*names, help=said)]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        found.append(inspect.Parameter(flag, keyword, default=None, annotation=option))
+    return found
 
 
 def command(
     run: Annotated[str, typer.Argument(help="a run's or language model's folder, or a hub id")],
-    on: Annotated[
-        str, _option("what to measure, comma-separated: clean, perplexity, zero_shot")
-    ] = "clean",
-    part: Annotated[str | None, _option("clean: test, validation or train")] = None,
-    reestimate_bn: Annotated[
-        bool | None, typer.Option("--reestimate-bn", help="clean: batch-norm statistics anew")
+    on: str = "clean",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, ...; language models: or auto")
     ] = None,
-    text: Annotated[
-        str | None, _option("perplexity: a file, a folder, wikitext2, c4 or owner/name")
-    ] = None,
-    window: Annotated[int | None, _option("perplexity: tokens the model sees at once")] = None,
-    stride: Annotated[int | None, _option("perplexity: below the window, windows overlap")] = None,
-    tasks: Annotated[str | None, _option("zero_shot: lm-eval's names, comma-separated")] = None,
-    task_folder: Annotated[str | None, _option("zero_shot: lm-eval's YAML of more tasks")] = None,
-    limit: Annotated[int | None, _option("zero_shot: examples of each task at most")] = None,
-    dtype: Annotated[
-        str | None, _option("language models: float32, float16 or bfloat16; else as stored")
-    ] = None,
-    batch: Annotated[int | None, _option("language models: windows in a forward pass")] = None,
-    device: Annotated[str | None, _option("cpu, cuda, ...; language models: or auto")] = None,
-    json: Annotated[bool, _option("one JSON object on stdout", "--json")] = False,
-    quiet: Annotated[bool, _option("nothing on stderr", "--quiet")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
+    **flags: Any,
 ) -> None:
     """Measure a run or a language model; the result is kept in its evaluations.json."""
-    flags: dict[str, Any] = {
-        "part": part,
-        "reestimate_bn": reestimate_bn,
-        "text": text,
-        "window": window,
-        "stride": stride,
-        "tasks": tasks,
-        "task_folder": task_folder,
-        "limit": limit,
-        "dtype": dtype,
-        "batch": batch,
-        "device": device,
-    }
-    given = {key: value for key, value in flags.items() if value is not None}
+    given = {key: value for key, value in {**flags, "device": device}.items() if value is not None}
     names = [name.strip() for name in on.split(",")]
     chosen = {n: make(n, run, given, [o for o in names if o != n]) for n in names}
     record = read_record(run)

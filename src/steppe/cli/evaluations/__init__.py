@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -66,11 +68,27 @@ def make(name: str, run: str, given: dict[str, Any], others: list[str]) -> Evalu
         if flag not in taken | by_others:
             users = [n for n in EVALUATIONS if flag in {f.name for f in fields(EVALUATIONS[n])}]
             raise SteppeError(
-                f"--{flag.replace('_', '-')} is for --on {' and '.join(users)}",
+                f"--{flag.replace('_', '-')} is for --on {' or '.join(users)}",
                 got=f"--on {','.join([name, *others])}",
                 way_out="leave it out",
             )
     return kind(run=run, **{flag: value for flag, value in given.items() if flag in taken})
+
+
+def meanings(kind: type[Evaluation]) -> dict[str, str]:
+    """What each field means, from the docstrings of the class and of its bases.
+
+    Example:
+        >>> meanings(Evaluation)["device"]
+        'where to measure'
+    """
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        text = inspect.getdoc(base) if base.__doc__ and "Args:" in base.__doc__ else None
+        listed = (text or "").partition("Args:")[2].split("\n\n")[0]
+        for name, meaning in re.findall(r"\n {4}(\w+): ((?:.|\n {6,})+)", listed):
+            found[name] = " ".join(meaning.split()).rstrip(".")
+    return found
 
 
 def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | None:

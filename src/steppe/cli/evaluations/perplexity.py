@@ -23,7 +23,7 @@ class Perplexity(Evaluation):
         window: tokens the model sees at once; 2048, or the model's positions if they are fewer.
         stride: from one window's start to the next; the window, if none is given.
         dtype: float32, float16 or bfloat16; as stored (on a CPU float32), if none is given.
-        batch: windows in one forward pass.
+        batch: sequences in one forward pass.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)

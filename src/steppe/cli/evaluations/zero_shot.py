@@ -22,7 +22,7 @@ class ZeroShot(Evaluation):
         task_folder: lm-eval's YAML files of more tasks.
         limit: examples of each task at most.
         dtype: float32, float16 or bfloat16; as stored (on a CPU float32), if none is given.
-        batch: questions in one forward pass.
+        batch: sequences in one forward pass.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)

@@ -113,7 +113,7 @@ def pgd(
 
     Args:
         model: pixels in [0, 1] -> logits ``[n, classes]``, normalisation inside.
-        images: ``[n, 3, h, w]`` in [0, 1].
+        images: ``[n, c, h, w]`` in [0, 1].
         labels: ``[n]``.
         norm: "linf" or "l2".
         eps: radius in units of the pixel range; one number or ``[n]``.
@@ -143,7 +143,7 @@ def pgd(
         >>> round(float((found.images - x).norm()), 4)
         0.5
     """
-    check_images(images)
+    check_images(images, channels=None)
     ball, radius = NORMS[norm](), torch.as_tensor(eps, dtype=images.dtype, device=images.device)
     radius = radius.expand(len(images)).view(-1, 1, 1, 1)
     _check(images, labels, radius, steps, restarts)

@@ -123,15 +123,24 @@ def corrupt(
     return done
 
 
-def check_images(images: Tensor) -> None:
-    """Images are [n, 3, h, w], floating point, in [0, 1].
+def check_images(images: Tensor, *, channels: int | None = 3) -> None:
+    """Images are [n, c, h, w], floating point, in [0, 1].
+
+    Args:
+        images: to be looked at.
+        channels: c; any number if None.
 
     Raises:
         SteppeError: they are not; it says what they are.
     """
     got = f"shape {list(images.shape)}, {images.dtype}"
-    rule = "images are floating point in [0, 1], shape [n, 3, h, w], not normalised"
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+    shape = f"[n, {channels or 'c'}, h, w]"
+    rule = f"images are floating point in [0, 1], shape {shape}, not normalised"
+    if (
+        images.ndim != 4
+        or channels not in (None, images.shape[1])
+        or not images.is_floating_point()
+    ):
         raise SteppeError(rule, got=got, way_out="x.float() / 255 for 8-bit images")
     if images.numel():
         low, high = (float(v) for v in torch.aminmax(images))

@@ -1,0 +1,83 @@
+"""Accuracy of an image model under attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from steppe.cli.evaluations import EVALUATIONS, Evaluation
+from steppe.cli.imagerun import ImageRun
+from steppe.core.errors import SteppeError
+from steppe.robustness.attacked import accuracy_under_attack
+
+
+def radii(text: str, flag: str) -> list[float]:
+    """Radii from comma-separated numbers or fractions.
+
+    Example:
+        >>> radii("1/4, 0.5", "--eps-linf")
+        [0.25, 0.5]
+    """
+    try:
+        found = [float(Fraction(part.strip())) for part in text.split(",") if part.strip()]
+    except (ValueError, ZeroDivisionError):
+        found = [-1.0]
+    if any(eps < 0 for eps in found):
+        raise SteppeError(
+            f"{flag} takes radii of 0 or more, of pixels in [0, 1]",
+            got=repr(text),
+            way_out=f"{flag} 1/255,2/255",
+        )
+    return found
+
+
+@EVALUATIONS.register("attacks")
+@dataclass(frozen=True, kw_only=True)
+class Attacks(Evaluation):
+    """Accuracy after projected gradient ascent on the pixels.
+
+    Args:
+        part: test, validation or train.
+        eps_linf: radii of the largest change of a value, comma-separated; "" for none.
+        eps_l2: radii of the length of the change of an image.
+        steps: of gradient ascent, each of a quarter of the radius.
+        restarts: how often an attack starts.
+        limit: images at most.
+        seed: of what is random.
+    """
+
+    part: str = "test"
+    eps_linf: str = "1/255"
+    eps_l2: str = "3/255"
+    steps: int = 10
+    restarts: int = 1
+    limit: int | None = None
+    seed: int = 0
+
+    def measure(self) -> dict[str, Any]:
+        """Clean and robust accuracy for each norm and radius."""
+        wanted = {
+            "linf": radii(self.eps_linf, "--eps-linf"),
+            "l2": radii(self.eps_l2, "--eps-l2"),
+        }
+        run = ImageRun.read(self.run, self.device, "attacks")
+        images, labels = run.pixels(self.part, self.limit)
+        return accuracy_under_attack(
+            run.on_pixels,
+            images,
+            labels,
+            radii=wanted,
+            steps=self.steps,
+            restarts=self.restarts,
+            seed=self.seed,
+        )
+
+    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+        """Each accuracy in a row."""
+        cells = [
+            f"{norm} {float(eps):.4g}: {share:.2%}"
+            for norm, found in result["accuracy"].items()
+            for eps, share in found.items()
+        ]
+        return f"accuracy {result['clean']:.2%}, attacked {', '.join(cells)}"

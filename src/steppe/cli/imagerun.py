@@ -1,0 +1,116 @@
+"""A finished run of ``steppe train``, ready to be measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from steppe.cli.experiment import build_model, load_data, read_run
+from steppe.cli.recipe import Recipe
+from steppe.core.errors import SteppeError
+from steppe.core.mask import unpack
+from steppe.robustness.attacks import Normalised
+from steppe.vision.data import ImageData
+from steppe.vision.loader import Loader
+from steppe.vision.models import load_weights, logits
+
+
+class _Logits(nn.Module):
+    """A model that answers with logits, whatever object its own forward returns."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return logits(self.model, x)
+
+
+@dataclass
+class ImageRun:
+    """What a run is made of.
+
+    Args:
+        recipe: of the run.
+        data: its images.
+        model: its network with the final weights, in eval mode, on ``device``; normalised images
+            go in.
+        device: where it computes.
+        path: the run's folder.
+    """
+
+    recipe: Recipe
+    data: ImageData
+    model: nn.Module
+    device: str
+    path: Path
+
+    @classmethod
+    def read(cls, run: str, device: str, on: str) -> ImageRun:
+        """Load a run's folder.
+
+        Args:
+            run: the folder.
+            device: where to measure.
+            on: the measurement, for error messages.
+
+        Raises:
+            SteppeError: it is no finished run of images, or the device does not exist.
+        """
+        path = Path(run)
+        if (path / "config.json").exists() and not (path / "recipe.yaml").exists():
+            raise SteppeError(
+                f"--on {on} measures runs of steppe train",
+                got=f"{path}, which holds a language model",
+                way_out="--on perplexity --text FILE",
+            )
+        recipe = read_run(path)
+        data = load_data(recipe)
+        model = build_model(recipe, data)
+        load_weights(model, run)
+        try:
+            model.to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise SteppeError(
+                "the device must exist here",
+                got=f"{device!r} ({str(error).splitlines()[0]})",
+                way_out="--device cpu",
+            ) from None
+        return cls(recipe, data, model.eval(), device, path)
+
+    @property
+    def on_pixels(self) -> nn.Module:
+        """The network that takes images in [0, 1]: normalisation inside, logits out."""
+        whole = Normalised(_Logits(self.model), self.data.mean, self.data.std)
+        return whole.to(self.device).eval()
+
+    def masks(self) -> dict[str, Tensor]:
+        """Parameter name -> booleans, True = kept; none where nothing was pruned."""
+        path = self.path / "masks.safetensors"
+        if not path.exists():
+            return {}
+        return {k: v.to(self.device) for k, v in unpack(load_file(path)).items()}
+
+    def loader(self, part: str, batch: int = 500) -> Loader:
+        """A part's images as the network takes them, in stored order, none changed."""
+        return Loader.of(
+            self.data,
+            part,
+            batch,
+            device=self.device,
+            shuffle=False,
+            augment=None,
+            drop_last=False,
+        )
+
+    def pixels(self, part: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """A part's images in [0, 1], float32, and their labels; the first ``limit``."""
+        split = self.loader(part).split
+        images, labels = split.images[:limit], split.labels[:limit]
+        if images.dtype == torch.uint8:
+            return images.float() / 255, labels
+        return images.float(), labels

@@ -1,0 +1,27 @@
+"""Accuracy under attack, beside single attacks."""
+
+import pytest
+import torch
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.robustness.attacked import accuracy_under_attack
+from steppe.robustness.attacks import pgd
+
+
+def test_accuracy_by_hand_and_in_batches():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    x = torch.rand(25, 3, 8, 8)
+    y = model(x).argmax(1)
+    y[:5] = (y[:5] + 1) % 4
+    radii = {"linf": [0.0, 0.01], "l2": [0.2]}
+    found = accuracy_under_attack(model, x, y, radii=radii, batch_size=9, steps=5, seed=2)
+    assert found["clean"] == pytest.approx(20 / 25)
+    assert found["accuracy"]["linf"]["0.0"] == pytest.approx(20 / 25)
+    for norm, eps in (("linf", 0.01), ("l2", 0.2)):
+        one = pgd(model, x, y, norm=norm, eps=eps, steps=5, seed=2)
+        assert found["accuracy"][norm][str(eps)] == pytest.approx(float(one.right.float().mean()))
+        assert found["accuracy"][norm][str(eps)] < 20 / 25
+    with pytest.raises(SteppeError, match="at least one radius"):
+        accuracy_under_attack(model, x, y, radii={"linf": []})
