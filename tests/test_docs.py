@@ -91,7 +91,7 @@ def test_commands_and_their_options_exist(path):
     for verb, rest in shown_commands(path):
         assert verb in known, f"{page_id(path)} shows steppe {verb}; there is {sorted(known)}"
         options = {o for p in known[verb].params for o in (*p.opts, *p.secondary_opts)}
-        for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", rest):
+        for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", rest):
             assert option in options | {"--help"}, f"{page_id(path)}: steppe {verb} has no {option}"
 
 
