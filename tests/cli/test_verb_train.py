@@ -149,6 +149,33 @@ def test_bad_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
 
 
+def test_wrong_labels_are_trained_on_and_the_record_knows_the_right_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise: dict[str, object] = {"rate": 0.3, "kind": "pair_flip"}
+    small = {**SMALL, "method": {"name": "dense"}, "train": {"epochs": 6, "lr": 0.1}}
+
+    def train(out: str, noise: dict[str, object] | None, code: int = 0) -> None:
+        data = {"name": "digits", "train_size": 640, "label_noise": noise}
+        recipe = write(tmp_path / f"{out}.yaml", {**small, "data": data})
+        run("train", recipe, "--out", tmp_path / out, "--quiet", code=code)
+
+    train("noisy", noise)
+    train("clean", None)
+    noisy, clean = (
+        json.loads((tmp_path / out / "record.json").read_text()) for out in ("noisy", "clean")
+    )
+    assert noisy["label_noise"]["changed"] == round(0.3 * 640)
+    assert 0 < noisy["label_noise"]["given"] + noisy["label_noise"]["clean"] <= 1
+    assert "label_noise" not in clean
+    assert "label_noise" not in clean["recipe"]["data"]
+    assert noisy["recipe"]["data"]["label_noise"] == {**noise, "seed": 0}
+    assert noisy["sparse"]["accuracy"] < clean["sparse"]["accuracy"]
+    train("bad", {"rate": 2}, code=2)
+    train("unknown", {"rate": 0.1, "kind": "pair"}, code=2)
+    assert "did you mean pair_flip" in capsys.readouterr().err
+
+
 def test_a_folder_of_another_recipe_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

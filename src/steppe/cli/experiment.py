@@ -8,7 +8,7 @@ import random
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,10 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.engine.run import RunFolder, versions
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.robustness.label_noise import noisy_labels
+from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData, load
+from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
 from steppe.vision.models import build, load_weights, logits
 
@@ -35,9 +38,9 @@ def seed_everything(seed: int) -> None:
 
 
 def load_data(recipe: Recipe) -> ImageData:
-    """The recipe's images."""
+    """The recipe's images; of the training labels some wrong, if it says so."""
     spec = recipe.data
-    return load(
+    data = load(
         spec.name,
         train_size=spec.train_size,
         test_size=spec.test_size,
@@ -50,6 +53,36 @@ def load_data(recipe: Recipe) -> ImageData:
         std=spec.std,
         augment=spec.augment,
     )
+    if spec.label_noise is None:
+        return data
+    given = spec.label_noise.model_dump()
+    noisy = noisy_labels(data.train.labels, data.num_classes, **given)
+    train = Split(data.train.images, noisy.labels)
+    return replace(data, train=train, clean_labels=noisy.clean)
+
+
+def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> dict[str, Any]:
+    """What a network trained on wrong labels makes of its training images.
+
+    Returns:
+        ``changed`` labels, and of these images the shares that get the label ``given`` and the
+        ``clean`` one; empty when no label was changed.
+    """
+    if data.clean_labels is None:
+        return {}
+    where = data.train.labels != data.clean_labels
+    parts = {
+        "given": Split(data.train.images[where], data.train.labels[where]),
+        "clean": Split(data.train.images[where], data.clean_labels[where]),
+    }
+    found: dict[str, Any] = {"changed": int(where.sum())}
+    if not found["changed"]:
+        return found
+    with evaluating(model):
+        for name, split in parts.items():
+            held = replace(data, test=split)
+            found[name] = clean(model, Loader.of(held, "test", 500, device=device))["accuracy"]
+    return found
 
 
 def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
@@ -173,14 +206,20 @@ class Experiment:
         sparse: dict[str, Any] = outcome.after | size(model, outcome.finished.masks)
         bare = accelerator.unwrap_model(trainer.model)
         dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
-        record = self._record(outcome, dense, sparse, str(accelerator.device))
+        wrong = believed(bare, self.data, accelerator.device)
+        record = self._record(outcome, dense, sparse, str(accelerator.device), wrong)
         if folder is not None and accelerator.is_main_process:
             folder.finish(model.state_dict(), outcome.finished.masks, record)
         accelerator.wait_for_everyone()
         return record, model, outcome
 
     def _record(
-        self, outcome: Outcome, dense: dict[str, Any], sparse: dict[str, Any], device: str
+        self,
+        outcome: Outcome,
+        dense: dict[str, Any],
+        sparse: dict[str, Any],
+        device: str,
+        wrong: dict[str, Any],
     ) -> dict[str, Any]:
         done = outcome.finished
         method, recipe = self.recipe.build_method(), self.recipe.plain()
@@ -209,6 +248,7 @@ class Experiment:
             "versions": versions(),
             "fallbacks": [],
             "notes": [*outcome.notes, *cut(outcome)],
+            **({"label_noise": wrong} if wrong else {}),
             "gain": gain(dense, sparse, str(recipe["method"].get("structure", "unstructured"))),
         }
 

@@ -28,6 +28,14 @@ class ModelSpec(_Strict):
     options: dict[str, Any] = {}
 
 
+class LabelNoiseSpec(_Strict):
+    """Wrong labels to train on; see `steppe.robustness.label_noise`."""
+
+    rate: float
+    kind: str = "symmetric"
+    seed: int = 0
+
+
 class DataSpec(_Strict):
     """Which images."""
 
@@ -42,6 +50,7 @@ class DataSpec(_Strict):
     std: tuple[float, ...] | None = None
     augment: str | None = "auto"
     cache: str | None = None
+    label_noise: LabelNoiseSpec | None = None
 
 
 class TrainSpec(_Strict):
@@ -113,7 +122,10 @@ class Recipe(_Strict):
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
-        return self.model_dump(mode="json") | {"method": self._method_in_full()}
+        whole = self.model_dump(mode="json") | {"method": self._method_in_full()}
+        if whole["data"]["label_noise"] is None:
+            del whole["data"]["label_noise"]  # so that a run from before is the same run
+        return whole
 
     def _method_in_full(self) -> dict[str, Any]:
         if isinstance(self.method.get("budget"), dict) or "name" not in self.method:

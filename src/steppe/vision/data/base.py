@@ -49,6 +49,7 @@ class ImageData:
         std: per channel, of images in [0, 1]; x is normalised to (x - mean) / std.
         classes: names of the classes, empty where unknown.
         augment: what is done to training images, or None.
+        clean_labels: what the labels of ``train`` were before some were made wrong, or None.
     """
 
     name: str
@@ -60,6 +61,7 @@ class ImageData:
     std: tuple[float, ...]
     classes: tuple[str, ...] = ()
     augment: Augmentation | None = None
+    clean_labels: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
