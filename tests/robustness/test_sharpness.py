@@ -246,3 +246,29 @@ def test_attention_has_second_derivatives() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     x, y = torch.randn(3, 4, 8), torch.randn(3, 4, 8)
     assert hessian_top(layer, nn.MSELoss(), [(x, y)], tolerance=1e-2).eigenvalue > 0
+
+
+def test_adaptive_sharpness_is_that_of_the_scaled_quadratic() -> None:
+    a, b = problem(6, 4)
+    w = np.random.default_rng(2).uniform(0.5, 2, 6) * np.array([1, -1, 1, -1, 1, 1])
+    model = Quadratic(a, b, w)
+    found = ball_sharpness(
+        model, mean, BATCHES, rho=0.4, steps=200, restarts=4, adaptive=True, eta=0.1
+    )
+    t = np.diag(np.abs(w) + 0.1)
+    assert found == pytest.approx(trust_region(t @ a @ t, t @ (a @ w + b), 0.4), rel=1e-3)
+
+
+def test_adaptive_sharpness_does_not_change_with_the_scale_of_layers() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 5, bias=False), nn.ReLU(), nn.Linear(5, 2, bias=False))
+    batches = [(torch.randn(20, 4), torch.randint(2, (20,)))]
+    loss = nn.functional.cross_entropy
+    ways = {"plain": {"adaptive": False}, "adaptive": {"adaptive": True}}
+    before = {k: ball_sharpness(net, loss, batches, rho=0.3, **v) for k, v in ways.items()}
+    with torch.no_grad():
+        net[0].weight *= 10
+        net[2].weight /= 10
+    after = {k: ball_sharpness(net, loss, batches, rho=0.3, **v) for k, v in ways.items()}
+    assert after["adaptive"] == pytest.approx(before["adaptive"], rel=1e-3)
+    assert abs(after["plain"] / before["plain"] - 1) > 0.2

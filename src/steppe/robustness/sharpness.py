@@ -67,6 +67,8 @@ def ball_sharpness(
     restarts: int = 1,
     masks: Mapping[str, Tensor] | None = None,
     seed: int = 0,
+    adaptive: bool = False,
+    eta: float = 0.0,
 ) -> float:
     """The largest rise of the loss within an L2 ball, by projected gradient ascent.
 
@@ -75,7 +77,12 @@ def ball_sharpness(
     step_size / steps, P the projection onto the ball, one global norm over all weights that move,
     batch norm in eval mode. Starts from the one-step point, then from random points of the sphere
     (at a stationary point the gradient says nothing). The best value met is kept, eps = 0 among
-    them: a lower bound of the maximum, never below 0 nor below `one_step_sharpness`.
+    them: a lower bound of the maximum, never below 0 nor (unless adaptive) below
+    `one_step_sharpness`.
+
+    Adaptive: the ball ||eps / T||_2 <= rho with T = |w| + eta, which does not change when the
+    weights of two layers are scaled against each other and nor does the network's function;
+    weights of zero stay where they are if eta = 0. The ascent is that of eps / T.
 
     Args:
         model: the network; its weights are restored bit for bit, gradients and modes untouched.
@@ -87,6 +94,8 @@ def ball_sharpness(
         restarts: random starts, besides the one from the gradient.
         masks: parameter name -> booleans, True = survives; pruned weights stay where they are.
         seed: of the random starts.
+        adaptive: the ball of ASAM.
+        eta: added to |w| there.
 
     Returns:
         The rise, in units of the loss.
@@ -94,7 +103,8 @@ def ball_sharpness(
     Raises:
         SteppeError: rho or a count out of range; loss or gradient not finite; bad masks.
 
-    Source: AdaSAP, equation 9, which takes one step; more steps as in Madry et al. 2018.
+    Source: AdaSAP, equation 9, which takes one step; more steps as in Madry et al. 2018. Adaptive:
+    Kwon et al. 2021 (ASAM), definition 1.
 
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
@@ -108,18 +118,18 @@ def ball_sharpness(
         surface = Surface(model, loss_fn, batches, masks)
         home, gradient = _value_and_gradient(surface)
         best = home
+        scale = surface.weights().abs_().add_(eta) if adaptive else None
         with surface.excursion() as move:
             for start in range(1 + restarts):
-                eps = _scaled(gradient, rho)
-                if start:
-                    eps = _scaled(_random(surface, seed, start), rho)
+                first = _random(surface, seed, start) if start else _times(gradient, scale)
+                eps = _scaled(first, rho)  # over T, if adaptive
                 for step in range(steps + 1):
-                    move(eps)
+                    move(_times(eps, scale))
                     value, slope = _value_and_gradient(surface)
                     best = max(best, value)
                     if step < steps:
                         pace = step_size * rho * (1 - step / steps)
-                        eps = _into_ball(eps + _scaled(slope, pace), rho)
+                        eps = _into_ball(eps + _scaled(_times(slope, scale), pace), rho)
         return best - home
 
 
@@ -137,6 +147,10 @@ def _value_and_gradient(surface: Surface) -> tuple[float, Tensor]:
     finite(value, "the loss around the weights", way_out)
     finite(float(gradient.abs().amax()), "the gradient around the weights", way_out)
     return value, gradient
+
+
+def _times(vector: Tensor, scale: Tensor | None) -> Tensor:
+    return vector if scale is None else vector * scale
 
 
 def _norm(vector: Tensor) -> Tensor:

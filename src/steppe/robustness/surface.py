@@ -117,7 +117,11 @@ class Surface:
             out = self.model(x.to(self.device, non_blocking=True))
             yield self.loss(out, y.to(self.device, non_blocking=True)), len(x) / self._examples
 
-    def _flat(self, tensors: Sequence[Tensor]) -> Tensor:
+    def weights(self) -> Tensor:
+        """The present weights that may move, one vector."""
+        return self.flat(self.parameters)
+
+    def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """Tensors shaped like the parameters -> their moving coordinates, one vector."""
         parts = [
             t.detach().reshape(-1) if index is None else t.detach().reshape(-1)[index]
@@ -148,7 +152,7 @@ class Surface:
                 total += float(loss.detach()) * share
                 if loss.requires_grad:
                     grads = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
-                    gradient.add_(self._flat(grads), alpha=share)
+                    gradient.add_(self.flat(grads), alpha=share)
         return total, gradient
 
     def hessian_product(self, vector: Tensor) -> Tensor:
@@ -167,7 +171,7 @@ class Surface:
                 assert isinstance(slope, Tensor)
                 if slope.requires_grad:  # not where the loss is linear: H = 0
                     seconds = torch.autograd.grad(slope, self.parameters, materialize_grads=True)
-                    product.add_(self._flat(seconds), alpha=share)
+                    product.add_(self.flat(seconds), alpha=share)
         return product
 
     @contextmanager

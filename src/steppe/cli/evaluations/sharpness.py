@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch.nn import functional as F
@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
+from steppe.robustness.average import average_sharpness
 from steppe.robustness.sharpness import ball_sharpness, hessian_top, one_step_sharpness
+from steppe.robustness.trace import hessian_trace
 
 
 @EVALUATIONS.register("sharpness")
@@ -21,6 +23,7 @@ class Sharpness(Evaluation):
     Args:
         part: test, validation or train.
         radius: of the ball, in units of the weights.
+        adaptive_radius: of ASAM's ball, in units of each weight's size.
         limit: images at most.
         support: which weights move: those that were kept, or all.
         seed: of what is random.
@@ -28,12 +31,13 @@ class Sharpness(Evaluation):
 
     part: str = "train"
     radius: float = 0.1
+    adaptive_radius: float = 0.5
     limit: int | None = 1000
     support: str = "kept"
     seed: int = 0
 
     def measure(self) -> dict[str, Any]:
-        """Sharpness by one step and by ascent, and the eigenvalue, batch norm in eval mode."""
+        """Worst and mean rise of the loss, ASAM's too; eigenvalue and trace; eval mode."""
         if self.support not in ("kept", "all"):
             raise SteppeError(
                 "--support is kept or all", got=repr(self.support), way_out="--support kept"
@@ -48,21 +52,29 @@ class Sharpness(Evaluation):
         masks = {f"model.model.{name}": mask for name, mask in masks.items()}
         loss = F.cross_entropy
         given: dict[str, Any] = {"masks": masks or None}
-        top = hessian_top(model, loss, held, seed=self.seed, **given)
+        near: dict[str, Any] = {"rho": self.radius, **given}
+        wide = {"rho": self.adaptive_radius, "adaptive": True, **given}
+        seed = self.seed
         return {
             "radius": self.radius,
-            "one_step": one_step_sharpness(model, loss, held, rho=self.radius, **given),
-            "ball": ball_sharpness(model, loss, held, rho=self.radius, seed=self.seed, **given),
-            "top_eigenvalue": top.eigenvalue,
+            "one_step": one_step_sharpness(model, loss, held, **near),
+            "ball": ball_sharpness(model, loss, held, seed=seed, **near),
+            "average": asdict(average_sharpness(model, loss, held, seed=seed, **near)),
+            "adaptive_radius": self.adaptive_radius,
+            "adaptive": ball_sharpness(model, loss, held, seed=seed, **wide),
+            "top_eigenvalue": hessian_top(model, loss, held, seed=seed, **given).eigenvalue,
+            "trace": asdict(hessian_trace(model, loss, held, seed=seed, **given)),
             "support": self.support if masks else "all",
             "part": self.part,
             "images": sum(len(y) for _, y in held),
         }
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """All three figures."""
+        """Worst and mean rise, eigenvalue, trace."""
         return (
             f"sharpness {result['ball']:.4g} within {result['radius']:g} "
-            f"(one step {result['one_step']:.4g}), top eigenvalue {result['top_eigenvalue']:.4g}, "
+            f"(one step {result['one_step']:.4g}, on average {result['average']['mean']:.4g}), "
+            f"adaptive {result['adaptive']:.4g} within {result['adaptive_radius']:g}, "
+            f"top eigenvalue {result['top_eigenvalue']:.4g}, trace {result['trace']['mean']:.4g}, "
             f"{result['support']} weights, {result['images']} {result['part']} images"
         )
