@@ -2,7 +2,7 @@
 
     python benchmarks/bench_memory.py
 
-A random Llama of 1.6 billion parameters (bfloat16, 3.2 GB in shards) is written shard by shard and
+A random Llama of 1.5 billion parameters (bfloat16, 2.9 GB in shards) is written shard by shard and
 pruned by ``steppe prune`` in a process whose private memory the operating system limits to less
 than the model's bytes (RLIMIT_DATA: heap, stacks and private mappings count, shared mappings of
 files do not). Then plain transformers loads the result, and every layer's zeros are counted.
@@ -208,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, help="a folder; made if left out")
     parser.add_argument("--scratch", type=Path, help="where to work, 7 GB [the system's]")
-    parser.add_argument("--layers", type=int, default=24)
+    parser.add_argument("--layers", type=int, default=22)
     parser.add_argument("--limit", type=float, default=3e9, help="bytes of private memory")
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--window", type=int, default=128)

@@ -57,3 +57,15 @@ def test_gram_is_symmetric() -> None:
     made = CALIBRATION["gram"](7, DEVICE)
     made.add(inputs())
     torch.testing.assert_close(made.mean(), made.sum.t())
+
+
+@pytest.mark.parametrize("columns", [1, 100, 128, 129, 300, 1100])
+def test_a_gram_in_strips_is_the_whole_one(columns: int) -> None:
+    batches = torch.randn(3, 20, columns, generator=torch.Generator().manual_seed(0))
+    gram = CALIBRATION["gram"](columns, torch.device("cpu"))
+    for batch in batches:
+        gram.add(batch)
+    rows = batches.flatten(0, 1).double()
+    found = gram.mean()
+    torch.testing.assert_close(found.double(), rows.T @ rows / 60, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, found.T, rtol=0, atol=1e-6)

@@ -47,7 +47,10 @@ class Accumulator:
 
 @CALIBRATION.register("gram")
 class Gram(Accumulator):
-    """E[x x'], ``[columns, columns]``: columns^2 numbers, 2 tokens columns^2 operations."""
+    """E[x x'], ``[columns, columns]``: columns^2 numbers, tokens columns^2 operations.
+
+    Only the blocks on and above the diagonal are summed; the others are their mirror images.
+    """
 
     name = "gram"
 
@@ -56,7 +59,19 @@ class Gram(Accumulator):
         return torch.zeros(columns, columns, device=device)
 
     def _add(self, x: Tensor) -> None:
-        self.sum.addmm_(x.t(), x)
+        for rows in self._strips():
+            self.sum[rows, rows.start :].addmm_(x[:, rows].t(), x[:, rows.start :])
+
+    def _strips(self) -> list[slice]:
+        columns = len(self.sum)
+        # the thinner, the less is done twice, and the slower each product
+        step = max(128, -(-columns // 8))
+        return [slice(i, min(i + step, columns)) for i in range(0, columns, step)]
+
+    def mean(self) -> Tensor:
+        for rows in self._strips():
+            self.sum[rows.stop :, rows] = self.sum[rows, rows.stop :].t()
+        return super().mean()
 
 
 @CALIBRATION.register("activation_square")

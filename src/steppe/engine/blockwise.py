@@ -355,10 +355,10 @@ class Blockwise:
             layer, weight = pieces[name]
             old = layer.flat(dense[name])
             flat = x.detach().reshape(-1, x.shape[-1]).to(old.dtype)
-            moved = torch.mm(flat, (layer.flat(weight) - old).t())
-            sums[name] += torch.stack(
-                [moved.double().square().sum(), torch.mm(flat, old.t()).double().square().sum()]
-            )
+            both = (torch.mm(flat, (layer.flat(weight) - old).t()), torch.mm(flat, old.t()))
+            # the squares of a row in float32, those of all rows in float64
+            lengths = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) for x in both]
+            sums[name] += torch.stack([x.double().square().sum() for x in lengths])
 
         states, size = self._states(index), self.config.micro_batch
         mine = ranks.share(min(self.config.measure, len(states)))
