@@ -421,3 +421,18 @@ def test_apportion_refuses_wrong_arguments() -> None:
     ):
         with pytest.raises(SteppeError):
             apportion(shares, sizes, total)
+
+
+@pytest.mark.parametrize("cols", [1, 4, 8, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_lie_column_by_column(cols, dtype):
+    scores = torch.randint(-3, 4, (70, cols)).to(dtype)
+    for prune in (cols // 2, torch.arange(70) % (cols + 1)):
+        mask = keep_largest_per_row(scores, prune)
+        turned = keep_largest_per_row(scores.t().contiguous().t(), prune)
+        assert torch.equal(mask, turned)
+        dropped = (~mask).sum(1)
+        assert torch.equal(dropped, torch.as_tensor(prune).expand(70))
+    scores[3, -1] = float("nan")
+    with pytest.raises(SteppeError, match="NaN in scores"):
+        keep_largest_per_row(scores.t().contiguous().t(), 0)

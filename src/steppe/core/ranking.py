@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from functools import cache, reduce
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeVar
 
@@ -44,6 +44,12 @@ CAP = 16  # at most 1/16 of the entries are ever collected: 12.5 % extra memory 
 SPREAD = 5.0  # half-width of the bracket in standard deviations of the sampled rank
 
 
+@cache
+def infinity_of(dtype: torch.dtype) -> int:
+    """The key of infinity; larger keys are NaN."""
+    return int(torch.tensor(math.inf, dtype=dtype).view(INTEGER[dtype]))
+
+
 class Pool(NamedTuple):
     """Tensors read as one sequence of keys of one dtype."""
 
@@ -56,7 +62,7 @@ class Pool(NamedTuple):
     @property
     def infinity(self) -> int:
         """The key of infinity; larger keys are NaN."""
-        return int(torch.tensor(math.inf, dtype=self.dtype).view(INTEGER[self.dtype]))
+        return infinity_of(self.dtype)
 
 
 class Choice(NamedTuple):

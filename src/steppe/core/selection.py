@@ -26,6 +26,7 @@ from steppe.core.ranking import (
     Pool,
     buffer_for,
     equal_per_piece,
+    infinity_of,
     keys_of,
     native,
     pieces_of,
@@ -164,35 +165,33 @@ def keep_largest_per_row(scores: Tensor, prune: Tensor | int) -> Tensor:
     if scores.ndim != 2:
         raise SteppeError("scores must have two dimensions, rows and cols", got=tuple(scores.shape))
     rows, cols = scores.shape
-    drop = torch.as_tensor(prune, device=scores.device)
-    if drop.is_floating_point() or drop.ndim > 1 or drop.numel() not in (1, rows):
-        raise SteppeError(
-            f"prune must be an integer or an integer tensor of {rows} rows",
-            got=f"{drop.dtype} of shape {tuple(drop.shape)}",
-        )
-    drop = drop.reshape(-1).expand(rows)
-    if rows and not (0 <= int(drop.min()) and int(drop.max()) <= cols):
-        raise SteppeError(
-            f"the number to prune must lie in 0..{cols}, the length of a row",
-            got=f"{int(drop.min())}..{int(drop.max())}",
-        )
+    drop = _per_row(prune, scores)
+    pairs = cols <= _PAIRS
+    turned = pairs and scores.t().is_contiguous()  # then its columns are read as they lie
     mask = torch.empty(scores.shape, dtype=torch.bool, device=scores.device)
     if not mask.numel():
         return mask
-    pool = pool_of({"scores": scores})
+    mask = mask.view(cols, rows).t() if turned else mask
+    held, dtype = scores.detach(), scores.dtype
+    if dtype not in INTEGER:
+        pool_of({"scores": scores})  # says what is wrong
     step = max(1, (PIECE_CPU if mask.device.type == "cpu" else PIECE_OTHER) // cols)
-    rule = _keep_by_pairs if cols <= _PAIRS else _keep_by_sorting
 
     def work(starts: range) -> int:
         top = -1
         for i in starts:
             part = slice(i, i + step)
-            keys = keys_of(pool.tensors[0][part], pool.dtype).reshape(-1, cols)
-            top = max(top, int(keys.max()))
-            native(mask[part])[...] = rule(keys, native(drop[part]))
+            flat = keys_of(held[part].t() if turned else held[part], dtype)
+            top = max(top, int(flat.max()))
+            number = drop if isinstance(drop, int) else native(drop[part])
+            columns = flat.reshape(cols, -1) if turned else flat.reshape(-1, cols).T
+            keep = _keep_by_pairs(columns, number) if pairs else _keep_by_sorting(columns.T, number)
+            native(mask[part])[...] = keep.T if pairs else keep
         return top
 
-    refuse_nan(pool, max(share_out(range(0, rows, step), mask.numel(), work)))
+    top = max(share_out(range(0, rows, step), mask.numel(), work))
+    if top > infinity_of(dtype):
+        refuse_nan(pool_of({"scores": scores}), top)
     return mask
 
 
@@ -291,15 +290,40 @@ def _write_masks(pool: Pool, masks: list[Tensor], key: int, quotas: Sequence[int
     share_out(list(zip(pool.pieces, masks, quotas, strict=True)), pool.n, work)
 
 
-def _keep_by_pairs(keys: Keys, prune: Keys) -> Keys:
-    """Mask of short rows: the rank of each column from comparisons with all others."""
-    if isinstance(keys, np.ndarray):
+def _per_row(prune: Tensor | int, scores: Tensor) -> Tensor | int:
+    """The numbers to drop, one for all rows as it is, checked."""
+    rows, cols = scores.shape
+    if isinstance(prune, int) and 0 <= prune <= cols:
+        return prune
+    drop = torch.as_tensor(prune, device=scores.device)
+    if drop.is_floating_point() or drop.ndim > 1 or drop.numel() not in (1, rows):
+        raise SteppeError(
+            f"prune must be an integer or an integer tensor of {rows} rows",
+            got=f"{drop.dtype} of shape {tuple(drop.shape)}",
+        )
+    if rows and not (0 <= int(drop.min()) and int(drop.max()) <= cols):
+        raise SteppeError(
+            f"the number to prune must lie in 0..{cols}, the length of a row",
+            got=f"{int(drop.min())}..{int(drop.max())}",
+        )
+    return drop.reshape(-1).expand(rows)
+
+
+def _keep_by_pairs(columns: Keys, prune: Keys | int) -> Keys:
+    """Mask of short rows, turned like the keys: each rank from comparisons with all others.
+
+    Args:
+        columns: keys ``[cols, rows]``.
+        prune: how many of each row go.
+    """
+    if isinstance(columns, np.ndarray):
         small: Any = np.int8
-        columns: Keys = np.ascontiguousarray(keys.T)
+        columns = np.ascontiguousarray(columns)
         ranks: Keys = np.empty(columns.shape, dtype=small)
-        prune = prune.astype(small)
+        prune = prune if isinstance(prune, int) else prune.astype(small)
     else:
-        small, columns, prune = torch.int8, keys.T.contiguous(), prune.to(torch.int8)
+        small, columns = torch.int8, columns.contiguous()
+        prune = prune if isinstance(prune, int) else prune.to(torch.int8)
         ranks = torch.empty_like(columns, dtype=small)
     for j in range(len(columns)):
         ranks[j] = j
@@ -309,12 +333,15 @@ def _keep_by_pairs(keys: Keys, prune: Keys) -> Keys:
             before = (columns[i] <= columns[j]).view(small)
             ranks[j] += before
             ranks[i] -= before
-    return (ranks >= prune).T
+    return ranks >= prune
 
 
-def _keep_by_sorting(keys: Keys, prune: Keys) -> Keys:
+def _keep_by_sorting(keys: Keys, prune: Keys | int) -> Keys:
     """Mask of long rows: each row's threshold from its sorted keys, ties counted from the left."""
-    rank = (prune - 1).clip(0)[:, None]
+    if isinstance(prune, int):
+        same: Any = np.full(len(keys), prune)
+        prune = same if isinstance(keys, np.ndarray) else torch.from_numpy(same).to(keys.device)
+    rank: Any = (prune - 1).clip(0)[:, None]
     if not isinstance(keys, np.ndarray):
         value = keys.sort(1).values.take_along_dim(rank, 1)
     elif rank.min() == rank.max():

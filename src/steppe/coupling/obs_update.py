@@ -127,7 +127,9 @@ def _sweep(
         where = slice(columns.start + start, columns.start + stop)
         extra = {"obs_scale": diagonal[None, start:stop]}
         saliency = problem.saliency(weight[start:stop].t(), where, extra)
-        pruned[start:stop] = ~problem.choose(saliency.contiguous(), prune).t()
+        if group == 1:
+            saliency = saliency.contiguous()
+        pruned[start:stop] = ~problem.choose(saliency, prune).t()
         drop[start:stop] = pruned[start:stop]
 
     strip = -(-_STRIP // group) * group
