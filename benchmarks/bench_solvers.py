@@ -23,7 +23,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,9 @@ def peer(name: str, weight: Tensor, gram: Tensor, sparsity: float, structure: st
     return rule(weight, gram, sparsity, zeros, group)
 
 
-def measure(n: int, repeats: int, seed: int, clock: str, peers: bool) -> list[Row]:
+def measure(
+    n: int, repeats: int, seed: int, clock: str, peers: bool, solvers: Sequence[str]
+) -> list[Row]:
     """Rounds of the matrix product and of each solver at one size."""
     weight, gram = random_layer(n, seed)
 
@@ -108,7 +110,7 @@ def measure(n: int, repeats: int, seed: int, clock: str, peers: bool) -> list[Ro
 
     contenders: dict[tuple[str, float, str], Callable[[], tuple[Tensor, Tensor]]] = {}
     rows: list[Row] = []
-    for name in ("sparsegpt", "alps"):
+    for name in solvers:
         # ALPS takes minutes on the largest: one case, as in the official table
         for sparsity, structure in CASES[:1] if name == "alps" and n >= 4096 else CASES:
             method = methods.make(name, sparsity=sparsity, structure=structure)
@@ -184,6 +186,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--official", type=Path, help="solver-official.csv")
     parser.add_argument("--peers", action="store_true", help="run the published rules too")
+    parser.add_argument("--solvers", nargs="+", default=["sparsegpt", "alps"])
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/solvers.json"))
     arguments = parser.parse_args()
@@ -203,7 +206,9 @@ def main() -> None:
     print("method,size,sparsity,structure,seconds," + ",".join(COLUMNS))
     for n in arguments.sizes:
         repeats = arguments.repeats if n < 4096 else max(1, arguments.repeats // 3)
-        for row in measure(n, repeats, arguments.seed, arguments.clock, arguments.peers):
+        for row in measure(
+            n, repeats, arguments.seed, arguments.clock, arguments.peers, arguments.solvers
+        ):
             key = (row["method"], n, row["sparsity"], row["structure"])
             beside(row, official.get(key), arguments.clock)
             record["solvers"].append(row)
