@@ -110,9 +110,7 @@ class Blockwise:
         check(method, self.layers, tokens)
         self.journal = Journal(out / "checkpoints" / "journal.json")
         self.notes: list[str] = list(self.journal.get("notes", []))
-        self._by_block: dict[str, list[Layer]] = {}
-        for layer in self.layers:
-            self._by_block.setdefault(layer.block, []).append(layer)
+        self._held: dict[int, Activations] = {}
 
     def run(self) -> list[dict[str, Any]]:
         """Prune what is left to prune; the rows of all blocks.
@@ -151,7 +149,9 @@ class Blockwise:
         return path, (windows, window, self.blocks.hidden_size)
 
     def _states(self, index: int) -> Activations:
-        return Activations(*self._place(index))
+        if index % 2 not in self._held:  # mapped once: a new mapping faults page by page again
+            self._held[index % 2] = Activations(*self._place(index))
+        return self._held[index % 2]
 
     def _go_on(self, index: int) -> None:
         """The inputs of the first block that is not done must be as they were left."""
@@ -232,7 +232,7 @@ class Blockwise:
         return found
 
     def _layers_of(self, index: int) -> list[Layer]:
-        return [x for b, xs in self._by_block.items() if b.endswith(f".{index}") for x in xs]
+        return [x for x in self.layers if x.block.endswith(f".{index}")]
 
     def _calibrate(
         self,
