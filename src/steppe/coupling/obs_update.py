@@ -127,10 +127,8 @@ def _sweep(
         where = slice(columns.start + start, columns.start + stop)
         extra = {"obs_scale": diagonal[None, start:stop]}
         saliency = problem.saliency(weight[start:stop].t(), where, extra)
-        if group == 1:
-            saliency = saliency.contiguous()
-        pruned[start:stop] = ~problem.choose(saliency, prune).t()
-        drop[start:stop] = pruned[start:stop]
+        saliency = saliency.contiguous() if group == 1 else saliency
+        pruned[start:stop] = drop[start:stop] = ~problem.choose(saliency, prune).t()
 
     strip = -(-_STRIP // group) * group
     if group == 1:
