@@ -144,6 +144,18 @@ def test_dense_stands_beside_sparse_when_both_measured_the_same(
     run(*asked, 32, code=2)
 
 
+def test_image_measurements_of_a_pruned_language_model_say_what_it_is(
+    model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--method", "magnitude", "--sparsity", 0.5, "--out", tmp_path / "sparse", "--quiet")
+    run("prune", model, *flags)
+    for on in ("clean", "corruptions", "sharpness"):
+        run("evaluate", tmp_path / "sparse", "--on", on, code=2)
+        assert "--on perplexity --text FILE" in capsys.readouterr().err
+    run("prune", model, *flags[:-1])
+    assert "nothing was done again" in capsys.readouterr().err
+
+
 def test_a_compact_folder_is_measured_too(
     model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

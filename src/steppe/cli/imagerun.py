@@ -30,6 +30,13 @@ class _Logits(nn.Module):
         return logits(self.model, x)
 
 
+def _trained(recipe: Path) -> bool:
+    """Whether there is a recipe of steppe train; that of steppe prune has a calibration."""
+    return recipe.exists() and not any(
+        line.startswith("calibration:") for line in recipe.read_text(encoding="utf-8").splitlines()
+    )
+
+
 @dataclass
 class ImageRun:
     """What a run is made of.
@@ -62,7 +69,7 @@ class ImageRun:
             SteppeError: it is no finished run of images, or the device does not exist.
         """
         path = Path(run)
-        if (path / "config.json").exists() and not (path / "recipe.yaml").exists():
+        if (path / "config.json").exists() and not _trained(path / "recipe.yaml"):
             raise SteppeError(
                 f"--on {on} measures runs of steppe train",
                 got=f"{path}, which holds a language model",

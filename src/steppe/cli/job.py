@@ -78,7 +78,9 @@ def job(
     window: Annotated[int | None, _option("tokens in a window [2048 or the model's]")] = None,
     evaluate: Annotated[list[str] | None, _option("text to measure perplexity on")] = None,
     evaluate_window: Annotated[int | None, _option("its windows [--window]")] = None,
-    out: Annotated[Path | None, _option("the new folder")] = None,
+    out: Annotated[
+        Path | None, _option("the new folder [runs/MODEL-METHOD-SPARSITY-seedN]")
+    ] = None,
     score: Annotated[str | None, _option("what matters")] = None,
     budget: Annotated[str | None, _option("uniform, per_row, row_mass, erk, owl")] = None,
     rho: Annotated[float | None, _option("SAFE: radius of the perturbation")] = None,
@@ -103,7 +105,9 @@ def job(
     made = build(method, {}, changes, options | {"rho": rho, "penalty": penalty})
     warmup = epochs / 10 if warmup_epochs is None else warmup_epochs
     fit = FitConfig(epochs=epochs, warmup_epochs=warmup, lr=lr, batch_size=batch_size)
-    folder = out or Path("runs") / f"{Path(model).name}-{made.name}-{made.sparsity:g}-seed{seed}"
+    shape = f"-{structure.replace(':', '-')}" if structure else ""
+    name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}-seed{seed}"
+    folder = out or Path("runs") / name
     return Job(
         model,
         made,

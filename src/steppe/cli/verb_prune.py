@@ -11,6 +11,7 @@ import typer
 from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, say
+from steppe.engine.journal import Journal
 
 if TYPE_CHECKING:
     from steppe.llm.prune import Job
@@ -25,8 +26,14 @@ def command(make: partial[Job], json: bool, quiet: bool) -> None:
     job = make()
     if make.keywords.get("out") is None:
         say(f"writing to {job.out}", quiet)
+    done = len(Journal(job.out / "checkpoints" / "journal.json").get("blocks", []))
+    finished = (job.out / "record.json").exists()
+    if done and not finished:
+        say(f"going on: {done} of {len(job.model)} blocks were done before", quiet)
     with BlockTable(len(job.model), quiet) as table:
         record = job.run(table.add)
+    if finished:
+        say("this run was finished before; nothing was done again", quiet)
     _show(record, job.out, quiet)
     emit(record | {"out": str(job.out)}, json)
 
