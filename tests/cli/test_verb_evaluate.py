@@ -85,6 +85,48 @@ def test_robustness_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "labels.npy" in capsys.readouterr().err
 
 
+def test_published_images_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    from steppe.cli.imagerun import ImageRun
+
+    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run")
+    images, labels = ImageRun.read(str(tmp_path / "run"), "cpu", "shifted").pixels("test", 100)
+    right = ["evaluate", tmp_path / "run", "--json", "--limit", 100]
+    # the run's own images, as new ones and as corrupted ones
+    for i, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        for place in (f"new/v/{label}", f"c/weather/fog/3/n{label:03}"):
+            (tmp_path / place).mkdir(parents=True, exist_ok=True)
+            level = Image.fromarray((image[0] * 255).round().byte().numpy())
+            level.save(tmp_path / place / f"{i}.png")
+    capsys.readouterr()
+    run(*right, "--on", "shifted", "--shifted", tmp_path / "new")
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["variants"] == {"v": found["clean"]}
+    assert found["mean"] == found["clean"] > 0.5
+    assert found["relative"] == 1.0
+    assert "(R_V2 1.000): v " in shown.err
+    fog = ["--corruptions", "fog", "--severities", "3"]
+    run(*right, "--on", "corruptions", "--corrupted", tmp_path / "c", *fog)
+    assert json.loads(capsys.readouterr().out)["accuracy"] == {"fog": {"3": found["clean"]}}
+    held = kept(tmp_path / "run")
+    assert [e["on"] for e in held] == ["shifted", "corruptions"]
+
+    def fails(said: str, *more: object) -> None:
+        run("evaluate", tmp_path / "run", *more, code=2)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+        assert kept(tmp_path / "run") == held
+
+    fails("--shifted FOLDER_OR_ID", "--on", "shifted")
+    fails("--on corruptions", "--on", "shifted", "--shifted", tmp_path / "c")
+    fails("no snow", "--on", "corruptions", "--corrupted", tmp_path / "c", *fog[:1], "snow,fog")
+    (tmp_path / "new/v/3/x.png").write_bytes(b"")
+    fails("x.png", "--on", "shifted", "--shifted", tmp_path / "new")
+
+
 def test_perplexity_is_said_emitted_and_kept(
     model: Path, word_text: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

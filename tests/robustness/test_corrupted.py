@@ -94,6 +94,10 @@ def test_published_sets_that_are_not_whole(tmp_path):
     np.save(folder / "snow.npy", np.zeros((7, 16, 16, 3), dtype=np.uint8))
     with pytest.raises(SteppeError, match="five severities"):
         accuracy_under_corruption(Brightest(), x, y, names=["snow"], **ask)
+    np.save(folder / "labels.npy", np.arange(5))
+    with pytest.raises(SteppeError, match="network's 3 classes, 0 to 2; got 0 to 4"):
+        accuracy_under_corruption(Brightest(), x, y, names=["fog"], **ask)
+    np.save(folder / "labels.npy", y.numpy())
     (folder / "snow.npy").write_bytes(b"no array")
     with pytest.raises(SteppeError, match=r"readable NumPy files.*snow\.npy"):
         accuracy_under_corruption(Brightest(), x, y, names=["snow"], **ask)

@@ -7,12 +7,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_images, corrupt
+from steppe.robustness.published import Part, share_right
+from steppe.robustness.published import published as published_set
 from steppe.robustness.surface import evaluating
 
 
@@ -58,8 +59,8 @@ def accuracy_under_corruption(
         labels: ``[n]``.
         names: of the corruptions; all when left out.
         severities: of 1 to 5.
-        published: a folder of the published images, which then are used: ``NAME.npy`` of shape
-            [5 n, h, w, 3] in eight bits and ``labels.npy``, as CIFAR-10-C has them.
+        published: a folder of the published images, or a dataset's id, which then are used
+            (`steppe.robustness.published` has the layouts: CIFAR-10-C, ImageNet-C).
         batch_size: images in a forward pass; changes no pixel.
         seed: of the corruptions made here.
 
@@ -69,7 +70,8 @@ def accuracy_under_corruption(
         ``relative`` (R_C), ``images``, ``source``, ``seed``.
 
     Raises:
-        SteppeError: no images, images outside [0, 1], a published file that is not there.
+        SteppeError: no images, images outside [0, 1], published images that are not there or not
+            of the network's classes.
 
     Source: Hendrycks & Dietterich 2019; R_C: AdaSAP.
     """
@@ -79,36 +81,35 @@ def accuracy_under_corruption(
             "accuracy needs images and one label each",
             got=f"{len(images)} images, {len(labels)} labels",
         )
-    grey = images.shape[1] == 1
-    coloured = images.expand(-1, 3, -1, -1) if grey else images
+    channels, height, width = images.shape[1:]
+    coloured = images.expand(-1, 3, -1, -1) if channels == 1 else images
     check_images(coloured)
-    files = Published(Path(published), names) if published is not None else None
     device = next((p.device for p in model.parameters()), images.device)
+    layout = None if published is None else published_set(published, "corruptions")
 
-    def right(source: Tensor, truth: Tensor, name: str, severity: int) -> int:
-        found = 0
-        for first in range(0, len(source), batch_size):
-            x = source[first : first + batch_size].to(device)
-            if name:
-                x = corrupt(x, name, severity, seed=seed, first=first)
-            guess = model(x[:, :1] if grey else x).argmax(1)
-            found += int((guess == truth[first : first + batch_size].to(device)).sum())
-        return found
+    def made_here(name: str, severity: int) -> Part:
+        def read(chosen: slice) -> Tensor:
+            x = coloured[chosen].to(device)
+            return corrupt(x, name, severity, seed=seed, first=chosen.start)[:, :channels]
+
+        return Part(labels, read)
 
     accuracy: dict[str, dict[str, float]] = {name: {} for name in names}
     with evaluating(model):
-        clean = right(coloured, labels, "", 0) / len(images)
+        if layout is not None:
+            classes = model(images[:1].to(device)).shape[1]
+            layout.check(classes, names, severities)
+        clean = share_right(model, Part(labels, lambda chosen: images[chosen]), batch_size)
         for name in names:
             for severity in severities:
-                if files is None:
-                    share = right(coloured, labels, name, severity) / len(images)
+                if layout is None:
+                    part = made_here(name, severity)
                 else:
-                    x, y = files.read(name, severity)
-                    share = right(x, y, "", 0) / len(x)
-                accuracy[name][str(severity)] = share
+                    part = layout.part(name, (channels, height, width), severity)
+                accuracy[name][str(severity)] = share_right(model, part, batch_size)
     return _means(accuracy, clean) | {
         "images": len(images),
-        "source": "made here" if files is None else str(published),
+        "source": "made here" if layout is None else str(published),
         "seed": seed,
     }
 
@@ -124,53 +125,3 @@ def _means(accuracy: dict[str, dict[str, float]], clean: float) -> dict[str, Any
     # 0 of nothing is nothing: a network that is never right keeps no share of it
     found["relative"] = usual / clean if clean else 0.0
     return found
-
-
-class Published:
-    """Corrupted images as they were published, from a folder of NumPy files.
-
-    Args:
-        folder: with NAME.npy for each name, and labels.npy.
-        names: what will be read.
-
-    Raises:
-        SteppeError: a file is missing, or is not what it should be.
-    """
-
-    def __init__(self, folder: Path, names: Sequence[str]) -> None:
-        self.folder = folder
-        missing = [f"{n}.npy" for n in [*names, "labels"] if not (folder / f"{n}.npy").is_file()]
-        if missing:
-            raise SteppeError(
-                "a published set has a file for each corruption, and labels.npy",
-                got=f"no {', '.join(missing)} in {folder}",
-                way_out="--corruptions with the names that are there",
-            )
-        self._labels = self._open("labels")
-
-    def _open(self, name: str) -> Any:
-        path = self.folder / f"{name}.npy"
-        try:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
-            raise SteppeError(
-                "a published set consists of readable NumPy files",
-                got=f"{path} ({error})",
-                way_out="fetch it again",
-            ) from None
-
-    def read(self, name: str, severity: int) -> tuple[Tensor, Tensor]:
-        """Images ``[n, 3, h, w]`` in [0, 1] and labels ``[n]`` of one severity."""
-        held = self._open(name)
-        count, rest = divmod(len(held), len(SEVERITIES))
-        shaped = held.ndim == 4 and held.shape[-1] == 3 and held.dtype == np.uint8
-        if rest or not count or not shaped or len(self._labels) not in (count, len(held)):
-            raise SteppeError(
-                "a published file holds five severities of the same images, [5 n, h, w, 3] uint8",
-                got=f"{name}.npy with {list(held.shape)} {held.dtype}, {len(self._labels)} labels",
-                way_out="fetch it again",
-            )
-        part = slice((severity - 1) * count, severity * count)
-        images = torch.from_numpy(np.array(held[part])).permute(0, 3, 1, 2).float() / 255
-        labels = self._labels[part] if len(self._labels) > count else self._labels
-        return images, torch.from_numpy(np.array(labels)).long()

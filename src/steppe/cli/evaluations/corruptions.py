@@ -21,8 +21,9 @@ class Corruptions(Evaluation):
         part: test, validation or train.
         corruptions: names, comma-separated; all 19 if none are given.
         severities: of 1 to 5, comma-separated.
-        corrupted: a folder of published images (CIFAR-10-C: name.npy and labels.npy) to use
-            instead of corrupting the run's own.
+        corrupted: a folder of published images (CIFAR-10-C: name.npy and labels.npy; ImageNet-C:
+            name/severity/class/image), or a dataset's id, to use instead of corrupting the run's
+            own.
         limit: images at most.
         seed: of what is random.
     """

@@ -1,0 +1,46 @@
+"""Accuracy of an image model on new images of the same classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from steppe.cli.evaluations import EVALUATIONS, Evaluation
+from steppe.cli.imagerun import ImageRun
+from steppe.core.errors import SteppeError
+from steppe.robustness.shifted import accuracy_under_shift
+
+
+@EVALUATIONS.register("shifted")
+@dataclass(frozen=True, kw_only=True)
+class Shifted(Evaluation):
+    """Accuracy on images that were collected anew, as ImageNet-V2's three variants.
+
+    Args:
+        part: test, validation or train.
+        shifted: a folder of new images (ImageNet-V2: class folders 0, 1, ...; or several such
+            folders), or a dataset's id.
+        limit: of the part's images at most; the new ones are all used.
+    """
+
+    part: str = "test"
+    shifted: str | None = None
+    limit: int | None = None
+
+    def measure(self) -> dict[str, Any]:
+        """Accuracies, their mean, and relative robustness acc_V2 / acc_val."""
+        if self.shifted is None:
+            raise SteppeError(
+                "--on shifted needs new images", got="none", way_out="--shifted FOLDER_OR_ID"
+            )
+        run = ImageRun.read(self.run, self.device, "shifted")
+        images, labels = run.pixels(self.part, self.limit)
+        return accuracy_under_shift(run.on_pixels, images, labels, shifted=self.shifted)
+
+    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+        """Mean accuracy and each variant's."""
+        own = ", ".join(f"{name} {share:.2%}" for name, share in result["variants"].items())
+        return (
+            f"accuracy {result['mean']:.2%} on new images, {result['clean']:.2%} on those of "
+            f"{self.part} (R_V2 {result['relative']:.3f}): {own}"
+        )

@@ -1,0 +1,248 @@
+"""Published sets of other images: one file for each way in which they lie in a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.needs import need
+from steppe.core.registry import Registry
+
+PUBLISHED: Registry[type[Layout]] = Registry(
+    "layout of published images", "steppe.robustness.published"
+)
+SUFFIXES = frozenset({".jpeg", ".jpg", ".png", ".bmp", ".webp"})
+IMAGE_FILES = tuple(f"*{end}" for name in sorted(SUFFIXES) for end in (name, name.upper()))
+
+Shape = tuple[int, int, int]
+"""Channels, height, width of what a network takes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that belong together, read when they are needed.
+
+    Args:
+        labels: ``[n]``.
+        read: which ones (a slice with its start) -> ``[k, c, h, w]`` in [0, 1].
+    """
+
+    labels: Tensor
+    read: Callable[[slice], Tensor]
+
+
+class Layout:
+    """A way in which published images lie in a folder.
+
+    Args:
+        folder: with the images.
+        name: what messages and results call it.
+    """
+
+    on: ClassVar[str]
+    """The measurement that reads it."""
+    looks: ClassVar[str]
+    """What lies where, in words."""
+    files: ClassVar[tuple[str, ...]]
+    """Patterns of the files that are fetched from the hub."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+
+    @classmethod
+    def matches(cls, folder: Path) -> bool:
+        """Whether the folder is laid out so; what is missing in it, `check` says."""
+        raise NotImplementedError
+
+    def variants(self) -> list[str]:
+        """The names that `part` knows."""
+        raise NotImplementedError
+
+    def check(self, classes: int, names: Sequence[str], severities: Sequence[int] = ()) -> None:
+        """All that was asked for is there; no image is read.
+
+        Args:
+            classes: of the network.
+            names: to be read.
+            severities: to be read, where there are any.
+
+        Raises:
+            SteppeError: something is missing, or its classes are not those of the network.
+        """
+        raise NotImplementedError
+
+    def part(self, name: str, shape: Shape, severity: int | None = None) -> Part:
+        """The images of one name (and severity), as the network takes them."""
+        raise NotImplementedError
+
+
+def published(where: str | Path, on: str) -> Layout:
+    """A published set, whatever its layout.
+
+    Args:
+        where: a folder; or, where there is none of that name, a dataset's id on the hub.
+        on: the measurement that it is for, e.g. "corruptions".
+
+    Returns:
+        Its layout, not yet checked.
+
+    Raises:
+        SteppeError: no folder and no id, or nothing in it that the measurement reads.
+    """
+    kinds = [PUBLISHED[name] for name in PUBLISHED]
+    own = [kind for kind in kinds if kind.on == on]
+    folder = _folder(where, sorted({pattern for kind in own for pattern in kind.files}))
+    for kind in own:
+        if kind.matches(folder):
+            return kind(folder, Path(where).name)
+    others = {kind.on for kind in kinds if kind.matches(folder)}
+    held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    raise SteppeError(
+        f"--on {on} reads {' or '.join(kind.looks for kind in own)}",
+        got=f"{where}, which holds {held}",
+        way_out=f"--on {' or '.join(sorted(others))}"
+        if others
+        else "unpack what was downloaded, and give the folder above it",
+    )
+
+
+def _folder(where: str | Path, patterns: list[str]) -> Path:
+    path = Path(where).expanduser()
+    if path.is_dir():
+        return path
+    rule = "published images are a folder, or a dataset id owner/name of the hub"
+    if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where)):
+        raise SteppeError(rule, got=repr(str(where)), way_out="check the path")
+    hub = need(
+        "huggingface_hub", install="huggingface_hub", purpose="fetching published images by id"
+    )
+    try:
+        return Path(hub.snapshot_download(str(where), repo_type="dataset", allow_patterns=patterns))
+    except Exception as error:  # the hub's own exceptions differ by its version
+        raise SteppeError(
+            rule,
+            got=f"{str(where)!r} ({type(error).__name__})",
+            consequence="it is no folder here and could not be downloaded",
+            way_out="check the path, the id and the network",
+        ) from error
+
+
+@torch.no_grad()
+def share_right(model: nn.Module, part: Part, batch_size: int) -> float:
+    """The share of images that a network gets right.
+
+    Args:
+        model: pixels -> logits ``[n, classes]``, in eval mode.
+        part: the images.
+        batch_size: images read and looked at together; changes nothing.
+
+    Raises:
+        SteppeError: a label beyond the network's classes.
+    """
+    found, count = 0, len(part.labels)
+    device = next((p.device for p in model.parameters()), None)
+    for first in range(0, count, batch_size):
+        chosen = slice(first, min(first + batch_size, count))
+        out = model(part.read(chosen).to(device))
+        if not first:
+            check_labels(part.labels, out.shape[1])
+        found += int((out.argmax(1) == part.labels[chosen].to(out.device)).sum())
+    return found / count
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Labels are those of a network of so many classes.
+
+    Raises:
+        SteppeError: they are not.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise SteppeError(
+            f"labels must be among the network's {classes} classes, 0 to {classes - 1}",
+            got=f"{low} to {high}",
+            way_out="the published set of the data that the network was trained on",
+        )
+
+
+def folders(folder: Path) -> list[Path]:
+    """The visible folders in a folder, by name."""
+    with os.scandir(folder) as inside:
+        found = [e.name for e in inside if e.is_dir() and not e.name.startswith(".")]
+    return [folder / name for name in sorted(found)]
+
+
+def class_part(classes: Iterable[tuple[int, Path]], shape: Shape) -> Part:
+    """The images of folders of one class each; their names are listed, nothing is read yet.
+
+    Args:
+        classes: (label, folder).
+        shape: c, h and w; images of another size are scaled to cover it, and their middle taken.
+
+    Raises:
+        SteppeError: a folder without images; on reading, an image that cannot be decoded.
+    """
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, folder in classes:
+        names = sorted(n for n in os.listdir(folder) if Path(n).suffix.lower() in SUFFIXES)
+        if not names:
+            raise SteppeError(
+                "each class folder of a published set holds images",
+                got=f"none in {folder}",
+                way_out="fetch it again",
+            )
+        paths += [os.path.join(folder, name) for name in names]
+        labels += [label] * len(names)
+
+    def read(chosen: slice) -> Tensor:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return pixels(list(pool.map(lambda path: _decoded(path, shape), paths[chosen])), shape)
+
+    return Part(torch.tensor(labels), read)
+
+
+def _decoded(path: str, shape: Shape) -> Image.Image:
+    try:
+        with Image.open(path) as opened:
+            # photographs lie on their side otherwise
+            image = ImageOps.exif_transpose(opened) if "exif" in opened.info else opened
+            return image.convert("L" if shape[0] == 1 else "RGB")
+    except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
+        raise SteppeError(
+            "each published image can be decoded",
+            got=f"{path} ({type(error).__name__}: {str(error)[:200]})",
+            way_out="fetch it again",
+        ) from error
+
+
+def pixels(images: Sequence[Image.Image], shape: Shape) -> Tensor:
+    """Images as a network takes them: ``[n, c, h, w]`` in [0, 1].
+
+    Args:
+        images: of any size.
+        shape: c, h and w; an image of another size is scaled to cover it, and its middle taken, as
+            `steppe train` does with the images of a dataset.
+
+    Example:
+        >>> pixels([Image.new("RGB", (6, 4), (255, 0, 0))], (3, 2, 2))[0, :, 0, 0]
+        tensor([1., 0., 0.])
+    """
+    size = (shape[2], shape[1])
+    done: list[Any] = []
+    for image in images:
+        if image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+        done.append(np.array(image, dtype=np.uint8).reshape(*shape[1:], -1))
+    return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2).contiguous().float() / 255

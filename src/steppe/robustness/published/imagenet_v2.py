@@ -1,0 +1,71 @@
+"""ImageNet-V2: new photographs, chosen in three ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from steppe.core.errors import SteppeError
+from steppe.robustness.published import (
+    IMAGE_FILES,
+    PUBLISHED,
+    Layout,
+    Part,
+    Shape,
+    check_labels,
+    class_part,
+    folders,
+)
+
+
+@PUBLISHED.register("imagenet_v2")
+class ImageNetV2(Layout):
+    """A folder of the class folders 0, 1, ..., each named by its index; or several such folders.
+
+    Source: Recht et al. 2019, the three variants as released: matched-frequency, threshold0.7 and
+    top-images.
+    """
+
+    on = "shifted"
+    looks = "class folders 0, 1, ... of images, or folders of such (ImageNet-V2)"
+    files = IMAGE_FILES
+
+    @classmethod
+    def matches(cls, folder: Path) -> bool:
+        return _is_variant(folder) or any(map(_is_variant, folders(folder)))
+
+    def variants(self) -> list[str]:
+        return sorted(self._variants())
+
+    def _variants(self) -> dict[str, Path]:
+        if _is_variant(self.folder):
+            return {self.name: self.folder}
+        return {p.name: p for p in folders(self.folder) if _is_variant(p)}
+
+    def check(self, classes: int, names: Sequence[str], severities: Sequence[int] = ()) -> None:
+        there = self._variants()
+        for name in names:
+            held = _classes(there[name])
+            check_labels(torch.tensor(sorted(held)), classes)
+            missing = [str(label) for label in range(classes) if label not in held]
+            if missing:
+                raise SteppeError(
+                    "a published set has a folder for each class of the network, named 0, 1, ...",
+                    got=f"{len(missing)} missing in {there[name]}: {', '.join(missing[:8])}",
+                    way_out="fetch it again",
+                )
+
+    def part(self, name: str, shape: Shape, severity: int | None = None) -> Part:
+        return class_part(sorted(_classes(self._variants()[name]).items()), shape)
+
+
+def _classes(folder: Path) -> dict[int, Path]:
+    return {int(p.name): p for p in folders(folder) if p.name.isdecimal()}
+
+
+def _is_variant(folder: Path) -> bool:
+    """Class folders named by numbers; those of ImageNet-C's severities hold folders again."""
+    held = _classes(folder)
+    return bool(held) and not folders(held[min(held)])

@@ -1,0 +1,70 @@
+"""Accuracy on new images of the same classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.robustness.published import Part, published, share_right
+from steppe.robustness.surface import evaluating
+
+
+@torch.no_grad()
+def accuracy_under_shift(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    shifted: str | Path,
+    batch_size: int = 500,
+) -> dict[str, Any]:
+    """The share of images collected anew that a network gets right, for each variant there is.
+
+    ``R_V2 = acc_V2 / acc_val`` with acc_V2 the mean over the variants.
+
+    Args:
+        model: pixels in [0, 1] -> logits ``[n, classes]``, normalisation inside; eval mode.
+        images: ``[n, c, h, w]`` in [0, 1], what it was validated on.
+        labels: ``[n]``.
+        shifted: a folder of the new images, or a dataset's id (`steppe.robustness.published` has
+            the layouts: ImageNet-V2).
+        batch_size: images in a forward pass; changes nothing.
+
+    Returns:
+        ``clean``, ``variants`` (name -> fraction), ``mean`` over them, ``relative`` (R_V2),
+        ``images`` (name -> how many, with "clean"), ``source``.
+
+    Raises:
+        SteppeError: no images, or new ones that are not there or not of the network's classes.
+
+    Source: Recht et al. 2019; R_V2: AdaSAP.
+    """
+    if not len(images) or len(images) != len(labels):
+        raise SteppeError(
+            "accuracy needs images and one label each",
+            got=f"{len(images)} images, {len(labels)} labels",
+        )
+    layout = published(shifted, "shifted")
+    channels, height, width = images.shape[1:]
+    device = next((p.device for p in model.parameters()), images.device)
+    with evaluating(model):
+        names = layout.variants()
+        layout.check(model(images[:1].to(device)).shape[1], names)
+        parts = {name: layout.part(name, (channels, height, width)) for name in names}
+        clean = share_right(model, Part(labels, lambda chosen: images[chosen]), batch_size)
+        variants = {name: share_right(model, part, batch_size) for name, part in parts.items()}
+    mean = fmean(variants.values())
+    return {
+        "clean": clean,
+        "variants": variants,
+        "mean": mean,
+        # 0 of nothing is nothing: a network that is never right keeps no share of it
+        "relative": mean / clean if clean else 0.0,
+        "images": {"clean": len(images)} | {name: len(part.labels) for name, part in parts.items()},
+        "source": str(shifted),
+    }
