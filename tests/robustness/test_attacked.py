@@ -18,6 +18,7 @@ def test_accuracy_by_hand_and_in_batches():
     radii = {"linf": [0.0, 0.01], "l2": [0.2]}
     found = accuracy_under_attack(model, x, y, radii=radii, batch_size=9, steps=5, seed=2)
     assert found["clean"] == pytest.approx(20 / 25)
+    assert (found["attack"], found["steps"], found["restarts"]) == ("PGD", 5, 1)
     assert found["accuracy"]["linf"]["0.0"] == pytest.approx(20 / 25)
     for norm, eps in (("linf", 0.01), ("l2", 0.2)):
         one = pgd(model, x, y, norm=norm, eps=eps, steps=5, seed=2)
@@ -25,3 +26,5 @@ def test_accuracy_by_hand_and_in_batches():
         assert found["accuracy"][norm][str(eps)] < 20 / 25
     with pytest.raises(SteppeError, match="at least one radius"):
         accuracy_under_attack(model, x, y, radii={"linf": []})
+    with pytest.raises(SteppeError, match="did you mean autoattack"):
+        accuracy_under_attack(model, x, y, radii=radii, attack="auto_attack")

@@ -35,23 +35,26 @@ def radii(text: str, flag: str) -> list[float]:
 @EVALUATIONS.register("attacks")
 @dataclass(frozen=True, kw_only=True)
 class Attacks(Evaluation):
-    """Accuracy after projected gradient ascent on the pixels.
+    """Accuracy after an attack on the pixels.
 
     Args:
         part: test, validation or train.
+        attack: pgd, projected gradient ascent; or autoattack (pip install 'steppe[attacks]').
         eps_linf: radii of the largest change of a value, comma-separated; "" for none.
         eps_l2: radii of the length of the change of an image.
-        steps: of gradient ascent, each of a quarter of the radius.
-        restarts: how often an attack starts.
+        steps: of gradient ascent; if none are given, 10 of a quarter of the radius each for pgd,
+            100 for autoattack.
+        restarts: how often an attack starts; once if not given.
         limit: images at most.
         seed: of what is random.
     """
 
     part: str = "test"
+    attack: str = "pgd"
     eps_linf: str = "1/255"
     eps_l2: str = "3/255"
-    steps: int = 10
-    restarts: int = 1
+    steps: int | None = None
+    restarts: int | None = None
     limit: int | None = None
     seed: int = 0
 
@@ -68,6 +71,7 @@ class Attacks(Evaluation):
             images,
             labels,
             radii=wanted,
+            attack=self.attack,
             steps=self.steps,
             restarts=self.restarts,
             seed=self.seed,
@@ -80,4 +84,4 @@ class Attacks(Evaluation):
             for norm, found in result["accuracy"].items()
             for eps, share in found.items()
         ]
-        return f"accuracy {result['clean']:.2%}, attacked {', '.join(cells)}"
+        return f"accuracy {result['clean']:.2%}, attacked by {result['attack']} {', '.join(cells)}"

@@ -1,9 +1,10 @@
-"""Projected gradient ascent on the pixels, each image with its own budget."""
+"""Attacks on the pixels, each image with its own budget; here projected gradient ascent."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from steppe.robustness.corruptions import check_images
 from steppe.robustness.draws import Draws
 from steppe.robustness.surface import evaluating
 
+ATTACKS: Registry[type[Attack]] = Registry("attack", "steppe.robustness.attacks")
 NORMS: Registry[type[Ball]] = Registry("norm", "steppe.robustness.attacks")
 Logits = Callable[[nn.Module, Tensor], Tensor]
 
@@ -51,6 +53,9 @@ class Normalised(nn.Module):
 
 class Ball:
     """A norm: where a step goes, what lies inside, where to start."""
+
+    order: ClassVar[float]
+    """p of the p-norm."""
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """The direction of unit norm in which a loss of this gradient climbs most."""
@@ -143,14 +148,13 @@ def pgd(
         >>> round(float((found.images - x).norm()), 4)
         0.5
     """
-    check_images(images, channels=None)
     ball, radius = NORMS[norm](), torch.as_tensor(eps, dtype=images.dtype, device=images.device)
     radius = radius.expand(len(images)).view(-1, 1, 1, 1)
-    _check(images, labels, radius, steps, restarts)
-    with evaluating(model), _Frozen(model):
-        worst, least = images.clone(), _Judge(model, labels, logits)
+    check_attack(images, labels, radius, steps, restarts)
+    with evaluating(model), Frozen(model):
+        worst, least = images.clone(), Judge(model, labels, logits)
         loss, right = least(images)
-        _check_same(loss, least(images)[0])
+        check_same(loss, least(images)[0])
         clean = right
         for restart in range(restarts):
             moved = torch.zeros_like(images)
@@ -174,7 +178,52 @@ def pgd(
     return Attacked(worst, loss, right, clean)
 
 
-class _Judge:
+@dataclass(frozen=True, kw_only=True)
+class Attack:
+    """A way to look for the worst images in a ball; its fields are its options."""
+
+    title: ClassVar[str]
+    """What results call it."""
+
+    def about(self) -> dict[str, Any]:
+        """What a result says of it, beside its title and its options."""
+        return {}
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        norm: str,
+        eps: float,
+        seed: int = 0,
+        first: int = 0,
+    ) -> Attacked:
+        """The worst images found within eps of those given; see `pgd` for the arguments."""
+        raise NotImplementedError
+
+
+@ATTACKS.register("pgd")
+@dataclass(frozen=True, kw_only=True)
+class ProjectedGradient(Attack):
+    """Projected gradient ascent; see `pgd`.
+
+    Args:
+        steps: of ascent, each of eps / 4.
+        restarts: how often to start; the worst result counts.
+    """
+
+    title = "PGD"
+
+    steps: int = 10
+    restarts: int = 1
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **where: Any) -> Attacked:
+        return pgd(model, images, labels, steps=self.steps, restarts=self.restarts, **where)
+
+
+class Judge:
     """Cross entropy of each image, whether it is right, and the loss's slope in the pixels."""
 
     def __init__(self, model: nn.Module, labels: Tensor, logits: Logits) -> None:
@@ -197,7 +246,7 @@ class _Judge:
         return loss, out.argmax(1) == self.labels
 
 
-class _Frozen:
+class Frozen:
     """No gradients for the weights: an attack needs none, and they cost a third of a pass."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -212,7 +261,14 @@ class _Frozen:
             p.requires_grad_(True)
 
 
-def _check(images: Tensor, labels: Tensor, radius: Tensor, steps: int, restarts: int) -> None:
+def check_attack(images: Tensor, labels: Tensor, radius: Tensor, steps: int, restarts: int) -> None:
+    """There is something to attack, and a way to.
+
+    Raises:
+        SteppeError: no images, images outside [0, 1], another number of labels, a budget or a
+            count that is none.
+    """
+    check_images(images, channels=None)
     if not len(images) or len(images) != len(labels):
         raise SteppeError(
             "an attack needs images and one label each",
@@ -225,7 +281,7 @@ def _check(images: Tensor, labels: Tensor, radius: Tensor, steps: int, restarts:
         )
 
 
-def _check_same(one: Tensor, two: Tensor) -> None:
+def check_same(one: Tensor, two: Tensor) -> None:
     """A network that answers differently each time cannot be attacked by its gradient."""
     if not torch.allclose(one, two, rtol=1e-4, atol=1e-5):
         raise SteppeError(

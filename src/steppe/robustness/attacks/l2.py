@@ -13,6 +13,8 @@ from steppe.robustness.draws import Draws
 class L2(Ball):
     """sqrt(sum of d_i^2) of each image; the steepest direction is the gradient's."""
 
+    order = 2.0
+
     def ascent(self, gradient: Tensor) -> Tensor:
         return gradient / self._lengths(gradient).clamp_min(1e-30)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ from steppe.robustness.draws import Draws
 @NORMS.register("linf")
 class Linf(Ball):
     """max |d_i|; the steepest direction is the sign."""
+
+    order = math.inf
 
     def ascent(self, gradient: Tensor) -> Tensor:
         return gradient.sign()

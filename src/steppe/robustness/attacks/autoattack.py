@@ -1,0 +1,150 @@
+"""AutoAttack: an ensemble without settings, from the Adversarial Robustness Toolbox."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.needs import need
+from steppe.robustness.attacks import (
+    ATTACKS,
+    NORMS,
+    Attack,
+    Attacked,
+    Frozen,
+    Judge,
+    Normalised,
+    check_attack,
+    check_same,
+)
+from steppe.robustness.seeded import seeded
+from steppe.robustness.surface import evaluating
+
+LIBRARY = "adversarial-robustness-toolbox"
+_BATCH, _SHARE = 100, 0.8  # images at once; of an image, Square's first square
+
+
+@ATTACKS.register("autoattack")
+@dataclass(frozen=True, kw_only=True)
+class AutoAttack(Attack):
+    """APGD on cross entropy, APGD on the DLR loss, DeepFool, Square: the worst counts.
+
+    Each attacks the images still right; what it returns is projected into the ball and [0, 1] and
+    judged anew. Draws are for a batch as a whole, so with other batches single images may fare
+    otherwise. The paper's standard version has targeted APGD and FAB where the library has
+    untargeted APGD and DeepFool.
+
+    Args:
+        steps: of APGD and DeepFool.
+        restarts: of APGD and Square.
+        queries: of Square.
+
+    Source: Croce & Hein 2020; the library's parts, with 2 eps as APGD's first step.
+    """
+
+    title = "AutoAttack (APGD-CE, APGD-DLR, DeepFool, Square)"
+
+    steps: int = 100
+    restarts: int = 1
+    queries: int = 5000
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.restarts, self.queries) < 1:
+            raise SteppeError(
+                "autoattack needs steps, restarts and queries",
+                got=f"{self.steps}, {self.restarts}, {self.queries}",
+                way_out="leave them out: it has its own",
+            )
+
+    def about(self) -> dict[str, Any]:
+        return {"library": f"{LIBRARY} {version(LIBRARY)}"}
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        norm: str,
+        eps: float,
+        seed: int = 0,
+        first: int = 0,
+    ) -> Attacked:
+        radius = images.new_full((len(images), 1, 1, 1), eps)
+        check_attack(images, labels, radius, self.steps, self.restarts)
+        ball = NORMS[norm]()
+        # it computes on the current device
+        device = torch.cuda.device(images.device) if images.is_cuda else nullcontext()
+        with device, evaluating(model), Frozen(model), seeded(f"{seed}/{norm}/{eps}/{first}"):
+            judge, classes = Judge(model, labels, lambda net, x: net(x)), _classes(model, images)
+            loss, right = judge(images)
+            check_same(loss, judge(images)[0])
+            worst, clean = images.clone(), right
+            for attack in self._attacks(model, images, classes, ball.order, float(eps)):
+                if not right.any():
+                    break
+                x, truth = images[right], torch.eye(classes)[labels[right].cpu()]
+                with np.errstate(all="ignore"):  # Square divides 0 by 0 at 8 x 8
+                    got = attack.generate(x.float().cpu().numpy().copy(), truth.numpy())
+                found = torch.from_numpy(got).to(x)
+                moved = ball.project(torch.where(found.isfinite(), found, x) - x, radius[right])
+                tried = worst.clone()
+                tried[right] = (x + moved).clamp(0.0, 1.0)
+                now, still = judge(tried)
+                better = (still < right) | ((still == right) & (now > loss))
+                worst = torch.where(better.view(-1, 1, 1, 1), tried, worst)
+                loss, right = torch.where(better, now, loss), torch.where(better, still, right)
+        return Attacked(worst, loss, right, clean)
+
+    def _attacks(
+        self, model: nn.Module, images: Tensor, classes: int, order: float, eps: float
+    ) -> list[Any]:
+        """The library's attacks on this network, in the order in which they are tried."""
+        library = need("art", install="'steppe[attacks]'", purpose="autoattack")
+        evasion = library.attacks.evasion
+        wrapped = library.estimators.classification.PyTorchClassifier(
+            Normalised(model, [0.0], [1.0]),  # of a bare Sequential it calls the members itself
+            loss=nn.CrossEntropyLoss(),
+            input_shape=tuple(images.shape[1:]),
+            nb_classes=classes,
+            clip_values=(0.0, 1.0),
+            device_type="gpu" if images.is_cuda else "cpu",
+        )
+        if eps == 0:  # the library takes none
+            return []
+        batch: dict[str, Any] = {"batch_size": _BATCH, "verbose": False}
+        ball = {"norm": order, "eps": eps, **batch}
+        ascent = {"eps_step": 2 * eps, "max_iter": self.steps, "nb_random_init": self.restarts}
+        apgd = evasion.AutoProjectedGradientDescent
+        return [
+            apgd(wrapped, loss_type="cross_entropy", **ascent, **ball),
+            apgd(wrapped, loss_type="difference_logits_ratio", **ascent, **ball),
+            evasion.DeepFool(wrapped, max_iter=self.steps, epsilon=1e-3, **batch),
+            evasion.SquareAttack(
+                wrapped, max_iter=self.queries, nb_restarts=self.restarts, p_init=_SHARE, **ball
+            ),
+        ]
+
+
+def _classes(model: nn.Module, images: Tensor) -> int:
+    """How many classes the network has, if the attacks can work with it and the images."""
+    with torch.no_grad():
+        classes = int(model(images[:1]).shape[1])
+    height, width = images.shape[-2:]
+    square = round(math.sqrt(_SHARE * height * width)) | 1  # odd, as the library makes it
+    known = images.device.type in ("cpu", "cuda")
+    if classes < 3 or height != width or square >= height or not known:
+        raise SteppeError(
+            "autoattack needs three classes, square images above its first square, cpu or cuda",
+            got=f"{classes} classes, {height} x {width} with a square of {square}, {images.device}",
+            way_out="--attack pgd",
+        )
+    return classes
