@@ -23,7 +23,13 @@ def record(method: str, level: float | None, seed: int, names: list[str]) -> dic
         "sparsity_asked": level or 0.0,
         "sparsity_reached": level or 0.0,
         "dense": {"latency_ms": 0.4, "parameters": 266610, "bytes": 1066440},
-        "sparse": {"accuracy": accuracy, "loss": 4 * (1 - accuracy), "bytes": 1066440},
+        "sparse": {
+            "accuracy": accuracy,
+            "loss": 4 * (1 - accuracy),
+            "bytes": 1066440,
+            "bytes_packed": 1066440 * (1.03 - (level or 0.03)),
+            "latency_ms": 0.4 + 0.01 * seed,
+        },
         "flatness": {"hessian_top": top, "sharpness": top / 300, "rho": 0.2},
         "noise": {s: accuracy * (1 - float(s)) ** 2 for s in ("0.1", "0.2", "0.3")},
         "projection_distance": 0.1 * lost,
@@ -39,8 +45,66 @@ def record(method: str, level: float | None, seed: int, names: list[str]) -> dic
         "recipe": {"method": {"name": method, "sparsity": level}, "seed": seed, "lr": 0.1},
         "versions": {"steppe": "0.1.0", "torch": "2.13.0"},
         "fallbacks": [],
+        "evaluations": evaluations(accuracy, top, seed),
+        "commands": [f"steppe evaluate runs/{method}-{seed} --on corruptions"],
     }
     return made
+
+
+KINDS = ("gaussian_noise", "fog", "jpeg_compression", "spatter")
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+k"
+    "cQAAAABJRU5ErkJggg=="
+)
+
+
+def evaluations(accuracy: float, top: float, seed: int) -> dict[str, Any]:
+    """What steppe evaluate would have measured."""
+    places = np.linspace(-1, 1, 5)
+    cells = {
+        kind: {s: accuracy * (0.95 - 0.02 * i * int(s)) for s in ("3", "5")}
+        for i, kind in enumerate(KINDS)
+    }
+    bowl = [[0.1 + top * (x * x + 2 * y * y) for x in places.tolist()] for y in places.tolist()]
+    return {
+        "clean": {
+            "accuracy": accuracy,
+            "calibration_error": 0.1 * (1 - accuracy),
+            "beside": {
+                "disagree": 0.05,
+                "worst_drop": -0.01,
+                "examples": [{"index": 7, "label": 3, "run": 5, "sure": 0.9, "image": PIXEL}],
+            },
+        },
+        "corruptions": {
+            "accuracy": cells,
+            "extra": ["spatter"],
+            "mean": 0.8 * accuracy,
+            "mean_extra": 0.7 * accuracy,
+            "relative": 0.8,
+        },
+        "attacks": {
+            "clean": accuracy,
+            "accuracy": {
+                "linf": {repr(k / 255): accuracy * 0.9**k for k in (1, 4)},
+                "l2": {"0.25": 0.5 * accuracy},
+            },
+        },
+        "sharpness": {
+            "radius": 0.1,
+            "ball": top / 200,
+            "top_eigenvalue": top,
+            "average": {"mean": top / 900},
+            "adaptive": top / 100,
+            "trace": {"mean": 9 * top},
+        },
+        "landscape": {
+            "places": places.tolist(),
+            "line": [None, *bowl[2][1:]],
+            "sides": places.tolist(),
+            "plane": bowl,
+        },
+    }
 
 
 def study(layers: int = 20, seeds: int = 3) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 import subprocess
@@ -16,7 +17,20 @@ from steppe.core.errors import SteppeError
 from steppe.report.html import Section, write_report
 from steppe.report.table import Rows
 
-FIGURES = ("accuracy", "noise", "hessian_top", "sharpness", "layers", "curves")
+FIGURES = (
+    "accuracy",
+    "corrupted",
+    "heatmap",
+    "noise",
+    "attacked",
+    "hessian_top",
+    "sharpness",
+    "landscape_line",
+    "landscape_plane",
+    "cost",
+    "layers",
+    "curves",
+)
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
 
@@ -66,7 +80,7 @@ def test_the_page_parses_and_every_figure_is_there_and_labelled(
         assert svg["role"] == "img"
         assert all(page.ids[name] == 1 for name in str(svg["aria-labelledby"]).split())
     assert len(page.all("main")) == len(page.all("h1")) == len(page.all("header")) == 1
-    assert len(page.all("caption")) == len(page.all("table")) == 4
+    assert len(page.all("caption")) == len(page.all("table")) == 6
     assert all("scope" in th for th in page.all("th"))
     # every reference leads to something in the page
     for _, attrs in page.tags:
@@ -83,8 +97,12 @@ def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path, records: Any) -> No
     assert not re.search(r"url\((?!#)", text)
     page = Page(text)
     names = {tag for tag, _ in page.tags}
-    assert not names & {"script", "link", "iframe", "img", "image", "object"}
-    assert not [a for _, a in page.tags if any(k == "src" or k.startswith("on") for k in a)]
+    assert not names & {"script", "link", "iframe", "image", "object"}
+    assert not [a for _, a in page.tags if any(k.startswith("on") for k in a)]
+    sources = [str(a["src"]) for _, a in page.tags if "src" in a]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(image["alt"] for image in page.all("img"))
 
 
 def test_text_is_text_and_follows_the_page_colour(tmp_path: Path, records: Any) -> None:
@@ -111,27 +129,65 @@ def test_the_same_records_give_the_same_page(tmp_path: Path, records: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("key", "figure"),
+    ("key", "gone"),
     [
-        ("sparse", "accuracy"),
-        ("noise", "noise"),
-        ("flatness", "hessian_top"),
-        ("flatness", "sharpness"),
-        ("layers", "layers"),
-        ("curve", "curves"),
+        ("sparse", {"accuracy", "cost"}),
+        ("noise", {"noise"}),
+        ("layers", {"layers"}),
+        ("curve", {"curves"}),
+        ("evaluations.corruptions", {"corrupted", "heatmap"}),
+        ("evaluations.attacks", {"attacked"}),
+        ("evaluations.landscape", {"landscape_line", "landscape_plane"}),
     ],
 )
-def test_a_missing_key_leaves_its_figure_out_and_says_so(
-    tmp_path: Path, records: Any, key: str, figure: str
+def test_a_missing_key_leaves_its_figures_out_and_says_so(
+    tmp_path: Path, records: Any, key: str, gone: set[str]
 ) -> None:
+    first, _, rest = key.partition(".")
     for record in records:
-        del record[key]
+        del (record[first] if rest else record)[rest or first]
     text = write(tmp_path, records)
     page = Page(text)
-    assert page.ids[figure] == 0
     assert "left out, as no record" in text
-    shown = {"sparse": {"accuracy"}, "flatness": {"hessian_top", "sharpness"}}.get(key, {figure})
-    assert all(page.ids[name] == 1 for name in set(FIGURES) - shown)
+    assert {name for name in FIGURES if page.ids[name] == 0} == gone
+
+
+def test_flatness_is_read_from_either_place(tmp_path: Path, records: Any) -> None:
+    for record in records:
+        del record["flatness"]
+    page = Page(write(tmp_path / "a", records))
+    assert page.ids["hessian_top"] == page.ids["sharpness"] == 1
+    for record in records:
+        del record["evaluations"]["sharpness"]
+    page = Page(write(tmp_path / "b", records))
+    assert page.ids["hessian_top"] == page.ids["sharpness"] == 0
+
+
+def test_wrong_labels_have_a_part_of_their_own(tmp_path: Path, records: Any) -> None:
+    before = write(tmp_path / "a", records)
+    more = copy.deepcopy([r for r in records if r["sparsity_asked"] == 0.95])
+    for record in more:
+        record["recipe"]["data"] = {"label_noise": {"rate": 0.5}}
+        record["sparse"]["accuracy"] = 0.5
+    text = write(tmp_path / "b", records + more)
+    assert Page(text).ids["wrong_labels"] == 1
+    assert "SAFE, 50 % wrong labels" in text
+    # the others' means are as they were
+    for figure in ("accuracy", "attacked"):
+        own = rf'<figure id="{figure}".*?</figure>'
+        found = [re.search(own, t, re.DOTALL) for t in (before, text)]
+        assert found[0] is not None
+        assert found[1] is not None
+        assert found[0].group() == found[1].group()
+
+
+def test_the_papers_numbers_stand_beside(tmp_path: Path, records: Any) -> None:
+    text = write(tmp_path, records)
+    mean = Rows.from_records(records)
+    (safe,) = [r for r in mean.rows if r.method == "safe" and r.sparsity == 0.9]
+    column = next(c for c in mean.columns if c.key == "corrupted 3")
+    # table 3 of SAFE: 73.98 ± .09 at 90 %, severity 3
+    assert f"<td>73.98 ± 0.09</td><td>{column.show(safe.cells['corrupted 3'], 3)}</td>" in text
 
 
 @pytest.mark.parametrize(
@@ -211,7 +267,7 @@ def test_no_half_file_when_rendering_fails(
         raise RuntimeError("no ink")
 
     with monkeypatch.context() as patch:
-        patch.setattr("steppe.report.inside.curves", broken)
+        patch.setattr("steppe.report.figures.curves.Curves.draw", broken)
         with pytest.raises(RuntimeError, match="no ink"):
             write(tmp_path, records, commands=["another"])
     assert path.read_text(encoding="utf-8") == before

@@ -16,6 +16,23 @@ def test_folders_and_files(tmp_path: Path) -> None:
     assert read_records([tmp_path, str(tmp_path / "record.json")]) == [{"method": "safe"}] * 2
 
 
+def test_what_evaluate_left_comes_along(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text(json.dumps({"method": "safe"}))
+    (tmp_path / "recipe.yaml").write_text("name: x\ntrain:\n  epochs: 1\n")
+    entries = [
+        {"on": "clean", "command": "one", "result": {"accuracy": 0.1}},
+        {"on": "clean", "command": "two", "result": {"accuracy": 0.2}},
+    ]
+    (tmp_path / "evaluations.json").write_text(json.dumps(entries))
+    (record,) = read_records([tmp_path])
+    assert record["evaluations"] == {"clean": {"accuracy": 0.2}}  # the last of a kind
+    again = f"steppe train {tmp_path}/recipe.yaml --out {tmp_path}"
+    assert record["commands"] == [again, "one", "two"]
+    (tmp_path / "evaluations.json").write_text("[1]")
+    with pytest.raises(SteppeError, match=r"evaluations\.json"):
+        read_records([tmp_path])
+
+
 @pytest.mark.parametrize("text", [None, "{", "[1]"])
 def test_what_is_no_record(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -81,7 +81,7 @@ def test_errors_have_two_significant_digits() -> None:
 def test_rich_shows_the_same(records: Records) -> None:
     out = io.StringIO()
     rows = Rows.from_records(records)
-    Console(file=out, width=250).print(rows.rich("runs"))
+    Console(file=out, width=900).print(rows.rich("runs"))
     for cells in rows.texts()[1]:
         assert all(cell in out.getvalue() for cell in cells)
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import floor, log10, sqrt
 from statistics import fmean, stdev
 
-from steppe.report.record import Record, noise_of, number
+from steppe.report.record import (
+    Record,
+    first,
+    noise_of,
+    number,
+    radii_of,
+    robust_accuracy,
+    severities_of,
+    severity_mean,
+    sigmas_of,
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,19 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
-def _at(key: str, label: str, path: str, scale: float = 1.0, digits: int | None = None) -> Column:
-    return Column(key, label, lambda record: number(record, path), scale, digits)
+def _at(key: str, label: str, paths: str, scale: float = 1.0, digits: int | None = None) -> Column:
+    """What lies at the first of some dotted paths that has a number."""
+    return Column(key, label, lambda record: first(record, *paths.split()), scale, digits)
+
+
+def _points(key: str, label: str, path: str) -> Column:
+    """A difference of fractions, in points: it may be below 0."""
+
+    def read(record: Record) -> float | None:
+        value = number(record, path)
+        return None if value is None else 100 * value
+
+    return Column(key, label, read, 1.0, 2)
 
 
 def under_noise(sigma: float, name: str) -> Column:
@@ -97,12 +118,75 @@ def under_noise(sigma: float, name: str) -> Column:
     return Column(f"noise {name}", label, lambda record: noise_of(record, sigma), 100, 2)
 
 
+def corrupted(severity: str) -> Column:
+    """The column of the mean accuracy on corrupted images of one severity."""
+    label = f"Corrupted, severity {severity}, %"
+    return Column(
+        f"corrupted {severity}", label, lambda record: severity_mean(record, severity), 100, 2
+    )
+
+
+def attacked(norm: str, eps: str) -> Column:
+    """The column of the accuracy under attack in one ball.
+
+    Example:
+        >>> attacked("linf", "0.00392156862745098").label
+        'Attacked, l∞ 1/255, %'
+    """
+    label = f"Attacked, {ball(norm, eps)}, %"
+    return Column(
+        f"{norm} {radius(eps)}", label, lambda record: robust_accuracy(record, norm, eps), 100, 2
+    )
+
+
+def radius(eps: str) -> str:
+    """A radius as it is usually said.
+
+    Example:
+        >>> radius("0.0313725490196"), radius("0.5")
+        ('8/255', '0.5')
+    """
+    levels = float(eps) * 255
+    whole = abs(levels - round(levels)) < 1e-4 and 0 < levels < 64
+    return f"{round(levels)}/255" if whole else f"{float(eps):g}"
+
+
+def ball(norm: str, eps: str) -> str:
+    """A norm and a radius."""
+    return f"{norm.replace('linf', 'l∞').replace('l2', 'l₂')} {radius(eps)}"
+
+
+def families(records: Sequence[Record]) -> list[Column]:
+    """The columns that depend on what was tried: noise, severities, radii."""
+    return [
+        *(under_noise(*pair) for pair in sigmas_of(records)),
+        *(corrupted(severity) for severity in severities_of(records)),
+        *(attacked(norm, eps) for norm, eps in radii_of(records)),
+    ]
+
+
+_BESIDE = "evaluations.clean.beside"
 COLUMNS = (
     _at("accuracy", "Accuracy, %", "sparse.accuracy", 100, 2),
     _at("loss", "Loss", "sparse.loss"),
     _at("perplexity", "Perplexity", "sparse.perplexity", 1, 2),
-    _at("hessian_top", "Top Hessian eigenvalue", "flatness.hessian_top"),
-    _at("sharpness", "Sharpness", "flatness.sharpness"),
+    _at("calibration", "Calibration error", "evaluations.clean.calibration_error", 1, 4),
+    _at("disagree", "Answered otherwise than dense, %", f"{_BESIDE}.disagree", 100, 2),
+    _points("worst_drop", "Lost in the worst class, points", f"{_BESIDE}.worst_drop"),
+    _at("corrupted", "Corrupted, mean, %", "evaluations.corruptions.mean", 100, 2),
+    _at("corrupted_extra", "4 extra kinds, %", "evaluations.corruptions.mean_extra", 100, 2),
+    _at("relative", "R_C = corrupted / clean", "evaluations.corruptions.relative", 1, 3),
+    _at("shifted", "Shifted images, %", "evaluations.shifted.mean", 100, 2),
+    _at("shifted_relative", "R_V2 = shifted / clean", "evaluations.shifted.relative", 1, 3),
+    _at(
+        "hessian_top",
+        "Top Hessian eigenvalue",
+        "flatness.hessian_top evaluations.sharpness.top_eigenvalue",
+    ),
+    _at("trace", "Hessian trace", "evaluations.sharpness.trace.mean"),
+    _at("sharpness", "Sharpness", "flatness.sharpness evaluations.sharpness.ball"),
+    _at("average", "Average sharpness", "evaluations.sharpness.average.mean"),
+    _at("adaptive", "Adaptive sharpness", "evaluations.sharpness.adaptive"),
     _at("distance", "Projection distance", "projection_distance"),
     _at("reached", "Zeros reached, %", "sparsity_reached", 100, 2),
     _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from steppe.core.tree import write_text
-from steppe.report import inside, plots
-from steppe.report.notes import notes
-from steppe.report.record import (
-    Record,
-    display,
-    find,
-    is_dense,
-    method_of,
-    number,
-    sparsity_of,
-)
-from steppe.report.svg import Figure
-from steppe.report.table import Rows
-from steppe.report.verdicts import verdicts
+from steppe.report import papers
+from steppe.report.document import SECTIONS, Document
+from steppe.report.record import Record
 
 # nothing may be fetched; styles are in the page
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -82,121 +71,91 @@ def write_report(
         >>> "Nothing was run." in path.read_text()
         True
     """
-    own: list[Section] = []
-    if records:
-        own = _of_records(records)
-    if summary is None:
-        summary = verdicts(records)
-    made = [_made(records, commands)] if records or commands else []
-    text = _page(title, _about(records), summary, [*own, *sections, *made])
-    write_text(Path(path), text)
+    held = Document.of(records, title=title, commands=commands, summary=summary)
+    own = _sections(held) if records else []
+    made = [_made(held)] if records or commands else []
+    write_text(Path(path), _page(held, [*own, *sections, *made]))
 
 
-def _of_records(records: Sequence[Record]) -> list[Section]:
-    rows = Rows.from_records(records)
-    rho = sorted({r for record in records if (r := number(record, "flatness.rho")) is not None})
-    missing: list[str] = []
-
-    def drawn(what: str, needs: str, draw: Callable[[], Figure | None]) -> list[Figure]:
-        figure = draw()
-        if figure is None:
-            missing.append(f"{what}: left out, as no record of a sparse network has {needs}.")
-        return [] if figure is None else [figure]
-
-    quality = drawn("Accuracy against sparsity", "sparse.accuracy", lambda: plots.accuracy(rows))
-    quality += drawn("Accuracy under noise", "noise", lambda: plots.noise(rows))
-    flat = drawn("Top Hessian eigenvalue", "flatness.hessian_top", lambda: plots.hessian(rows))
-    flat += drawn("Sharpness", "flatness.sharpness", lambda: plots.sharpness(rows, rho))
-    within = drawn("Zeros per layer", "layers", lambda: inside.layers(records))
-    within += drawn("Training curves", "curve or metrics", lambda: inside.curves(records))
+def _sections(held: Document) -> list[Section]:
     found = []
-    for key, title, figures in (
-        ("quality", "How good", quality),
-        ("flatness", "How flat", flat),
-        ("inside", "Inside the runs", within),
-    ):
-        if figures:
+    for key, title in SECTIONS.items():
+        if figures := held.drawn.get(key):
             body = "".join(figure.html() for figure in figures)
             found.append(Section(key, title, f'<div class="figures">{body}</div>'))
+    numbers = "".join(rows.html(caption) for caption, rows in held.tables)
     # pictures before the numbers, which are many; what lies inside the runs last
-    found.insert(
-        sum(s.key != "inside" for s in found), Section("numbers", "Numbers", _tables(rows))
-    )
-    remarks = [*missing, *notes(records)]
-    if remarks:
-        found.append(Section("remarks", "Left out, and to be known", _list(remarks)))
+    found.insert(sum(s.key != "inside" for s in found), Section("numbers", "Numbers", numbers))
+    if held.examples:
+        found.append(Section("forgotten", "What was forgotten", _examples(held)))
+    if held.papers:
+        text = (
+            "<p>The same method, sparsity and quantity in the papers. Networks, data and length of "
+            "training differ from the runs here: the numbers stand side by side for "
+            "orientation, they are no target.</p>"
+        )
+        table = _table("What the papers print, beside these runs", papers.HEAD, held.papers)
+        found.append(Section("papers", "The papers' numbers", text + table))
+    if held.remarks:
+        found.append(Section("remarks", "Left out, and to be known", _list(held.remarks)))
     return found
 
 
-def _tables(rows: Rows) -> str:
-    parts = ("Quality and flatness", "accuracy loss perplexity hessian_top sharpness distance")
-    cost = ("Size and cost", "reached nonzero latency bytes packed seconds memory")
-    text = ""
-    for title, keys in (parts, cost):
-        own = rows.only(*keys.split())
-        if own.columns:
-            text += own.html(f"{title}: mean ± standard error over seeds")
-    noisy = rows.only(noise=True)
-    if noisy.columns:
-        text += noisy.html("Accuracy under noise: mean ± standard error over seeds")
-    return text or rows.only().html("The runs; none holds a number that is shown here")
+def _examples(held: Document) -> str:
+    text = (
+        "<p>Test images that the dense network has right and the pruned one has wrong, those first "
+        "of which the pruned one is surest. Numbers are classes.</p>"
+    )
+    for title, examples in held.examples:
+        cells = "".join(_example(example) for example in examples)
+        text += f'<h3>{escape(title)}</h3><ul class="examples">{cells}</ul>'
+    return text
 
 
-def _about(records: Sequence[Record]) -> str:
-    """What the page is about, for a reader who knows nothing of the project."""
-    if not records:
-        return ""
-    methods = [display(m) for m in dict.fromkeys(map(method_of, records))]
-    where = sorted({s for r in records if not is_dense(r) and (s := sparsity_of(r)) is not None})
-    at = (
-        f", with {', '.join(f'{100 * s:.6g} %' for s in where)} of the weights zero"
-        if where
+def _example(example: Mapping[str, Any]) -> str:
+    said = (
+        f"class {example.get('label')}, taken for {example.get('run')} "
+        f"(sure to {float(example.get('sure') or 0.0):.0%})"
+    )
+    image = str(example.get("image") or "")
+    shown = (
+        f'<img src="{escape(image)}" alt="image {escape(str(example.get("index")))}" '
+        'width="64" height="64">'
+        if image.startswith("data:image/png;base64,")
         else ""
     )
-    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    return f"<li>{shown}<span>{escape(said)}</span></li>"
+
+
+def _table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    top = "".join(f'<th scope="col">{escape(label)}</th>' for label in head)
+    lines = "".join(
+        f'<tr><th scope="row">{escape(first)}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in rest)
+        + "</tr>"
+        for first, *rest in body
+    )
     return (
-        f"{runs} of {', '.join(methods)}{at}. Pruning sets weights of a network to zero; dense is "
-        "the network without pruning. A flat network loses little when its weights are moved."
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr>{top}</tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
     )
 
 
-def _made(records: Sequence[Record], commands: Sequence[str]) -> Section:
-    given = [*commands, *(str(c) for r in records if (c := r.get("command")))]
+def _made(held: Document) -> Section:
     text = ""
-    if given:
-        lines = "\n".join(escape(c) for c in dict.fromkeys(given))
+    if held.commands:
+        lines = "\n".join(map(escape, held.commands))
         text += f"<h3>Commands</h3><pre><code>{lines}</code></pre>"
-    versions: dict[str, list[str]] = {}
-    for record in records:
-        held = find(record, "versions")
-        for name, value in held.items() if isinstance(held, Mapping) else ():
-            versions.setdefault(str(name), []).append(str(value))
-    if versions:
-        body = "".join(
-            f'<tr><th scope="row">{escape(name)}</th>'
-            f"<td>{escape(', '.join(dict.fromkeys(values)))}</td></tr>"
-            for name, values in versions.items()
+    if held.versions:
+        body = [[name, ", ".join(values)] for name, values in held.versions.items()]
+        text += _table("Versions", ("Package", "Version"), body)
+    if held.recipes:
+        shown = "".join(
+            f"<h4>{escape(name)}</h4><pre><code>{escape(recipe)}</code></pre>"
+            for name, recipe in held.recipes.items()
         )
-        text += (
-            '<div class="scroll" role="region" tabindex="0" aria-label="Versions"><table>'
-            '<caption><span>Versions</span></caption><thead><tr><th scope="col">Package</th>'
-            f'<th scope="col">Version</th></tr></thead><tbody>{body}</tbody></table></div>'
-        )
-    recipes: dict[str, str] = {}
-    for record in records:
-        if isinstance(record.get("recipe"), Mapping | str):
-            held = record["recipe"]
-            shown = held if isinstance(held, str) else json.dumps(held, indent=2, default=str)
-            # one per method and sparsity: the seeds differ in the seed alone, or `notes` tells
-            where = sparsity_of(record)
-            at = "" if where is None or is_dense(record) else f" at {100 * where:.6g} %"
-            recipes.setdefault(display(method_of(record)) + at, shown)
-    if recipes:
-        body = "".join(
-            f"<h4>{escape(name)}</h4><pre><code>{escape(shown)}</code></pre>"
-            for name, shown in recipes.items()
-        )
-        text += f"<details><summary>Recipes ({len(recipes)})</summary>{body}</details>"
+        text += f"<details><summary>Recipes ({len(held.recipes)})</summary>{shown}</details>"
     return Section("made", "How this was made", text or "<p>The records do not say.</p>")
 
 
@@ -204,7 +163,8 @@ def _list(sentences: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>"
 
 
-def _page(title: str, about: str, summary: Sequence[str], sections: Sequence[Section]) -> str:
+def _page(held: Document, sections: Sequence[Section]) -> str:
+    title, about, summary = held.title, held.about, held.summary
     style = files("steppe.report").joinpath("report.css").read_text(encoding="utf-8")
     links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in sections)
     first = Section("summary", "In short", f'<div class="summary">{_list(summary)}</div>')

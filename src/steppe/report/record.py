@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from steppe.core.errors import SteppeError
@@ -28,7 +29,7 @@ _NAMES = {
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
-    """The ``record.json`` of run folders, or the JSON files named themselves.
+    """The ``record.json`` of run folders with what was measured, or JSON files themselves.
 
     Args:
         runs: folders of finished runs, or files holding one record.
@@ -43,8 +44,8 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> _ = (folder / "record.json").write_text('{"method": "safe"}')
-        >>> read_records([folder])
-        [{'method': 'safe'}]
+        >>> read_records([folder])[0]["method"]
+        'safe'
     """
     records = []
     for run in map(Path, runs):
@@ -59,8 +60,33 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
             ) from error
         if not isinstance(record, dict):
             raise SteppeError("a record must be one JSON object", got=str(path))
-        records.append(record)
+        held = _evaluations(run) if run.is_dir() else {}
+        records.append({**held, **record})
     return records
+
+
+def _evaluations(run: Path) -> dict[str, Any]:
+    """What `steppe evaluate` left in a run's folder, the last of each kind, and the commands."""
+    path = run / "evaluations.json"
+    again = [f"steppe train {run / 'recipe.yaml'} --out {run}"] if _trained(run) else []
+    if not path.exists():
+        return {"commands": again} if again else {}
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        found = {entry["on"]: entry["result"] for entry in held}
+        commands = [str(entry["command"]) for entry in held if "command" in entry]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SteppeError(
+            "evaluations.json must be as steppe evaluate wrote it",
+            got=f"{path} ({error})",
+            way_out="restore it, or delete it and measure again",
+        ) from error
+    return {"evaluations": found, "commands": [*again, *commands]}
+
+
+def _trained(run: Path) -> bool:
+    recipe = run / "recipe.yaml"
+    return recipe.exists() and "\ntrain:" in recipe.read_text(encoding="utf-8")
 
 
 def find(record: Record, path: str) -> Any:
@@ -91,6 +117,16 @@ def number(record: Record, path: str) -> float | None:
     if isinstance(held, bool) or not isinstance(held, int | float) or not isfinite(held):
         return None
     return float(held)
+
+
+def first(record: Record, *paths: str) -> float | None:
+    """The number at the first of the paths that has one.
+
+    Example:
+        >>> first({"b": {"c": 2}}, "a", "b.c")
+        2.0
+    """
+    return next((v for path in paths if (v := number(record, path)) is not None), None)
 
 
 def method_of(record: Record) -> str:
@@ -173,6 +209,63 @@ def noise_of(record: Record, sigma: float) -> float | None:
         except (TypeError, ValueError):
             continue
     return None
+
+
+def wrong_labels(record: Record) -> float:
+    """The share of training labels that the recipe made wrong.
+
+    Example:
+        >>> wrong_labels({"recipe": {"data": {"label_noise": {"rate": 0.5}}}}), wrong_labels({})
+        (0.5, 0.0)
+    """
+    return number(record, "recipe.data.label_noise.rate") or 0.0
+
+
+def corrupted_cells(record: Record) -> dict[str, dict[str, float]]:
+    """Corruption -> severity -> accuracy."""
+    held = find(record, "evaluations.corruptions.accuracy")
+    return {
+        str(name): {str(s): float(v) for s, v in cells.items()}
+        for name, cells in (held.items() if isinstance(held, Mapping) else ())
+        if isinstance(cells, Mapping)
+    }
+
+
+def severities_of(records: Sequence[Record]) -> list[str]:
+    """The severities that any network was measured at, ascending."""
+    return sorted({s for r in records for cells in corrupted_cells(r).values() for s in cells})
+
+
+def severity_mean(record: Record, severity: str) -> float | None:
+    """Mean accuracy at one severity, over the corruptions that are not extra.
+
+    Example:
+        >>> cells = {"fog": {"3": 0.5}, "snow": {"3": 0.7}, "spatter": {"3": 1.0}}
+        >>> held = {"accuracy": cells, "extra": ["spatter"]}
+        >>> severity_mean({"evaluations": {"corruptions": held}}, "3")
+        0.6
+    """
+    extra = find(record, "evaluations.corruptions.extra") or ()
+    cells = corrupted_cells(record)
+    held = [c[severity] for name, c in cells.items() if name not in extra and severity in c]
+    return fmean(held) if held else None
+
+
+def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Norms and radii of the attacks that any network was under; the norms in their order."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        held = find(record, "evaluations.attacks.accuracy")
+        for norm, cells in held.items() if isinstance(held, Mapping) else ():
+            found.setdefault(norm, set()).update(cells)
+    return [(norm, eps) for norm, held in found.items() for eps in sorted(held, key=float)]
+
+
+def robust_accuracy(record: Record, norm: str, eps: str) -> float | None:
+    """Accuracy under attack in one ball."""
+    held = find(record, f"evaluations.attacks.accuracy.{norm}")
+    # the key holds a point itself, so it is no path
+    return number({"value": held.get(eps)}, "value") if isinstance(held, Mapping) else None
 
 
 def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -75,13 +75,16 @@ def _style(key: str) -> Iterator[None]:
 
 
 @contextmanager
-def canvas(key: str, height: float, panels: int = 1) -> Iterator[tuple[Canvas, list[Axes]]]:
+def canvas(
+    key: str, height: float, panels: int = 1, across: int = 1
+) -> Iterator[tuple[Canvas, list[Axes]]]:
     """An empty figure with panels below one another, in the report's style.
 
     Args:
         key: the figure's id.
         height: of all of it, inches.
-        panels: how many.
+        panels: how many below one another.
+        across: how many beside one another.
     """
     from matplotlib.figure import Figure as Canvas
 
@@ -89,10 +92,10 @@ def canvas(key: str, height: float, panels: int = 1) -> Iterator[tuple[Canvas, l
         # not pyplot: no global list of figures, no display
         figure = Canvas(figsize=(WIDTH, height), layout="constrained")
         figure.patch.set_alpha(0.0)
-        axes = figure.subplots(panels, 1, squeeze=False)
-        for ax in axes[:, 0]:
+        axes = figure.subplots(panels, across, squeeze=False)
+        for ax in axes.flat:
             ax.patch.set_alpha(0.0)
-        yield figure, list(axes[:, 0])
+        yield figure, list(axes.flat)
 
 
 def finish(figure: Canvas, key: str, title: str, caption: str, description: str) -> Figure:

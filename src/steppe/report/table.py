@@ -8,14 +8,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from steppe.core.errors import SteppeError
-from steppe.report.column import COLUMNS, Cell, Column, under_noise
+from steppe.report.column import COLUMNS, Cell, Column, families
 from steppe.report.record import (
     Record,
     dense_records,
     display,
     is_dense,
     method_of,
-    sigmas_of,
     sparsity_of,
 )
 
@@ -79,7 +78,7 @@ class Rows:
         for record in records:
             if not is_dense(record):
                 groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
-        columns = (*COLUMNS, *(under_noise(*pair) for pair in sigmas_of([*records, *dense])))
+        columns = (*COLUMNS, *families([*records, *dense]))
         rows = [
             Row(method, where, len(held), {c.key: Cell.of(map(c.read, held)) for c in columns})
             for (method, where), held in groups.items()
@@ -94,9 +93,9 @@ class Rows:
         """Whether any row has a number in that column."""
         return any(c.key == key for c in self.columns)
 
-    def only(self, *keys: str, noise: bool = False) -> Rows:
-        """The same rows with those columns, and those under noise if asked."""
-        kept = (c for c in self.columns if c.key in keys or (noise and c.key.startswith("noise ")))
+    def only(self, *keys: str) -> Rows:
+        """The same rows with those columns; ``noise`` and the like mean their whole family."""
+        kept = (c for c in self.columns if c.key in keys or c.key.split(" ")[0] in keys)
         return Rows(tuple(kept), self.rows)
 
     def texts(self) -> tuple[list[str], list[list[str]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -91,6 +92,22 @@ def meanings(kind: type[Evaluation]) -> dict[str, str]:
     return found
 
 
+def command_of(name: str, evaluation: Evaluation) -> str:
+    """What to type to measure the same again.
+
+    Example:
+        >>> command_of("perplexity", make("perplexity", "out", {"text": "a b.txt"}, []))
+        "steppe evaluate out --on perplexity --text 'a b.txt'"
+    """
+    words = ["steppe", "evaluate", evaluation.run, "--on", name]
+    for field in fields(evaluation):
+        value = getattr(evaluation, field.name)
+        if field.name != "run" and value != field.default:
+            words.append(f"--{field.name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
+
+
 def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | None:
     """Write the result into the folder's evaluations.json, in place of one with the same options.
 
@@ -107,7 +124,13 @@ def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | Non
         return f"{folder} is no folder here, so the result is not kept"
     options = {k: v for k, v in asdict(evaluation).items() if k != "run"}
     own = versions() | {library: version(library) for library in evaluation.libraries}
-    entry = {"on": name, "options": options, "result": result, "versions": own}
+    entry = {
+        "on": name,
+        "command": command_of(name, evaluation),
+        "options": options,
+        "result": result,
+        "versions": own,
+    }
     path = folder / FILE
     try:
         held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

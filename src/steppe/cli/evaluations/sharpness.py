@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from torch.nn import functional as F
 
 from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.cli.imagerun import ImageRun
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.robustness.average import average_sharpness
 from steppe.robustness.sharpness import ball_sharpness, hessian_top, one_step_sharpness
 from steppe.robustness.trace import hessian_trace
@@ -26,6 +28,7 @@ class Sharpness(Evaluation):
         adaptive_radius: of ASAM's ball, in units of each weight's size.
         limit: images at most.
         support: which weights move: those that were kept, or all.
+        measures: which, comma-separated; all cost some 800 forward passes over the images.
         seed: of what is random.
     """
 
@@ -34,6 +37,7 @@ class Sharpness(Evaluation):
     adaptive_radius: float = 0.5
     limit: int | None = 1000
     support: str = "kept"
+    measures: str = "one_step,ball,average,adaptive,top_eigenvalue,trace"
     seed: int = 0
 
     def measure(self) -> dict[str, Any]:
@@ -42,39 +46,61 @@ class Sharpness(Evaluation):
             raise SteppeError(
                 "--support is kept or all", got=repr(self.support), way_out="--support kept"
             )
+        wanted = [name.strip() for name in self.measures.split(",")]
+        known = _measures(self)
+        for name in wanted:
+            if name not in known:
+                raise unknown("measure", name, known)
         run = ImageRun.read(self.run, self.device, "sharpness")
-        model = run.on_pixels
         held = [
             tuple(part.to(self.device) for part in pair)
             for pair in zip(*(t.split(500) for t in run.pixels(self.part, self.limit)), strict=True)
         ]
         masks = run.masks() if self.support == "kept" else {}
-        masks = {f"model.model.{name}": mask for name, mask in masks.items()}
-        loss = F.cross_entropy
-        given: dict[str, Any] = {"masks": masks or None}
-        near: dict[str, Any] = {"rho": self.radius, **given}
-        wide = {"rho": self.adaptive_radius, "adaptive": True, **given}
-        seed = self.seed
+        named = {f"model.model.{name}": mask for name, mask in masks.items()}
+        given = (run.on_pixels, F.cross_entropy, held)
         return {
             "radius": self.radius,
-            "one_step": one_step_sharpness(model, loss, held, **near),
-            "ball": ball_sharpness(model, loss, held, seed=seed, **near),
-            "average": asdict(average_sharpness(model, loss, held, seed=seed, **near)),
             "adaptive_radius": self.adaptive_radius,
-            "adaptive": ball_sharpness(model, loss, held, seed=seed, **wide),
-            "top_eigenvalue": hessian_top(model, loss, held, seed=seed, **given).eigenvalue,
-            "trace": asdict(hessian_trace(model, loss, held, seed=seed, **given)),
+            **{name: known[name](*given, masks=named or None) for name in wanted},
             "support": self.support if masks else "all",
             "part": self.part,
             "images": sum(len(y) for _, y in held),
         }
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """Worst and mean rise, eigenvalue, trace."""
-        return (
-            f"sharpness {result['ball']:.4g} within {result['radius']:g} "
-            f"(one step {result['one_step']:.4g}, on average {result['average']['mean']:.4g}), "
-            f"adaptive {result['adaptive']:.4g} within {result['adaptive_radius']:g}, "
-            f"top eigenvalue {result['top_eigenvalue']:.4g}, trace {result['trace']['mean']:.4g}, "
-            f"{result['support']} weights, {result['images']} {result['part']} images"
-        )
+        """What was measured, in a row."""
+        said = {
+            "ball": f"sharpness {{:.4g}} within {self.radius:g}",
+            "one_step": "one step {:.4g}",
+            "average": "on average {:.4g}",
+            "adaptive": f"adaptive {{:.4g}} within {self.adaptive_radius:g}",
+            "top_eigenvalue": "top eigenvalue {:.4g}",
+            "trace": "trace {:.4g}",
+        }
+        shown = [
+            text.format(value["mean"] if isinstance(value := result[name], dict) else value)
+            for name, text in said.items()
+            if name in result
+        ]
+        where = f"{result['support']} weights, {result['images']} {result['part']} images"
+        return f"{', '.join(shown)}; {where}"
+
+
+def _measures(flags: Sharpness) -> dict[str, Callable[..., Any]]:
+    """Each measure's name -> the function of (model, loss, batches, masks=)."""
+    seed = flags.seed
+    near: dict[str, Any] = {"rho": flags.radius}
+    wide: dict[str, Any] = {"rho": flags.adaptive_radius, "adaptive": True}
+    return {
+        "one_step": partial(one_step_sharpness, **near),
+        "ball": partial(ball_sharpness, seed=seed, **near),
+        "average": _plain(partial(average_sharpness, seed=seed, **near)),
+        "adaptive": partial(ball_sharpness, seed=seed, **wide),
+        "top_eigenvalue": lambda *x, **m: hessian_top(*x, seed=seed, **m).eigenvalue,
+        "trace": _plain(partial(hessian_trace, seed=seed)),
+    }
+
+
+def _plain(measure: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    return lambda *x, **m: asdict(measure(*x, **m))

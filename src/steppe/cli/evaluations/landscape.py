@@ -1,0 +1,98 @@
+"""The loss around an image model's weights, along one and two directions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from steppe.cli.evaluations import EVALUATIONS, Evaluation
+from steppe.cli.imagerun import ImageRun
+from steppe.core.errors import SteppeError
+from steppe.robustness.landscape import directions, landscape
+
+
+@EVALUATIONS.register("landscape")
+@dataclass(frozen=True, kw_only=True)
+class Landscape(Evaluation):
+    """The training loss along filter-normalised random directions.
+
+    Args:
+        part: test, validation or train.
+        radius: how far to go: 1 is as far as the weights are long.
+        points: along a line, odd.
+        plane_points: along each side of a plane, odd; 0 for no plane.
+        like: another run whose directions are used, so that both are drawn on common ones; all
+            weights move then.
+        limit: images at most.
+        support: which weights move: those that were kept, or all.
+        seed: of what is random.
+    """
+
+    part: str = "train"
+    radius: float = 1.0
+    points: int = 21
+    plane_points: int = 11
+    like: str | None = None
+    limit: int | None = 500
+    support: str = "kept"
+    seed: int = 0
+
+    def measure(self) -> dict[str, Any]:
+        """Places and losses on a line and on a plane, in eval mode."""
+        if self.support not in ("kept", "all"):
+            raise SteppeError(
+                "--support is kept or all", got=repr(self.support), way_out="--support kept"
+            )
+        run = ImageRun.read(self.run, self.device, "landscape")
+        images, labels = run.pixels(self.part, self.limit)
+        batches = [
+            (x.to(self.device), y.to(self.device))
+            for x, y in zip(images.split(500), labels.split(500), strict=True)
+        ]
+        model = run.on_pixels
+        masks = run.masks() if self.support == "kept" and self.like is None else {}
+        named = {f"model.model.{name}": mask for name, mask in masks.items()}
+        from_ = model
+        if self.like is not None:
+            from_ = ImageRun.read(self.like, self.device, "landscape").on_pixels
+        along = directions(from_, 2, masks=named or None, seed=self.seed)
+        given: dict[str, Any] = {"radius": self.radius}
+        places, line = landscape(
+            model, F.cross_entropy, batches, along[:1], points=self.points, **given
+        )
+        found = {"radius": self.radius, "places": places.tolist(), "line": numbers(line)}
+        if self.plane_points:
+            sides, plane = landscape(
+                model, F.cross_entropy, batches, along, points=self.plane_points, **given
+            )
+            found |= {"sides": sides.tolist(), "plane": [numbers(row) for row in plane]}
+        return found | {
+            "like": self.like,
+            "support": self.support if masks else "all",
+            "part": self.part,
+            "images": len(images),
+        }
+
+    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+        """The loss in the middle and at the ends."""
+        line = result["line"]
+        ends = ", ".join("infinite" if end is None else f"{end:.4g}" for end in (line[0], line[-1]))
+        return (
+            f"training loss {line[len(line) // 2]:.4g}, at distance {result['radius']:g} {ends}; "
+            f"{result['support']} weights move, {result['images']} {result['part']} images"
+        )
+
+
+def numbers(losses: Tensor) -> list[float | None]:
+    """Plain numbers; None for what is not finite, which JSON cannot hold.
+
+    Example:
+        >>> import torch
+        >>> numbers(torch.tensor([1.0, float("inf")]))
+        [1.0, None]
+    """
+    return [float(v) if isfinite(float(v)) else None for v in losses]

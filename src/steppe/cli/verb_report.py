@@ -1,0 +1,63 @@
+"""``steppe report``: runs, compared on one page."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from steppe.cli.main import emit, say
+from steppe.core.errors import SteppeError
+from steppe.core.tree import write_text
+from steppe.report.html import write_report
+from steppe.report.markdown import data, markdown
+from steppe.report.record import read_records
+from steppe.report.verdicts import verdicts
+
+SUFFIX = {"html": ".html", "md": ".md", "json": ".json"}
+
+
+def add(app: typer.Typer) -> None:
+    app.command("report")(command)
+
+
+def command(
+    runs: Annotated[list[Path], typer.Argument(help="folders of finished runs, or record files")],
+    out: Annotated[
+        Path | None, typer.Option(help="the file; report.html, .md or .json if none is given")
+    ] = None,
+    format: Annotated[str, typer.Option(help="html, md or json; by --out's ending")] = "",
+    title: Annotated[str, typer.Option(help="the heading")] = "steppe report",
+    json: Annotated[bool, typer.Option("--json", help="the report as JSON on stdout")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
+) -> None:
+    """One offline file: how sparse, accurate, robust, flat, fast; with what evaluate measured."""
+    kind = format or (out.suffix.removeprefix(".").lower() if out is not None else "html")
+    if kind not in SUFFIX:
+        raise SteppeError(
+            "a report is html, md or json",
+            got=repr(kind),
+            way_out="--format html, or --out report.html",
+        )
+    path = out if out is not None else Path("report" + SUFFIX[kind])
+    if path.is_dir():
+        raise SteppeError(
+            "--out names the report's file",
+            got=f"{path}, a folder",
+            way_out=f"--out {path / ('report' + SUFFIX[kind])}",
+        )
+    records = read_records(runs)
+    again = f"steppe report {' '.join(map(str, runs))} --out {path}"
+    if kind == "html":
+        write_report(path, title=title, records=records, commands=[again])
+    elif kind == "md":
+        write_text(path, markdown(records, title=title, commands=[again]))
+    else:
+        text = dumps(data(records, title=title, commands=[again]), indent=1)
+        write_text(path, text + "\n")
+    for sentence in verdicts(records):
+        say(sentence, quiet)
+    say(f"report: {path.resolve()}", quiet)
+    emit(data(records, title=title, commands=[again]) | {"report": str(path)}, json)

@@ -1,0 +1,206 @@
+"""What a report says, before it becomes a page, Markdown or JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from steppe.report import papers
+from steppe.report.figures import FIGURES
+from steppe.report.notes import notes
+from steppe.report.record import (
+    Record,
+    display,
+    find,
+    is_dense,
+    method_of,
+    sparsity_of,
+    wrong_labels,
+)
+from steppe.report.svg import Figure
+from steppe.report.table import Rows
+from steppe.report.verdicts import verdicts
+
+SECTIONS = {
+    "quality": "How good",
+    "robust": "How robust",
+    "labels": "Wrong labels",
+    "flatness": "How flat",
+    "gain": "How fast, how small",
+    "inside": "Inside the runs",
+}
+_TABLES = {
+    "Quality": "accuracy loss perplexity calibration disagree worst_drop distance",
+    "Robustness": ("corrupted corrupted_extra relative shifted shifted_relative linf l2 noise"),
+    "Flatness": "hessian_top trace sharpness average adaptive",
+    "Size and cost": "reached nonzero latency bytes packed seconds memory",
+}
+
+
+@dataclass(frozen=True)
+class Document:
+    """The content of a report.
+
+    Args:
+        title: of it.
+        about: what it is about, for a reader who knows nothing of the project.
+        summary: sentences, the most important first.
+        tables: caption and rows.
+        drawn: section -> figures; only where figures were wanted.
+        papers: rows under `papers.HEAD`.
+        remarks: what was left out, and what is to be known of the averages.
+        commands: what to type to get the same again.
+        versions: package -> versions.
+        recipes: method and sparsity -> recipe.
+        examples: what a pruned network forgot: title, then label, answers and picture of each.
+    """
+
+    title: str
+    about: str
+    summary: list[str]
+    tables: list[tuple[str, Rows]]
+    papers: list[list[str]]
+    remarks: list[str]
+    commands: list[str]
+    versions: dict[str, list[str]]
+    recipes: dict[str, str]
+    examples: list[tuple[str, list[Mapping[str, Any]]]]
+    drawn: dict[str, list[Figure]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[Record],
+        *,
+        title: str,
+        commands: Sequence[str] = (),
+        summary: Sequence[str] | None = None,
+        figures: bool = True,
+    ) -> Document:
+        """Put together what the records say.
+
+        Args:
+            records: of runs, as `read_records` gives them.
+            title: of the report.
+            commands: what to type to get the same again, before the records' own.
+            summary: the sentences at the top; None: `verdicts`.
+            figures: whether to draw.
+
+        Raises:
+            SteppeError: an accuracy that is no fraction.
+        """
+        plain = [r for r in records if not wrong_labels(r)]
+        rows = Rows.from_records(plain)
+        noisy = Rows.from_records([_relabelled(r) for r in records if wrong_labels(r)])
+        tables = [
+            (f"{caption}: mean ± standard error over seeds", own)
+            for caption, keys in _TABLES.items()
+            if (own := rows.only(*keys.split())).columns
+        ]
+        if plain and not tables:
+            tables.append(("The runs; none holds a number that is shown here", rows.only()))
+        if noisy.rows:
+            tables.append(("After training on wrong labels", noisy.only("accuracy", "loss")))
+        drawn, missing = _draw(records, plain, rows) if figures and records else ({}, [])
+        given = [*commands, *(c for r in records for c in _commands(r))]
+        return cls(
+            title=title,
+            about=_about(records),
+            summary=list(summary if summary is not None else verdicts(plain or records)),
+            tables=tables,
+            papers=papers.beside(records, rows),
+            remarks=[*missing, *notes(plain)] if records else [],
+            commands=list(dict.fromkeys(given)),
+            versions=_versions(records),
+            recipes=_recipes(records),
+            examples=_examples(plain),
+            drawn=drawn,
+        )
+
+
+def _draw(
+    records: Sequence[Record], plain: Sequence[Record], rows: Rows
+) -> tuple[dict[str, list[Figure]], list[str]]:
+    found: dict[str, list[Figure]] = {}
+    missing = []
+    for kind in sorted((FIGURES[name] for name in FIGURES), key=lambda k: k.place):
+        figure = kind().draw(records if kind.section == "labels" else plain, rows)
+        if figure is not None:
+            found.setdefault(kind.section, []).append(figure)
+        elif kind.needs:
+            missing.append(
+                f"{kind.what}: left out, as no record of a sparse network has {kind.needs}."
+            )
+    return found, missing
+
+
+def _relabelled(record: Record) -> Record:
+    rate = f"{100 * wrong_labels(record):g} % wrong labels"
+    return {**record, "label": f"{display(method_of(record))}, {rate}"}
+
+
+def _about(records: Sequence[Record]) -> str:
+    if not records:
+        return ""
+    methods = [display(m) for m in dict.fromkeys(map(method_of, records))]
+    where = sorted({s for r in records if not is_dense(r) and (s := sparsity_of(r)) is not None})
+    at = (
+        f", with {', '.join(f'{100 * s:.6g} %' for s in where)} of the weights zero"
+        if where
+        else ""
+    )
+    runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    return (
+        f"{runs} of {', '.join(methods)}{at}. Pruning sets weights of a network to zero; dense is "
+        "the network without pruning. A flat network loses little when its weights are moved."
+    )
+
+
+def _commands(record: Record) -> list[str]:
+    held = record.get("commands")
+    more = [str(c) for c in held] if isinstance(held, list | tuple) else []
+    return [str(record["command"]), *more] if record.get("command") else more
+
+
+def _versions(records: Sequence[Record]) -> dict[str, list[str]]:
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        held = find(record, "versions")
+        for name, value in held.items() if isinstance(held, Mapping) else ():
+            found.setdefault(str(name), {})[str(value)] = None
+    return {name: list(values) for name, values in found.items()}
+
+
+def _recipes(records: Sequence[Record]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for record in records:
+        if isinstance(record.get("recipe"), Mapping | str):
+            held = record["recipe"]
+            shown = held if isinstance(held, str) else json.dumps(held, indent=2, default=str)
+            # one per method and sparsity: the seeds differ in the seed alone, or `notes` tells
+            where = sparsity_of(record)
+            at = "" if where is None or is_dense(record) else f" at {100 * where:.6g} %"
+            wrong = wrong_labels(record)
+            labels = f", {100 * wrong:g} % wrong labels" if wrong else ""
+            found.setdefault(display(method_of(record)) + at + labels, shown)
+    return found
+
+
+def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """Of the first seed of each method at the highest sparsity it has."""
+    best: dict[str, Record] = {}
+    for record in records:
+        held = find(record, "evaluations.clean.beside.examples")
+        method = method_of(record)
+        at = sparsity_of(record) or 0.0
+        if held and (method not in best or at > (sparsity_of(best[method]) or 0.0)):
+            best[method] = record
+    return [
+        (
+            f"{display(method)} at {100 * (sparsity_of(r) or 0.0):.6g} % zeros",
+            list(find(r, "evaluations.clean.beside.examples")),
+        )
+        for method, r in best.items()
+    ]

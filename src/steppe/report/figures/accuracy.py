@@ -1,0 +1,52 @@
+"""Accuracy against sparsity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steppe.report.axes import SPACED, describe, draw_lines, levels_of, sparse_rows, sparsity_axis
+from steppe.report.figures import FIGURES, Drawing
+from steppe.report.record import Record
+from steppe.report.svg import Figure, canvas, finish, legend
+from steppe.report.table import Rows
+
+
+def _close_up(rows: Rows) -> tuple[float, float] | None:
+    """Limits, in %, of those within 6 points of the best, when one far below squeezes them."""
+    means = [100 * c.mean for r in rows.rows if (c := r.cells["accuracy"]) is not None]
+    near = [m for m in means if m >= max(means) - 6.0]
+    if max(means) - min(means) < 12.0 or len(near) < 3:
+        return None
+    return min(near) - 0.5, min(100.0, max(near) + 0.5)
+
+
+@FIGURES.register("accuracy")
+class Accuracy(Drawing):
+    """A line per method, dense as a dashed band."""
+
+    section, place = "quality", 10
+    what = "Accuracy against sparsity"
+    needs = "sparse.accuracy"
+
+    def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
+        held = sparse_rows(rows, "accuracy")
+        if not held:
+            return None
+        levels = levels_of(held)
+        close = _close_up(rows)
+        with canvas("accuracy", 6.0 if close else 3.5, 2 if close else 1) as (figure, axes):
+            for ax in axes:
+                draw_lines(ax, rows, "accuracy", 100, levels)
+                sparsity_axis(ax, levels, label=ax is axes[-1])
+                ax.set_ylabel("accuracy, %")
+            if close:
+                axes[0].set_title("all", loc="left", fontsize=9.5)
+                axes[1].set_title("the best, closer", loc="left", fontsize=9.5)
+                axes[1].set_ylim(*close)
+            legend(figure, axes[0])
+            caption = (
+                "Higher is better. Bars are one standard error over seeds; the dashed band is the "
+                f"dense network. {SPACED}"
+            )
+            title = "Accuracy against sparsity"
+            return finish(figure, "accuracy", title, caption, describe(rows, "accuracy"))

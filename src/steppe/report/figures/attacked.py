@@ -1,0 +1,88 @@
+"""Accuracy under attack against the radius."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steppe.report.axes import highest
+from steppe.report.column import Cell, ball, radius
+from steppe.report.figures import FIGURES, Drawing
+from steppe.report.record import (
+    Record,
+    find,
+    is_dense,
+    method_of,
+    number,
+    radii_of,
+    robust_accuracy,
+    sparsity_of,
+)
+from steppe.report.svg import Figure, canvas, finish, legend, looks
+from steppe.report.table import Rows
+
+CLEAN = "0"
+
+
+@FIGURES.register("attacked")
+class Attacked(Drawing):
+    """A panel per norm, a line per method from the clean accuracy on."""
+
+    section, place = "robust", 40
+    what = "Accuracy under attack"
+    needs = "evaluations.attacks (steppe evaluate RUN --on attacks)"
+
+    def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
+        having = [r for r in records if isinstance(find(r, "evaluations.attacks"), dict)]
+        where = highest(having)
+        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        radii = radii_of(having)
+        if not radii:
+            return None
+        style = looks([r.method for r in rows.rows])
+        norms = list(dict.fromkeys(norm for norm, _ in radii))
+        parts = []
+        with canvas("attacked", 0.9 + 2.0 * len(norms), len(norms)) as (figure, axes):
+            for ax, norm in zip(axes, norms, strict=True):
+                places = [CLEAN, *(eps for n, eps in radii if n == norm)]
+                for method in dict.fromkeys(map(method_of, having)):
+                    own = [r for r in having if method_of(r) == method]
+                    cells = [Cell.of(_under(r, norm, eps) for r in own) for eps in places]
+                    held = [
+                        (float(eps) * 255, c, eps)
+                        for eps, c in zip(places, cells, strict=True)
+                        if c is not None
+                    ]
+                    look = style[method]
+                    ax.errorbar(
+                        [x for x, _, _ in held],
+                        [100 * c.mean for _, c, _ in held],
+                        yerr=[100 * (c.error or 0.0) for _, c, _ in held],
+                        color=look.colour,
+                        linestyle="--" if method == "dense" else "-",
+                        marker=look.marker,
+                        markersize=5,
+                        linewidth=1.4,
+                        capsize=2.5,
+                        label=look.label,
+                    )
+                    parts += [f"{look.label}, {ball(norm, e)}: {c.mean:.1%}" for _, c, e in held]
+                ax.set_xticks(
+                    [float(eps) * 255 for eps in places], ["none", *map(radius, places[1:])]
+                )
+                ax.set_xlabel(f"radius, {ball(norm, CLEAN).split()[0]}, of pixels in [0, 1]")
+                ax.set_ylabel("accuracy, %")
+                ax.set_ylim(bottom=0)
+            legend(figure, axes[0])
+            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            caption = (
+                "Higher is better. Each image is changed, within the radius, to raise the loss; "
+                "left: unchanged images. Bars are one standard error over seeds; dashed: dense."
+            )
+            described = f"{'; '.join(parts)}."
+            return finish(figure, "attacked", f"{self.what}{at}", caption, described)
+
+
+def _under(record: Record, norm: str, eps: str) -> float | None:
+    if eps == CLEAN:
+        return number(record, "evaluations.attacks.clean")
+    return robust_accuracy(record, norm, eps)

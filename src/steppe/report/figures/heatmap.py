@@ -1,0 +1,87 @@
+"""Accuracy for each corruption at each severity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.figures import FIGURES, Drawing
+from steppe.report.record import (
+    Record,
+    corrupted_cells,
+    is_dense,
+    method_of,
+    severities_of,
+    sparsity_of,
+)
+from steppe.report.svg import Figure, canvas, finish, looks
+from steppe.report.table import Rows
+
+
+@FIGURES.register("heatmap")
+class Heatmap(Drawing):
+    """A row per corruption, a column per method and severity."""
+
+    section, place = "robust", 20
+    what = "Corruption by corruption"
+
+    def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
+        having = [r for r in records if corrupted_cells(r)]
+        where = highest(having)
+        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        if not having:
+            return None
+        names = list(dict.fromkeys(name for r in having for name in corrupted_cells(r)))
+        methods = list(dict.fromkeys(map(method_of, having)))
+        columns = [(m, s) for m in methods for s in severities_of(having)]
+
+        def cell(name: str, method: str, severity: str) -> float | None:
+            return mean_of(
+                [
+                    corrupted_cells(r).get(name, {}).get(severity)
+                    for r in having
+                    if method_of(r) == method
+                ]
+            )
+
+        grid = [[cell(name, m, s) for m, s in columns] for name in names]
+        style = looks(methods)
+        described = "; ".join(
+            f"{style[m].label} at severity {s}: "
+            + ", ".join(
+                f"{n.replace('_', ' ')} {100 * v:.0f} %"
+                for n, row in zip(names, grid, strict=True)
+                if (v := row[i]) is not None
+            )
+            for i, (m, s) in enumerate(columns)
+        )
+        with canvas("heatmap", 1.2 + 0.2 * len(names)) as (figure, (ax,)):
+            text = len(columns) <= 20
+            mesh = heat(ax, grid, text, digits=0, size=8 if len(columns) <= 10 else 6)
+            if not text:
+                scale_bar(figure, mesh, ax, "bottom", "accuracy, %")
+            ax.set_xticks(
+                [i + 0.5 for i in range(len(columns))], [s for _, s in columns], fontsize=8
+            )
+            ax.set_yticks(
+                [i + 0.5 for i in range(len(names))], [n.replace("_", " ") for n in names]
+            )
+            each = len(columns) // len(methods)
+            for i, method in enumerate(methods):
+                # above the severities, in the middle of the method's own
+                ax.annotate(
+                    style[method].label,
+                    ((i + 0.5) / len(methods), 1.0),
+                    xytext=(0, 18),
+                    xycoords="axes fraction",
+                    textcoords="offset points",
+                    ha="center",
+                )
+                if i:
+                    ax.axvline(i * each, color="white", linewidth=3)
+            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            caption = (
+                "Accuracy in %, mean over seeds; the small numbers above are severities. "
+                "Yellow is better, blue is worse."
+            )
+            return finish(figure, "heatmap", f"{self.what}{at}", caption, f"{described}.")

@@ -1,0 +1,68 @@
+"""The loss along one direction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from steppe.report.axes import highest, mean_of
+from steppe.report.figures import FIGURES, Drawing
+from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
+from steppe.report.svg import Figure, canvas, finish, legend, log_scale, looks
+from steppe.report.table import Rows
+
+
+@FIGURES.register("landscape_line")
+class LandscapeLine(Drawing):
+    """A line per method, mean over seeds."""
+
+    section, place = "flatness", 30
+    what = "The loss along one direction"
+    needs = "evaluations.landscape (steppe evaluate RUN --on landscape)"
+
+    def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
+        having = [r for r in records if find(r, "evaluations.landscape.line")]
+        where = highest(having)
+        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        if not having:
+            return None
+        # directions are drawn on one axis only when they are equally long
+        places = find(having[0], "evaluations.landscape.places")
+        having = [r for r in having if find(r, "evaluations.landscape.places") == places]
+        style = looks([r.method for r in rows.rows])
+        with canvas("landscape_line", 3.5) as (figure, (ax,)):
+            parts, every = [], []
+            for method in dict.fromkeys(map(method_of, having)):
+                held = [
+                    find(r, "evaluations.landscape.line") for r in having if method_of(r) == method
+                ]
+                line = [mean_of(values) for values in zip(*held, strict=True)]
+                look = style[method]
+                ax.plot(
+                    places,
+                    [float("nan") if v is None else v for v in line],
+                    color=look.colour,
+                    linestyle="--" if method == "dense" else "-",
+                    marker=look.marker,
+                    markersize=4,
+                    markevery=max(1, len(line) // 7),
+                    linewidth=1.3,
+                    label=look.label,
+                )
+                every += [v for v in line if v is not None]
+                shown = [line[i] for i in (0, len(line) // 2, -1)]
+                parts.append(
+                    f"{look.label}: "
+                    + ", ".join("infinite" if v is None else f"{v:.4g}" for v in shown)
+                )
+            if min(every) > 0 and max(every) > 20 * min(every):
+                log_scale(ax)
+            ax.set_xlabel("distance from the trained weights, in lengths of the filters")
+            ax.set_ylabel("training loss")
+            legend(figure, ax)
+            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            caption = (
+                "A wide valley is flat. Every filter moves along a random direction by its own "
+                "length times the distance; mean over seeds, dashed: dense."
+            )
+            described = f"Loss at the left end, the middle, the right end. {'; '.join(parts)}."
+            return finish(figure, "landscape_line", f"{self.what}{at}", caption, described)

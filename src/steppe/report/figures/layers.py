@@ -1,0 +1,76 @@
+"""Zeros per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.figures import FIGURES, Drawing
+from steppe.report.record import Record, is_dense, method_of, number, sparsity_of
+from steppe.report.svg import Figure, canvas, finish, looks
+from steppe.report.table import Rows
+
+
+def _fractions(record: Record) -> dict[str, float]:
+    """Layer -> fraction of zeros."""
+    held = record.get("layers")
+    found: dict[str, float] = {}
+    for layer in held if isinstance(held, list | tuple) else ():
+        if not isinstance(layer, Mapping):
+            continue
+        total, zeros = number(layer, "total"), number(layer, "zeros")
+        if total and zeros is not None:
+            found[str(layer.get("name", len(found)))] = zeros / total
+    return found
+
+
+@FIGURES.register("layers")
+class Layers(Drawing):
+    """A column per method, at the highest sparsity that most methods share."""
+
+    section, place = "inside", 10
+    what = "Zeros per layer"
+    needs = "layers"
+
+    def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
+        having = [r for r in records if not is_dense(r) and _fractions(r)]
+        where = highest(having)
+        having = [r for r in having if sparsity_of(r) == where]
+        if where is None:
+            return None
+        names = list(dict.fromkeys(name for r in having for name in _fractions(r)))
+        methods = list(dict.fromkeys(map(method_of, having)))
+        style = looks(methods)
+        grid = [
+            [
+                mean_of([_fractions(r).get(name) for r in having if method_of(r) == m])
+                for m in methods
+            ]
+            for name in names
+        ]
+        height = 1.1 + max(0.22 if len(names) <= 40 else 0.12, 1.0 / len(names)) * len(names)
+        with canvas("layers", height) as (figure, (ax,)):
+            text = len(names) <= 40 and len(methods) <= 7
+            mesh = heat(ax, grid, text)
+            if not text:
+                scale_bar(figure, mesh, ax, "top", "zeros, %")
+            ax.set_xticks([i + 0.5 for i in range(len(methods))], [style[m].label for m in methods])
+            if len(methods) > 5:
+                ax.tick_params("x", rotation=90)
+            every = 1 + len(names) // 60
+            ax.set_yticks([i + 0.5 for i in range(0, len(names), every)], names[::every])
+            title = f"Zeros per layer at {100 * where:.6g} %"
+            caption = (
+                "Each layer's zeros in %, mean over seeds, from the input (top) to the output. "
+                "Darker means denser."
+            )
+            parts = [
+                f"{style[m].label}: "
+                + ", ".join(
+                    f"{name} {100 * value:.1f} %"
+                    for name, row in zip(names, grid, strict=True)
+                    if (value := row[i]) is not None
+                )
+                for i, m in enumerate(methods)
+            ]
+            return finish(figure, "layers", title, caption, f"{'; '.join(parts)}.")

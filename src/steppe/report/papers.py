@@ -1,0 +1,120 @@
+"""What the papers print, beside what was measured."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from steppe.report.column import Cell
+from steppe.report.record import Record, display, method_of, number, sparsity_of, wrong_labels
+from steppe.report.table import Rows
+
+HEAD = ("Paper", "Setting", "Method", "Zeros", "Quantity", "The paper's", "Here")
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number of a paper.
+
+    Args:
+        paper, table: where it stands.
+        setting: network, data and what was special.
+        method: its name here, or as printed where steppe has none of that name.
+        zeros: in %; None: dense.
+        quantity: the column's key, see `steppe.report.column.COLUMNS`; or ``wrong_labels RATE``.
+        value, error: as printed.
+        source: ``paper``, or ``transcribed`` from notes about it.
+    """
+
+    paper: str
+    table: str
+    setting: str
+    method: str
+    zeros: float | None
+    quantity: str
+    value: str
+    error: str
+    source: str
+
+
+@cache
+def printed() -> tuple[Printed, ...]:
+    """Everything in papers.csv.
+
+    Example:
+        >>> next(p.value for p in printed() if p.quantity == "corrupted 3" and p.method == "safe")
+        '73.98'
+    """
+    text = files("steppe.report").joinpath("papers.csv").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    return tuple(
+        Printed(
+            row["paper"],
+            row["table"],
+            row["setting"],
+            row["method"],
+            float(row["zeros_pct"]) if row["zeros_pct"] else None,
+            row["quantity"],
+            row["value"],
+            row["error"],
+            row["source"],
+        )
+        for row in csv.DictReader(lines)
+    )
+
+
+def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
+    """The papers' numbers for which the runs have one: same method, sparsity and quantity.
+
+    Args:
+        records: of the runs, those on wrong labels too.
+        rows: the others, averaged over seeds.
+
+    Returns:
+        Rows of text under `HEAD`; none when nothing fits.
+    """
+    columns = {c.key: c for c in rows.columns}
+    held = {
+        (r.method.lower(), round(100 * r.sparsity, 3)): r
+        for r in rows.rows
+        if r.sparsity is not None
+    }
+    found = []
+    for p in printed():
+        if p.zeros is None:
+            continue
+        row = held.get((p.method, p.zeros))
+        wrong = _wrong(p, records)
+        if wrong is not None:
+            label, shown = f"Accuracy, {p.quantity.split()[1]} % wrong labels, %", wrong
+        elif row is not None and p.quantity in columns and row.cells[p.quantity] is not None:
+            column = columns[p.quantity]
+            label, shown = column.label, column.show(row.cells[p.quantity], row.seeds)
+        else:
+            continue
+        theirs = p.value + (f" ± {p.error}" if p.error else "")
+        where = f"{p.paper}, table {p.table}" + (" (from notes)" if p.source != "paper" else "")
+        zeros = f"{p.zeros:g} %"
+        found.append([where, p.setting, display(p.method), zeros, label, theirs, shown])
+    return found
+
+
+def _wrong(p: Printed, records: Sequence[Record]) -> str | None:
+    kind, _, rate = p.quantity.partition(" ")
+    if kind != "wrong_labels" or p.zeros is None:
+        return None
+    own = [
+        number(r, "sparse.accuracy")
+        for r in records
+        if abs(100 * wrong_labels(r) - float(rate)) < 1e-6
+        and method_of(r).lower() == p.method
+        and abs(100 * (sparsity_of(r) or 0.0) - p.zeros) < 1e-6
+    ]
+    cell = Cell.of(own)
+    if cell is None:
+        return None
+    error = f" ± {100 * cell.error:.2f}" if cell.error else ""
+    return f"{100 * cell.mean:.2f}{error}"
