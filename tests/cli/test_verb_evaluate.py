@@ -85,6 +85,35 @@ def test_robustness_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "labels.npy" in capsys.readouterr().err
 
 
+def test_what_a_mean_hides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--epochs", "3", "--lr", "0.1", "--quiet"]
+    run("train", "--method", "dense", *flags, "--out", tmp_path / "dense")
+    run("train", "--method", "gmp", "--sparsity", "0.9", *flags, "--out", tmp_path / "run")
+    capsys.readouterr()
+    run("evaluate", tmp_path / "run", "--beside", tmp_path / "dense", "--json", "--quiet")
+    found = json.loads(capsys.readouterr().out)
+    held = found["beside"]
+    assert found["accuracy"] - held["accuracy"] == pytest.approx(held["won"] - held["lost"])
+    assert len(held["lost_examples"]) == round(500 * held["lost"])
+    assert all(e["beside"] == e["label"] != e["run"] for e in held["examples"])
+    few = ["--on", "landscape", "--points", 5, "--plane-points", 3, "--radius", 0.5, "--json"]
+    run("evaluate", tmp_path / "run", *few)
+    own = json.loads(capsys.readouterr().out)
+    assert own["places"] == [-0.5, -0.25, 0, 0.25, 0.5]
+    assert own["line"][2] == pytest.approx(own["plane"][1][1], rel=1e-5)
+    assert own["plane"][0][1] == pytest.approx(own["line"][0], rel=1e-5)
+    # on another run's directions all weights move
+    run("evaluate", tmp_path / "run", *few, "--like", tmp_path / "dense", "--quiet")
+    common = json.loads(capsys.readouterr().out)
+    assert (own["support"], common["support"]) == ("kept", "all")
+    assert common["line"][2] == own["line"][2]
+    assert common["line"][0] != own["line"][0]
+    run("evaluate", tmp_path / "run", "--on", "landscape", "--points", 4, code=2)
+    run("evaluate", tmp_path / "run", "--beside", tmp_path / "nowhere", code=2)
+    run("evaluate", tmp_path / "run", "--on", "sharpness", "--measures", "ball,bal", code=2)
+    assert "did you mean" in capsys.readouterr().err
+
+
 def test_published_images_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 

@@ -77,3 +77,17 @@ def test_what_cannot_be_said_is_said() -> None:
     assert "nothing to compare" in said([])
     assert "accuracy" in said([{"method": "wanda", "seed": 0, "sparse": {"perplexity": 7.0}}])
     assert "dense network's accuracy" in said(runs(safe=(0.9,)))
+
+
+def test_who_is_sturdier_is_said_both_ways() -> None:
+    records = runs(safe=(0.95, 0.95), admm=(0.95, 0.95))
+    for record in records:
+        safe = record["method"] == "safe"
+        record["evaluations"] = {
+            "corruptions": {"mean": 0.7 if safe else 0.8, "accuracy": {}},
+            "attacks": {"accuracy": {"linf": {"0.1": 0.5 if safe else 0.4, "0.2": 0.1}}},
+        }
+    text = said(records)
+    assert "behind on corrupted images, 70.00 ± 0.00 % against 80.00 ± 0.00 %" in text
+    assert "ahead under attack (l∞ 0.1), 50.00 ± 0.00 % against 40.00 ± 0.00 %" in text
+    assert "l∞ 0.2" not in text  # the smallest ball of a norm

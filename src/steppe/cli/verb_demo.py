@@ -19,11 +19,13 @@ from rich.progress import Progress, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional as F
 
+from steppe.cli.evaluations import ensure
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse
 from steppe.core.tree import write_text
 from steppe.report.html import write_report
+from steppe.report.record import read_records
 from steppe.report.table import Rows
 from steppe.report.verdicts import verdicts
 from steppe.robustness.hessian import hessian_top
@@ -50,8 +52,8 @@ def command(
     begun = time.monotonic()
     plan = yaml.safe_load(files("steppe.cli").joinpath("demo.yaml").read_text(encoding="utf-8"))
     wanted = _runs(plan, range(seed, seed + seeds), device)
-    work = [(recipe.plain(), str(out / folder), plan["measure"]) for folder, recipe in wanted]
-    records = list(_run_all(work, jobs, quiet))
+    work = [(recipe.plain(), str(out / folder), plan) for folder, recipe in wanted]
+    records = _run_all(work, jobs, quiet)
     table = Rows.from_records(records)
     sentences = verdicts(records)
     if not quiet:
@@ -92,30 +94,49 @@ def _runs(plan: dict[str, Any], seeds: Iterable[int], device: str) -> Iterator[t
 
 def _run_all(
     work: list[tuple[dict[str, Any], str, dict[str, Any]]], jobs: int, quiet: bool
-) -> Iterator[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     console = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, disable=quiet
     ) as progress:
-        bar = progress.add_task(f"{len(work)} networks", total=len(work))
+        bar = progress.add_task(f"{len(work)} networks", total=2 * len(work))
         # one thread each: networks this small are fastest side by side
         with ProcessPoolExecutor(max(jobs, 1), mp_context=get_context("spawn")) as pool:
-            for record in pool.map(_one, work):
-                progress.advance(bar)
-                yield record
+            found: list[dict[str, Any]] = []
+            # all are trained before one is measured: it is laid beside the dense one of its seed
+            for stage in (_train, _evaluate):
+                found = []
+                for record in pool.map(stage, work):
+                    progress.advance(bar)
+                    found.append(record)
+            return found
 
 
-def _one(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]:
+def _train(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]:
     torch.set_num_threads(1)
-    plain, folder, measure = job
+    plain, folder, plan = job
     recipe = parse(plain)
     data = load_data(recipe)
     record, model, _ = Experiment(recipe, data, Path(folder), quiet=True).train()
     held = Path(folder) / "flatness.json"
     if not held.exists():
-        write_text(held, json_module.dumps(_measure(model, data, measure)))
-    found: dict[str, Any] = json_module.loads(held.read_text(encoding="utf-8"))
-    return record | found
+        write_text(held, json_module.dumps(_measure(model, data, plan["measure"])))
+    return record
+
+
+def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    plain, folder, plan = job
+    method, seed = plain["method"], plain["seed"]
+    dense = Path(folder).parent / f"dense-seed{seed}"
+    ensure("clean", folder, {"beside": str(dense)} if method["name"] != "dense" else {})
+    for name, given in plan["evaluate"].items():
+        ensure(name, folder, given)
+    if method.get("sparsity", max(plan["sparsities"])) == max(plan["sparsities"]):
+        ensure("landscape", folder, plan["landscape"])
+    (record,) = read_records([folder])
+    held = (Path(folder) / "flatness.json").read_text(encoding="utf-8")
+    return record | dict(json_module.loads(held))
 
 
 def _measure(model: nn.Module, data: ImageData, measure: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,12 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
     """One offline file: how sparse, accurate, robust, flat, fast; with what evaluate measured."""
+    if out is not None and out.is_dir():
+        raise SteppeError(
+            "--out names the report's file",
+            got=f"{out}, a folder",
+            way_out=f"--out {out / 'report.html'}",
+        )
     kind = format or (out.suffix.removeprefix(".").lower() if out is not None else "html")
     if kind not in SUFFIX:
         raise SteppeError(
@@ -42,12 +48,6 @@ def command(
             way_out="--format html, or --out report.html",
         )
     path = out if out is not None else Path("report" + SUFFIX[kind])
-    if path.is_dir():
-        raise SteppeError(
-            "--out names the report's file",
-            got=f"{path}, a folder",
-            way_out=f"--out {path / ('report' + SUFFIX[kind])}",
-        )
     records = read_records(runs)
     again = f"steppe report {' '.join(map(str, runs))} --out {path}"
     if kind == "html":

@@ -11,6 +11,11 @@ from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse, read
 from steppe.core.errors import SteppeError
+from steppe.engine import ranks
+from steppe.report.html import write_report
+from steppe.report.record import read_records
+
+MORE = "clean,corruptions,attacks,sharpness,landscape"
 
 
 def add(app: typer.Typer) -> None:
@@ -101,7 +106,12 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     if outcome is None:
         say(f"{out} was finished before; nothing to do", quiet)
     _show(record, out, quiet)
-    emit(record | {"out": str(out)}, json)
+    report = out / "report.html"
+    if ranks.first():
+        write_report(report, title=f"steppe train: {out.name}", records=read_records([out]))
+    say(f"report: {report.resolve()}", quiet)
+    say(f"more for it: steppe evaluate {out} --on {MORE}; steppe report {out}", quiet)
+    emit(record | {"out": str(out), "report": str(report)}, json)
     return record
 
 

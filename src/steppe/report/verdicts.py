@@ -49,6 +49,7 @@ def verdicts(records: Sequence[Record]) -> list[str]:
         place = "At unknown sparsity" if where is None else f"At {group[0].where} zeros"
         found += _against_dense(place, scored, dense) + _leader(place, scored)
         found += _safe_against_gmp(place, scored) + _flatter(place, group)
+        found += _sturdier(place, group, rows)
     if dense is None and any(r.cells["accuracy"] for r in sparse):
         found.append("No record holds the dense network's accuracy: nothing is compared with it.")
     if all(r.seeds == 1 for r in sparse):
@@ -139,3 +140,23 @@ def _flatter(place: str, group: Sequence[Row]) -> list[str]:
             text += ", within one standard error"
         found.append(text)
     return [f"{place} SAFE's {'; its '.join(found)}."] if found else []
+
+
+def _sturdier(place: str, group: Sequence[Row], rows: Rows) -> list[str]:
+    """SAFE against ADMM on corrupted images and in the smallest ball of each attack."""
+    held = {r.method.lower(): r for r in group}
+    if "safe" not in held or "admm" not in held:
+        return []
+    keys = {"corrupted": "on corrupted images"}
+    for column in rows.columns:
+        norm = column.key.split(" ")[0]
+        if norm in ("linf", "l2") and not any(key.startswith(norm) for key in keys):
+            keys[column.key] = f"under attack ({column.label.split(', ')[1]})"
+    found = []
+    for key, name in keys.items():
+        safe, admm = held["safe"].cells.get(key), held["admm"].cells.get(key)
+        if safe is None or admm is None:
+            continue
+        verb = "level" if _level(safe, admm) else "ahead" if safe.mean > admm.mean else "behind"
+        found.append(f"{verb} {name}, {_percent(safe)} against {_percent(admm)}")
+    return [f"{place} SAFE beside ADMM: {'; '.join(found)}."] if found else []

@@ -65,9 +65,9 @@ def accuracy_under_corruption(
         seed: of the corruptions made here.
 
     Returns:
-        ``clean``, ``accuracy`` (name -> severity -> fraction), ``mean`` over the corruptions
-        that are not extra (over all asked for, if only extra ones were), ``mean_extra``,
-        ``relative`` (R_C), ``images``, ``source``, ``seed``.
+        ``clean``, ``accuracy`` (name -> severity -> fraction), ``extra`` (names), ``mean`` over
+        the corruptions that are not extra (over all asked for, if only extra ones were),
+        ``mean_extra``, ``relative`` (R_C), ``images``, ``source``, ``seed``.
 
     Raises:
         SteppeError: no images, images outside [0, 1], published images that are not there or not
@@ -119,7 +119,8 @@ def _means(accuracy: dict[str, dict[str, float]], clean: float) -> dict[str, Any
     for name, cells in accuracy.items():
         groups[CORRUPTIONS[name].extra] += cells.values()
     usual = fmean(groups[False] or groups[True])
-    found: dict[str, Any] = {"clean": clean, "accuracy": accuracy, "mean": usual}
+    extra = [name for name in accuracy if CORRUPTIONS[name].extra]
+    found: dict[str, Any] = {"clean": clean, "accuracy": accuracy, "extra": extra, "mean": usual}
     if groups[False] and groups[True]:
         found["mean_extra"] = fmean(groups[True])
     # 0 of nothing is nothing: a network that is never right keeps no share of it

@@ -144,6 +144,31 @@ def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | Non
     return None
 
 
+def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a run's folder holds of that measurement with these flags; measured if it is not there.
+
+    Args:
+        name: of the evaluation.
+        run: the run's folder.
+        given: flags, by their field's name.
+
+    Raises:
+        SteppeError: what the measurement refuses; the folder cannot be written.
+    """
+    evaluation = make(name, run, given, [])
+    wanted = command_of(name, evaluation)
+    path = Path(run) / FILE
+    for entry in json.loads(path.read_text(encoding="utf-8")) if path.exists() else ():
+        if entry.get("command") == wanted:
+            found: dict[str, Any] = entry["result"]
+            return found
+    result = evaluation.measure()
+    lost = keep(name, evaluation, result)
+    if lost is not None:
+        raise SteppeError("a measurement must be kept", got=lost)
+    return result
+
+
 def read_record(run: str) -> dict[str, Any]:
     """The run's record.json, or nothing.
 
