@@ -18,9 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from steppe.cli.evaluations import FILE, keep, make
+from steppe.cli.evaluations import ensure
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import Recipe, parse, read
+from steppe.report.html import write_report
+from steppe.report.markdown import data, markdown
+from steppe.report.record import read_records
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "robustness"
 SPARSITIES = (0.9, 0.95, 0.98, 0.99)
@@ -59,6 +62,7 @@ def wanted(seed: int) -> Iterator[tuple[str, Recipe, bool]]:
 
 
 def run(out: Path, seed: int) -> None:
+    """Train and measure everything with that seed."""
     held: dict[str, Any] = {}
     for name, recipe, measured in wanted(seed):
         key = json.dumps(recipe.plain()["data"], sort_keys=True)
@@ -66,29 +70,60 @@ def run(out: Path, seed: int) -> None:
             held[key] = load_data(recipe)
         record, _, _ = Experiment(recipe, held[key], out / name, quiet=True).train()
         print(name, f"{record['sparse']['accuracy']:.4f} {record['seconds']:.0f} s", flush=True)
-        for on, given in MEASURED.items() if measured else ():
-            evaluation = make(on, str(out / name), given, [])
-            if on in results(out / name):
-                continue
-            result = evaluation.measure()
-            print("   ", evaluation.line(result, record), flush=True)
-            lost = keep(on, evaluation, result)
-            assert lost is None, lost
+        if not measured:
+            continue
+        for on, given in MEASURED.items():
+            found = ensure(on, str(out / name), given)
+            print("   ", on, {k: v for k, v in found.items() if isinstance(v, float)}, flush=True)
+        if record["method"] != "dense":
+            ensure("clean", str(out / name), {"beside": str(out / f"dense-seed{seed}")})
+        if record["method"] == "dense" or record["sparsity_asked"] == max(SPARSITIES):
+            ensure("landscape", str(out / name), {"limit": 250})
 
 
-def results(folder: Path) -> dict[str, Any]:
-    """Measurement -> result, of a run's folder."""
-    path = folder / FILE
-    held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    return {entry["on"]: entry["result"] for entry in held}
+def collect(out: Path, record: Path, seeds: list[int]) -> None:
+    """The record, the tables and the report of every network that is there."""
+    names = [name for seed in seeds for name, _, _ in wanted(seed)]
+    missing = [name for name in names if not (out / name / "record.json").exists()]
+    folders = [out / name for name in names if name not in missing]
+    records = read_records(folders)
+    commands = [
+        f"python benchmarks/robustness_study.py --seed {seed} --out {out}" for seed in seeds
+    ]
+    title = "ResNet-20 on CIFAR-10 images: ADMM beside SAFE"
+    write_report(out / "report.html", title=title, records=records, commands=commands)
+    held = data(records, title=title, commands=commands)
+    held["commands"] = commands  # those of each network are in the report
+    held["missing"] = missing
+    held["networks"] = [
+        {
+            "name": folder.name,
+            "accuracy": r["sparse"]["accuracy"],
+            "label_noise": r.get("label_noise"),
+        }
+        | {on: _few(r["evaluations"][on]) for on in MEASURED if on in r.get("evaluations", {})}
+        for folder, r in zip(folders, records, strict=True)
+    ]
+    record.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+    print(markdown(records, title=title, commands=commands))
+    print("missing:", missing)
+
+
+def _few(result: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in result.items() if not isinstance(v, str)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--collect", action="store_true", help="of what is there")
+    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/robustness.json"))
     arguments = parser.parse_args()
-    run(arguments.out, arguments.seed)
+    if arguments.collect:
+        collect(arguments.out, arguments.record, [0, 1])
+    else:
+        run(arguments.out, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -134,9 +134,7 @@ def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]
         ensure(name, folder, given)
     if method.get("sparsity", max(plan["sparsities"])) == max(plan["sparsities"]):
         ensure("landscape", folder, plan["landscape"])
-    (record,) = read_records([folder])
-    held = (Path(folder) / "flatness.json").read_text(encoding="utf-8")
-    return record | dict(json_module.loads(held))
+    return read_records([folder])[0]
 
 
 def _measure(model: nn.Module, data: ImageData, measure: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from steppe.report.record import Record
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
+SHOWN = 8  # commands that are not folded away
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page under a heading of its own.
@@ -142,11 +145,18 @@ def _table(caption: str, head: Sequence[str], body: Sequence[Sequence[str]]) -> 
     )
 
 
+def _code(lines: Sequence[str]) -> str:
+    text = "\n".join(map(escape, lines))
+    return f"<pre><code>{text}</code></pre>"
+
+
 def _made(held: Document) -> Section:
     text = ""
-    if held.commands:
-        lines = "\n".join(map(escape, held.commands))
-        text += f"<h3>Commands</h3><pre><code>{lines}</code></pre>"
+    first, rest = held.commands[:SHOWN], held.commands[SHOWN:]
+    if first:
+        text += f"<h3>Commands</h3>{_code(first)}"
+    if rest:
+        text += f"<details><summary>{len(rest)} more commands</summary>{_code(rest)}</details>"
     if held.versions:
         body = [[name, ", ".join(values)] for name, values in held.versions.items()]
         text += _table("Versions", ("Package", "Version"), body)

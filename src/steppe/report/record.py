@@ -61,6 +61,9 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
             raise SteppeError("a record must be one JSON object", got=str(path))
         held = _evaluations(run) if run.is_dir() else {}
+        beside = run / "flatness.json"  # steppe demo measures this on its own
+        if beside.is_file():
+            held |= json.loads(beside.read_text(encoding="utf-8"))
         records.append({**held, **record})
     return records
 

@@ -166,6 +166,7 @@ def _lanczos(
                 "the top Hessian eigenvalue must converge",
                 got=f"none within {tolerance:g} after {products.count} products"
                 + ("" if isinstance(error, _Spent) else f" ({error})"),
-                way_out="raise max_products or tolerance; strict=False gives a lower bound",
+                way_out="raise max_products (--max-products) or tolerance; strict=False gives a "
+                "lower bound",
             ) from error
         return HessianTop((products.best,), products.count, False)

@@ -29,6 +29,7 @@ class Sharpness(Evaluation):
         limit: images at most.
         support: which weights move: those that were kept, or all.
         measures: which, comma-separated; all cost some 800 forward passes over the images.
+        max_products: Hessian-vector products at most for the eigenvalue.
         seed: of what is random.
     """
 
@@ -38,6 +39,7 @@ class Sharpness(Evaluation):
     limit: int | None = 1000
     support: str = "kept"
     measures: str = "one_step,ball,average,adaptive,top_eigenvalue,trace"
+    max_products: int = 500
     seed: int = 0
 
     def measure(self) -> dict[str, Any]:
@@ -89,7 +91,7 @@ class Sharpness(Evaluation):
 
 def _measures(flags: Sharpness) -> dict[str, Callable[..., Any]]:
     """Each measure's name -> the function of (model, loss, batches, masks=)."""
-    seed = flags.seed
+    seed, budget = flags.seed, flags.max_products
     near: dict[str, Any] = {"rho": flags.radius}
     wide: dict[str, Any] = {"rho": flags.adaptive_radius, "adaptive": True}
     return {
@@ -97,7 +99,9 @@ def _measures(flags: Sharpness) -> dict[str, Callable[..., Any]]:
         "ball": partial(ball_sharpness, seed=seed, **near),
         "average": _plain(partial(average_sharpness, seed=seed, **near)),
         "adaptive": partial(ball_sharpness, seed=seed, **wide),
-        "top_eigenvalue": lambda *x, **m: hessian_top(*x, seed=seed, **m).eigenvalue,
+        "top_eigenvalue": lambda *x, **m: (
+            hessian_top(*x, seed=seed, max_products=budget, **m).eigenvalue
+        ),
         "trace": _plain(partial(hessian_trace, seed=seed)),
     }
 
