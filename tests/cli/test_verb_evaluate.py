@@ -114,6 +114,25 @@ def test_what_a_mean_hides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "did you mean" in capsys.readouterr().err
 
 
+def test_a_broken_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--method", "dense", "--epochs", "1", "--quiet", "--out", tmp_path / "run"]
+    run("train", *flags)
+    few = ["--corruptions", "fog", "--severities", "3", "--limit", "50", "--quiet"]
+    run("evaluate", tmp_path / "run", "--on", "corruptions", *few)
+    before = (tmp_path / "run/evaluations.json").read_bytes()
+    run("evaluate", tmp_path / "run", "--on", "sharpness", "--max-products", "1", code=2)
+    assert "must converge" in capsys.readouterr().err
+    weights = load_file(tmp_path / "run/model.safetensors")
+    next(w for w in weights.values() if w.ndim > 1).view(-1)[0] = float("nan")
+    save_file(weights, tmp_path / "run/model.safetensors")
+    for on in ("clean", "corruptions", "attacks", "sharpness", "landscape"):
+        run("evaluate", tmp_path / "run", "--on", on, code=2)
+        said = capsys.readouterr().err.strip()
+        assert "finite" in said
+        assert "\n" not in said
+    assert (tmp_path / "run/evaluations.json").read_bytes() == before
+
+
 def test_published_images_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 

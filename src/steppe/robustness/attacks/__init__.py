@@ -14,7 +14,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
 from steppe.robustness.corruptions import check_images
 from steppe.robustness.draws import Draws
-from steppe.robustness.surface import evaluating
+from steppe.robustness.surface import evaluating, finite
 
 ATTACKS: Registry[type[Attack]] = Registry("attack", "steppe.robustness.attacks")
 NORMS: Registry[type[Ball]] = Registry("norm", "steppe.robustness.attacks")
@@ -283,6 +283,7 @@ def check_attack(images: Tensor, labels: Tensor, radius: Tensor, steps: int, res
 
 def check_same(one: Tensor, two: Tensor) -> None:
     """A network that answers differently each time cannot be attacked by its gradient."""
+    finite(float(one.max()), "the loss of the images", "check the weights")
     if not torch.allclose(one, two, rtol=1e-4, atol=1e-5):
         raise SteppeError(
             "the network must answer the same for the same images, in eval mode",

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.needs import need
 from steppe.core.registry import Registry
+from steppe.robustness.surface import finite
 
 PUBLISHED: Registry[type[Layout]] = Registry(
     "layout of published images", "steppe.robustness.published"
@@ -157,6 +158,7 @@ def share_right(model: nn.Module, part: Part, batch_size: int) -> float:
         out = model(part.read(chosen).to(device))
         if not first:
             check_labels(part.labels, out.shape[1])
+        finite(float(out.abs().max()), "the network's logits", "check the weights")
         found += int((out.argmax(1) == part.labels[chosen].to(out.device)).sum())
     return found / count
 
