@@ -40,16 +40,18 @@ def test_finite_and_shaped_as_the_weights(name, dtype, scale):
 
 @pytest.mark.parametrize("name", PERTURBS)
 def test_one_norm_over_all_parameters(name):
-    """Cutting a tensor in two, or another order of them, changes nothing."""
+    """Cutting a layer's neurons in two, or another order of the tensors, changes nothing."""
     weights, grads = example(torch.float64)
     perturb = Perturb.make(name)
     whole = perturb.perturbation(weights, grads, NAMES)
-    cut = perturb.perturbation(
-        [weights[3], weights[2], weights[1], weights[0][:1], weights[0][1:]],
-        [grads[3], grads[2], grads[1], grads[0][:1], grads[0][1:]],
-        [NAMES[3], NAMES[2], NAMES[1], NAMES[0], NAMES[0]],
-    )
-    again = [torch.cat(cut[3:]), cut[2], cut[1], cut[0]]
+
+    def cut(tensors):
+        first, bias = tensors[:2]
+        return [tensors[3], tensors[2], bias[:1], bias[1:], first[:1], first[1:]]
+
+    names = [NAMES[3], NAMES[2], "a0.bias", "a1.bias", "a0.weight", "a1.weight"]
+    parts = perturb.perturbation(cut(weights), cut(grads), names)
+    again = [torch.cat(parts[4:]), torch.cat(parts[2:4]), parts[1], parts[0]]
     for a, b in zip(whole, again, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
 
