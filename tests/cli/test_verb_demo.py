@@ -34,7 +34,7 @@ def test_demo_with_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     # one seed says little of a single sparsity; over the three the order is not in doubt
     accuracy = ("sparse", "accuracy")
     assert mean("safe", *accuracy) > mean("admm", *accuracy) > mean("magnitude", *accuracy)
-    hessian = ("flatness", "hessian_top")
+    hessian = ("evaluations", "sharpness", "top_eigenvalue")
     assert mean("safe", *hessian) < mean("admm", *hessian)
     for record in records:
         zeros = sum(layer["zeros"] for layer in record["layers"])
@@ -46,3 +46,11 @@ def test_demo_with_one_seed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit):
         main([*command, "--quiet"])
     assert {p: p.stat().st_mtime_ns for p in stamps} == stamps, "what is done is not done twice"
+
+
+def test_no_seeds_are_no_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--seeds", "0", "--out", str(tmp_path / "out")])
+    assert ended.value.code == 2
+    assert "at least one seed" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -23,6 +23,7 @@ from steppe.cli.evaluations import ensure
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse
+from steppe.core.errors import SteppeError
 from steppe.core.tree import write_text
 from steppe.report.html import write_report
 from steppe.report.record import read_records
@@ -49,11 +50,14 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress")] = False,
 ) -> None:
     """Digits: dense, magnitude, GMP, ADMM, SAFE at 95, 98, 99 %; a table and a report."""
+    if seeds < 1:
+        raise SteppeError("the demo needs at least one seed", got=seeds, way_out="--seeds 3")
     begun = time.monotonic()
     plan = yaml.safe_load(files("steppe.cli").joinpath("demo.yaml").read_text(encoding="utf-8"))
-    wanted = _runs(plan, range(seed, seed + seeds), device)
+    wanted = list(_runs(plan, range(seed, seed + seeds), device))
     work = [(recipe.plain(), str(out / folder), plan) for folder, recipe in wanted]
-    records = _run_all(work, jobs, quiet)
+    _run_all(work, jobs, quiet)
+    records = read_records([out / folder for folder, _ in wanted])
     table = Rows.from_records(records)
     sentences = verdicts(records)
     if not quiet:
@@ -94,7 +98,7 @@ def _runs(plan: dict[str, Any], seeds: Iterable[int], device: str) -> Iterator[t
 
 def _run_all(
     work: list[tuple[dict[str, Any], str, dict[str, Any]]], jobs: int, quiet: bool
-) -> list[dict[str, Any]]:
+) -> None:
     console = Console(stderr=True)
     with Progress(
         *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, disable=quiet
@@ -102,29 +106,24 @@ def _run_all(
         bar = progress.add_task(f"{len(work)} networks", total=2 * len(work))
         # one thread each: networks this small are fastest side by side
         with ProcessPoolExecutor(max(jobs, 1), mp_context=get_context("spawn")) as pool:
-            found: list[dict[str, Any]] = []
             # all are trained before one is measured: it is laid beside the dense one of its seed
             for stage in (_train, _evaluate):
-                found = []
-                for record in pool.map(stage, work):
+                for _ in pool.map(stage, work):
                     progress.advance(bar)
-                    found.append(record)
-            return found
 
 
-def _train(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]:
+def _train(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     plain, folder, plan = job
     recipe = parse(plain)
     data = load_data(recipe)
-    record, model, _ = Experiment(recipe, data, Path(folder), quiet=True).train()
+    _, model, _ = Experiment(recipe, data, Path(folder), quiet=True).train()
     held = Path(folder) / "flatness.json"
     if not held.exists():
         write_text(held, json_module.dumps(_measure(model, data, plan["measure"])))
-    return record
 
 
-def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]:
+def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     plain, folder, plan = job
     method, seed = plain["method"], plain["seed"]
@@ -134,7 +133,6 @@ def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> dict[str, Any]
         ensure(name, folder, given)
     if method.get("sparsity", max(plan["sparsities"])) == max(plan["sparsities"]):
         ensure("landscape", folder, plan["landscape"])
-    return read_records([folder])[0]
 
 
 def _measure(model: nn.Module, data: ImageData, measure: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from steppe.core.tree import write_text
 from steppe.report.html import write_report
 from steppe.report.markdown import data, markdown
 from steppe.report.record import read_records
-from steppe.report.verdicts import verdicts
 
 SUFFIX = {"html": ".html", "md": ".md", "json": ".json"}
 
@@ -48,16 +47,22 @@ def command(
             way_out="--format html, or --out report.html",
         )
     path = out if out is not None else Path("report" + SUFFIX[kind])
+    if format and out is not None and out.suffix.lower() not in ("", SUFFIX[kind]):
+        raise SteppeError(
+            "--out and --format must name one kind of file",
+            got=f"{out} and {format}",
+            way_out=f"--out {out.with_suffix(SUFFIX[kind])}, or leave --format out",
+        )
     records = read_records(runs)
     again = f"steppe report {' '.join(map(str, runs))} --out {path}"
+    found = data(records, title=title, commands=[again])
     if kind == "html":
         write_report(path, title=title, records=records, commands=[again])
     elif kind == "md":
         write_text(path, markdown(records, title=title, commands=[again]))
     else:
-        text = dumps(data(records, title=title, commands=[again]), indent=1)
-        write_text(path, text + "\n")
-    for sentence in verdicts(records):
+        write_text(path, dumps(found, indent=1) + "\n")
+    for sentence in found["summary"]:
         say(sentence, quiet)
     say(f"report: {path.resolve()}", quiet)
-    emit(data(records, title=title, commands=[again]) | {"report": str(path)}, json)
+    emit(found | {"report": str(path)}, json)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from steppe.core.errors import SteppeError
 from steppe.report import papers
 from steppe.report.figures import FIGURES
 from steppe.report.notes import notes
@@ -16,6 +17,7 @@ from steppe.report.record import (
     find,
     is_dense,
     method_of,
+    setting_of,
     sparsity_of,
     wrong_labels,
 )
@@ -33,7 +35,9 @@ SECTIONS = {
 }
 _TABLES = {
     "Quality": "accuracy loss perplexity calibration disagree worst_drop distance",
-    "Robustness": ("corrupted corrupted_extra relative shifted shifted_relative linf l2 noise"),
+    "Corrupted and shifted images": "corrupted corrupted_extra relative shifted shifted_relative",
+    "Under attack": "linf l2",
+    "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
     "Size and cost": "reached nonzero latency bytes packed seconds memory",
 }
@@ -91,6 +95,13 @@ class Document:
         Raises:
             SteppeError: an accuracy that is no fraction.
         """
+        settings = list(dict.fromkeys(held for r in records if (held := setting_of(r))))
+        if len(settings) > 1:
+            raise SteppeError(
+                "a report compares runs of one network on one data set",
+                got=", ".join(settings),
+                way_out="one report for each",
+            )
         plain = [r for r in records if not wrong_labels(r)]
         rows = Rows.from_records(plain)
         noisy = Rows.from_records([_relabelled(r) for r in records if wrong_labels(r)])
@@ -102,7 +113,12 @@ class Document:
         if plain and not tables:
             tables.append(("The runs; none holds a number that is shown here", rows.only()))
         if noisy.rows:
-            tables.append(("After training on wrong labels", noisy.only("accuracy", "loss")))
+            tables.append(
+                (
+                    "After training on wrong labels",
+                    noisy.only("accuracy", "loss", "taught", "righted"),
+                )
+            )
         drawn, missing = _draw(records, plain, rows) if figures and records else ({}, [])
         given = [*commands, *(c for r in records for c in _commands(r))]
         return cls(
@@ -111,7 +127,7 @@ class Document:
             summary=list(summary if summary is not None else verdicts(plain or records)),
             tables=tables,
             papers=papers.beside(records, rows),
-            remarks=[*missing, *notes(plain)] if records else [],
+            remarks=[*missing, *_unlike(records), *notes(plain)] if records else [],
             commands=list(dict.fromkeys(given)),
             versions=_versions(records),
             recipes=_recipes(records),
@@ -136,6 +152,19 @@ def _draw(
     return found, missing
 
 
+def _unlike(records: Sequence[Record]) -> list[str]:
+    """Measurements that were left aside, as they are not like the others'."""
+    aside: dict[str, int] = {}
+    for record in records:
+        for on in record.get("unlike") or ():
+            aside[str(on)] = aside.get(str(on), 0) + 1
+    return [
+        f"{on}: {count} of {len(records)} runs were measured with other options than most "
+        "(images, severities, radii, ...); they are left out there. Measure all alike."
+        for on, count in aside.items()
+    ]
+
+
 def _relabelled(record: Record) -> Record:
     rate = f"{100 * wrong_labels(record):g} % wrong labels"
     return {**record, "label": f"{display(method_of(record))}, {rate}"}
@@ -152,9 +181,11 @@ def _about(records: Sequence[Record]) -> str:
         else ""
     )
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
+    setting = next((f" ({held})" for r in records if (held := setting_of(r))), "")
     return (
-        f"{runs} of {', '.join(methods)}{at}. Pruning sets weights of a network to zero; dense is "
-        "the network without pruning. A flat network loses little when its weights are moved."
+        f"{runs} of {', '.join(methods)}{setting}{at}. Pruning sets weights of a network to zero; "
+        "dense is the network without pruning. A flat network loses little when its weights are "
+        "moved."
     )
 
 

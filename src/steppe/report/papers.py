@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
 from steppe.report.column import Cell
-from steppe.report.record import Record, display, method_of, number, sparsity_of, wrong_labels
+from steppe.report.record import (
+    Record,
+    display,
+    find,
+    method_of,
+    number,
+    sparsity_of,
+    wrong_labels,
+)
 from steppe.report.table import Rows
 
 HEAD = ("Paper", "Setting", "Method", "Zeros", "Quantity", "The paper's", "Here")
@@ -77,6 +86,7 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
         Rows of text under `HEAD`; none when nothing fits.
     """
     columns = {c.key: c for c in rows.columns}
+    data = next((str(d) for r in records if (d := find(r, "recipe.data.name"))), "")
     held = {
         (r.method.lower(), round(100 * r.sparsity, 3)): r
         for r in rows.rows
@@ -84,7 +94,7 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
     }
     found = []
     for p in printed():
-        if p.zeros is None:
+        if p.zeros is None or (data and not _same_data(p.setting, data)):
             continue
         row = held.get((p.method, p.zeros))
         wrong = _wrong(p, records)
@@ -100,6 +110,20 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
         zeros = f"{p.zeros:g} %"
         found.append([where, p.setting, display(p.method), zeros, label, theirs, shown])
     return found
+
+
+def _same_data(setting: str, data: str) -> bool:
+    """Whether runs on that data can stand beside a paper's setting.
+
+    Example:
+        >>> _same_data("ResNet-20, CIFAR-10, flawed attack", "some/cifar10-jpeg")
+        True
+        >>> _same_data("ResNet-20, CIFAR-10", "digits")
+        False
+    """
+    plain = re.sub(r"[^a-z0-9]", "", data.lower())
+    parts = [re.sub(r"[^a-z0-9]", "", part.lower()) for part in setting.split(", ")[1:2]]
+    return any(re.search(rf"{part}(?!\d)", plain) for part in parts)
 
 
 def _wrong(p: Printed, records: Sequence[Record]) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
@@ -47,8 +48,8 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         >>> read_records([folder])[0]["method"]
         'safe'
     """
-    records = []
-    for run in map(Path, runs):
+    records: list[dict[str, Any]] = []
+    for run in _folders(map(Path, runs)):
         path = run / "record.json" if run.is_dir() else run
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -58,33 +59,127 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
                 got=f"{path}: {error}",
                 way_out="name run folders that steppe train has finished",
             ) from error
-        if not isinstance(record, dict):
-            raise SteppeError("a record must be one JSON object", got=str(path))
-        held = _evaluations(run) if run.is_dir() else {}
-        beside = run / "flatness.json"  # steppe demo measures this on its own
-        if beside.is_file():
-            held |= json.loads(beside.read_text(encoding="utf-8"))
-        records.append({**held, **record})
-    return records
+        if not isinstance(record, dict) or not isinstance(record.get("method", ""), str | dict):
+            raise SteppeError("a record must be one JSON object of a run", got=str(path))
+        records.append({**(_measured(run) if run.is_dir() else {}), **record})
+    return aligned(records)
 
 
-def _evaluations(run: Path) -> dict[str, Any]:
-    """What `steppe evaluate` left in a run's folder, the last of each kind, and the commands."""
+def _folders(runs: Iterable[Path]) -> Iterator[Path]:
+    """The runs; of a folder that is none, the runs in it."""
+    for run in runs:
+        inner = sorted(run.glob("*/record.json")) if run.is_dir() else []
+        if inner and not (run / "record.json").exists():
+            yield from (path.parent for path in inner)
+        else:
+            yield run
+
+
+def _measured(run: Path) -> dict[str, Any]:
+    """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    again = [f"steppe train {run / 'recipe.yaml'} --out {run}"] if _trained(run) else []
-    if not path.exists():
-        return {"commands": again} if again else {}
+    commands = [f"steppe train {run / 'recipe.yaml'} --out {run}"] if _trained(run) else []
+    held: list[dict[str, Any]] = []
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        found = {entry["on"]: entry["result"] for entry in held}
-        commands = [str(entry["command"]) for entry in held if "command" in entry]
+        if path.exists():
+            held = json.loads(path.read_text(encoding="utf-8"))
+        entries = [
+            {
+                "on": entry["on"],
+                "options": dict(entry.get("options", {})),
+                "result": dict(entry["result"]),
+                "command": str(entry.get("command", "")),
+            }
+            for entry in held
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SteppeError(
             "evaluations.json must be as steppe evaluate wrote it",
             got=f"{path} ({error})",
             way_out="restore it, or delete it and measure again",
         ) from error
-    return {"evaluations": found, "commands": [*again, *commands]}
+    own = run / "flatness.json"  # steppe demo measures noise and flatness on its own
+    more = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
+    if flat := more.pop("flatness", None):
+        result = {
+            "radius": flat["rho"],
+            "ball": flat["sharpness"],
+            "top_eigenvalue": flat["hessian_top"],
+        }
+        options = {"by": "steppe demo", "radius": flat["rho"]}
+        entries.insert(0, {"on": "sharpness", "options": options, "result": result, "command": ""})
+    return {**more, "entries": entries, "commands": commands}
+
+
+def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records with, of each kind of measurement, the one that most of the runs share.
+
+    Runs are compared only where they were measured with the same options. ``entries`` (all that
+    was measured) become ``evaluations`` (kind -> result), their commands are added to
+    ``commands``, and what is left aside is told in ``unlike``.
+
+    Args:
+        records: as read.
+
+    Example:
+        >>> def run(*severities):
+        ...     return {"entries": [{"on": "corruptions", "options": {"severities": s},
+        ...                          "result": {"mean": float(s)}} for s in severities]}
+        >>> held = aligned([run("3"), run("3", "5")])
+        >>> [r["evaluations"]["corruptions"]["mean"] for r in held]
+        [3.0, 3.0]
+    """
+    votes: dict[str, Counter[str]] = {}
+    for record in records:
+        for on, key in {(e["on"], _key(e)): 0 for e in record.get("entries", ())}:
+            votes.setdefault(on, Counter())[key] += 1
+    # of several that as many share, the one measured last
+    best = {on: max(reversed(held), key=lambda k: held[k]) for on, held in votes.items()}
+    found = []
+    for record in records:
+        entries = record.get("entries")
+        if entries is None:
+            found.append(record)
+            continue
+        used: dict[str, Any] = {}
+        for entry in entries:
+            earlier = used.get(entry["on"])
+            if _key(entry) == best[entry["on"]] and not (
+                # a comparison with another run is not lost to a later plain one
+                earlier and "beside" in earlier["result"] and "beside" not in entry["result"]
+            ):
+                used[entry["on"]] = entry
+        aside = {e["on"] for e in entries} - set(used)
+        found.append(
+            {k: v for k, v in record.items() if k != "entries"}
+            | {
+                "evaluations": {on: entry["result"] for on, entry in used.items()},
+                "commands": [
+                    *record.get("commands", ()),
+                    *(e["command"] for e in used.values() if e.get("command")),
+                ],
+                "unlike": sorted(aside),
+            }
+        )
+    return found
+
+
+def _key(entry: Record) -> str:
+    """What two measurements must share to be compared."""
+    own = {k: v for k, v in entry["options"].items() if k not in ("device", "beside", "like")}
+    return json.dumps(own, sort_keys=True, default=str)
+
+
+def setting_of(record: Record) -> str:
+    """The network and the data in words; "" where the record does not say.
+
+    Example:
+        >>> setting_of({"recipe": {"model": {"name": "resnet20"}, "data": {"name": "a/cifar10"}}})
+        'resnet20 on cifar10'
+    """
+    names = [find(record, "recipe.model.name"), find(record, "recipe.data.name")]
+    shown = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in names if name]
+    return " on ".join(shown)
 
 
 def _trained(run: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import hypot
 
@@ -13,7 +14,7 @@ LEVEL = 0.005  # half a point of accuracy: closer than this is level, whatever t
 
 
 def verdicts(records: Sequence[Record]) -> list[str]:
-    """Who is level with dense, who leads, whether SAFE beats GMP and is flatter than ADMM.
+    """Who is level with dense, who leads, is flatter, and loses least to changed images.
 
     Two accuracies are level when they differ by at most 0.5 points or by at most one standard
     error of the difference, ``sqrt(se_a^2 + se_b^2)``.
@@ -31,6 +32,7 @@ def verdicts(records: Sequence[Record]) -> list[str]:
         >>> for line in verdicts(runs): print(line)
         At 95 % zeros, level with dense (97.00 %): SAFE (96.80 %). Below it: GMP (92.00 %, −5.00).
         At 95 % zeros SAFE beats GMP: 96.80 % against 92.00 %, 4.80 points.
+        Level: less than half a point apart, or than one standard error of the difference.
         One seed per point: no error bars, so small differences may be chance.
     """
     rows = Rows.from_records(records)
@@ -52,6 +54,10 @@ def verdicts(records: Sequence[Record]) -> list[str]:
         found += _sturdier(place, group, rows)
     if dense is None and any(r.cells["accuracy"] for r in sparse):
         found.append("No record holds the dense network's accuracy: nothing is compared with it.")
+    if any(re.search(r"(?<!none is )level with|too little", text) for text in found):
+        found.append(
+            "Level: less than half a point apart, or than one standard error of the difference."
+        )
     if all(r.seeds == 1 for r in sparse):
         found.append("One seed per point: no error bars, so small differences may be chance.")
     return found
@@ -143,20 +149,23 @@ def _flatter(place: str, group: Sequence[Row]) -> list[str]:
 
 
 def _sturdier(place: str, group: Sequence[Row], rows: Rows) -> list[str]:
-    """SAFE against ADMM on corrupted images and in the smallest ball of each attack."""
-    held = {r.method.lower(): r for r in group}
-    if "safe" not in held or "admm" not in held:
-        return []
+    """All methods, best first: on corrupted images, and in the smallest ball of each attack."""
     keys = {"corrupted": "on corrupted images"}
     for column in rows.columns:
         norm = column.key.split(" ")[0]
         if norm in ("linf", "l2") and not any(key.startswith(norm) for key in keys):
             keys[column.key] = f"under attack ({column.label.split(', ')[1]})"
+    dense = next((r for r in rows.rows if r.method == "dense"), None)
     found = []
     for key, name in keys.items():
-        safe, admm = held["safe"].cells.get(key), held["admm"].cells.get(key)
-        if safe is None or admm is None:
+        held = [(r, c) for r in group if (c := r.cells.get(key)) is not None]
+        if not held:
             continue
-        verb = "level" if _level(safe, admm) else "ahead" if safe.mean > admm.mean else "behind"
-        found.append(f"{verb} {name}, {_percent(safe)} against {_percent(admm)}")
-    return [f"{place} SAFE beside ADMM: {'; '.join(found)}."] if found else []
+        held.sort(key=lambda pair: -pair[1].mean)
+        shown = [f"{display(r.method)} {_percent(c)}" for r, c in held]
+        if len(held) > 1 and _level(held[0][1], held[1][1]):
+            shown[:2] = [f"{shown[0]} level with {shown[1]}"]
+        own = dense.cells.get(key) if dense is not None else None
+        beside = f" (dense {_percent(own)})" if own is not None else ""
+        found.append(f"{name}, {', '.join(shown)}{beside}")
+    return [f"{place}, best first {'; '.join(found)}."] if found else []

@@ -48,8 +48,8 @@ class Attacked(Drawing):
                     own = [r for r in having if method_of(r) == method]
                     cells = [Cell.of(_under(r, norm, eps) for r in own) for eps in places]
                     held = [
-                        (float(eps) * 255, c, eps)
-                        for eps, c in zip(places, cells, strict=True)
+                        (i, c, eps)
+                        for i, (eps, c) in enumerate(zip(places, cells, strict=True))
                         if c is not None
                     ]
                     look = style[method]
@@ -63,15 +63,16 @@ class Attacked(Drawing):
                         markersize=5,
                         linewidth=1.4,
                         capsize=2.5,
+                        clip_on=False,
                         label=look.label,
                     )
                     parts += [f"{look.label}, {ball(norm, e)}: {c.mean:.1%}" for _, c, e in held]
-                ax.set_xticks(
-                    [float(eps) * 255 for eps in places], ["none", *map(radius, places[1:])]
+                ax.set_xticks(range(len(places)), ["none", *map(radius, places[1:])])
+                ax.set_xlabel(
+                    f"radius, {ball(norm, CLEAN).split()[0]}, of pixels in [0, 1] (evenly spaced)"
                 )
-                ax.set_xlabel(f"radius, {ball(norm, CLEAN).split()[0]}, of pixels in [0, 1]")
                 ax.set_ylabel("accuracy, %")
-                ax.set_ylim(bottom=0)
+                ax.set_ylim(0, 100)
             legend(figure, axes[0])
             at = "" if where is None else f" at {100 * where:.6g} % zeros"
             caption = (

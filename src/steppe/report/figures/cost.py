@@ -35,7 +35,7 @@ class Cost(Drawing):
                 draw_lines(ax, rows, key, scale, levels)
                 sparsity_axis(ax, levels, label=i + 1 == len(keys))
                 ax.set_title(label, loc="left", fontsize=9.5)
-                ax.set_ylim(bottom=0)
+                ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
             legend(figure, axes[0])
             caption = (
                 "Lower is better. Measured in dense kernels on the machine that trained: zeros "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from steppe.report.axes import highest, mean_of
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
-from steppe.report.svg import Figure, canvas, finish, legend, log_scale, looks
+from steppe.report.svg import Figure, canvas, finish, legend, looks
 from steppe.report.table import Rows
 
 
@@ -30,12 +30,12 @@ class LandscapeLine(Drawing):
         having = [r for r in having if find(r, "evaluations.landscape.places") == places]
         style = looks([r.method for r in rows.rows])
         with canvas("landscape_line", 3.5) as (figure, (ax,)):
-            parts, every = [], []
+            parts, tops = [], []
             for method in dict.fromkeys(map(method_of, having)):
                 held = [
                     find(r, "evaluations.landscape.line") for r in having if method_of(r) == method
                 ]
-                line = [mean_of(values) for values in zip(*held, strict=True)]
+                line = [mean_of(values) for values in zip(*map(_rise, held), strict=True)]
                 look = style[method]
                 ax.plot(
                     places,
@@ -48,21 +48,30 @@ class LandscapeLine(Drawing):
                     linewidth=1.3,
                     label=look.label,
                 )
-                every += [v for v in line if v is not None]
+                tops.append(max(v for v in line if v is not None))
                 shown = [line[i] for i in (0, len(line) // 2, -1)]
                 parts.append(
                     f"{look.label}: "
                     + ", ".join("infinite" if v is None else f"{v:.4g}" for v in shown)
                 )
-            if min(every) > 0 and max(every) > 20 * min(every):
-                log_scale(ax)
+            # the steepest would hide how the flat ones differ
+            ax.set_ylim(0, min(max(tops), 4 * min(tops)) * 1.05 or None)
             ax.set_xlabel("distance from the trained weights, in lengths of the filters")
-            ax.set_ylabel("training loss")
+            ax.set_ylabel("rise of the training loss")
             legend(figure, ax)
             at = "" if where is None else f" at {100 * where:.6g} % zeros"
             caption = (
-                "A wide valley is flat. Every filter moves along a random direction by its own "
-                "length times the distance; mean over seeds, dashed: dense."
+                "A wide valley is flat; what rises out of the picture is cut off. Every filter "
+                "moves along a random direction by its own length times the distance. A network "
+                "that is wrong everywhere is flat too: read it beside the accuracy."
             )
-            described = f"Loss at the left end, the middle, the right end. {'; '.join(parts)}."
+            described = (
+                f"Rise of the loss at the left end, the middle, the right end. {'; '.join(parts)}."
+            )
             return finish(figure, "landscape_line", f"{self.what}{at}", caption, described)
+
+
+def _rise(line: Sequence[float | None]) -> list[float | None]:
+    """The loss above that of the trained network, in the middle."""
+    middle = line[len(line) // 2]
+    return [None if v is None or middle is None else v - middle for v in line]

@@ -67,7 +67,8 @@ class LandscapePlane(Drawing):
             at = "" if where is None else f" at {100 * where:.6g} % zeros"
             caption = (
                 "Dark is a low loss: a wide dark basin is flat. Two random directions, every "
-                "filter by its own length; the cross is the trained network, of the first seed."
+                "filter by its own length; the cross is the trained network, of the first "
+                "seed. All one colour: wrong everywhere."
             )
             described = f"Loss in the middle and at a corner. {'; '.join(parts)}."
             return finish(figure, "landscape_plane", f"{self.what}{at}", caption, described)

@@ -10,7 +10,7 @@ from steppe.report.record import Record, first
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
 
-RADIUS = ("flatness.rho", "evaluations.sharpness.radius")
+RADIUS = ("evaluations.sharpness.radius", "flatness.rho")
 
 
 @FIGURES.register("sharpness")

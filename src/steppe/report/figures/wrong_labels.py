@@ -33,7 +33,7 @@ class WrongLabels(Drawing):
         if not any(rates):
             return None
         methods = list(dict.fromkeys(method_of(r) for r in having if wrong_labels(r)))
-        style, parts = looks([r.method for r in rows.rows]), []
+        style, parts = looks([*(r.method for r in rows.rows), *methods]), []
         with canvas("wrong_labels", 3.4) as (figure, (ax,)):
             for method in methods:
                 own = [r for r in having if method_of(r) == method]

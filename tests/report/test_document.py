@@ -1,0 +1,45 @@
+"""What a report says of which runs, and what it refuses to lay side by side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from steppe.core.errors import SteppeError
+from steppe.report.document import Document
+
+
+def run(network: str = "resnet20", rate: float = 0.0, **more: Any) -> dict[str, Any]:
+    data = {"name": "some/cifar10", "label_noise": {"rate": rate}}
+    return {
+        "method": "safe",
+        "seed": 0,
+        "sparsity_asked": 0.9,
+        "sparse": {"accuracy": 0.9},
+        "recipe": {"model": {"name": network}, "data": data},
+    } | more
+
+
+def test_one_network_and_one_data_set() -> None:
+    held = Document.of([run(), run(seed=1)], title="x", figures=False)
+    assert "resnet20 on cifar10" in held.about
+    with pytest.raises(SteppeError, match=r"resnet20 on cifar10, vgg on cifar10.*one report"):
+        Document.of([run(), run("vgg")], title="x")
+
+
+def test_runs_with_wrong_labels_stand_apart() -> None:
+    noise = {"label_noise": {"given": 0.3, "clean": 0.6}}
+    held = Document.of([run(), run(rate=0.5, **noise)], title="x")
+    ((_, plain), (caption, noisy)) = held.tables
+    assert caption == "After training on wrong labels"
+    assert [r.seeds for r in plain.rows] == [1], "not averaged with the others"
+    assert {c.key for c in noisy.columns} == {"accuracy", "taught", "righted"}
+    alone = Document.of([run(rate=0.5, **noise)], title="x")
+    assert "labels" in alone.drawn
+    assert [caption for caption, _ in alone.tables] == ["After training on wrong labels"]
+
+
+def test_what_was_measured_otherwise_is_told() -> None:
+    held = Document.of([run(unlike=["attacks"]), run(seed=1)], title="x", figures=False)
+    assert [r for r in held.remarks if r.startswith("attacks: 1 of 2 runs")]
