@@ -108,10 +108,27 @@ def test_what_a_mean_hides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (own["support"], common["support"]) == ("kept", "all")
     assert common["line"][2] == own["line"][2]
     assert common["line"][0] != own["line"][0]
-    run("evaluate", tmp_path / "run", "--on", "landscape", "--points", 4, code=2)
     run("evaluate", tmp_path / "run", "--beside", tmp_path / "nowhere", code=2)
     run("evaluate", tmp_path / "run", "--on", "sharpness", "--measures", "ball,bal", code=2)
     assert "did you mean" in capsys.readouterr().err
+    before = (tmp_path / "run/evaluations.json").read_bytes()
+    for on, flag, value, said in (
+        ("clean", "--beside", tmp_path / "run", "the run itself"),
+        ("landscape", "--points", 4, "odd numbers of 3 or more"),
+        ("landscape", "--plane-points", 1, "odd numbers of 3 or more"),
+        ("landscape", "--radius", "inf", "--radius 1"),
+        ("landscape", "--limit", 0, "--limit is a number"),
+        ("sharpness", "--radius", "nan", "--radius 0.1"),
+        ("sharpness", "--max-products", 0, "--max-products is 1 or more"),
+        ("attacks", "--eps-linf", "4", "from 0 to 1"),
+        ("attacks", "--eps-l2", "inf", "from 0 to 1000"),
+        ("corruptions", "--severities", "7", "severities are 1 to 5"),
+        ("corruptions", "--limit", "-5", "--limit is a number"),
+    ):
+        run("evaluate", tmp_path / "run", "--on", on, flag, value, code=2)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+    assert (tmp_path / "run/evaluations.json").read_bytes() == before
 
 
 def test_a_broken_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -247,7 +247,7 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": [*outcome.notes, *cut(outcome)],
+            "notes": [*outcome.notes, *cut(outcome), *guessing(outcome, len(self.data.classes))],
             **({"label_noise": wrong} if wrong else {}),
             "gain": gain(dense, sparse, str(recipe["method"].get("structure", "unstructured"))),
         }
@@ -256,12 +256,23 @@ class Experiment:
 def cut(outcome: Outcome) -> list[str]:
     """What to say when the last projection cost accuracy: x and z had not met."""
     lost = outcome.before["accuracy"] - outcome.after["accuracy"]
-    if lost < 0.02:
+    if lost < 0.02 or outcome.finished.distance == 0.0:
         return []
     return [
         f"the last projection cost {100 * lost:.1f} points of accuracy and moved the weights by "
         f"{outcome.finished.distance:.1%}: for a run of this length the pull was too weak; raise "
         "the penalty (tenfold to begin with), or train longer"
+    ]
+
+
+def guessing(outcome: Outcome, classes: int) -> list[str]:
+    """What to say of a network that answers no better than by chance."""
+    found = outcome.after["accuracy"]
+    if found > 1.5 / classes:
+        return []
+    return [
+        f"{found:.1%} is what guessing among {classes} classes gives: the run has failed; try a "
+        "lower sparsity, rho, penalty or learning rate, or train longer"
     ]
 
 

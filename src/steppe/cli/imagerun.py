@@ -115,7 +115,15 @@ class ImageRun:
         )
 
     def pixels(self, part: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """A part's images in [0, 1], float32, and their labels; the first ``limit``."""
+        """A part's images in [0, 1], float32, and their labels; the first ``limit``.
+
+        Raises:
+            SteppeError: a limit below 1.
+        """
+        if limit is not None and limit < 1:
+            raise SteppeError(
+                "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
+            )
         split = self.loader(part).split
         images, labels = split.images[:limit], split.labels[:limit]
         if images.dtype == torch.uint8:

@@ -24,6 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+STOPPED = (
+    "steppe: stopped; what was written is whole, and train, prune and demo go on from it when the "
+    "same command is given again"
+)
 _err = Console(stderr=True, soft_wrap=True)
 
 
@@ -67,13 +71,13 @@ def main(arguments: list[str] | None = None) -> None:
         say(f"steppe: {error.format_message()} (see steppe --help)")
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        say("steppe: stopped; the same command goes on from the last checkpoint")
+        say(STOPPED)
         sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     if code == 130:  # click's word for Ctrl-C
-        say("steppe: stopped; the same command goes on from the last checkpoint")
+        say(STOPPED)
         code = 1
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -110,7 +110,8 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     if ranks.first():
         write_report(report, title=f"steppe train: {out.name}", records=read_records([out]))
     say(f"report: {report.resolve()}", quiet)
-    say(f"more for it: steppe evaluate {out} --on {MORE}; steppe report {out}", quiet)
+    beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
+    say(f"more for it: steppe evaluate {out} --on {MORE}{beside}; steppe report {out}", quiet)
     emit(record | {"out": str(out), "report": str(report)}, json)
     return record
 
@@ -119,10 +120,10 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
     say(f"{record['method']}: {record['sparsity_reached']:.2%} zeros", quiet)
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
+    cut = "" if record["method"] == "dense" else "the last projection and "
     say(
         f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
-        f"(before the last projection and new batch-norm statistics "
-        f"{before['accuracy']:.2%}{start})",
+        f"(before {cut}new batch-norm statistics {before['accuracy']:.2%}{start})",
         quiet,
     )
     say(

@@ -25,12 +25,12 @@ def chosen(corruptions: str | None, severities: str) -> tuple[list[str], list[in
         (['fog', 'snow'], [3, 5])
     """
     names = list(CORRUPTIONS) if corruptions is None else corruptions.split(",")
-    names = [name.strip() for name in names]
+    names = list(dict.fromkeys(name.strip() for name in names))
     for name in names:
         if name not in CORRUPTIONS:
             raise unknown("corruption", name, CORRUPTIONS)
-    numbers = [part.strip() for part in severities.split(",")]
-    if not numbers or any(n not in map(str, SEVERITIES) for n in numbers):
+    numbers = list(dict.fromkeys(part.strip() for part in severities.split(",")))
+    if any(n not in map(str, SEVERITIES) for n in numbers):
         raise SteppeError("severities are 1 to 5", got=severities, way_out="--severities 3,5")
     return names, [int(n) for n in numbers]
 

@@ -12,24 +12,24 @@ from steppe.core.errors import SteppeError
 from steppe.robustness.attacked import accuracy_under_attack
 
 
-def radii(text: str, flag: str) -> list[float]:
-    """Radii from comma-separated numbers or fractions.
+def radii(text: str, flag: str, most: float) -> list[float]:
+    """Radii from comma-separated numbers or fractions, each once, none above ``most``.
 
     Example:
-        >>> radii("1/4, 0.5", "--eps-linf")
+        >>> radii("1/4, 0.5", "--eps-linf", 1.0)
         [0.25, 0.5]
     """
     try:
         found = [float(Fraction(part.strip())) for part in text.split(",") if part.strip()]
     except (ValueError, ZeroDivisionError):
         found = [-1.0]
-    if any(eps < 0 for eps in found):
+    if any(not 0.0 <= eps <= most for eps in found):
         raise SteppeError(
-            f"{flag} takes radii of 0 or more, of pixels in [0, 1]",
+            f"{flag} takes radii from 0 to {most:g}, of pixels in [0, 1]",
             got=repr(text),
             way_out=f"{flag} 1/255,2/255",
         )
-    return found
+    return list(dict.fromkeys(found))
 
 
 @EVALUATIONS.register("attacks")
@@ -61,8 +61,9 @@ class Attacks(Evaluation):
     def measure(self) -> dict[str, Any]:
         """Clean and robust accuracy for each norm and radius."""
         wanted = {
-            "linf": radii(self.eps_linf, "--eps-linf"),
-            "l2": radii(self.eps_l2, "--eps-l2"),
+            # a change of 1 turns black into white; an image of a million values is 1,000 long
+            "linf": radii(self.eps_linf, "--eps-linf", 1.0),
+            "l2": radii(self.eps_l2, "--eps-l2", 1000.0),
         }
         run = ImageRun.read(self.run, self.device, "attacks")
         images, labels = run.pixels(self.part, self.limit)

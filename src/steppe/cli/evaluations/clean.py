@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,12 @@ class Clean(Evaluation):
     def _other(self, run: ImageRun) -> ImageRun | None:
         if self.beside is None:
             return None
+        if Path(self.beside).resolve() == Path(self.run).resolve():
+            raise SteppeError(
+                "a run is laid beside another",
+                got=f"--beside {self.beside}, the run itself",
+                way_out="--beside the dense run",
+            )
         other = ImageRun.read(self.beside, self.device, "clean")
         own, theirs = (r.loader(self.part).split.labels for r in (run, other))
         if not torch.equal(own, theirs):

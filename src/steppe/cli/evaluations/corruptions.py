@@ -24,7 +24,8 @@ class Corruptions(Evaluation):
         corrupted: a folder of published images (CIFAR-10-C: name.npy and labels.npy; ImageNet-C:
             name/severity/class/image), or a dataset's id, to use instead of corrupting the run's
             own.
-        limit: images at most.
+        limit: images at most; of the run's own, where published ones are used: those are used
+            whole.
         seed: of what is random.
     """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.cli.evaluations import EVALUATIONS, Evaluation
@@ -47,6 +47,7 @@ class Landscape(Evaluation):
             raise SteppeError(
                 "--support is kept or all", got=repr(self.support), way_out="--support kept"
             )
+        _check(self)
         run = ImageRun.read(self.run, self.device, "landscape")
         images, labels = run.pixels(self.part, self.limit)
         batches = [
@@ -59,6 +60,7 @@ class Landscape(Evaluation):
         from_ = model
         if self.like is not None:
             from_ = ImageRun.read(self.like, self.device, "landscape").on_pixels
+            _same_shapes(model, from_, self.like)
         along = directions(from_, 2, masks=named or None, seed=self.seed)
         given: dict[str, Any] = {"radius": self.radius}
         places, line = landscape(
@@ -84,6 +86,31 @@ class Landscape(Evaluation):
         return (
             f"training loss {line[len(line) // 2]:.4g}, at distance {result['radius']:g} {ends}; "
             f"{result['support']} weights move, {result['images']} {result['part']} images"
+        )
+
+
+def _check(flags: Landscape) -> None:
+    grids = (flags.points, flags.plane_points or 3)
+    if any(points < 3 or points % 2 == 0 for points in grids):
+        raise SteppeError(
+            "--points and --plane-points are odd numbers of 3 or more, so that the middle is the "
+            "network itself; --plane-points 0 draws no plane",
+            got=f"{flags.points} and {flags.plane_points}",
+            way_out="--points 21 --plane-points 11",
+        )
+    if not 0.0 < flags.radius < float("inf"):
+        raise SteppeError(
+            "--radius is a finite number above 0", got=flags.radius, way_out="--radius 1"
+        )
+
+
+def _same_shapes(own: nn.Module, other: nn.Module, name: str) -> None:
+    shapes = [{n: p.shape for n, p in net.named_parameters()} for net in (own, other)]
+    if shapes[0] != shapes[1]:
+        raise SteppeError(
+            "--like names a run of the same network",
+            got=f"{name}, whose weights have other shapes",
+            way_out="leave --like out",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from math import inf
 from typing import Any
 
 from torch.nn import functional as F
@@ -47,6 +48,16 @@ class Sharpness(Evaluation):
         if self.support not in ("kept", "all"):
             raise SteppeError(
                 "--support is kept or all", got=repr(self.support), way_out="--support kept"
+            )
+        if not (0.0 < self.radius < inf and 0.0 < self.adaptive_radius < inf):
+            raise SteppeError(
+                "--radius and --adaptive-radius are finite numbers above 0",
+                got=f"{self.radius:g} and {self.adaptive_radius:g}",
+                way_out="--radius 0.1 --adaptive-radius 0.5",
+            )
+        if self.max_products < 1:
+            raise SteppeError(
+                "--max-products is 1 or more", got=self.max_products, way_out="--max-products 500"
             )
         wanted = [name.strip() for name in self.measures.split(",")]
         known = _measures(self)

@@ -41,7 +41,8 @@ class CifarC(Layout):
             raise SteppeError(
                 "a published set has a file for each corruption, and labels.npy",
                 got=f"no {', '.join(missing)} in {self.folder}",
-                way_out="--corruptions with the names that are there",
+                way_out="--corruptions with the names that are there; labels.npy belongs to the "
+                "published archive",
             )
         for name in names:
             _, labels, _ = self._of(name)
