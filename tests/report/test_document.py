@@ -43,3 +43,12 @@ def test_runs_with_wrong_labels_stand_apart() -> None:
 def test_what_was_measured_otherwise_is_told() -> None:
     held = Document.of([run(unlike=["attacks"]), run(seed=1)], title="x", figures=False)
     assert [r for r in held.remarks if r.startswith("attacks: 1 of 2 runs")]
+
+
+def test_the_words_on_the_page_are_explained() -> None:
+    distance = run(projection_distance=0.1)
+    held = Document.of([distance, run(method="mine")], title="x", figures=False)
+    assert held.words["SAFE"].startswith("SAFE: ADMM pruning with sharpness-aware steps")
+    assert "last cut moved the weights" in held.words["Projection distance"]
+    assert "mine" not in held.words, "nothing is made up for a method that is not ours"
+    assert "Sharpness" not in held.words, "only what is shown"

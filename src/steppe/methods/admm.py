@@ -1,4 +1,4 @@
-"""ADMM pruning."""
+"""ADMM pruning: training pulls the weights towards their pruned copy, which follows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradual magnitude pruning."""
+"""Gradual magnitude pruning (GMP): more and more of the smallest weights go during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Iterative hard thresholding."""
+"""Iterative hard thresholding (IHT): pruned after every step; a weight may come back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SAFE: sparse and flat minima by a constrained, sharpness-aware problem."""
+"""SAFE: ADMM pruning with sharpness-aware steps, which look for flat minima."""
 
 from __future__ import annotations
 

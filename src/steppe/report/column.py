@@ -58,6 +58,7 @@ class Column:
         read: record -> number or None.
         scale: what it is multiplied by when shown.
         digits: after the point; None: three significant ones.
+        means: what it is, for a reader who does not know the word.
     """
 
     key: str
@@ -65,6 +66,7 @@ class Column:
     read: Callable[[Record], float | None]
     scale: float = 1.0
     digits: int | None = None
+    means: str = ""
 
     def show(self, cell: Cell | None, seeds: int) -> str:
         """A cell as text: mean ± standard error; how many seeds, where not all.
@@ -92,19 +94,26 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if "e+" in text and abs(value) < 1e7 else text
 
 
-def _at(key: str, label: str, paths: str, scale: float = 1.0, digits: int | None = None) -> Column:
+def _at(
+    key: str,
+    label: str,
+    paths: str,
+    scale: float = 1.0,
+    digits: int | None = None,
+    means: str = "",
+) -> Column:
     """What lies at the first of some dotted paths that has a number."""
-    return Column(key, label, lambda record: first(record, *paths.split()), scale, digits)
+    return Column(key, label, lambda record: first(record, *paths.split()), scale, digits, means)
 
 
-def _points(key: str, label: str, path: str) -> Column:
+def _points(key: str, label: str, path: str, means: str) -> Column:
     """A difference of fractions, in points: it may be below 0."""
 
     def read(record: Record) -> float | None:
         value = number(record, path)
         return None if value is None else 100 * value
 
-    return Column(key, label, read, 1.0, 2)
+    return Column(key, label, read, 1.0, 2, means)
 
 
 def under_noise(sigma: float, name: str) -> Column:
@@ -133,9 +142,15 @@ def attacked(norm: str, eps: str) -> Column:
         >>> attacked("linf", "0.00392156862745098").label
         'Attacked, l∞ 1/255, %'
     """
-    label = f"Attacked, {ball(norm, eps)}, %"
     return Column(
-        f"{norm} {radius(eps)}", label, lambda record: robust_accuracy(record, norm, eps), 100, 2
+        f"{norm} {radius(eps)}",
+        f"Attacked, {ball(norm, eps)}, %",
+        lambda record: robust_accuracy(record, norm, eps),
+        100,
+        2,
+        "images changed on purpose so that the network errs: "
+        + ("no pixel value" if norm == "linf" else "no image, as one long arrow,")
+        + " moves further than the radius, of values in [0, 1]",
     )
 
 
@@ -169,32 +184,110 @@ _BESIDE = "evaluations.clean.beside"
 COLUMNS = (
     _at("accuracy", "Accuracy, %", "sparse.accuracy", 100, 2),
     _at("loss", "Loss", "sparse.loss"),
-    _at("perplexity", "Perplexity", "sparse.perplexity", 1, 2),
-    _at("calibration", "Calibration error", "evaluations.clean.calibration_error", 1, 4),
+    _at(
+        "perplexity",
+        "Perplexity",
+        "sparse.perplexity",
+        1,
+        2,
+        means="how many words the model hesitates between; lower is better",
+    ),
+    _at(
+        "calibration",
+        "Calibration error",
+        "evaluations.clean.calibration_error",
+        1,
+        4,
+        means="how far the stated confidence lies from the share that is right; 0 is honest",
+    ),
     _at("disagree", "Answered otherwise than dense, %", f"{_BESIDE}.disagree", 100, 2),
-    _points("worst_drop", "Lost in the worst class, points", f"{_BESIDE}.worst_drop"),
-    _at("taught", "Changed images: the wrong label taught, %", "label_noise.given", 100, 2),
-    _at("righted", "Changed images: the right one, %", "label_noise.clean", 100, 2),
+    _points(
+        "worst_drop",
+        "Lost in the worst class, points",
+        f"{_BESIDE}.worst_drop",
+        "accuracy of the class that lost most, below the dense network's",
+    ),
+    _at(
+        "taught",
+        "Changed images: the wrong label taught, %",
+        "label_noise.given",
+        100,
+        2,
+        means="training images with a wrong label that are answered with it: learnt by heart",
+    ),
+    _at(
+        "righted",
+        "Changed images: the right one, %",
+        "label_noise.clean",
+        100,
+        2,
+        means="the same images, answered as they were before the label was changed",
+    ),
     _at("corrupted", "Corrupted, mean, %", "evaluations.corruptions.mean", 100, 2),
     _at("corrupted_extra", "4 extra kinds, %", "evaluations.corruptions.mean_extra", 100, 2),
-    _at("relative", "R_C = corrupted / clean", "evaluations.corruptions.relative", 1, 3),
+    _at(
+        "relative",
+        "R_C = corrupted / clean",
+        "evaluations.corruptions.relative",
+        1,
+        3,
+        means="the share of the accuracy that is left on corrupted images",
+    ),
     _at("shifted", "Shifted images, %", "evaluations.shifted.mean", 100, 2),
     _at("shifted_relative", "R_V2 = shifted / clean", "evaluations.shifted.relative", 1, 3),
     _at(
         "hessian_top",
         "Top Hessian eigenvalue",
         "evaluations.sharpness.top_eigenvalue flatness.hessian_top",
+        means="curvature of the loss in its steepest direction; lower is flatter",
     ),
-    _at("trace", "Hessian trace", "evaluations.sharpness.trace.mean"),
-    _at("sharpness", "Sharpness", "evaluations.sharpness.ball flatness.sharpness"),
-    _at("average", "Average sharpness", "evaluations.sharpness.average.mean"),
-    _at("adaptive", "Adaptive sharpness", "evaluations.sharpness.adaptive"),
-    _at("distance", "Projection distance", "projection_distance"),
+    _at(
+        "trace",
+        "Hessian trace",
+        "evaluations.sharpness.trace.mean",
+        means="curvature of the loss, summed over all directions",
+    ),
+    _at(
+        "sharpness",
+        "Sharpness",
+        "evaluations.sharpness.ball flatness.sharpness",
+        means="the largest rise of the loss when the weights move a given length; lower is flatter",
+    ),
+    _at(
+        "average",
+        "Average sharpness",
+        "evaluations.sharpness.average.mean",
+        means="the mean rise in random directions instead of the worst one",
+    ),
+    _at(
+        "adaptive",
+        "Adaptive sharpness",
+        "evaluations.sharpness.adaptive",
+        means="the largest rise when each weight may move in proportion to its size",
+    ),
+    _at(
+        "distance",
+        "Projection distance",
+        "projection_distance",
+        means="how far the last cut moved the weights, as a share of their length",
+    ),
     _at("reached", "Zeros reached, %", "sparsity_reached", 100, 2),
     _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),
-    _at("latency", "Latency, ms", "sparse.latency_ms"),
+    _at(
+        "latency",
+        "Latency, ms",
+        "sparse.latency_ms",
+        means="time for one input, in dense kernels on the machine that trained",
+    ),
     _at("bytes", "Size, kB", "sparse.bytes", 1e-3, 0),
-    _at("packed", "Size packed, kB", "sparse.bytes_packed", 1e-3, 0),
+    _at(
+        "packed",
+        "Size packed, kB",
+        "sparse.bytes_packed",
+        1e-3,
+        0,
+        means="size on disk with one bit for each weight and the kept ones stored",
+    ),
     _at("seconds", "Training, s", "seconds", 1, 1),
     _at("memory", "Peak memory, MB", "peak_memory_bytes", 1e-6, 0),
 )

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import modules
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.methods import METHODS
 from steppe.report import papers
 from steppe.report.figures import FIGURES
 from steppe.report.notes import notes
@@ -58,6 +60,7 @@ class Document:
         commands: what to type to get the same again.
         versions: package -> versions.
         recipes: method and sparsity -> recipe.
+        words: the methods and quantities shown here, and what they mean.
         examples: what a pruned network forgot: title, then label, answers and picture of each.
     """
 
@@ -70,6 +73,7 @@ class Document:
     commands: list[str]
     versions: dict[str, list[str]]
     recipes: dict[str, str]
+    words: dict[str, str]
     examples: list[tuple[str, list[Mapping[str, Any]]]]
     drawn: dict[str, list[Figure]] = field(default_factory=dict)
 
@@ -131,6 +135,7 @@ class Document:
             commands=list(dict.fromkeys(given)),
             versions=_versions(records),
             recipes=_recipes(records),
+            words=_words(records, [rows for _, rows in tables]),
             examples=_examples(plain),
             drawn=drawn,
         )
@@ -217,6 +222,13 @@ def _recipes(records: Sequence[Record]) -> dict[str, str]:
             labels = f", {100 * wrong:g} % wrong labels" if wrong else ""
             found.setdefault(display(method_of(record)) + at + labels, shown)
     return found
+
+
+def _words(records: Sequence[Record], tables: Sequence[Rows]) -> dict[str, str]:
+    methods = [m for m in dict.fromkeys(map(method_of, records)) if m in METHODS]
+    told = {m: (modules[METHODS[m].__module__].__doc__ or "").split("\n")[0] for m in methods}
+    said = {c.label.split(", %")[0]: c.means for rows in tables for c in rows.columns if c.means}
+    return {display(m): text.removesuffix(".") for m, text in told.items()} | said
 
 
 def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, Any]]]]:

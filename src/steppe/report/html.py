@@ -99,6 +99,9 @@ def _sections(held: Document) -> list[Section]:
         )
         table = _table("What the papers print, beside these runs", papers.HEAD, held.papers)
         found.append(Section("papers", "The papers' numbers", text + table))
+    if held.words:
+        shown = "".join(f"<dt>{escape(w)}</dt><dd>{escape(t)}</dd>" for w, t in held.words.items())
+        found.append(Section("words", "Words", f"<dl>{shown}</dl>"))
     if held.remarks:
         found.append(Section("remarks", "Left out, and to be known", _list(held.remarks)))
     return found

@@ -37,6 +37,9 @@ def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] =
             "## The papers' numbers\n\nFor orientation: networks, data and length of training "
             "differ.\n\n" + "\n".join(lines)
         )
+    if held.words:
+        told = "\n".join(f"- **{word}**: {text}" for word, text in held.words.items())
+        parts.append(f"## Words\n\n{told}")
     if held.remarks:
         parts.append("## To be known\n\n" + "\n".join(f"- {text}" for text in held.remarks))
     if held.commands:
