@@ -19,6 +19,7 @@ MAY = {
     "vision": {"core", "engine", "vision"},
     "llm": {"core", "method", "methods", "engine", "llm"},
     "robustness": {"core", "engine", "robustness"},
+    "removal": {"core", "engine", "removal"},
     "report": {"core", "methods", "report"},  # methods: to say what each is
     "__init__": {"core", "method", "methods", "engine", "llm"},
 }

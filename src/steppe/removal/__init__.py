@@ -1,0 +1,1 @@
+"""Channels that are really gone: what is coupled, what it costs, surgery."""
