@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from steppe.core.errors import SteppeError
-from steppe.report.record import aligned, read_records, sigmas_of
+from steppe.report.record import read_records, sigmas_of
 
 
 def test_folders_and_files(tmp_path: Path) -> None:
@@ -53,33 +53,3 @@ def test_what_is_no_record(tmp_path: Path, text: str | None) -> None:
 def test_strengths_of_noise_are_numbers() -> None:
     runs = [{"noise": {"0.10": 1, "0.1": 1, "2": 1, "x": 1}}, {"noise": None}, {}]
     assert sigmas_of(runs) == [(0.1, "0.10"), (2.0, "2")]
-
-
-def entry(on: str, value: float, **options: object) -> dict[str, object]:
-    return {"on": on, "options": options, "result": {"mean": value}, "command": str(value)}
-
-
-def test_only_what_most_share_is_compared() -> None:
-    many = [
-        {"entries": [entry("corruptions", 0.1, limit=10), entry("corruptions", 0.2, limit=99)]},
-        {"entries": [entry("corruptions", 0.3, limit=99)]},
-        {"entries": [entry("corruptions", 0.4, limit=10), entry("sharpness", 1.0)]},
-        {"entries": [entry("corruptions", 0.5, limit=99, device="cuda")]},
-        {"method": "none of that"},
-    ]
-    first, second, third, fourth, fifth = aligned(many)
-    # 99 images: three of four; where they were measured is no difference
-    assert first["evaluations"] == {"corruptions": {"mean": 0.2}}
-    assert first["commands"] == ["0.2"]
-    assert second["evaluations"] == {"corruptions": {"mean": 0.3}}
-    assert third["evaluations"] == {"sharpness": {"mean": 1.0}}
-    assert third["unlike"] == ["corruptions"]
-    assert fourth["evaluations"] == {"corruptions": {"mean": 0.5}}
-    assert fifth == {"method": "none of that"}
-
-
-def test_a_comparison_is_not_lost_to_a_later_plain_measurement() -> None:
-    beside = entry("clean", 0.1, beside="dense")
-    beside["result"] = {"beside": {"disagree": 0.2}}
-    (record,) = aligned([{"entries": [beside, entry("clean", 0.3)]}])
-    assert record["evaluations"]["clean"] == {"beside": {"disagree": 0.2}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -11,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.report.align import aligned
 
 Record = Mapping[str, Any]
 
@@ -109,65 +109,6 @@ def _measured(run: Path) -> dict[str, Any]:
         options = {"by": "steppe demo", "radius": flat["rho"]}
         entries.insert(0, {"on": "sharpness", "options": options, "result": result, "command": ""})
     return {**more, "entries": entries, "commands": commands}
-
-
-def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records with, of each kind of measurement, the one that most of the runs share.
-
-    Runs are compared only where they were measured with the same options. ``entries`` (all that
-    was measured) become ``evaluations`` (kind -> result), their commands are added to
-    ``commands``, and what is left aside is told in ``unlike``.
-
-    Args:
-        records: as read.
-
-    Example:
-        >>> def run(*severities):
-        ...     return {"entries": [{"on": "corruptions", "options": {"severities": s},
-        ...                          "result": {"mean": float(s)}} for s in severities]}
-        >>> held = aligned([run("3"), run("3", "5")])
-        >>> [r["evaluations"]["corruptions"]["mean"] for r in held]
-        [3.0, 3.0]
-    """
-    votes: dict[str, Counter[str]] = {}
-    for record in records:
-        for on, key in {(e["on"], _key(e)): 0 for e in record.get("entries", ())}:
-            votes.setdefault(on, Counter())[key] += 1
-    # of several that as many share, the one measured last
-    best = {on: max(reversed(held), key=lambda k: held[k]) for on, held in votes.items()}
-    found = []
-    for record in records:
-        entries = record.get("entries")
-        if entries is None:
-            found.append(record)
-            continue
-        used: dict[str, Any] = {}
-        for entry in entries:
-            earlier = used.get(entry["on"])
-            if _key(entry) == best[entry["on"]] and not (
-                # a comparison with another run is not lost to a later plain one
-                earlier and "beside" in earlier["result"] and "beside" not in entry["result"]
-            ):
-                used[entry["on"]] = entry
-        aside = {e["on"] for e in entries} - set(used)
-        found.append(
-            {k: v for k, v in record.items() if k != "entries"}
-            | {
-                "evaluations": {on: entry["result"] for on, entry in used.items()},
-                "commands": [
-                    *record.get("commands", ()),
-                    *(e["command"] for e in used.values() if e.get("command")),
-                ],
-                "unlike": sorted(aside),
-            }
-        )
-    return found
-
-
-def _key(entry: Record) -> str:
-    """What two measurements must share to be compared."""
-    own = {k: v for k, v in entry["options"].items() if k not in ("device", "beside", "like")}
-    return json.dumps(own, sort_keys=True, default=str)
 
 
 def setting_of(record: Record) -> str:

@@ -1,0 +1,77 @@
+"""Only like is compared with like: of each kind of measurement the options most runs share."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records with, of each kind of measurement, the one that most of the runs share.
+
+    Runs are compared only where they were measured with the same options. ``entries`` (all that
+    was measured) become ``evaluations`` (kind -> result), their commands are added to
+    ``commands``, and what is left aside is told in ``unlike``.
+
+    Args:
+        records: as read.
+
+    Example:
+        >>> def run(*severities):
+        ...     return {"entries": [{"on": "corruptions", "options": {"severities": s},
+        ...                          "result": {"mean": float(s)}} for s in severities]}
+        >>> held = aligned([run("3"), run("3", "5")])
+        >>> [r["evaluations"]["corruptions"]["mean"] for r in held]
+        [3.0, 3.0]
+    """
+    names = _shared(entry for record in records for entry in record.get("entries", ()))
+    votes: dict[str, Counter[str]] = {}
+    for record in records:
+        for on, key in {(e["on"], _key(e, names)): 0 for e in record.get("entries", ())}:
+            votes.setdefault(on, Counter())[key] += 1
+    # of several that as many share, the one measured last
+    best = {on: max(reversed(held), key=lambda k: held[k]) for on, held in votes.items()}
+    found = []
+    for record in records:
+        entries = record.get("entries")
+        if entries is None:
+            found.append(record)
+            continue
+        used: dict[str, Any] = {}
+        for entry in entries:
+            earlier = used.get(entry["on"])
+            if _key(entry, names) == best[entry["on"]] and not (
+                # a comparison with another run is not lost to a later plain one
+                earlier and "beside" in earlier["result"] and "beside" not in entry["result"]
+            ):
+                used[entry["on"]] = entry
+        aside = {e["on"] for e in entries} - set(used)
+        found.append(
+            {k: v for k, v in record.items() if k != "entries"}
+            | {
+                "evaluations": {on: entry["result"] for on, entry in used.items()},
+                "commands": [
+                    *record.get("commands", ()),
+                    *(e["command"] for e in used.values() if e.get("command")),
+                ],
+                "unlike": sorted(aside),
+            }
+        )
+    return found
+
+
+def _shared(entries: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Kind of measurement -> the options that all its entries know: a later version has more."""
+    found: dict[str, set[str]] = {}
+    for entry in entries:
+        own = set(entry["options"]) - {"device", "beside", "like"}
+        found[entry["on"]] = found.get(entry["on"], own) & own
+    return found
+
+
+def _key(entry: Mapping[str, Any], names: Mapping[str, set[str]]) -> str:
+    """What two measurements must share to be compared."""
+    own = {k: v for k, v in entry["options"].items() if k in names[entry["on"]]}
+    return json.dumps(own, sort_keys=True, default=str)

@@ -1,0 +1,40 @@
+"""Runs that were measured otherwise are not laid beside each other."""
+
+from __future__ import annotations
+
+from steppe.report.align import aligned
+
+
+def entry(on: str, value: float, **options: object) -> dict[str, object]:
+    return {"on": on, "options": options, "result": {"mean": value}, "command": str(value)}
+
+
+def test_only_what_most_share_is_compared() -> None:
+    many = [
+        {"entries": [entry("corruptions", 0.1, limit=10), entry("corruptions", 0.2, limit=99)]},
+        {"entries": [entry("corruptions", 0.3, limit=99)]},
+        {"entries": [entry("corruptions", 0.4, limit=10), entry("sharpness", 1.0)]},
+        {"entries": [entry("corruptions", 0.5, limit=99, device="cuda")]},
+        {"method": "none of that"},
+    ]
+    first, second, third, fourth, fifth = aligned(many)
+    # 99 images: three of four; where they were measured is no difference
+    assert first["evaluations"] == {"corruptions": {"mean": 0.2}}
+    assert first["commands"] == ["0.2"]
+    assert second["evaluations"] == {"corruptions": {"mean": 0.3}}
+    assert third["evaluations"] == {"sharpness": {"mean": 1.0}}
+    assert third["unlike"] == ["corruptions"]
+    assert fourth["evaluations"] == {"corruptions": {"mean": 0.5}}
+    assert fifth == {"method": "none of that"}
+
+
+def test_an_option_that_came_later_divides_nothing() -> None:
+    old, new = entry("sharpness", 1.0, limit=9), entry("sharpness", 2.0, limit=9, budget=500)
+    assert all(r["evaluations"] for r in aligned([{"entries": [old]}, {"entries": [new]}]))
+
+
+def test_a_comparison_is_not_lost_to_a_later_plain_measurement() -> None:
+    beside = entry("clean", 0.1, beside="dense")
+    beside["result"] = {"beside": {"disagree": 0.2}}
+    (record,) = aligned([{"entries": [beside, entry("clean", 0.3)]}])
+    assert record["evaluations"]["clean"] == {"beside": {"disagree": 0.2}}
