@@ -1,0 +1,64 @@
+"""How many parameters stay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+from torch import nn
+
+from steppe.core.group import Group
+from steppe.removal.cost import COSTS, Summed
+from steppe.removal.shapes import Width, feeds_of
+
+
+@COSTS.register("parameters")
+class Parameters(Summed):
+    """All parameters of the model, weights, biases and norms; tied ones count once.
+
+    It is what counting gives after the channels have been removed, exactly. Buffers (running
+    statistics) are no parameters.
+
+    Args:
+        tensors: of each parameter the widths along its dimensions.
+    """
+
+    unit = "parameters"
+
+    def __init__(self, tensors: Sequence[tuple[Width, ...]]) -> None:
+        # what no group touches is one constant term
+        self._tensors = [t for t in tensors if any(w.feeds for w in t)]
+        self._fixed = sum(
+            math.prod(w.full for w in t) for t in tensors if not any(w.feeds for w in t)
+        )
+        super().__init__(len(self._tensors))
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, example_inputs: Any, groups: Sequence[Group], **options: Any
+    ) -> Self:
+        names: dict[int, list[str]] = {}
+        held: dict[int, nn.Parameter] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(id(parameter), []).append(name)
+            held[id(parameter)] = parameter
+        return cls(
+            [
+                tuple(
+                    Width(size, feeds_of(names[key], dim, groups))
+                    for dim, size in enumerate(held[key].shape)
+                )
+                for key in held
+            ],
+            **options,
+        )
+
+    def groups_of(self, number: int) -> Iterable[str]:
+        return (feed.group for width in self._tensors[number] for feed in width.feeds)
+
+    def term(self, number: int, kept: Mapping[str, int]) -> float:
+        return math.prod(width.at(kept) for width in self._tensors[number])
+
+    def total(self, kept: Mapping[str, int]) -> float:
+        return self._fixed + super().total(kept)

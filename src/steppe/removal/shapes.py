@@ -1,0 +1,268 @@
+"""Layers of a network as shapes: what they compute on, and how wide they are when units go."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group
+
+CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """The units of one group that make up a part of a layer's width.
+
+    Args:
+        group: its name.
+        units: how many it has.
+        least: the fewest of them that may stay.
+        channels: how many channels (or columns, after a flatten) one unit stands for.
+    """
+
+    group: str
+    units: int
+    least: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class Width:
+    """How wide one side of a layer is, as a function of the units that stay.
+
+    Args:
+        full: when every unit stays.
+        feeds: the groups whose units make it narrower.
+
+    Example:
+        >>> Width(8, (Feed("conv.weight", 4, 1, 2),)).at({"conv.weight": 3})
+        6
+    """
+
+    full: int
+    feeds: tuple[Feed, ...] = ()
+
+    def at(self, kept: Mapping[str, int]) -> int:
+        """The width with so many units of each group; a group not named is kept whole."""
+        gone = 0
+        for feed in self.feeds:
+            gone += feed.channels * (feed.units - kept.get(feed.group, feed.units))
+        return self.full - gone
+
+    @property
+    def least(self) -> int:
+        """The smallest width that may be reached."""
+        return self.at({feed.group: feed.least for feed in self.feeds})
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """One call of one layer.
+
+    Args:
+        name: of the module; a module that is called twice has two shapes.
+        kind: ``conv1d``, ``conv2d``, ``conv3d``, ``linear`` or ``norm``.
+        kernel, stride, padding, dilation: of a convolution; empty otherwise.
+        groups: of a convolution. It stays as it is when channels go, except that a
+            ``depthwise`` convolution has as many groups as inputs.
+        features: the input's size beyond its channels: height and width, or tokens.
+        positions: outputs per channel for one sample.
+        inputs, outputs: the widths of its two sides; a norm's are the same.
+        depthwise: whether every group has one input channel.
+        module: the layer itself, for its other settings.
+    """
+
+    name: str
+    kind: str
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    dilation: tuple[int, ...]
+    groups: int
+    features: tuple[int, ...]
+    positions: int
+    inputs: Width
+    outputs: Width
+    depthwise: bool
+    module: nn.Module
+
+    def widths(self, kept: Mapping[str, int]) -> tuple[int, int]:
+        """Channels (in, out) with so many units of each group; one not named is kept whole."""
+        return self.inputs.at(kept), self.outputs.at(kept)
+
+    def groups_at(self, inputs: int) -> int:
+        """The groups of the convolution with so many input channels."""
+        return inputs if self.depthwise else self.groups
+
+    def multiply_adds(self, kept: Mapping[str, int]) -> int:
+        """Of one sample; 0 for a norm."""
+        if self.kind == "norm":
+            return 0
+        inputs, outputs = self.widths(kept)
+        per_output = inputs // self.groups_at(inputs) * math.prod(self.kernel)
+        return self.positions * outputs * per_output
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def call(model: nn.Module, example_inputs: Any) -> Any:
+    """The model's answer to a tensor, to a tuple of arguments or to a mapping of keywords."""
+    if isinstance(example_inputs, Mapping):
+        return model(**example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        return model(*example_inputs)
+    return model(example_inputs)
+
+
+def feeds_of(names: Iterable[str], dim: int, groups: Sequence[Group]) -> tuple[Feed, ...]:
+    """The groups that have units along a dimension of a tensor, which may have several names.
+
+    Positions that a group names twice count once, as they can go only once.
+    """
+    wanted, found = set(names), []
+    for group in groups:
+        index = [s.index for s in group.slices if s.name in wanted and s.dim == dim]
+        if index:
+            channels = {len(set(row.tolist())) for row in torch.cat(index, dim=1)}
+            assert len(channels) == 1, f"units of {group.name} differ in size along {dim}"
+            found.append(Feed(group.name, group.units, group.least, channels.pop()))
+    return tuple(found)
+
+
+def layer_shapes(
+    model: nn.Module, example_inputs: Any, groups: Sequence[Group]
+) -> list[LayerShape]:
+    """The convolutions, linear layers and norms of a network, in the order they are called.
+
+    The model answers once, in eval mode and without gradients; it is left bit for bit as it was.
+
+    Args:
+        model: any module; layers that it does not call are left out, and so are weights that are
+            used without a layer of their own (``nn.MultiheadAttention``'s).
+        example_inputs: a tensor, a tuple of arguments or a mapping of keywords, of any batch size.
+        groups: its coupled channels.
+
+    Returns:
+        One shape per call.
+
+    Raises:
+        SteppeError: none of its layers was called.
+
+    Example:
+        >>> from steppe.core.group import Slice
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 2))
+        >>> rows = Slice("0.weight", 0, torch.arange(4).view(4, 1), "output")
+        >>> columns = Slice("2.weight", 1, torch.arange(16).view(4, 4), "input")
+        >>> inner = Group("0.weight", (rows, columns))
+        >>> shapes = layer_shapes(net, torch.zeros(1, 3, 4, 4), [inner])
+        >>> [(s.kind, s.positions, s.widths({"0.weight": 3})) for s in shapes]
+        [('conv2d', 4, (3, 3)), ('linear', 1, (12, 2))]
+    """
+    found: list[LayerShape] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def record(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
+        if given and isinstance(given[0], Tensor):
+            found.append(_shape(names[module], module, given[0], answer, groups))
+
+    hooks = [
+        module.register_forward_hook(record)
+        for module in names
+        if isinstance(module, (*CONVS, nn.Linear, *NORMS))
+    ]
+    try:
+        with in_eval_mode(model):
+            call(model, example_inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not found:
+        raise SteppeError(
+            "a cost needs a network with convolutions or linear layers",
+            got=f"{type(model).__name__}, which called none",
+        )
+    return found
+
+
+def _shape(
+    name: str, module: nn.Module, given: Tensor, answer: Tensor, groups: Sequence[Group]
+) -> LayerShape:
+    """The shape of one call."""
+    prefix = f"{name}." if name else ""
+    if isinstance(module, CONVS):
+        return _conv_shape(name, module, given, answer, groups)
+    if isinstance(module, nn.Linear):
+        weight = [f"{prefix}weight"]
+        inputs = Width(module.in_features, feeds_of(weight, 1, groups))
+        outputs = Width(module.out_features, feeds_of(weight, 0, groups))
+        features = tuple(given.shape[1:-1])
+        kind, positions = "linear", math.prod(features)
+    else:
+        last = isinstance(module, nn.LayerNorm)  # the others have their channels in front
+        features = tuple(given.shape[1:-1] if last else given.shape[2:])
+        own = [f"{prefix}{n}" for n in ("weight", "bias", "running_mean")]
+        inputs = outputs = Width(given.shape[-1 if last else 1], feeds_of(own, 0, groups))
+        kind, positions = "norm", math.prod(features)
+    return LayerShape(
+        name, kind, (), (), (), (), 1, features, positions, inputs, outputs, False, module
+    )
+
+
+def _conv_shape(
+    name: str,
+    module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
+    given: Tensor,
+    answer: Tensor,
+    groups: Sequence[Group],
+) -> LayerShape:
+    """The shape of a convolution; of a grouped one dimension 1 is a group's own inputs."""
+    weight = [f"{name}.weight" if name else "weight"]
+    depthwise = module.groups > 1 and module.groups == module.in_channels
+    outputs = Width(module.out_channels, feeds_of(weight, 0, groups))
+    if depthwise:
+        per_input = module.out_channels // module.in_channels
+        feeds = [Feed(f.group, f.units, f.least, f.channels // per_input) for f in outputs.feeds]
+    else:
+        feeds = [
+            Feed(f.group, f.units, f.least, f.channels * module.groups)
+            for f in feeds_of(weight, 1, groups)
+        ]
+    dims = given.ndim - 2
+    assert dims == len(module.kernel_size), "a batch dimension is needed"
+    padding = module.padding
+    return LayerShape(
+        name,
+        f"conv{dims}d",
+        tuple(module.kernel_size),
+        tuple(module.stride),
+        padding if isinstance(padding, str) else tuple(padding),
+        tuple(module.dilation),
+        module.groups,
+        tuple(given.shape[2:]),
+        math.prod(answer.shape[2:]),
+        Width(module.in_channels, tuple(feeds)),
+        outputs,
+        depthwise,
+        module,
+    )
