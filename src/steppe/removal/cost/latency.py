@@ -1,0 +1,140 @@
+"""How long a forward pass takes, from measured layers."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group
+from steppe.removal.cost import COSTS, Summed
+from steppe.removal.latency import LatencyTable, conditions, network_key, tied
+from steppe.removal.shapes import LayerShape, layer_shapes
+
+
+def between(axis: Sequence[int], width: int) -> tuple[int, int, float]:
+    """The two measured widths around one, and how far it is from the first to the second.
+
+    Example:
+        >>> between([8, 16, 32], 20)
+        (16, 32, 0.25)
+    """
+    above = max(bisect_left(axis, width), 1)
+    if len(axis) == 1:
+        return axis[0], axis[0], 0.0
+    low, high = axis[above - 1], axis[above]
+    return low, high, (width - low) / (high - low)
+
+
+@COSTS.register("latency")
+class Latency(Summed):
+    """Milliseconds of a forward pass: the layers' measured times, and a measured rest.
+
+    Between the widths that were measured a layer's time is interpolated linearly in (in, out).
+    The rest, whole network minus layers at full width, is shared among the layers in proportion
+    to the elements they write. Where the layers alone take longer than the whole, their times are
+    scaled down to it instead.
+
+    Args:
+        layers: of the network.
+        table: measured with `steppe.removal.latency.measure_table` for this network.
+        batch: samples per pass.
+    """
+
+    unit = "ms"
+
+    def __init__(self, layers: Sequence[LayerShape], table: LatencyTable, batch: int) -> None:
+        self._layers, self.batch = layers, batch
+        whole = table.networks.get(network_key(layers), {}).get(str(batch))
+        if whole is None:
+            raise SteppeError(
+                "a latency needs the time of the whole network too",
+                got=f"a table of other networks or batches; its batches: {table.batches}",
+                way_out=f"steppe latency MODEL --batch {batch} --out {table.path or 'table.json'}",
+            )
+        self._grids = [table.grid(layer, batch) for layer in layers]
+        self._known: dict[tuple[int, int, int], float] = {}
+        self._scale, self._rest = 1.0, 0.0
+        super().__init__(len(layers))
+        alone = super().total({})
+        written = sum(self._written(layer, layer.outputs.full) for layer in layers)
+        if alone > whole[0]:
+            self._scale = whole[0] / alone
+        elif written:
+            self._rest = (whole[0] - alone) / written
+        self._known.clear()
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, example_inputs: Any, groups: Sequence[Group], **options: Any
+    ) -> Self:
+        """The latency of a model.
+
+        Args:
+            model: with all its channels.
+            example_inputs: what it is called with.
+            groups: its coupled channels.
+            options: ``table``: a LatencyTable or its file; ``batch``: samples per pass, may be
+                left out where the table has one only.
+
+        Raises:
+            SteppeError: the table was measured under other conditions, or for other layers.
+        """
+        table = options.get("table")
+        if table is None:
+            raise SteppeError(
+                "a latency is read from a table",
+                got="no table",
+                way_out="steppe latency MODEL --batch 1,64 --out table.json",
+            )
+        if isinstance(table, str | Path):
+            table = LatencyTable.read(table)
+        table.check(conditions(model))
+        batch = options.get("batch")
+        if batch is None and len(table.batches) != 1:
+            raise SteppeError(
+                "a latency is that of one batch size", got=f"a table of {table.batches}"
+            )
+        layers = layer_shapes(model, example_inputs, groups)
+        return cls(layers, table, table.batches[0] if batch is None else batch)
+
+    @staticmethod
+    def _written(layer: LayerShape, outputs: int) -> int:
+        """Elements that a convolution or linear layer writes for one sample."""
+        return 0 if layer.kind == "norm" else layer.positions * outputs
+
+    def groups_of(self, number: int) -> Iterable[str]:
+        layer = self._layers[number]
+        return (feed.group for side in (layer.inputs, layer.outputs) for feed in side.feeds)
+
+    def term(self, number: int, kept: Mapping[str, int]) -> float:
+        layer = self._layers[number]
+        inputs, outputs = layer.widths(kept)
+        place = (number, inputs, outputs)
+        if place not in self._known:
+            self._known[place] = self._scale * self._interpolated(
+                number, inputs, outputs
+            ) + self._rest * self._written(layer, outputs)
+        return self._known[place]
+
+    def _interpolated(self, number: int, inputs: int, outputs: int) -> float:
+        """The layer's own time at these widths."""
+        layer = self._layers[number]
+        ins, outs, points = self._grids[number]
+        low, high, right = between(ins, inputs)
+        if tied(layer):
+            each = layer.outputs.full // layer.inputs.full
+            corners = [(low, low * each, 1 - right), (high, high * each, right)]
+        else:
+            lower, upper, up = between(outs, outputs)
+            corners = [
+                (low, lower, (1 - right) * (1 - up)),
+                (low, upper, (1 - right) * up),
+                (high, lower, right * (1 - up)),
+                (high, upper, right * up),
+            ]
+        return float(sum(part * points[f"{i}x{o}"][0] for i, o, part in corners if part))
