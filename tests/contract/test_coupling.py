@@ -5,7 +5,8 @@ import torch
 
 from steppe import Method
 from steppe.core.layer import Layer
-from steppe.core.part import Coupling, Moment
+from steppe.core.moment import Moment
+from steppe.core.part import Coupling
 from steppe.core.tree import load_tree, save_tree
 from steppe.engine.selector import Selector
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+from steppe.core.group import Group
 
 
 class Cost(Protocol):
     """Parameters, FLOPs or time of a network as a function of its groups' widths."""
 
-    unit: str
-    """What it counts: parameters, FLOPs, ms."""
+    @property
+    def unit(self) -> str:
+        """What it counts: parameters, FLOPs, ms."""
+        ...
 
     def total(self, kept: Mapping[str, int]) -> float:
         """The cost of the whole network.
@@ -22,3 +27,19 @@ class Cost(Protocol):
             SteppeError: a width was never measured.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Units:
+    """The number of units: what is counted where nothing else is asked for.
+
+    Args:
+        groups: of the network.
+    """
+
+    groups: Sequence[Group]
+    unit: str = "channels"
+
+    def total(self, kept: Mapping[str, int]) -> float:
+        """The units that stay."""
+        return float(sum(kept.get(g.name, g.units) for g in self.groups))

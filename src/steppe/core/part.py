@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+import torch
 from torch import Tensor
 
+from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.fit import fit
+from steppe.core.group import Group, Slice
 from steppe.core.layer import Layer
+from steppe.core.moment import Moment, Project
 from steppe.core.registry import Registry
 from steppe.core.selection import apportion, keep_largest
 
@@ -109,6 +114,21 @@ class Score(Part):
     def reduce(self, groups: Tensor) -> Tensor:
         """``[..., size]`` saliencies of the members of groups -> ``[...]``, one per group."""
         return groups.squeeze(-1) if groups.shape[-1] == 1 else groups.norm(dim=-1)
+
+    def reads(self, part: Slice) -> bool:
+        """Whether coupled channels are scored by that part of them; their weights, by default."""
+        return part.role == "output"
+
+    def members(self, group: Group, saliencies: Mapping[str, Tensor]) -> Tensor:
+        """``[units, members]`` of what it `reads`: reduced to one number for each channel."""
+        found = [s.rows(saliencies[s.name]) for s in group.slices if self.reads(s)]
+        if not found:
+            raise SteppeError(
+                f"score {self.name} reads what this group of channels does not have",
+                got=group.name,
+                way_out="choose another score, or exclude the layer",
+            )
+        return torch.cat(found, dim=1)
 
 
 class Structure(Part):
@@ -230,6 +250,12 @@ class Budget(Part):
         """The units that stay in one layer, ``[rows, units per row]`` booleans."""
         return keep_largest({"": units}, prune)[""]
 
+    def within_cost(
+        self, units: Tensors, groups: Sequence[Group], cost: Cost, allowed: float
+    ) -> Tensors:
+        """Which coupled channels stay (see `fit`): the least salient go, over all layers."""
+        return fit(units, groups, cost, allowed)
+
     def profile(self, units: Tensor) -> float:
         """What `counts` wants to know of a layer's saliencies."""
         return 0.0
@@ -251,26 +277,6 @@ class Schedule(Part):
     def after(self, step: int, total: int, target: float) -> float:
         """Sparsity after step ``step`` of ``total`` (counted from 0)."""
         return self.sparsity((step + 1) / max(total, 1), target)
-
-
-class Project(Protocol):
-    """What the engine hands to a coupling: masks of the weights at a sparsity."""
-
-    def __call__(
-        self, weights: Tensors, sparsity: float, within: Tensors | None = None
-    ) -> Tensors: ...
-
-
-@dataclasses.dataclass
-class Moment:
-    """When a coupling acts: the step just done or about to be done, of how many."""
-
-    step: int
-    total: int
-    sparsity: float
-    """What the schedule asks for after this step."""
-    due: bool
-    """Whether the schedule wants the mask chosen anew after this step."""
 
 
 class Coupling(Part):
@@ -343,6 +349,10 @@ class Perturb(Part):
     def due(self, step: int) -> bool:
         """Whether step ``step`` (counted from 0) takes the second gradient."""
         return True
+
+    def at(self, progress: float) -> Perturb:
+        """The perturbation at ``progress`` in [0, 1] of the run; itself, unless it has phases."""
+        return self
 
     def perturbation(
         self, weights: list[Tensor], grads: list[Tensor], names: list[str]

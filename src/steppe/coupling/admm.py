@@ -9,7 +9,8 @@ import torch
 from steppe.core.curves import CURVES, curve
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
-from steppe.core.part import Coupling, Moment, Project, Tensors
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
 
 
 @Coupling.registry.register("admm")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steppe.core.mask import apply_masks
-from steppe.core.part import Coupling, Moment, Project, Tensors
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
 from steppe.core.problem import Problem
 
 

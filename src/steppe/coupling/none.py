@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from steppe.core.part import Coupling, Project, Tensors
+from steppe.core.moment import Project
+from steppe.core.part import Coupling, Tensors
 
 
 @Coupling.registry.register("none")

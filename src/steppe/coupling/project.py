@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steppe.core.mask import apply_masks
-from steppe.core.part import Coupling, Moment, Project, Tensors
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
 
 
 @Coupling.registry.register("project")

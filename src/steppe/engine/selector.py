@@ -77,6 +77,13 @@ class Selector:
             kept = _keep_first({n: kept[n] & alive[n] for n in kept}, units, prune)
         return {name: structure.expand(kept[name], self.layers[name]) for name in units}
 
+    def kept(self, masks: Tensors) -> int:
+        """How many units masks keep."""
+        return sum(
+            int(self.method.structure.groups(masks[name], layer).any(-1).sum())
+            for name, layer in self.layers.items()
+        )
+
     def _score(self, name: str, weight: Tensor) -> Tensor:
         stats = {}
         for need in self.method.score.needs:

@@ -12,14 +12,18 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
+from steppe.core.group import Group
 from steppe.core.layer import prunable, unwrap
 from steppe.core.mask import count_zeros
+from steppe.core.moment import Moment
 from steppe.core.norm import global_norm
-from steppe.core.part import Moment, Tensors
+from steppe.core.part import Perturb, Tensors
 from steppe.core.statistic import STATISTICS, Known
 from steppe.engine.batchnorm import frozen_statistics
 from steppe.engine.finished import Finished
+from steppe.engine.groupselector import GroupSelector, coupled
 from steppe.engine.misuse import arguments, closures_of, scalar
 from steppe.engine.selector import Selector
 from steppe.method import Method
@@ -50,6 +54,8 @@ class Sparsifier:
         scaler: GradScaler | None = None,
         sync: Literal["global", "local"] = "global",
         known: Mapping[str, Tensors] | None = None,
+        groups: Sequence[Group] = (),
+        cost: Cost | None = None,
     ) -> None:
         arguments(model, optimizer, method)
         if total_steps < 1:
@@ -57,9 +63,12 @@ class Sparsifier:
         self.model, self.optimizer, self.method = model, optimizer, method
         self.total_steps, self.clip_grad_norm, self.scaler = total_steps, clip_grad_norm, scaler
         self.notes: list[str] = []
-        layers, weights = prunable(model, include, exclude)
-        if method.structure.whole_outputs and method.sparsity > 0:
-            layers = self._without_output(layers, include)
+        if groups:
+            layers, weights = coupled(unwrap(model), groups)
+        else:
+            layers, weights = prunable(model, include, exclude)
+            if method.structure.whole_outputs and method.sparsity > 0:
+                layers = self._without_output(layers, include)
         self.layers = layers
         names = {id(p): n for n, p in unwrap(model).named_parameters()}
         held = [p for group in optimizer.param_groups for p in group["params"]]
@@ -85,6 +94,8 @@ class Sparsifier:
         for statistic in self._statistics.values():
             statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
         self.selector = Selector(method, layers, self._statistics)
+        if groups:
+            self.selector = GroupSelector(method, layers, self._statistics, groups, cost)
         self._state: dict[str, Tensors] | None = None
         self._step = 0
         self._backup: list[Tensor] = []
@@ -172,7 +183,12 @@ class Sparsifier:
 
     def _local(self) -> bool:
         """Whether this step's first gradient stays on its rank; the second one is shared."""
-        return self._may_part and self.method.perturb.due(self._step)
+        return self._may_part and self._perturb.due(self._step)
+
+    @property
+    def _perturb(self) -> Perturb:
+        """The perturbation of this step."""
+        return self.method.perturb.at(self._step / self.total_steps)
 
     def _begin(self) -> None:
         done = self._step / self.total_steps
@@ -237,7 +253,7 @@ class Sparsifier:
     def _perturbation(
         self, params: list[Tensor], grads: list[Tensor], names: list[str]
     ) -> list[Tensor] | None:
-        if not self.method.perturb.active or not self.method.perturb.due(self._step):
+        if not self._perturb.active or not self._perturb.due(self._step):
             return None
         if self.scaler:
             grads = list(torch._foreach_mul(grads, 1.0 / self.scaler.get_scale()))
@@ -245,7 +261,7 @@ class Sparsifier:
             # gradient, all must meet in the second pass to see it
             if not self._local() and not bool(global_norm(grads).isfinite()):
                 return None
-        return self.method.perturb.perturbation(params, grads, names)
+        return self._perturb.perturbation(params, grads, names)
 
     def _second_pass(
         self, closures: Sequence[Closure], params: list[Tensor], eps: list[Tensor]
@@ -309,9 +325,7 @@ class Sparsifier:
         )
         moved = global_norm([weights[n] - before[n] for n in weights])
         distance = float(moved / global_norm(list(before.values())).clamp_min(1e-30))
-        kept = sum(
-            int(self.method.structure.groups(masks[x.name], x).any(-1).sum()) for x in self.layers
-        )
+        kept = self.selector.kept(masks)
         units = self.selector.num_units
         total = sum(w.numel() for w in weights.values())
         finished = Finished(masks, count_zeros(weights), total, units - kept, units, distance)
@@ -376,6 +390,8 @@ def sparsify(
     clip_grad_norm: float | None = None,
     scaler: GradScaler | None = None,
     sync: Literal["global", "local"] = "global",
+    groups: Sequence[Group] = (),
+    cost: Cost | None = None,
 ) -> Sparsifier:
     """Prune while training, in your own loop: two lines change.
 
@@ -391,6 +407,9 @@ def sparsify(
         scaler: a GradScaler for float16 autocast; the sparsifier steps and updates it.
         sync: ``global``: the perturbation uses the gradient averaged over the ranks;
             ``local``: each rank its own (m-sharpness), which saves one exchange.
+        groups: coupled channels (``steppe.channel_groups``), which go in all layers at once; for
+            structure ``channel``.
+        cost: what sparsity counts where there are groups; their channels if none is given.
 
     Returns:
         The sparsifier; call ``step(closure)`` in the loop and ``finish()`` after it.
@@ -416,4 +435,6 @@ def sparsify(
         clip_grad_norm=clip_grad_norm,
         scaler=scaler,
         sync=sync,
+        groups=groups,
+        cost=cost,
     )

@@ -1,0 +1,141 @@
+"""The least important units go until the network costs no more than allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steppe.core.cost import Cost
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group
+
+TOLERANCE = 0.01
+"""How far below what is allowed the cost may end, as a share of it."""
+
+
+class Chunk(NamedTuple):
+    """Units of one group that go at once: as many as keep its width a multiple."""
+
+    saliency: float
+    group: int
+    left: int
+    """Units that the group keeps when this chunk and all before it are gone."""
+
+
+def chunks_of(saliencies: Tensor, group: Group, place: int) -> list[Chunk]:
+    """The group's units, least important first, in portions that leave multiples.
+
+    Args:
+        saliencies: ``[units]``, ranked by absolute value.
+        group: whose they are.
+        place: its number among all groups.
+
+    Example:
+        >>> from steppe.core.group import Slice
+        >>> group = Group("a", (Slice("a", 0, torch.arange(5).view(5, 1), "output"),), multiple=2)
+        >>> [c.left for c in chunks_of(torch.arange(5.0), group, 0)]
+        [4, 2]
+    """
+    ranked = saliencies.abs().double().sort().values
+    units, found, left = group.units, [], group.units
+    while left > group.least:
+        to = max((left - 1) // group.multiple * group.multiple, group.least)
+        mean = float(ranked[units - left : units - to].mean())
+        found.append(Chunk(mean, place, to))
+        left = to
+    return found
+
+
+def widths(groups: Sequence[Group], gone: Sequence[Chunk]) -> dict[str, int]:
+    """Group name -> units that stay when these chunks are gone."""
+    kept = {g.name: g.units for g in groups}
+    for chunk in gone:
+        kept[groups[chunk.group].name] = chunk.left
+    return kept
+
+
+def fit(
+    units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float
+) -> dict[str, Tensor]:
+    """Which units stay: the least salient go until ``cost.total <= allowed``.
+
+    Units go in chunks that leave each group a multiple of its ``multiple``; chunks are ordered by
+    their mean saliency, and never out of turn within a group. The shortest sufficient prefix is
+    found by bisection. Where its last chunk overshoots by more than `TOLERANCE`, chunks that
+    overshoot are passed over for the next ones that do not.
+
+    Args:
+        units: group name -> ``[units]`` saliencies, ranked by absolute value.
+        groups: of the network.
+        cost: what counts.
+        allowed: the most it may come to.
+
+    Returns:
+        Group name -> ``[units]`` booleans, True = kept.
+
+    Raises:
+        SteppeError: the fewest units that must stay cost more than is allowed.
+
+    Source: global ranking as in AdaSAP_P and Molchanov et al. 2019; the chunks are HALP's groups.
+    """
+    chunks = [c for i, g in enumerate(groups) for c in chunks_of(units[g.name], g, i)]
+    order = sorted(chunks, key=lambda c: (c.saliency, c.group, -c.left))
+    low, high = 0, len(order)
+    if cost.total(widths(groups, order)) > allowed:
+        raise SteppeError(
+            f"a target in {cost.unit} must leave room for what has to stay",
+            got=f"at most {allowed:,.6g}, while the fewest channels need "
+            f"{cost.total(widths(groups, order)):,.6g}",
+            way_out="a lower sparsity, a smaller round_to, or fewer excluded layers",
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if cost.total(widths(groups, order[:middle])) <= allowed:
+            high = middle
+        else:
+            low = middle + 1
+    gone = order[:low]
+    if gone and cost.total(widths(groups, gone)) < (1 - TOLERANCE) * allowed:
+        gone = _closer(order, low, groups, cost, allowed)
+    return _kept(units, groups, widths(groups, gone))
+
+
+def _closer(
+    order: Sequence[Chunk], low: int, groups: Sequence[Group], cost: Cost, allowed: float
+) -> list[Chunk]:
+    """Between the prefix that costs too much and the one that overshoots, by later chunks.
+
+    The path does not depend on ``allowed``, only where it ends: so a smaller target never leaves
+    more.
+    """
+    gone, last = list(order[: low - 1]), order[low - 1]
+    floor = cost.total(widths(groups, order[:low]))
+    blocked = {last.group}  # what lies behind it may not go before it
+    for chunk in order[low:]:
+        if chunk.group in blocked:
+            continue
+        total = cost.total(widths(groups, [*gone, chunk]))
+        if total <= floor:
+            blocked.add(chunk.group)
+            continue
+        gone.append(chunk)
+        if total <= allowed:
+            return gone
+    return list(order[:low])
+
+
+def _kept(
+    units: Mapping[str, Tensor], groups: Sequence[Group], wanted: Mapping[str, int]
+) -> dict[str, Tensor]:
+    kept = {}
+    for group in groups:
+        values = units[group.name].abs()
+        # stable, so that of equal units the earliest stay whatever the device
+        order = values.double().sort(descending=True, stable=True).indices
+        mask = torch.zeros(group.units, dtype=torch.bool, device=values.device)
+        mask[order[: wanted[group.name]]] = True
+        kept[group.name] = mask
+    return kept

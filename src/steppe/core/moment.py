@@ -1,0 +1,30 @@
+"""When a coupling acts, and the projection it is handed."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+
+class Project(Protocol):
+    """What the engine hands to a coupling: masks of the weights at a sparsity."""
+
+    def __call__(
+        self, weights: Tensors, sparsity: float, within: Tensors | None = None
+    ) -> Tensors: ...
+
+
+@dataclasses.dataclass
+class Moment:
+    """When a coupling acts: the step just done or about to be done, of how many."""
+
+    step: int
+    total: int
+    sparsity: float
+    """What the schedule asks for after this step."""
+    due: bool
+    """Whether the schedule wants the mask chosen anew after this step."""
