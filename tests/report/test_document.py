@@ -48,7 +48,7 @@ def test_what_was_measured_otherwise_is_told() -> None:
 def test_the_words_on_the_page_are_explained() -> None:
     distance = run(projection_distance=0.1)
     held = Document.of([distance, run(method="mine")], title="x", figures=False)
-    assert held.words["SAFE"].startswith("SAFE: ADMM pruning with sharpness-aware steps")
+    assert held.words["SAFE"].startswith("ADMM pruning with sharpness-aware steps")
     assert "last cut moved the weights" in held.words["Projection distance"]
     assert "mine" not in held.words, "nothing is made up for a method that is not ours"
     assert "Sharpness" not in held.words, "only what is shown"

@@ -230,7 +230,8 @@ def _words(records: Sequence[Record], tables: Sequence[Rows]) -> dict[str, str]:
     methods = [m for m in dict.fromkeys(map(method_of, records)) if m in METHODS]
     told = {m: (modules[METHODS[m].__module__].__doc__ or "").split("\n")[0] for m in methods}
     said = {c.label.split(", %")[0]: c.means for rows in tables for c in rows.columns if c.means}
-    return {display(m): text.removesuffix(".") for m, text in told.items()} | said
+    own = {display(m): text.removesuffix(".") for m, text in told.items()}
+    return {name: text.removeprefix(f"{name}: ") for name, text in own.items()} | said
 
 
 def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, Any]]]]:
