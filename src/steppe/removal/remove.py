@@ -1,0 +1,271 @@
+"""Remove the channels, heads and neurons that are zero, and prove that nothing else changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group, positions
+from steppe.core.layer import unwrap
+from steppe.removal.attention import fit_config
+from steppe.removal.graph import call, tensors_of, untouched
+from steppe.removal.groups import groups_of
+from steppe.removal.plan import Plan
+from steppe.removal.surgery import apply, cut_all, migrate
+
+TOLERANCE = 1e-5
+
+
+class NotTheSame(SteppeError, AssertionError):
+    """The network computes something else after removal than before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Removed:
+    """What `remove` did.
+
+    Args:
+        model: without the channels.
+        plan: what stays; cuts a fresh model alike.
+        report: plain values: ``removed`` (group -> units), ``units`` (group -> units before),
+            ``rounded`` (group -> zero units kept for the group's multiple), ``parameters``
+            (before, after), ``error`` (relative, of the outputs; None without verification),
+            ``plain`` ("" when plain ``from_pretrained`` loads it, else why not).
+        ema: the averages that were given, cut.
+    """
+
+    model: nn.Module
+    plan: Plan
+    report: dict[str, Any]
+    ema: dict[str, Tensor] | None = None
+
+
+def remove(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    groups: Sequence[Group] | None = None,
+    masks: Mapping[str, Tensor] | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    ema: Mapping[str, Tensor] | None = None,
+    inplace: bool = False,
+    verify: bool = True,
+    exclude: Sequence[str] = (),
+) -> Removed:
+    """Cut out every unit that is zero.
+
+    A unit is zero when all weights that compute it are (their rows, biases, scales and shifts of
+    its norms), or all weights that read it.
+
+    Args:
+        model: with zeros in it.
+        example_inputs: one batch, see `channel_groups`; transformers need none.
+        groups: of the model; found when not given.
+        masks: name -> True where a weight stays; the weights are multiplied by them first.
+        optimizer: of the model; goes on with what stays, see `migrate`.
+        ema: named tensors of the model's shapes, to be cut alike.
+        inplace: cut this model; else a copy.
+        verify: compare outputs with those before, in float32 and evaluation mode.
+        exclude: patterns of what stays whole, see `groups_of`; not together with ``groups``.
+
+    Returns:
+        The smaller model, the plan and a report.
+
+    Raises:
+        NotTheSame: the outputs differ by more than 1e-5 of their largest; nothing was changed.
+        SteppeError: see `groups_of`, `apply` and `migrate`.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> _ = net[2].weight.data[:, 1:3].zero_()
+        >>> done = remove(net, torch.zeros(1, 3))
+        >>> done.model[0], done.report["removed"]
+        (Linear(in_features=3, out_features=2, bias=True), {'0.weight': 2})
+    """
+    inner = unwrap(model)
+    if groups is None:
+        groups = groups_of(inner, example_inputs, exclude=exclude)
+    elif exclude:
+        raise SteppeError(
+            "patterns choose among groups that are found here",
+            got="both groups and exclude",
+            way_out="give exclude to groups_of",
+        )
+    before = sum(p.numel() for p in inner.parameters())
+    tensors = _masked(inner, masks)
+    chosen = {group.name: stay(group, tensors) for group in groups}
+    kept = {name: alive for name, (alive, _) in chosen.items()}
+    stays = positions(groups, kept, {name: t.shape for name, t in tensors.items()})
+    removed = {name: int((~alive).sum()) for name, alive in kept.items() if not alive.all()}
+    rounded = {name: spared for name, (_, spared) in chosen.items() if spared}
+    plan = Plan.of(inner, stays, removed=removed)
+    trial = deepcopy(inner)
+    _load(trial, tensors)
+    reference = deepcopy(trial) if verify else None
+    changed = apply(trial, stays)
+    error = _verify(reference, trial, example_inputs) if reference is not None else None
+    result: nn.Module = trial
+    if inplace:
+        _load(inner, tensors)
+        changed, result = apply(inner, stays), model
+    else:
+        own, new = dict(inner.named_parameters()), dict(trial.named_parameters())
+        changed = {name: (own[name], new[name]) for name in own}
+    if optimizer is not None:
+        migrate(optimizer, changed, stays)
+    report = {
+        "removed": removed,
+        "units": {group.name: group.units for group in groups},
+        "rounded": rounded,
+        "parameters": (before, sum(p.numel() for p in unwrap(result).parameters())),
+        "error": error,
+        "plain": fit_config(unwrap(result)),
+    }
+    averages = None if ema is None else cut_all(ema, stays)
+    return Removed(result, plan, report, averages)
+
+
+def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """All tensors of a model, weights under their masks."""
+    tensors = {
+        name: tensor.detach()
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+    }
+    for name, mask in (masks or {}).items():
+        if name not in tensors or tensors[name].shape != mask.shape:
+            raise SteppeError(
+                "a mask must have the name and the shape of a parameter",
+                got=f"{name}: {tuple(mask.shape)}",
+                way_out="take the masks of this model",
+            )
+        tensors[name] = tensors[name] * mask.to(tensors[name].device)
+    return tensors
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.data_ptr() != tensors[name].data_ptr():
+                parameter.copy_(tensors[name])
+
+
+def stay(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+    """Which units of a group stay, and how many zero ones among them.
+
+    Args:
+        group: its multiple and its least number are kept to.
+        tensors: name -> weight.
+
+    Returns:
+        ``[units]`` booleans, and the number of units that are zero and kept only for the multiple,
+        the lowest first.
+    """
+    dead = _zero(group, tensors, ("input",))
+    if not _norms_without_scale(group):
+        dead |= _zero(group, tensors, ("output", "bias", "norm"))
+    alive = ~dead
+    count = int(alive.sum())
+    wanted = max(group.least, -(-count // group.multiple) * group.multiple)
+    spare = min(wanted, group.units) - count
+    alive[dead.nonzero().flatten()[:spare]] = True
+    return alive, spare
+
+
+def _zero(group: Group, tensors: Mapping[str, Tensor], roles: tuple[str, ...]) -> Tensor:
+    if not any(s.role in roles for s in group.slices):
+        return torch.zeros(group.units, dtype=torch.bool)
+    return (group.members(tensors, roles) == 0).all(dim=1).cpu()
+
+
+def _norms_without_scale(group: Group) -> bool:
+    """A norm that has statistics but no scale gives zero rows another value than zero."""
+    norms = {s.name.rpartition(".")[0] for s in group.slices if s.role == "buffer"}
+    return not norms <= {s.name.rpartition(".")[0] for s in group.slices if s.role == "norm"}
+
+
+def _verify(before: nn.Module, after: nn.Module, example_inputs: Any) -> float:
+    """The largest difference of the outputs, relative to the largest output."""
+    inputs = example_of(before) if example_inputs is None else example_inputs
+    inputs = _noisy(inputs)
+    error = 0.0
+    # sums in another order differ a little in float32: what is wrong is so in float64 too
+    for kind in (torch.float32, torch.float64):
+        error = max(
+            _distance(a, b)
+            for a, b in zip(
+                _outputs(before, inputs, kind), _outputs(after, inputs, kind), strict=True
+            )
+        )
+        if error <= TOLERANCE:
+            return error
+    raise NotTheSame(
+        "a network must compute the same after its zero units are gone",
+        got=f"outputs that differ by {error:.1e} of the largest",
+        consequence="nothing was changed",
+        way_out="after an activation that is not 0 at 0, the weights that read a unit must be zero "
+        "too; where forward() does what cannot be followed, exclude the layers there",
+    )
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    gap = (a - b).abs().max() / a.abs().max().clamp_min(torch.finfo(a.dtype).tiny)
+    return float(gap) if bool(torch.isfinite(gap)) else float("inf")
+
+
+def _outputs(model: nn.Module, inputs: Any, kind: torch.dtype) -> list[Tensor]:
+    model = deepcopy(model).to(kind)  # what was given keeps its dtype
+    place = next(model.parameters()).device
+    with untouched(model):
+        out = tensors_of(call(model, _moved(inputs, kind, place)))
+    return [t.detach() for t in out if t.is_floating_point() and t.numel()]
+
+
+def _moved(tree: Any, kind: torch.dtype, place: torch.device) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.to(place, kind) if tree.is_floating_point() else tree.to(place)
+    if isinstance(tree, Mapping):
+        return {key: _moved(value, kind, place) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_moved(value, kind, place) for value in tree)
+    return tree
+
+
+def _noisy(tree: Any) -> Any:
+    """Example inputs may be zeros, of which little could be seen: add noise to what is real."""
+    if isinstance(tree, Tensor) and tree.is_floating_point():
+        noise = torch.randn(tree.shape, generator=torch.Generator().manual_seed(0))
+        return tree + noise.to(tree.device, tree.dtype)
+    if isinstance(tree, Mapping):
+        return {key: _noisy(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(_noisy(value) for value in tree)
+    return tree
+
+
+def example_of(model: nn.Module) -> dict[str, Tensor]:
+    """A small batch for a model of transformers.
+
+    Raises:
+        SteppeError: it takes something else than tokens or images.
+    """
+    config = getattr(model, "config", None)
+    kind = getattr(model, "main_input_name", "")
+    vocabulary, size = getattr(config, "vocab_size", None), getattr(config, "image_size", None)
+    if kind == "input_ids" and isinstance(vocabulary, int):
+        return {"input_ids": (torch.arange(16) * 7 % vocabulary).view(2, 8)}
+    if kind == "pixel_values" and size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        return {"pixel_values": torch.zeros(2, getattr(config, "num_channels", 3), height, width)}
+    raise SteppeError(
+        "removal is verified on a batch of inputs",
+        got=f"{type(model).__name__} without example_inputs",
+        way_out="give one batch, or verify=False",
+    )

@@ -1,0 +1,268 @@
+"""Cut what is no longer needed out of a model, its optimiser and its averages, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from steppe.core.errors import SteppeError
+from steppe.core.layer import unwrap
+from steppe.removal.attention import fit_attributes, fit_config
+from steppe.removal.graph import pads
+from steppe.removal.patterns import parts_of
+
+Stays = Mapping[str, Mapping[int, Tensor]]
+"""Name of a tensor -> dimension -> positions that stay, see `steppe.core.group.positions`."""
+Changed = dict[str, tuple[nn.Parameter, nn.Parameter]]
+"""Name -> the parameter that was there, and the one that is there now."""
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    """What stays of one tensor, as a new one.
+
+    Example:
+        >>> cut(torch.arange(6).view(2, 3), {1: torch.tensor([0, 2])})
+        tensor([[0, 2],
+                [3, 5]])
+    """
+    for dim, index in dims.items():
+        tensor = tensor.index_select(dim, index.to(tensor.device))
+    return tensor.clone() if not dims else tensor
+
+
+def apply(model: nn.Module, stays: Stays) -> Changed:
+    """Cut a model to what stays; sizes that modules and the config keep are set too.
+
+    Everything is checked and cut before anything is put in place, so that an error leaves the
+    model as it was. Parameters are new objects: an optimiser needs `migrate`.
+
+    Args:
+        model: any module; wrappers are looked through.
+        stays: see `steppe.core.group.positions`.
+
+    Returns:
+        The parameters that were replaced.
+
+    Raises:
+        SteppeError: the positions do not fit the model's tensors.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+        >>> keep = torch.tensor([0, 2])
+        >>> _ = apply(net, {"0.weight": {0: keep}, "0.bias": {0: keep}, "1.weight": {1: keep}})
+        >>> net
+        Sequential(
+          (0): Linear(in_features=3, out_features=2, bias=True)
+          (1): Linear(in_features=2, out_features=2, bias=True)
+        )
+    """
+    model = unwrap(model)
+    _check(model, stays)
+    parts = list(parts_of(model))
+    shortcuts = _shortcuts(model, stays)
+    held = dict([*model.named_parameters(), *model.named_buffers()])
+    new: dict[int, Tensor] = {}
+    changed: Changed = {}
+    for name, dims in stays.items():
+        old = held[name]
+        with torch.no_grad():
+            tensor = cut(old, dims)
+        if isinstance(old, nn.Parameter):
+            parameter = nn.Parameter(tensor, old.requires_grad)
+            parameter.grad = None if old.grad is None else cut(old.grad, dims)
+            changed[name], tensor = (old, parameter), parameter
+        new[id(old)] = tensor
+    for module in model.modules():
+        _replace(module, new)
+    for block, (front, back) in shortcuts.items():
+        model.get_submodule(block).front = front  # type: ignore[assignment]
+        model.get_submodule(block).back = back  # type: ignore[assignment]
+    fit_attributes(parts)
+    fit_config(model)
+    return changed
+
+
+def _replace(module: nn.Module, new: Mapping[int, Tensor]) -> None:
+    touched = False
+    for store in (module._parameters, module._buffers):
+        for name, tensor in store.items():
+            if tensor is not None and id(tensor) in new:
+                store[name] = new[id(tensor)]  # type: ignore[assignment]
+                touched = True
+    if touched:
+        for kinds, fit in FITS:
+            if kinds(module):
+                fit(module)
+
+
+def _fit_linear(module: Any) -> None:
+    module.out_features, module.in_features = module.weight.shape
+
+
+def _fit_conv(module: Any) -> None:
+    rows, columns = module.weight.shape[:2]
+    if module.groups > 1 and columns == 1 and module.in_channels == module.groups:
+        module.groups = rows // (module.out_channels // module.groups)
+    module.out_channels, module.in_channels = rows, columns * module.groups
+
+
+def _fit_transposed(module: Any) -> None:
+    module.in_channels, columns = module.weight.shape[:2]
+    module.out_channels = columns * module.groups
+
+
+def _fit_norm(module: Any) -> None:
+    held = module.weight if module.weight is not None else module.running_mean
+    if held is not None:
+        module.num_features = len(held)
+
+
+def _fit_conv1d(module: Any) -> None:
+    module.nf = module.weight.shape[1]
+    if hasattr(module, "nx"):
+        module.nx = module.weight.shape[0]
+
+
+def _fit_prelu(module: Any) -> None:
+    module.num_parameters = len(module.weight)
+
+
+def _fit_embedding(module: Any) -> None:
+    module.num_embeddings, module.embedding_dim = module.weight.shape
+
+
+def _is(*kinds: type[nn.Module]) -> Callable[[nn.Module], bool]:
+    return lambda module: isinstance(module, kinds)
+
+
+FITS: list[tuple[Callable[[nn.Module], bool], Callable[[Any], None]]] = [
+    (_is(nn.Linear), _fit_linear),
+    (_is(*_CONVS), _fit_conv),
+    (_is(*_TRANSPOSED), _fit_transposed),
+    (_is(_NormBase), _fit_norm),
+    (_is(nn.PReLU), _fit_prelu),
+    (_is(nn.Embedding), _fit_embedding),
+    (lambda module: hasattr(module, "nf") and hasattr(module, "weight"), _fit_conv1d),
+]
+"""(which modules, how the sizes that they keep follow from their weights)."""
+
+
+def _shortcuts(model: nn.Module, stays: Stays) -> dict[str, tuple[int, int]]:
+    """Zeros that blocks put around their shortcuts: as many as channels stay there."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, block in model.named_modules():
+        last = f"{name}.conv2.weight" if name else "conv2.weight"
+        if pads(block) and 0 in stays.get(last, {}):
+            there = stays[last][0]
+            front, back = int(block.front), int(block.back)  # type: ignore[arg-type]
+            size = block.get_parameter("conv2.weight").shape[0]
+            found[name] = (int((there < front).sum()), int((there >= size - back).sum()))
+    return found
+
+
+def _check(model: nn.Module, stays: Stays) -> None:
+    held = dict([*model.named_parameters(), *model.named_buffers()])
+    for name, dims in stays.items():
+        if name not in held:
+            raise _misfit(f"{name}, which the model does not have")
+        shape = held[name].shape
+        for dim, index in dims.items():
+            if not 0 <= dim < len(shape):
+                raise _misfit(f"dimension {dim} of {name}, which is {tuple(shape)}")
+            ascending = bool((index[1:] > index[:-1]).all())
+            if index.numel() == 0 or not ascending or index[0] < 0 or index[-1] >= shape[dim]:
+                raise _misfit(
+                    f"{index.numel()} positions of {shape[dim]} in dimension {dim} of {name}"
+                )
+    for name, module in model.named_modules():
+        if isinstance(module, _CONVS) and module.groups > 1 and module.weight.shape[1] > 1:
+            rows = stays.get(f"{name}.weight", {}).get(0)
+            if rows is not None and len(rows) % module.groups:
+                raise _misfit(f"{len(rows)} channels in {module.groups} groups of {name}")
+
+
+def _misfit(got: str) -> SteppeError:
+    return SteppeError(
+        "what stays must be positions of the model's own tensors, at least one in each, ascending",
+        got=got,
+        consequence="nothing was changed",
+        way_out="take the model that the groups or the plan were made of",
+    )
+
+
+def cut_all(tensors: Mapping[str, Tensor], stays: Stays) -> dict[str, Tensor]:
+    """Cut named tensors of a model's shapes: an average of its weights, masks, gradients.
+
+    Names may carry the prefix of a wrapper (``module.``).
+
+    Example:
+        >>> cut_all({"module.a": torch.arange(3)}, {"a": {0: torch.tensor([2])}})
+        {'module.a': tensor([2])}
+    """
+    bare = {name: name.removeprefix("module.").removeprefix("_orig_mod.") for name in tensors}
+    return {
+        name: cut(tensor, stays[bare[name]]) if bare[name] in stays else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def migrate(optimizer: torch.optim.Optimizer, changed: Changed, stays: Stays) -> None:
+    """Let an optimiser go on with the parameters that are there now.
+
+    Its parameter groups get the new parameters; state of a parameter's shape (momentum, Adam's
+    averages) is cut like it, numbers such as the step stay.
+
+    Args:
+        optimizer: of the model before `apply`.
+        changed: what `apply` returned.
+        stays: what it was given.
+
+    Raises:
+        SteppeError: the optimiser holds none of them, or state whose shape is not known; it is
+            then left as it was.
+    """
+    to = {id(old): (name, new) for name, (old, new) in changed.items()}
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    if to and not any(id(p) in to for p in held):
+        raise SteppeError(
+            "an optimiser must hold the parameters of the model before removal",
+            got=f"{type(optimizer).__name__} with none of them",
+            consequence="training would go on with weights that are no longer in the model",
+            way_out="give the optimiser that trained this model",
+        )
+    states: list[tuple[Tensor, nn.Parameter, dict[str, Any]]] = []
+    for old in held:
+        if id(old) in to and old in optimizer.state:
+            name, new = to[id(old)]
+            dims = stays.get(name, {})
+            state = {
+                key: _cut_state(f"{key} of {name}", value, old, dims)
+                for key, value in optimizer.state[old].items()
+            }
+            states.append((old, new, state))
+    for old, new, state in states:
+        del optimizer.state[old]
+        optimizer.state[new] = state
+    for group in optimizer.param_groups:
+        group["params"] = [to[id(p)][1] if id(p) in to else p for p in group["params"]]
+
+
+def _cut_state(what: str, value: Any, old: Tensor, dims: Mapping[int, Tensor]) -> Any:
+    if not isinstance(value, Tensor) or value.numel() <= 1:
+        return value
+    if value.shape == old.shape:
+        return cut(value, dims)
+    if not dims:
+        return value
+    raise SteppeError(
+        "an optimiser's state must be of its parameter's shape to be cut with it",
+        got=f"{what}: {tuple(value.shape)} beside {tuple(old.shape)}",
+        way_out="start a new optimiser after removal",
+    )
