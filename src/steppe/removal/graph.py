@@ -131,7 +131,8 @@ def _judge_lost(atoms: Atoms, excluded: set[str]) -> None:
         if module in excluded:
             atoms.fix(labels, f"belongs to {module}, which is excluded")
     component = atoms.components()
-    free = atoms.able(component)
+    free = np.zeros_like(component, dtype=bool)
+    free[component[atoms.is_output]] = True
     for labels, _ in atoms.fixed:
         free[component[labels]] = False
     for labels, module, operation in atoms.lost:
@@ -201,11 +202,13 @@ def _traced(model: nn.Module, example_inputs: Any) -> Atoms:
         inside = follower.modules[-1] if follower.modules else ""
         flight.may_pad = pads(model.get_submodule(inside))
 
+    own = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    inputs = moved(example_inputs, own.dtype, own.device)
     with untouched(model):
         hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
         try:
             with follower:
-                out = call(model, example_inputs)
+                out = call(model, inputs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -247,6 +250,17 @@ def call(model: nn.Module, example_inputs: Any) -> Any:
             way_out="give one batch as the model takes it: a tensor, a tuple of arguments or a "
             "dict of keyword arguments, e.g. torch.zeros(1, 3, 32, 32)",
         ) from error
+
+
+def moved(tree: Any, kind: torch.dtype, place: torch.device) -> Any:
+    """Inputs of a model on a device, what is real in a dtype."""
+    if isinstance(tree, Tensor):
+        return tree.to(place, kind) if tree.is_floating_point() else tree.to(place)
+    if isinstance(tree, Mapping):
+        return {key: moved(value, kind, place) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(moved(value, kind, place) for value in tree)
+    return tree
 
 
 def tensors_of(tree: Any) -> list[Tensor]:

@@ -14,7 +14,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group, positions
 from steppe.core.layer import unwrap
 from steppe.removal.attention import fit_config
-from steppe.removal.graph import call, tensors_of, untouched
+from steppe.removal.graph import call, moved, tensors_of, untouched
 from steppe.removal.groups import groups_of
 from steppe.removal.plan import Plan
 from steppe.removal.surgery import apply, cut_all, migrate
@@ -224,18 +224,8 @@ def _outputs(model: nn.Module, inputs: Any, kind: torch.dtype) -> list[Tensor]:
     model = deepcopy(model).to(kind)  # what was given keeps its dtype
     place = next(model.parameters()).device
     with untouched(model):
-        out = tensors_of(call(model, _moved(inputs, kind, place)))
+        out = tensors_of(call(model, moved(inputs, kind, place)))
     return [t.detach() for t in out if t.is_floating_point() and t.numel()]
-
-
-def _moved(tree: Any, kind: torch.dtype, place: torch.device) -> Any:
-    if isinstance(tree, Tensor):
-        return tree.to(place, kind) if tree.is_floating_point() else tree.to(place)
-    if isinstance(tree, Mapping):
-        return {key: _moved(value, kind, place) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_moved(value, kind, place) for value in tree)
-    return tree
 
 
 def _noisy(tree: Any) -> Any:
