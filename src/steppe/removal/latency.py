@@ -8,8 +8,12 @@ On a ResNet-56 this predicted networks of other widths best when
   and few shapes, and half as many pairs of widths are measured as for the three together;
 - the rest is shared among the layers in proportion to the elements they write, so that it shrinks
   with them; as a constant it overrated a network of a quarter of the widths by 10 to 20 %;
-- the allocator is settled before anything is timed (see `settle`); without it page faults come and
-  go with what the process did before, and move a layer's time by a factor of up to two.
+- everything is measured in several passes, minutes apart in a large network, and the quickest
+  median counts: another program slows down a machine for seconds, which the range of one median
+  does not show;
+- the allocator is settled before anything is timed (see `steppe.removal.timing.settle`); without
+  it page faults come and go with what the process did before, and move a layer's time by a factor
+  of up to two.
 """
 
 from __future__ import annotations
@@ -17,11 +21,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,91 +35,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.tree import write_text
-from steppe.removal.shapes import LayerShape, Width, call, in_eval_mode, layer_shapes
+from steppe.removal.shapes import LayerShape, Width, in_eval_mode, layer_shapes
+from steppe.removal.timing import Timer, conditions, timed
 
-Timing = tuple[float, float]
-"""Median and interquartile range, ms."""
-Timer = Callable[[nn.Module, Any], Timing]
-"""Times a module on its inputs."""
+Point = list[float]
+"""Of the quickest pass the median and the interquartile range, ms; and the number of passes."""
 
 MOST = 8  # widths per side of a layer, about
-_SETTLED = 31 * 2**20  # glibc raises its thresholds up to blocks of 32 MiB
 _PLAIN: dict[str, Callable[..., nn.Module]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
     "conv3d": nn.Conv3d,
 }
-
-
-def settle() -> None:
-    """Let the C library keep freed memory, so that page faults are not part of what is timed.
-
-    Blocks below the largest that was ever freed come from memory that the process holds; one
-    large block that is freed thus makes every later timing alike. Without effect where the
-    library works otherwise.
-    """
-    torch.ones(_SETTLED, dtype=torch.uint8)
-
-
-def timed(
-    module: nn.Module, inputs: Any, *, repeats: int = 15, seconds: float = 0.5, tries: int = 3
-) -> Timing:
-    """Median and interquartile range of a module's time, in ms.
-
-    Args:
-        module: in eval mode.
-        inputs: see `steppe.removal.shapes.call`.
-        repeats: at least 5 are made, and so many if they take less than ``seconds``.
-        seconds: see ``repeats``.
-        tries: when the range is more than a tenth of the median, something else was running:
-            it is measured again, up to so often in all, and the quickest median counts.
-    """
-    tensors = [p.device for p in module.parameters()] or [torch.device("cpu")]
-    cuda = tensors[0].type == "cuda"
-
-    def once() -> float:
-        if cuda:
-            torch.cuda.synchronize()
-        begun = time.perf_counter()
-        call(module, inputs)
-        if cuda:
-            torch.cuda.synchronize()
-        return 1000 * (time.perf_counter() - begun)
-
-    best = (math.inf, 0.0)
-    with torch.no_grad():
-        settle()
-        for _ in range(3):
-            took = once()
-        count = max(5, min(repeats, int(1000 * seconds / max(took, 1e-6))))
-        for _ in range(tries):
-            low, middle, high = statistics.quantiles([once() for _ in range(count)], n=4)
-            best = min(best, (middle, high - low))
-            if high - low <= 0.1 * middle:
-                break
-    return best
-
-
-def conditions(model: nn.Module) -> dict[str, Any]:
-    """What a time depends on beside the network: device, threads, dtype, version of torch."""
-    parameter = next(model.parameters())
-    cuda = parameter.device.type == "cuda"
-    device = torch.cuda.get_device_name(parameter.device) if cuda else processor()
-    return {
-        "device": device,
-        # a GPU's time does not depend on the threads beside it
-        "threads": None if cuda else torch.get_num_threads(),
-        "dtype": str(parameter.dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-    }
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def key_of(layer: LayerShape, batch: int) -> str:
@@ -214,16 +144,16 @@ class LatencyTable:
     """Measured times of layers and networks.
 
     Args:
-        conditions: see the function of this name.
-        layers: key -> ``points``: ``"INxOUT"`` -> median and range in ms; ``grids``: the widths
-            (``in``, ``out``) whose points are all there.
-        networks: `network_key` -> batch -> median and range in ms of the whole.
+        conditions: see `steppe.removal.timing.conditions`.
+        layers: key -> ``points``: ``"INxOUT"`` -> `Point`; ``grids``: the widths (``in``, ``out``)
+            whose points are all there.
+        networks: `network_key` -> batch -> `Point` of the whole.
         path: its file, or None.
     """
 
     conditions: dict[str, Any]
     layers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    networks: dict[str, dict[str, Timing]] = field(default_factory=dict)
+    networks: dict[str, dict[str, Point]] = field(default_factory=dict)
     path: Path | None = None
 
     @classmethod
@@ -314,6 +244,7 @@ def measure_table(
     *,
     path: Path | str | None = None,
     round_to: int = 1,
+    passes: int = 3,
     timer: Timer = timed,
     say: Callable[[str], None] = lambda text: None,
 ) -> LatencyTable:
@@ -327,15 +258,17 @@ def measure_table(
         path: a file that is written while it is measured; what is there already is kept and not
             measured again.
         round_to: widths are measured at multiples of this, about 8 per side of a layer.
+        passes: over everything; the quickest median counts.
         timer: what measures, see `timed`.
         say: is told of each layer that is measured.
 
     Raises:
         SteppeError: the file was measured under other conditions.
     """
-    if not batches or min(batches) < 1 or round_to < 1:
+    if not batches or min(batches) < 1 or round_to < 1 or passes < 1:
         raise SteppeError(
-            "batches and round_to are 1 or more", got=f"{list(batches)}, round_to {round_to}"
+            "batches, round_to and passes are 1 or more",
+            got=f"batches {list(batches)}, round_to {round_to}, passes {passes}",
         )
     here = conditions(model)
     table = LatencyTable(here, path=Path(path) if path is not None else None)
@@ -343,46 +276,79 @@ def measure_table(
         table = LatencyTable.read(table.path)
         table.check(here, here)
     layers = layer_shapes(model, example_inputs, groups)
-    with in_eval_mode(model):
-        for batch in batches:
-            for layer in layers:
-                _measure_layer(table, layer, batch, round_to, next(model.parameters()), timer, say)
-            known = table.networks.setdefault(network_key(layers), {})
-            if str(batch) not in known:
-                say(f"whole network, batch {batch}")
-                known[str(batch)] = timer(model, resized(example_inputs, batch))
-                table.write()
+    distinct = {(key_of(la, b), la.inputs, la.outputs): (la, b) for b in batches for la in layers}
+    try:
+        with in_eval_mode(model):
+            for number in range(1, passes + 1):
+                job = _Pass(table, next(model.parameters()), timer, number)
+                told = f"pass {number} of {passes}: "
+                for layer, batch in distinct.values():
+                    if count := job.layer(layer, batch, round_to):
+                        say(f"{told}{key_of(layer, batch)}: {count} widths")
+                for batch in batches:
+                    known = table.networks.setdefault(network_key(layers), {})
+                    if job.point(known, str(batch), partial(_whole, model, example_inputs, batch)):
+                        say(f"{told}network, batch {batch}: {known[str(batch)][0]:.4g} ms")
+    finally:  # what was measured is kept whatever happens
+        table.write()
     return table
 
 
-def _measure_layer(
-    table: LatencyTable,
-    layer: LayerShape,
-    batch: int,
-    round_to: int,
-    like: Tensor,
-    timer: Timer,
-    say: Callable[[str], None],
-) -> None:
-    """Measure what is missing of one layer's grid; the file is written every few seconds."""
-    key = key_of(layer, batch)
-    held = table.layers.setdefault(key, {"points": {}, "grids": []})
-    grid = {"in": axis(layer.inputs, round_to), "out": axis(layer.outputs, round_to)}
-    if grid in held["grids"]:
-        return
-    missing = [p for p in pairs(layer, grid["in"], grid["out"]) if _x(p) not in held["points"]]
-    say(f"{key}: {len(missing)} pairs of widths")
-    written = time.monotonic()
-    for inputs, outputs in missing:
-        features = layer.features
+def _whole(model: nn.Module, example_inputs: Any, batch: int) -> tuple[nn.Module, Any]:
+    """A network and what it is called with."""
+    return model, resized(example_inputs, batch)
+
+
+@dataclass
+class _Pass:
+    """One pass over everything; what an earlier run did of it is not done again.
+
+    Args:
+        table: that is filled; its file is written every few seconds.
+        like: a tensor of the device and dtype to measure.
+        timer: what measures.
+        number: of this pass, from 1.
+    """
+
+    table: LatencyTable
+    like: Tensor
+    timer: Timer
+    number: int
+    written: float = field(default_factory=time.monotonic)
+
+    def point(
+        self, points: dict[str, Point], name: str, make: Callable[[], tuple[nn.Module, Any]]
+    ) -> bool:
+        """Measure one thing unless that was done; whether it was measured."""
+        old = points.get(name, [math.inf, 0.0, 0])
+        if old[2] >= self.number:
+            return False
+        points[name] = [*min(tuple(old[:2]), self.timer(*make())), self.number]
+        if time.monotonic() - self.written > 2:
+            self.table.write()
+            self.written = time.monotonic()
+        return True
+
+    def layer(self, layer: LayerShape, batch: int, round_to: int) -> int:
+        """Measure a layer over its grid; how many points were measured."""
+        held = self.table.layers.setdefault(key_of(layer, batch), {"points": {}, "grids": []})
+        grid = {"in": axis(layer.inputs, round_to), "out": axis(layer.outputs, round_to)}
+        done = 0
+        for pair in pairs(layer, grid["in"], grid["out"]):
+            make = partial(self._alone, layer, batch, *pair)
+            done += self.point(held["points"], _x(pair), make)
+        if grid not in held["grids"]:
+            held["grids"].append(grid)
+        return done
+
+    def _alone(
+        self, layer: LayerShape, batch: int, inputs: int, outputs: int
+    ) -> tuple[nn.Module, Tensor]:
+        """A layer of these widths and what it is called with."""
         last = layer.kind == "linear" or isinstance(layer.module, nn.LayerNorm)
+        features = layer.features
         shape = (batch, *features, inputs) if last else (batch, inputs, *features)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-            example = torch.randn(shape).to(like.device, like.dtype)
-            module = built(layer, inputs, outputs).to(like.device, like.dtype)
-        held["points"][_x((inputs, outputs))] = timer(module, example)
-        if time.monotonic() - written > 2:
-            table.write()
-            written = time.monotonic()
-    held["grids"].append(grid)
-    table.write()
+            example = torch.randn(shape).to(self.like.device, self.like.dtype)
+            module = built(layer, inputs, outputs).to(self.like.device, self.like.dtype)
+        return module, example

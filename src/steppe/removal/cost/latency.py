@@ -12,8 +12,9 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.removal.cost import COSTS, Summed
-from steppe.removal.latency import LatencyTable, conditions, network_key, tied
+from steppe.removal.latency import LatencyTable, network_key, tied
 from steppe.removal.shapes import LayerShape, layer_shapes
+from steppe.removal.timing import conditions
 
 
 def between(axis: Sequence[int], width: int) -> tuple[int, int, float]:

@@ -1,0 +1,86 @@
+"""Chunks of channels are kept by importance and price (HALP)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from steppe.core.cost import Cost
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group
+from steppe.core.knapsack import Numbers, choose_prefixes, fit, kept_units, widths_of
+from steppe.core.layer import Layer
+from steppe.core.part import Budget, Tensors
+from steppe.core.selection import keep_largest
+
+
+def solve_chunks(
+    values: list[Numbers], prices: list[Numbers], capacity: float, resolution: float
+) -> list[int] | None:
+    """As `steppe.core.knapsack.choose`, with each group's first width free of choice.
+
+    A chunk's price is the difference of two widths', and none below 0.
+    """
+    first = sum(float(p[0]) for p in prices)
+    chunks = [np.diff(v) for v in values], [np.diff(p) for p in prices]
+    return choose_prefixes(*chunks, capacity - first, resolution)
+
+
+@Budget.registry.register("latency_knapsack")
+@dataclass(frozen=True, kw_only=True)
+class LatencyKnapsack(Budget):
+    """A knapsack of chunks: units of a group ranked by saliency and cut into equal numbers.
+
+    max sum of the kept chunks' saliencies with sum of their prices <= capacity; a chunk is kept
+    only if the more important ones of its group are. A chunk's price is what it adds to the cost
+    of the whole network at the current widths of the other groups, 0 if it adds nothing; each
+    group's first chunk always stays. As prices hold only near the widths they were taken at, they
+    are taken anew while the capacity falls (see `steppe.core.knapsack.fit`) until the true cost
+    fits. The paper solves it by a table that is no exact optimum, and prices a layer's outputs
+    only; here both ends count and the optimum is exact. Without a cost it is ``pooled``.
+
+    Args:
+        chunk: units that go together, rounded up to a multiple of the group's own.
+        rounds: how often prices are taken anew on the way down, and at most as often after it.
+        steps: prices are rounded up to allowed / steps.
+
+    Source: Shen et al. 2022 (HALP), section 3; written from the paper.
+    """
+
+    chunk: int = 1
+    rounds: int = 10
+    steps: int = 4000
+    name = "latency_knapsack"
+    layerwise = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.chunk, self.rounds, self.steps) < 1:
+            raise SteppeError(
+                "latency_knapsack needs a chunk, rounds and steps of 1 or more",
+                got=f"chunk {self.chunk}, rounds {self.rounds}, steps {self.steps}",
+            )
+
+    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
+        return keep_largest(units, prune)
+
+    def within_cost(
+        self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float
+    ) -> Tensors:
+        """Which units stay: group name -> ``[units]`` booleans.
+
+        Args:
+            units: group name -> ``[units]`` saliencies, ranked by absolute value.
+            groups: coupled channels.
+            cost: of the network as a function of the groups' widths.
+            allowed: the most it may be.
+
+        Raises:
+            SteppeError: not even one chunk of every group fits.
+        """
+        options = [widths_of(group, units[group.name], self.chunk) for group in groups]
+        counts = fit(options, cost, allowed, solve_chunks, rounds=self.rounds, steps=self.steps)
+        return kept_units(units, counts)

@@ -1,0 +1,69 @@
+"""Every group gets the width that a knapsack over all of them finds (SMCP)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from steppe.core.cost import Cost
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group
+from steppe.core.knapsack import choose, fit, kept_units, widths_of
+from steppe.core.layer import Layer
+from steppe.core.part import Budget, Tensors
+from steppe.core.selection import keep_largest
+
+
+@Budget.registry.register("latency_mckp")
+@dataclass(frozen=True, kw_only=True)
+class LatencyMckp(Budget):
+    """A multiple-choice knapsack over (group, width), solved from scratch each time.
+
+    max sum of the kept saliencies with cost(widths) <= allowed, one width per group. A width's
+    price is what it changes in the cost of the whole network at the current widths of the others;
+    a narrower layer that is slower is thus never chosen for its speed. As prices hold only near
+    the widths they were taken at, they are taken anew (see `steppe.core.knapsack.fit`) until the
+    true cost fits. Without a cost it is ``pooled``.
+
+    Args:
+        rounds: how often prices are taken anew on the way down, and at most as often after it.
+        steps: prices are rounded up to allowed / steps.
+
+    Source: Humble et al. 2022 (SMCP), section 3.3; written from the paper.
+    """
+
+    rounds: int = 10
+    steps: int = 4000
+    name = "latency_mckp"
+    layerwise = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1 or self.steps < 1:
+            raise SteppeError(
+                "latency_mckp needs rounds and steps of 1 or more",
+                got=f"rounds {self.rounds}, steps {self.steps}",
+            )
+
+    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
+        return keep_largest(units, prune)
+
+    def within_cost(
+        self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float
+    ) -> Tensors:
+        """Which units stay: group name -> ``[units]`` booleans.
+
+        Args:
+            units: group name -> ``[units]`` saliencies, ranked by absolute value.
+            groups: coupled channels.
+            cost: of the network as a function of the groups' widths.
+            allowed: the most it may be.
+
+        Raises:
+            SteppeError: not even the fewest channels fit.
+        """
+        options = [widths_of(group, units[group.name]) for group in groups]
+        counts = fit(options, cost, allowed, choose, rounds=self.rounds, steps=self.steps)
+        return kept_units(units, counts)

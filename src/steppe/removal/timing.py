@@ -1,0 +1,94 @@
+"""How long one forward pass takes here."""
+
+from __future__ import annotations
+
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from steppe.removal.shapes import call
+
+Timing = tuple[float, float]
+"""Median and interquartile range, ms."""
+Timer = Callable[[nn.Module, Any], Timing]
+"""Times a module on its inputs."""
+
+_SETTLED = 31 * 2**20  # glibc raises its thresholds up to blocks of 32 MiB
+
+
+def settle() -> None:
+    """Let the C library keep freed memory, so that page faults are not part of what is timed.
+
+    Blocks below the largest that was ever freed come from memory that the process holds; one
+    large block that is freed thus makes every later timing alike. Without effect where the
+    library works otherwise.
+    """
+    torch.ones(_SETTLED, dtype=torch.uint8)
+
+
+def timed(
+    module: nn.Module, inputs: Any, *, repeats: int = 15, seconds: float = 0.5, tries: int = 3
+) -> Timing:
+    """Median and interquartile range of a module's time, in ms.
+
+    Args:
+        module: in eval mode.
+        inputs: see `steppe.removal.shapes.call`.
+        repeats: at least 5 are made, and so many if they take less than ``seconds``.
+        seconds: see ``repeats``.
+        tries: when the range is more than a tenth of the median, something else was running:
+            it is measured again, up to so often in all, and the quickest median counts.
+    """
+    tensors = [p.device for p in module.parameters()] or [torch.device("cpu")]
+    cuda = tensors[0].type == "cuda"
+
+    def once() -> float:
+        if cuda:
+            torch.cuda.synchronize()
+        begun = time.perf_counter()
+        call(module, inputs)
+        if cuda:
+            torch.cuda.synchronize()
+        return 1000 * (time.perf_counter() - begun)
+
+    best = (math.inf, 0.0)
+    with torch.no_grad():
+        settle()
+        for _ in range(3):
+            took = once()
+        count = max(5, min(repeats, int(1000 * seconds / max(took, 1e-6))))
+        for _ in range(tries):
+            low, middle, high = statistics.quantiles([once() for _ in range(count)], n=4)
+            best = min(best, (middle, high - low))
+            if high - low <= 0.1 * middle:
+                break
+    return best
+
+
+def conditions(model: nn.Module) -> dict[str, Any]:
+    """What a time depends on beside the network: device, threads, dtype, version of torch."""
+    parameter = next(model.parameters())
+    cuda = parameter.device.type == "cuda"
+    device = torch.cuda.get_device_name(parameter.device) if cuda else processor()
+    return {
+        "device": device,
+        # a GPU's time does not depend on the threads beside it
+        "threads": None if cuda else torch.get_num_threads(),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+    }
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
