@@ -1,0 +1,108 @@
+"""``steppe latency``: how long a network's layers take here, at every width they may get."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from steppe.cli.experiment import build_model, load_data, read_run
+from steppe.cli.main import emit, say
+from steppe.core.errors import SteppeError
+from steppe.removal.graph import channel_groups
+from steppe.removal.latency import measure_table
+from steppe.vision.models import build, load_weights
+
+
+def add(app: typer.Typer) -> None:
+    app.command("latency")(command)
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="a run folder of steppe train, or a model's name")],
+    out: Annotated[Path, typer.Option(help="the table; goes on with one that is there")],
+    batch: Annotated[str, typer.Option(help="images per forward pass, e.g. 1,64")] = "1,64",
+    threads: Annotated[int | None, typer.Option(help="CPU threads; torch's own number")] = None,
+    round_to: Annotated[int, typer.Option(help="measure multiples of so many channels")] = 8,
+    passes: Annotated[int, typer.Option(help="over everything; the quickest counts")] = 3,
+    input_size: Annotated[int, typer.Option(help="a name: height and width of an image")] = 32,
+    classes: Annotated[int, typer.Option(help="a name: number of classes")] = 10,
+    device: Annotated[str, typer.Option(help="where to measure, e.g. cuda")] = "cpu",
+    json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
+) -> None:
+    """Measure a network's layers over their widths, for budgets and targets in milliseconds."""
+    batches = _batches(batch)
+    if threads is not None and threads < 1:
+        raise SteppeError("--threads is 1 or more", got=threads, way_out="leave it out")
+    network, example = _network(model, input_size, classes)
+    try:
+        network.to(device)
+        example = example.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise SteppeError(
+            "the device must exist here",
+            got=f"{device!r} ({str(error).splitlines()[0]})",
+            way_out="--device cpu",
+        ) from None
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads or before)
+        table = measure_table(
+            network,
+            example,
+            channel_groups(network, example, round_to=round_to),
+            batches,
+            path=out,
+            round_to=round_to,
+            passes=passes,
+            say=lambda text: say(text, quiet),
+        )
+    finally:
+        torch.set_num_threads(before)
+    points = sum(len(held["points"]) for held in table.layers.values())
+    whole = {name: {b: t[0] for b, t in held.items()} for name, held in table.networks.items()}
+    say(f"{len(table.layers)} layers at {points} widths: written to {out}", quiet)
+    emit(
+        {
+            "model": model,
+            "out": str(out),
+            "conditions": table.conditions,
+            "layers": len(table.layers),
+            "points": points,
+            "networks_ms": whole,
+        },
+        json,
+    )
+
+
+def _batches(text: str) -> list[int]:
+    """``1,64`` as numbers."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and int(word) for word in words):
+        raise SteppeError(
+            "--batch is one or more numbers of images", got=repr(text), way_out="--batch 1,64"
+        )
+    return sorted({int(word) for word in words})
+
+
+def _network(model: str, input_size: int, classes: int) -> tuple[nn.Module, Tensor]:
+    """The network, in eval mode, and one image of zeros.
+
+    Raises:
+        SteppeError: it is neither a run of steppe train nor a model's name.
+    """
+    path = Path(model)
+    if (path / "recipe.yaml").exists():
+        recipe = read_run(path)
+        data = load_data(recipe)
+        network = build_model(recipe, data)
+        load_weights(network, model)
+        return network.eval(), torch.zeros(1, *data.shape)
+    if input_size < 1:
+        raise SteppeError("--input-size is 1 or more", got=input_size)
+    network = build(model, classes, (3, input_size, input_size))
+    return network.eval(), torch.zeros(1, 3, input_size, input_size)
