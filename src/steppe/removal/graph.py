@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -78,12 +79,11 @@ def found(
         atoms.fix(labels, f"belongs to {name}, which is excluded")
     _judge_lost(atoms, excluded)
     component = atoms.components()
-    able = atoms.able(component)
-    free = able.copy()
+    free = atoms.able(component)
     for labels, _ in atoms.fixed:
         free[component[labels]] = False
     groups = atoms.groups(component, free, round_to)
-    left_out = _reasons(atoms, component, able & ~free)
+    left_out = _reasons(atoms, component, ~free)
     if not groups:
         raise SteppeError(
             "some channels must be free to go",
@@ -156,7 +156,7 @@ def _reasons(atoms: Atoms, component: Any, kept: Any) -> dict[str, str]:
     reasons: dict[str, str] = {}
     for atom in np.flatnonzero(atoms.is_output & kept[component]).tolist():
         name = atoms.slots[atoms.slot_of[atom]][0]
-        reasons.setdefault(name, why[int(component[atom])])
+        reasons.setdefault(name, why.get(int(component[atom]), "is read by nothing in this run"))
     return reasons
 
 
@@ -231,13 +231,12 @@ def call(model: nn.Module, example_inputs: Any) -> Any:
     Raises:
         SteppeError: the model refuses them.
     """
-    run: Callable[[], Any]
     if isinstance(example_inputs, Mapping):
-        run = lambda: model(**example_inputs)  # noqa: E731
+        run = partial(model, **example_inputs)
     elif isinstance(example_inputs, list | tuple):
-        run = lambda: model(*example_inputs)  # noqa: E731
+        run = partial(model, *example_inputs)
     else:
-        run = lambda: model(example_inputs)  # noqa: E731
+        run = partial(model, example_inputs)
     try:
         return run()
     except (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError) as error:

@@ -11,7 +11,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
 from steppe.removal.attention import transformer_groups
-from steppe.removal.graph import channel_groups, matched
+from steppe.removal.graph import Found, found, matched
 from steppe.removal.patterns import parts_of
 
 
@@ -42,6 +42,17 @@ def groups_of(
         >>> [g.units for g in groups_of(net, torch.zeros(1, 3))]
         [4]
     """
+    return all_of(model, example_inputs, exclude=exclude, round_to=round_to).groups
+
+
+def all_of(
+    model: nn.Module,
+    example_inputs: Any = None,
+    *,
+    exclude: Sequence[str] = (),
+    round_to: int = 1,
+) -> Found:
+    """As `groups_of`, with the reasons why other channels of a network that was run must stay."""
     model = unwrap(model)
     if is_transformer(model, exclude):
         groups = transformer_groups(model, exclude=exclude, round_to=round_to)
@@ -51,14 +62,14 @@ def groups_of(
                 got=f"{type(model).__name__} with everything excluded or tied",
                 way_out="exclude fewer modules",
             )
-        return groups
+        return Found(groups, {})
     if example_inputs is None:
         raise SteppeError(
             "a network that is no known transformer is run once to find its groups",
             got=f"{type(model).__name__} without example_inputs",
             way_out="give one batch, e.g. example_inputs=torch.zeros(1, 3, 32, 32)",
         )
-    return channel_groups(model, example_inputs, exclude=exclude, round_to=round_to)
+    return found(model, example_inputs, exclude=exclude, round_to=round_to)
 
 
 def is_transformer(model: nn.Module, exclude: Sequence[str] = ()) -> bool:

@@ -15,9 +15,9 @@ from steppe.core.group import Group, positions
 from steppe.core.layer import unwrap
 from steppe.removal.attention import fit_config
 from steppe.removal.graph import call, moved, tensors_of, untouched
-from steppe.removal.groups import groups_of
+from steppe.removal.groups import all_of
 from steppe.removal.plan import Plan
-from steppe.removal.surgery import apply, cut_all, migrate
+from steppe.removal.surgery import Stays, apply, cut_all, cut_states, migrate
 
 TOLERANCE = 1e-5
 
@@ -36,6 +36,7 @@ class Removed:
         report: plain values: ``removed`` (group -> units), ``units`` (group -> units before),
             ``rounded`` (group -> zero units kept for the group's multiple), ``parameters``
             (before, after), ``error`` (relative, of the outputs; None without verification),
+            ``left_out`` (weight -> why its channels must stay),
             ``plain`` ("" when plain ``from_pretrained`` loads it, else why not).
         ema: the averages that were given, cut.
     """
@@ -89,8 +90,10 @@ def remove(
         (Linear(in_features=3, out_features=2, bias=True), {'0.weight': 2})
     """
     inner = unwrap(model)
+    left_out: dict[str, str] = {}
     if groups is None:
-        groups = groups_of(inner, example_inputs, exclude=exclude)
+        seen = all_of(inner, example_inputs, exclude=exclude)
+        groups, left_out = seen.groups, seen.left_out
     elif exclude:
         raise SteppeError(
             "patterns choose among groups that are found here",
@@ -105,19 +108,19 @@ def remove(
     removed = {name: int((~alive).sum()) for name, alive in kept.items() if not alive.all()}
     rounded = {name: spared for name, (_, spared) in chosen.items() if spared}
     plan = Plan.of(inner, stays, removed=removed)
-    trial = deepcopy(inner)
-    _load(trial, tensors)
-    reference = deepcopy(trial) if verify else None
-    changed = apply(trial, stays)
-    error = _verify(reference, trial, example_inputs) if reference is not None else None
-    result: nn.Module = trial
-    if inplace:
+    own = dict(inner.named_parameters())
+    if optimizer is not None:
+        cut_states(optimizer, own, stays)  # what cannot be migrated is said before anything is cut
+    trial, error = None, None
+    if verify or not inplace:
+        trial, error = _trial(inner, tensors, stays, example_inputs, verify)
+    if inplace or trial is None:
         _load(inner, tensors)
         changed, result = apply(inner, stays), model
     else:
-        own, new = dict(inner.named_parameters()), dict(trial.named_parameters())
+        new, result = dict(trial.named_parameters()), trial
         changed = {name: (own[name], new[name]) for name in own}
-    if optimizer is not None:
+    if optimizer is not None and changed:
         migrate(optimizer, changed, stays)
     report = {
         "removed": removed,
@@ -125,10 +128,26 @@ def remove(
         "rounded": rounded,
         "parameters": (before, sum(p.numel() for p in unwrap(result).parameters())),
         "error": error,
+        "left_out": left_out,
         "plain": fit_config(unwrap(result)),
     }
     averages = None if ema is None else cut_all(ema, stays)
     return Removed(result, plan, report, averages)
+
+
+def _trial(
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    stays: Stays,
+    example_inputs: Any,
+    verify: bool,
+) -> tuple[nn.Module, float | None]:
+    """A copy that is cut, and by how much its outputs differ."""
+    trial = deepcopy(model)
+    _load(trial, tensors)
+    before = deepcopy(trial) if verify else None
+    apply(trial, stays)
+    return trial, None if before is None else _verify(before, trial, example_inputs)
 
 
 def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

@@ -72,7 +72,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 @rule("clone", "detach", "alias", "_to_copy", "contiguous", "lift_fresh", "hardswish", "hardswish_")
-@rule("_prelu_kernel", "threshold")
+@rule("_prelu_kernel", "threshold", "zeros_like", "ones_like", "full_like", "empty_like", "where")
 def pointwise(flight: Flight, args: Sequence[Any], out: Any) -> None:
     """Dimensions that lie over each other, from the right, go together."""
     out = out[0] if isinstance(out, tuple) else out
@@ -331,6 +331,21 @@ def padding(flight: Flight, args: Sequence[Any], out: Any) -> None:
             zeros = PAD if flight.may_pad else FIXED
             dims[x.ndim - 1 - i] = np.pad(labels, (front, back), constant_values=zeros)
     flight.put(out, dims)
+
+
+@rule("new_zeros", "new_ones", "new_full", "new_empty")
+def new(flight: Flight, args: Sequence[Any], out: Any) -> None:
+    """A tensor of a size of its own: whatever it meets must stay."""
+    flight.put(out, [None] * out.ndim)
+
+
+@rule("repeat")
+def repetition(flight: Flight, args: Sequence[Any], out: Any) -> None:
+    """A tensor several times side by side."""
+    x, times = args
+    dims = [*[None] * (out.ndim - x.ndim), *flight.of(x)]
+    pairs = zip(dims, times, strict=True)
+    flight.put(out, [None if one is None else np.tile(one, count) for one, count in pairs])
 
 
 @rule("embedding")

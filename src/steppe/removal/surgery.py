@@ -228,30 +228,42 @@ def migrate(optimizer: torch.optim.Optimizer, changed: Changed, stays: Stays) ->
         SteppeError: the optimiser holds none of them, or state whose shape is not known; it is
             then left as it was.
     """
-    to = {id(old): (name, new) for name, (old, new) in changed.items()}
+    states = cut_states(optimizer, {name: old for name, (old, _) in changed.items()}, stays)
+    to = {id(old): new for old, new in changed.values()}
+    for name, state in states.items():
+        old, new = changed[name]
+        del optimizer.state[old]
+        optimizer.state[new] = state
+    for group in optimizer.param_groups:
+        group["params"] = [to.get(id(p), p) for p in group["params"]]
+
+
+def cut_states(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], stays: Stays
+) -> dict[str, dict[str, Any]]:
+    """What an optimiser knows of the named parameters, cut; the optimiser is left as it is.
+
+    Raises:
+        SteppeError: see `migrate`.
+    """
+    names = {id(parameter): name for name, parameter in named.items()}
     held = [p for group in optimizer.param_groups for p in group["params"]]
-    if to and not any(id(p) in to for p in held):
+    if names and not any(id(p) in names for p in held):
         raise SteppeError(
             "an optimiser must hold the parameters of the model before removal",
             got=f"{type(optimizer).__name__} with none of them",
             consequence="training would go on with weights that are no longer in the model",
             way_out="give the optimiser that trained this model",
         )
-    states: list[tuple[Tensor, nn.Parameter, dict[str, Any]]] = []
+    states: dict[str, dict[str, Any]] = {}
     for old in held:
-        if id(old) in to and old in optimizer.state:
-            name, new = to[id(old)]
-            dims = stays.get(name, {})
-            state = {
-                key: _cut_state(f"{key} of {name}", value, old, dims)
+        if id(old) in names and old in optimizer.state:
+            name = names[id(old)]
+            states[name] = {
+                key: _cut_state(f"{key} of {name}", value, old, stays.get(name, {}))
                 for key, value in optimizer.state[old].items()
             }
-            states.append((old, new, state))
-    for old, new, state in states:
-        del optimizer.state[old]
-        optimizer.state[new] = state
-    for group in optimizer.param_groups:
-        group["params"] = [to[id(p)][1] if id(p) in to else p for p in group["params"]]
+    return states
 
 
 def _cut_state(what: str, value: Any, old: Tensor, dims: Mapping[int, Tensor]) -> Any:
