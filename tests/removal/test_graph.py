@@ -81,6 +81,45 @@ def test_no_position_lies_in_two_units_of_random_networks(networks, seed):
     assert len(held) == len(set(held))
 
 
+def coupled(graph, model, name, channel):
+    """What torch-pruning couples with one output channel: (weight, dimension, position)."""
+    import torch_pruning as tp
+
+    module = model.get_submodule(name)
+    names = {m: n for n, m in model.named_modules()}
+    is_linear = isinstance(module, nn.Linear)
+    prune = tp.prune_linear_out_channels if is_linear else tp.prune_conv_out_channels
+    held = set()
+    for dependency, index in graph.get_pruning_group(module, prune, [channel]):
+        target = dependency.target.module
+        if isinstance(target, nn.Conv2d | nn.Linear):
+            depthwise = isinstance(target, nn.Conv2d) and target.groups > 1
+            reads = "in_channels" in dependency.handler.__name__ and not depthwise
+            held |= {(f"{names[target]}.weight", int(reads), i) for i in index}
+    return held
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "resnet20"])
+def test_the_same_as_torch_pruning_where_that_can_follow(networks, name):
+    """An independent tracer. It takes the zeros around the shortcuts of resnet20 for channels."""
+    import torch_pruning as tp
+
+    make, shape = networks.image_models()[name]
+    model, example = make().eval(), torch.zeros(1, *shape)
+    graph = tp.DependencyGraph().build_dependency(model, example)
+    for group in channel_groups(model, example):
+        rows = group.slices[0]
+        for unit in {0, group.units // 2, group.units - 1}:
+            own = {
+                (s.name, s.dim, i)
+                for s in group.slices
+                if s.role in ("output", "input")
+                for i in s.index[unit].tolist()
+            }
+            root = rows.name.removesuffix(".weight")
+            assert coupled(graph, model, root, int(rows.index[unit, 0])) == own
+
+
 def test_the_model_is_left_as_it_was():
     model = build("resnet20", 10).train()
     model.layer1.eval()

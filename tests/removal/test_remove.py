@@ -186,6 +186,39 @@ def test_what_would_change_is_refused_and_nothing_is_changed():
         assert torch.equal(a, b)
 
 
+class Literal(nn.Module):
+    """Its forward has the number of channels written in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 1), nn.Linear(16, 2)
+
+    def forward(self, x):
+        return self.head(self.conv(x).view(-1, 4 * 2 * 2))
+
+
+def test_what_would_not_run_is_refused():
+    net = Literal()
+    net.conv.weight.data[1], net.conv.bias.data[1] = 0, 0
+    with pytest.raises(NotTheSame, match=r"let it read x\.shape") as error:
+        remove(net, torch.zeros(1, 3, 2, 2), inplace=True)
+    assert "\n" not in str(error.value)
+    assert net.conv.out_channels == 4
+
+
+def test_without_verification_nothing_is_copied(networks):
+    make, shape = networks.image_models()["small-cnn"]
+    model, example = networks.warm(make()), torch.zeros(1, *shape)
+    groups = channel_groups(model, example)
+    networks.zero(model, groups, networks.draw(groups))
+    inputs = torch.randn(2, *shape)
+    masked = logits(model, inputs)
+    done = remove(model, groups=groups, inplace=True, verify=False)
+    assert done.model is model
+    assert done.report["error"] is None
+    close(logits(model, inputs), masked)
+
+
 def test_masks_are_applied_first(networks):
     make, shape = networks.image_models()["small-cnn"]
     model, example = networks.warm(make()), torch.zeros(1, *shape)

@@ -195,12 +195,12 @@ def _traced(model: nn.Module, example_inputs: Any) -> Atoms:
 
     def enter(module: nn.Module, args: Any) -> None:
         follower.modules.append(names.get(id(module), ""))
-        flight.may_pad = pads(module)
+        flight.shortcut = pads(module)
 
     def leave(module: nn.Module, args: Any, out: Any) -> None:
         follower.modules.pop()
         inside = follower.modules[-1] if follower.modules else ""
-        flight.may_pad = pads(model.get_submodule(inside))
+        flight.shortcut = pads(model.get_submodule(inside))
 
     own = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     inputs = moved(example_inputs, own.dtype, own.device)
@@ -218,11 +218,13 @@ def _traced(model: nn.Module, example_inputs: Any) -> Atoms:
     return atoms
 
 
-def pads(module: nn.Module) -> bool:
-    """A block whose shortcut puts zeros around channels (He et al. 2016, option A)."""
-    return all(isinstance(getattr(module, name, None), int) for name in ("front", "back")) and all(
-        isinstance(getattr(module, name, None), nn.Conv2d) for name in ("conv1", "conv2")
-    )
+def pads(module: nn.Module) -> tuple[int, int] | None:
+    """The zeros in front of and behind the channels of a shortcut (He et al. 2016, option A)."""
+    sizes = [getattr(module, name, None) for name in ("front", "back")]
+    convs = [getattr(module, name, None) for name in ("conv1", "conv2")]
+    if all(isinstance(s, int) for s in sizes) and all(isinstance(c, nn.Conv2d) for c in convs):
+        return sizes[0], sizes[1]  # type: ignore[return-value]
+    return None
 
 
 def call(model: nn.Module, example_inputs: Any) -> Any:

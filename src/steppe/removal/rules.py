@@ -28,8 +28,8 @@ class Flight:
         self.held: dict[int, tuple[Tensor, Dims]] = {}
         """The tensors are held too, so that no id is given twice."""
         self.where = ""
-        self.may_pad = False
-        """The module that runs puts zeros around channels, and surgery can set how many."""
+        self.shortcut: tuple[int, int] | None = None
+        """Zeros that the module that runs puts around channels, where surgery can set how many."""
 
     def of(self, tensor: Tensor) -> Dims:
         """The labels of a tensor's dimensions."""
@@ -328,7 +328,7 @@ def padding(flight: Flight, args: Sequence[Any], out: Any) -> None:
                 flight.fix(labels, "is taken apart by position")
                 dims[x.ndim - 1 - i] = None
                 continue
-            zeros = PAD if flight.may_pad else FIXED
+            zeros = PAD if flight.shortcut == (front, back) else FIXED
             dims[x.ndim - 1 - i] = np.pad(labels, (front, back), constant_values=zeros)
     flight.put(out, dims)
 

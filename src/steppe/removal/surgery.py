@@ -159,9 +159,9 @@ def _shortcuts(model: nn.Module, stays: Stays) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for name, block in model.named_modules():
         last = f"{name}.conv2.weight" if name else "conv2.weight"
-        if pads(block) and 0 in stays.get(last, {}):
-            there = stays[last][0]
-            front, back = int(block.front), int(block.back)  # type: ignore[arg-type]
+        zeros = pads(block)
+        if zeros is not None and 0 in stays.get(last, {}):
+            there, (front, back) = stays[last][0], zeros
             size = block.get_parameter("conv2.weight").shape[0]
             found[name] = (int((there < front).sum()), int((there >= size - back).sum()))
     return found
