@@ -8,6 +8,7 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.removal.attention import require_plain, transformer_groups
+from steppe.removal.groups import groups_of
 from steppe.removal.remove import example_of, remove
 
 
@@ -45,6 +46,19 @@ def test_what_is_excluded_stays(networks):
 def test_multiples(networks):
     groups = transformer_groups(networks.transformers_models()["llama"](), round_to=8)
     assert [(g.units, g.multiple) for g in groups[:2]] == [(4, 1), (24, 8)]
+
+
+class Sinks(nn.Module):
+    """As many heads as a head is wide, and one number for each head."""
+
+    def __init__(self):
+        super().__init__()
+        self.head_dim, self.sinks = 2, nn.Parameter(torch.zeros(2))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(4, 4) for _ in range(4))
+
+
+def test_attention_that_holds_more_than_its_projections_is_left_alone():
+    assert transformer_groups(nn.ModuleDict({"one": Sinks()})) == []
 
 
 class Uneven(nn.Module):
@@ -106,6 +120,22 @@ def test_what_no_config_can_say_is_refused_in_one_line(networks):
         with pytest.raises(SteppeError, match="save_removed") as error:
             require_plain(model)
         assert "\n" not in str(error.value)
+
+
+def test_configs_of_another_kind_are_left_as_they_are(networks):
+    """One number for each stage: Segformer."""
+    from transformers import SegformerConfig, SegformerForImageClassification
+
+    config = SegformerConfig(
+        num_encoder_blocks=1, depths=[1], sr_ratios=[1], hidden_sizes=[8], num_attention_heads=[2],
+        patch_sizes=[3], strides=[2], mlp_ratios=[2],
+    )  # fmt: skip
+    model, example = networks.warm(SegformerForImageClassification(config)), torch.zeros(1, 3, 8, 8)
+    groups = groups_of(model, example)
+    networks.zero(model, groups, networks.draw(groups))
+    done = remove(model, example, groups=groups)
+    assert "its config" in done.report["plain"]
+    assert done.model.config.num_attention_heads == [2]
 
 
 def test_blocks_that_differ_are_no_plain_model(networks):

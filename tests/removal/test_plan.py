@@ -74,6 +74,20 @@ def test_transformers_that_no_config_can_say(networks, tmp_path, name):
         assert torch.equal(again(**inputs).logits, done.model(**inputs).logits)
 
 
+def test_two_removals_are_one_plan(networks, done, tmp_path):
+    groups = channel_groups(done.model, torch.zeros(1, 3, 32, 32))
+    networks.zero(done.model, groups, networks.draw(groups, 0.3, seed=3))
+    second = remove(done.model, torch.zeros(1, 3, 32, 32), groups=groups)
+    both = done.plan.then(second.plan)
+    save_removed(tmp_path, second.model, both)
+    again = load_removed(tmp_path, lambda: build("resnet20", 10))
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(again(x), second.model(x))
+    first, later = done.report["removed"], second.report["removed"]
+    assert both.meta["removed"]["conv1.weight"] == first["conv1.weight"] + later["conv1.weight"]
+
+
 def test_models_that_the_plan_does_not_fit(done, tmp_path):
     save_removed(tmp_path, done.model, done.plan)
     with pytest.raises(SteppeError, match="apply the plan once"):

@@ -112,7 +112,10 @@ def fit_config(model: nn.Module) -> str:
         return "its blocks differ in heads or neurons"
     new = {name: held.pop() for name, held in sizes.items() if held}
     trial = deepcopy(config)
-    _write(trial, new)
+    try:
+        _write(trial, new)
+    except Exception as error:  # e.g. it has one number for each stage
+        return f"its config refuses: {str(error).strip().splitlines()[-1][:200]}"
     why = _mismatch(model, trial)
     if not why:
         _write(config, new)

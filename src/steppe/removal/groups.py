@@ -54,7 +54,8 @@ def all_of(
 ) -> Found:
     """As `groups_of`, with the reasons why other channels of a network that was run must stay."""
     model = unwrap(model)
-    if is_transformer(model, exclude):
+    by_name = example_inputs is None and any(parts_of(model, matched(model, exclude)))
+    if by_name or is_transformer(model, exclude):
         groups = transformer_groups(model, exclude=exclude, round_to=round_to)
         if not groups:
             raise SteppeError(
@@ -67,7 +68,8 @@ def all_of(
         raise SteppeError(
             "a network that is no known transformer is run once to find its groups",
             got=f"{type(model).__name__} without example_inputs",
-            way_out="give one batch, e.g. example_inputs=torch.zeros(1, 3, 32, 32)",
+            way_out="give one batch, e.g. example_inputs=torch.zeros(1, 3, 32, 32), and exclude "
+            "its attention, if any",
         )
     return found(model, example_inputs, exclude=exclude, round_to=round_to)
 

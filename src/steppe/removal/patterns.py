@@ -106,9 +106,14 @@ def _layers(module: nn.Module, names: Sequence[str]) -> list[nn.Module] | None:
 
 
 def _only(module: nn.Module, layers: Sequence[nn.Module], small: int = 0) -> bool:
-    """Whether a module holds no other parameters than these layers' and ``small`` norms'."""
+    """Whether a module holds no other parameters than these layers' and norms of ``small``."""
     known = {id(p) for layer in layers for p in layer.parameters()}
-    return all(id(p) in known or p.numel() == small for p in module.parameters())
+    for one in module.modules():
+        norm = "Norm" in type(one).__name__
+        for p in one.parameters(recurse=False):
+            if id(p) not in known and not (norm and p.numel() == small):
+                return False
+    return True
 
 
 def _first(module: nn.Module, names: Sequence[str]) -> int | None:
@@ -153,11 +158,19 @@ def _attention(
     return Part("head", owner, tuple(found[:3]), (found[3],), size, each)
 
 
+ATTENTIONS = (
+    ("q_proj", "k_proj", "v_proj", "o_proj"),
+    ("q_proj", "k_proj", "v_proj", "out_proj"),
+    ("q_proj", "k_proj", "v_proj", "dense"),
+    ("q_lin", "k_lin", "v_lin", "out_lin"),
+)
+"""(queries, keys, values, the projection behind them)."""
+
+
 @pattern
 def projections(name: str, module: nn.Module) -> Part | None:
-    """q_proj, k_proj, v_proj and o_proj or out_proj side by side: LLaMA, ViT, CLIP, OPT, BART."""
-    for last in ("o_proj", "out_proj", "dense"):
-        names = ("q_proj", "k_proj", "v_proj", last)
+    """Four projections side by side: LLaMA, ViT, CLIP, OPT, BART, Phi, DistilBERT."""
+    for names in ATTENTIONS:
         layers = _layers(module, names)
         if layers is not None:
             return _attention(name, module, names, layers)

@@ -61,6 +61,27 @@ class Plan:
                 )
         return apply(model, self.stays)
 
+    def then(self, later: Plan) -> Plan:
+        """One plan for two removals, of which ``later`` was made of the model after this one.
+
+        Example:
+            >>> import torch
+            >>> first = Plan({"a": {0: torch.tensor([1, 2, 5])}}, {"shapes": {"a": [6]}})
+            >>> second = Plan({"a": {0: torch.tensor([0, 2])}}, {"shapes": {"a": [3]}})
+            >>> first.then(second).stays
+            {'a': {0: tensor([1, 5])}}
+        """
+        stays = {name: dict(dims) for name, dims in self.stays.items()}
+        for name, dims in later.stays.items():
+            for dim, index in dims.items():
+                held = stays.setdefault(name, {})
+                held[dim] = held[dim][index] if dim in held else index
+        removed = dict(self.meta.get("removed", {}))
+        for name, count in later.meta.get("removed", {}).items():
+            removed[name] = removed.get(name, 0) + count
+        shapes = {**later.meta.get("shapes", {}), **self.meta.get("shapes", {})}
+        return Plan(stays, {**self.meta, "removed": removed, "shapes": shapes})
+
     def save(self, folder: str | Path) -> None:
         """Write ``removal.json`` and ``removal.safetensors`` into a folder."""
         folder = Path(folder)
