@@ -27,9 +27,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Nothing is truly timed; the threads of every measurement."""
     threads: list[int] = []
 
-    def timer(module: nn.Module, inputs: Any) -> tuple[float, float]:
+    def timer(module: nn.Module, inputs: Any) -> tuple[float, float, float]:
         threads.append(torch.get_num_threads())
-        return float(sum(p.numel() for p in module.parameters())), 0.0
+        return float(sum(p.numel() for p in module.parameters())), 0.0, 0.0
 
     monkeypatch.setattr(verb_latency, "measure_table", partial(measure_table, timer=timer))
     return threads

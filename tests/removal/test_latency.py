@@ -53,15 +53,16 @@ class Timer:
         self.asked: list[tuple[nn.Module, Any]] = []
         self.fails_after = fails_after
 
-    def __call__(self, module: nn.Module, inputs: Any) -> tuple[float, float]:
+    def __call__(self, module: nn.Module, inputs: Any) -> tuple[float, float, float]:
         if len(self.asked) == self.fails_after:
             raise KeyboardInterrupt
         assert not module.training
         module(inputs)  # what it is called with fits
         self.asked.append((module, inputs))
         if len(list(module.children())) > 2:
-            return 10_000.0, 1.0
-        return float(sum(p.numel() for p in module.parameters())), 0.5
+            return 10_000.0, 11_000.0, 1.0
+        took = float(sum(p.numel() for p in module.parameters()))
+        return took, took + 1, 0.5
 
 
 def table(path: Path | None = None, **options: Any) -> LatencyTable:
@@ -77,29 +78,29 @@ def test_every_layer_over_its_widths() -> None:
     conv, norm, depthwise, one, linear = found.layers.values()
     ends = [1, 3, 6, 9, 12, 15, 16]
     assert conv["grids"] == [{"in": [3], "out": ends}]
-    assert conv["points"]["3x9"] == [3 * 9 * 9, 0.5, 1]
+    assert conv["points"]["3x9"] == [3 * 9 * 9, 3 * 9 * 9 + 1, 0.5, 1]
     assert list(norm["points"]) == [f"{w}x{w}" for w in ends]
     assert list(depthwise["points"]) == [f"{w}x{w}" for w in ends]
     assert one["grids"] == [{"in": ends, "out": [8]}]
     assert list(linear["points"]) == ["512x5"]
-    assert list(found.networks.values()) == [{"2": [10_000.0, 1.0, 1]}]
+    assert list(found.networks.values()) == [{"2": [10_000.0, 11_000.0, 1.0, 1]}]
     assert len(timer.asked) == 4 * 7 + 2
     assert all(inputs.shape[0] == 2 for _, inputs in timer.asked)
 
 
 def test_the_quickest_pass_counts() -> None:
     class Slower(Timer):
-        def __call__(self, module: nn.Module, inputs: Any) -> tuple[float, float]:
-            took, spread = super().__call__(module, inputs)
+        def __call__(self, module: nn.Module, inputs: Any) -> tuple[float, float, float]:
+            found = super().__call__(module, inputs)
             # of three passes of 30 the second is undisturbed
             calm = 30 < len(self.asked) <= 60
-            return (took, spread) if calm else (took + 7, 9.0)
+            return found if calm else (found[0] + 7, 0.0, 9.0)
 
     found = table(timer=Slower())
     assert found.layers == {
         key: {
             "grids": held["grids"],
-            "points": {p: [m, s, 3] for p, (m, s, _) in held["points"].items()},
+            "points": {p: [*point[:3], 3] for p, point in held["points"].items()},
         }
         for key, held in table(passes=1).layers.items()
     }
@@ -261,6 +262,6 @@ def test_a_table_in_a_running_network_of_any_inputs() -> None:
             return self.a(x) + self.b(y)
 
     given = {"x": torch.zeros(1, 3), "y": torch.zeros(1, 5)}
-    found = measure_table(Two(), given, [], (4,), timer=lambda m, x: (1.0, 0.0), passes=1)
+    found = measure_table(Two(), given, [], (4,), timer=lambda m, x: (1.0, 1.0, 0.0), passes=1)
     assert list(found.layers) == ["linear bias on 1 batch 4"]
     assert list(found.layers["linear bias on 1 batch 4"]["points"]) == ["3x4", "5x4"]

@@ -15,8 +15,8 @@ from torch import nn
 
 from steppe.removal.shapes import call
 
-Timing = tuple[float, float]
-"""Median and interquartile range, ms."""
+Timing = tuple[float, float, float]
+"""Lower quartile, median and interquartile range, ms."""
 Timer = Callable[[nn.Module, Any], Timing]
 """Times a module on its inputs."""
 
@@ -36,15 +36,18 @@ def settle() -> None:
 def timed(
     module: nn.Module, inputs: Any, *, repeats: int = 15, seconds: float = 0.5, tries: int = 3
 ) -> Timing:
-    """Median and interquartile range of a module's time, in ms.
+    """Lower quartile, median and interquartile range of a module's time, in ms.
+
+    The lower quartile is the median of the quicker half: what it takes while nothing else runs,
+    as long as that is so for more than a quarter of the repeats.
 
     Args:
         module: in eval mode.
         inputs: see `steppe.removal.shapes.call`.
-        repeats: at least 5 are made, and so many if they take less than ``seconds``.
+        repeats: at least 9 are made, and so many if they take less than ``seconds``.
         seconds: see ``repeats``.
         tries: when the range is more than a tenth of the median, something else was running:
-            it is measured again, up to so often in all, and the quickest median counts.
+            it is measured again, up to so often in all, and the quickest counts.
     """
     tensors = [p.device for p in module.parameters()] or [torch.device("cpu")]
     cuda = tensors[0].type == "cuda"
@@ -58,15 +61,15 @@ def timed(
             torch.cuda.synchronize()
         return 1000 * (time.perf_counter() - begun)
 
-    best = (math.inf, 0.0)
+    best = (math.inf, 0.0, 0.0)
     with torch.no_grad():
         settle()
         for _ in range(3):
             took = once()
-        count = max(5, min(repeats, int(1000 * seconds / max(took, 1e-6))))
+        count = max(9, min(repeats, int(1000 * seconds / max(took, 1e-6))))
         for _ in range(tries):
             low, middle, high = statistics.quantiles([once() for _ in range(count)], n=4)
-            best = min(best, (middle, high - low))
+            best = min(best, (low, middle, high - low))
             if high - low <= 0.1 * middle:
                 break
     return best

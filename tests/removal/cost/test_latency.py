@@ -36,10 +36,10 @@ def groups() -> list[Group]:
 def timer(whole: float) -> Any:
     """A layer takes its weights in ms, bilinear in its widths; the network so many."""
 
-    def take(module: nn.Module, inputs: Any) -> tuple[float, float]:
+    def take(module: nn.Module, inputs: Any) -> tuple[float, float, float]:
         if len(list(module.children())) == 3:
-            return whole, 0.0
-        return float(sum(p.numel() for p in module.parameters())), 0.0
+            return whole, 0.0, 0.0
+        return float(sum(p.numel() for p in module.parameters())), 0.0, 0.0
 
     return take
 
