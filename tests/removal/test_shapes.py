@@ -85,6 +85,24 @@ def test_grouped_and_depthwise() -> None:
     assert found["2"].multiply_adds({"1.weight": 3}) == 9 * 8 * 3
 
 
+def test_what_is_folded_into_the_batch_counts_for_each_sample() -> None:
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 4, 2), nn.Linear(4, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            windows = x.unflatten(2, (2, 4)).transpose(1, 2).flatten(0, 1)
+            return self.linear(self.conv(windows).permute(0, 2, 3, 1).flatten(0, 2))
+
+    for samples in (1, 3):
+        found = shapes(Windows(), torch.zeros(samples, 3, 8, 4), [])
+        assert found["conv"].folded == 2
+        assert found["conv"].positions == 2 * 9
+        assert found["linear"].folded == found["linear"].positions == 18
+        assert found["linear"].features == ()
+
+
 def test_positions_named_twice_count_once() -> None:
     net = nn.Sequential(nn.Linear(3, 4, bias=False))
     twice = Group(

@@ -46,6 +46,9 @@ _PLAIN: dict[str, Callable[..., nn.Module]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
     "conv3d": nn.Conv3d,
+    "transposed1d": nn.ConvTranspose1d,
+    "transposed2d": nn.ConvTranspose2d,
+    "transposed3d": nn.ConvTranspose3d,
 }
 
 
@@ -67,10 +70,12 @@ def key_of(layer: LayerShape, batch: int) -> str:
         padding = layer.padding if isinstance(layer.padding, str) else _x(layer.padding)
         words += ["stride", _x(layer.stride), "padding", padding, "dilation", _x(layer.dilation)]
         per_input = layer.outputs.full // layer.inputs.full
+        if any(more := getattr(layer.module, "output_padding", ())):
+            words.append(f"output padding {_x(more)}")
         words.append(f"depthwise {per_input}" if layer.depthwise else f"groups {layer.groups}")
     if layer.kind != "norm" and layer.module.bias is not None:
         words.append("bias")
-    return " ".join([*words, "on", _x(layer.features) or "1", "batch", str(batch)])
+    return " ".join([*words, "on", _x(layer.features) or "1", "batch", str(batch * layer.folded)])
 
 
 def _x(sizes: Iterable[int]) -> str:
@@ -111,15 +116,17 @@ def built(layer: LayerShape, inputs: int, outputs: int) -> nn.Module:
     if layer.kind == "linear":
         made: nn.Module = nn.Linear(inputs, outputs, bias=module.bias is not None)
     elif layer.kind != "norm":
+        more = {} if layer.kind.startswith("conv") else {"output_padding": module.output_padding}
         made = _PLAIN[layer.kind](
             inputs,
             outputs,
             layer.kernel,
             layer.stride,
             layer.padding,
-            layer.dilation,
-            layer.groups_at(inputs),
-            module.bias is not None,
+            dilation=layer.dilation,
+            groups=layer.groups_at(inputs),
+            bias=module.bias is not None,
+            **more,
         )
     elif isinstance(module, nn.LayerNorm):
         made = nn.LayerNorm(inputs)
@@ -347,7 +354,8 @@ class _Pass:
         """A layer of these widths and what it is called with."""
         last = layer.kind == "linear" or isinstance(layer.module, nn.LayerNorm)
         features = layer.features
-        shape = (batch, *features, inputs) if last else (batch, inputs, *features)
+        rows = batch * layer.folded
+        shape = (rows, *features, inputs) if last else (rows, inputs, *features)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             example = torch.randn(shape).to(self.like.device, self.like.dtype)
             module = built(layer, inputs, outputs).to(self.like.device, self.like.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,8 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
+from steppe.core.layer import _is_transposed as is_transposed
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -71,12 +73,14 @@ class LayerShape:
 
     Args:
         name: of the module; a module that is called twice has two shapes.
-        kind: ``conv1d``, ``conv2d``, ``conv3d``, ``linear`` or ``norm``.
+        kind: ``conv1d``, ``conv2d``, ``conv3d``, ``transposed1d`` and so on, ``linear`` (also
+            transformers' Conv1D) or ``norm``.
         kernel, stride, padding, dilation: of a convolution; empty otherwise.
         groups: of a convolution. It stays as it is when channels go, except that a
             ``depthwise`` convolution has as many groups as inputs.
         features: the input's size beyond its channels: height and width, or tokens.
-        positions: outputs per channel for one sample.
+        positions: outputs per channel for one sample; inputs of a transposed convolution.
+        folded: rows that one sample has in the first dimension: windows, frames or tokens.
         inputs, outputs: the widths of its two sides; a norm's are the same.
         depthwise: whether every group has one input channel.
         module: the layer itself, for its other settings.
@@ -91,6 +95,7 @@ class LayerShape:
     groups: int
     features: tuple[int, ...]
     positions: int
+    folded: int
     inputs: Width
     outputs: Width
     depthwise: bool
@@ -182,14 +187,17 @@ def layer_shapes(
     found: list[LayerShape] = []
     names = {module: name for name, module in model.named_modules()}
 
+    samples = _samples(example_inputs)
+
     def record(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
         if given and isinstance(given[0], Tensor):
-            found.append(_shape(names[module], module, given[0], answer, groups))
+            folded = max(given[0].shape[0] // samples, 1)
+            found.append(_shape(names[module], module, given[0], answer, folded, groups))
 
     hooks = [
         module.register_forward_hook(record)
         for module in names
-        if isinstance(module, (*CONVS, nn.Linear, *NORMS))
+        if isinstance(module, (*CONVS, *TRANSPOSED, nn.Linear, *NORMS)) or is_transposed(module)
     ]
     try:
         with in_eval_mode(model):
@@ -205,64 +213,89 @@ def layer_shapes(
     return found
 
 
+def _samples(example_inputs: Any) -> int:
+    """The batch size of an example: the first dimension of its first tensor."""
+    if isinstance(example_inputs, Mapping):
+        example_inputs = list(example_inputs.values())
+    given = example_inputs if isinstance(example_inputs, tuple | list) else [example_inputs]
+    sizes = [g.shape[0] for g in given if isinstance(g, Tensor) and g.ndim]
+    return sizes[0] if sizes else 1
+
+
 def _shape(
-    name: str, module: nn.Module, given: Tensor, answer: Tensor, groups: Sequence[Group]
+    name: str,
+    module: nn.Module,
+    given: Tensor,
+    answer: Tensor,
+    folded: int,
+    groups: Sequence[Group],
 ) -> LayerShape:
     """The shape of one call."""
     prefix = f"{name}." if name else ""
-    if isinstance(module, CONVS):
-        return _conv_shape(name, module, given, answer, groups)
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (*CONVS, *TRANSPOSED)):
+        return _conv_shape(name, module, given, answer, folded, groups)
+    if isinstance(module, nn.Linear) or is_transposed(module):
         weight = [f"{prefix}weight"]
-        inputs = Width(module.in_features, feeds_of(weight, 1, groups))
-        outputs = Width(module.out_features, feeds_of(weight, 0, groups))
+        turned = not isinstance(module, nn.Linear)  # Conv1D's weight is [in, out]
+        inputs = Width(given.shape[-1], feeds_of(weight, 0 if turned else 1, groups))
+        outputs = Width(answer.shape[-1], feeds_of(weight, 1 if turned else 0, groups))
         features = tuple(given.shape[1:-1])
-        kind, positions = "linear", math.prod(features)
+        kind, positions = "linear", folded * math.prod(features)
     else:
         last = isinstance(module, nn.LayerNorm)  # the others have their channels in front
         features = tuple(given.shape[1:-1] if last else given.shape[2:])
         own = [f"{prefix}{n}" for n in ("weight", "bias", "running_mean")]
         inputs = outputs = Width(given.shape[-1 if last else 1], feeds_of(own, 0, groups))
-        kind, positions = "norm", math.prod(features)
+        kind, positions = "norm", folded * math.prod(features)
     return LayerShape(
-        name, kind, (), (), (), (), 1, features, positions, inputs, outputs, False, module
+        name,
+        kind,
+        *((), (), (), ()),
+        groups=1,
+        features=features,
+        positions=positions,
+        folded=folded,
+        inputs=inputs,
+        outputs=outputs,
+        depthwise=False,
+        module=module,
     )
 
 
 def _conv_shape(
-    name: str,
-    module: nn.Conv1d | nn.Conv2d | nn.Conv3d,
-    given: Tensor,
-    answer: Tensor,
-    groups: Sequence[Group],
+    name: str, module: Any, given: Tensor, answer: Tensor, folded: int, groups: Sequence[Group]
 ) -> LayerShape:
-    """The shape of a convolution; of a grouped one dimension 1 is a group's own inputs."""
+    """The shape of a convolution; of a grouped one dimension 1 is within one group."""
     weight = [f"{name}.weight" if name else "weight"]
+    dims = len(module.kernel_size)
+    assert given.ndim == dims + 2, "a batch dimension is needed"
     depthwise = module.groups > 1 and module.groups == module.in_channels
-    outputs = Width(module.out_channels, feeds_of(weight, 0, groups))
-    if depthwise:
-        per_input = module.out_channels // module.in_channels
-        feeds = [Feed(f.group, f.units, f.least, f.channels // per_input) for f in outputs.feeds]
+    transposed = isinstance(module, TRANSPOSED)
+    first = feeds_of(weight, 0, groups)
+    if depthwise:  # both sides are dimension 0: as many groups as inputs
+        each = module.out_channels // module.in_channels
+        second = tuple(
+            replace(f, channels=f.channels * each if transposed else f.channels // each)
+            for f in first
+        )
     else:
-        feeds = [
-            Feed(f.group, f.units, f.least, f.channels * module.groups)
-            for f in feeds_of(weight, 1, groups)
-        ]
-    dims = given.ndim - 2
-    assert dims == len(module.kernel_size), "a batch dimension is needed"
+        inner = feeds_of(weight, 1, groups)
+        second = tuple(replace(f, channels=f.channels * module.groups) for f in inner)
+    inputs, outputs = (first, second) if transposed else (second, first)
     padding = module.padding
     return LayerShape(
         name,
-        f"conv{dims}d",
+        f"{'transposed' if transposed else 'conv'}{dims}d",
         tuple(module.kernel_size),
         tuple(module.stride),
         padding if isinstance(padding, str) else tuple(padding),
         tuple(module.dilation),
         module.groups,
         tuple(given.shape[2:]),
-        math.prod(answer.shape[2:]),
-        Width(module.in_channels, tuple(feeds)),
-        outputs,
+        folded * math.prod((given if transposed else answer).shape[2:]),
+        folded,
+        Width(module.in_channels, inputs),
+        Width(module.out_channels, outputs),
         depthwise,
         module,
     )

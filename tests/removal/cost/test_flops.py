@@ -47,3 +47,41 @@ def test_a_grouped_convolution_keeps_its_groups() -> None:
     cost = COSTS["flops"].of(wide(4), example, [pair])
     for units in (1, 3, 4):
         assert 2 * cost.total({"0.weight": units}) == counted(wide(units), example)
+
+
+@pytest.mark.parametrize("groups_in", [1, 2, 4])
+def test_transposed(groups_in: int) -> None:
+    def wide(units: int) -> nn.Module:
+        inner = units * groups_in if groups_in < 4 else units
+        many = units if groups_in == 4 else groups_in
+        return nn.Sequential(
+            nn.ConvTranspose2d(3, inner, 3, 2),
+            nn.ConvTranspose2d(inner, 2 * inner, 2, groups=many),
+        )
+
+    units = 4
+    each = groups_in if groups_in < 4 else 1
+    index = torch.arange(units * each).view(each, units).t().contiguous()
+    pair = Group(
+        "0.weight", (Slice("0.weight", 1, index, "output"), Slice("1.weight", 0, index, "input"))
+    )
+    example = torch.zeros(1, 3, 5, 5)
+    cost = COSTS["flops"].of(wide(4), example, [pair])
+    for left in (1, 3, 4):
+        small = wide(left)
+        if groups_in == 2:  # the outputs stay
+            small[1] = nn.ConvTranspose2d(2 * left, 16, 2, groups=2)
+        elif groups_in == 1:
+            small[1] = nn.ConvTranspose2d(left, 8, 2)
+        assert 2 * cost.total({"0.weight": left}) == counted(small, example)
+
+
+def test_linear_layers_of_transformers() -> None:
+    transformers = pytest.importorskip("transformers")
+    net = nn.Sequential(transformers.pytorch_utils.Conv1D(6, 4), nn.Linear(6, 5))
+    column = torch.arange(6)[:, None]
+    inner = Group(
+        "0.weight", (Slice("0.weight", 1, column, "output"), Slice("1.weight", 1, column, "input"))
+    )
+    cost = COSTS["flops"].of(net, torch.zeros(2, 7, 4), [inner])
+    assert cost.total({"0.weight": 2}) == 7 * (4 * 2 + 2 * 5)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from steppe.core.group import Group, Slice
 from steppe.removal.cost import COSTS
+from steppe.removal.groups import groups_of
+from steppe.removal.remove import example_of, remove
 
 
 def units(start: int, count: int, each: int = 1) -> Tensor:
@@ -101,3 +105,58 @@ def test_flops_of_the_same_network(a: int, b: int) -> None:
     with FlopCounterMode(display=False) as counter:
         network(a, b)(EXAMPLE)
     assert 2 * cost.total({"0.weight": a, "4.weight": b}) == counter.get_total_flops()
+
+
+IMAGES = ["resnet20", "vgg11-bn", "resnet50-like", "mobilenet-v1", "mobilenet-v2"]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_whole_networks_after_removal(networks, name: str) -> None:
+    make, shape = networks.image_models()[name]
+    model, example = networks.warm(make()), torch.zeros(1, *shape)
+    found = groups_of(model, example)
+    kept = networks.draw(found, 0.4)
+    costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
+    networks.zero(model, found, kept)
+    small = remove(model, example, groups=found).model
+    counts = {n: int(k.sum()) for n, k in kept.items()}
+    assert costs["parameters"].total(counts) == sum(p.numel() for p in small.parameters())
+    with FlopCounterMode(display=False) as counter:
+        small(example)
+    assert 2 * costs["flops"].total(counts) == counter.get_total_flops()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10**6), fraction=st.floats(0.1, 0.9))
+def test_random_networks_after_removal(networks, seed: int, fraction: float) -> None:
+    model, example = networks.warm(networks.RandomNet(seed)), torch.zeros(1, 3, 6, 6)
+    found = groups_of(model, example)
+    kept = networks.draw(found, fraction, seed)
+    costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
+    networks.zero(model, found, kept)
+    small = remove(model, example, groups=found).model
+    counts = {n: int(k.sum()) for n, k in kept.items()}
+    assert costs["parameters"].total(counts) == sum(p.numel() for p in small.parameters())
+    with FlopCounterMode(display=False) as counter:
+        small(example)
+    assert 2 * costs["flops"].total(counts) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "opt", "vit", "bert"])
+def test_transformers_after_removal(networks, name: str) -> None:
+    pytest.importorskip("transformers")
+    model = networks.warm(networks.transformers_models()[name]())
+    found, example = groups_of(model, None), example_of(model)
+    kept = networks.draw(found, 0.4)
+    costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
+    networks.zero(model, found, kept)
+    small = remove(model, None, groups=found).model
+    counts = {n: int(k.sum()) for n, k in kept.items()}
+    assert costs["parameters"].total(counts) == sum(p.numel() for p in small.parameters())
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        small(**example)
+    by_kind = {str(op): n for op, n in counter.get_flop_counts()["Global"].items()}
+    layers = sum(n for op, n in by_kind.items() if op in ("aten.mm", "aten.addmm"))
+    layers += by_kind.get("aten.convolution", 0)  # the rest is attention
+    samples = len(next(iter(example.values())))
+    assert 2 * samples * costs["flops"].total(counts) == layers
