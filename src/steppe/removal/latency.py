@@ -1,13 +1,15 @@
 """How long the layers of a network take at every width, measured here and kept in a file.
 
 Each distinct layer is timed alone over a grid of widths, and so is the whole network; what the
-layers do not explain (additions, padding, a layer's colder memory inside a network) is the rest.
-On a ResNet-56 this predicted networks of other widths best when
+layers do not explain (additions, padding, calls, a layer's colder memory inside a network) is the
+rest. What predicted networks of other widths best (ResNet-56 and smaller networks, CPU):
 
 - a batch norm is timed with a ReLU behind it, apart from its convolution: the two have one width
   and few shapes, and half as many pairs of widths are measured as for the three together;
-- the rest is shared among the layers in proportion to the elements they write, so that it shrinks
-  with them; as a constant it overrated a network of a quarter of the widths by 10 to 20 %;
+- all layers are scaled by whole / sum of layers. The rest as a constant overrated a ResNet-56 of a
+  quarter of the widths at batch 1 by 10 to 20 %; in proportion to the elements that are written it
+  underrated small networks, where calls take the time, by 15 to 20 %; a machine that is slower on
+  one day changes all layers alike, which a scale forgives;
 - everything is measured in several passes, minutes apart in a large network, and the quickest
   lower quartile counts: another program slows a machine down for seconds, which the range of one
   measurement does not show; by medians alone layers came out 5 to 10 % slower than in the network;

@@ -45,7 +45,6 @@ def timer(whole: float) -> Any:
 
 
 WEIGHTS = 3 * 16 * 9 + 2 * 16 + 16 * 24 * 9
-WRITTEN = 36 * 16 + 16 * 24
 
 
 def table(whole: float = WEIGHTS, batches: tuple[int, ...] = (2,), **options: Any) -> LatencyTable:
@@ -69,16 +68,11 @@ def test_interpolation_is_exact_where_time_is_bilinear(a: int, b: int) -> None:
     assert cost(table()).total(widths(a, b)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("share", [0.5, 1.7])
 @pytest.mark.parametrize(("a", "b"), [(16, 24), (5, 7)])
-def test_the_rest_is_shared_by_what_is_written(a: int, b: int) -> None:
-    expected = 3 * a * 9 + 2 * a + a * b * 9 + 500 * (36 * a + 16 * b) / WRITTEN
-    assert cost(table(WEIGHTS + 500)).total(widths(a, b)) == pytest.approx(expected)
-
-
-def test_layers_that_take_longer_alone_are_scaled() -> None:
-    found = cost(table(WEIGHTS / 2))
-    assert found.total({}) == pytest.approx(WEIGHTS / 2)
-    assert found.total(widths(5, 7)) == pytest.approx((3 * 5 * 9 + 2 * 5 + 5 * 7 * 9) / 2)
+def test_layers_are_scaled_to_the_whole(share: float, a: int, b: int) -> None:
+    expected = share * (3 * a * 9 + 2 * a + a * b * 9)
+    assert cost(table(WEIGHTS * share)).total(widths(a, b)) == pytest.approx(expected)
 
 
 def test_dense_is_what_was_measured_and_along_its_change() -> None:

@@ -33,12 +33,11 @@ def between(axis: Sequence[int], width: int) -> tuple[int, int, float]:
 
 @COSTS.register("latency")
 class Latency(Summed):
-    """Milliseconds of a forward pass: the layers' measured times, and a measured rest.
+    """Milliseconds of a forward pass: the layers' measured times, scaled to the whole's.
 
-    Between the widths that were measured a layer's time is interpolated linearly in (in, out).
-    The rest, whole network minus layers at full width, is shared among the layers in proportion
-    to the elements they write. Where the layers alone take longer than the whole, their times are
-    scaled down to it instead.
+    total(kept) = whole * sum_l time_l(kept) / sum_l time_l(all). Between the widths that were
+    measured a layer's time is interpolated linearly in (in, out). The rest, what the whole takes
+    beyond its layers, thus shrinks as they do; see `steppe.removal.latency` for why.
 
     Args:
         layers: of the network.
@@ -59,14 +58,9 @@ class Latency(Summed):
             )
         self._grids = [table.grid(layer, batch) for layer in layers]
         self._known: dict[tuple[int, int, int], float] = {}
-        self._scale, self._rest = 1.0, 0.0
+        self._scale = 1.0
         super().__init__(len(layers))
-        alone = super().total({})
-        written = sum(self._written(layer, layer.outputs.full) for layer in layers)
-        if alone > whole[0]:
-            self._scale = whole[0] / alone
-        elif written:
-            self._rest = (whole[0] - alone) / written
+        self._scale = whole[0] / super().total({})
         self._known.clear()
 
     @classmethod
@@ -103,11 +97,6 @@ class Latency(Summed):
         layers = layer_shapes(model, example_inputs, groups)
         return cls(layers, table, table.batches[0] if batch is None else batch)
 
-    @staticmethod
-    def _written(layer: LayerShape, outputs: int) -> int:
-        """Elements that a convolution or linear layer writes for one sample."""
-        return 0 if layer.kind == "norm" else layer.positions * outputs
-
     def groups_of(self, number: int) -> Iterable[str]:
         layer = self._layers[number]
         return (feed.group for side in (layer.inputs, layer.outputs) for feed in side.feeds)
@@ -117,9 +106,7 @@ class Latency(Summed):
         inputs, outputs = layer.widths(kept)
         place = (number, inputs, outputs)
         if place not in self._known:
-            self._known[place] = self._scale * self._interpolated(
-                number, inputs, outputs
-            ) + self._rest * self._written(layer, outputs)
+            self._known[place] = self._scale * self._interpolated(number, inputs, outputs)
         return self._known[place]
 
     def _interpolated(self, number: int, inputs: int, outputs: int) -> float:
