@@ -17,6 +17,7 @@ class Sum:
     """Every unit costs the same, but some widths are slower than wider ones."""
 
     unit = "ms"
+    tolerance = 0.01
 
     def __init__(self, full: Mapping[str, int], slow: Mapping[int, float]) -> None:
         self.full, self.slow = dict(full), dict(slow)

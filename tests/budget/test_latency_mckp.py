@@ -20,6 +20,7 @@ class Chain:
     """Layers in a row, from 3 channels to 17; one width may be slow."""
 
     unit = "ms"
+    tolerance = 0.01
 
     def __init__(self, full: Mapping[str, int], slow: int | None = None) -> None:
         self.full, self.slow = dict(full), slow
@@ -83,6 +84,18 @@ def test_too_little(name: str) -> None:
     units, groups, cost = problem()
     with pytest.raises(SteppeError, match="fewest channels"):
         make(name).within_cost(units, groups, cost, 13.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_floor_for_every_group(name: str) -> None:
+    units, groups, cost = problem()
+    units["a"] *= 1e-3
+    allowed = 0.5 * cost.total({})
+    assert int(make(name).within_cost(units, groups, cost, allowed)["a"].sum()) < 6
+    kept = make(name, floor=0.5).within_cost(units, groups, cost, allowed)
+    assert [int(k.sum()) >= len(k) / 2 for k in kept.values()] == [True] * 3
+    with pytest.raises(SteppeError, match=r"floor in \[0, 1\)"):
+        make(name, floor=1.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

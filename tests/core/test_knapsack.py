@@ -127,6 +127,9 @@ def test_widths_keep_the_multiple_or_all() -> None:
     assert found.values.tolist() == [12, 17, 18]
     assert widths_of(group("a", 5, 2), saliency, chunk=3).units == (4, 5)
     assert widths_of(group("a", 5, 8), saliency).units == (5,)
+    assert widths_of(group("a", 5), saliency, floor=0.5).units == (3, 4, 5)
+    assert widths_of(group("a", 5, 2), saliency, floor=0.5).units == (4, 5)
+    assert widths_of(group("a", 5), saliency, chunk=2, floor=0.9).units == (5,)
     assert widths_of(group("a", 5), saliency, chunk=8).units == (5,)
 
 
@@ -150,6 +153,7 @@ class Chain:
     """Layers in a row: each costs its inputs times its outputs; the ends are 3 and 10 wide."""
 
     unit = "products"
+    tolerance = 0.01
 
     def __init__(self, full: Mapping[str, int], slow: int | None = None) -> None:
         self.full, self.slow, self.calls = dict(full), slow, 0

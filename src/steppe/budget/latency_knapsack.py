@@ -44,6 +44,7 @@ class LatencyKnapsack(Budget):
 
     Args:
         chunk: units that go together, rounded up to a multiple of the group's own.
+        floor: the share of every group that always stays.
         rounds: how often prices are taken anew on the way down, and at most as often after it.
         steps: prices are rounded up to allowed / steps.
 
@@ -51,6 +52,7 @@ class LatencyKnapsack(Budget):
     """
 
     chunk: int = 1
+    floor: float = 0.0
     rounds: int = 10
     steps: int = 4000
     name = "latency_knapsack"
@@ -63,6 +65,8 @@ class LatencyKnapsack(Budget):
                 "latency_knapsack needs a chunk, rounds and steps of 1 or more",
                 got=f"chunk {self.chunk}, rounds {self.rounds}, steps {self.steps}",
             )
+        if not 0.0 <= self.floor < 1.0:
+            raise SteppeError(f"{self.name} needs a floor in [0, 1)", got=self.floor)
 
     def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
         return keep_largest(units, prune)
@@ -81,6 +85,6 @@ class LatencyKnapsack(Budget):
         Raises:
             SteppeError: not even one chunk of every group fits.
         """
-        options = [widths_of(group, units[group.name], self.chunk) for group in groups]
+        options = [widths_of(group, units[group.name], self.chunk, self.floor) for group in groups]
         counts = fit(options, cost, allowed, solve_chunks, rounds=self.rounds, steps=self.steps)
         return kept_units(units, counts)

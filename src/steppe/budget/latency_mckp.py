@@ -28,12 +28,14 @@ class LatencyMckp(Budget):
     true cost fits. Without a cost it is ``pooled``.
 
     Args:
+        floor: the share of every group that always stays.
         rounds: how often prices are taken anew on the way down, and at most as often after it.
         steps: prices are rounded up to allowed / steps.
 
     Source: Humble et al. 2022 (SMCP), section 3.3; written from the paper.
     """
 
+    floor: float = 0.0
     rounds: int = 10
     steps: int = 4000
     name = "latency_mckp"
@@ -46,6 +48,8 @@ class LatencyMckp(Budget):
                 "latency_mckp needs rounds and steps of 1 or more",
                 got=f"rounds {self.rounds}, steps {self.steps}",
             )
+        if not 0.0 <= self.floor < 1.0:
+            raise SteppeError(f"{self.name} needs a floor in [0, 1)", got=self.floor)
 
     def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
         return keep_largest(units, prune)
@@ -64,6 +68,6 @@ class LatencyMckp(Budget):
         Raises:
             SteppeError: not even the fewest channels fit.
         """
-        options = [widths_of(group, units[group.name]) for group in groups]
+        options = [widths_of(group, units[group.name], floor=self.floor) for group in groups]
         counts = fit(options, cost, allowed, choose, rounds=self.rounds, steps=self.steps)
         return kept_units(units, counts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -139,7 +140,7 @@ class Widths:
     values: Numbers
 
 
-def widths_of(group: Group, saliency: Tensor, chunk: int = 1) -> Widths:
+def widths_of(group: Group, saliency: Tensor, chunk: int = 1, floor: float = 0.0) -> Widths:
     """The least, then in steps, then all; a width keeps the largest saliencies.
 
     Units without any saliency are worth no cost: widths end where they are all that is added. So
@@ -149,9 +150,11 @@ def widths_of(group: Group, saliency: Tensor, chunk: int = 1) -> Widths:
         group: whose units are counted.
         saliency: ``[units]``, ranked by absolute value.
         chunk: units that go together, rounded up to a multiple of the group's own.
+        floor: the share of the units that always stays, rounded up to whole chunks.
     """
     step = -(-chunk // group.multiple) * group.multiple
-    first = min(step, group.units) if chunk > 1 else group.least
+    first = step if chunk > 1 else group.least
+    first = min(max(first, math.ceil(floor * group.units / step) * step), group.units)
     units = [*range(first, group.units, step), group.units]
     ranked = saliency.detach().abs().double().cpu().sort(descending=True).values
     alive = int((ranked > 0).sum())
