@@ -24,8 +24,6 @@ class Summed:
     """
 
     unit: ClassVar[str]
-    tolerance: float = 0.01
-    """How far below what is allowed a network may end, as a share of it."""
     tolerance: ClassVar[float] = 0.01
 
     def __init__(self, count: int) -> None:
