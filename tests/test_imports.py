@@ -21,7 +21,7 @@ MAY = {
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
     "report": {"core", "methods", "report"},  # methods: to say what each is
-    "__init__": {"core", "method", "methods", "engine", "llm"},
+    "__init__": {"core", "method", "methods", "engine", "llm", "removal"},
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.
 MAY_FOR_TYPES = {name: {"method"} for name in ("core", *AXES)}

@@ -1,6 +1,7 @@
 """steppe: neural networks that are sparse and flat.
 
-Public names: `sparsify`, `prune`, `methods`, `Method`, `prunable`, `SteppeError`.
+Public names: `sparsify`, `prune`, `channel_groups`, `remove`, `methods`, `Method`, `prunable`,
+`SteppeError`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from steppe.engine.finished import Finished
 from steppe.engine.sparsifier import Sparsifier, sparsify
 from steppe.llm.prune import prune
 from steppe.method import Method
+from steppe.removal.groups import groups_of as channel_groups
+from steppe.removal.remove import remove
 
 __version__ = "0.1.0"
 __all__ = [
@@ -19,8 +22,10 @@ __all__ = [
     "Method",
     "Sparsifier",
     "SteppeError",
+    "channel_groups",
     "methods",
     "prunable",
     "prune",
+    "remove",
     "sparsify",
 ]

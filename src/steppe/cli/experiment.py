@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import random
-import statistics
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from steppe.cli.channels import Channels, channels_of, slim
 from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
+from steppe.engine.latency import latencies_ms
 from steppe.engine.run import RunFolder, versions
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.robustness.label_noise import noisy_labels
@@ -106,26 +105,6 @@ def clean(model: nn.Module, loader: Loader) -> dict[str, float]:
     return {"accuracy": right / seen, "loss": loss / seen}
 
 
-@torch.no_grad()
-def latencies_ms(models: Sequence[nn.Module], example: Tensor, repeats: int = 15) -> list[float]:
-    """Median milliseconds of a forward pass of one image in each model, here, taking turns."""
-    times: list[list[float]] = [[] for _ in models]
-    modes = [model.training for model in models]
-    for model in models:
-        model.eval()
-    for repeat in range(repeats + 3):
-        for model, own in zip(models, times, strict=True):
-            begun = time.perf_counter()
-            model(example)
-            if example.is_cuda:
-                torch.cuda.synchronize()
-            if repeat >= 3:
-                own.append(1000 * (time.perf_counter() - begun))
-    for model, mode in zip(models, modes, strict=True):
-        model.train(mode)
-    return [statistics.median(own) for own in times]
-
-
 def size(model: nn.Module, masks: dict[str, Tensor] | None = None) -> dict[str, int]:
     """Parameters, how many are not zero, bytes as stored, bytes if zeros were a bit mask."""
     values = list(dict(unwrap(model).named_parameters()).items())
@@ -182,6 +161,8 @@ class Experiment:
             **options,
         )
         tester = Loader.of(self.data, self.part, 500, **options)
+        example = next(tester.epoch(0))[0][:1]
+        channels = channels_of(recipe, model.to(accelerator.device), example)
         trainer = Trainer(
             model,
             loader,
@@ -192,10 +173,11 @@ class Experiment:
             run=folder,
             include=recipe.include,
             exclude=recipe.exclude,
+            groups=channels.groups if channels else (),
+            cost=channels.cost if channels else None,
             forward=logits,
             quiet=self.quiet,
         )
-        example = next(tester.epoch(0))[0][:1]
         original = copy.deepcopy(trainer.plain)
         dense: dict[str, Any] = dict(size(model))
         if recipe.model.weights is not None:
@@ -206,8 +188,9 @@ class Experiment:
         sparse: dict[str, Any] = outcome.after | size(model, outcome.finished.masks)
         bare = accelerator.unwrap_model(trainer.model)
         dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
+        gone = _removed(bare, example, channels, dense, sparse) if channels else {}
         wrong = believed(bare, self.data, accelerator.device)
-        record = self._record(outcome, dense, sparse, str(accelerator.device), wrong)
+        record = self._record(outcome, dense, sparse, str(accelerator.device), wrong) | gone
         if folder is not None and accelerator.is_main_process:
             folder.finish(model.state_dict(), outcome.finished.masks, record)
         accelerator.wait_for_everyone()
@@ -229,7 +212,7 @@ class Experiment:
             "device": device,
             "parts": method.to_dict(),
             "sparsity_asked": method.sparsity,
-            "sparsity_reached": done.sparsity,
+            "sparsity_reached": done.reached,
             "units_zeroed": done.units_zeroed,
             "units": done.units,
             "evaluated_on": self.part,
@@ -240,6 +223,7 @@ class Experiment:
             "layers": [
                 {"name": name, "total": m.numel(), "zeros": int((~m).sum())}
                 for name, m in done.masks.items()
+                if m.ndim > 1
             ],
             "metrics": outcome.metrics,
             "seconds": outcome.seconds,
@@ -251,6 +235,23 @@ class Experiment:
             **({"label_noise": wrong} if wrong else {}),
             "gain": gain(dense, sparse, str(recipe["method"].get("structure", "unstructured"))),
         }
+
+
+def _removed(
+    model: nn.Module,
+    example: Tensor,
+    channels: Channels,
+    dense: dict[str, Any],
+    sparse: dict[str, Any],
+) -> dict[str, Any]:
+    """What is left when the channels are sliced out; its sizes and times go into ``sparse``."""
+    removed, found = slim(model, example, channels)
+    sparse |= size(removed.model)
+    dense["latency_ms"], sparse["latency_ms"] = found["latency_ms"]
+    dense["flops"], sparse["flops"] = found["flops"]
+    dense["latency_ms_64"], sparse["latency_ms_64"] = found["latency_ms_64"]
+    found |= {"round_to": channels.round_to, "target": channels.cost.unit}
+    return {"removed": found, "left_out": channels.left_out}
 
 
 def cut(outcome: Outcome) -> list[str]:
@@ -280,6 +281,13 @@ def gain(dense: dict[str, Any], sparse: dict[str, Any], structure: str) -> str:
     """One plain sentence: what was gained here, or that nothing was, and why."""
     ratio = dense["latency_ms"] / sparse["latency_ms"]
     smaller = dense["bytes"] / sparse["bytes_packed"]
+    if "flops" in sparse:
+        wide = dense["latency_ms_64"] / sparse["latency_ms_64"]
+        return (
+            f"{1 - sparse['parameters'] / dense['parameters']:.1%} of the parameters and "
+            f"{1 - sparse['flops'] / dense['flops']:.1%} of the multiply-adds are gone; here one "
+            f"image is {ratio:.2f}x and 64 images are {wide:.2f}x as fast as dense."
+        )
     zeros = 1 - sparse["nonzero"] / sparse["parameters"]
     if zeros < 0.01:
         return "Nothing was pruned."

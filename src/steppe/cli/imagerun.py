@@ -13,6 +13,7 @@ from steppe.cli.experiment import build_model, load_data, read_run
 from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.mask import unpack
+from steppe.removal.plan import TEXT, load_removed
 from steppe.robustness.attacks import Normalised
 from steppe.vision.data import ImageData
 from steppe.vision.loader import Loader
@@ -78,7 +79,10 @@ class ImageRun:
         recipe = read_run(path)
         data = load_data(recipe)
         model = build_model(recipe, data)
-        load_weights(model, run)
+        if (path / TEXT).exists():
+            model = load_removed(path, lambda: model)
+        else:
+            load_weights(model, run)
         try:
             model.to(device)
         except (RuntimeError, AssertionError) as error:

@@ -53,6 +53,20 @@ class DataSpec(_Strict):
     label_noise: LabelNoiseSpec | None = None
 
 
+class ChannelSpec(_Strict):
+    """What a sparsity of coupled channels counts (structure channel); see `steppe.cli.channels`."""
+
+    target: str = "parameters"
+    """parameters, flops, latency, or channels."""
+    round_to: int | None = Field(default=None, ge=1)
+    """Widths are multiples of this where there are at least twice as many channels; if it is not
+    given, of the largest of 8, 4, 2 and 1 with which the target can be met."""
+    table: str | None = None
+    """For the latency: the file that steppe latency wrote."""
+    batch: int | None = None
+    """For the latency: images per forward pass."""
+
+
 class TrainSpec(_Strict):
     """How to train; see `steppe.engine.trainer.TrainConfig`."""
 
@@ -98,6 +112,7 @@ class Recipe(_Strict):
     method: dict[str, Any]
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    channels: ChannelSpec = ChannelSpec()
     train: TrainSpec = TrainSpec()
     seed: int = 0
     device: str | None = None
@@ -125,6 +140,8 @@ class Recipe(_Strict):
         whole = self.model_dump(mode="json") | {"method": self._method_in_full()}
         if whole["data"]["label_noise"] is None:
             del whole["data"]["label_noise"]  # so that a run from before is the same run
+        if not self.build_method().structure.whole_outputs:
+            del whole["channels"]
         return whole
 
     def _method_in_full(self) -> dict[str, Any]:

@@ -17,6 +17,11 @@ class Cost(Protocol):
         """What it counts: parameters, FLOPs, ms."""
         ...
 
+    @property
+    def tolerance(self) -> float:
+        """How far below what is allowed a network may end, as a share of it."""
+        ...
+
     def total(self, kept: Mapping[str, int]) -> float:
         """The cost of the whole network.
 
@@ -39,6 +44,7 @@ class Units:
 
     groups: Sequence[Group]
     unit: str = "channels"
+    tolerance: float = 0.01
 
     def total(self, kept: Mapping[str, int]) -> float:
         """The units that stay."""

@@ -12,9 +12,6 @@ from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 
-TOLERANCE = 0.01
-"""How far below what is allowed the cost may end, as a share of it."""
-
 
 class Chunk(NamedTuple):
     """Units of one group that go at once: as many as keep its width a multiple."""
@@ -64,7 +61,7 @@ def fit(
 
     Units go in chunks that leave each group a multiple of its ``multiple``; chunks are ordered by
     their mean saliency, and never out of turn within a group. The shortest sufficient prefix is
-    found by bisection. Where its last chunk overshoots by more than `TOLERANCE`, chunks that
+    found by bisection. Where its last chunk overshoots by more than the tolerance, chunks that
     overshoot are passed over for the next ones that do not.
 
     Args:
@@ -98,7 +95,7 @@ def fit(
         else:
             low = middle + 1
     gone = order[:low]
-    if gone and cost.total(widths(groups, gone)) < (1 - TOLERANCE) * allowed:
+    if gone and cost.total(widths(groups, gone)) < (1 - cost.tolerance) * allowed:
         gone = _closer(order, low, groups, cost, allowed)
     return _kept(units, groups, widths(groups, gone))
 

@@ -17,6 +17,10 @@ class Project(Protocol):
         self, weights: Tensors, sparsity: float, within: Tensors | None = None
     ) -> Tensors: ...
 
+    def cut(self, masks: Tensors) -> Tensors:
+        """Of these masks what is enough to silence the units, the rest left open."""
+        ...
+
 
 @dataclasses.dataclass
 class Moment:

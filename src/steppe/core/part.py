@@ -198,6 +198,10 @@ class Budget(Part):
     """Whether `counts` knows each layer's share before all weights are seen together."""
     profiled_by: ClassVar[str | None] = None
     """The score whose outliers `counts` asks for, or None."""
+    meets: ClassVar[bool] = True
+    """Whether coupled channels come out at the sparsity; else that is what the scores say."""
+    tries: ClassVar[bool] = False
+    """Whether coupled channels are tried out, see `steppe.core.search.Searching`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.sparsity, int | float) or not 0.0 <= self.sparsity < 1.0:

@@ -30,6 +30,8 @@ class Finished:
     units_zeroed: int
     units: int
     distance: float
+    reached: float
+    """What the budget counts, and how much of it went; with coupled channels a cost."""
 
     @property
     def sparsity(self) -> float:

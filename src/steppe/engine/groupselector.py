@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -28,9 +29,12 @@ class GroupSelector(Selector):
         statistics: what the score needs to know, by name.
         groups: the coupled channels.
         cost: what sparsity counts; the number of channels if none is given.
+        trial: how good the network is with channels kept; for budgets that try (see
+            `steppe.engine.trial.make_trial`).
 
     Raises:
-        SteppeError: the structure is another one; the target leaves too little.
+        SteppeError: the structure is another one; the target leaves too little; the budget tries
+            and there is no trial.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class GroupSelector(Selector):
         statistics: dict[str, Statistic],
         groups: Sequence[Group],
         cost: Cost | None = None,
+        *,
+        trial: Callable[[Tensors], float] | None = None,
     ) -> None:
         if not method.structure.whole_outputs:
             raise SteppeError(
@@ -47,15 +53,23 @@ class GroupSelector(Selector):
                 got=f"structure {method.structure.name}",
                 way_out="structure='channel', or leave groups out",
             )
-        self.method, self.statistics = method, statistics
+        if method.budget.tries and trial is None:
+            raise SteppeError(
+                f"budget {method.budget.name} tries channels out and needs a trial",
+                got="none",
+                way_out="trial=make_trial(...), or another budget",
+            )
+        self.method, self.statistics, self.trial = method, statistics, trial
         self.groups = list(groups)
         self.layers = {layer.name: layer for layer in layers}
         self.cost = cost if cost is not None else Units(self.groups)
         self.whole = self.cost.total({})
         self.num_units = sum(group.units for group in self.groups)
-        # a target that cannot be met fails before the training, not after it
-        even = {g.name: torch.arange(g.units, dtype=torch.float64) + 1 for g in self.groups}
-        self._within(even, method.sparsity)
+        if method.budget.meets:
+            # a target that cannot be met fails before the training, not after it
+            even = {g.name: torch.arange(g.units, dtype=torch.float64) + 1 for g in self.groups}
+            allowed = self._allowed(method.sparsity)
+            method.budget.within_cost(even, self.groups, self.cost, allowed)
 
     @torch.no_grad()
     def __call__(self, weights: Tensors, sparsity: float, within: Tensors | None = None) -> Tensors:
@@ -64,8 +78,12 @@ class GroupSelector(Selector):
         Args:
             weights: name -> tensor of the model's shape.
             sparsity: the share of the cost that goes.
-            within: earlier masks; units that they zero stay zero.
+            within: earlier masks; units that they zero stay zero. Where they save enough they are
+                the answer: nothing is searched twice.
         """
+        alive = {} if within is None else self.alive(within)
+        if within is not None and self._enough(alive, sparsity):
+            return masks_of(self.groups, alive, weights)
         saliencies = {
             s.name: self._score(s.name, weights[s.name])
             for group in self.groups
@@ -77,21 +95,63 @@ class GroupSelector(Selector):
             for g in self.groups
         }
         if within is not None:
-            alive = self.alive(within)
             units = {
                 name: torch.where(alive[name], u.abs() + torch.finfo(u.dtype).tiny, 0.0)
                 for name, u in units.items()
             }
         return masks_of(self.groups, self._within(units, sparsity), weights)
 
-    def _within(self, units: Tensors, sparsity: float) -> Tensors:
+    def _allowed(self, sparsity: float) -> float:
         # a hair of slack, so that a share computed as 0.39999 of 10 units still allows four
-        allowed = (1.0 - sparsity) * self.whole * (1.0 + 1e-9)
-        return self.method.budget.within_cost(units, self.groups, self.cost, allowed)
+        return (1.0 - sparsity) * self.whole * (1.0 + 1e-9)
+
+    def _enough(self, alive: Tensors, sparsity: float) -> bool:
+        """Whether no more units have to go than those that are gone."""
+        kept = {name: int(a.sum()) for name, a in alive.items()}
+        # where the scores decide how many go, they decide once
+        decided = not self.method.budget.meets and any(kept[g.name] < g.units for g in self.groups)
+        return decided or self.cost.total(kept) <= self._allowed(sparsity)
+
+    def _within(self, units: Tensors, sparsity: float) -> Tensors:
+        budget, allowed = self.method.budget, self._allowed(sparsity)
+        if budget.tries and self.trial is not None and self.whole > allowed:
+            return budget.search(units, self.groups, self.cost, allowed, self.trial)
+        kept = budget.within_cost(units, self.groups, self.cost, allowed)
+        if budget.meets and sparsity == self.method.sparsity:
+            self._check(kept, allowed)
+        return kept
+
+    def _check(self, kept: Tensors, allowed: float) -> None:
+        """The target is met, or what blocks it is said."""
+        left = self.cost.total({name: int(k.sum()) for name, k in kept.items()})
+        if left >= (1.0 - self.cost.tolerance) * allowed:
+            return
+        wide = max(self.groups, key=lambda g: g.multiple)
+        raise SteppeError(
+            f"a target must be met within {self.cost.tolerance:.0%}",
+            got=f"{left:,.6g} {self.cost.unit} where {allowed:,.6g} are allowed",
+            consequence=f"too much goes at once: {wide.multiple} channels of {wide.name}",
+            way_out="another sparsity, or round_to 1",
+        )
+
+    def cut(self, masks: Tensors) -> Tensors:
+        """What reads the units, the units themselves left open; of those that none reads, all."""
+        alive = self.alive(masks)
+        readers = [
+            replace(g, slices=tuple(s for s in g.slices if s.role == "input") or g.slices)
+            for g in self.groups
+        ]
+        open_ = {name: torch.ones_like(m) for name, m in masks.items()}
+        return open_ | masks_of(readers, alive, masks)
 
     def alive(self, masks: Tensors) -> Tensors:
         """Group name -> the units that masks keep."""
         return {g.name: g.members(masks, ("output",)).any(1) for g in self.groups}
+
+    def reached(self, masks: Tensors) -> float:
+        """The share of the cost that masks save."""
+        kept = {name: int(alive.sum()) for name, alive in self.alive(masks).items()}
+        return 1.0 - self.cost.total(kept) / self.whole
 
     def kept(self, masks: Tensors) -> int:
         """How many units masks keep."""

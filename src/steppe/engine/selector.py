@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.group import Slice
 from steppe.core.layer import Layer
 from steppe.core.part import Tensors
 from steppe.core.selection import count, keep_largest
 from steppe.core.statistic import Statistic
 from steppe.method import Method
+
+_OUTPUT = Slice("weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
 
 
 class Selector:
@@ -51,6 +54,12 @@ class Selector:
             sparsity: fraction of the units to zero.
             within: earlier masks; what they zero stays zero.
         """
+        if not self.method.score.reads(_OUTPUT):
+            raise SteppeError(
+                f"score {self.method.score.name} looks at the norms of coupled channels",
+                got="single layers",
+                way_out="groups=steppe.channel_groups(model, x), or another score",
+            )
         structure, prune = self.method.structure, count(sparsity, self.num_units)
         units = {
             name: self.method.score.reduce(
@@ -77,12 +86,21 @@ class Selector:
             kept = _keep_first({n: kept[n] & alive[n] for n in kept}, units, prune)
         return {name: structure.expand(kept[name], self.layers[name]) for name in units}
 
+    def cut(self, masks: Tensors) -> Tensors:
+        """Of these masks what is enough to silence the units: all of it."""
+        return masks
+
     def kept(self, masks: Tensors) -> int:
         """How many units masks keep."""
         return sum(
             int(self.method.structure.groups(masks[name], layer).any(-1).sum())
             for name, layer in self.layers.items()
         )
+
+    def reached(self, masks: Tensors) -> float:
+        """The share of the weights that masks zero."""
+        total = sum(m.numel() for m in masks.values())
+        return 1.0 - sum(int(m.sum()) for m in masks.values()) / total
 
     def _score(self, name: str, weight: Tensor) -> Tensor:
         stats = {}

@@ -328,7 +328,8 @@ class Sparsifier:
         kept = self.selector.kept(masks)
         units = self.selector.num_units
         total = sum(w.numel() for w in weights.values())
-        finished = Finished(masks, count_zeros(weights), total, units - kept, units, distance)
+        zeros, reached = count_zeros(weights), self.selector.reached(masks)
+        finished = Finished(masks, zeros, total, units - kept, units, distance, reached)
         if self._step:
             finished.warn()
         return finished

@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,9 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
+from steppe.core.group import Group
 from steppe.engine.batchnorm import reestimate
 from steppe.engine.finished import Finished
 from steppe.engine.optim import lr_factor, optimizer
@@ -148,6 +150,7 @@ class Trainer:
         config: how to train.
         run: where everything goes; None keeps nothing.
         include, exclude: patterns of what is prunable.
+        groups, cost: coupled channels and what sparsity counts of them, see `sparsify`.
         accelerator: from `make_accelerator`.
         forward: (model, inputs) -> logits.
         quiet: no progress bar.
@@ -165,6 +168,8 @@ class Trainer:
         run: RunFolder | None = None,
         include: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
+        groups: Sequence[Group] = (),
+        cost: Cost | None = None,
         forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
         quiet: bool = False,
     ) -> None:
@@ -196,6 +201,8 @@ class Trainer:
             clip_grad_norm=config.clip_grad_norm,
             scaler=accelerator.scaler,
             sync=config.sync,
+            groups=groups,
+            cost=cost,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._metrics: list[dict[str, Any]] = []

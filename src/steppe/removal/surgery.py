@@ -25,15 +25,18 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
-    """What stays of one tensor, as a new one.
+    """What stays of one tensor, as a new one in the same memory format.
 
     Example:
         >>> cut(torch.arange(6).view(2, 3), {1: torch.tensor([0, 2])})
         tensor([[0, 2],
                 [3, 5]])
     """
+    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     for dim, index in dims.items():
         tensor = tensor.index_select(dim, index.to(tensor.device))
+    if last:  # index_select forgets it, and the layer would convert at each call
+        tensor = tensor.contiguous(memory_format=torch.channels_last)
     return tensor.clone() if not dims else tensor
 
 

@@ -46,6 +46,7 @@ class Latency(Summed):
     """
 
     unit = "ms"
+    tolerance = 0.05
 
     def __init__(self, layers: Sequence[LayerShape], table: LatencyTable, batch: int) -> None:
         self._layers, self.batch = layers, batch

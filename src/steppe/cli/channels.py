@@ -1,0 +1,120 @@
+"""Coupled channels of a recipe's network: what they cost, and the network without them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.cli.recipe import Recipe
+from steppe.core.cost import Cost, Units
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.fit import fit
+from steppe.core.group import Group
+from steppe.engine.latency import latencies_ms
+from steppe.removal.cost import COSTS
+from steppe.removal.groups import all_of
+from steppe.removal.remove import Removed, remove
+
+COUNTS = "channels"
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What a method may prune in a network, and what it counts.
+
+    Args:
+        groups: the coupled channels.
+        cost: what the sparsity counts.
+        left_out: weight -> why its channels must stay.
+        round_to: what widths are multiples of.
+    """
+
+    groups: list[Group]
+    cost: Cost
+    left_out: dict[str, str]
+    round_to: int = 1
+
+
+def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels | None:
+    """The coupled channels of a recipe's network; None where its method prunes no channels.
+
+    Args:
+        recipe: with a method and ``channels``.
+        model: in any mode; left as it is.
+        example: one batch of inputs.
+
+    Raises:
+        SteppeError: an unknown target, a latency without a table, a network that cannot be
+            followed.
+    """
+    method, spec = recipe.build_method(), recipe.channels
+    if not method.structure.whole_outputs or method.sparsity == 0:
+        return None
+    if spec.target != COUNTS and spec.target not in COSTS:
+        raise unknown("target of channels", spec.target, [COUNTS, *COSTS])
+    found = all_of(model, example, exclude=recipe.exclude)
+    if spec.target == COUNTS:
+        cost: Cost = Units(found.groups)
+    else:
+        given = {"table": spec.table, "batch": spec.batch}
+        options = {key: value for key, value in given.items() if value is not None}
+        cost = COSTS[spec.target].of(model, example, found.groups, **options)
+    tried = (8, 4, 2, 1) if spec.round_to is None else (spec.round_to,)
+    for size in tried:
+        groups = rounded(found.groups, size)
+        if size == tried[-1] or _meets(model, groups, cost, method.sparsity):
+            return Channels(groups, cost, found.left_out, size)
+    raise AssertionError("the last one is always taken")
+
+
+def rounded(groups: Sequence[Group], size: int) -> list[Group]:
+    """Groups whose widths are multiples, where there are at least twice as many units."""
+    return [
+        replace(g, multiple=max(g.multiple, size)) if g.units >= 2 * size else g for g in groups
+    ]
+
+
+def _meets(model: nn.Module, groups: Sequence[Group], cost: Cost, sparsity: float) -> bool:
+    """Whether the least channels of the weights as they are come to the target."""
+    tensors = {name: p.detach() for name, p in model.named_parameters()}
+    units = {g.name: g.members(tensors).norm(dim=1) for g in groups}
+    allowed = (1.0 - sparsity) * cost.total({}) * (1.0 + 1e-9)
+    try:
+        kept = fit(units, groups, cost, allowed)
+    except SteppeError:
+        return False
+    left = cost.total({name: int(mask.sum()) for name, mask in kept.items()})
+    return left >= (1.0 - cost.tolerance) * allowed
+
+
+def slim(model: nn.Module, example: Tensor, channels: Channels) -> tuple[Removed, dict[str, Any]]:
+    """The network without the channels that are zero, and what that gained.
+
+    Args:
+        model: with zeros; stays as it is.
+        example: one batch of inputs.
+        channels: of the network.
+
+    Returns:
+        What `remove` gives, and plain values before and after: parameters, multiply-adds of one
+        input, milliseconds of one input and of 64 here, and widths.
+    """
+    done = remove(model, example, groups=channels.groups)
+    flops = COSTS["flops"].of(model, example, channels.groups)
+    removed = done.report["removed"]
+    kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}
+    wide = example[:1].expand(64, *example.shape[1:]).contiguous()
+    one, many = (latencies_ms([model, done.model], x) for x in (example[:1], wide))
+    return done, {
+        "parameters": list(done.report["parameters"]),
+        "flops": [flops.total({}), flops.total(kept)],
+        "latency_ms": one,
+        "latency_ms_64": many,
+        "threads": torch.get_num_threads(),
+        "widths": kept,
+        "error": done.report["error"],
+    }

@@ -1,0 +1,61 @@
+"""AdaSAP: importance-scaled perturbation, then channels go, then a uniform radius."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score, Structure
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+from steppe.perturb.adasap import AdaSap
+from steppe.perturb.asam import Asam
+from steppe.perturb.phased import Phased
+from steppe.perturb.sam import Sam
+from steppe.schedule.exponential import Exponential
+
+
+@METHODS.register("adasap")
+def adasap(
+    sparsity: float | None = None,
+    rho_min: float = 0.01,
+    rho_max: float = 2.0,
+    rho: float = 2.0,
+    adaptive: bool = True,
+    warmup: float = 10 / 90,
+    pruned: float = 11 / 90,
+    every: int = 30,
+    scope: str = "network",
+    norm: str = "global",
+    score: str = "l2",
+    budget: str = "pooled",
+    structure: str = "channel",
+) -> Method:
+    """Three phases: adaptive warm-up, a cut every n steps, robustness encouragement.
+
+    Args:
+        sparsity: fraction that is gone at the end: of what the run counts (parameters, FLOPs,
+            latency) for channels, of the weights if unstructured.
+        rho_min, rho_max: radii of the most and of the least important neuron until all is pruned.
+        rho: the radius of all neurons after that.
+        adaptive: radii in units of each weight's size (ASAM); the paper's settings without it are
+            rho_max 0.1 and rho 0.05.
+        warmup: fraction of the run before the first cut.
+        pruned: fraction at which the last is made; the same share of what remains goes each time.
+        every: steps between two cuts.
+        scope, norm: see `steppe.perturb.adasap`.
+        score: l2 is AdaSAP_P's criterion.
+        budget: pooled; latency_knapsack is AdaSAP_L's.
+        structure: channel; unstructured, which the paper leaves open, works too.
+
+    Source: AdaSAP, Algorithms 1 and 2; docs/methods.md says what is read differently.
+    """
+    uniform = Asam(rho=rho) if adaptive else Sam(rho=rho)
+    radii = AdaSap(rho_min=rho_min, rho_max=rho_max, adaptive=adaptive, scope=scope, norm=norm)
+    return Method(
+        name="adasap",
+        score=Score.make(score),
+        structure=Structure.make(structure),
+        budget=amount(budget, sparsity, structure),
+        schedule=Exponential(start=warmup, end=pruned, every=every),
+        coupling=HardMask(),
+        perturb=Phased(phases=((pruned, radii), (1.0, uniform))),
+    )

@@ -1,0 +1,78 @@
+"""Channels of a run that are really gone, as a user sees it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from steppe.cli.main import main
+
+CNN = ["--epochs", "3", "--lr", "0.1", "--model", "small-cnn", "--train-size", "640", "--quiet"]
+
+
+def run(*arguments: object, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == code
+
+
+def test_trained_removed_and_measured_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dense, slim = tmp_path / "run", tmp_path / "slim"
+    flags = ["--method", "adasap", "--sparsity", "0.4", "--out", dense]
+    run("train", *flags, *CNN)
+    record = json.loads((dense / "record.json").read_text())
+    assert record["sparsity_asked"] == 0.4
+    assert 0.4 <= record["sparsity_reached"] <= 0.4 + 0.01 * 0.6
+    assert "of the parameters and" in record["gain"]
+    capsys.readouterr()
+    run("remove", dense, "--out", slim, "--json")
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert found["parameters"] == record["removed"]["parameters"]
+    assert found["parameters"][1] == pytest.approx(
+        (1 - record["sparsity_reached"]) * found["parameters"][0]
+    )
+    assert "the same outputs to" in shown.err
+    names = {path.name for path in slim.iterdir()}
+    assert not [name for name in names if name.endswith((".pt", ".bin", ".pkl"))]
+    smaller = sum(t.numel() for t in load_file(slim / "model.safetensors").values())
+    assert smaller < sum(t.numel() for t in load_file(dense / "model.safetensors").values())
+    for folder in (dense, slim):
+        run("evaluate", folder, "--json", "--quiet")
+    before, after = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert after["accuracy"] == before["accuracy"] == record["sparse"]["accuracy"]
+    assert after["zeros"] == 0
+    run("evaluate", slim, "--on", "sharpness", "--measures", "one_step", "--limit", 50, "--quiet")
+
+
+def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = tmp_path / "plain"
+    run("train", "--method", "magnitude", "--sparsity", "0.5", "--out", plain, *CNN)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").touch()
+    capsys.readouterr()
+    for arguments, said in (
+        (("remove", plain, "--out", tmp_path / "new"), "--structure channel"),
+        (("remove", plain, "--out", tmp_path / "full"), "new or empty folder"),
+        (("remove", tmp_path / "nowhere", "--out", tmp_path / "new"), "steppe train"),
+        (
+            ("train", "--method", "adasap", "--sparsity", "0.999", "--out", tmp_path / "a", *CNN),
+            "parameters must leave room",
+        ),
+    ):
+        run(*arguments, code=2)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line, line
+    assert not (tmp_path / "new").exists()
+    recipe = tmp_path / "latency.yaml"
+    recipe.write_text("method: {name: adasap, sparsity: 0.4}\nchannels: {target: latency}\n")
+    run("train", recipe, "--out", tmp_path / "b", *CNN, code=2)
+    assert "steppe latency MODEL" in capsys.readouterr().err
+    recipe.write_text("method: {name: adasap, sparsity: 0.4}\nchannels: {target: parametres}\n")
+    run("train", recipe, "--out", tmp_path / "b", *CNN, code=2)
+    assert "did you mean parameters" in capsys.readouterr().err
