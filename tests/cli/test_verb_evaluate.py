@@ -121,6 +121,7 @@ def test_what_a_mean_hides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         ("sharpness", "--radius", "nan", "--radius 0.1"),
         ("sharpness", "--max-products", 0, "--max-products is 1 or more"),
         ("attacks", "--eps-linf", "4", "from 0 to 1"),
+        ("attacks", "--steps", 0, "--steps 1 or more"),
         ("attacks", "--eps-l2", "inf", "from 0 to 1000"),
         ("corruptions", "--severities", "7", "severities are 1 to 5"),
         ("corruptions", "--limit", "-5", "--limit is a number"),

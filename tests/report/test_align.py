@@ -38,3 +38,12 @@ def test_a_comparison_is_not_lost_to_a_later_plain_measurement() -> None:
     beside["result"] = {"beside": {"disagree": 0.2}}
     (record,) = aligned([{"entries": [beside, entry("clean", 0.3)]}])
     assert record["evaluations"]["clean"] == {"beside": {"disagree": 0.2}}
+
+
+def test_only_a_comparison_with_dense_is_shown_as_one() -> None:
+    found = []
+    for method in ("dense", "gmp"):
+        beside = entry("clean", 0.1, beside="other")
+        beside["result"] = {"accuracy": 0.9, "beside": {"disagree": 0.2, "method": method}}
+        found += aligned([{"entries": [beside]}])
+    assert [set(r["evaluations"]["clean"]) for r in found] == [{"accuracy", "beside"}, {"accuracy"}]

@@ -13,7 +13,8 @@ from steppe.report.record import read_records, sigmas_of
 
 def test_folders_and_files(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text(json.dumps({"method": "safe"}))
-    folder, file = read_records([tmp_path, str(tmp_path / "record.json")])
+    (folder,) = read_records([tmp_path, str(tmp_path)])
+    (file,) = read_records([str(tmp_path / "record.json")])
     assert file == {"method": "safe"}
     assert folder == file | {"commands": [], "evaluations": {}, "unlike": []}
 
@@ -22,7 +23,7 @@ def test_a_folder_of_runs_is_its_runs(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(json.dumps({"method": name}))
-    assert [r["method"] for r in read_records([tmp_path])] == ["a", "b"]
+    assert [r["method"] for r in read_records([tmp_path, tmp_path / "a"])] == ["a", "b"]
 
 
 def test_what_evaluate_left_comes_along(tmp_path: Path) -> None:

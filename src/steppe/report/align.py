@@ -51,7 +51,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found.append(
             {k: v for k, v in record.items() if k != "entries"}
             | {
-                "evaluations": {on: entry["result"] for on, entry in used.items()},
+                "evaluations": {on: _plain(entry["result"]) for on, entry in used.items()},
                 "commands": [
                     *record.get("commands", ()),
                     *(e["command"] for e in used.values() if e.get("command")),
@@ -60,6 +60,13 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result; a comparison with another network than a dense one is left out of a report."""
+    other = result.get("beside")
+    dense = other is None or other.get("method", "dense") == "dense"
+    return {k: v for k, v in result.items() if dense or k != "beside"}
 
 
 def _shared(entries: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:

@@ -183,7 +183,8 @@ def panels(rows: Rows, family: str, title: str, caption: str, named: str) -> Fig
             ax.set_ylabel("accuracy, %")
         legend(figure, axes[0])
         described = " ".join(describe(rows, key) for key in keys)
-        return finish(figure, family, title, f"{caption} {SPACED}", described)
+        some = f" Four of {len(keys)} are drawn; the table has all." if len(keys) > 4 else ""
+        return finish(figure, family, title, f"{caption}{some} {SPACED}", described)
 
 
 def heat(

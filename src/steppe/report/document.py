@@ -128,10 +128,14 @@ class Document:
         return cls(
             title=title,
             about=_about(records),
-            summary=list(summary if summary is not None else verdicts(plain or records)),
+            # what makes averages doubtful stands beside what is concluded from them
+            summary=[
+                *(summary if summary is not None else verdicts(plain or records)),
+                *notes(plain),
+            ],
             tables=tables,
             papers=papers.beside(records, rows),
-            remarks=[*missing, *_unlike(records), *notes(plain)] if records else [],
+            remarks=[*missing, *_unlike(records)] if records else [],
             commands=list(dict.fromkeys(given)),
             versions=_versions(records),
             recipes=_recipes(records),

@@ -66,13 +66,15 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 
 def _folders(runs: Iterable[Path]) -> Iterator[Path]:
-    """The runs; of a folder that is none, the runs in it."""
+    """The runs, each once; of a folder that is none, the runs in it."""
+    seen: set[Path] = set()
     for run in runs:
         inner = sorted(run.glob("*/record.json")) if run.is_dir() else []
-        if inner and not (run / "record.json").exists():
-            yield from (path.parent for path in inner)
-        else:
-            yield run
+        within = [path.parent for path in inner] if not (run / "record.json").exists() else []
+        for one in within or [run]:
+            if one.resolve() not in seen:
+                seen.add(one.resolve())
+                yield one
 
 
 def _measured(run: Path) -> dict[str, Any]:

@@ -105,7 +105,8 @@ class Loader:
             raise SteppeError(
                 "part must be train, validation or test, and loaded",
                 got=part,
-                way_out="load(..., validation=0.1) holds images out for validation",
+                way_out="data.validation 0.1 in the recipe (load(..., validation=0.1)) holds images "
+                "out for validation",
             )
         train = part == "train"
         usual: dict[str, Any] = {"mean": data.mean, "std": data.std, "shuffle": train}
@@ -170,7 +171,7 @@ class Loader:
             raise SteppeError(
                 f"batch_size must lie between 1 and the {n} images there are",
                 got=self.batch_size,
-                way_out="a smaller batch_size, or drop_last=False",
+                way_out="another batch size (--batch-size, train.batch_size)",
             )
         if not 0 <= self.rank < self.world or self.batch_size % self.world:
             raise SteppeError(

@@ -65,6 +65,10 @@ class Attacks(Evaluation):
             "linf": radii(self.eps_linf, "--eps-linf", 1.0),
             "l2": radii(self.eps_l2, "--eps-l2", 1000.0),
         }
+        if self.steps is not None and self.steps < 1:
+            raise SteppeError(
+                "an attack takes --steps 1 or more", got=self.steps, way_out="leave it out"
+            )
         run = ImageRun.read(self.run, self.device, "attacks")
         images, labels = run.pixels(self.part, self.limit)
         return accuracy_under_attack(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
+from steppe.cli.evaluations import EVALUATIONS, Evaluation, read_record
 from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
 from steppe.core.mask import count_zeros
@@ -106,6 +106,7 @@ class Clean(Evaluation):
         return {
             "beside": {
                 "run": self.beside,
+                "method": read_record(str(self.beside)).get("method", "dense"),
                 "accuracy": float((theirs.argmax(1) == labels).double().mean()),
                 "disagree": found.share,
                 "lost": found.lost,
