@@ -8,13 +8,16 @@ from torch import nn
 
 import steppe
 from steppe import Method, SteppeError
+from steppe.core.group import Slice
 from steppe.core.part import Budget, Coupling, Perturb, Schedule, Score, Structure
 
 SPARSITY = 0.5
 FORMS = {"nm": ["2:4"], "block": ["block:2x2"]}
+OUTPUT = Slice("layer.weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
 AXES = {
-    # what obs ranks by is known only to a coupling that solves a layer at once
-    "score": [n for n in Score.registry if n != "obs"],
+    # what obs ranks by is known only to a coupling that solves a layer at once, and some read
+    # the norms of coupled channels, which single layers do not have
+    "score": [n for n in Score.registry if n != "obs" and Score.make(n).reads(OUTPUT)],
     "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
     "budget": list(Budget.registry),
     "schedule": list(Schedule.registry),
@@ -115,6 +118,17 @@ def test_composes(parts):
     for name, mask in done.masks.items():
         assert torch.equal(weights[name] != 0, mask), name
     assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "score", [n for n in Score.registry if n not in AXES["score"] and n != "obs"]
+)
+def test_scores_of_norms_are_refused_without_groups(score):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, build("channel", "pooled", score=score), 1)
+    with pytest.raises(SteppeError, match=rf"{score} looks at the norms.*groups"):
+        sparsifier.step(lambda: model(torch.randn(2, 4, 4, 4)).sum())
 
 
 @pytest.mark.parametrize("structure", AXES["structure"])

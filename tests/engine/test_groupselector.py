@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+
 import pytest
 import torch
 from torch import nn
 
 import steppe
-from steppe import Method, SteppeError
+from steppe import Method, SteppeError, methods
 from steppe.core.group import Group, Slice
+from steppe.core.knapsack import kept_units
+from steppe.engine.groupselector import GroupSelector, coupled
+from steppe.engine.trial import make_trial
 
 
 class Net(nn.Module):
@@ -161,3 +167,142 @@ def test_phases_change_the_perturbation_in_the_run() -> None:
         sparsifier.step(closure)
         counts.append(len(calls) - before)
     assert counts == [2, 2, 1, 1]
+
+
+NORMED = ["taylor_gate", "bn_gamma"]
+
+
+@pytest.mark.parametrize("score", ["mean", "squared", "absolute", "elementwise", *NORMED])
+@pytest.mark.parametrize("coupling", ["hard_mask", "growing_reg", "soft_mask", "polarisation"])
+def test_parts_for_channels_end_exactly(coupling: str, score: str) -> None:
+    method = Method(
+        score=score if score in NORMED else {"name": "taylor", "variant": score},
+        structure="channel",
+        coupling=coupling,
+        schedule={"name": "linear", "end": 0.9},
+        budget={"name": "uniform", "sparsity": 0.5},
+    )
+    net, sparsifier = train(method, 5)
+    finished = sparsifier.finish()
+    assert finished.units_zeroed == 7
+    weights = dict(net.named_parameters())
+    assert not any(bool(weights[n].detach()[~m].any()) for n, m in finished.masks.items())
+
+
+def humps(net: nn.Module) -> None:
+    """Two of six and four of eight scales near zero, the others not."""
+    with torch.no_grad():
+        net.norm.weight.copy_(torch.tensor([0.9, 0.01, 0.8, 0.7, 0.0, 0.6]))
+        net.norm1.weight.copy_(torch.tensor([0.0, 0.9, 0.02, 0.8, 0.01, 0.7, 0.0, 0.6]))
+
+
+def run(
+    method: Method, monkeypatch: pytest.MonkeyPatch, steps: int = 4
+) -> tuple[nn.Module, steppe.Sparsifier, list[dict[str, int]]]:
+    """A few steps; the sparsifier's selector gets a trial that likes a wide trunk."""
+    tried: list[dict[str, int]] = []
+
+    def trial(kept: dict[str, torch.Tensor]) -> float:
+        tried.append({n: int(k.sum()) for n, k in kept.items()})
+        return tried[-1]["stem.weight"] / 6
+
+    torch.manual_seed(0)
+    net = Net()
+    humps(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+    made = functools.partial(GroupSelector, trial=trial)
+    with monkeypatch.context() as patch:
+        patch.setattr("steppe.engine.sparsifier.GroupSelector", made)
+        sparsifier = steppe.sparsify(net, optimizer, method, steps, groups=groups())
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(4, (16,))
+    for _ in range(steps):
+        assert sparsifier.step(lambda: nn.functional.cross_entropy(net(x), y)).isfinite()
+    return net, sparsifier, tried
+
+
+CHANNELS = ["taylor", "halp", "smcp", "eagleeye", "greg1", "greg2", "abcpruner", "polarreg"]
+
+
+@pytest.mark.parametrize("name", CHANNELS)
+def test_published_methods_for_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = {"every": 2, "update_every": 1, "hold": 1, "candidates": 5, "food": 3, "cycles": 2}
+    known = inspect.signature(methods.METHODS[name]).parameters
+    method = methods.make(name, sparsity=0.5, **{k: v for k, v in short.items() if k in known})
+    assert method.structure.name == "channel"
+    _, sparsifier, tried = run(method, monkeypatch)
+    done = sparsifier.finish()
+    # the scales say 6 of 14 where they decide
+    assert done.units_zeroed == (6 if name == "polarreg" else 7)
+    assert bool(tried) == method.budget.tries
+    for group in groups():
+        assert int(sparsifier.selector.alive(done.masks)[group.name].sum()) % group.multiple == 0
+
+
+@pytest.mark.parametrize("name", ["eagleeye", "abcpruner"])
+def test_a_search_is_made_once_inside_the_cost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = methods.make(name, sparsity=0.5)
+    _, sparsifier, tried = run(method, monkeypatch)
+    assert all(sum(widths.values()) == 7 for widths in tried)
+    assert len({tuple(w.values()) for w in tried}) == len(tried), "something was tried twice"
+    count, masks = len(tried), sparsifier.state["mask"]
+    done = sparsifier.finish()
+    assert len(tried) == count
+    assert all(torch.equal(done.masks[n], masks[n]) for n in masks)
+    # the trial likes a wide trunk, and the branch must keep 2
+    assert int(done.masks["norm.weight"].sum()) == 5
+    _, again, _ = run(method, monkeypatch)
+    assert all(torch.equal(again.state["mask"][n], masks[n]) for n in masks)
+
+
+def test_a_real_trial_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    net, x, y = Net(), torch.randn(16, 3, 8, 8), torch.randint(4, (16,))
+
+    def accuracy(model: nn.Module) -> float:
+        return float((model(x).argmax(1) == y).float().mean())
+
+    trial = make_trial(net, groups(), [x], accuracy)
+    method = methods.make("eagleeye", sparsity=0.5, candidates=4)
+    layers, weights = coupled(net, groups())
+    select = GroupSelector(method, layers, {}, groups(), trial=trial)
+    held = {n: w.detach() for n, w in weights.items()}
+    masks = select(held, 0.5)
+    best = trial(select.alive(masks))
+    found = method.budget.drawn(
+        {g.name: g.members(held).abs().sum(1) for g in groups()}, groups(), select.cost, 7.0
+    )
+    kept = [kept_units({g.name: g.members(held).abs().sum(1) for g in groups()}, w) for w in found]
+    assert best == max(map(trial, kept))
+
+
+def test_without_a_trial_it_is_refused_in_one_line() -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(SteppeError, match=r"bee_colony tries channels out.*make_trial"):
+        steppe.sparsify(net, optimizer, methods.abcpruner(0.5), total_steps=1, groups=groups())
+
+
+def test_scales_without_a_valley_are_an_error_in_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, sparsifier, _ = run(methods.polarreg(sparsity=0.5), monkeypatch, steps=1)
+    with torch.no_grad():
+        sparsifier.model.norm.weight.fill_(0.9)
+        sparsifier.model.norm1.weight.fill_(0.8)
+    with pytest.raises(SteppeError, match="no score near zero"):
+        sparsifier.finish()
+
+
+def test_the_cut_lies_where_channels_are_read() -> None:
+    net = Net()
+    layers, weights = coupled(net, groups())
+    method = Method(structure="channel", budget={"name": "pooled", "sparsity": 0.5})
+    select = GroupSelector(method, layers, {}, groups())
+    masks = select({n: w.detach() for n, w in weights.items()}, 0.5)
+    cut = select.cut(masks)
+    assert cut.keys() == masks.keys()
+    alive = select.alive(masks)
+    for name, of in (("conv1", "stem"), ("head", "stem"), ("conv2", "conv1")):
+        kept = cut[f"{name}.weight"].transpose(0, 1).flatten(1)
+        assert torch.equal(kept.any(1), alive[f"{of}.weight"])
+        assert torch.equal(kept.all(1), alive[f"{of}.weight"])
+    for name in ("stem.weight", "norm.weight", "norm.bias", "norm1.weight", "conv1.bias"):
+        assert cut[name].all()

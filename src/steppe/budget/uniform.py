@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steppe.core.part import Budget
+from torch import Tensor
+
+from steppe.core.cost import Cost
+from steppe.core.fit import fit
+from steppe.core.group import Group
+from steppe.core.knapsack import kept_units
+from steppe.core.part import Budget, Tensors
+from steppe.core.search import into_band, most_of
 
 
 @Budget.registry.register("uniform")
@@ -13,3 +21,13 @@ class Uniform(Budget):
     """Every layer loses the same fraction, to within one unit (largest remainder)."""
 
     name = "uniform"
+
+    def within_cost(
+        self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float
+    ) -> Tensors:
+        """Every group keeps the same share of its channels, as large as the cost allows."""
+        most = most_of(units, groups)
+        widths, total = into_band({g.name: 0.0 for g in groups}, groups, most, cost, allowed)
+        if total > allowed:
+            return fit(units, groups, cost, allowed)  # says what is wrong
+        return kept_units(units, widths)

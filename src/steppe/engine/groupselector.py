@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of
 from steppe.core.layer import Layer
 from steppe.core.part import Tensors
+from steppe.core.search import Searching, Trial
 from steppe.core.statistic import Statistic
 from steppe.engine.selector import Selector
 from steppe.method import Method
@@ -45,7 +46,7 @@ class GroupSelector(Selector):
         groups: Sequence[Group],
         cost: Cost | None = None,
         *,
-        trial: Callable[[Tensors], float] | None = None,
+        trial: Trial | None = None,
     ) -> None:
         if not method.structure.whole_outputs:
             raise SteppeError(
@@ -114,7 +115,7 @@ class GroupSelector(Selector):
 
     def _within(self, units: Tensors, sparsity: float) -> Tensors:
         budget, allowed = self.method.budget, self._allowed(sparsity)
-        if budget.tries and self.trial is not None and self.whole > allowed:
+        if isinstance(budget, Searching) and self.trial is not None and self.whole > allowed:
             return budget.search(units, self.groups, self.cost, allowed, self.trial)
         kept = budget.within_cost(units, self.groups, self.cost, allowed)
         if budget.meets and sparsity == self.method.sparsity:

@@ -12,6 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of
 from steppe.core.layer import unwrap
 from steppe.core.part import Tensors
+from steppe.core.search import Trial
 from steppe.engine.batchnorm import reestimate
 
 
@@ -22,7 +23,7 @@ def make_trial(
     evaluate: Callable[[nn.Module], float],
     bn_batches: int = 100,
     forward: Callable[[nn.Module, Tensor], object] = lambda model, x: model(x),
-) -> Callable[[Tensors], float]:
+) -> Trial:
     """A function that masks the model, adapts batch norm, evaluates, and restores it bit for bit.
 
     Neither the weights, the statistics nor the random state differ afterwards, so that a training
@@ -45,7 +46,7 @@ def make_trial(
         >>> from steppe.core.group import Slice
         >>> rows = Slice("weight", 0, torch.arange(2).view(2, 1), "output")
         >>> trial = make_trial(model, [Group("a", (rows,))], [], lambda m: float(m.weight.sum()))
-        >>> trial({"a": torch.tensor([True, False])}), float(model.weight.sum())
+        >>> trial({"a": torch.tensor([True, False])}), float(model.weight.detach().sum())
         (2.0, 4.0)
     """
     if bn_batches < 1:

@@ -1,0 +1,149 @@
+"""Weights that shall go are pulled to zero ever harder: growing regularisation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.mask import apply_masks
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
+
+PICKS = ("now", "grown")
+
+
+@Coupling.registry.register("growing_reg")
+@dataclass(frozen=True, kw_only=True)
+class GrowingReg(Coupling):
+    """g(w) += r w, where r grows for the weights that shall go; then they are zero.
+
+    Every ``update_every`` steps r <- r + ``delta`` up to ``ceiling``; ``hold`` steps later the
+    weights are removed and the rest trains on. With coupled channels r is that of everything that
+    belongs to a channel, norms included. Ordinary weight decay comes on top.
+
+    Args:
+        pick: ``now`` chooses at once (GReg-1); ``grown`` when r of all weights alike has grown by
+            ``pick_delta`` to ``pick_ceiling`` (GReg-2), as what the loss holds less firmly
+            shrinks first.
+        update_every: steps between two updates of r.
+        delta: by how much r grows.
+        ceiling: r's largest value.
+        hold: steps from there to removal. A shorter run is cut at its end.
+        pick_delta, pick_ceiling: the same until the choice, with ``grown``.
+        recover: r of the weights that stay, 0 or negative.
+
+    Source: Wang et al., Neural Pruning via Growing Regularization, ICLR 2021.
+    """
+
+    pick: str = "now"
+    update_every: int = 5
+    delta: float = 1e-4
+    ceiling: float = 1.0
+    hold: int = 40_000
+    pick_delta: float = 1e-5
+    pick_ceiling: float = 1e-2
+    recover: float = 0.0
+    name = "growing_reg"
+
+    def __post_init__(self) -> None:
+        if self.pick not in PICKS:
+            raise unknown("pick of growing_reg", self.pick, PICKS)
+        steps = (self.delta, self.pick_delta, self.ceiling, self.pick_ceiling)
+        if self.update_every < 1 or self.hold < 0 or not min(steps) > 0.0:
+            raise SteppeError(
+                "growing_reg needs update_every >= 1, hold >= 0, and deltas and ceilings above 0",
+                got=f"update_every {self.update_every}, hold {self.hold}, delta {self.delta}, "
+                f"ceiling {self.ceiling}, pick_delta {self.pick_delta}, "
+                f"pick_ceiling {self.pick_ceiling}",
+            )
+        if not -self.ceiling <= self.recover <= 0.0:
+            raise SteppeError(
+                "what stays may be pushed away from zero, by no more than the ceiling",
+                got=f"recover {self.recover}, ceiling {self.ceiling}",
+                way_out="recover 0, or -1e-4 as in the authors' code",
+            )
+
+    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        state = {"reg": {name: torch.zeros_like(w) for name, w in weights.items()}}
+        if self.pick == "now":
+            self._choose(weights, state, project, moment)
+        return state
+
+    def _choose(
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, moment: Moment
+    ) -> None:
+        state["mask"] = project(weights, moment.sparsity, within=state.get("mask"))
+        when = torch.tensor([moment.sparsity, moment.step], dtype=torch.float64)
+        state["chosen"] = dict.fromkeys(weights, when)
+        for name, reg in state["reg"].items():
+            reg[state["mask"][name]] = self.recover
+
+    def add_gradient(
+        self,
+        weights: Tensors,
+        grads: Tensors,
+        state: dict[str, Tensors],
+        moment: Moment,
+    ) -> None:
+        names = list(weights)
+        torch._foreach_addcmul_(
+            [grads[n] for n in names], [weights[n] for n in names], [state["reg"][n] for n in names]
+        )
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        if (moment.step + 1) % self.update_every == 0:
+            if "mask" not in state:
+                self._grow_all(weights, state, project, moment)
+            else:
+                self._grow(weights, state, project, moment)
+        if "gone" in state:
+            apply_masks(weights, state["gone"])
+
+    def _grow_all(
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, moment: Moment
+    ) -> None:
+        for reg in state["reg"].values():
+            reg.add_(self.pick_delta).clamp_(max=self.pick_ceiling)
+        updates = (moment.step + 1) // self.update_every
+        if updates >= _ratio(self.pick_ceiling, self.pick_delta) and moment.sparsity > 0:
+            self._choose(weights, state, project, moment)
+
+    def _grow(
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, moment: Moment
+    ) -> None:
+        sparsity, since = next(iter(state["chosen"].values())).tolist()
+        if moment.sparsity > sparsity:
+            self._choose(weights, state, project, moment)
+            since = moment.step
+        for name, reg in state["reg"].items():
+            grown = (reg + self.delta).clamp_(max=self.ceiling)
+            reg.copy_(torch.where(state["mask"][name], reg, grown))
+        first = self.pick_ceiling if self.pick == "grown" else 0.0
+        grows = _ratio(max(self.ceiling - first, 0.0), self.delta) * self.update_every
+        if moment.step - since >= grows + self.hold:
+            state["gone"] = state["mask"]
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        masks = project(weights, sparsity, within=state.get("mask"))
+        apply_masks(weights, masks)
+        return masks
+
+
+def _ratio(whole: float, step: float) -> int:
+    """How many steps it takes; 0.1 / 0.01 are 10 of them, not 11."""
+    return math.ceil(whole / step - 1e-6)

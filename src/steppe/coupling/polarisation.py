@@ -1,0 +1,106 @@
+"""Norm scales are driven apart, to zero or to one common value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from steppe.core.errors import SteppeError
+from steppe.core.mask import apply_masks
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
+
+
+@Coupling.registry.register("polarisation")
+@dataclass(frozen=True, kw_only=True)
+class Polarisation(Coupling):
+    """f + lam sum_i (t |gamma_i| - |gamma_i - mean|) over the scales of all norms, in [0, 1].
+
+    The first term pulls all scales to zero, the second pushes them away from their mean, and both
+    together to two values, of which zero is one. Scales are clamped to [0, 1] after each step.
+    Those that are prunable count: coupled channels bring them along, single layers do not.
+
+    Args:
+        penalty: lam.
+        t: how strong the pull to zero is; a larger one leaves fewer.
+        detach: take the mean for a constant in the gradient.
+        initial: set all scales to this before the first step (the paper trains from 0.5);
+            negative leaves them as they are.
+
+    Source: Zhuang et al., Neuron-level Structured Pruning using Polarization Regularizer,
+    NeurIPS 2020.
+    """
+
+    penalty: float = 8e-5
+    t: float = 1.2
+    detach: bool = False
+    initial: float = -1.0
+    name = "polarisation"
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.penalty < float("inf") and 0.0 <= self.t < float("inf")):
+            raise SteppeError(
+                "polarisation needs a finite penalty and t, neither below 0",
+                got=f"penalty {self.penalty}, t {self.t}",
+            )
+        if self.initial > 1.0:
+            raise SteppeError("scales lie in [0, 1]", got=f"initial {self.initial}")
+
+    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        # a score that asks for what is not there fails now, not after the training
+        project(weights, 0.0)
+        if self.initial >= 0.0:
+            for name in scales(weights):
+                weights[name].fill_(self.initial)
+        return {}
+
+    def add_gradient(
+        self,
+        weights: Tensors,
+        grads: Tensors,
+        state: dict[str, Tensors],
+        moment: Moment,
+    ) -> None:
+        names = scales(weights)
+        if not names:
+            return
+        gamma = torch.cat([weights[n] for n in names])
+        away = (gamma - gamma.mean()).sign()
+        pull = self.t * gamma.sign() - away
+        if not self.detach:  # d mean / d gamma_i = 1 / n
+            pull += away.mean()
+        for name, part in zip(names, pull.split([len(weights[n]) for n in names]), strict=True):
+            grads[name].add_(part, alpha=self.penalty)
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        for name in scales(weights):
+            weights[name].clamp_(0.0, 1.0)
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        masks = project(weights, sparsity)
+        apply_masks(weights, masks)
+        return masks
+
+
+def scales(weights: Tensors) -> list[str]:
+    """Which of the weights are scales of norms: vectors called weight.
+
+    Example:
+        >>> ones = torch.ones(3)
+        >>> scales({"bn.weight": ones, "bn.bias": ones, "conv.weight": ones.view(3, 1)})
+        ['bn.weight']
+    """
+    return [n for n, w in weights.items() if w.ndim == 1 and n.endswith("weight")]

@@ -1,0 +1,96 @@
+"""The forward pass sees masked weights, all weights are trained: soft masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from steppe.core.errors import SteppeError
+from steppe.core.mask import apply_masks
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
+
+
+@Coupling.registry.register("soft_mask")
+@dataclass(frozen=True, kw_only=True)
+class SoftMask(Coupling):
+    """The loss is that of m * w, its gradient moves w, masked entries included (straight-through).
+
+    g(w) = g(m * w) + lam (1 - m) w. Whenever the schedule says so the mask is chosen from scratch,
+    so that what was masked may return. The dense w lies in the coupling's state, m * w in the
+    model. Of coupled channels only what reads them is masked: were the channel's own weights zero
+    too, neither side would get a gradient. The last projection zeroes both, which changes nothing
+    in what the network computes.
+
+    The optimiser's own weight decay sees m * w, and so leaves masked entries to lam.
+
+    Args:
+        decay: lam.
+
+    Source: Humble et al., Soft Masking for Cost-Constrained Channel Pruning, ECCV 2022.
+    """
+
+    decay: float = 2e-4
+    name = "soft_mask"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < float("inf"):
+            raise SteppeError("soft_mask needs a finite decay >= 0", got=self.decay)
+
+    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        state = {"dense": {name: w.detach().clone() for name, w in weights.items()}}
+        self._show(weights, state, project, moment.sparsity)
+        return state
+
+    def _show(
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, sparsity: float
+    ) -> None:
+        """Choose the mask anew and put m * w into the model."""
+        state["mask"] = project(state["dense"], sparsity)
+        state["cut"] = project.cut(state["mask"])
+        self._write(weights, state)
+
+    def _write(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+        for name, weight in weights.items():
+            weight.copy_(state["dense"][name])
+        apply_masks(weights, state["cut"])
+
+    def add_gradient(
+        self,
+        weights: Tensors,
+        grads: Tensors,
+        state: dict[str, Tensors],
+        moment: Moment,
+    ) -> None:
+        for name, dense in state["dense"].items():
+            hidden = dense.masked_fill(state["cut"][name], 0.0)
+            grads[name].add_(hidden, alpha=self.decay)
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        for name, weight in weights.items():
+            # a masked entry was 0 before the step, so now it is the step
+            dense = state["dense"][name]
+            dense.copy_(torch.where(state["cut"][name], weight, dense + weight))
+        if moment.due:
+            self._show(weights, state, project, moment.sparsity)
+        else:
+            self._write(weights, state)
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        # within the mask that was trained last: the others' neighbours do not count on them
+        masks = project(state["dense"], sparsity, within=state["mask"])
+        apply_masks(weights, masks)
+        return masks

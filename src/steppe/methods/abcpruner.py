@@ -1,0 +1,46 @@
+"""ABCPruner: an artificial bee colony looks for the widths, the best are fine-tuned."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score, Structure
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import amount, published
+from steppe.schedule.one_shot import OneShot
+
+
+@published("abcpruner")
+def abcpruner(
+    sparsity: float | None = None,
+    food: int = 10,
+    cycles: int = 10,
+    limit: int = 5,
+    seed: int = 0,
+    score: str = "l1",
+    budget: str = "bee_colony",
+    structure: str = "channel",
+) -> Method:
+    """All is chosen before the first step; start it from trained weights.
+
+    Args:
+        sparsity: fraction of the cost that goes.
+        food: widths that the colony holds at a time.
+        cycles: how often it improves them.
+        limit: failures until widths are given up.
+        seed: of the search.
+        score: l1 ranks the channels within a layer.
+        budget: bee_colony or any other.
+        structure: channel.
+
+    Source: Lin et al., Channel Pruning via Automatic Structure Search, IJCAI 2020.
+    """
+    options = {"food": food, "cycles": cycles, "limit": limit, "seed": seed}
+    spec = {"name": budget, **options} if budget == "bee_colony" else budget
+    return Method(
+        name="abcpruner",
+        score=Score.make(score),
+        structure=Structure.make(structure),
+        budget=amount(spec, sparsity, structure),
+        schedule=OneShot(at=0.0),
+        coupling=HardMask(),
+    )

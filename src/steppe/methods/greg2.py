@@ -1,0 +1,58 @@
+"""GReg-2: all is penalised a little, then what shrank is chosen and pulled to zero ever harder."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score, Structure
+from steppe.coupling.growing_reg import GrowingReg
+from steppe.method import Method
+from steppe.methods import amount, published
+from steppe.schedule.constant import Constant
+
+
+@published("greg2")
+def greg2(
+    sparsity: float | None = None,
+    delta: float = 1e-4,
+    ceiling: float = 1.0,
+    update_every: int = 5,
+    hold: int = 40_000,
+    pick_delta: float = 1e-5,
+    pick_ceiling: float = 1e-2,
+    recover: float = 0.0,
+    score: str = "l1",
+    budget: str = "uniform",
+    structure: str = "channel",
+) -> Method:
+    """As greg1, but chosen when a growing penalty on everything has told the weights apart.
+
+    Args:
+        sparsity: fraction of the channels, or of the cost, that is gone at the end.
+        delta: by how much the penalty grows at a time.
+        ceiling: its largest value.
+        update_every: steps between two updates.
+        hold: steps at the largest value before what was chosen is removed.
+        pick_delta, pick_ceiling: step and end of the penalty on everything.
+        recover: penalty on what stays; 0, or negative to push it away from zero.
+        score: l1.
+        budget: uniform: the same share of every layer.
+        structure: channel; unstructured works too.
+
+    Source: Wang et al., Neural Pruning via Growing Regularization, ICLR 2021.
+    """
+    return Method(
+        name="greg2",
+        score=Score.make(score),
+        structure=Structure.make(structure),
+        budget=amount(budget, sparsity, structure),
+        schedule=Constant(),
+        coupling=GrowingReg(
+            pick="grown",
+            delta=delta,
+            ceiling=ceiling,
+            update_every=update_every,
+            hold=hold,
+            pick_delta=pick_delta,
+            pick_ceiling=pick_ceiling,
+            recover=recover,
+        ),
+    )

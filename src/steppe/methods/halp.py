@@ -1,0 +1,47 @@
+"""HALP: a knapsack of channels by their Taylor score and their price in latency."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score, Structure
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import amount, published
+from steppe.schedule.exponential import Exponential
+
+
+@published("halp")
+def halp(
+    sparsity: float | None = None,
+    chunk: int = 1,
+    start: float = 0.0,
+    end: float = 0.5,
+    every: int = 40,
+    score: str = "taylor_gate",
+    budget: str = "latency_knapsack",
+    structure: str = "channel",
+) -> Method:
+    """The most importance that a latency allows; the latency falls to its target in steps.
+
+    Args:
+        sparsity: fraction of the cost (latency, if the run counts that) that is gone at the end.
+        chunk: channels that go together.
+        start, end: fractions of the run between which channels go; the same share of what remains
+            each time.
+        every: steps between two cuts.
+        score: taylor_gate: from the norms behind the channels. taylor: from their weights, in its
+            variant ``absolute``.
+        budget: latency_knapsack or any other.
+        structure: channel.
+
+    Source: Shen et al., Structural Pruning via Latency-Saliency Knapsack (HALP), NeurIPS 2022.
+    """
+    spec = {"name": budget, "chunk": chunk} if budget == "latency_knapsack" else budget
+    by = {"name": "taylor", "variant": "absolute"} if score == "taylor" else score
+    return Method(
+        name="halp",
+        score=Score.make(by),
+        structure=Structure.make(structure),
+        budget=amount(spec, sparsity, structure),
+        schedule=Exponential(start=start, end=end, every=every),
+        coupling=HardMask(),
+    )

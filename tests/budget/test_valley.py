@@ -1,0 +1,71 @@
+"""The valley between two humps of scores says what goes."""
+
+import pytest
+import torch
+
+from steppe import SteppeError
+from steppe.budget.valley import Valley, threshold
+from steppe.core.cost import Units
+from steppe.core.group import Group, Slice
+
+
+def group(name, units, multiple=1):
+    rows = Slice(name, 0, torch.arange(units).view(units, 1), "output")
+    return Group(name, (rows,), multiple=multiple)
+
+
+def humps(low, high, at=0.05):
+    """So many scores around ``at`` and around 0.8, mixed."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.cat([at + 0.01 * torch.randn(low, generator=generator),
+                        0.8 + 0.05 * torch.randn(high, generator=generator)])  # fmt: skip
+    return values[torch.randperm(low + high, generator=generator)]
+
+
+def cut(units, groups, sparsity=0.5):
+    cost = Units(groups)
+    allowed = (1 - sparsity) * cost.total({})
+    return Valley(sparsity=sparsity, bins=20).within_cost(units, groups, cost, allowed)
+
+
+def test_the_low_hump_goes_whatever_the_sparsity():
+    groups = [group("a", 300), group("b", 200), group("c", 60)]
+    units = {"a": humps(200, 100), "b": humps(50, 150), "c": humps(0, 60)}
+    for sparsity in (0.1, 0.5, 0.9):
+        kept = cut(units, groups, sparsity)
+        assert {n: int(k.sum()) for n, k in kept.items()} == {"a": 100, "b": 150, "c": 60}
+        assert all(torch.equal(kept[n], units[n] > 0.4) for n in kept)
+
+
+def test_the_order_and_the_sign_do_not_matter():
+    units = humps(30, 30)
+    order = torch.randperm(60)
+    plain = cut({"a": units}, [group("a", 60)])["a"]
+    mixed = cut({"a": -units[order]}, [group("a", 60)])["a"]
+    assert torch.equal(plain[order], mixed)
+
+
+def test_scores_that_are_exactly_zero():
+    """After polarisation most of what goes is zero."""
+    values = torch.cat([torch.zeros(50), torch.full((14,), 0.9)])
+    assert int(cut({"a": values}, [group("a", 64)])["a"].sum()) == 14
+    assert threshold(values, 100, 0.2) == pytest.approx(0.009)
+
+
+def test_widths_stay_multiples():
+    kept = cut({"a": humps(31, 29)}, [group("a", 60, multiple=8)])["a"]
+    assert int(kept.sum()) == 32
+
+
+def test_nothing_goes_where_nothing_is_asked():
+    assert cut({"a": torch.linspace(0, 1, 50)}, [group("a", 50)], sparsity=0.0)["a"].all()
+
+
+def test_no_valley_is_an_error_that_says_so():
+    with pytest.raises(SteppeError, match=r"two humps.*in mess.*Way out"):
+        cut({"mess": torch.linspace(0, 1, 1000)}, [group("mess", 1000)])
+    with pytest.raises(SteppeError, match="no score near zero in any group"):
+        cut({"a": humps(0, 60)}, [group("a", 60)])
+    for wrong in ({"bins": 2}, {"limit": 0.0}, {"limit": 2.0}):
+        with pytest.raises(SteppeError, match="valley needs 3 bins"):
+            Valley(sparsity=0.5, **wrong)
