@@ -52,6 +52,22 @@ def test_scores_that_are_exactly_zero():
     assert threshold(values, 100, 0.2) == pytest.approx(0.009)
 
 
+def test_a_narrow_group_has_fewer_bins():
+    """As polarised scales of 8 channels look: in 100 bins each gap would be a valley."""
+    scales = torch.tensor([0.41, 0.15, 0.40, 0.46, 0.44, 0.47, 0.14, 0.09])
+    cost = Units([group("a", 8)])
+    kept = Valley(sparsity=0.5).within_cost({"a": scales}, cost.groups, cost, 4.0)["a"]
+    assert torch.equal(kept, scales > 0.3)
+
+
+def test_what_is_spread_away_from_zero_is_whole():
+    """As the scales of a residual trunk, which add up over its blocks."""
+    trunk = torch.tensor([1.24, 0.60, 1.43, 1.37, 1.01, 1.19, 0.86, 1.31])
+    groups = [group("trunk", 8), group("a", 60)]
+    kept = cut({"trunk": trunk, "a": humps(20, 40)}, groups)
+    assert {n: int(k.sum()) for n, k in kept.items()} == {"trunk": 8, "a": 40}
+
+
 def test_widths_stay_multiples():
     kept = cut({"a": humps(31, 29)}, [group("a", 60, multiple=8)])["a"]
     assert int(kept.sum()) == 32

@@ -27,7 +27,7 @@ def started(grouped, steps, **options):
 
 
 def test_the_model_is_dense_times_mask_after_each_step(grouped):
-    net, sparsifier = started(grouped, 8)
+    net, sparsifier = started(grouped, 9)  # one more: the last zeroes the other side too
     weights = dict(net.named_parameters())
     for _ in range(8):
         sparsifier.step(lambda: grouped.loss(net))
@@ -99,11 +99,19 @@ def test_the_end_computes_what_the_masked_network_did(grouped):
     for _ in range(10):
         sparsifier.step(lambda: grouped.loss(net))
     x, _ = grouped.data()
+    for name, dense in sparsifier.state["dense"].items():
+        masked = dense * sparsifier.state["cut"][name]
+        dict(net.named_parameters())[name].data.copy_(masked)
     before = net.eval()(x).detach()
     done = sparsifier.finish()
     assert done.units_zeroed == 7
     torch.testing.assert_close(net(x).detach(), before, atol=1e-6, rtol=1e-5)
     assert not net.conv1.weight.detach()[~done.masks["conv1.weight"]].any()
+
+
+def test_the_last_projection_moves_nothing(grouped):
+    _, sparsifier = grouped.train(method(), steps=10)
+    assert sparsifier.finish().distance == 0.0
 
 
 def test_wrong_options():

@@ -16,6 +16,9 @@ from steppe.core.layer import Layer
 from steppe.core.part import Budget, Tensors
 from steppe.core.selection import keep_largest
 
+NEAR = 0.1
+"""Scores up to this share of the largest are near zero."""
+
 
 def threshold(scores: Tensor, bins: int, limit: float) -> float | None:
     """Where the first valley of the histogram over [0, largest] begins.
@@ -45,23 +48,24 @@ def threshold(scores: Tensor, bins: int, limit: float) -> float | None:
 class Valley(Budget):
     """Of each group of coupled channels those go whose score lies below the first valley.
 
-    The valley is looked for in a histogram of the group's scores; for scores that are polarised,
-    one hump near zero and one away from it. A group whose scores all lie beyond ``limit`` keeps
-    everything. **How much goes is an outcome**: the sparsity only says that something shall (0
-    keeps everything). Chosen once; later choices keep what it left. Without groups it is
-    ``pooled``, which does meet the sparsity.
+    The valley is looked for in a histogram of the group's scores; they should be polarised, one
+    hump near zero and one away from it. A group without a valley keeps everything if none of its
+    scores is near zero (a tenth of the largest). **How much goes is an outcome**: the sparsity
+    only says that something shall (0 keeps everything). Chosen once; later choices keep what it
+    left. Without groups it is ``pooled``, which does meet the sparsity.
 
     Args:
-        bins: of the histogram from 0 to the group's largest score.
+        bins: of the histogram from 0 to the group's largest score; no more than the group has
+            channels, as every gap between single scores would be a valley else.
         limit: where the valley must begin at the latest, as a share of the largest score. (The
-            authors' code warns there.)
+            authors' code warns above 0.2, where scales end near 0.5.)
 
     Source: Zhuang et al., Neuron-level Structured Pruning using Polarization Regularizer,
     NeurIPS 2020.
     """
 
     bins: int = 100
-    limit: float = 0.2
+    limit: float = 0.5
     name = "valley"
     layerwise = False
     meets = False
@@ -105,9 +109,9 @@ class Valley(Budget):
         return kept_units(units, widths)
 
     def _width(self, scores: Tensor, group: Group) -> int:
-        if float(scores.min()) > self.limit * float(scores.max()):
+        edge = threshold(scores, min(self.bins, max(group.units, 3)), self.limit)
+        if edge is None and float(scores.min()) > NEAR * float(scores.max()):
             return group.units
-        edge = threshold(scores, self.bins, self.limit)
         if edge is None:
             raise SteppeError(
                 "budget valley needs scores that fall into two humps",

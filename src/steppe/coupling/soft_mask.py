@@ -20,8 +20,8 @@ class SoftMask(Coupling):
     g(w) = g(m * w) + lam (1 - m) w. Whenever the schedule says so the mask is chosen from scratch,
     so that what was masked may return. The dense w lies in the coupling's state, m * w in the
     model. Of coupled channels only what reads them is masked: were the channel's own weights zero
-    too, neither side would get a gradient. The last projection zeroes both, which changes nothing
-    in what the network computes.
+    too, neither side would get a gradient. After the last step both are zero, which changes
+    nothing in what the network computes.
 
     The optimiser's own weight decay sees m * w, and so leaves masked entries to lam.
 
@@ -82,6 +82,8 @@ class SoftMask(Coupling):
             self._show(weights, state, project, moment.sparsity)
         else:
             self._write(weights, state)
+        if moment.step + 1 == moment.total:
+            apply_masks(weights, state["mask"])
 
     def finish(
         self,
