@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ import steppe
 from steppe import Method, SteppeError, methods
 from steppe.core.group import Group, Slice
 from steppe.core.knapsack import kept_units
+from steppe.core.tree import load_tree, save_tree
 from steppe.engine.groupselector import GroupSelector, coupled
 from steppe.engine.trial import make_trial
 
@@ -306,3 +308,47 @@ def test_the_cut_lies_where_channels_are_read() -> None:
         assert torch.equal(kept.all(1), alive[f"{of}.weight"])
     for name in ("stem.weight", "norm.weight", "norm.bias", "norm1.weight", "conv1.bias"):
         assert cut[name].all()
+
+
+@pytest.mark.parametrize("name", ["smcp", "greg1", "greg2", "polarreg", "taylor", "halp"])
+def test_resumed_bit_for_bit(name: str, tmp_path: Path) -> None:
+    short = {"every": 2, "update_every": 1, "hold": 1, "delta": 0.3, "pick_delta": 0.005}
+    known = inspect.signature(methods.METHODS[name]).parameters
+    options = {k: v for k, v in short.items() if k in known}
+    method = methods.make(name, sparsity=0.5, budget="pooled", **options)
+    x, y = torch.randn(16, 3, 8, 8), torch.randint(4, (16,))
+
+    def start(seed: int) -> tuple[nn.Module, steppe.Sparsifier]:
+        torch.manual_seed(seed)
+        net = Net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+        return net, steppe.sparsify(net, optimizer, method, 12, groups=groups())
+
+    def go(net: nn.Module, sparsifier: steppe.Sparsifier, steps: int) -> None:
+        for _ in range(steps):
+            sparsifier.step(lambda: nn.functional.cross_entropy(net(x), y))
+
+    one, whole = start(0)
+    go(one, whole, 8)
+    saved = {"model": one.state_dict(), "sparsifier": whole.state_dict()}
+    save_tree(tmp_path / "state", saved)
+    go(one, whole, 4)
+    other, rest = start(1)
+    read = load_tree(tmp_path / "state")
+    other.load_state_dict(read["model"])
+    rest.load_state_dict(read["sparsifier"])
+    go(other, rest, 4)
+    assert whole.state.keys() == rest.state.keys()
+    masks, again = whole.finish().masks, rest.finish().masks
+    assert all(torch.equal(masks[n], again[n]) for n in masks)
+    assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_what_the_scores_decided_stays_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = methods.polarreg(sparsity=0.9).replace(
+        coupling="hard_mask", schedule={"name": "linear", "end": 0.9}
+    )
+    _, sparsifier, _ = run(method, monkeypatch, steps=5)
+    done = sparsifier.finish()
+    assert done.units_zeroed == 6
+    assert (~done.masks["norm.weight"]).nonzero().flatten().tolist() == [1, 4]

@@ -27,7 +27,8 @@ def make_trial(
     """A function that masks the model, adapts batch norm, evaluates, and restores it bit for bit.
 
     Neither the weights, the statistics nor the random state differ afterwards, so that a training
-    with trials in it goes on as it would without.
+    with trials in it goes on as it would without. On several processes every one makes all trials,
+    so let ``batches`` and ``evaluate`` give the same on each.
 
     Args:
         model: tried in place, at its weights of the moment.
