@@ -103,7 +103,8 @@ def slim(model: nn.Module, example: Tensor, channels: Channels) -> tuple[Removed
         What `remove` gives, and plain values before and after: parameters, multiply-adds of one
         input, milliseconds of one input and of 64 here, and widths.
     """
-    done = remove(model, example, groups=channels.groups)
+    # every zero channel goes: one group may have ended at a width that is no multiple
+    done = remove(model, example, groups=[replace(g, multiple=1) for g in channels.groups])
     flops = COSTS["flops"].of(model, example, channels.groups)
     removed = done.report["removed"]
     kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}

@@ -20,6 +20,10 @@ class Chunk(NamedTuple):
     group: int
     left: int
     """Units that the group keeps when this chunk and all before it are gone."""
+    size: int
+    """How many go."""
+    dead: bool
+    """Whether a unit of it has no saliency at all: it was gone before and may not return."""
 
 
 def chunks_of(saliencies: Tensor, group: Group, place: int) -> list[Chunk]:
@@ -40,8 +44,8 @@ def chunks_of(saliencies: Tensor, group: Group, place: int) -> list[Chunk]:
     units, found, left = group.units, [], group.units
     while left > group.least:
         to = max((left - 1) // group.multiple * group.multiple, group.least)
-        mean = float(ranked[units - left : units - to].mean())
-        found.append(Chunk(mean, place, to))
+        part = ranked[units - left : units - to]
+        found.append(Chunk(float(part.mean()), place, to, len(part), not bool(part[0])))
         left = to
     return found
 
@@ -62,7 +66,8 @@ def fit(
     Units go in chunks that leave each group a multiple of its ``multiple``; chunks are ordered by
     their mean saliency, and never out of turn within a group. The shortest sufficient prefix is
     found by bisection. Where its last chunk overshoots by more than the tolerance, chunks that
-    overshoot are passed over for the next ones that do not.
+    overshoot are passed over for the next ones that do not, and the last that went may return; if
+    need be one group ends at a width that is no multiple.
 
     Args:
         units: group name -> ``[units]`` saliencies, ranked by absolute value.
@@ -97,31 +102,70 @@ def fit(
     gone = order[:low]
     if gone and cost.total(widths(groups, gone)) < (1 - cost.tolerance) * allowed:
         gone = _closer(order, low, groups, cost, allowed)
-    return _kept(units, groups, widths(groups, gone))
+    return _kept(units, groups, _ragged(gone, groups, cost, allowed))
 
 
 def _closer(
     order: Sequence[Chunk], low: int, groups: Sequence[Group], cost: Cost, allowed: float
 ) -> list[Chunk]:
-    """Between the prefix that costs too much and the one that overshoots, by later chunks.
+    """Closer to what is allowed than the prefix that overshoots.
 
-    The path does not depend on ``allowed``, only where it ends: so a smaller target never leaves
-    more.
+    First by later chunks: one that overshoots is passed over, and is the answer if nothing comes
+    closer. Then chunks return, the last that went first. Where the path parts depends on what was
+    met, not on ``allowed``: a smaller target never leaves more.
     """
-    gone, last = list(order[: low - 1]), order[low - 1]
-    floor = cost.total(widths(groups, order[:low]))
-    blocked = {last.group}  # what lies behind it may not go before it
+    gone, best = list(order[: low - 1]), list(order[:low])
+    floor = cost.total(widths(groups, best))
+    blocked = {best[-1].group}  # what lies behind a chunk that stays may not go before it
     for chunk in order[low:]:
         if chunk.group in blocked:
             continue
         total = cost.total(widths(groups, [*gone, chunk]))
-        if total <= floor:
+        if total > allowed:
+            gone.append(chunk)
+            continue
+        blocked.add(chunk.group)
+        if total > floor:
+            floor, best = total, [*gone, chunk]
+            if total >= (1 - cost.tolerance) * allowed:
+                return best
+    blocked = set()
+    for chunk in reversed(best):
+        rest = [c for c in best if c is not chunk]
+        if chunk.group in blocked or chunk.dead:
+            continue
+        total = cost.total(widths(groups, rest))
+        if total > allowed:
             blocked.add(chunk.group)
             continue
-        gone.append(chunk)
-        if total <= allowed:
-            return gone
-    return list(order[:low])
+        best = rest
+        if total >= (1 - cost.tolerance) * allowed:
+            break
+    return best
+
+
+def _ragged(
+    gone: Sequence[Chunk], groups: Sequence[Group], cost: Cost, allowed: float
+) -> dict[str, int]:
+    """The widths; where they still cost too little, one group gets a part of a chunk back.
+
+    A target matters more than one layer's round width.
+    """
+    kept = widths(groups, gone)
+    best, most = kept, cost.total(kept)
+    seen: set[int] = set()
+    for chunk in reversed(gone):
+        if most >= (1 - cost.tolerance) * allowed:
+            break
+        if chunk.group in seen or chunk.dead:
+            continue
+        seen.add(chunk.group)
+        name = groups[chunk.group].name
+        for width in range(chunk.left + 1, min(chunk.left + chunk.size, groups[chunk.group].units)):
+            total = cost.total(kept | {name: width})
+            if most < total <= allowed:
+                best, most = kept | {name: width}, total
+    return best
 
 
 def _kept(

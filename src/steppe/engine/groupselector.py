@@ -123,9 +123,13 @@ class GroupSelector(Selector):
         return kept
 
     def _check(self, kept: Tensors, allowed: float) -> None:
-        """The target is met, or what blocks it is said."""
-        left = self.cost.total({name: int(k.sum()) for name, k in kept.items()})
-        if left >= (1.0 - self.cost.tolerance) * allowed:
+        """The target is met as nearly as whole channels can, or what blocks it is said."""
+        widths = {name: int(k.sum()) for name, k in kept.items()}
+        left = self.cost.total(widths)
+        more = [widths | {g.name: widths[g.name] + 1} for g in self.groups]
+        if left >= (1.0 - self.cost.tolerance) * allowed or all(
+            self.cost.total(w) > allowed for w in more
+        ):
             return
         wide = max(self.groups, key=lambda g: g.multiple)
         raise SteppeError(
