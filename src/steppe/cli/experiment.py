@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from steppe.cli.channels import Channels, channels_of, slim
 from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
+from steppe.core.search import Trial
 from steppe.engine.latency import latencies_ms
 from steppe.engine.run import RunFolder, versions
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.engine.trial import make_trial
 from steppe.robustness.label_noise import noisy_labels
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData, load
@@ -123,6 +126,16 @@ def size(model: nn.Module, masks: dict[str, Tensor] | None = None) -> dict[str, 
     }
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a loader's first epoch, each time anew."""
+
+    loader: Loader
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (x for x, _ in self.loader.epoch(0))
+
+
 @dataclass
 class Experiment:
     """A recipe made ready: `train` runs it."""
@@ -175,6 +188,7 @@ class Experiment:
             exclude=recipe.exclude,
             groups=channels.groups if channels else (),
             cost=channels.cost if channels else None,
+            trial=self._trial(model, channels, loader, options) if channels else None,
             forward=logits,
             quiet=self.quiet,
         )
@@ -195,6 +209,28 @@ class Experiment:
             folder.finish(model.state_dict(), outcome.finished.masks, record)
         accelerator.wait_for_everyone()
         return record, model, outcome
+
+    def _trial(
+        self, model: nn.Module, channels: Channels, loader: Loader, options: dict[str, Any]
+    ) -> Trial | None:
+        """How good the network is with some channels, on images held out from training."""
+        if not self.recipe.build_method().budget.tries:
+            return None
+        if self.data.validation is None:
+            raise SteppeError(
+                "a budget that tries channels out needs images held out from training",
+                got="data.validation 0",
+                way_out="data: {validation: 0.1} in the recipe",
+            )
+        held = Loader.of(self.data, "validation", 500, **options)
+        return make_trial(
+            model,
+            channels.groups,
+            Inputs(loader),
+            lambda m: clean(m, held)["accuracy"],
+            max(self.recipe.train.bn_batches, 1),
+            logits,
+        )
 
     def _record(
         self,

@@ -20,6 +20,7 @@ from steppe.core.mask import count_zeros
 from steppe.core.moment import Moment
 from steppe.core.norm import global_norm
 from steppe.core.part import Perturb, Tensors
+from steppe.core.search import Trial
 from steppe.core.statistic import STATISTICS, Known
 from steppe.engine.batchnorm import frozen_statistics
 from steppe.engine.finished import Finished
@@ -56,6 +57,7 @@ class Sparsifier:
         known: Mapping[str, Tensors] | None = None,
         groups: Sequence[Group] = (),
         cost: Cost | None = None,
+        trial: Trial | None = None,
     ) -> None:
         arguments(model, optimizer, method)
         if total_steps < 1:
@@ -95,7 +97,9 @@ class Sparsifier:
             statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
         self.selector = Selector(method, layers, self._statistics)
         if groups:
-            self.selector = GroupSelector(method, layers, self._statistics, groups, cost)
+            self.selector = GroupSelector(
+                method, layers, self._statistics, groups, cost, trial=trial
+            )
         self._state: dict[str, Tensors] | None = None
         self._step = 0
         self._backup: list[Tensor] = []
@@ -393,6 +397,7 @@ def sparsify(
     sync: Literal["global", "local"] = "global",
     groups: Sequence[Group] = (),
     cost: Cost | None = None,
+    trial: Trial | None = None,
 ) -> Sparsifier:
     """Prune while training, in your own loop: two lines change.
 
@@ -411,6 +416,7 @@ def sparsify(
         groups: coupled channels (``steppe.channel_groups``), which go in all layers at once; for
             structure ``channel``.
         cost: what sparsity counts where there are groups; their channels if none is given.
+        trial: for budgets that try channels out, see `steppe.engine.trial.make_trial`.
 
     Returns:
         The sparsifier; call ``step(closure)`` in the loop and ``finish()`` after it.
@@ -438,4 +444,5 @@ def sparsify(
         sync=sync,
         groups=groups,
         cost=cost,
+        trial=trial,
     )

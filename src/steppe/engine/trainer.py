@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
+from steppe.core.search import Trial
 from steppe.engine.batchnorm import reestimate
 from steppe.engine.finished import Finished
 from steppe.engine.optim import lr_factor, optimizer
@@ -150,7 +151,8 @@ class Trainer:
         config: how to train.
         run: where everything goes; None keeps nothing.
         include, exclude: patterns of what is prunable.
-        groups, cost: coupled channels and what sparsity counts of them, see `sparsify`.
+        groups, cost, trial: coupled channels, what sparsity counts of them, and how good the
+            network is with some of them, see `sparsify`.
         accelerator: from `make_accelerator`.
         forward: (model, inputs) -> logits.
         quiet: no progress bar.
@@ -170,6 +172,7 @@ class Trainer:
         exclude: tuple[str, ...] = (),
         groups: Sequence[Group] = (),
         cost: Cost | None = None,
+        trial: Trial | None = None,
         forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
         quiet: bool = False,
     ) -> None:
@@ -203,6 +206,7 @@ class Trainer:
             sync=config.sync,
             groups=groups,
             cost=cost,
+            trial=trial,
         )
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._metrics: list[dict[str, Any]] = []
