@@ -105,8 +105,8 @@ class Loader:
             raise SteppeError(
                 "part must be train, validation or test, and loaded",
                 got=part,
-                way_out="data.validation 0.1 in the recipe (load(..., validation=0.1)) holds images "
-                "out for validation",
+                way_out="data: {validation: 0.1} in the recipe (load(..., validation=0.1)) holds "
+                "images out",
             )
         train = part == "train"
         usual: dict[str, Any] = {"mean": data.mean, "std": data.std, "shuffle": train}
