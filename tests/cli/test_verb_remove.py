@@ -23,7 +23,7 @@ def test_trained_removed_and_measured_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dense, slim = tmp_path / "run", tmp_path / "slim"
-    flags = ["--method", "adasap", "--sparsity", "0.4", "--out", dense]
+    flags = ["--method", "adasap", "--sparsity", "0.4", "--target", "parameters", "--out", dense]
     run("train", *flags, *CNN)
     record = json.loads((dense / "record.json").read_text())
     assert record["sparsity_asked"] == 0.4
@@ -59,6 +59,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for arguments, said in (
         (("remove", plain, "--out", tmp_path / "new"), "--structure channel"),
         (("remove", plain, "--out", tmp_path / "full"), "new or empty folder"),
+        (("train", "--method", "gmp", "--sparsity", "0.5", "--target", "flops"), "for channels"),
         (("remove", tmp_path / "nowhere", "--out", tmp_path / "new"), "steppe train"),
         (
             ("train", "--method", "adasap", "--sparsity", "0.999", "--out", tmp_path / "a", *CNN),

@@ -18,6 +18,7 @@ from steppe.core.cost import Units
 from steppe.core.errors import SteppeError
 from steppe.core.tree import write_text
 from steppe.removal.groups import all_of
+from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 
 
@@ -28,6 +29,9 @@ def add(app: typer.Typer) -> None:
 def command(
     run: Annotated[Path, typer.Argument(help="a run's folder of steppe train")],
     out: Annotated[Path, typer.Option(help="a new folder, for the smaller network")],
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="also model.onnx (pip install 'steppe[onnx]')")
+    ] = False,
     device: Annotated[str, typer.Option(help="where to check and to measure")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
@@ -54,6 +58,9 @@ def command(
         )
     record = read_record(str(run))
     sparse = {**record.get("sparse", {}), "parameters": gained["parameters"][1]}
+    out.mkdir(parents=True, exist_ok=True)
+    if onnx:
+        gained["onnx"] = write_onnx(removed.model.cpu(), example.cpu(), out / "model.onnx")
     _write(run, out, removed, record | {"removed": gained, "sparse": sparse})
     before, after = gained["parameters"]
     say(
@@ -65,6 +72,14 @@ def command(
         f"{_times(gained, 'latency_ms_64')} ms, {gained['threads']} threads",
         quiet,
     )
+    if onnx:
+        held_there = gained["onnx"]
+        say(
+            f"model.onnx: the same to {held_there['error']:.1e}; two images "
+            f"{held_there['torch_ms']:.3g} ms in torch, {held_there['onnxruntime_ms']:.3g} ms in "
+            "onnxruntime",
+            quiet,
+        )
     say(f"the same outputs to {gained['error']:.1e} of the largest; written to {out}", quiet)
     emit({"run": str(run), "out": str(out), **gained}, json)
 
@@ -76,7 +91,6 @@ def _times(gained: dict[str, Any], key: str, unit: float = 1.0) -> str:
 
 def _write(run: Path, out: Path, removed: Any, record: dict[str, Any]) -> None:
     """The folder, and last the record, whose presence says that all is there."""
-    out.mkdir(parents=True, exist_ok=True)
     save_removed(out, removed.model, removed.plan)
     shutil.copyfile(run / "recipe.yaml", out / "recipe.yaml")
     write_text(out / "record.json", json_module.dumps(record, indent=2) + "\n")

@@ -40,6 +40,11 @@ def command(
     rho: Annotated[float | None, _option("radius of the perturbation")] = None,
     penalty: Annotated[float | None, _option("strength of ADMM's pull")] = None,
     score: Annotated[str | None, _option("what matters")] = None,
+    target: Annotated[
+        str | None, _option("structure channel: parameters, flops, latency or channels go")
+    ] = None,
+    table: Annotated[str | None, _option("target latency: the file of steppe latency")] = None,
+    round_to: Annotated[int | None, _option("structure channel: widths are multiples")] = None,
     exclude: Annotated[list[str] | None, _option("pattern of what stays dense")] = None,
     epochs: Annotated[int | None, _option("passes over the training images")] = None,
     lr: Annotated[float | None, _option("peak learning rate")] = None,
@@ -55,6 +60,7 @@ def command(
     groups: dict[str, dict[str, Any]] = {
         "model": {"name": model, "weights": weights},
         "data": {"name": data, "train_size": train_size},
+        "channels": {"target": target, "table": table, "round_to": round_to},
         "train": {"epochs": epochs, "lr": lr, "batch_size": batch_size},
     }
     for key, values in groups.items():
@@ -74,7 +80,14 @@ def command(
     for key, value in (("seed", seed), ("device", device), ("exclude", exclude)):
         if value is not None and value != []:
             base[key] = value
-    run(parse(base), out, json=json, quiet=quiet)
+    made = parse(base)
+    if (target or table or round_to) and not made.build_method().structure.whole_outputs:
+        raise SteppeError(
+            "--target, --table and --round-to are for channels",
+            got="a method of another structure",
+            way_out="--structure channel, or leave them out",
+        )
+    run(made, out, json=json, quiet=quiet)
 
 
 def _method(held: dict[str, Any], name: str | None, flags: dict[str, Any]) -> dict[str, Any]:

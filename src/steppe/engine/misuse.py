@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -49,3 +49,15 @@ def scalar(loss: object) -> Tensor:
         got=f"{type(loss).__name__}{shape}",
         way_out="return loss_function(model(x), y), without .item() or .detach()",
     )
+
+
+def optimised(weights: Mapping[str, nn.Parameter], held: Iterable[Tensor]) -> None:
+    """Every weight that may become zero must be the optimiser's."""
+    ids = {id(p) for p in held}
+    for name, weight in weights.items():
+        if id(weight) not in ids:
+            raise SteppeError(
+                "every prunable weight must be in the optimizer",
+                got=f"{name} is not",
+                way_out=f"add it to a parameter group, or exclude {name!r}",
+            )

@@ -25,7 +25,7 @@ from steppe.core.statistic import STATISTICS, Known
 from steppe.engine.batchnorm import frozen_statistics
 from steppe.engine.finished import Finished
 from steppe.engine.groupselector import GroupSelector, coupled
-from steppe.engine.misuse import arguments, closures_of, scalar
+from steppe.engine.misuse import arguments, closures_of, optimised, scalar
 from steppe.engine.selector import Selector
 from steppe.method import Method
 
@@ -76,14 +76,7 @@ class Sparsifier:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         self._params = [p for p in held if p.requires_grad]
         self._names = [names.get(id(p), "") for p in self._params]
-        ids = {id(p) for p in held}
-        for layer in layers:
-            if id(weights[layer.name]) not in ids:
-                raise SteppeError(
-                    "every prunable weight must be in the optimizer",
-                    got=f"{layer.name} is not",
-                    way_out=f"add it to a parameter group, or exclude {layer.name!r}",
-                )
+        optimised(weights, held)
         self._weights = {layer.name: weights[layer.name] for layer in layers}
         # what is known beforehand (a language model's calibration) is not gathered on the way
         known = known or {}
