@@ -29,9 +29,7 @@ def _option(help: str, *names: str) -> Any:
 def command(
     recipe: Annotated[Path | None, typer.Argument(help="a YAML recipe")] = None,
     out: Annotated[Path | None, _option("the run's folder")] = None,
-    model: Annotated[
-        str | None, _option("model name, package.module:function, path or hub id")
-    ] = None,
+    model: Annotated[str | None, _option("name, package.module:function, path or hub id")] = None,
     weights: Annotated[str | None, _option("safetensors to start from")] = None,
     data: Annotated[str | None, _option("digits, a path, or a hub id")] = None,
     method: Annotated[str | None, _option("see steppe methods")] = None,
@@ -40,11 +38,9 @@ def command(
     rho: Annotated[float | None, _option("radius of the perturbation")] = None,
     penalty: Annotated[float | None, _option("strength of ADMM's pull")] = None,
     score: Annotated[str | None, _option("what matters")] = None,
-    target: Annotated[
-        str | None, _option("structure channel: parameters, flops, latency or channels go")
-    ] = None,
+    target: Annotated[str | None, _option("channels: parameters, flops, latency go")] = None,
     table: Annotated[str | None, _option("target latency: the file of steppe latency")] = None,
-    round_to: Annotated[int | None, _option("structure channel: widths are multiples")] = None,
+    round_to: Annotated[int | None, _option("channels: widths are multiples")] = None,
     exclude: Annotated[list[str] | None, _option("pattern of what stays dense")] = None,
     epochs: Annotated[int | None, _option("passes over the training images")] = None,
     lr: Annotated[float | None, _option("peak learning rate")] = None,
@@ -80,14 +76,18 @@ def command(
     for key, value in (("seed", seed), ("device", device), ("exclude", exclude)):
         if value is not None and value != []:
             base[key] = value
-    made = parse(base)
-    if (target or table or round_to) and not made.build_method().structure.whole_outputs:
+    run(_whole(parse(base), groups["channels"]), out, json=json, quiet=quiet)
+
+
+def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:
+    """The recipe, unless flags for channels were given and it prunes none."""
+    if any(channels.values()) and not made.build_method().structure.whole_outputs:
         raise SteppeError(
             "--target, --table and --round-to are for channels",
             got="a method of another structure",
             way_out="--structure channel, or leave them out",
         )
-    run(made, out, json=json, quiet=quiet)
+    return made
 
 
 def _method(held: dict[str, Any], name: str | None, flags: dict[str, Any]) -> dict[str, Any]:

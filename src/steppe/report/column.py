@@ -279,6 +279,15 @@ COLUMNS = (
         "sparse.latency_ms",
         means="time for one input, in dense kernels on the machine that trained",
     ),
+    _at("latency_64", "Latency of 64, ms", "sparse.latency_ms_64"),
+    _at(
+        "flops",
+        "Multiply-adds, million",
+        "sparse.flops",
+        1e-6,
+        1,
+        means="of one input, in the network from which zero channels were removed",
+    ),
     _at("bytes", "Size, kB", "sparse.bytes", 1e-3, 0),
     _at(
         "packed",

@@ -41,7 +41,7 @@ _TABLES = {
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
-    "Size and cost": "reached nonzero latency bytes packed seconds memory",
+    "Size and cost": "reached nonzero flops latency latency_64 bytes packed seconds memory",
 }
 
 
