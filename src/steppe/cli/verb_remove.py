@@ -20,6 +20,7 @@ from steppe.core.tree import write_text
 from steppe.removal.groups import all_of
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
+from steppe.report.record import display
 
 
 def add(app: typer.Typer) -> None:
@@ -61,7 +62,9 @@ def command(
     out.mkdir(parents=True, exist_ok=True)
     if onnx:
         gained["onnx"] = write_onnx(removed.model.cpu(), example.cpu(), out / "model.onnx")
-    _write(run, out, removed, record | {"removed": gained, "sparse": sparse})
+    # a report of both folders tells them apart
+    label = f"{display(str(record.get('method', 'run')))}, removed"
+    _write(run, out, removed, record | {"label": label, "removed": gained, "sparse": sparse})
     before, after = gained["parameters"]
     say(
         f"{before:,} -> {after:,} parameters, {_times(gained, 'flops', 1e6)} million multiply-adds",
