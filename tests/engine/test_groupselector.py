@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -199,7 +199,7 @@ def humps(net: nn.Module) -> None:
 
 
 def run(
-    method: Method, monkeypatch: pytest.MonkeyPatch, steps: int = 4
+    method: Method, steps: int = 4
 ) -> tuple[nn.Module, steppe.Sparsifier, list[dict[str, int]]]:
     """A few steps; the sparsifier's selector gets a trial that likes a wide trunk."""
     tried: list[dict[str, int]] = []
@@ -212,10 +212,7 @@ def run(
     net = Net()
     humps(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    made = functools.partial(GroupSelector, trial=trial)
-    with monkeypatch.context() as patch:
-        patch.setattr("steppe.engine.sparsifier.GroupSelector", made)
-        sparsifier = steppe.sparsify(net, optimizer, method, steps, groups=groups())
+    sparsifier = steppe.sparsify(net, optimizer, method, steps, groups=groups(), trial=trial)
     x, y = torch.randn(16, 3, 8, 8), torch.randint(4, (16,))
     for _ in range(steps):
         assert sparsifier.step(lambda: nn.functional.cross_entropy(net(x), y)).isfinite()
@@ -226,12 +223,12 @@ CHANNELS = ["taylor", "halp", "smcp", "eagleeye", "greg1", "greg2", "abcpruner",
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_published_methods_for_channels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_methods_for_channels(name: str) -> None:
     short = {"every": 2, "update_every": 1, "hold": 1, "candidates": 5, "food": 3, "cycles": 2}
     known = inspect.signature(methods.METHODS[name]).parameters
     method = methods.make(name, sparsity=0.5, **{k: v for k, v in short.items() if k in known})
     assert method.structure.name == "channel"
-    _, sparsifier, tried = run(method, monkeypatch)
+    _, sparsifier, tried = run(method)
     done = sparsifier.finish()
     # the scales say 6 of 14 where they decide
     assert done.units_zeroed == (6 if name == "polarreg" else 7)
@@ -241,9 +238,9 @@ def test_published_methods_for_channels(name: str, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["eagleeye", "abcpruner"])
-def test_a_search_is_made_once_inside_the_cost(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_is_made_once_inside_the_cost(name: str) -> None:
     method = methods.make(name, sparsity=0.5)
-    _, sparsifier, tried = run(method, monkeypatch)
+    _, sparsifier, tried = run(method)
     assert all(sum(widths.values()) == 7 for widths in tried)
     assert len({tuple(w.values()) for w in tried}) == len(tried), "something was tried twice"
     count, masks = len(tried), sparsifier.state["mask"]
@@ -252,11 +249,11 @@ def test_a_search_is_made_once_inside_the_cost(name: str, monkeypatch: pytest.Mo
     assert all(torch.equal(done.masks[n], masks[n]) for n in masks)
     # the trial likes a wide trunk, and the branch must keep 2
     assert int(done.masks["norm.weight"].sum()) == 5
-    _, again, _ = run(method, monkeypatch)
+    _, again, _ = run(method)
     assert all(torch.equal(again.state["mask"][n], masks[n]) for n in masks)
 
 
-def test_a_real_trial_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_trial_in_the_loop() -> None:
     torch.manual_seed(0)
     net, x, y = Net(), torch.randn(16, 3, 8, 8), torch.randint(4, (16,))
 
@@ -284,8 +281,8 @@ def test_without_a_trial_it_is_refused_in_one_line() -> None:
         steppe.sparsify(net, optimizer, methods.abcpruner(0.5), total_steps=1, groups=groups())
 
 
-def test_scales_without_a_valley_are_an_error_in_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, sparsifier, _ = run(methods.polarreg(sparsity=0.5), monkeypatch, steps=1)
+def test_scales_without_a_valley_are_an_error_in_the_run() -> None:
+    _, sparsifier, _ = run(methods.polarreg(sparsity=0.5), steps=1)
     with torch.no_grad():
         sparsifier.model.norm.weight.fill_(0.9)
         sparsifier.model.norm1.weight.fill_(0.8)
@@ -344,11 +341,35 @@ def test_resumed_bit_for_bit(name: str, tmp_path: Path) -> None:
     assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
-def test_what_the_scores_decided_stays_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_scores_decided_stays_decided() -> None:
     method = methods.polarreg(sparsity=0.9).replace(
         coupling="hard_mask", schedule={"name": "linear", "end": 0.9}
     )
-    _, sparsifier, _ = run(method, monkeypatch, steps=5)
+    _, sparsifier, _ = run(method, steps=5)
     done = sparsifier.finish()
     assert done.units_zeroed == 6
     assert (~done.masks["norm.weight"]).nonzero().flatten().tolist() == [1, 4]
+
+
+def test_exponential_cuts_leave_what_the_schedule_says_and_end_at_the_target() -> None:
+    plain = [Group(g.name, g.slices) for g in groups()]
+    method = Method(
+        structure="channel",
+        schedule={"name": "exponential", "every": 2},
+        budget={"name": "pooled", "sparsity": 0.5},
+    )
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    sparsifier = steppe.sparsify(net, optimizer, method, total_steps=10, groups=plain)
+    x, y = torch.randn(8, 3, 8, 8), torch.randint(4, (8,))
+    left = [14]
+    for step in range(10):
+        sparsifier.step(lambda: nn.functional.cross_entropy(net(x), y))
+        left.append(sparsifier.selector.kept(sparsifier.state["mask"]))
+        if step % 2:
+            # k_r = m^(1 - r/R) k^(r/R), whole channels from below
+            assert left[-1] == int(14 * 0.5 ** ((step + 1) / 10) + 1e-6)
+        else:
+            assert left[-1] == left[-2]
+    assert left[0] - left[-1] == 7 == sum(a - b for a, b in pairwise(left))
