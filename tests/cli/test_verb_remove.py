@@ -77,3 +77,24 @@ def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     recipe.write_text("method: {name: adasap, sparsity: 0.4}\nchannels: {target: parametres}\n")
     run("train", recipe, "--out", tmp_path / "b", *CNN, code=2)
     assert "did you mean parameters" in capsys.readouterr().err
+
+
+def test_a_latency_target_from_a_table_as_it_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("train", "--method", "dense", "--out", tmp_path / "dense", *CNN)
+    table = tmp_path / "table.json"
+    run("latency", tmp_path / "dense", "--batch", "8", "--passes", "1", "--out", table, "--quiet")
+    flags = ["--sparsity", "0.2", "--target", "latency", "--table", table]
+    capsys.readouterr()
+    run("train", "--method", "halp", *flags, "--out", tmp_path / "halp", *CNN)
+    record = json.loads((tmp_path / "halp/record.json").read_text())
+    assert 0.2 - 1e-6 <= record["sparsity_reached"] <= 0.2 + 0.05 * 0.8
+    run("remove", tmp_path / "halp", "--out", tmp_path / "slim", "--quiet")
+    run("latency", tmp_path / "slim", "--batch", "8", "--passes", "1", "--out", table, "--quiet")
+
+
+def test_a_recipe_may_leave_the_sparsity_to_a_flag(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("method: {name: adasap}\nmodel: small-cnn\n")
+    run("train", recipe, "--sparsity", "0.3", "--out", tmp_path / "run", *CNN)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from steppe.core.cost import Units
 from steppe.core.errors import SteppeError
-from steppe.core.fit import chunks_of, fit
+from steppe.core.fit import chunks_of, fill, fit
 from steppe.core.group import Group, Slice
 
 
@@ -121,3 +121,27 @@ def test_every_width_of_a_group_is_a_chunk() -> None:
         lefts = [c.left for c in chunks_of(torch.rand(units), group("a", units, multiple), 0)]
         expected = [n for n in range(units - 1, 0, -1) if n % multiple == 0]
         assert lefts == expected
+
+
+@settings(deadline=None, max_examples=60)
+@given(cases(), st.floats(0.0, 0.8), st.integers(0, 99))
+def test_what_returns_is_the_most_salient_and_never_too_much(case, share, seed) -> None:
+    groups, units = case
+    cost = Products(groups)
+    generator = torch.Generator().manual_seed(seed)
+    kept = {g.name: torch.rand(g.units, generator=generator) < 0.5 for g in groups}
+    gone = {g.name: units[g.name].clone() for g in groups}
+    for values in gone.values():
+        values[0] = 0.0  # gone before
+    start = cost.total({name: int(mask.sum()) for name, mask in kept.items()})
+    allowed = max(start, (1 - share) * cost.total({}))
+    found = fill(gone, groups, cost, allowed, kept)
+    left = cost.total({name: int(mask.sum()) for name, mask in found.items()})
+    assert start <= left <= allowed
+    for g in groups:
+        back = found[g.name] & ~kept[g.name]
+        assert not (kept[g.name] & ~found[g.name]).any(), "nothing more goes"
+        assert not back[0] or bool(kept[g.name][0]), "what was gone before stays so"
+        still = ~found[g.name]
+        if back.any() and still.any():
+            assert gone[g.name][back].min() >= gone[g.name][still].max()

@@ -57,15 +57,16 @@ def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels |
     if spec.target != COUNTS and spec.target not in COSTS:
         raise unknown("target of channels", spec.target, [COUNTS, *COSTS])
     found = all_of(model, example, exclude=recipe.exclude)
-    if spec.target == COUNTS:
-        cost: Cost = Units(found.groups)
-    else:
-        given = {"table": spec.table, "batch": spec.batch}
-        options = {key: value for key, value in given.items() if value is not None}
-        cost = COSTS[spec.target].of(model, example, found.groups, **options)
-    tried = (8, 4, 2, 1) if spec.round_to is None else (spec.round_to,)
+    given = {"table": spec.table, "batch": spec.batch}
+    options = {key: value for key, value in given.items() if value is not None}
+    # a table holds the widths that steppe latency measures, multiples of 8 if not told otherwise
+    usual = (8,) if spec.target == "latency" else (8, 4, 2, 1)
+    tried = usual if spec.round_to is None else (spec.round_to,)
     for size in tried:
         groups = rounded(found.groups, size)
+        cost: Cost = Units(groups)
+        if spec.target != COUNTS:
+            cost = COSTS[spec.target].of(model, example, groups, **options)
         if size == tried[-1] or _meets(model, groups, cost, method.sparsity):
             return Channels(groups, cost, found.left_out, size)
     raise AssertionError("the last one is always taken")

@@ -140,9 +140,15 @@ class Recipe(_Strict):
         whole = self.model_dump(mode="json") | {"method": self._method_in_full()}
         if whole["data"]["label_noise"] is None:
             del whole["data"]["label_noise"]  # so that a run from before is the same run
-        if not self.build_method().structure.whole_outputs:
+        if not self._prunes_channels():
             del whole["channels"]
         return whole
+
+    def _prunes_channels(self) -> bool:
+        try:
+            return self.build_method().structure.whole_outputs
+        except SteppeError:  # not whole yet: a flag will add what is missing, or it is refused
+            return True
 
     def _method_in_full(self) -> dict[str, Any]:
         if isinstance(self.method.get("budget"), dict) or "name" not in self.method:

@@ -14,6 +14,7 @@ from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
 from steppe.removal.graph import channel_groups
 from steppe.removal.latency import measure_table
+from steppe.removal.plan import TEXT, load_removed
 from steppe.vision.models import build, load_weights
 
 
@@ -100,7 +101,10 @@ def _network(model: str, input_size: int, classes: int) -> tuple[nn.Module, Tens
         recipe = read_run(path)
         data = load_data(recipe)
         network = build_model(recipe, data)
-        load_weights(network, model)
+        if (path / TEXT).exists():
+            network = load_removed(path, lambda: network)
+        else:
+            load_weights(network, model)
         return network.eval(), torch.zeros(1, *data.shape)
     if input_size < 1:
         raise SteppeError("--input-size is 1 or more", got=input_size)

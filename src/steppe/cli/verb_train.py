@@ -131,7 +131,8 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
-    say(f"{record['method']}: {record['sparsity_reached']:.2%} zeros", quiet)
+    gone = f"of the {record['removed']['target']} gone" if "removed" in record else "zeros"
+    say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
     cut = "" if record["method"] == "dense" else "the last projection and "
     say(

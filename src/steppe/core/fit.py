@@ -180,3 +180,41 @@ def _kept(
         mask[order[: wanted[group.name]]] = True
         kept[group.name] = mask
     return kept
+
+
+def fill(
+    units: Mapping[str, Tensor],
+    groups: Sequence[Group],
+    cost: Cost,
+    allowed: float,
+    kept: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Units return, the most salient first, where a choice fell short of what is allowed.
+
+    Group by group, as many as fit, until the cost is within its tolerance. Units without any
+    saliency were gone before and stay so.
+
+    Args:
+        units: group name -> ``[units]`` saliencies.
+        groups: of the network.
+        cost: what counts.
+        allowed: the most it may come to.
+        kept: group name -> ``[units]`` booleans, a choice that costs no more than that.
+
+    Returns:
+        The same choice with more units, where more fit.
+    """
+    found = {name: mask.clone() for name, mask in kept.items()}
+    sizes = {name: int(mask.sum()) for name, mask in found.items()}
+    free = {n: units[n].abs().double().masked_fill(found[n], 0.0) for n in found}
+    for group in sorted(groups, key=lambda g: -float(free[g.name].max())):
+        if cost.total(sizes) >= (1 - cost.tolerance) * allowed:
+            break
+        name = group.name
+        order = free[name].sort(descending=True, stable=True)
+        for value, place in zip(order.values.tolist(), order.indices.tolist(), strict=True):
+            if value == 0.0 or cost.total(sizes | {name: sizes[name] + 1}) > allowed:
+                break
+            found[name][place] = True
+            sizes[name] += 1
+    return found

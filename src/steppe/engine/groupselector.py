@@ -10,6 +10,7 @@ from torch import nn
 
 from steppe.core.cost import Cost, Units
 from steppe.core.errors import SteppeError
+from steppe.core.fit import fill
 from steppe.core.group import Group, masks_of
 from steppe.core.layer import Layer
 from steppe.core.part import Tensors
@@ -116,9 +117,11 @@ class GroupSelector(Selector):
     def _within(self, units: Tensors, sparsity: float) -> Tensors:
         budget, allowed = self.method.budget, self._allowed(sparsity)
         if isinstance(budget, Searching) and self.trial is not None and self.whole > allowed:
-            return budget.search(units, self.groups, self.cost, allowed, self.trial)
-        kept = budget.within_cost(units, self.groups, self.cost, allowed)
+            kept = budget.search(units, self.groups, self.cost, allowed, self.trial)
+        else:
+            kept = budget.within_cost(units, self.groups, self.cost, allowed)
         if budget.meets and sparsity == self.method.sparsity:
+            kept = fill(units, self.groups, self.cost, allowed, kept)
             self._check(kept, allowed)
         return kept
 
@@ -136,7 +139,7 @@ class GroupSelector(Selector):
             f"a target must be met within {self.cost.tolerance:.0%}",
             got=f"{left:,.6g} {self.cost.unit} where {allowed:,.6g} are allowed",
             consequence=f"too much goes at once: {wide.multiple} channels of {wide.name}",
-            way_out="another sparsity, or round_to 1",
+            way_out="another sparsity, or a smaller round_to",
         )
 
     def cut(self, masks: Tensors) -> Tensors:

@@ -102,6 +102,7 @@ def remove(
         )
     before = sum(p.numel() for p in inner.parameters())
     tensors = _masked(inner, masks)
+    _check(groups, tensors)
     chosen = {group.name: stay(group, tensors) for group in groups}
     kept = {name: alive for name, (alive, _) in chosen.items()}
     stays = positions(groups, kept, {name: t.shape for name, t in tensors.items()})
@@ -133,6 +134,18 @@ def remove(
     }
     averages = None if ema is None else cut_all(ema, stays)
     return Removed(result, plan, report, averages)
+
+
+def _check(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
+    for group in groups:
+        for s in group.slices:
+            held = tensors.get(s.name)
+            if held is None or held.ndim <= s.dim or int(s.index.max()) >= held.shape[s.dim]:
+                raise SteppeError(
+                    "groups of channels belong to one model",
+                    got=f"{s.name}, of other groups than this model's",
+                    way_out="steppe.channel_groups of this model, or leave groups out",
+                )
 
 
 def _trial(

@@ -93,7 +93,9 @@ class Latency(Summed):
         batch = options.get("batch")
         if batch is None and len(table.batches) != 1:
             raise SteppeError(
-                "a latency is that of one batch size", got=f"a table of {table.batches}"
+                "a latency is that of one batch size",
+                got=f"a table of {table.batches}",
+                way_out=f"channels: {{batch: {table.batches[-1]}}} in the recipe, or batch=",
             )
         layers = layer_shapes(model, example_inputs, groups)
         return cls(layers, table, table.batches[0] if batch is None else batch)
