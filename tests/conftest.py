@@ -1,8 +1,6 @@
 """What every test starts from: no network, one seed, no leftovers of another test."""
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 # before any import of the hub's packages: a test never waits for a network
@@ -22,12 +20,9 @@ def _seed():
 @pytest.fixture(scope="session")
 def grouped():
     """The module `grouped.py` beside this file."""
-    name = "steppe_tests_grouped"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("grouped.py"))
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    import grouped
+
+    return grouped
 
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"

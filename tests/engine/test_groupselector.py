@@ -11,56 +11,13 @@ import torch
 from torch import nn
 
 import steppe
+from grouped import Net, groups
 from steppe import Method, SteppeError, methods
-from steppe.core.group import Group, Slice
+from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
 from steppe.core.tree import load_tree, save_tree
 from steppe.engine.groupselector import GroupSelector, coupled
 from steppe.engine.trial import make_trial
-
-
-class Net(nn.Module):
-    """Two convolutions with batch norm, a residual, a head: the stem and conv2 share channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 6, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(6)
-        self.conv1 = nn.Conv2d(6, 8, 3, padding=1)
-        self.norm1 = nn.BatchNorm2d(8)
-        self.conv2 = nn.Conv2d(8, 6, 3, padding=1)
-        self.head = nn.Linear(6, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.norm(self.stem(x)))
-        x = x + self.conv2(torch.relu(self.norm1(self.conv1(x))))
-        return self.head(torch.relu(x).mean((2, 3)))
-
-
-def groups() -> list[Group]:
-    def slices(n: int, *named: tuple[str, int, str]) -> tuple[Slice, ...]:
-        return tuple(Slice(k, dim, torch.arange(n).view(n, 1), role) for k, dim, role in named)
-
-    trunk = slices(
-        6,
-        ("stem.weight", 0, "output"),
-        ("norm.weight", 0, "norm"),
-        ("norm.bias", 0, "norm"),
-        ("conv1.weight", 1, "input"),
-        ("conv2.weight", 0, "output"),
-        ("conv2.bias", 0, "bias"),
-        ("head.weight", 1, "input"),
-    )
-    inner = slices(
-        8,
-        ("conv1.weight", 0, "output"),
-        ("conv1.bias", 0, "bias"),
-        ("norm1.weight", 0, "norm"),
-        ("norm1.bias", 0, "norm"),
-        ("norm1.running_mean", 0, "buffer"),
-        ("conv2.weight", 1, "input"),
-    )
-    return [Group("stem.weight", trunk), Group("conv1.weight", inner, multiple=2)]
 
 
 def train(method: Method, steps: int = 6) -> tuple[Net, steppe.Sparsifier]:

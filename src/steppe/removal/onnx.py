@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import statistics
-import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.needs import need
 from steppe.core.tree import atomic
-from steppe.removal.shapes import call
+from steppe.engine.latency import turns_ms
+from steppe.removal.graph import call
 
 TOLERANCE = 1e-4  # other kernels add in another order
 
@@ -45,12 +45,12 @@ def write_onnx(
     with torch.no_grad():
         expected = _plain(call(model, example))
     path = Path(path)
-    with atomic(path) as partial:
-        _export(model, example, partial)
+    with atomic(path) as written:
+        _export(model, example, written)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = runtime.InferenceSession(
-            str(partial), options, providers=["CPUExecutionProvider"]
+            str(written), options, providers=["CPUExecutionProvider"]
         )
         given = {"input": example.numpy()}
         found = torch.from_numpy(session.run(None, given)[0])
@@ -61,7 +61,9 @@ def write_onnx(
                 got=f"outputs that differ by {error:.1e} of the largest",
                 consequence="nothing was written",
             )
-        ours, theirs = _turns(model, example, lambda: session.run(None, given), repeats)
+        with torch.no_grad():
+            works = [partial(call, model, example), partial(session.run, None, given)]
+            ours, theirs = turns_ms(works, repeats)
     return {
         "error": error,
         "torch_ms": ours,
@@ -109,15 +111,3 @@ def _plain(output: Any) -> Tensor:
     found = getattr(output, "logits", output)
     tensor: Tensor = found[0] if isinstance(found, tuple | list) else found
     return tensor
-
-
-@torch.no_grad()
-def _turns(model: nn.Module, x: Tensor, other: Any, repeats: int) -> tuple[float, float]:
-    times: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 3):
-        for own, work in zip(times, (lambda: model(x), other), strict=True):
-            begun = time.perf_counter()
-            work()
-            if repeat >= 3:
-                own.append(1000 * (time.perf_counter() - begun))
-    return statistics.median(times[0]), statistics.median(times[1])

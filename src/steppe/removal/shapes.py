@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import _is_transposed as is_transposed
+from steppe.removal.graph import call
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -129,15 +130,6 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def call(model: nn.Module, example_inputs: Any) -> Any:
-    """The model's answer to a tensor, to a tuple of arguments or to a mapping of keywords."""
-    if isinstance(example_inputs, Mapping):
-        return model(**example_inputs)
-    if isinstance(example_inputs, tuple | list):
-        return model(*example_inputs)
-    return model(example_inputs)
 
 
 def feeds_of(names: Iterable[str], dim: int, groups: Sequence[Group]) -> tuple[Feed, ...]:

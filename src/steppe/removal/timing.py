@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steppe.removal.shapes import call
+from steppe.removal.graph import call
 
 Timing = tuple[float, float, float]
 """Lower quartile, median and interquartile range, ms."""
