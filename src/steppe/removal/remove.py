@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ def remove(
     """Cut out every unit that is zero.
 
     A unit is zero when all weights that compute it are (their rows, biases, scales and shifts of
-    its norms), or all weights that read it.
+    its norms), or all weights that read it. A model without such units comes back whole, with a
+    warning.
 
     Args:
         model: with zeros in it.
@@ -108,6 +110,12 @@ def remove(
     stays = positions(groups, kept, {name: t.shape for name, t in tensors.items()})
     removed = {name: int((~alive).sum()) for name, alive in kept.items() if not alive.all()}
     rounded = {name: spared for name, (_, spared) in chosen.items() if spared}
+    if not removed:
+        warnings.warn(
+            f"nothing to remove: in none of {len(groups)} groups is a channel zero in all layers "
+            "that it is coupled with; prune with structure channel first",
+            stacklevel=2,
+        )
     plan = Plan.of(inner, stays, removed=removed)
     own = dict(inner.named_parameters())
     if optimizer is not None:
