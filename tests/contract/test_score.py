@@ -10,10 +10,16 @@ SCORES = list(Score.registry)
 SHAPES = [(6, 4), (4, 2, 3), (4, 3, 2, 2), (2, 2, 1, 2, 3)]
 
 
+def drawn(need, shape, generator=None):
+    """A value of a statistic, or of what a coupling provides, for a weight of that shape."""
+    known = need in STATISTICS
+    return torch.rand(STATISTICS[need].shape(shape) if known else shape, generator=generator)
+
+
 def saliency(name, weight, key="layer.weight"):
     score = Score.make(name)
     generator = torch.Generator().manual_seed(1)
-    stats = {n: torch.rand(weight.shape, generator=generator).to(weight) for n in score.needs}
+    stats = {n: drawn(n, tuple(weight.shape), generator).to(weight) for n in score.needs}
     kept = {n: s.clone() for n, s in stats.items()}
     result = score.score(weight, stats, key)
     assert all(torch.equal(stats[n], kept[n]) for n in stats), "the statistics were changed"
@@ -82,7 +88,7 @@ def test_members_of_a_group_have_no_order(name):
 def test_scale_of_weights_and_statistics_changes_no_rank(name):
     score = Score.make(name)
     weight = torch.randn(6, 8)
-    stats = {n: torch.rand(6, 8) for n in score.needs}
+    stats = {n: drawn(n, (6, 8)) for n in score.needs}
 
     def order(weight, stats):
         # powers of two (and of four, below a root) scale floats without rounding

@@ -28,6 +28,11 @@ class Statistic:
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     name: ClassVar[str]
 
+    @classmethod
+    def shape(cls, weight: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a value for a weight of that shape; the weight's, over which it broadcasts."""
+        return weight
+
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         """Called once before the first step with weight name -> (layer, module)."""
 
