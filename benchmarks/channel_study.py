@@ -31,7 +31,7 @@ SPARSITIES = (0.4, 0.6)
 SPEED_UP = 1.5
 WARMUP, PRUNED, EVERY = 0.1, 0.35, 20
 SAM, RHO_MAX, RHO = 0.05, 0.25, 0.25
-IMAGES = {"resnet20": 1000, "resnet56": 300}  # corrupted ones, of each of 19 kinds at 5 severities
+IMAGES = {"resnet20": 1000, "resnet56": 150}  # corrupted ones, of each of 19 kinds at 5 severities
 SHARPNESS = {"measures": "one_step", "radius": 0.1, "limit": 1000}  # the paper's equation 9
 
 

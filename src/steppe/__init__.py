@@ -10,7 +10,8 @@ from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
 from steppe.engine.finished import Finished
-from steppe.engine.sparsifier import Sparsifier, sparsify
+from steppe.engine.sparsifier import Sparsifier
+from steppe.engine.sparsify import sparsify
 from steppe.llm.prune import prune
 from steppe.method import Method
 from steppe.removal.groups import groups_of as channel_groups

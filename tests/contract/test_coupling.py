@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from steppe import Method
+from steppe.core.factored import Factored
 from steppe.core.layer import Layer
 from steppe.core.moment import Moment
 from steppe.core.part import Coupling
@@ -30,10 +31,17 @@ class Run:
         self.method = Method(
             budget={"name": "pooled", "sparsity": sparsity}, coupling=name, schedule=schedule
         )
-        self.coupling, self.weights = self.method.coupling, weights
+        self.coupling = self.method.coupling
+        self.factored = isinstance(self.coupling, Factored)
+        self.trained = self.coupling.split_all(weights) if self.factored else weights
         self.selector = Selector(self.method, LAYERS)
         start = self.method.schedule.sparsity(0.0, sparsity)
-        self.state = self.coupling.init(weights, self.selector, Moment(-1, STEPS, start, True))
+        moment = Moment(-1, STEPS, start, True)
+        self.state = self.coupling.init(self.trained, self.selector, moment)
+
+    @property
+    def weights(self):
+        return self.coupling.join_all(self.trained) if self.factored else self.trained
 
     def steps(self, first, last):
         for step in range(first, last):
@@ -45,14 +53,16 @@ class Run:
                 schedule.after(step, STEPS, self.method.sparsity),
                 schedule.due(step, STEPS),
             )
-            grads = {n: torch.randn(w.shape, generator=generator) for n, w in self.weights.items()}
-            self.coupling.add_gradient(self.weights, grads, self.state, moment)
-            for name, w in self.weights.items():
+            if self.coupling.paced:
+                moment.pace = {n: torch.tensor(0.1) for n in self.trained}
+            grads = {n: torch.randn(w.shape, generator=generator) for n, w in self.trained.items()}
+            self.coupling.add_gradient(self.trained, grads, self.state, moment)
+            for name, w in self.trained.items():
                 w -= 0.1 * grads[name]
-            self.coupling.after_step(self.weights, self.state, self.selector, moment)
+            self.coupling.after_step(self.trained, self.state, self.selector, moment)
 
     def finish(self):
-        return self.coupling.finish(self.weights, self.state, self.selector, self.method.sparsity)
+        return self.coupling.finish(self.trained, self.state, self.selector, self.method.sparsity)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cubic", "one_shot"])
@@ -86,11 +96,11 @@ def test_finishing_twice_changes_nothing(name):
 def test_state_can_be_written_down(name, tmp_path):
     run = Run(name, drawn())
     run.steps(0, STEPS // 2)
-    save_tree(tmp_path / "state", {"state": run.state, "weights": run.weights})
+    save_tree(tmp_path / "state", {"state": run.state, "trained": run.trained})
 
     read = load_tree(tmp_path / "state")
     other = Run(name, drawn())
-    other.weights, other.state = read["weights"], read["state"]
+    other.trained, other.state = read["trained"], read["state"]
     for each in (run, other):
         each.steps(STEPS // 2, STEPS)
         each.finish()

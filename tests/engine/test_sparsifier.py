@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe import Method, SteppeError, methods
+from steppe.core.factored import Factored
 from steppe.core.tree import load_tree, save_tree
 from steppe.perturb.asam import Asam
 
@@ -46,6 +47,7 @@ def example(name, **given):
     """A method with intervals short enough for a few steps."""
     known = inspect.signature(methods.METHODS[name]).parameters
     short = {"sparsity": 0.6, "interval": 2, "every": 2, "penalty": 0.1}
+    short |= {"cycles": 3, "decay": "harmonic"} if name == "pilot" else {"cycles": 3}
     return methods.make(name, **{k: v for k, v in short.items() if k in known} | given)
 
 
@@ -70,7 +72,8 @@ without_first = {"exclude": ["0"]}  # two input channels have no 2:4
 
 
 def arguments(method):
-    return without_first if method.structure.name == "nm" else {}
+    epochs = {"steps_per_epoch": 3} if method.coupling.watches else {}
+    return (without_first if method.structure.name == "nm" else {}) | epochs
 
 
 OPTIMIZERS = {
@@ -107,8 +110,8 @@ def test_resume_is_bit_for_bit(method, tmp_path):
         torch.manual_seed(seed)
         model = network(dropout=0.3)
         optimizer = torch.optim.SGD(model.parameters(), **SGD)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)
         sparsifier = steppe.sparsify(model, optimizer, method, 9, **arguments(method))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 9)
         return model, schedule, sparsifier
 
     model, schedule, sparsifier = make(0)
@@ -406,9 +409,14 @@ def test_batch_norm_moves_once_per_step(method):
     loss(reference)  # one forward at x
     if method.schedule.name == "one_shot" and not method.schedule.at and not method.score.needs:
         pytest.skip("the weights are masked before the first pass")
+    if method.schedule.rewinds == "weights":
+        pytest.skip("batch norms are rewound with the weights")
     sparsifier.step(lambda: loss(model))
-    assert torch.equal(model[1].running_mean, reference[1].running_mean)
-    assert torch.equal(model[1].running_var, reference[1].running_var)
+    # a product of two factors is the weight but for its last bit
+    error = 1e-6 if isinstance(method.coupling, Factored) else 0.0
+    for name in ("running_mean", "running_var"):
+        found, expected = getattr(model[1], name), getattr(reference[1], name)
+        torch.testing.assert_close(found, expected, atol=error, rtol=error)
     train(model, sparsifier, 2)
     assert int(model[1].num_batches_tracked) == 3
     assert model[1].track_running_stats

@@ -176,6 +176,7 @@ class Experiment:
         tester = Loader.of(self.data, self.part, 500, **options)
         example = next(tester.epoch(0))[0][:1]
         channels = channels_of(recipe, model.to(accelerator.device), example)
+        original = copy.deepcopy(model)  # before a method makes something else of its weights
         trainer = Trainer(
             model,
             loader,
@@ -192,8 +193,7 @@ class Experiment:
             forward=logits,
             quiet=self.quiet,
         )
-        original = copy.deepcopy(trainer.plain)
-        dense: dict[str, Any] = dict(size(model))
+        dense: dict[str, Any] = dict(size(original))
         if recipe.model.weights is not None:
             dense = trainer.evaluate() | dense
         if folder is not None and accelerator.is_main_process:
@@ -201,6 +201,7 @@ class Experiment:
         outcome = trainer.fit()
         sparse: dict[str, Any] = outcome.after | size(model, outcome.finished.masks)
         bare = accelerator.unwrap_model(trainer.model)
+        original.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
         gone = _removed(bare, example, channels, dense, sparse) if channels else {}
         wrong = believed(bare, self.data, accelerator.device)

@@ -37,7 +37,8 @@ def command(
         if json:
             return emit({n: m.to_dict() for n, m in found.items()}, True)
         table = Table(box=None, pad_edge=False)
-        for head in ("method", *_AXES[:-1]):
+        table.add_column("method", no_wrap=True)
+        for head in _AXES[:-1]:
             table.add_column(head)
         for n, m in found.items():
             table.add_row(n, *[p.name for a, p in m.parts.items() if a != "objective"])

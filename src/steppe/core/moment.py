@@ -22,6 +22,21 @@ class Project(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """A pass over the data that has just ended.
+
+    Args:
+        number: of the training that it belongs to, from 1.
+        of: how many that training has.
+        accuracy: fraction of right answers during the pass; None unless a part watches it.
+    """
+
+    number: int
+    of: int
+    accuracy: float | None = None
+
+
 @dataclasses.dataclass
 class Moment:
     """When a coupling acts: the step just done or about to be done, of how many."""
@@ -32,3 +47,8 @@ class Moment:
     """What the schedule asks for after this step."""
     due: bool
     """Whether the schedule wants the mask chosen anew after this step."""
+    epoch: Epoch | None = None
+    """The epoch that this step ended, if it did and the loop knows of epochs."""
+    pace: Tensors = dataclasses.field(default_factory=dict)
+    """Name -> how far a unit of gradient moves each weight, in the optimiser's own metric; empty
+    unless the coupling asks for it."""

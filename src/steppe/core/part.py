@@ -1,4 +1,4 @@
-"""The seven protocols that parts fulfil, and how a part is written down and read back."""
+"""The seven protocols that parts fulfil."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from steppe.core.base import Part as Part
+from steppe.core.base import axis
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.fit import fit
 from steppe.core.group import Group, Slice
 from steppe.core.layer import Layer
 from steppe.core.moment import Moment, Project
-from steppe.core.registry import Registry
 from steppe.core.selection import apportion, keep_largest
 
 if TYPE_CHECKING:
@@ -24,80 +25,11 @@ if TYPE_CHECKING:
 
 Tensors = dict[str, Tensor]
 
-# what a recipe or a command line may give for a field of such a type
-_PLAIN = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Part:
-    """One value on one axis: a frozen dataclass that is its own configuration.
-
-    A part has pure methods on tensors. What must hold for its own fields it checks in
-    ``__post_init__``; what must hold beside the other parts in `fits`.
-    """
-
-    registry: ClassVar[Registry[Any]]
-    name: ClassVar[str]
-
-    def fits(self, method: Method) -> None:
-        """Raise SteppeError when this part cannot work beside the method's other parts."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Name and every field, as plain data."""
-        return {"name": self.name, **dataclasses.asdict(self)}
-
-    @classmethod
-    def make(cls, spec: Part | str | Mapping[str, Any]) -> Self:
-        """A part from itself, from its name, or from ``{"name": ..., field: value}``.
-
-        Raises:
-            SteppeError: the name or a field is not known, or a value does not fit.
-        """
-        axis = cls.registry
-        if isinstance(spec, Part):
-            if not isinstance(spec, cls):
-                raise SteppeError(f"expected a {axis.kind}", got=repr(spec))
-            return spec
-        given = {"name": spec} if isinstance(spec, str) else dict(spec)
-        name = given.pop("name", None)
-        part = axis[str(name)]
-        known = [f.name for f in dataclasses.fields(part)]
-        for key in given:
-            if key not in known:
-                raise SteppeError(
-                    f"unknown option of {axis.kind} {name}",
-                    got=repr(key),
-                    way_out=f"known: {', '.join(known) or 'it has none'}",
-                )
-        for field in dataclasses.fields(part):
-            kind = _PLAIN.get(str(field.type), ())
-            value = given.get(field.name)
-            fits = isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
-            if kind and field.name in given and not fits:
-                raise SteppeError(
-                    f"option {field.name} of {axis.kind} {name} is of type {field.type}",
-                    got=repr(value),
-                )
-        try:
-            made = part(**given)
-        except TypeError as error:
-            raise SteppeError(
-                f"{axis.kind} {name} needs its options in their types",
-                got=f"{given} ({error})",
-                way_out=f"its options: {', '.join(known) or 'none'}",
-            ) from None
-        assert isinstance(made, cls)
-        return made
-
-
-def _axis(kind: str) -> Any:
-    return Registry(kind, f"steppe.{kind}")
-
 
 class Score(Part):
     """What matters? A signed saliency per weight; the library ranks by its absolute value."""
 
-    registry = _axis("score")
+    registry = axis("score")
     needs: ClassVar[tuple[str, ...]] = ()
     """Names of the statistics that `score` reads (see `steppe.core.statistic`)."""
 
@@ -134,7 +66,7 @@ class Score(Part):
 class Structure(Part):
     """Which shape? How weights are tied into units that live and die together."""
 
-    registry = _axis("structure")
+    registry = axis("structure")
     whole_outputs: ClassVar[bool] = False
     """Whether a unit is a whole output of its layer."""
 
@@ -191,7 +123,7 @@ class Budget(Part):
 
     sparsity: float
     """The fraction of units to be zero at the end."""
-    registry = _axis("budget")
+    registry = axis("budget")
     uneven: ClassVar[bool] = False
     """Whether it insists on different sparsities in different layers."""
     layerwise: ClassVar[bool] = True
@@ -268,7 +200,23 @@ class Budget(Part):
 class Schedule(Part):
     """When? The fraction of units that are zero at each step."""
 
-    registry = _axis("schedule")
+    registry = axis("schedule")
+
+    @property
+    def rewinds(self) -> str:
+        """What returns to its beginning whenever something was pruned; see ``cyclic``."""
+        return ""
+
+    def anchor(self, total: int) -> int:
+        """The step before which the run stands when it is rewound."""
+        return 0
+
+    def clock(self, step: int, total: int) -> tuple[int, int]:
+        """Steps since the beginning of the training that ``step`` belongs to, and its length.
+
+        Learning rate and data follow it. It is the run itself unless the schedule rewinds.
+        """
+        return step, total
 
     def sparsity(self, progress: float, target: float) -> float:
         """Sparsity at ``progress`` in [0, 1] of the run, ``target`` being the end's."""
@@ -286,7 +234,7 @@ class Schedule(Part):
 class Coupling(Part):
     """How do the weights obey? Its state is a dict of named tensor dicts."""
 
-    registry = _axis("coupling")
+    registry = axis("coupling")
     scopes: ClassVar[tuple[str, ...]] = ("task", "block")
     """Scopes of the objectives it works under: a loop of steps, or `solve` for ``layer``."""
     needs: ClassVar[tuple[str, ...]] = ()
@@ -329,6 +277,19 @@ class Coupling(Part):
     ) -> None:
         """Act on the weights and the state after the optimiser's step, in place."""
 
+    @property
+    def watches(self) -> str:
+        """What it asks for (``Moment.epoch``): ``epochs``, ``accuracy`` (and them), or nothing."""
+        return ""
+
+    @property
+    def paced(self) -> bool:
+        """Whether it reads ``Moment.pace``."""
+        return False
+
+    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+        """Act when a training begins anew after a cut, the weights rewound or not, in place."""
+
     def finish(
         self,
         weights: Tensors,
@@ -343,7 +304,7 @@ class Coupling(Part):
 class Perturb(Part):
     """How flat? Where the gradient is taken instead of at x."""
 
-    registry = _axis("perturb")
+    registry = axis("perturb")
 
     @property
     def active(self) -> bool:
@@ -374,7 +335,7 @@ class Perturb(Part):
 class Objective(Part):
     """Against what is the loss measured?"""
 
-    registry = _axis("objective")
+    registry = axis("objective")
     scope: ClassVar[str] = "task"
     """What is optimised at a time: the whole model (task), a decoder block, or one layer."""
 

@@ -46,6 +46,9 @@ class HardMask(Coupling):
             state["mask"] = project(weights, moment.sparsity, within=state["mask"])
             apply_masks(weights, state["mask"])
 
+    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+        apply_masks(weights, state["mask"])
+
     def finish(
         self,
         weights: Tensors,

@@ -39,16 +39,32 @@ def closures_of(closures: Sequence[object]) -> None:
         )
 
 
-def scalar(loss: object) -> Tensor:
-    """The loss, when it is a scalar tensor with a gradient; SteppeError otherwise."""
-    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
-        return loss
+def outcome(value: object) -> tuple[Tensor, Tensor | None]:
+    """What a closure returned: the loss, and the accuracy if it gave one.
+
+    Raises:
+        SteppeError: the loss is not a scalar tensor with a gradient.
+    """
+    loss, accuracy = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+    numbers = accuracy is None or (isinstance(accuracy, Tensor) and accuracy.numel() == 1)
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad and numbers:
+        return loss, accuracy
     shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
     raise SteppeError(
-        "the closure must return a scalar loss with a gradient",
+        "the closure must return a scalar loss with a gradient (and, if asked for, the accuracy)",
         got=f"{type(loss).__name__}{shape}",
         way_out="return loss_function(model(x), y), without .item() or .detach()",
     )
+
+
+def single(coupling: str, groups: Sequence[object]) -> None:
+    """Raise SteppeError where a coupling of single layers meets coupled channels."""
+    if groups:
+        raise SteppeError(
+            f"coupling {coupling} works on the weights of single layers",
+            got=f"{len(groups)} groups of coupled channels",
+            way_out="structure unstructured, or another coupling",
+        )
 
 
 def optimised(weights: Mapping[str, nn.Parameter], held: Iterable[Tensor]) -> None:

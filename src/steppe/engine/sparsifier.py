@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
+from steppe.core.factored import Factored
 from steppe.core.group import Group
 from steppe.core.layer import prunable, unwrap
 from steppe.core.mask import count_zeros
@@ -21,15 +22,19 @@ from steppe.core.moment import Moment
 from steppe.core.norm import global_norm
 from steppe.core.part import Perturb, Tensors
 from steppe.core.search import Trial
-from steppe.core.statistic import STATISTICS, Known
+from steppe.core.statistic import STATISTICS, Known, Statistic
 from steppe.engine.batchnorm import frozen_statistics
+from steppe.engine.epochs import Epochs
+from steppe.engine.factors import Factors
 from steppe.engine.finished import Finished
 from steppe.engine.groupselector import GroupSelector, coupled
-from steppe.engine.misuse import arguments, closures_of, optimised, scalar
+from steppe.engine.misuse import arguments, closures_of, optimised, outcome, single
+from steppe.engine.pace import paces
+from steppe.engine.rewind import Rewind
 from steppe.engine.selector import Selector
 from steppe.method import Method
 
-Closure = Callable[[], Tensor]
+Closure = Callable[[], Tensor | tuple[Tensor, Tensor]]
 
 
 class Sparsifier:
@@ -54,6 +59,7 @@ class Sparsifier:
         clip_grad_norm: float | None = None,
         scaler: GradScaler | None = None,
         sync: Literal["global", "local"] = "global",
+        steps_per_epoch: int | None = None,
         known: Mapping[str, Tensors] | None = None,
         groups: Sequence[Group] = (),
         cost: Cost | None = None,
@@ -72,22 +78,23 @@ class Sparsifier:
             if method.structure.whole_outputs and method.sparsity > 0:
                 layers = self._without_output(layers, include)
         self.layers = layers
-        names = {id(p): n for n, p in unwrap(model).named_parameters()}
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        self._params = [p for p in held if p.requires_grad]
-        self._names = [names.get(id(p), "") for p in self._params]
         optimised(weights, held)
         self._weights = {layer.name: weights[layer.name] for layer in layers}
-        # what is known beforehand (a language model's calibration) is not gathered on the way
-        known = known or {}
-        self._statistics = {
-            n: Known(values=dict(known[n])) if n in known else STATISTICS[n]()
-            for n in method.score.needs
-        }
-        self._waits = any(n not in known for n in method.score.needs)
-        modules = dict(unwrap(model).named_modules())
-        for statistic in self._statistics.values():
-            statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
+        self._factors: Factors | None = None
+        self._finished: Finished | None = None
+        if isinstance(method.coupling, Factored):
+            single(method.coupling.name, groups)
+            self._factors = Factors(model, optimizer, method.coupling, self._weights)
+            self.notes += self._factors.notes
+            held = [p for group in optimizer.param_groups for p in group["params"]]
+        names = {id(p): n for n, p in unwrap(model).named_parameters()}
+        self._params = [p for p in held if p.requires_grad]
+        self._names = [names.get(id(p), "") for p in self._params]
+        self._rewind = Rewind(method.schedule, total_steps)
+        self._epochs = Epochs(steps_per_epoch, method.coupling.watches, method.coupling.name)
+        self._waits = any(n not in (known or {}) for n in method.score.needs)
+        self._statistics = self._to_gather(known or {})
         self.selector = Selector(method, layers, self._statistics)
         if groups:
             self.selector = GroupSelector(
@@ -97,7 +104,18 @@ class Sparsifier:
         self._step = 0
         self._backup: list[Tensor] = []
         # without a second pass the first one's gradient is the step's, which ranks must share
-        self._may_part = sync == "local" and method.perturb.active and hasattr(model, "no_sync")
+        self._may_part = sync == "local" and method.perturb.active
+
+    def _to_gather(self, known: Mapping[str, Tensors]) -> dict[str, Statistic]:
+        # what is known beforehand (a language model's calibration) is not gathered on the way
+        found = {
+            n: Known(values=dict(known[n])) if n in known else STATISTICS[n]()
+            for n in self.method.score.needs
+        }
+        modules = dict(unwrap(self.model).named_modules())
+        for one in found.values():
+            one.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in self.layers})
+        return found
 
     def _without_output(self, layers: list[Any], include: Sequence[str]) -> list[Any]:
         model = unwrap(self.model)
@@ -116,13 +134,26 @@ class Sparsifier:
 
     @property
     def weights(self) -> Tensors:
-        """Name -> the prunable weights themselves, detached."""
-        return {name: p.detach() for name, p in self._weights.items()}
+        """Name -> the prunable weights themselves, detached; copies where they are products."""
+        if self._factors is not None:
+            return self._factors.joined()
+        return self._trained
+
+    @property
+    def _trained(self) -> Tensors:
+        """What the coupling acts on: the weights, or the parts that they are made from."""
+        held = self._weights if self._factors is None else self._factors.parts
+        return {name: p.detach() for name, p in held.items()}
 
     @property
     def steps_done(self) -> int:
         """Optimiser steps taken so far."""
         return self._step
+
+    @property
+    def clock(self) -> tuple[int, int]:
+        """Where learning rate and data stand: (step, of how many); starts anew when rewound."""
+        return self.method.schedule.clock(self._step, self.total_steps)
 
     @property
     def state(self) -> dict[str, Tensors]:
@@ -134,7 +165,8 @@ class Sparsifier:
 
         Args:
             closures: each computes and returns a loss (no backward inside), under autocast
-                if wanted. It is called twice when the method perturbs.
+                if wanted; with its accuracy for methods that watch it (pilot). It is called twice
+                when the method perturbs.
 
         Returns:
             The loss at x, detached, averaged over the closures.
@@ -162,6 +194,7 @@ class Sparsifier:
             self.method.schedule.after(self._step, self.total_steps, self.method.sparsity),
             self.method.schedule.due(self._step, self.total_steps),
         )
+        self._rewind.keep(unwrap(self.model), self._step)
         if self._state is None and not self._waits:
             self._begin()
         loss = self._gradients(closures)
@@ -174,13 +207,20 @@ class Sparsifier:
             self._second_pass(closures, params, eps)
         if self._local():
             self._observe()
+        done, length = self.clock
+        moment.epoch = self._epochs.end((done + 1, length))
         self._update(params, moment)
         self._step += 1
+        if moment.due and self._rewind.what and self._state is not None:
+            with torch.no_grad():
+                self._rewind.back(unwrap(self.model), self.optimizer)
+                self.method.coupling.restarted(self._trained, self._state)
         return loss
 
     def _local(self) -> bool:
         """Whether this step's first gradient stays on its rank; the second one is shared."""
-        return self._may_part and self._perturb.due(self._step)
+        shares = self._may_part and hasattr(self.model, "no_sync")
+        return shares and self._perturb.due(self._step)
 
     @property
     def _perturb(self) -> Perturb:
@@ -192,7 +232,7 @@ class Sparsifier:
         sparsity = self.method.schedule.sparsity(done, self.method.sparsity)
         moment = Moment(-1, self.total_steps, sparsity, due=True)
         with torch.no_grad():
-            self._state = self.method.coupling.init(self.weights, self.selector, moment)
+            self._state = self.method.coupling.init(self._trained, self.selector, moment)
 
     def _gradients(self, closures: Sequence[Closure], first: bool = True) -> Tensor:
         closures_of(closures)
@@ -205,7 +245,8 @@ class Sparsifier:
             quiet = (first and self._local()) or i < len(closures) - 1
             with self._no_sync() if quiet else contextlib.nullcontext():
                 with torch.enable_grad():
-                    loss = scalar(closure()) / len(closures)
+                    loss, accuracy = outcome(closure())
+                    loss = loss / len(closures)
                 try:
                     (self.scaler.scale(loss) if self.scaler else loss).backward()
                 except RuntimeError as error:
@@ -217,6 +258,8 @@ class Sparsifier:
                         way_out="take backward() out of the closure",
                     ) from error
             total = loss.detach() if total is None else total + loss.detach()
+            if first:
+                self._epochs.see(accuracy)
         for statistic in self._statistics.values():
             statistic.active(False)
         assert total is not None
@@ -282,9 +325,9 @@ class Sparsifier:
             self.scaler.unscale_(self.optimizer)
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._params, self.clip_grad_norm)
-        weights, state = self.weights, self._state
-        grads = {}
-        for name, p in self._weights.items():
+        weights, state = self._trained, self._state
+        grads, held = {}, self._weights if self._factors is None else self._factors.parts
+        for name, p in held.items():
             if p.grad is None:  # took no part in the loss, but the coupling still pulls
                 p.grad = torch.zeros_like(p)
             grads[name] = p.grad
@@ -296,6 +339,8 @@ class Sparsifier:
         else:
             self.optimizer.step()
         if state is not None:
+            if self.method.coupling.paced:
+                moment.pace = paces(self.optimizer, held)
             self.method.coupling.after_step(weights, state, self.selector, moment)
 
     @torch.no_grad()
@@ -308,6 +353,8 @@ class Sparsifier:
         Raises:
             SteppeError: no step was taken, so nothing is known of the weights.
         """
+        if self._finished is not None:
+            return self._finished
         if self._state is None:
             if self._waits:
                 raise SteppeError(
@@ -315,11 +362,14 @@ class Sparsifier:
                 )
             self._begin()
         assert self._state is not None
-        weights = self.weights
-        before = {name: w.clone() for name, w in weights.items()}
+        folded = self._factors is not None
+        before = {name: w.clone() for name, w in self.weights.items()}
         masks = self.method.coupling.finish(
-            weights, self._state, self.selector, self.method.sparsity
+            self._trained, self._state, self.selector, self.method.sparsity
         )
+        if self._factors is not None:
+            self._weights, self._factors = self._factors.fold(), None
+        weights = self.weights
         moved = global_norm([weights[n] - before[n] for n in weights])
         distance = float(moved / global_norm(list(before.values())).clamp_min(1e-30))
         kept = self.selector.kept(masks)
@@ -329,6 +379,8 @@ class Sparsifier:
         finished = Finished(masks, zeros, total, units - kept, units, distance, reached)
         if self._step:
             finished.warn()
+        if folded:  # what the coupling acts on is gone
+            self._finished = finished
         return finished
 
     def state_dict(self) -> dict[str, Any]:
@@ -341,6 +393,8 @@ class Sparsifier:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "coupling": self._state,
+            "rewind": self._rewind.kept,
+            "seen": self._epochs.seen,
             "statistics": {n: s.values for n, s in self._statistics.items()},
             "rng": torch.get_rng_state(),
             "cuda_rng": cuda,
@@ -362,80 +416,22 @@ class Sparsifier:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
-        weights = self.weights
+        device = self._params[0].device
+        weights = self._weights
 
         def home(tensors: Tensors) -> Tensors:
-            return {n: t.to(weights[n].device).clone() for n, t in tensors.items()}
+            """Beside the weight of that name; what is a mere number stays where it is."""
+            there = {n: weights[n].device if n in weights else device for n in tensors}
+            return {n: (t.to(there[n]) if t.ndim else t).clone() for n, t in tensors.items()}
 
         held = state["coupling"]
         self._state = None if held is None else {k: home(v) for k, v in held.items()}
         for name, statistic in self._statistics.items():
             statistic.values = home(state["statistics"][name])
+        kept = state["rewind"]
+        self._rewind.kept = None if kept is None else home(kept)
+        self._epochs.seen = state["seen"].clone()
         self._step = state["step"]
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])
-
-
-def sparsify(
-    model: nn.Module,
-    optimizer: Optimizer,
-    method: Method,
-    total_steps: int,
-    *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    clip_grad_norm: float | None = None,
-    scaler: GradScaler | None = None,
-    sync: Literal["global", "local"] = "global",
-    groups: Sequence[Group] = (),
-    cost: Cost | None = None,
-    trial: Trial | None = None,
-) -> Sparsifier:
-    """Prune while training, in your own loop: two lines change.
-
-    Args:
-        model: any module, also inside DistributedDataParallel.
-        optimizer: any torch optimiser over its parameters.
-        method: e.g. ``steppe.methods.safe(sparsity=0.95)``.
-        total_steps: optimiser steps of the whole run; schedules stretch over it.
-        include: shell patterns of weights or modules to prune; all prunable ones if empty.
-        exclude: shell patterns of what stays dense.
-        clip_grad_norm: largest L2 norm of the loss gradient, clipped before the coupling's
-            gradient is added.
-        scaler: a GradScaler for float16 autocast; the sparsifier steps and updates it.
-        sync: ``global``: the perturbation uses the gradient averaged over the ranks;
-            ``local``: each rank its own (m-sharpness), which saves one exchange.
-        groups: coupled channels (``steppe.channel_groups``), which go in all layers at once; for
-            structure ``channel``.
-        cost: what sparsity counts where there are groups; their channels if none is given.
-        trial: for budgets that try channels out, see `steppe.engine.trial.make_trial`.
-
-    Returns:
-        The sparsifier; call ``step(closure)`` in the loop and ``finish()`` after it.
-
-    Raises:
-        SteppeError: a pattern matches nothing, a layer cannot have the structure, ...
-
-    Example:
-        >>> import steppe
-        >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> s = sparsify(model, opt, steppe.methods.magnitude(sparsity=0.5), total_steps=1)
-        >>> _ = s.step(lambda: model(torch.ones(3, 4)).square().mean())
-        >>> s.finish().sparsity
-        0.5
-    """
-    return Sparsifier(
-        model,
-        optimizer,
-        method,
-        total_steps,
-        include=include,
-        exclude=exclude,
-        clip_grad_norm=clip_grad_norm,
-        scaler=scaler,
-        sync=sync,
-        groups=groups,
-        cost=cost,
-        trial=trial,
-    )

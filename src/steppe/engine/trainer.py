@@ -33,7 +33,8 @@ from steppe.engine.batchnorm import reestimate
 from steppe.engine.finished import Finished
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.run import RunFolder
-from steppe.engine.sparsifier import Sparsifier, sparsify
+from steppe.engine.sparsifier import Closure, Sparsifier
+from steppe.engine.sparsify import sparsify
 from steppe.method import Method
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -192,10 +193,9 @@ class Trainer:
         self.optimizer = optimizer(
             config.optimizer, model.parameters(), config.lr, **config.optimizer_options
         )
-        self.factor = lr_factor(config.lr_schedule, config.warmup_epochs / config.epochs)
-        self.model = accelerator.prepare_model(model)
+        # before the model is wrapped, as parts of weights must be seen by what wraps it
         self.sparsifier: Sparsifier = sparsify(
-            self.model,
+            model,
             self.optimizer,
             method,
             self.total,
@@ -204,10 +204,15 @@ class Trainer:
             clip_grad_norm=config.clip_grad_norm,
             scaler=accelerator.scaler,
             sync=config.sync,
+            steps_per_epoch=self.steps_per_epoch,
             groups=groups,
             cost=cost,
             trial=trial,
         )
+        self.model = self.sparsifier.model = accelerator.prepare_model(model)
+        training = self.sparsifier.clock[1]
+        warmup = config.warmup_epochs * self.steps_per_epoch / training
+        self.factor = lr_factor(config.lr_schedule, warmup)
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._metrics: list[dict[str, Any]] = []
         self._epoch = self._start = 0
@@ -254,10 +259,17 @@ class Trainer:
     def _one_epoch(self, progress: Progress, bar: Any, begun: float) -> None:
         self.model.train()
         micro = self.config.accumulate
-        stream = self.batches.epoch(self._epoch, self._start * micro)
+        stream: Iterator[tuple[Tensor, Tensor]] = iter(())
+        expected = -1
         for index in range(self._start, self.steps_per_epoch):
+            # where a run is rewound, learning rate and data begin anew
+            done, length = self.sparsifier.clock
+            if done != expected or done % self.steps_per_epoch == 0:
+                epoch, position = divmod(done, self.steps_per_epoch)
+                stream = self.batches.epoch(epoch, position * micro)
+            expected = done + 1
             pairs = [next(stream) for _ in range(micro)]
-            rate = self.factor(self.sparsifier.steps_done / self.total)
+            rate = self.factor(done / length)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.config.lr * rate
             self._loss_sum += self.sparsifier.step(*[self._closure(x, y) for x, y in pairs])
@@ -288,9 +300,12 @@ class Trainer:
         self._loss_sum.zero_()
         self._checkpoint(self._epoch, 0, begun)
 
-    def _closure(self, x: Tensor, y: Tensor) -> Callable[[], Tensor]:
-        def closure() -> Tensor:
-            loss: Tensor = self.loss(self.forward(self.model, x), y)
+    def _closure(self, x: Tensor, y: Tensor) -> Closure:
+        def closure() -> Tensor | tuple[Tensor, Tensor]:
+            out = self.forward(self.model, x)
+            loss: Tensor = self.loss(out, y)
+            if self.sparsifier.method.coupling.watches == "accuracy":
+                return loss, (out.detach().argmax(-1) == y).float().mean()
             return loss
 
         return closure

@@ -110,12 +110,7 @@ def remove(
     stays = positions(groups, kept, {name: t.shape for name, t in tensors.items()})
     removed = {name: int((~alive).sum()) for name, alive in kept.items() if not alive.all()}
     rounded = {name: spared for name, (_, spared) in chosen.items() if spared}
-    if not removed:
-        warnings.warn(
-            f"nothing to remove: in none of {len(groups)} groups is a channel zero in all layers "
-            "that it is coupled with; prune with structure channel first",
-            stacklevel=2,
-        )
+    _warn(removed, len(groups))
     plan = Plan.of(inner, stays, removed=removed)
     own = dict(inner.named_parameters())
     if optimizer is not None:
@@ -142,6 +137,15 @@ def remove(
     }
     averages = None if ema is None else cut_all(ema, stays)
     return Removed(result, plan, report, averages)
+
+
+def _warn(removed: Mapping[str, int], groups: int) -> None:
+    if not removed:
+        warnings.warn(
+            f"nothing to remove: in none of {groups} groups is a channel zero in all layers that "
+            "it is coupled with; prune with structure channel first",
+            stacklevel=3,
+        )
 
 
 def _check(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:

@@ -1,0 +1,83 @@
+"""What every part is: a frozen dataclass that is its own configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from steppe.core.errors import SteppeError
+from steppe.core.registry import Registry
+
+if TYPE_CHECKING:
+    from steppe.method import Method
+
+# what a recipe or a command line may give for a field of such a type
+_PLAIN = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+    """One value on one axis: a frozen dataclass that is its own configuration.
+
+    A part has pure methods on tensors. What must hold for its own fields it checks in
+    ``__post_init__``; what must hold beside the other parts in `fits`.
+    """
+
+    registry: ClassVar[Registry[Any]]
+    name: ClassVar[str]
+
+    def fits(self, method: Method) -> None:
+        """Raise SteppeError when this part cannot work beside the method's other parts."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Name and every field, as plain data."""
+        return {"name": self.name, **dataclasses.asdict(self)}
+
+    @classmethod
+    def make(cls, spec: Part | str | Mapping[str, Any]) -> Self:
+        """A part from itself, from its name, or from ``{"name": ..., field: value}``.
+
+        Raises:
+            SteppeError: the name or a field is not known, or a value does not fit.
+        """
+        axis = cls.registry
+        if isinstance(spec, Part):
+            if not isinstance(spec, cls):
+                raise SteppeError(f"expected a {axis.kind}", got=repr(spec))
+            return spec
+        given = {"name": spec} if isinstance(spec, str) else dict(spec)
+        name = given.pop("name", None)
+        part = axis[str(name)]
+        known = [f.name for f in dataclasses.fields(part)]
+        for key in given:
+            if key not in known:
+                raise SteppeError(
+                    f"unknown option of {axis.kind} {name}",
+                    got=repr(key),
+                    way_out=f"known: {', '.join(known) or 'it has none'}",
+                )
+        for field in dataclasses.fields(part):
+            kind = _PLAIN.get(str(field.type), ())
+            value = given.get(field.name)
+            fits = isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
+            if kind and field.name in given and not fits:
+                raise SteppeError(
+                    f"option {field.name} of {axis.kind} {name} is of type {field.type}",
+                    got=repr(value),
+                )
+        try:
+            made = part(**given)
+        except TypeError as error:
+            raise SteppeError(
+                f"{axis.kind} {name} needs its options in their types",
+                got=f"{given} ({error})",
+                way_out=f"its options: {', '.join(known) or 'none'}",
+            ) from None
+        assert isinstance(made, cls)
+        return made
+
+
+def axis(kind: str) -> Any:
+    """The registry of the parts of one kind."""
+    return Registry(kind, f"steppe.{kind}")

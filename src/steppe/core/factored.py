@@ -1,0 +1,71 @@
+"""Couplings whose weights are a function of other tensors, which are trained in their place."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.part import Coupling, Tensors
+
+if TYPE_CHECKING:
+    from steppe.method import Method
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Factored(Coupling):
+    """x = join(parts): the optimiser moves the parts, the network sees x.
+
+    The engine registers `join` with ``torch.nn.utils.parametrize`` on every prunable weight and
+    folds it away at the end. The ``weights`` and ``grads`` of every hook are then those of the
+    parts, named as by `named`; masks stay those of the weights.
+    """
+
+    parts: ClassVar[tuple[str, ...]]
+    """What the parts of a weight are called."""
+    decays: ClassVar[bool] = True
+    """Whether the optimiser's own weight decay acts on the parts."""
+
+    def split(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The parts that a weight begins with; `join` gives the weight back, if it can."""
+        raise NotImplementedError
+
+    def join(self, *parts: Tensor) -> Tensor:
+        """The weight that parts stand for, differentiable."""
+        raise NotImplementedError
+
+    def named(self, layer: str) -> tuple[str, ...]:
+        """The names of a weight's parts, ``conv1.weight:m`` for example."""
+        return tuple(f"{layer}:{part}" for part in self.parts)
+
+    def split_all(self, weights: Tensors) -> Tensors:
+        """Weights by name -> their parts by name."""
+        return {
+            name: part
+            for layer, weight in weights.items()
+            for name, part in zip(self.named(layer), self.split(weight), strict=True)
+        }
+
+    def join_all(self, parts: Tensors) -> Tensors:
+        """The inverse of `split_all`."""
+        first = f":{self.parts[0]}"
+        layers = [name.removesuffix(first) for name in parts if name.endswith(first)]
+        return {layer: self.join(*(parts[n] for n in self.named(layer))) for layer in layers}
+
+    def mask_all(self, parts: Tensors, masks: Tensors) -> None:
+        """Make masked entries of every part of a weight's shape zero, in place."""
+        for layer, mask in masks.items():
+            for name in self.named(layer):
+                if parts[name].shape == mask.shape:
+                    parts[name].masked_fill_(~mask, 0)
+
+    def fits(self, method: Method) -> None:
+        if method.score.needs:
+            raise SteppeError(
+                f"coupling {self.name} trains {' and '.join(self.parts)}, not the weights, which "
+                "have no gradient of their own",
+                got=f"score {method.score.name}, which needs the {', '.join(method.score.needs)}",
+                way_out="score magnitude, l1 or l2",
+            )

@@ -1,0 +1,95 @@
+"""The sum of absolute values is penalised: LASSO."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.mask import apply_masks
+from steppe.core.moment import Moment, Project
+from steppe.core.part import Coupling, Tensors
+
+STEPS = ("proximal", "subgradient")
+
+
+@Coupling.registry.register("l1")
+@dataclass(frozen=True, kw_only=True)
+class L1(Coupling):
+    """min f(x) + alpha ||x||_1.
+
+    ``proximal``: after each step x <- sign(x) max(|x| - eta alpha, 0), where eta is the
+    optimiser's own step for each weight: the learning rate over 1 - momentum, or over Adam's
+    preconditioner, so that the fixed point is the penalised minimum. Makes exact zeros.
+    ``subgradient``: g += alpha sign(x) before it, as most codes do; hardly makes any.
+
+    At the end what the sparsity asks for beyond the zeros goes, the smallest first.
+
+    Args:
+        alpha: the penalty.
+        step: proximal or subgradient.
+
+    Source: Tibshirani 1996; Daubechies et al. 2004 (proximal); Yun et al. 2021 (its metric).
+    """
+
+    alpha: float = 1e-4
+    step: str = "proximal"
+    name = "l1"
+
+    def __post_init__(self) -> None:
+        if self.step not in STEPS:
+            raise unknown("step of l1", self.step, STEPS)
+        if not 0.0 <= self.alpha < float("inf"):
+            raise SteppeError("l1 needs a finite alpha >= 0", got=self.alpha)
+
+    @property
+    def paced(self) -> bool:
+        return self.step == "proximal"
+
+    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        masks = project(weights, moment.sparsity)
+        apply_masks(weights, masks)
+        return {"mask": masks}
+
+    def add_gradient(
+        self,
+        weights: Tensors,
+        grads: Tensors,
+        state: dict[str, Tensors],
+        moment: Moment,
+    ) -> None:
+        if self.step == "subgradient":
+            signs = torch._foreach_sign(list(weights.values()))
+            torch._foreach_add_([grads[n] for n in weights], signs, alpha=self.alpha)
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        for name, pace in moment.pace.items():
+            x = weights[name]
+            shrunk = (x.abs() - self.alpha * pace).clamp_(min=0)
+            # copysign would leave negative zeros
+            x.copy_(shrunk.mul_(x.sign()).add_(0.0))
+        apply_masks(weights, state["mask"])
+        if moment.due:
+            state["mask"] = project(weights, moment.sparsity, within=state["mask"])
+            apply_masks(weights, state["mask"])
+
+    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+        apply_masks(weights, state["mask"])
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        masks = project(weights, sparsity, within=state["mask"])
+        apply_masks(weights, masks)
+        return masks

@@ -1,0 +1,68 @@
+"""When an epoch ends, and how many answers were right in it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.moment import Epoch
+from steppe.engine.ranks import add_up, world
+
+
+class Epochs:
+    """Counts for couplings that watch them; for all others it does nothing.
+
+    Args:
+        steps: of an epoch; None if the loop does not know.
+        what: the coupling watches: epochs, accuracy, or nothing.
+        name: of the coupling.
+
+    Raises:
+        SteppeError: a coupling watches and steps are not given.
+    """
+
+    def __init__(self, steps: int | None, what: str, name: str) -> None:
+        if what and not steps:
+            raise SteppeError(
+                f"coupling {name} acts at the end of every epoch",
+                got="no steps_per_epoch",
+                way_out="sparsify(..., steps_per_epoch=len(loader))",
+            )
+        self._steps, self._what, self._name = steps, what, name
+        self.seen = torch.zeros(2)
+        """Sum of accuracies, and of how many micro-batches."""
+
+    def see(self, accuracy: Tensor | None) -> None:
+        """One micro-batch's accuracy.
+
+        Raises:
+            SteppeError: a coupling watches and there is none.
+        """
+        if self._what != "accuracy":
+            return
+        if accuracy is None:
+            raise SteppeError(
+                f"coupling {self._name} needs the training accuracy",
+                got="a closure that returns the loss alone",
+                way_out="return loss, (logits.argmax(-1) == labels).float().mean()",
+            )
+        # stays on its device: no step waits for it
+        self.seen = self.seen.to(accuracy.device)
+        self.seen[0] += accuracy.detach()
+        self.seen[1] += 1
+
+    def end(self, clock: tuple[int, int]) -> Epoch | None:
+        """The epoch that ends when so many steps of so many are done, if one does."""
+        done, length = clock
+        if not self._what or not self._steps or done % self._steps:
+            return None
+        number, of = done // self._steps, max(length // self._steps, 1)
+        if self._what != "accuracy":
+            return Epoch(number, of)
+        total = self.seen.clone()
+        if world() > 1:
+            add_up([total])
+        self.seen.zero_()
+        right, count = total.tolist()
+        return Epoch(number, of, right / max(count, 1))

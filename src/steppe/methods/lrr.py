@@ -1,0 +1,38 @@
+"""Learning-rate rewinding: only the learning rate begins anew after each cut (LRR)."""
+
+from __future__ import annotations
+
+from steppe.core.part import Score, Structure
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+from steppe.schedule.cyclic import Cyclic
+
+
+@METHODS.register("lrr")
+def lrr(
+    sparsity: float | None = None,
+    cycles: int = 10,
+    score: str = "magnitude",
+    budget: str = "pooled",
+    structure: str = "unstructured",
+) -> Method:
+    """Train, cut the smallest, train on with the learning rate of the beginning.
+
+    Args:
+        sparsity: fraction of the weights that is zero at the end.
+        cycles: trainings; each cut takes the same share of what is left.
+        score: any score.
+        budget: pooled (global) or any other.
+        structure: unstructured, N:M or block:HxW.
+
+    Source: Renda et al. 2020; Maene et al. 2021.
+    """
+    return Method(
+        name="lrr",
+        score=Score.make(score),
+        structure=Structure.make(structure),
+        budget=amount(budget, sparsity, structure),
+        schedule=Cyclic(cycles=cycles, rewind="rate"),
+        coupling=HardMask(),
+    )

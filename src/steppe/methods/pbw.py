@@ -1,0 +1,36 @@
+"""Pruning by weight (PBW): thresholds of a layer's own spread, and retraining, in turn."""
+
+from __future__ import annotations
+
+from steppe.core.part import Structure
+from steppe.coupling.hard_mask import HardMask
+from steppe.method import Method
+from steppe.methods import METHODS, amount
+from steppe.schedule.cyclic import Cyclic
+
+
+@METHODS.register("pbw")
+def pbw(
+    sparsity: float | None = None,
+    cycles: int = 3,
+    budget: str = "std_threshold",
+    structure: str = "unstructured",
+) -> Method:
+    """A layer loses what is smaller than q times its weights' spread; nothing is rewound.
+
+    Args:
+        sparsity: fraction of the weights that is zero at the end; it fixes q.
+        cycles: trainings; each cut takes the same share of what is left.
+        budget: std_threshold.
+        structure: unstructured, N:M or block:HxW.
+
+    Source: Han et al., Learning both Weights and Connections, 2015. (The protocol behind the
+    numbers in SAFE's tables, which are copied from Zhou et al. 2021, is not known.)
+    """
+    return Method(
+        name="pbw",
+        structure=Structure.make(structure),
+        budget=amount(budget, sparsity, structure),
+        schedule=Cyclic(cycles=cycles, rewind="nothing"),
+        coupling=HardMask(),
+    )

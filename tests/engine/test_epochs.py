@@ -1,0 +1,48 @@
+"""Epochs end where the clock says, with the mean accuracy of their micro-batches."""
+
+import pytest
+import torch
+
+from steppe import SteppeError
+from steppe.core.moment import Epoch
+from steppe.engine.epochs import Epochs
+
+
+def test_the_mean_of_an_epoch():
+    epochs = Epochs(2, "accuracy", "reparam")
+    for value in (0.2, 0.4):
+        epochs.see(torch.tensor(value))
+    assert epochs.end((1, 6)) is None
+    for value in (0.6, 0.8):
+        epochs.see(torch.tensor(value))
+    found = epochs.end((2, 6))
+    assert (found.number, found.of) == (1, 3)
+    assert found.accuracy == pytest.approx(0.5)
+    epochs.see(torch.tensor(1.0))
+    assert epochs.end((4, 6)).accuracy == 1.0
+
+
+def test_epochs_without_accuracy():
+    epochs = Epochs(3, "epochs", "reparam")
+    epochs.see(None)
+    assert [epochs.end((k, 6)) for k in range(1, 7)] == [
+        None,
+        None,
+        Epoch(1, 2),
+        None,
+        None,
+        Epoch(2, 2),
+    ]
+
+
+def test_nobody_watches():
+    epochs = Epochs(None, "", "hard_mask")
+    epochs.see(None)
+    assert epochs.end((5, 5)) is None
+
+
+def test_what_is_missing_is_said():
+    with pytest.raises(SteppeError, match="steps_per_epoch"):
+        Epochs(None, "epochs", "reparam")
+    with pytest.raises(SteppeError, match="loss alone"):
+        Epochs(1, "accuracy", "reparam").see(None)

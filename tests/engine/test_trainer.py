@@ -1,0 +1,109 @@
+"""Where a run is rewound, learning rate and data begin anew, also after a kill."""
+
+import pytest
+import torch
+from torch import nn
+
+import steppe
+from steppe.engine.run import RunFolder
+from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
+
+X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(24) % 3
+
+
+class Stop(Exception):
+    pass
+
+
+class Batches:
+    """Four batches an epoch, in an order of its own each time; remembers what it gave."""
+
+    def __init__(self, stop_at=None):
+        self.given, self.stop_at = [], stop_at
+
+    def __len__(self):
+        return 4
+
+    def epoch(self, number, start=0):
+        order = torch.randperm(24, generator=torch.Generator().manual_seed(number))
+        for position in range(start, 4):
+            if len(self.given) == self.stop_at:
+                raise Stop
+            self.given.append((number, position))
+            rows = order[6 * position : 6 * position + 6]
+            yield X[rows], Y[rows]
+
+
+def trainer(method, epochs, batches, run=None):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    config = TrainConfig(epochs=epochs, lr=0.1, bn_batches=0, checkpoint_steps=2, eval_every=0)
+    accelerator = make_accelerator(config, "cpu", ".")
+    evaluate = lambda m: {"accuracy": float((m(X).argmax(-1) == Y).float().mean())}  # noqa: E731
+    return Trainer(model, batches, evaluate, method, config, accelerator, run=run, quiet=True)
+
+
+def rates(made):
+    found = []
+    step = made.sparsifier.step
+
+    def watched(*closures):
+        found.append(made.optimizer.param_groups[0]["lr"])
+        return step(*closures)
+
+    made.sparsifier.step = watched
+    made.fit()
+    return found
+
+
+@pytest.mark.parametrize("name", ["lth", "lrr"])
+def test_learning_rate_and_data_begin_anew(name):
+    batches = Batches()
+    found = rates(trainer(steppe.methods.make(name, sparsity=0.8, cycles=3), 6, batches))
+    one = [(epoch, position) for epoch in range(2) for position in range(4)]
+    assert batches.given == 3 * one
+    assert found == 3 * found[:8]
+    assert found[0] == 0.1
+    assert found[7] < 0.01
+
+
+def test_rewound_to_an_early_step_they_begin_there():
+    batches = Batches()
+    method = steppe.methods.lth(sparsity=0.8, cycles=3, to=0.25)
+    found = rates(trainer(method, 5, batches))
+    one = [(epoch, position) for epoch in range(2) for position in range(4)]
+    assert batches.given == one + 2 * one[2:]
+    assert found == found[:8] + 2 * found[2:8]
+
+
+def test_without_rewinding_the_run_goes_on():
+    batches = Batches()
+    found = rates(trainer(steppe.methods.pbw(sparsity=0.8, cycles=3), 6, batches))
+    assert [epoch for epoch, _ in batches.given] == [e for e in range(6) for _ in range(4)]
+    assert found == sorted(found, reverse=True)
+
+
+METHODS = {
+    "lth": lambda: steppe.methods.lth(sparsity=0.8, cycles=3),
+    "pilot": lambda: steppe.methods.pilot(sparsity=0.8, l1_threshold=1.0, cycles=3),
+    "soft_threshold": lambda: steppe.methods.soft_threshold(sparsity=0.8),
+    "lasso": lambda: steppe.methods.lasso(sparsity=0.8),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("stop_at", [7, 11, 13])
+def test_killed_and_resumed_it_ends_the_same(name, stop_at, tmp_path):
+    whole = trainer(METHODS[name](), 6, Batches())
+    expected = whole.fit()
+    recipe = {"name": name}
+    killed = trainer(METHODS[name](), 6, Batches(stop_at), RunFolder(tmp_path, recipe))
+    with pytest.raises(Stop):
+        killed.fit()
+    resumed = trainer(METHODS[name](), 6, Batches(), RunFolder(tmp_path, recipe))
+    found = resumed.fit()
+    for key, tensor in resumed.plain.state_dict().items():
+        assert torch.equal(tensor, whole.plain.state_dict()[key]), key
+    assert found.metrics == expected.metrics
+    assert found.finished.zeros == expected.finished.zeros
