@@ -98,7 +98,9 @@ def test_killed_and_resumed_it_ends_the_same(name, stop_at, tmp_path):
     whole = trainer(METHODS[name](), 6, Batches())
     expected = whole.fit()
     recipe = {"name": name}
-    killed = trainer(METHODS[name](), 6, Batches(stop_at), RunFolder(tmp_path, recipe))
+    folder = RunFolder(tmp_path, recipe)
+    folder.claim()
+    killed = trainer(METHODS[name](), 6, Batches(stop_at), folder)
     with pytest.raises(Stop):
         killed.fit()
     resumed = trainer(METHODS[name](), 6, Batches(), RunFolder(tmp_path, recipe))
