@@ -33,7 +33,7 @@ def test_sign_flip_init_in_float32():
 def test_balanced_init(given):
     m, w = Reparam(**given).split(X)
     torch.testing.assert_close(m * w, X, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(m, w.abs(), atol=0, rtol=1e-6)
+    assert torch.equal(m, w.abs())
     assert m[0] == w[0] == 0
 
 

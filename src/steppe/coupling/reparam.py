@@ -77,9 +77,13 @@ class Reparam(Factored):
         if self.init_as == "given":
             return torch.full_like(x, self.m), x / self.m
         beta = self.beta if self.init_as == "sign_flip" else 0.0
-        # hypot does not overflow, and at beta = 0 gives 2 |x| exactly
+        if beta == 0.0:
+            # alike to the last bit: the least difference grows where the product is nearly zero
+            m = x.abs().sqrt_()
+            return m, m * x.sign()
+        # hypot does not overflow
         m = ((torch.hypot(2 * x, torch.full_like(x, beta)) + beta) / 2).sqrt_()
-        return m, (x / m).masked_fill_(m == 0, 0.0)
+        return m, x / m
 
     def join(self, *parts: Tensor) -> Tensor:
         return parts[0] * parts[1]

@@ -55,6 +55,10 @@ class Strength:
         """What it must know, see `steppe.core.part.Coupling.watches`."""
         return {"constant": "", CONTROLLED: "accuracy"}.get(self.decay, "epochs")
 
+    def at(self, k: int) -> float:
+        """alpha_k of a curve, k = 1, 2, ..."""
+        return self.alpha * _CURVES[self.decay](k, self.rate)
+
     def after(
         self, alpha: float, before: float, epoch: Epoch, length: Callable[[], Tensor]
     ) -> float:
@@ -67,7 +71,7 @@ class Strength:
             length: gives ||x||_1; called only if it decides.
         """
         if self.decay != CONTROLLED:
-            return self.alpha * _CURVES[self.decay](epoch.number + 1, self.rate)
+            return self.at(epoch.number + 1)
         assert epoch.accuracy is not None
         rises = epoch.accuracy >= before and 2 * epoch.number <= epoch.of
         if rises and float(length()) >= self.l1_threshold:

@@ -173,11 +173,11 @@ def legend(figure: Canvas, ax: Axes, columns: int = 3) -> None:
         figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(handles)))
 
 
-def log_scale(ax: Axes) -> None:
-    """A logarithmic y axis with plain numbers, 0.05 and not 5 x 10^-2."""
+def log_scale(ax: Axes, marks: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """A logarithmic y axis with plain numbers, 0.05 and not 5 x 10^-2; marks of each decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.yaxis.set_major_locator(LogLocator(subs=marks))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())

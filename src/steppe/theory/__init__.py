@@ -1,0 +1,1 @@
+"""Small problems whose answer is known."""
