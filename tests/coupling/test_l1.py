@@ -76,3 +76,11 @@ def test_an_unknown_optimizer_is_refused():
 def test_wrong_options(given):
     with pytest.raises(SteppeError):
         L1(**given)
+
+
+def test_how_many_it_made_zero_by_itself_is_told():
+    _, s = trained(lambda p: torch.optim.SGD(p, lr=0.1), 2000, sparsity=0.75)
+    own = sum(int((w == 0).sum()) for w in s.weights.values())
+    done = s.finish()
+    assert done.zeros_before == own
+    assert 0 < own < done.zeros == 9

@@ -12,9 +12,9 @@ from steppe import SteppeError
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 METHODS = {
-    "pilot": lambda: steppe.methods.pilot(sparsity=0.5, decay="constant"),
-    "spred": lambda: steppe.methods.spred(sparsity=0.5),
-    "soft_threshold": lambda: steppe.methods.soft_threshold(sparsity=0.5),
+    "pilot": lambda: steppe.methods.pilot(sparsity=0.5, decay="constant", at=0.5),
+    "spred": lambda: steppe.methods.spred(sparsity=0.5, at=0.5),
+    "soft_threshold": lambda: steppe.methods.soft_threshold(sparsity=0.5, at=0.5),
 }
 each = pytest.mark.parametrize("name", METHODS)
 

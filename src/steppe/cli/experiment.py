@@ -257,6 +257,7 @@ class Experiment:
             "before_projection": outcome.before,
             "sparse": sparse,
             "projection_distance": done.distance,
+            "zeros_before_projection": done.zeros_before,
             "layers": [
                 {"name": name, "total": m.numel(), "zeros": int((~m).sum())}
                 for name, m in done.masks.items()

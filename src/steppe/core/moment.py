@@ -52,3 +52,8 @@ class Moment:
     pace: Tensors = dataclasses.field(default_factory=dict)
     """Name -> how far a unit of gradient moves each weight, in the optimiser's own metric; empty
     unless the coupling asks for it."""
+
+    @property
+    def last(self) -> bool:
+        """Whether no step follows."""
+        return self.step + 1 == self.total

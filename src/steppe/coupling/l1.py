@@ -76,7 +76,7 @@ class L1(Coupling):
             # copysign would leave negative zeros
             x.copy_(shrunk.mul_(x.sign()).add_(0.0))
         apply_masks(weights, state["mask"])
-        if moment.due:
+        if moment.due and not moment.last:  # the last cut is finish's, and told
             state["mask"] = project(weights, moment.sparsity, within=state["mask"])
             apply_masks(weights, state["mask"])
 

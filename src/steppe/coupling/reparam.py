@@ -119,7 +119,7 @@ class Reparam(Factored):
             now = self._strength.after(alpha, before, moment.epoch, lambda: self._l1(weights))
             seen = torch.tensor(moment.epoch.accuracy or 0.0)
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
-        if moment.due:
+        if moment.due and not moment.last:  # the last cut is finish's, and told
             product = self.join_all(weights)
             state["mask"] = project(product, moment.sparsity, within=state["mask"])
             self.mask_all(weights, state["mask"])

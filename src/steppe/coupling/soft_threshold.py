@@ -61,7 +61,7 @@ class SoftThreshold(Factored):
         moment: Moment,
     ) -> None:
         self.mask_all(weights, state["mask"])
-        if moment.due:
+        if moment.due and not moment.last:  # the last cut is finish's, and told
             x = self.join_all(weights)
             state["mask"] = project(x, moment.sparsity, within=state["mask"])
             self.mask_all(weights, state["mask"])

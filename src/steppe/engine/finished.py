@@ -30,6 +30,8 @@ class Finished:
     units_zeroed: int
     units: int
     distance: float
+    zeros_before: int
+    """Zeros before the last projection: those that a penalty or a threshold made by itself."""
     reached: float
     """What the budget counts, and how much of it went; with coupled channels a cost."""
 

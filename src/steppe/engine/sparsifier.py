@@ -376,7 +376,8 @@ class Sparsifier:
         units = self.selector.num_units
         total = sum(w.numel() for w in weights.values())
         zeros, reached = count_zeros(weights), self.selector.reached(masks)
-        finished = Finished(masks, zeros, total, units - kept, units, distance, reached)
+        own = count_zeros(before)
+        finished = Finished(masks, zeros, total, units - kept, units, distance, own, reached)
         if self._step:
             finished.warn()
         if folded:  # what the coupling acts on is gone
