@@ -1,0 +1,82 @@
+"""``steppe reach``: for methods whose sparsity is an outcome, the option that gives it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from steppe.cli.experiment import Experiment, load_data
+from steppe.cli.main import emit, say
+from steppe.cli.recipe import Recipe, parse, read
+from steppe.core.errors import SteppeError, unknown
+from steppe.engine.reach import reach
+
+
+def add(app: typer.Typer) -> None:
+    app.command("reach")(command)
+
+
+def command(
+    recipe: Annotated[Path, typer.Argument(help="a YAML recipe; its sparsity is what is wanted")],
+    out: Annotated[Path, typer.Option(help="a folder for the runs; goes on with those there")],
+    option: Annotated[
+        str, typer.Option(help="what is varied: a number in the recipe that raises the sparsity")
+    ] = "train.weight_decay",
+    low: Annotated[float, typer.Option(help="its least value")] = 1e-5,
+    high: Annotated[float, typer.Option(help="its greatest value")] = 1e-2,
+    tries: Annotated[int, typer.Option(help="runs at most")] = 8,
+    tolerance: Annotated[float, typer.Option(help="how near is near enough")] = 0.01,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
+) -> None:
+    """Find the option with which a method gets as sparse by itself as it is asked to be."""
+    base = read(recipe)
+    target = base.build_method().sparsity
+    data = load_data(base)
+    rows: list[dict[str, Any]] = []
+
+    def measure(value: float) -> float:
+        where = out / f"{value:.6g}"
+        record, _, _ = Experiment(varied(base, option, value), data, where, quiet).train()
+        total = sum(layer["total"] for layer in record["layers"])
+        own = float(record["zeros_before_projection"] / total)
+        accuracy = record["sparse"]["accuracy"]
+        rows.append({"value": value, "sparsity": own, "accuracy": accuracy, "run": str(where)})
+        say(f"{option} {value:.4g}: {own:.2%} zeros by itself, accuracy {accuracy:.2%}", quiet)
+        return own
+
+    reach(measure, target, low, high, tries=tries, tolerance=tolerance)
+    nearest = min(rows, key=lambda row: abs(row["sparsity"] - target))
+    far = abs(nearest["sparsity"] - target) > tolerance
+    say(
+        f"nearest to {target:.2%}: {option} {nearest['value']:.6g} with {nearest['sparsity']:.2%}, "
+        f"in {nearest['run']}" + (f"; not within {tolerance:g}, more --tries" if far else ""),
+        quiet,
+    )
+    emit({"option": option, "target": target, "nearest": nearest, "runs": rows}, json)
+
+
+def varied(recipe: Recipe, option: str, value: float) -> Recipe:
+    """The recipe with another number at a dotted place.
+
+    Raises:
+        SteppeError: there is no such number.
+    """
+    plain = recipe.plain()
+    held: Any = plain
+    *path, last = option.split(".")
+    for key in path:
+        held = held.get(key) if isinstance(held, dict) else None
+    if not isinstance(held, dict) or not isinstance(held.get(last), int | float):
+        numbers = [k for k, v in (held or {}).items() if isinstance(v, float)]
+        raise (
+            unknown("number in the recipe", option, numbers)
+            if numbers
+            else SteppeError(
+                "--option names a number in the recipe", got=option, way_out="train.weight_decay"
+            )
+        )
+    held[last] = value
+    return parse(plain)

@@ -1,0 +1,45 @@
+"""``steppe reach``: STR gets as sparse by itself as it was asked to be."""
+
+import json
+
+import pytest
+
+from steppe.cli.main import main
+from steppe.cli.recipe import parse
+from steppe.cli.verb_reach import varied
+from steppe.core.errors import SteppeError
+
+RECIPE = """
+data: {name: digits, train_size: 400}
+model: mlp
+method: {name: soft_threshold, sparsity: 0.6, start: -4.0}
+train: {epochs: 6, lr: 0.1, batch_size: 50, eval_every: 0}
+"""
+
+
+def run(*arguments, code=0):
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == code
+
+
+def test_the_weight_decay_of_a_sparsity(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    where = [tmp_path / "recipe.yaml", "--out", tmp_path / "runs", "--tolerance", 0.05]
+    run("reach", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
+    shown = json.loads(capsys.readouterr().out)
+    assert abs(shown["nearest"]["sparsity"] - 0.6) <= 0.05
+    values = sorted(shown["runs"], key=lambda row: row["value"])
+    assert [row["sparsity"] for row in values] == sorted(row["sparsity"] for row in values)
+    # again: everything is there
+    run("reach", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
+    assert json.loads(capsys.readouterr().out) == shown
+
+
+def test_what_is_varied_must_be_there():
+    recipe = parse({"data": "digits", "method": {"name": "lasso", "sparsity": 0.5}})
+    assert varied(recipe, "method.alpha", 0.25).build_method().coupling.alpha == 0.25
+    with pytest.raises(SteppeError, match="weight_decay"):
+        varied(recipe, "train.weight_decy", 0.25)
+    with pytest.raises(SteppeError, match="names a number"):
+        varied(recipe, "nowhere.alpha", 0.25)
