@@ -4,12 +4,16 @@
         --seeds 0 1 --out runs/cifar10-small --record benchmarks/records/cifar10-small.json
 
 Every run is a folder of ``steppe train``, so it can be stopped and started again; what is done
-is not done twice. The record holds every run's figures; ``--markdown`` prints the table.
+is not done twice. The record holds every run's figures.
+
+``--vary method.alpha 1e-5 1e-4 --held-out 2000`` chooses an option: every recipe with each of its
+values, measured on training images held out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 from collections import defaultdict
@@ -18,6 +22,7 @@ from typing import Any
 
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import parse, read
+from steppe.cli.verb_reach import varied
 
 
 def main() -> None:
@@ -27,24 +32,32 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--vary", nargs="+", metavar="OPTION VALUE", default=[])
+    parser.add_argument("--held-out", type=int, default=0)
     arguments = parser.parse_args()
+    option, values = (arguments.vary or [""])[0], [float(v) for v in arguments.vary[1:]]
     held: dict[str, Any] = {}
     records: list[dict[str, Any]] = []
     for seed in arguments.seeds:
         for sparsity in arguments.sparsity:
-            for path in arguments.recipes:
+            for path, value in itertools.product(arguments.recipes, values or [None]):
                 plain = read(path).plain() | {"seed": seed}
                 plain["method"] = plain["method"] | {"sparsity": sparsity}
-                recipe = parse(plain)
+                if arguments.held_out:
+                    plain["data"] = plain["data"] | {"validation": arguments.held_out}
+                name, recipe = path.stem, parse(plain)
+                if value is not None:
+                    name, recipe = f"{name}-{value:g}", varied(recipe, option, value)
                 key = json.dumps(plain["data"], sort_keys=True)
                 if key not in held:
                     held[key] = load_data(recipe)
-                folder = arguments.out / f"{path.stem}-{sparsity:g}-seed{seed}"
-                record, _, _ = Experiment(recipe, held[key], folder).train()
-                record["name"] = path.stem
+                folder = arguments.out / f"{name}-{sparsity:g}-seed{seed}"
+                part = "validation" if arguments.held_out else "test"
+                record, _, _ = Experiment(recipe, held[key], folder, part=part).train()
+                record["name"] = name
                 records.append(record)
                 print(
-                    path.stem,
+                    name,
                     sparsity,
                     f"seed {seed}",
                     f"accuracy {record['sparse']['accuracy']:.4f}",
