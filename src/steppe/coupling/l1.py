@@ -48,6 +48,8 @@ class L1(Coupling):
         return self.step == "proximal"
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        if not moment.sparsity:
+            return {}
         masks = project(weights, moment.sparsity)
         apply_masks(weights, masks)
         return {"mask": masks}
@@ -75,9 +77,10 @@ class L1(Coupling):
             shrunk = (x.abs() - self.alpha * pace).clamp_(min=0)
             # copysign would leave negative zeros
             x.copy_(shrunk.mul_(x.sign()).add_(0.0))
-        apply_masks(weights, state["mask"])
+        if "mask" in state:
+            apply_masks(weights, state["mask"])
         if moment.due and not moment.last:  # the last cut is finish's, and told
-            state["mask"] = project(weights, moment.sparsity, within=state["mask"])
+            state["mask"] = project(weights, moment.sparsity, within=state.get("mask"))
             apply_masks(weights, state["mask"])
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
@@ -90,6 +93,6 @@ class L1(Coupling):
         project: Project,
         sparsity: float,
     ) -> Tensors:
-        masks = project(weights, sparsity, within=state["mask"])
+        masks = project(weights, sparsity, within=state.get("mask"))
         apply_masks(weights, masks)
         return masks

@@ -89,9 +89,11 @@ class Reparam(Factored):
         return parts[0] * parts[1]
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        masks = project(self.join_all(weights), moment.sparsity)
-        self.mask_all(weights, masks)
-        return {"mask": masks, "strength": self._beginning()}
+        state = {"strength": self._beginning()}
+        if moment.sparsity > 0:
+            state["mask"] = project(self.join_all(weights), moment.sparsity)
+            self.mask_all(weights, state["mask"])
+        return state
 
     def _beginning(self) -> Tensors:
         return {"alpha": torch.tensor(self.alpha), "accuracy": torch.tensor(0.0)}
@@ -113,7 +115,7 @@ class Reparam(Factored):
         project: Project,
         moment: Moment,
     ) -> None:
-        self.mask_all(weights, state["mask"])
+        self.mask_all(weights, state.get("mask", {}))
         if moment.epoch is not None:
             alpha, before = (float(state["strength"][k]) for k in ("alpha", "accuracy"))
             now = self._strength.after(alpha, before, moment.epoch, lambda: self._l1(weights))
@@ -121,7 +123,7 @@ class Reparam(Factored):
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
         if moment.due and not moment.last:  # the last cut is finish's, and told
             product = self.join_all(weights)
-            state["mask"] = project(product, moment.sparsity, within=state["mask"])
+            state["mask"] = project(product, moment.sparsity, within=state.get("mask"))
             self.mask_all(weights, state["mask"])
 
     def _l1(self, weights: Tensors) -> Tensor:
@@ -141,6 +143,6 @@ class Reparam(Factored):
         project: Project,
         sparsity: float,
     ) -> Tensors:
-        masks = project(self.join_all(weights), sparsity, within=state["mask"])
+        masks = project(self.join_all(weights), sparsity, within=state.get("mask"))
         self.mask_all(weights, masks)
         return masks

@@ -49,6 +49,8 @@ class SoftThreshold(Factored):
         return v - torch.clamp(v, -t, t)  # the same, without negative zeros
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        if not moment.sparsity:
+            return {}
         masks = project(self.join_all(weights), moment.sparsity)
         self.mask_all(weights, masks)
         return {"mask": masks}
@@ -60,10 +62,10 @@ class SoftThreshold(Factored):
         project: Project,
         moment: Moment,
     ) -> None:
-        self.mask_all(weights, state["mask"])
+        self.mask_all(weights, state.get("mask", {}))
         if moment.due and not moment.last:  # the last cut is finish's, and told
             x = self.join_all(weights)
-            state["mask"] = project(x, moment.sparsity, within=state["mask"])
+            state["mask"] = project(x, moment.sparsity, within=state.get("mask"))
             self.mask_all(weights, state["mask"])
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
@@ -76,6 +78,6 @@ class SoftThreshold(Factored):
         project: Project,
         sparsity: float,
     ) -> Tensors:
-        masks = project(self.join_all(weights), sparsity, within=state["mask"])
+        masks = project(self.join_all(weights), sparsity, within=state.get("mask"))
         self.mask_all(weights, masks)
         return masks
