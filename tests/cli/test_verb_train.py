@@ -223,8 +223,14 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["checkpoints", "recipe.yaml"]
 
 
-def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
-    recipe = dict(SMALL, model={"name": "lenet-300-100"}, method={"name": "safe", "sparsity": 0.9})
+PILOT = {"name": "pilot", "sparsity": 0.9, "l1_threshold": 100.0, "cycles": 2, "rewind": "weights"}
+
+
+@pytest.mark.parametrize(
+    "method", [{"name": "safe", "sparsity": 0.9}, PILOT], ids=lambda m: m["name"]
+)
+def test_two_processes_give_the_weights_of_one(tmp_path: Path, method: dict[str, object]) -> None:
+    recipe = dict(SMALL, model={"name": "lenet-300-100"}, method=method)
     recipe["train"] = {"epochs": 2, "batch_size": 64, "lr": 0.05}
     path = write(tmp_path / "recipe.yaml", recipe)
     environment = dict(os.environ, OMP_NUM_THREADS="1", HOME=str(tmp_path))

@@ -166,3 +166,18 @@ def test_what_comes_after_finish_is_the_same_again():
     s.step(lambda: model(X).square().mean())
     first, second = s.finish(), s.finish()
     assert first is second
+
+
+@each
+def test_compiled_after_sparsify(name):
+    """The compiled model is the wrapper: names and folding are those of the plain one."""
+    model = network()
+    s = steppe.sparsify(model, sgd(model), METHODS[name](), 4)
+    s.model = compiled = torch.compile(model, backend="aot_eager")
+    torch.testing.assert_close(compiled(X), model(X))
+    for _ in range(4):
+        loss = s.step(lambda: compiled(X).square().mean())
+    assert loss.isfinite()
+    done = s.finish()
+    assert done.zeros == sum(int((w == 0).sum()) for w in s.weights.values()) == 508
+    torch.testing.assert_close(compiled(X), model(X))
