@@ -696,3 +696,25 @@ def test_a_method_for_one_layer_at_a_time_is_refused(name):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(SteppeError, match=r"steppe\.prune"):
         steppe.sparsify(model, optimizer, ALL[name], total_steps=2)
+
+
+@pytest.mark.parametrize(("kind", "until"), [("hard_mask", 5), ("admm", 12)])
+def test_statistics_are_gathered_only_while_a_cut_may_read_them(kind, until, monkeypatch):
+    from steppe.core.statistic import STATISTICS
+
+    seen = []
+    own = STATISTICS["gradient"]
+    monkeypatch.setattr(
+        own, "observe", lambda self, w, g, old=own.observe: (seen.append(1), old(self, w, g))
+    )
+    model = network()
+    method = Method(
+        budget={"name": "pooled", "sparsity": 0.5},
+        score="snip",
+        coupling=kind,
+        schedule={"name": "linear", "start": 0.0, "end": 5 / 12, "every": 2},
+    )
+    sparsifier = steppe.sparsify(model, torch.optim.SGD(model.parameters(), **SGD), method, 12)
+    train(model, sparsifier, 12)
+    assert len(seen) == until
+    assert sparsifier.finish().units_zeroed == round(0.5 * sparsifier.finish().units)

@@ -241,6 +241,8 @@ class Coupling(Part):
     """Calibration statistics that `solve` reads."""
     provides: ClassVar[tuple[str, ...]] = ()
     """Statistics of a score that `solve` derives itself."""
+    scores_when_due: ClassVar[bool] = False
+    """Whether scores matter only when the schedule says so; else at any step and at the end."""
     trains: ClassVar[bool] = True
     """Whether the weights must be optimised for it to mean anything."""
     squares: ClassVar[int] = 4

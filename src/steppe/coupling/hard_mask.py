@@ -23,6 +23,7 @@ class HardMask(Coupling):
 
     name = "hard_mask"
     scopes = ("task", "block", "layer")
+    scores_when_due = True
     trains = False
 
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:

@@ -95,6 +95,7 @@ class Sparsifier:
         self._epochs = Epochs(steps_per_epoch, method.coupling.watches, method.coupling.name)
         self._waits = any(n not in (known or {}) for n in method.score.needs)
         self._statistics = self._to_gather(known or {})
+        self._gathers_until = self._last_use()
         self.selector = Selector(method, layers, self._statistics)
         if groups:
             self.selector = GroupSelector(
@@ -116,6 +117,20 @@ class Sparsifier:
         for one in found.values():
             one.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in self.layers})
         return found
+
+    def _last_use(self) -> int:
+        """The last step whose statistics a cut reads; gathering costs passes and memory."""
+        if not self._statistics or not self.method.coupling.scores_when_due:
+            return self.total_steps
+        due = self.method.schedule.due
+        steps = reversed(range(self.total_steps))
+        return next((s for s in steps if due(s, self.total_steps)), 0)
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether this step's statistics are wanted; until the coupling has begun they are."""
+        wanted = self._state is None or self._step <= self._gathers_until
+        return bool(self._statistics) and wanted
 
     def _without_output(self, layers: list[Any], include: Sequence[str]) -> list[Any]:
         model = unwrap(self.model)
@@ -238,7 +253,7 @@ class Sparsifier:
         closures_of(closures)
         self.optimizer.zero_grad()
         for statistic in self._statistics.values():
-            statistic.active(first)
+            statistic.active(first and self._gathers)
         total: Tensor | None = None
         for i, closure in enumerate(closures):
             # gradients travel between ranks once, with the last micro-batch
@@ -277,7 +292,7 @@ class Sparsifier:
         return list(params), list(grads), list(names)
 
     def _observe(self) -> None:
-        if not self._statistics:
+        if not self._gathers:
             return
         with torch.no_grad():
             scale = 1.0 / self.scaler.get_scale() if self.scaler else 1.0
