@@ -159,13 +159,13 @@ def collect(out: Path, path: Path) -> None:
     found = []
     for seed in (0, 1):
         for where, _ in [*wanted(seed, out), *sharpness(seed)]:
-            if not (out / where / "record.json").exists():
-                print("missing:", where)
-                continue
             slim = out / f"{where}-slim"
             place = slim if slim.exists() else out / where
-            record = json.loads((out / where / "record.json").read_text())
             kept = place / "evaluations.json"
+            if not kept.exists():
+                print("missing:", where)
+                continue
+            record = json.loads((out / where / "record.json").read_text())
             held = {e["on"]: e["result"] for e in json.loads(kept.read_text())}
             found.append(
                 {

@@ -144,12 +144,27 @@ def test_other_conditions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     table(path, passes=1)
     held = json.loads(path.read_text())
-    for name, other in (("device", "Abacus"), ("threads", 99), ("dtype", "int1"), ("torch", "0")):
+    others = {"device": "Abacus", "threads": 99, "dtype": "int1", "layout": "by row", "torch": "0"}
+    for name, other in others.items():
         changed = {**held, "conditions": {**held["conditions"], name: other}}
         path.write_text(json.dumps(changed))
         with pytest.raises(SteppeError, match=rf"{name}.*got {other}.*Way out") as refused:
             table(path)
         assert "\n" not in str(refused.value)
+
+
+def test_channels_last_is_measured_so_and_is_another_table(tmp_path: Path) -> None:
+    path, timer = tmp_path / "table.json", Timer()
+    model = network().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    measure_table(model, EXAMPLE, groups(), (2,), timer=timer, passes=1, path=path)
+    assert LatencyTable.read(path).conditions["layout"] == "channels last"
+    images = [x for _, x in timer.asked if x.ndim == 4 and x.shape[1] > 1]
+    assert images
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in images)
+    kernels = [p for m, _ in timer.asked for p in m.parameters() if p.ndim == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    with pytest.raises(SteppeError, match=r"layout.*channels last.*--channels-last"):
+        table(path)
 
 
 @pytest.mark.parametrize("text", [None, "", "{}", "[]", "5", '{"layers": {}}'])

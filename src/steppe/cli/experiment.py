@@ -175,7 +175,9 @@ class Experiment:
         )
         tester = Loader.of(self.data, self.part, 500, **options)
         example = next(tester.epoch(0))[0][:1]
-        channels = channels_of(recipe, model.to(accelerator.device), example)
+        # in the layout of the training, as a latency table holds for one
+        model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+        channels = channels_of(recipe, model, example)
         original = copy.deepcopy(model)  # before a method makes something else of its weights
         trainer = Trainer(
             model,
@@ -201,7 +203,6 @@ class Experiment:
         outcome = trainer.fit()
         sparse: dict[str, Any] = outcome.after | size(model, outcome.finished.masks)
         bare = accelerator.unwrap_model(trainer.model)
-        original.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
         gone = _removed(bare, example, channels, dense, sparse) if channels else {}
         wrong = believed(bare, self.data, accelerator.device)

@@ -31,6 +31,12 @@ def command(
     passes: Annotated[int, typer.Option(help="over everything; the quickest counts")] = 3,
     input_size: Annotated[int, typer.Option(help="a name: height and width of an image")] = 32,
     classes: Annotated[int, typer.Option(help="a name: number of classes")] = 10,
+    channels_last: Annotated[
+        bool,
+        typer.Option(
+            "--channels-last", help="in this memory format, as a recipe may train; often quicker"
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="where to measure, e.g. cuda")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
@@ -41,7 +47,8 @@ def command(
         raise SteppeError("--threads is 1 or more", got=threads, way_out="leave it out")
     network, example = _network(model, input_size, classes)
     try:
-        network.to(device)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        network.to(device, memory_format=layout)  # type: ignore[call-overload]
         example = example.to(device)
     except (RuntimeError, AssertionError) as error:
         raise SteppeError(

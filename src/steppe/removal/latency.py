@@ -38,12 +38,13 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.tree import write_text
 from steppe.removal.shapes import LayerShape, Width, in_eval_mode, layer_shapes
-from steppe.removal.timing import Timer, conditions, timed
+from steppe.removal.timing import Timer, conditions, layout_of, timed
 
 Point = list[float]
 """Of the quickest pass lower quartile, median, interquartile range, ms; the number of passes."""
 
 MOST = 8  # widths per side of a layer, about
+_HINTS = {"threads": " (or use --threads)", "layout": " (with or without --channels-last)"}
 _PLAIN: dict[str, Callable[..., nn.Module]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
@@ -190,7 +191,9 @@ class LatencyTable:
             write_text(self.path, json.dumps(held, indent=1))
 
     def check(
-        self, here: Mapping[str, Any], names: Iterable[str] = ("device", "threads", "dtype")
+        self,
+        here: Mapping[str, Any],
+        names: Iterable[str] = ("device", "threads", "dtype", "layout"),
     ) -> None:
         """Raise SteppeError when it was not measured under these conditions."""
         for name in names:
@@ -200,7 +203,7 @@ class LatencyTable:
                     got=f"{self.conditions.get(name)} in {self.path or 'the table'},"
                     f" {here[name]} here",
                     way_out="measure here: steppe latency MODEL --batch ... --out ANOTHER.json"
-                    + (" (or use --threads)" if name == "threads" else ""),
+                    + _HINTS.get(name, ""),
                 )
 
     @property
@@ -234,15 +237,21 @@ class LatencyTable:
         return best["in"], best["out"], held["points"]
 
 
-def resized(example_inputs: Any, batch: int) -> Any:
-    """The first sample of the example, so many times."""
+def resized(
+    example_inputs: Any, batch: int, layout: torch.memory_format = torch.contiguous_format
+) -> Any:
+    """The first sample of the example, so many times, images in a memory format."""
     if isinstance(example_inputs, Tensor):
-        return example_inputs[:1].repeat(batch, *[1] * (example_inputs.ndim - 1))
+        return _laid(example_inputs[:1].repeat(batch, *[1] * (example_inputs.ndim - 1)), layout)
     if isinstance(example_inputs, Mapping):
-        return {k: resized(v, batch) for k, v in example_inputs.items()}
+        return {k: resized(v, batch, layout) for k, v in example_inputs.items()}
     if isinstance(example_inputs, tuple | list):
-        return [resized(v, batch) for v in example_inputs]
+        return [resized(v, batch, layout) for v in example_inputs]
     return example_inputs
+
+
+def _laid(images: Tensor, layout: torch.memory_format) -> Tensor:
+    return images.to(memory_format=layout) if images.ndim == 4 else images
 
 
 def measure_table(
@@ -260,7 +269,7 @@ def measure_table(
     """Measure each distinct layer of a model over the widths it may get, and the whole.
 
     Args:
-        model: with all its channels, on the device and in the dtype to measure.
+        model: with all its channels, on the device, in the dtype and the memory format to measure.
         example_inputs: see `steppe.removal.shapes.layer_shapes`; its first sample is repeated.
         groups: its coupled channels: they say which widths are reachable.
         batches: samples per forward pass.
@@ -289,7 +298,7 @@ def measure_table(
     try:
         with in_eval_mode(model):
             for number in range(1, passes + 1):
-                job = _Pass(table, next(model.parameters()), timer, number)
+                job = _Pass(table, next(model.parameters()), layout_of(model), timer, number)
                 told = f"pass {number} of {passes}: "
                 for layer, batch in distinct.values():
                     if count := job.layer(layer, batch, round_to):
@@ -305,7 +314,7 @@ def measure_table(
 
 def _whole(model: nn.Module, example_inputs: Any, batch: int) -> tuple[nn.Module, Any]:
     """A network and what it is called with."""
-    return model, resized(example_inputs, batch)
+    return model, resized(example_inputs, batch, layout_of(model))
 
 
 @dataclass
@@ -315,12 +324,14 @@ class _Pass:
     Args:
         table: that is filled; its file is written every few seconds.
         like: a tensor of the device and dtype to measure.
+        layout: of images and kernels.
         timer: what measures.
         number: of this pass, from 1.
     """
 
     table: LatencyTable
     like: Tensor
+    layout: torch.memory_format
     timer: Timer
     number: int
     written: float = field(default_factory=time.monotonic)
@@ -361,4 +372,5 @@ class _Pass:
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             example = torch.randn(shape).to(self.like.device, self.like.dtype)
             module = built(layer, inputs, outputs).to(self.like.device, self.like.dtype)
-        return module, example
+        laid: nn.Module = module.to(memory_format=self.layout)  # type: ignore[call-overload]
+        return laid, _laid(example, self.layout)

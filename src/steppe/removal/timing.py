@@ -76,7 +76,7 @@ def timed(
 
 
 def conditions(model: nn.Module) -> dict[str, Any]:
-    """What a time depends on beside the network: device, threads, dtype, version of torch."""
+    """What a time depends on beside the network: device, threads, dtype, layout, torch."""
     parameter = next(model.parameters())
     cuda = parameter.device.type == "cuda"
     device = torch.cuda.get_device_name(parameter.device) if cuda else processor()
@@ -85,8 +85,16 @@ def conditions(model: nn.Module) -> dict[str, Any]:
         # a GPU's time does not depend on the threads beside it
         "threads": None if cuda else torch.get_num_threads(),
         "dtype": str(parameter.dtype).removeprefix("torch."),
+        "layout": "channels last" if layout_of(model) is torch.channels_last else "contiguous",
         "torch": torch.__version__,
     }
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """The memory format of a model's convolutions of images."""
+    # 1 x 1 kernels are both, and decide nothing
+    last = any(p.ndim == 4 and not p.is_contiguous() for p in model.parameters())
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def processor() -> str:
