@@ -54,6 +54,9 @@ def test_it_says_under_which_conditions() -> None:
         "device": timing.processor(),
         "threads": threads,
         "dtype": "float64",
+        "layout": "contiguous",
         "torch": torch.__version__,
     }
+    images = nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert timing.conditions(images)["layout"] == "channels last"
     assert timing.processor()

@@ -46,16 +46,7 @@ def command(
     if threads is not None and threads < 1:
         raise SteppeError("--threads is 1 or more", got=threads, way_out="leave it out")
     network, example = _network(model, input_size, classes)
-    try:
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        network.to(device, memory_format=layout)  # type: ignore[call-overload]
-        example = example.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise SteppeError(
-            "the device must exist here",
-            got=f"{device!r} ({str(error).splitlines()[0]})",
-            way_out="--device cpu",
-        ) from None
+    example = _moved(network, example, device, channels_last)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads or before)
@@ -85,6 +76,20 @@ def command(
         },
         json,
     )
+
+
+def _moved(network: nn.Module, example: Tensor, device: str, channels_last: bool) -> Tensor:
+    """The network where and as it is measured, and its example there."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    try:
+        network.to(device, memory_format=layout)  # type: ignore[call-overload]
+        return example.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise SteppeError(
+            "the device must exist here",
+            got=f"{device!r} ({str(error).splitlines()[0]})",
+            way_out="--device cpu",
+        ) from None
 
 
 def _batches(text: str) -> list[int]:

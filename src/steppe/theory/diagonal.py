@@ -78,7 +78,7 @@ class Diagonal:
 
     Example:
         >>> len(Diagonal(samples=8, size=12, support=2, inits=2, steps=20, every=10).run()["runs"])
-        128
+        256
     """
 
     samples: int = 40
