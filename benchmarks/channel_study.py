@@ -8,7 +8,8 @@
 Every network is a folder of ``steppe train`` and, beside it, one of ``steppe remove``, which is
 what is measured (``steppe evaluate``); what is done is not done twice. All methods prune at the
 same steps by the same schedule; they differ in the score, the budget and the perturbation.
-``--search`` chose the radii.
+``--search`` chose the radii. ``--speed`` times the networks that were cut for a latency, on one
+thread with nothing else running, contiguous and channels last.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from steppe.cli.evaluations import ensure
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import Recipe, parse, read
 from steppe.cli.verb_remove import command as remove
+from steppe.engine.latency import turns_ms
+from steppe.removal.plan import load_removed
+from steppe.removal.timing import settle
+from steppe.vision.models import build
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "adasap" / "cifar10-resnet-small.yaml"
 NETWORKS = {"resnet20": 4, "resnet56": 2}  # epochs
@@ -154,6 +161,29 @@ def search(out: Path) -> None:
         print(label, record["sparse"]["accuracy"], flush=True)
 
 
+def speed(out: Path, path: Path) -> None:
+    """Dense over small, batch 64, in turns, in both memory formats."""
+    torch.set_num_threads(1)
+    settle()
+    found: dict[str, dict[str, float]] = {}
+    layouts = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
+    wanted_by_latency = [w for s in (0, 1) for w, _ in wanted(s, out) if f"-{SPEED_UP:g}x-" in w]
+    for where in wanted_by_latency:
+        network = where.partition("-")[0]
+        dense = build(network, 10).eval()
+        small = load_removed(out / f"{where}-slim", lambda name=network: build(name, 10))
+        asked = json.loads((out / where / "record.json").read_text())["sparsity_reached"]
+        found[where] = {"predicted": 1 / (1 - asked)}
+        for name, layout in layouts.items():
+            x = torch.randn(64, 3, 32, 32).to(memory_format=layout)
+            models = [m.to(memory_format=layout) for m in (dense, small)]  # type: ignore[call-overload]
+            with torch.no_grad():
+                first, second = turns_ms([lambda m=m, x=x: m(x) for m in models], repeats=41)
+            found[where] |= {f"{name}, dense ms": first, name: first / second}
+        print(where, {k: round(v, 3) for k, v in found[where].items()}, flush=True)
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
 def collect(out: Path, path: Path) -> None:
     """The record and a table."""
     found = []
@@ -214,10 +244,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--search", action="store_true", help="radii, on held-out images")
     parser.add_argument("--collect", action="store_true", help="of what is there")
+    parser.add_argument("--speed", action="store_true", help="of the networks cut for a latency")
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/channels.json"))
     arguments = parser.parse_args()
     if arguments.collect:
         collect(arguments.out, arguments.record)
+    elif arguments.speed:
+        speed(arguments.out, arguments.record)
     elif arguments.search:
         search(arguments.out)
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.moment import Moment, Project
 from steppe.core.part import Coupling, Tensors
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ class Factored(Coupling):
 
     The engine registers `join` with ``torch.nn.utils.parametrize`` on every prunable weight and
     folds it away at the end. The ``weights`` and ``grads`` of every hook are then those of the
-    parts, named as by `named`; masks stay those of the weights.
+    parts, named as by `named`; masks stay those of the weights. What is cut is zero in every part
+    and stays so.
     """
 
     parts: ClassVar[tuple[str, ...]]
@@ -60,6 +62,39 @@ class Factored(Coupling):
             for name in self.named(layer):
                 if parts[name].shape == mask.shape:
                     parts[name].masked_fill_(~mask, 0)
+
+    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+        if not moment.sparsity:
+            return {}  # no mask is held before anything is cut
+        masks = project(self.join_all(weights), moment.sparsity)
+        self.mask_all(weights, masks)
+        return {"mask": masks}
+
+    def after_step(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        moment: Moment,
+    ) -> None:
+        if moment.due and not moment.last:  # the last cut is finish's, and told
+            held = state.get("mask")
+            state["mask"] = project(self.join_all(weights), moment.sparsity, within=held)
+        self.mask_all(weights, state.get("mask", {}))
+
+    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+        self.mask_all(weights, state["mask"])
+
+    def finish(
+        self,
+        weights: Tensors,
+        state: dict[str, Tensors],
+        project: Project,
+        sparsity: float,
+    ) -> Tensors:
+        masks = project(self.join_all(weights), sparsity, within=state.get("mask"))
+        self.mask_all(weights, masks)
+        return masks
 
     def fits(self, method: Method) -> None:
         if method.score.needs:

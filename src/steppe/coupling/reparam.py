@@ -89,11 +89,7 @@ class Reparam(Factored):
         return parts[0] * parts[1]
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        state = {"strength": self._beginning()}
-        if moment.sparsity > 0:
-            state["mask"] = project(self.join_all(weights), moment.sparsity)
-            self.mask_all(weights, state["mask"])
-        return state
+        return super().init(weights, project, moment) | {"strength": self._beginning()}
 
     def _beginning(self) -> Tensors:
         return {"alpha": torch.tensor(self.alpha), "accuracy": torch.tensor(0.0)}
@@ -115,16 +111,12 @@ class Reparam(Factored):
         project: Project,
         moment: Moment,
     ) -> None:
-        self.mask_all(weights, state.get("mask", {}))
         if moment.epoch is not None:
             alpha, before = (float(state["strength"][k]) for k in ("alpha", "accuracy"))
             now = self._strength.after(alpha, before, moment.epoch, lambda: self._l1(weights))
             seen = torch.tensor(moment.epoch.accuracy or 0.0)
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
-        if moment.due and not moment.last:  # the last cut is finish's, and told
-            product = self.join_all(weights)
-            state["mask"] = project(product, moment.sparsity, within=state.get("mask"))
-            self.mask_all(weights, state["mask"])
+        super().after_step(weights, state, project, moment)
 
     def _l1(self, weights: Tensors) -> Tensor:
         norms = torch._foreach_norm(list(self.join_all(weights).values()), 1)
@@ -133,16 +125,5 @@ class Reparam(Factored):
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
         for name, part in self.split_all(self.join_all(weights)).items():
             weights[name].copy_(part)
-        self.mask_all(weights, state["mask"])
+        super().restarted(weights, state)
         state["strength"] = self._beginning()
-
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(self.join_all(weights), sparsity, within=state.get("mask"))
-        self.mask_all(weights, masks)
-        return masks

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.factored import Factored
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.part import Coupling
 
 
 @Coupling.registry.register("soft_threshold")
@@ -47,37 +46,3 @@ class SoftThreshold(Factored):
         v, s = parts
         t = torch.sigmoid(s)
         return v - torch.clamp(v, -t, t)  # the same, without negative zeros
-
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        if not moment.sparsity:
-            return {}
-        masks = project(self.join_all(weights), moment.sparsity)
-        self.mask_all(weights, masks)
-        return {"mask": masks}
-
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        moment: Moment,
-    ) -> None:
-        self.mask_all(weights, state.get("mask", {}))
-        if moment.due and not moment.last:  # the last cut is finish's, and told
-            x = self.join_all(weights)
-            state["mask"] = project(x, moment.sparsity, within=state.get("mask"))
-            self.mask_all(weights, state["mask"])
-
-    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
-        self.mask_all(weights, state["mask"])
-
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(self.join_all(weights), sparsity, within=state.get("mask"))
-        self.mask_all(weights, masks)
-        return masks

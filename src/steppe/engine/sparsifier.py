@@ -157,8 +157,12 @@ class Sparsifier:
     @property
     def _trained(self) -> Tensors:
         """What the coupling acts on: the weights, or the parts that they are made from."""
-        held = self._weights if self._factors is None else self._factors.parts
-        return {name: p.detach() for name, p in held.items()}
+        return {name: p.detach() for name, p in self._held.items()}
+
+    @property
+    def _held(self) -> dict[str, nn.Parameter]:
+        """The parameters that the coupling acts on."""
+        return self._weights if self._factors is None else self._factors.parts
 
     @property
     def steps_done(self) -> int:
@@ -341,7 +345,7 @@ class Sparsifier:
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self._params, self.clip_grad_norm)
         weights, state = self._trained, self._state
-        grads, held = {}, self._weights if self._factors is None else self._factors.parts
+        grads, held = {}, self._held
         for name, p in held.items():
             if p.grad is None:  # took no part in the loss, but the coupling still pulls
                 p.grad = torch.zeros_like(p)
