@@ -192,3 +192,16 @@ def test_mlprune_prunes_at_its_point_and_goes_on_from_a_checkpoint():
     assert all(torch.equal(~zeros[n], done.masks[n]) for n in zeros)
     assert all(torch.equal(m, resumed.finish().masks[n]) for n, m in done.masks.items())
     assert torch.equal(model[3].weight, other[3].weight)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_compensation_with_the_inverse_of_the_whole_fisher_matrix(bias):
+    """As many as go at once; the bias is not one of the weights and stays."""
+    weight, stats, samples = factorial(bias)
+    whole = (samples.T @ samples / len(samples)).reshape(4, 3 + bias, 4, 3 + bias)
+    fisher = whole[:, :3, :, :3].reshape(12, 12)
+    keep = torch.tensor([True, False, True] * 4)
+    change = torch.where(keep, 0.0, -weight.flatten())
+    change[keep] = -torch.linalg.solve(fisher[keep][:, keep], fisher[keep] @ change)
+    made = Kfac(damping=1e-16).compensate(weight, keep.reshape(4, 3), stats, "w")
+    torch.testing.assert_close(made.flatten(), weight.flatten() + change, rtol=1e-6, atol=1e-8)

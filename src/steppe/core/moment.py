@@ -21,6 +21,10 @@ class Project(Protocol):
         """Of these masks what is enough to silence the units, the rest left open."""
         ...
 
+    def compensate(self, weights: Tensors, masks: Tensors) -> None:
+        """Zero what masks zero and make up for it with the rest, as the score knows; in place."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:

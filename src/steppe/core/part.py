@@ -32,14 +32,29 @@ class Score(Part):
     registry = axis("score")
     needs: ClassVar[tuple[str, ...]] = ()
     """Names of the statistics that `score` reads (see `steppe.core.statistic`)."""
+    compensates: ClassVar[bool] = False
+    """Whether it knows how kept weights make up for the others, see `compensate`."""
 
     def score(self, weight: Tensor, stats: Mapping[str, Tensor], key: str) -> Tensor:
         """Saliency of each weight, of the weight's shape; its sign does not matter.
 
         Args:
             weight: any shape; the weights, or ADMM's x + u.
-            stats: statistic name -> tensor that broadcasts over ``weight``.
+            stats: statistic name -> tensor, of the shape that the statistic gives it
+                (`steppe.core.statistic.Statistic.shape`): most broadcast over ``weight``.
             key: the weight's name, a constant that random scores derive their seed from.
+        """
+        raise NotImplementedError
+
+    def compensate(
+        self, weight: Tensor, keep: Tensor, stats: Mapping[str, Tensor], key: str
+    ) -> Tensor:
+        """The weight with zeros where ``keep`` is False, the rest changed to make up for them.
+
+        Args:
+            weight: any shape; what went earlier is zero already.
+            keep: booleans of its shape.
+            stats, key: as of `score`.
         """
         raise NotImplementedError
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
 from steppe.core.moment import Moment, Project
 from steppe.core.part import Coupling, Tensors
 from steppe.core.problem import Problem
+
+if TYPE_CHECKING:
+    from steppe.method import Method
 
 
 @Coupling.registry.register("hard_mask")
@@ -18,13 +23,32 @@ class HardMask(Coupling):
     """w <- m * w after every step; a weight that is gone never returns (masks are nested).
 
     The mask is chosen anew, among the weights that remain, when the schedule says so.
+    Args:
+        compensate: whether the weights that stay are changed to make up for those that go; the
+            score must know how (kfac).
+
     Source: Zhu & Gupta 2017. The optimiser's momentum of masked weights is left alone.
     """
+
+    compensate: bool = False
 
     name = "hard_mask"
     scopes = ("task", "block", "layer")
     scores_when_due = True
     trains = False
+
+    def fits(self, method: Method) -> None:
+        if not self.compensate:
+            return
+        where = f"score {method.score.name}, structure {method.structure.name}"
+        trained = method.objective.scope != "layer" and not method.structure.whole_outputs
+        if not (method.score.compensates and trained):
+            raise SteppeError(
+                "hard_mask compensates with a score that knows how, single weights or blocks, in "
+                "a loop of steps",
+                got=f"{where}, objective {method.objective.name}",
+                way_out="score kfac; or coupling obs_update for objective layer",
+            )
 
     def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
         mask = problem.choose(problem.saliency(problem.weight), problem.prune)
@@ -32,7 +56,7 @@ class HardMask(Coupling):
 
     def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
         masks = project(weights, moment.sparsity)
-        apply_masks(weights, masks)
+        self._cut(weights, masks, project)
         return {"mask": masks}
 
     def after_step(
@@ -45,7 +69,7 @@ class HardMask(Coupling):
         apply_masks(weights, state["mask"])
         if moment.due:
             state["mask"] = project(weights, moment.sparsity, within=state["mask"])
-            apply_masks(weights, state["mask"])
+            self._cut(weights, state["mask"], project)
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
         apply_masks(weights, state["mask"])
@@ -58,5 +82,11 @@ class HardMask(Coupling):
         sparsity: float,
     ) -> Tensors:
         masks = project(weights, sparsity, within=state["mask"])
-        apply_masks(weights, masks)
+        self._cut(weights, masks, project)
         return masks
+
+    def _cut(self, weights: Tensors, masks: Tensors, project: Project) -> None:
+        if self.compensate:
+            project.compensate(weights, masks)
+        else:
+            apply_masks(weights, masks)

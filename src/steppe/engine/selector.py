@@ -90,6 +90,14 @@ class Selector:
         """Of these masks what is enough to silence the units: all of it."""
         return masks
 
+    @torch.no_grad()
+    def compensate(self, weights: Tensors, masks: Tensors) -> None:
+        """Zero what masks zero and make up for it with the rest, as the score knows; in place."""
+        for name, keep in masks.items():
+            w = weights[name]
+            if bool(w.masked_fill(keep, 0).any()):
+                w.copy_(self.method.score.compensate(w, keep, self._stats(name), name))
+
     def kept(self, masks: Tensors) -> int:
         """How many units masks keep."""
         return sum(
@@ -102,7 +110,7 @@ class Selector:
         total = sum(m.numel() for m in masks.values())
         return 1.0 - sum(int(m.sum()) for m in masks.values()) / total
 
-    def _score(self, name: str, weight: Tensor) -> Tensor:
+    def _stats(self, name: str) -> Tensors:
         stats = {}
         for need in self.method.score.needs:
             values = self.statistics[need].values
@@ -114,7 +122,10 @@ class Selector:
                     way_out=f"exclude {name}, or use it in the model's forward",
                 )
             stats[need] = values[name]
-        return self.method.score.score(weight, stats, name)
+        return stats
+
+    def _score(self, name: str, weight: Tensor) -> Tensor:
+        return self.method.score.score(weight, self._stats(name), name)
 
 
 def _keep_first(first: Tensors, units: Tensors, prune: int) -> Tensors:

@@ -15,6 +15,7 @@ def mlprune(
     sparsity: float | None = None,
     at: float = 0.1,
     damping: float = 0.1,
+    compensate: bool = False,
     budget: str = "pooled",
     structure: str = "unstructured",
 ) -> Method:
@@ -25,8 +26,9 @@ def mlprune(
         at: when, as a fraction of the run. Before, A and G are gathered, so start from trained
             weights; after, what is left is retrained.
         damping: in units of the mean eigenvalue of the Fisher matrix, as in score kfac.
+        compensate: whether the weights that stay make up for those that go, once.
         budget: pooled, which gives every layer its share by itself, or any other.
-        structure: unstructured, N:M, block:HxW or channel.
+        structure: unstructured, N:M, block:HxW or, without compensate, channel.
 
     Source: Zeng & Urtasun, MLPrune: Multi-Layer Pruning for Automated Neural Network Compression,
     2018.
@@ -37,5 +39,5 @@ def mlprune(
         structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
         schedule=OneShot(at=at),
-        coupling=HardMask(),
+        coupling=HardMask(compensate=compensate),
     )

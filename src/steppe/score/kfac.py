@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steppe.core.compensation import compensated
 from steppe.core.errors import SteppeError
 from steppe.core.kronecker import KfacColumns, KfacMean, KfacRows
 from steppe.core.part import Score
@@ -51,6 +52,7 @@ class Kfac(Score):
     damping: float = 0.1
     name = "kfac"
     needs = (KfacRows.name, KfacColumns.name, KfacMean.name)
+    compensates = True
 
     def __post_init__(self) -> None:
         if not 0.0 < self.damping < float("inf"):
@@ -74,6 +76,37 @@ class Kfac(Score):
         Raises:
             SteppeError: a factor is not finite.
         """
+        rows, columns, damps = self._factors(stats, key)
+        groups = len(rows)
+        first = stiffness(rows, damps[0])[:, : len(weight) // groups]
+        second = stiffness(columns, damps[1])[:, : weight[0].numel()]
+        both = first[:, :, None] * second[:, None, :]
+        return (weight * both.reshape(weight.shape)).to(weight.dtype)
+
+    def compensate(
+        self, weight: Tensor, keep: Tensor, stats: Mapping[str, Tensor], key: str
+    ) -> Tensor:
+        """As in `Score`: least rise of the loss under the damped A (x) G, the bias as it is.
+
+        Args:
+            weight, keep: as of `score`.
+            stats, key: as of `score`.
+        """
+        rows, columns, damps = self._factors(stats, key)
+        shape = (len(rows), len(weight) // len(rows), -1)
+        full = _full(weight).reshape(shape)
+        both = [
+            m[:, :n, :n] + damp[:, None, None] * torch.eye(n, dtype=m.dtype, device=m.device)
+            for m, damp, n in zip((rows, columns), damps, full.shape[1:], strict=True)
+        ]
+        full = full.to(both[0].dtype)
+        made = compensated(full, keep.reshape(shape), both[0], both[1])
+        return made.reshape(weight.shape).to(weight.dtype)
+
+    def _factors(
+        self, stats: Mapping[str, Tensor], key: str
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """The factors of the weight's first and other dimensions, and the damping of each."""
         rows, columns, mean = (_full(stats[need]) for need in self.needs)
         if not bool(rows.isfinite().all() & columns.isfinite().all()):
             raise SteppeError(
@@ -85,11 +118,7 @@ class Kfac(Score):
         means = [m.diagonal(dim1=-2, dim2=-1).mean(-1) for m in (rows, columns)]
         # a layer without gradients has no pi, and only lam
         pi = torch.where((means[0] > 0) & (means[1] > 0), means[0] / means[1], 1.0).sqrt()
-        groups = len(rows)
-        first = stiffness(rows, root * pi)[:, : len(weight) // groups]
-        second = stiffness(columns, root / pi)[:, : weight[0].numel()]
-        both = first[:, :, None] * second[:, None, :]
-        return (weight * both.reshape(weight.shape)).to(weight.dtype)
+        return rows, columns, (root * pi, root / pi)
 
 
 def _full(value: Tensor) -> Tensor:
