@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
-from steppe import SteppeError, methods
+from steppe import SteppeError, methods, sparsify
 from steppe.core.layer import Layer
 from steppe.engine import ranks
 from steppe.engine.blockfit import FitConfig
@@ -55,6 +56,23 @@ def collected(rank: int) -> dict[str, Any]:
     }
 
 
+def factors(rank: int, world: int) -> dict[str, Any]:
+    """K-FAC's statistics after two steps, and the masks, where each process has its images."""
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4))
+    x, y = torch.randn(8, 2, 4, 4), torch.randint(4, (8,))
+    x, y = x[rank::world], y[rank::world]
+    if world > 1:
+        model = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = sparsify(model, optimizer, methods.mlprune(sparsity=0.5, at=1.0), 2)
+    for _ in range(2):
+        sparsifier.step(lambda: nn.functional.cross_entropy(model(x), y))
+    held = sparsifier.state_dict()["statistics"]
+    found = {f"{s} {n}": v.tolist() for s, values in held.items() for n, v in values.items()}
+    return {"statistics": found, "mask": sparsifier.finish().masks["0.weight"].tolist()}
+
+
 def journal(rank: int, folder: Path) -> dict[str, Any]:
     """What one puts, both hold; rank 0 writes."""
     held = Journal(folder / "deep" / "journal.json")
@@ -91,6 +109,7 @@ if __name__ == "__main__":
     found = {"rank": ranks.rank(), "world": ranks.world(), "first": ranks.first()}
     found |= {"share": [list(ranks.share(n)) for n in range(6)], **sums(number)}
     found |= {"collected": collected(number), "journal": journal(number, place)}
+    found["factors"] = factors(number, 2)
     for which in ("sparsegpt", "safe_plus"):
         walk(small, place / which, which)
     found["speaks"] = [ranks.speaks(), ranks.speaks()]

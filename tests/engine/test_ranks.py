@@ -83,6 +83,22 @@ def test_together(two: Any) -> None:
     ]
 
 
+def test_kronecker_factors_are_those_of_all_images(two: Any) -> None:
+    spec = importlib.util.spec_from_file_location("ranks_worker", WORKER)
+    assert spec is not None
+    assert spec.loader is not None
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    alone, found = worker.factors(0, 1), [f["factors"] for f in two[1]]
+    assert found[0] == found[1]
+    assert found[0]["mask"] == alone["mask"]
+    assert len(alone["statistics"]) == 6
+    for name, value in alone["statistics"].items():
+        torch.testing.assert_close(
+            torch.tensor(found[0]["statistics"][name]), torch.tensor(value), msg=name
+        )
+
+
 def test_statistics_are_summed_under_the_same_names(two: Any) -> None:
     _, found, _ = two
     assert found[0]["collected"] == found[1]["collected"]

@@ -175,13 +175,12 @@ class _OfPasses(Statistic):
         for (_, inputs), s in sums.items():
             # a mean loss makes a gradient 1/samples of that of its sample's own loss
             s.value *= 1.0 / samples if inputs else samples**2 / (s.rows * scale**2)
-        new = self._new(sums)
         if dist.is_available() and dist.is_initialized():
             # gradients of weights arrive averaged over the ranks, these do not
-            for value in new.values():
-                dist.all_reduce(value)
-                value /= dist.get_world_size()
-        self._mean_of(new)
+            for s in sums.values():
+                dist.all_reduce(s.value)
+                s.value /= dist.get_world_size()
+        self._mean_of(self._new(sums))
 
     def _scale(self, grads: dict[str, Tensor]) -> float:
         """What a GradScaler multiplied the loss with; 1 without one.
