@@ -19,6 +19,7 @@ from steppe.core.part import (
     Score,
     Structure,
 )
+from steppe.core.text import read_yaml
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ class Method:
     @classmethod
     def from_yaml(cls, text: str) -> Method:
         """The inverse of `to_yaml`."""
-        data = yaml.safe_load(text)
+        data = read_yaml(text)
         if not isinstance(data, dict):
             raise SteppeError("a method in YAML is a mapping of axes", got=type(data).__name__)
         return cls.from_dict(data)

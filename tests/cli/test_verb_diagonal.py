@@ -26,6 +26,11 @@ def test_writes_numbers_picture_and_page(tmp_path, capsys):
     assert "PILoT" in page
 
 
+def test_a_rate_that_diverges_is_one_line(tmp_path, capsys):
+    run("diagonal", "--out", tmp_path, "--rate", 1, "--steps", 300, code=2)
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 def test_an_impossible_problem_is_one_line(tmp_path, capsys):
     run("diagonal", "--out", tmp_path, "--samples", 200, code=2)
     assert "support <= samples < size" in capsys.readouterr().err

@@ -36,10 +36,19 @@ def test_the_weight_decay_of_a_sparsity(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == shown
 
 
+def test_what_is_not_reached_is_an_error_after_the_numbers(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    where = [tmp_path / "recipe.yaml", "--out", tmp_path / "runs", "--tries", 2, "--json"]
+    run("reach", *where, "--tolerance", 1e-6, "--low", 1e-5, "--high", 0.3, "--quiet", code=2)
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["reached"] is False
+    assert "more --tries" in shown.err
+
+
 def test_what_is_varied_must_be_there():
     recipe = parse({"data": "digits", "method": {"name": "lasso", "sparsity": 0.5}})
     assert varied(recipe, "method.alpha", 0.25).build_method().coupling.alpha == 0.25
-    with pytest.raises(SteppeError, match="weight_decay"):
+    with pytest.raises(SteppeError, match=r"did you mean train\.weight_decay"):
         varied(recipe, "train.weight_decy", 0.25)
     with pytest.raises(SteppeError, match="names a number"):
         varied(recipe, "nowhere.alpha", 0.25)

@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from steppe.cli.main import main
+from steppe.core.text import read_yaml
 from steppe.core.tree import load_tree
 
 SMALL = {
@@ -102,6 +103,15 @@ def test_a_finished_run_is_not_done_twice(
     assert (out / "record.json").stat().st_mtime_ns == stamp
 
 
+def test_any_key_of_the_recipe_can_be_set(tmp_path: Path) -> None:
+    recipe = write(tmp_path / "recipe.yaml", SMALL | {"method": {"name": "lasso", "sparsity": 0.5}})
+    given = ["--set", "method.alpha=1e-3", "--set", "train.label_smoothing=0.1"]
+    run("train", recipe, "--out", tmp_path / "out", *given, "--quiet")
+    held = read_yaml((tmp_path / "out" / "recipe.yaml").read_text())
+    assert held["method"]["alpha"] == 1e-3
+    assert held["train"]["label_smoothing"] == 0.1
+
+
 BAD = {
     "sparsity must lie in [0, 1)": ["--method", "safe", "--sparsity", "1.5"],
     "did you mean safe": ["--method", "saef", "--sparsity", "0.5"],
@@ -117,6 +127,9 @@ BAD = {
     "batch_size must lie": ["--method", "dense", "--batch-size", "100000"],
     "needs a recipe or a method": [],
     "No such option": ["--sparsty", "0.5"],
+    "did you mean alpha": ["--method", "lasso", "--sparsity", "0.5", "--set", "method.alhpa=1e-3"],
+    "train.epoks": ["--method", "lasso", "--sparsity", "0.5", "--set", "train.epoks=3"],
+    "keys of a recipe": ["--method", "lasso", "--sparsity", "0.5", "--set", "method.alpha"],
 }
 
 
@@ -136,6 +149,10 @@ def test_bad_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         "train.epoch": SMALL | {"train": {"epoch": 3}},
         "modle": SMALL | {"modle": {}},
         "train.epochs": SMALL | {"train": {"epochs": "many"}},
+        "alpha of method pilot is of type float": SMALL
+        | {"method": {"name": "pilot", "sparsity": 0.5, "alpha": "much"}},
+        "cycles of method pilot is of type int": SMALL
+        | {"method": {"name": "pilot", "sparsity": 0.5, "cycles": 2.5}},
     }
     for text, recipe in cases.items():
         path = write(tmp_path / "recipe.yaml", recipe)

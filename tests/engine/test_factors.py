@@ -93,7 +93,7 @@ def test_weight_decay_of_the_factors_is_off_and_said():
     decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     for n, p in model.named_parameters():
         assert decays[id(p)] == (0.0 if "original" in n else 0.01), n
-    assert "weight decay 0.01 is off for 3 weights" in s.notes[0]
+    assert "weight decay 0.01 is off for 3 tensors" in s.notes[0]
     assert [g["lr"] for g in optimizer.param_groups] == [0.1, 0.1]
 
 
@@ -117,6 +117,13 @@ def test_tied_and_parametrised_weights_are_refused_by_name():
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
     model[1].weight = model[0].weight
     with pytest.raises(SteppeError, match=r"0\.weight, which is tied"):
+        steppe.sparsify(model, sgd(model), METHODS["pilot"](), 2)
+
+
+def test_a_second_time_on_the_same_model_is_refused():
+    model = network()
+    steppe.sparsify(model, sgd(model), METHODS["pilot"](), 2)
+    with pytest.raises(SteppeError, match="of an earlier sparsify"):
         steppe.sparsify(model, sgd(model), METHODS["pilot"](), 2)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 import steppe
 from steppe import SteppeError
+from steppe.engine.misuse import outcome
 
 
 def parts() -> tuple[nn.Module, torch.optim.Optimizer, steppe.Method]:
@@ -46,6 +47,28 @@ def test_a_wrong_closure(text: str) -> None:
     sparsifier = steppe.sparsify(model, optimizer, method, total_steps=3)
     with pytest.raises(SteppeError, match=text):
         sparsifier.step(CLOSURES[text](model))
+
+
+ACCURACIES: dict[str, Any] = {
+    "got 60": 60,
+    "got nan": float("nan"),
+    "got 'most'": "most",
+    "of shape \\(2,\\)": torch.ones(2),
+}
+
+
+@pytest.mark.parametrize("text", ACCURACIES)
+def test_a_wrong_accuracy(text: str) -> None:
+    with pytest.raises(SteppeError, match=f"in \\[0, 1\\]; {text}|fraction.*{text}"):
+        outcome((torch.ones((), requires_grad=True), ACCURACIES[text]))
+
+
+@pytest.mark.parametrize("accuracy", [0.75, torch.tensor(0.75), torch.tensor([0.75])])
+def test_an_accuracy_may_be_a_number(accuracy: Any) -> None:
+    loss, found = outcome((torch.ones((), requires_grad=True), accuracy))
+    assert float(loss.detach()) == 1.0
+    assert found is not None
+    assert float(found) == 0.75
 
 
 def test_no_closure() -> None:

@@ -39,3 +39,8 @@ def test_a_target_outside_says_which_end(target, way):
 def test_wrong_ranges(given):
     with pytest.raises(SteppeError):
         reach(sigmoid, 0.5, **({"low": 1e-5, "high": 1e-1} | given))
+
+
+def test_an_option_without_effect_is_said():
+    with pytest.raises(SteppeError, match="must change the outcome"):
+        reach(lambda v: 0.0, 0.5, 1.0, 10.0)

@@ -109,3 +109,15 @@ def test_killed_and_resumed_it_ends_the_same(name, stop_at, tmp_path):
         assert torch.equal(tensor, whole.plain.state_dict()[key]), key
     assert found.metrics == expected.metrics
     assert found.finished.zeros == expected.finished.zeros
+
+
+def test_the_controller_can_be_followed():
+    method = steppe.methods.pilot(sparsity=0.5, alpha=1e-3, delta=2.0, l1_threshold=0.0)
+    made = trainer(method, 4, Batches())
+    rows = made.fit().metrics
+    assert [row["alpha"] for row in rows][2:] == pytest.approx(
+        [rows[1]["alpha"] / 2, rows[1]["alpha"] / 4]
+    )
+    assert all(0.0 <= row["train_accuracy"] <= 1.0 for row in rows)
+    plain = trainer(steppe.methods.gmp(sparsity=0.5), 2, Batches())
+    assert "alpha" not in plain.fit().metrics[0]

@@ -3,7 +3,8 @@
 import pytest
 
 from steppe import SteppeError
-from steppe.schedule.cyclic import Cyclic
+from steppe.schedule.cyclic import Cyclic, once_or_cyclic
+from steppe.schedule.one_shot import OneShot
 
 
 @pytest.mark.parametrize("total", [60, 61, 65, 300])
@@ -50,3 +51,18 @@ def test_without_rewinding_there_is_one_clock():
 def test_wrong_options(given):
     with pytest.raises(SteppeError):
         Cyclic(**given)
+
+
+@pytest.mark.parametrize("cycles", [2.5, 1, -1, "3"])
+def test_cycles_are_a_whole_number_from_two(cycles):
+    with pytest.raises(SteppeError, match="two cycles or more"):
+        Cyclic(cycles=cycles)
+
+
+def test_a_single_cut_or_several():
+    assert once_or_cyclic(1, "rate", 0.5) == OneShot(at=0.5)
+    assert once_or_cyclic(3, "weights", 1.0) == Cyclic(cycles=3, rewind="weights")
+    with pytest.raises(SteppeError, match="leave one of them out"):
+        once_or_cyclic(3, "rate", 0.5)
+    with pytest.raises(SteppeError, match="two cycles"):
+        once_or_cyclic(0, "rate", 1.0)

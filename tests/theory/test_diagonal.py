@@ -78,3 +78,8 @@ def test_the_same_seed_gives_the_same(found):
 def test_wrong_options(given):
     with pytest.raises(SteppeError):
         Diagonal(**given)
+
+
+def test_nothing_finite_is_said():
+    with pytest.raises(SteppeError, match="smaller rate"):
+        best({"runs": [{"arm": "pilot", "curve": "constant", "alpha": 1.0, "distance": [None]}]})

@@ -12,6 +12,7 @@ import typer
 
 from steppe import methods
 from steppe.core.errors import SteppeError
+from steppe.core.text import read_yaml
 from steppe.engine.blockfit import FitConfig
 from steppe.method import Method
 
@@ -51,21 +52,11 @@ def build(
                 got=repr(change),
                 way_out=f"axes: {', '.join(method.parts)}",
             )
-        spec: Any = _value(value)
+        spec: Any = read_yaml(value)
         if field:
             spec = method.parts[axis].to_dict() | {field: spec}
         method = method.replace(**{axis: spec})
     return method
-
-
-def _value(text: str) -> Any:
-    import yaml
-
-    # YAML reads 1e-3 as text
-    try:
-        return float(text) if "e" in text.lower() else yaml.safe_load(text)
-    except ValueError:
-        return yaml.safe_load(text)
 
 
 def job(

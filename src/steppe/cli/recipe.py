@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from steppe import methods
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.text import read_yaml
 from steppe.engine.trainer import TrainConfig
 from steppe.method import Method
 
@@ -188,7 +189,7 @@ def read(path: Path) -> Recipe:
         SteppeError: no such file, no YAML, or a bad recipe.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SteppeError(
             "a recipe must be a readable file", got=f"{path} ({error.strerror})"

@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-import yaml
 from rich.console import Console
 from rich.progress import Progress, TimeRemainingColumn
 from torch import nn
@@ -24,6 +23,7 @@ from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse
 from steppe.core.errors import SteppeError
+from steppe.core.text import read_yaml
 from steppe.core.tree import write_text
 from steppe.report.html import write_report
 from steppe.report.record import read_records
@@ -53,7 +53,7 @@ def command(
     if seeds < 1:
         raise SteppeError("the demo needs at least one seed", got=seeds, way_out="--seeds 3")
     begun = time.monotonic()
-    plan = yaml.safe_load(files("steppe.cli").joinpath("demo.yaml").read_text(encoding="utf-8"))
+    plan = read_yaml(files("steppe.cli").joinpath("demo.yaml").read_text(encoding="utf-8"))
     wanted = list(_runs(plan, range(seed, seed + seeds), device))
     work = [(recipe.plain(), str(out / folder), plan) for folder, recipe in wanted]
     _run_all(work, jobs, quiet)

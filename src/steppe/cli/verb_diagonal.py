@@ -15,6 +15,12 @@ from steppe.report.diagonal import alone, draw
 from steppe.report.html import Section, write_report
 from steppe.theory.diagonal import ARMS, Diagonal, best
 
+FORMULAS = {
+    "constant": "constant: alpha",
+    "harmonic": "harmonic: alpha / k",
+    "quadratic": "quadratic: alpha / k²",
+    "geometric": "geometric: alpha 0.95^(k-1)",
+}
 Best = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -31,7 +37,7 @@ def command(
     support: Annotated[int, typer.Option(help="of them not zero")] = 5,
     inits: Annotated[int, typer.Option(help="starting points")] = 5,
     rate: Annotated[float, typer.Option(help="learning rate")] = 1e-4,
-    steps: Annotated[int, typer.Option(help="of gradient descent")] = 20_000,
+    steps: Annotated[int, typer.Option(help="of gradient descent; 200 values of k")] = 20_000,
     seed: Annotated[int, typer.Option(help="of everything")] = 0,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
@@ -49,7 +55,8 @@ def command(
     )
     found = problem.run()
     chosen = best(found)
-    figure = draw(found["steps"], chosen, {name: arm.label for name, arm in ARMS.items()})
+    labels = {name: arm.label for name, arm in ARMS.items()}
+    figure = draw(found["steps"], chosen, labels, FORMULAS)
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "diagonal.json", json_module.dumps(found) + "\n")
     write_text(out / "diagonal.svg", alone(figure) + "\n")

@@ -49,13 +49,18 @@ def command(
 
     reach(measure, target, low, high, tries=tries, tolerance=tolerance)
     nearest = min(rows, key=lambda row: abs(row["sparsity"] - target))
-    far = abs(nearest["sparsity"] - target) > tolerance
-    say(
-        f"nearest to {target:.2%}: {option} {nearest['value']:.6g} with {nearest['sparsity']:.2%}, "
-        f"in {nearest['run']}" + (f"; not within {tolerance:g}, more --tries" if far else ""),
-        quiet,
-    )
-    emit({"option": option, "target": target, "nearest": nearest, "runs": rows}, json)
+    words = f"{option} {nearest['value']:.6g} with {nearest['sparsity']:.2%}, in {nearest['run']}"
+    reached = abs(nearest["sparsity"] - target) <= tolerance
+    if reached:
+        say(f"nearest to {target:.2%}: {words}", quiet)
+    found = {"option": option, "target": target, "nearest": nearest, "runs": rows}
+    emit(found | {"reached": reached}, json)
+    if not reached:
+        raise SteppeError(
+            f"{target:.2%} must be reached within {tolerance:g}",
+            got=f"at best {words}",
+            way_out="more --tries (what was run is not run again), or a larger --tolerance",
+        )
 
 
 def varied(recipe: Recipe, option: str, value: float) -> Recipe:
@@ -70,7 +75,8 @@ def varied(recipe: Recipe, option: str, value: float) -> Recipe:
     for key in path:
         held = held.get(key) if isinstance(held, dict) else None
     if not isinstance(held, dict) or not isinstance(held.get(last), int | float):
-        numbers = [k for k, v in (held or {}).items() if isinstance(v, float)]
+        known = held.items() if isinstance(held, dict) else ()
+        numbers = [".".join([*path, k]) for k, v in known if type(v) in (int, float)]
         raise (
             unknown("number in the recipe", option, numbers)
             if numbers

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse, read
 from steppe.core.errors import SteppeError
+from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.report.html import write_report
 from steppe.report.record import read_records
@@ -48,6 +50,9 @@ def command(
     train_size: Annotated[int | None, _option("training images to use")] = None,
     seed: Annotated[int | None, _option("of weights, order and augmentation")] = None,
     device: Annotated[str | None, _option("cpu, or what accelerate finds")] = None,
+    change: Annotated[
+        list[str] | None, _option("any key of a recipe, e.g. method.alpha=1e-3", "--set")
+    ] = None,
     json: Annotated[bool, _option("one JSON object on stdout", "--json")] = False,
     quiet: Annotated[bool, _option("no progress", "--quiet")] = False,
 ) -> None:
@@ -76,7 +81,28 @@ def command(
     for key, value in (("seed", seed), ("device", device), ("exclude", exclude)):
         if value is not None and value != []:
             base[key] = value
+    for one in change or []:
+        _change(base, one)
     run(_whole(parse(base), groups["channels"]), out, json=json, quiet=quiet)
+
+
+def _change(base: dict[str, Any], text: str) -> None:
+    """Put ``place.of.key=value`` into plain data; what is no key there, `parse` refuses."""
+    place, equals, value = text.partition("=")
+    *path, last = place.split(".")
+    held: Any = base
+    for key in path:
+        held = held.setdefault(key, {}) if isinstance(held, dict) else None
+    if not equals or not last or not isinstance(held, dict):
+        raise SteppeError(
+            "--set takes key=value, keys of a recipe with dots between",
+            got=repr(text),
+            way_out="--set method.alpha=1e-3",
+        )
+    try:
+        held[last] = read_yaml(value)
+    except yaml.YAMLError as error:
+        raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
 
 
 def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:

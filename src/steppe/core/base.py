@@ -13,7 +13,30 @@ if TYPE_CHECKING:
     from steppe.method import Method
 
 # what a recipe or a command line may give for a field of such a type
-_PLAIN = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+_PLAIN = {
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "str": (str,),
+    "None": (type(None),),
+}
+
+
+def typed(owner: str, option: str, annotation: str, value: object) -> None:
+    """Raise SteppeError when an option has not the type that its annotation says.
+
+    Example:
+        >>> typed("method pilot", "alpha", "float", 1e-4)
+        >>> typed("method pilot", "alpha", "float", "much")
+        Traceback (most recent call last):
+        steppe.core.errors.SteppeError: option alpha of method pilot is of type float; got 'much'
+    """
+    kinds = annotation.split(" | ")
+    if not all(kind in _PLAIN for kind in kinds):  # what is not plain, its owner checks
+        return
+    allowed = tuple(t for kind in kinds for t in _PLAIN[kind])
+    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
+        raise SteppeError(f"option {option} of {owner} is of type {annotation}", got=repr(value))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,14 +81,8 @@ class Part:
                     way_out=f"known: {', '.join(known) or 'it has none'}",
                 )
         for field in dataclasses.fields(part):
-            kind = _PLAIN.get(str(field.type), ())
-            value = given.get(field.name)
-            fits = isinstance(value, kind) and (bool in kind or not isinstance(value, bool))
-            if kind and field.name in given and not fits:
-                raise SteppeError(
-                    f"option {field.name} of {axis.kind} {name} is of type {field.type}",
-                    got=repr(value),
-                )
+            if field.name in given:
+                typed(f"{axis.kind} {name}", field.name, str(field.type), given[field.name])
         try:
             made = part(**given)
         except TypeError as error:

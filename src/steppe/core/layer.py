@@ -105,7 +105,12 @@ def _weights_of(module_name: str, module: nn.Module) -> Iterator[tuple[str, nn.P
     prefix = f"{module_name}." if module_name else ""
     if _is_prunable(module):
         weight = module.weight
-        assert isinstance(weight, nn.Parameter), f"{prefix}weight is no parameter"
+        if not isinstance(weight, nn.Parameter):
+            raise SteppeError(
+                "prunable weights must be parameters",
+                got=f"{prefix}weight, which is made from others: of an earlier sparsify?",
+                way_out="finish() that one first, or build the model anew",
+            )
         yield f"{prefix}weight", weight, False
     elif hasattr(module, "is_transposed") and hasattr(module, "has_gate"):
         # transformers packs the experts of a mixture into (experts, outputs, inputs)

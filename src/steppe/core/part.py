@@ -260,6 +260,8 @@ class Coupling(Part):
     """Whether scores matter only when the schedule says so; else at any step and at the end."""
     trains: ClassVar[bool] = True
     """Whether the weights must be optimised for it to mean anything."""
+    advice: ClassVar[str] = "train longer, cut in cycles or gradually (gmp)"
+    """What to do when the last projection moves the weights far."""
     squares: ClassVar[int] = 4
     """Matrices of columns^2 that `solve` holds beside the gram, for estimates of memory."""
 
@@ -306,6 +308,10 @@ class Coupling(Part):
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
         """Act when a training begins anew after a cut, the weights rewound or not, in place."""
+
+    def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
+        """What a person following the run wants to see of the state, by name."""
+        return {}
 
     def finish(
         self,

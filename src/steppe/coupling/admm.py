@@ -35,6 +35,7 @@ class Admm(Coupling):
     curve: str = "constant"
     interval: int = 32
     name = "admm"
+    advice = "raise the penalty (tenfold to begin with), train longer, or use gmp"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.penalty < float("inf") or self.interval < 1:

@@ -36,6 +36,7 @@ class L1(Coupling):
     alpha: float = 1e-4
     step: str = "proximal"
     name = "l1"
+    advice = "raise alpha, cut earlier (at), or train longer"
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +55,16 @@ class Reparam(Factored):
     name = "reparam"
     parts = ("m", "w")
     decays = False
+    advice = "raise alpha (tenfold to begin with), cut earlier (at) or in cycles, or train longer"
 
     def __post_init__(self) -> None:
         if self.init_as not in INITS:
             raise unknown("init_as of reparam", self.init_as, INITS)
         if not 0.0 <= self.beta < float("inf") or not self.m > 0.0:
             raise SteppeError(
-                "reparam needs a finite beta >= 0 and m > 0", got=f"beta {self.beta}, m {self.m}"
+                "reparam needs a finite beta >= 0 and m > 0",
+                got=f"beta {self.beta}, m {self.m}",
+                way_out="beta 1, m 1",
             )
         _ = self._strength
 
@@ -117,6 +121,12 @@ class Reparam(Factored):
             seen = torch.tensor(moment.epoch.accuracy or 0.0)
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
         super().after_step(weights, state, project, moment)
+
+    def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
+        names = {"alpha": "alpha"} | (
+            {"accuracy": "train_accuracy"} if self.watches == "accuracy" else {}
+        )
+        return {names[k]: float(v) for k, v in state.get("strength", {}).items() if k in names}
 
     def _l1(self, weights: Tensors) -> Tensor:
         norms = torch._foreach_norm(list(self.join_all(weights).values()), 1)

@@ -41,14 +41,19 @@ class Strength:
     def __post_init__(self) -> None:
         if self.decay not in DECAYS:
             raise unknown("decay", self.decay, DECAYS)
-        positive = 0.0 < self.rate <= 1.0 and self.delta >= 1.0 and self.l1_threshold >= 0.0
-        if not 0.0 <= self.alpha < float("inf") or not positive:
-            raise SteppeError(
-                "the strength needs a finite alpha >= 0, rate in (0, 1], delta >= 1, "
-                "l1_threshold >= 0",
-                got=f"alpha {self.alpha}, rate {self.rate}, delta {self.delta}, "
-                f"l1_threshold {self.l1_threshold}",
-            )
+        rules = {
+            "alpha": (0.0 <= self.alpha < float("inf"), "finite and at least 0", 1e-4),
+            "rate": (0.0 < self.rate <= 1.0, "in (0, 1]", 0.95),
+            "delta": (self.delta >= 1.0, "at least 1", 1.01),
+            "l1_threshold": (self.l1_threshold >= 0.0, "at least 0", 8000),
+        }
+        for name, (holds, rule, usual) in rules.items():
+            if not holds:
+                raise SteppeError(
+                    f"{name} of the strength must be {rule}",
+                    got=getattr(self, name),
+                    way_out=f"{name} {usual}",
+                )
 
     @property
     def watches(self) -> str:

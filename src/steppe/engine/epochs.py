@@ -15,19 +15,27 @@ class Epochs:
 
     Args:
         steps: of an epoch; None if the loop does not know.
+        length: steps of the whole training, of its first cycle where there are several.
         what: the coupling watches: epochs, accuracy, or nothing.
         name: of the coupling.
 
     Raises:
-        SteppeError: a coupling watches and steps are not given.
+        SteppeError: a coupling watches and steps are not given, or no epoch would end.
     """
 
-    def __init__(self, steps: int | None, what: str, name: str) -> None:
+    def __init__(self, steps: int | None, length: int, what: str, name: str) -> None:
         if what and not steps:
             raise SteppeError(
                 f"coupling {name} acts at the end of every epoch",
                 got="no steps_per_epoch",
                 way_out="sparsify(..., steps_per_epoch=len(loader))",
+            )
+        if what and (not isinstance(steps, int) or not 0 < steps <= length):
+            raise SteppeError(
+                "steps_per_epoch is a whole number of steps, and a training has an epoch at least",
+                got=f"{steps} for a training of {length} steps",
+                consequence="no epoch would end",
+                way_out="sparsify(..., steps_per_epoch=len(loader)), or fewer cycles",
             )
         self._steps, self._what, self._name = steps, what, name
         self.seen = torch.zeros(2)

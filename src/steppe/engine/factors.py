@@ -86,7 +86,7 @@ class Factors:
             options = {k: v for k, v in group.items() if k != "params"}
             self._optimizer.add_param_group(options | {"params": new, "weight_decay": 0.0})
             self.notes.append(
-                f"the optimizer's weight decay {decay:g} is off for {len(own)} weights, whose "
+                f"the optimizer's weight decay {decay:g} is off for {len(own)} tensors, whose "
                 f"parts {' and '.join(self.coupling.parts)} coupling {self.coupling.name} decays"
             )
         empty = [g for g in self._optimizer.param_groups if not g["params"]]

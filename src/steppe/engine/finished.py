@@ -46,12 +46,11 @@ class Finished:
             f"the last projection moved the weights by {self.distance:.2%})"
         )
 
-    def warn(self) -> None:
+    def warn(self, advice: str) -> None:
         """Warn the caller of `Sparsifier.finish` when the last projection moved the weights far."""
         if self.distance > FAR:
             warnings.warn(
                 f"the last projection moved the weights by {self.distance:.0%}, which usually "
-                "costs accuracy: raise the penalty (tenfold to begin with), train longer, or "
-                "use gmp",
+                f"costs accuracy: {advice}",
                 stacklevel=4,  # past finish() and the wrapper of no_grad: the caller's line
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -43,17 +44,30 @@ def outcome(value: object) -> tuple[Tensor, Tensor | None]:
     """What a closure returned: the loss, and the accuracy if it gave one.
 
     Raises:
-        SteppeError: the loss is not a scalar tensor with a gradient.
+        SteppeError: the loss is not a scalar tensor with a gradient, or the accuracy no fraction.
     """
     loss, accuracy = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    numbers = accuracy is None or (isinstance(accuracy, Tensor) and accuracy.numel() == 1)
-    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad and numbers:
-        return loss, accuracy
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
+        return loss, None if accuracy is None else _fraction(accuracy)
     shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
     raise SteppeError(
-        "the closure must return a scalar loss with a gradient (and, if asked for, the accuracy)",
+        "the closure must return a scalar loss with a gradient (or it and the accuracy)",
         got=f"{type(loss).__name__}{shape}",
         way_out="return loss_function(model(x), y), without .item() or .detach()",
+    )
+
+
+def _fraction(accuracy: object) -> Tensor:
+    """The accuracy as a tensor; one that is a tensor already is not looked into: that waits."""
+    if isinstance(accuracy, Tensor) and accuracy.numel() == 1:
+        return accuracy
+    if isinstance(accuracy, int | float) and 0.0 <= accuracy <= 1.0:
+        return torch.tensor(float(accuracy))
+    shape = f" of shape {tuple(accuracy.shape)}" if isinstance(accuracy, Tensor) else ""
+    raise SteppeError(
+        "the accuracy beside the loss is a fraction, in [0, 1]",
+        got=f"{type(accuracy).__name__}{shape}" if shape else repr(accuracy),
+        way_out="return loss, (logits.argmax(-1) == labels).float().mean()",
     )
 
 

@@ -52,6 +52,12 @@ def reach(
     if near(low) or near(high):
         return found
     least, most = found[0][1], found[1][1]
+    if least == most:
+        raise SteppeError(
+            "the option must change the outcome",
+            got=f"{least:.4g} at {low:g} and at {high:g}",
+            way_out="another option, or another range",
+        )
     if not least < target < most:
         raise SteppeError(
             "the range must hold the target",

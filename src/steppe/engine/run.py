@@ -17,6 +17,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
+from steppe.core.text import read_yaml
 from steppe.core.tree import (
     PARTIAL,
     load_tree,
@@ -43,7 +44,7 @@ class RunFolder:
         self.recipe = recipe
         held = self.path / "recipe.yaml"
         if held.exists():
-            found = yaml.safe_load(held.read_text(encoding="utf-8"))
+            found = read_yaml(held.read_text(encoding="utf-8"))
             if found != recipe:
                 keys = _differences(found, recipe)
                 raise SteppeError(

@@ -92,7 +92,9 @@ class Sparsifier:
         self._params = [p for p in held if p.requires_grad]
         self._names = [names.get(id(p), "") for p in self._params]
         self._rewind = Rewind(method.schedule, total_steps)
-        self._epochs = Epochs(steps_per_epoch, method.coupling.watches, method.coupling.name)
+        length = method.schedule.clock(0, total_steps)[1]
+        coupling = method.coupling
+        self._epochs = Epochs(steps_per_epoch, length, coupling.watches, coupling.name)
         self._waits = any(n not in (known or {}) for n in method.score.needs)
         self._statistics = self._to_gather(known or {})
         self._gathers_until = self._last_use()
@@ -398,7 +400,7 @@ class Sparsifier:
         own = count_zeros(before)
         finished = Finished(masks, zeros, total, units - kept, units, distance, own, reached)
         if self._step:
-            finished.warn()
+            finished.warn(self.method.coupling.advice)
         if folded:  # what the coupling acts on is gone
             self._finished = finished
         return finished

@@ -287,6 +287,7 @@ class Trainer:
             "train_loss": float(self._loss_sum) / self.steps_per_epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
         }
+        row |= self.sparsifier.method.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every
         if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
             row |= self.evaluate()
@@ -320,7 +321,7 @@ class Trainer:
             "the loss must stay finite",
             got=f"{float(self._loss_sum)} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
-            way_out="a smaller learning rate, rho or penalty, or clip_grad_norm",
+            way_out="a smaller learning rate, rho, penalty or alpha, or clip_grad_norm",
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:

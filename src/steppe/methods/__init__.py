@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from steppe.core.base import typed
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.part import Budget, Objective, Structure
 from steppe.core.registry import Registry
@@ -97,17 +98,18 @@ def make(name: str, **options: Any) -> Method:
     """A method by its name and options.
 
     Raises:
-        SteppeError: the name or an option is not known.
+        SteppeError: the name or an option is not known, or of another type.
 
     Example:
         >>> make("safe", sparsity=0.9).perturb.rho
         0.1
     """
     build = METHODS[name]
-    known = list(inspect.signature(build).parameters)
-    for key in options:
+    known = inspect.signature(build).parameters
+    for key, value in options.items():
         if key not in known:
             raise unknown(f"option of method {name}", key, known)
+        typed(f"method {name}", key, str(known[key].annotation), value)
     return build(**options)
 
 

@@ -6,8 +6,7 @@ from steppe.core.part import Perturb, Structure
 from steppe.coupling.reparam import Reparam
 from steppe.method import Method
 from steppe.methods import METHODS, amount
-from steppe.schedule.cyclic import Cyclic
-from steppe.schedule.one_shot import OneShot
+from steppe.schedule.cyclic import once_or_cyclic
 
 
 @METHODS.register("pilot")
@@ -38,7 +37,7 @@ def pilot(
             paper's K for a ResNet-20; take about half of what your network starts with).
         init_as: sign_flip, or balanced to see what the initialisation is worth.
         cycles: 1 cuts once, after training; more train and cut in turn, see ``cyclic``.
-        rewind: between cycles: rate (LRR) or weights (WR).
+        rewind: between several cycles: rate (LRR) or weights (WR).
         rho: radius of SAM, 0 without.
         at: when, as a fraction of the run; before 1, the rest trains what is left.
         budget: pooled or any other.
@@ -50,7 +49,7 @@ def pilot(
         name="pilot",
         structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
-        schedule=Cyclic(cycles=cycles, rewind=rewind) if cycles > 1 else OneShot(at=at),
+        schedule=once_or_cyclic(cycles, rewind, at),
         coupling=Reparam(
             init_as=init_as,
             beta=beta,

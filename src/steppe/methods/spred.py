@@ -6,8 +6,7 @@ from steppe.core.part import Structure
 from steppe.coupling.reparam import Reparam
 from steppe.method import Method
 from steppe.methods import METHODS, amount
-from steppe.schedule.cyclic import Cyclic
-from steppe.schedule.one_shot import OneShot
+from steppe.schedule.cyclic import once_or_cyclic
 
 
 @METHODS.register("spred")
@@ -28,7 +27,7 @@ def spred(
         alpha: a of a (||m||^2 + ||w||^2), that is an L1 of strength 2 a on the weights.
         init_as: balanced; given lets w begin as the weights and m as 1.
         cycles: 1 cuts once, after training; more train and cut in turn, see ``cyclic``.
-        rewind: between cycles: rate (LRR) or weights (WR).
+        rewind: between several cycles: rate (LRR) or weights (WR).
         at: when, as a fraction of the run; before 1, the rest trains what is left.
         budget: pooled or any other.
         structure: unstructured, N:M or block:HxW.
@@ -39,6 +38,6 @@ def spred(
         name="spred",
         structure=Structure.make(structure),
         budget=amount(budget, sparsity, structure),
-        schedule=Cyclic(cycles=cycles, rewind=rewind) if cycles > 1 else OneShot(at=at),
+        schedule=once_or_cyclic(cycles, rewind, at),
         coupling=Reparam(init_as=init_as, alpha=alpha),
     )

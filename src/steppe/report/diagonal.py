@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from steppe.report.svg import INK, Figure, canvas, finish, legend, log_scale, looks
@@ -21,6 +22,7 @@ def draw(
     steps: Sequence[int],
     best: Mapping[tuple[str, str], Mapping[str, Any]],
     labels: Mapping[str, str],
+    titles: Mapping[str, str] = MappingProxyType({}),
 ) -> Figure:
     """Draw it.
 
@@ -28,6 +30,7 @@ def draw(
         steps: at which was measured.
         best: (arm, curve) -> ``alpha``, ``mean`` and ``error`` over these steps.
         labels: arm -> what it is called.
+        titles: curve -> what its panel is called, if not as it is.
 
     Returns:
         The figure, a panel for each curve.
@@ -47,7 +50,8 @@ def draw(
                 high = [m + e for m, e in zip(mean, error, strict=True)]
                 ax.plot(at, mean, color=look.colour, linewidth=1.4, label=label)
                 ax.fill_between(at, low, high, color=look.colour, alpha=0.2, linewidth=0)
-            ax.set_title(curve, fontsize=9.5)
+            ax.set_title(titles.get(curve, curve), fontsize=9.5)
+            ax.set_ylabel("||x - x*||")
             log_scale(ax, marks=(1.0,))
             ax.set_ylim(bottom=1e-4)
             ax.set_xticks([0, steps[-1] // 2, steps[-1]])

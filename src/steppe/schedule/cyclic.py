@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.part import Schedule
+from steppe.schedule.one_shot import OneShot
 
 REWINDS = ("weights", "rate", "nothing")
 
@@ -40,10 +41,12 @@ class Cyclic(Schedule):
     def __post_init__(self) -> None:
         if self.rewind not in REWINDS:
             raise unknown("rewind of cyclic", self.rewind, REWINDS)
-        if self.cycles < 2 or not 0.0 <= self.to < 1.0:
+        whole = isinstance(self.cycles, int)
+        if not whole or self.cycles < 2 or not 0.0 <= self.to < 1.0:
             raise SteppeError(
                 "cyclic needs two cycles or more and to in [0, 1), a fraction of the first",
                 got=f"cycles {self.cycles}, to {self.to}",
+                way_out="cycles 10, to 0; a single cut is schedule one_shot",
             )
 
     @property
@@ -97,3 +100,20 @@ class Cyclic(Schedule):
         later, anchor = self._later(total), self.anchor(total)
         into = step - self._first(total) - (cuts - 1) * later
         return anchor + into, anchor + later
+
+
+def once_or_cyclic(cycles: int, rewind: str, at: float) -> Schedule:
+    """One cut for one cycle, else a cut between any two.
+
+    Raises:
+        SteppeError: there are several, and ``at`` says when the only one is.
+    """
+    if cycles == 1:
+        return OneShot(at=at)
+    if at != 1.0:
+        raise SteppeError(
+            "at is when a single cut happens",
+            got=f"at {at} and {cycles} cycles",
+            way_out="leave one of them out",
+        )
+    return Cyclic(cycles=cycles, rewind=rewind)

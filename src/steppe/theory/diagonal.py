@@ -95,12 +95,15 @@ class Diagonal:
             raise SteppeError(
                 "the problem needs 0 < support <= samples < size",
                 got=f"support {self.support}, samples {self.samples}, size {self.size}",
+                way_out="support 5, samples 40, size 100",
             )
         counts = (self.inits, self.steps, self.every)
         if min(counts) < 1 or not 0.0 < self.rate < float("inf"):
             raise SteppeError(
-                "inits, steps and every are 1 or more, and the rate is positive",
-                got=f"inits {self.inits}, steps {self.steps}, every {self.every}, rate {self.rate}",
+                "inits and steps (also those of one k) are 1 or more, and the rate is positive",
+                got=f"inits {self.inits}, steps {self.steps}, of one k {self.every}, "
+                f"rate {self.rate}",
+                way_out="inits 5, steps 20000, rate 1e-4",
             )
 
     def problem(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -197,12 +200,21 @@ def best(found: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     Returns:
         (arm, curve) -> ``alpha``, and per measured step ``mean`` and ``error`` (standard error
         over the starting points).
+
+    Raises:
+        SteppeError: no run stayed finite.
     """
     groups: dict[tuple[str, str], dict[float, list[list[float]]]] = {}
     for run in found["runs"]:
         if None not in run["distance"]:
             key = (run["arm"], run["curve"])
             groups.setdefault(key, {}).setdefault(run["alpha"], []).append(run["distance"])
+    if not groups:
+        raise SteppeError(
+            "gradient descent must stay finite",
+            got="no run that did",
+            way_out="a smaller rate (1e-4)",
+        )
     chosen: dict[tuple[str, str], dict[str, Any]] = {}
     for key, by_alpha in groups.items():
         alpha = min(by_alpha, key=lambda a: sum(d[-1] for d in by_alpha[a]) / len(by_alpha[a]))
