@@ -3,13 +3,18 @@
 import pytest
 import torch
 
+import steppe
 from steppe import SteppeError
 from steppe.core.moment import Epoch
 from steppe.engine.epochs import Epochs
 
+PILOT = steppe.methods.pilot(0.5)
+HARMONIC = steppe.methods.pilot(0.5, decay="harmonic")
+GMP = steppe.methods.gmp(0.5)
+
 
 def test_the_mean_of_an_epoch():
-    epochs = Epochs(2, 8, "accuracy", "reparam")
+    epochs = Epochs(2, 8, PILOT)
     for value in (0.2, 0.4):
         epochs.see(torch.tensor(value))
     assert epochs.end((1, 6)) is None
@@ -23,7 +28,7 @@ def test_the_mean_of_an_epoch():
 
 
 def test_epochs_without_accuracy():
-    epochs = Epochs(3, 9, "epochs", "reparam")
+    epochs = Epochs(3, 9, HARMONIC)
     epochs.see(None)
     assert [epochs.end((k, 6)) for k in range(1, 7)] == [
         None,
@@ -36,20 +41,20 @@ def test_epochs_without_accuracy():
 
 
 def test_nobody_watches():
-    epochs = Epochs(None, 9, "", "hard_mask")
+    epochs = Epochs(None, 9, GMP)
     epochs.see(None)
     assert epochs.end((5, 5)) is None
 
 
 def test_what_is_missing_is_said():
     with pytest.raises(SteppeError, match="steps_per_epoch"):
-        Epochs(None, 9, "epochs", "reparam")
+        Epochs(None, 9, HARMONIC)
     with pytest.raises(SteppeError, match="loss alone"):
-        Epochs(1, 9, "accuracy", "reparam").see(None)
+        Epochs(1, 9, PILOT).see(None)
 
 
 @pytest.mark.parametrize("steps", [2.5, 10, -1, 0])
 def test_an_epoch_must_end(steps):
     with pytest.raises(SteppeError, match="steps_per_epoch"):
-        Epochs(steps, 9, "epochs", "reparam")
-    Epochs(steps, 9, "", "hard_mask")
+        Epochs(steps, 9, HARMONIC)
+    Epochs(steps, 9, GMP)

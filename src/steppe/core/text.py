@@ -27,4 +27,8 @@ def read_yaml(text: str) -> Any:
         >>> read_yaml("alpha: 1e-4")
         {'alpha': 0.0001}
     """
-    return yaml.load(text, _Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()

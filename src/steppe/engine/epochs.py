@@ -8,6 +8,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.moment import Epoch
 from steppe.engine.ranks import add_up, world
+from steppe.method import Method
 
 
 class Epochs:
@@ -15,15 +16,16 @@ class Epochs:
 
     Args:
         steps: of an epoch; None if the loop does not know.
-        length: steps of the whole training, of its first cycle where there are several.
-        what: the coupling watches: epochs, accuracy, or nothing.
-        name: of the coupling.
+        total: steps of the run.
+        method: its coupling watches epochs, accuracy, or nothing.
 
     Raises:
         SteppeError: a coupling watches and steps are not given, or no epoch would end.
     """
 
-    def __init__(self, steps: int | None, length: int, what: str, name: str) -> None:
+    def __init__(self, steps: int | None, total: int, method: Method) -> None:
+        what, name = method.coupling.watches, method.coupling.name
+        length = method.schedule.clock(0, total)[1]  # of its first training
         if what and not steps:
             raise SteppeError(
                 f"coupling {name} acts at the end of every epoch",

@@ -92,9 +92,7 @@ class Sparsifier:
         self._params = [p for p in held if p.requires_grad]
         self._names = [names.get(id(p), "") for p in self._params]
         self._rewind = Rewind(method.schedule, total_steps)
-        length = method.schedule.clock(0, total_steps)[1]
-        coupling = method.coupling
-        self._epochs = Epochs(steps_per_epoch, length, coupling.watches, coupling.name)
+        self._epochs = Epochs(steps_per_epoch, total_steps, method)
         self._waits = any(n not in (known or {}) for n in method.score.needs)
         self._statistics = self._to_gather(known or {})
         self._gathers_until = self._last_use()
