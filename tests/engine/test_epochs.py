@@ -53,8 +53,16 @@ def test_what_is_missing_is_said():
         Epochs(1, 9, PILOT).see(None)
 
 
-@pytest.mark.parametrize("steps", [2.5, 10, -1, 0])
-def test_an_epoch_must_end(steps):
+@pytest.mark.parametrize("steps", [2.5, -1, 0])
+def test_steps_are_a_whole_number(steps):
     with pytest.raises(SteppeError, match="steps_per_epoch"):
         Epochs(steps, 9, HARMONIC)
     Epochs(steps, 9, GMP)
+
+
+def test_a_training_that_ends_no_epoch_is_noted():
+    assert "ends none of 10" in Epochs(10, 9, HARMONIC).notes[0]
+    assert not Epochs(9, 9, HARMONIC).notes
+    # three trainings of three
+    assert Epochs(4, 9, steppe.methods.pilot(0.5, cycles=3)).notes
+    assert not Epochs(10, 9, GMP).notes

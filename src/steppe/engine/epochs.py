@@ -20,7 +20,7 @@ class Epochs:
         method: its coupling watches epochs, accuracy, or nothing.
 
     Raises:
-        SteppeError: a coupling watches and steps are not given, or no epoch would end.
+        SteppeError: a coupling watches and steps are not given, or are no number of steps.
     """
 
     def __init__(self, steps: int | None, total: int, method: Method) -> None:
@@ -32,12 +32,17 @@ class Epochs:
                 got="no steps_per_epoch",
                 way_out="sparsify(..., steps_per_epoch=len(loader))",
             )
-        if what and (not isinstance(steps, int) or not 0 < steps <= length):
+        if what and (not isinstance(steps, int) or steps < 1):
             raise SteppeError(
-                "steps_per_epoch is a whole number of steps, and a training has an epoch at least",
-                got=f"{steps} for a training of {length} steps",
-                consequence="no epoch would end",
-                way_out="sparsify(..., steps_per_epoch=len(loader)), or fewer cycles",
+                "steps_per_epoch is a whole number of steps",
+                got=steps,
+                way_out="sparsify(..., steps_per_epoch=len(loader))",
+            )
+        self.notes: list[str] = []
+        if what and steps and steps > length:
+            self.notes.append(
+                f"coupling {name} acts at the end of every epoch, and a training of {length} steps "
+                f"ends none of {steps}: its strength stays as it is at first"
             )
         self._steps, self._what, self._name = steps, what, name
         self.seen = torch.zeros(2)

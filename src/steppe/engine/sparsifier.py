@@ -93,6 +93,7 @@ class Sparsifier:
         self._names = [names.get(id(p), "") for p in self._params]
         self._rewind = Rewind(method.schedule, total_steps)
         self._epochs = Epochs(steps_per_epoch, total_steps, method)
+        self.notes += self._epochs.notes
         self._waits = any(n not in (known or {}) for n in method.score.needs)
         self._statistics = self._to_gather(known or {})
         self._gathers_until = self._last_use()

@@ -109,7 +109,8 @@ def make(name: str, **options: Any) -> Method:
     for key, value in options.items():
         if key not in known:
             raise unknown(f"option of method {name}", key, known)
-        typed(f"method {name}", key, str(known[key].annotation), value)
+        if "str" not in str(known[key].annotation):  # a part may be a name, a mapping or itself
+            typed(f"method {name}", key, str(known[key].annotation), value)
     return build(**options)
 
 
