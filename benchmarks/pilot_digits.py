@@ -24,7 +24,7 @@ from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import parse
 
 EPOCHS = 150
-ALPHAS = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ ARMS = {
         "soft_threshold",
         {"at": 0.5, "start": -5.0},
         "train.weight_decay",
-        (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+        (3e-4, 1e-3, 3e-3, 1e-2),
     ),
-    "LASSO": Arm("lasso", {"at": 0.5}, "method.alpha", (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)),
+    "LASSO": Arm("lasso", {"at": 0.5}, "method.alpha", (3e-5, 1e-4, 3e-4, 1e-3)),
     "LRR": Arm("lrr", {"cycles": 5}),
     "PILoT + LRR": product("pilot", cycles=5, rewind="rate", **K),
 }
