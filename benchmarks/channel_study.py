@@ -28,11 +28,12 @@ from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import Recipe, parse, read
 from steppe.cli.verb_remove import command as remove
 from steppe.engine.latency import turns_ms
+from steppe.recipes import path_of
 from steppe.removal.plan import load_removed
 from steppe.removal.timing import settle
 from steppe.vision.models import build
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "adasap" / "cifar10-resnet-small.yaml"
+RECIPE = path_of("adasap/cifar10-resnet-small")
 NETWORKS = {"resnet20": 4, "resnet56": 2}  # epochs
 SPARSITIES = (0.4, 0.6)
 SPEED_UP = 1.5

@@ -21,6 +21,7 @@ from steppe.cli.recipe import parse, read
 from steppe.core.mask import apply_masks
 from steppe.core.part import Tensors
 from steppe.engine.selector import Selector
+from steppe.recipes import path_of
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits
 
@@ -30,7 +31,7 @@ LEVELS = (0.3, 0.5, 0.6, 0.7, 0.8)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/pilot-small/magnitude.yaml"))
+    parser.add_argument("--recipe", type=Path, default=path_of("pilot-small/magnitude"))
     parser.add_argument("--record", type=Path, default=Path("benchmarks/records/compensation.json"))
     arguments = parser.parse_args()
     plain = read(arguments.recipe).plain()

@@ -1,7 +1,7 @@
 """Language models: method x sparsity, beside the official code's figures.
 
     python benchmarks/llm_table.py MODEL --calibration FILE --evaluate FILE --window 256 \
-        --runs recipes/llm/table.yaml --out runs/llm-table \
+        --runs benchmarks/llm/table.yaml --out runs/llm-table \
         --record benchmarks/records/llm-table.json [--official FILE.csv]
 
 Each run is a fresh ``steppe prune`` process, so that its peak memory is its own; perplexity is

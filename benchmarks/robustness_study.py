@@ -21,11 +21,12 @@ from typing import Any
 from steppe.cli.evaluations import ensure
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import Recipe, parse, read
+from steppe.recipes import FOLDER
 from steppe.report.html import write_report
 from steppe.report.markdown import data, markdown
 from steppe.report.record import read_records
 
-RECIPES = Path(__file__).parents[1] / "recipes" / "robustness"
+RECIPES = FOLDER / "robustness"
 SPARSITIES = (0.9, 0.95, 0.98, 0.99)
 RATES = (0.25, 0.5, 0.75)
 # 1,000 and 500 of the test images: the error of one network's accuracy under one corruption is 1.5

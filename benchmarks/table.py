@@ -1,7 +1,8 @@
 """Runs recipes over sparsities and seeds, and writes the table.
 
-    python benchmarks/table.py recipes/cifar10-small/*.yaml --sparsity 0.9 0.95 0.98 0.99 \
-        --seeds 0 1 --out runs/cifar10-small --record benchmarks/records/cifar10-small.json
+    python benchmarks/table.py src/steppe/recipes/cifar10-small/*.yaml \
+        --sparsity 0.9 0.95 0.98 0.99 --seeds 0 1 --out runs/cifar10-small \
+        --record benchmarks/records/cifar10-small.json
 
 Every run is a folder of ``steppe train``, so it can be stopped and started again; what is done
 is not done twice. The record holds every run's figures.

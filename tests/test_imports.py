@@ -20,6 +20,7 @@ MAY = {
     "llm": {"core", "method", "methods", "engine", "llm"},
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
+    "recipes": {"core", "recipes"},
     "theory": {"core", "coupling", "theory"},
     "report": {"core", "methods", "report"},  # methods: to say what each is
     "__init__": {"core", "method", "methods", "engine", "llm", "removal"},

@@ -192,7 +192,9 @@ def read(path: Path) -> Recipe:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SteppeError(
-            "a recipe must be a readable file", got=f"{path} ({error.strerror})"
+            "a recipe must be a readable file, or the name of one that comes with steppe",
+            got=f"{path} ({error.strerror})",
+            way_out="steppe recipes lists those that come with steppe",
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())

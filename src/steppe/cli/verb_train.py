@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from steppe import recipes
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse, read
@@ -29,7 +30,7 @@ def _option(help: str, *names: str) -> Any:
 
 
 def command(
-    recipe: Annotated[Path | None, typer.Argument(help="a YAML recipe")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="YAML file; or see steppe recipes")] = None,
     out: Annotated[Path | None, _option("the run's folder")] = None,
     model: Annotated[str | None, _option("name, package.module:function, path or hub id")] = None,
     weights: Annotated[str | None, _option("safetensors to start from")] = None,
@@ -57,7 +58,7 @@ def command(
     quiet: Annotated[bool, _option("no progress", "--quiet")] = False,
 ) -> None:
     """Train a sparse network; started again, it goes on where it was. Flags win over the recipe."""
-    base: dict[str, Any] = read(recipe).plain() if recipe is not None else {"method": {}}
+    base: dict[str, Any] = {"method": {}} if recipe is None else read(_file(recipe)).plain()
     groups: dict[str, dict[str, Any]] = {
         "model": {"name": model, "weights": weights},
         "data": {"name": data, "train_size": train_size},
@@ -84,6 +85,13 @@ def command(
     for one in change or []:
         _change(base, one)
     run(_whole(parse(base), groups["channels"]), out, json=json, quiet=quiet)
+
+
+def _file(recipe: Path) -> Path:
+    """A file as it is; else what steppe's own recipe of that name lies in."""
+    if recipe.is_file() or recipe.as_posix() not in recipes.names():
+        return recipe
+    return recipes.path_of(recipe.as_posix())
 
 
 def _change(base: dict[str, Any], text: str) -> None:
