@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import steppe
 from steppe.budget.latency_knapsack import LatencyKnapsack
-from steppe.core.fit import fit
+from steppe.core.cost_target import meet_cost
 from steppe.core.group import masks_of
 from steppe.engine.batchnorm import reestimate
 from steppe.perturb.adasap import AdaSap
@@ -76,7 +76,7 @@ def chosen(model: nn.Module, example: Tensor, target: str, sparsity: float, roun
     cost = COSTS[target].of(model, example, groups)
     tensors = {name: p.detach() for name, p in model.named_parameters()}
     units = {g.name: g.members(tensors).norm(dim=1) for g in groups}
-    kept = fit(units, groups, cost, (1 - sparsity) * cost.total({}))
+    kept = meet_cost(units, groups, cost, (1 - sparsity) * cost.total({}))
     widths = {name: int(mask.sum()) for name, mask in kept.items()}
     return groups, masks_of(groups, kept, tensors), widths, cost
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from steppe import methods
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
 from steppe.core.selection import count
 from steppe.method import Method
 
@@ -63,14 +63,14 @@ def random_layer(n: int, seed: int) -> tuple[Tensor, Tensor]:
     return weight, inputs.T @ inputs / len(inputs)
 
 
-def problem(method: Method, weight: Tensor, gram: Tensor) -> Problem:
+def problem(method: Method, weight: Tensor, gram: Tensor) -> LayerProblem:
     """The layer as the blockwise engine poses it."""
 
     def choose(saliency: Tensor, prune: int) -> Tensor:
         kept = method.structure.select({"": saliency})
         return method.budget.within(saliency, prune) if kept is None else kept[""]
 
-    return Problem(
+    return LayerProblem(
         name="random layer",
         weight=weight,
         statistics={"gram": gram},

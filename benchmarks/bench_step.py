@@ -166,14 +166,14 @@ def dual_update() -> float:
     method = steppe.methods.make("safe", sparsity=0.95, interval=1)
     sparsifier = steppe.sparsify(model, optimizer, method, 10**9)
     weights = sparsifier.weights
-    from steppe.core.part import Moment
+    from steppe.core.protocols import StepContext
 
-    moment = Moment(0, 10, 0.95, True)
-    state = method.coupling.init(weights, sparsifier.selector, moment)
+    context = StepContext(0, 10, 0.95, True)
+    state = method.coupling.init(weights, sparsifier.selector, context)
     times = []
     for _ in range(31):
         begun = time.perf_counter()
-        method.coupling.after_step(weights, state, sparsifier.selector, moment)
+        method.coupling.after_step(weights, state, sparsifier.selector, context)
         times.append(time.perf_counter() - begun)
     return statistics.median(times)
 

@@ -27,7 +27,7 @@ from steppe.cli.evaluations import ensure
 from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.recipe import Recipe, parse, read
 from steppe.cli.verb_remove import command as remove
-from steppe.engine.latency import turns_ms
+from steppe.engine.model_latency import turns_ms
 from steppe.recipes import path_of
 from steppe.removal.plan import load_removed
 from steppe.removal.timing import settle

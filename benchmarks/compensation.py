@@ -19,7 +19,7 @@ import steppe
 from steppe.cli.experiment import build_model, clean, load_data
 from steppe.cli.recipe import parse, read
 from steppe.core.mask import apply_masks
-from steppe.core.part import Tensors
+from steppe.core.protocols import Tensors
 from steppe.engine.selector import Selector
 from steppe.recipes import path_of
 from steppe.vision.loader import Loader

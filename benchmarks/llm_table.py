@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.llm.load import load
 from steppe.llm.perplexity import perplexity
 

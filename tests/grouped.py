@@ -7,9 +7,9 @@ from torch import nn
 
 import steppe
 from steppe.core.group import Group, Slice
-from steppe.core.part import Tensors
+from steppe.core.protocols import Tensors
 from steppe.core.statistic import STATISTICS
-from steppe.engine.groupselector import GroupSelector, coupled
+from steppe.engine.channel_selector import ChannelSelector, coupled
 
 
 class Net(nn.Module):
@@ -70,17 +70,17 @@ def loss(net: nn.Module) -> torch.Tensor:
     return nn.functional.cross_entropy(net(x), y)
 
 
-def selector(net: Net, method: steppe.Method, **options: object) -> GroupSelector:
+def selector(net: Net, method: steppe.Method, **options: object) -> ChannelSelector:
     """Of the network's groups, its statistics empty."""
     layers, _ = coupled(net, groups())
     statistics = {n: STATISTICS[n]() for n in method.score.needs}
     modules = dict(net.named_modules())
     for statistic in statistics.values():
         statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
-    return GroupSelector(method, layers, statistics, groups(), **options)
+    return ChannelSelector(method, layers, statistics, groups(), **options)
 
 
-def observe(net: Net, select: GroupSelector, batches: list[slice]) -> Tensors:
+def observe(net: Net, select: ChannelSelector, batches: list[slice]) -> Tensors:
     """Show the selector's statistics the gradient of each batch; returns the weights."""
     _, weights = coupled(net, groups())
     x, y = data()

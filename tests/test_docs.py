@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from steppe.core.part import AXES
+from steppe.core.protocols import AXES
 from steppe.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -64,7 +64,7 @@ def imports(tree, module="steppe.x", for_types=False, late=False):
 
 
 def package_of(dotted):
-    """``steppe.core.part.Score`` -> core; a name of the top module itself -> __init__."""
+    """``steppe.core.protocols.Score`` -> core; a name of the top module itself -> __init__."""
     parts = dotted.split(".")
     known = PACKAGES | {p.stem for p in SRC.glob("*.py")}
     return parts[1] if len(parts) > 1 and parts[1] in known else "__init__"

@@ -9,7 +9,7 @@ import pytest
 
 import steppe
 from steppe import methods
-from steppe.core.part import AXES
+from steppe.core.protocols import AXES
 
 ROOT = Path(__file__).resolve().parents[1]
 SRC, TESTS = ROOT / "src" / "steppe", ROOT / "tests"
@@ -92,7 +92,7 @@ def test_nothing_is_read_that_could_run_code(path):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"torch.load", "torch.save", "eval", "exec", "yaml.load"}, (
-                f"{relative(path)}:{node.lineno} calls {called}; see core/tree.py"
+                f"{relative(path)}:{node.lineno} calls {called}; see core/serialization.py"
             )
 
 

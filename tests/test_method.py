@@ -6,7 +6,7 @@ import pytest
 
 import steppe
 from steppe import Method, SteppeError, methods
-from steppe.core.part import AXES
+from steppe.core.protocols import AXES
 from steppe.structure.nm import NM
 
 POOLED = {"name": "pooled", "sparsity": 0.5}

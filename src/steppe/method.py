@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import (
+from steppe.core.protocols import (
     Budget,
     Coupling,
     Objective,

@@ -10,7 +10,7 @@ import torch
 
 from steppe import SteppeError
 from steppe.core.group import Group, Slice
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 from steppe.core.selection import keep_largest
 
 NAMES = ["latency_mckp", "latency_knapsack"]

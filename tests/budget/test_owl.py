@@ -7,7 +7,7 @@ import torch
 
 from steppe import SteppeError, methods
 from steppe.core.layer import Layer
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 
 # two layers to a block, not equally large
 LAYERS = {

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from steppe import SteppeError, methods
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 
 
 def gone_at(alpha: float, metric: Tensor) -> Tensor:

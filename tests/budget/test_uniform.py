@@ -8,7 +8,7 @@ from steppe.budget.uniform import Uniform
 from steppe.core.cost import Units
 from steppe.core.group import Group, Slice
 from steppe.core.layer import Layer
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 
 SHAPES = {"a": (7, 11), "b": (3, 5), "c": (20, 30)}
 LAYERS = {n: Layer(n, s) for n, s in SHAPES.items()}

@@ -473,7 +473,7 @@ def test_no_space_for_a_shard(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import steppe.core.tree as tree
+    import steppe.core.serialization as tree
 
     asked = [language_model, "--method", "sparsegpt", "--sparsity", 0.5, "--quiet"]
     asked += ["--calibration", word_text, "--samples", 4, "--window", 16]

@@ -15,8 +15,8 @@ import yaml
 from safetensors.torch import load_file
 
 from steppe.cli.main import main
+from steppe.core.serialization import load_state
 from steppe.core.text import read_yaml
-from steppe.core.tree import load_tree
 
 SMALL = {
     "model": {"name": "small-cnn"},
@@ -219,7 +219,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(
     shown = capsys.readouterr().err
     assert "the loss must stay finite" in shown
     assert "the last good checkpoint (epoch 2)" in shown
-    held = load_tree(tmp_path / "run/checkpoints/last.safetensors")
+    held = load_state(tmp_path / "run/checkpoints/last.safetensors")
     assert held["epoch"] == 2
     assert all(bool(t.isfinite().all()) for t in held["model"].values())
     assert not (tmp_path / "run/model.safetensors").exists()
@@ -228,7 +228,7 @@ def test_nan_loss_stops_and_keeps_the_last_good_checkpoint(
 def test_a_full_disk_leaves_nothing_half_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import steppe.core.tree as tree
+    import steppe.core.serialization as tree
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")

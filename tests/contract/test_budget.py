@@ -7,7 +7,7 @@ import torch
 
 from steppe import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 
 BUDGETS = list(Budget.registry)
 SHAPES = {"c": (6, 4, 3, 3), "a": (10, 24), "b": (1, 7), "d": (16, 5)}

@@ -9,7 +9,7 @@ from torch import nn
 import steppe
 from steppe import Method, SteppeError
 from steppe.core.group import Slice
-from steppe.core.part import Budget, Coupling, Perturb, Schedule, Score, Structure
+from steppe.core.protocols import Budget, Coupling, Perturb, Schedule, Score, Structure
 
 SPARSITY = 0.5
 FORMS = {"nm": ["2:4"], "block": ["block:2x2"]}

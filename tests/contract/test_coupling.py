@@ -6,9 +6,9 @@ import torch
 from steppe import Method
 from steppe.core.factored import Factored
 from steppe.core.layer import Layer
-from steppe.core.moment import Moment
-from steppe.core.part import Coupling
-from steppe.core.tree import load_tree, save_tree
+from steppe.core.protocols import Coupling
+from steppe.core.serialization import load_state, save_state
+from steppe.core.step_context import StepContext
 from steppe.engine.selector import Selector
 
 # those that solve a layer at once have a contract of their own, test_solve.py
@@ -36,8 +36,8 @@ class Run:
         self.trained = self.coupling.split_all(weights) if self.factored else weights
         self.selector = Selector(self.method, LAYERS)
         start = self.method.schedule.sparsity(0.0, sparsity)
-        moment = Moment(-1, STEPS, start, True)
-        self.state = self.coupling.init(self.trained, self.selector, moment)
+        context = StepContext(-1, STEPS, start, True)
+        self.state = self.coupling.init(self.trained, self.selector, context)
 
     @property
     def weights(self):
@@ -47,19 +47,19 @@ class Run:
         for step in range(first, last):
             generator = torch.Generator().manual_seed(step)
             schedule = self.method.schedule
-            moment = Moment(
+            context = StepContext(
                 step,
                 STEPS,
                 schedule.after(step, STEPS, self.method.sparsity),
                 schedule.due(step, STEPS),
             )
-            if self.coupling.paced:
-                moment.pace = {n: torch.tensor(0.1) for n in self.trained}
+            if self.coupling.needs_step_sizes:
+                context.step_sizes = {n: torch.tensor(0.1) for n in self.trained}
             grads = {n: torch.randn(w.shape, generator=generator) for n, w in self.trained.items()}
-            self.coupling.add_gradient(self.trained, grads, self.state, moment)
+            self.coupling.add_gradient(self.trained, grads, self.state, context)
             for name, w in self.trained.items():
                 w -= 0.1 * grads[name]
-            self.coupling.after_step(self.trained, self.state, self.selector, moment)
+            self.coupling.after_step(self.trained, self.state, self.selector, context)
 
     def finish(self):
         return self.coupling.finish(self.trained, self.state, self.selector, self.method.sparsity)
@@ -96,9 +96,9 @@ def test_finishing_twice_changes_nothing(name):
 def test_state_can_be_written_down(name, tmp_path):
     run = Run(name, drawn())
     run.steps(0, STEPS // 2)
-    save_tree(tmp_path / "state", {"state": run.state, "trained": run.trained})
+    save_state(tmp_path / "state", {"state": run.state, "trained": run.trained})
 
-    read = load_tree(tmp_path / "state")
+    read = load_state(tmp_path / "state")
     other = Run(name, drawn())
     other.trained, other.state = read["trained"], read["state"]
     for each in (run, other):

@@ -3,7 +3,7 @@
 import pytest
 
 from steppe import Method
-from steppe.core.part import Objective
+from steppe.core.protocols import Objective
 
 
 @pytest.mark.parametrize("name", list(Objective.registry))

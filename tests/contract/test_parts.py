@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from steppe import SteppeError
-from steppe.core.part import AXES
+from steppe.core.protocols import AXES
 
 # Options without a default; every other part is made from its name alone.
 NEEDED = {"n": 2, "m": 4, "sparsity": 0.5}

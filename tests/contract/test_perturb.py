@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.core.part import Perturb
+from steppe.core.protocols import Perturb
 
 PERTURBS = [n for n in Perturb.registry if Perturb.make(n).active]
 SHAPES = [(4, 3), (4,), (2, 3, 2, 2), ()]

@@ -6,7 +6,7 @@ import itertools
 import pytest
 
 from steppe import Method, SteppeError
-from steppe.core.part import Schedule
+from steppe.core.protocols import Schedule
 
 SCHEDULES = list(Schedule.registry)
 VARIANTS = [{}, {"start": 0.2, "end": 0.7}, {"every": 7}, {"initial": 0.3}, {"at": 0.4}, {"at": 0}]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steppe.core.part import Coupling, Score
+from steppe.core.protocols import Coupling, Score
 from steppe.core.statistic import STATISTICS
 
 SCORES = list(Score.registry)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from steppe.core.part import Coupling, Score, Structure
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
+from steppe.core.protocols import Coupling, Score, Structure
 from steppe.core.selection import keep_largest
 
 SOLVERS = [name for name in Coupling.registry if "layer" in Coupling.registry[name].scopes]
@@ -32,7 +32,7 @@ def posed(name, weight, gram, prune=0.5, form="unstructured", notes=None):
     number = round(prune * weight.numel()) if isinstance(prune, float) else prune
     statistics = {"gram": gram.clone(), "activation_square": gram.diagonal()[None].clone()}
     note = (lambda text: None) if notes is None else notes.append
-    return coupling, Problem(
+    return coupling, LayerProblem(
         "layer.weight", weight, statistics, number, choose, score, structure.columns, note
     )
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steppe.core.layer import Layer
-from steppe.core.part import Structure
+from steppe.core.protocols import Structure
 
 EXAMPLES = {
     "nm": ["2:4", "1:4", "3:4", "1:2", "4:8"],

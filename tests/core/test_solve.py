@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
 from steppe.core.solve import definite_inverse, refined, shares
 
 
@@ -43,7 +43,7 @@ def test_shares_are_exact_and_take_the_dead_first():
     dead[[3, 4, 20, 49]] = True
     blocks = [slice(i, min(i + 16, columns)) for i in range(0, columns, 16)]
     for prune in (0, 1, 20, 28, 29, 100, rows * columns):
-        problem = Problem("w", torch.zeros(rows, columns), {}, prune, None, None)
+        problem = LayerProblem("w", torch.zeros(rows, columns), {}, prune, None, None)
         found = shares(problem, dead, blocks)
         assert sum(found) == prune
         gone = [rows * int(dead[b].sum()) for b in blocks]

@@ -5,7 +5,7 @@ import torch
 
 from steppe import Method, SteppeError
 from steppe.core.layer import Layer
-from steppe.core.moment import Moment
+from steppe.core.step_context import StepContext
 from steppe.coupling.growing_reg import GrowingReg
 from steppe.engine.selector import Selector
 
@@ -29,15 +29,15 @@ class Quadratic:
         self.coupling, self.lr, self.step = coupling, lr, 0
         self.w, self.a, self.h = {"w": weight.clone()}, weight.clone(), curvature
         self.select = Selector(method, [Layer("w", tuple(weight.shape))])
-        self.state = coupling.init(self.w, self.select, Moment(-1, 1000, 0.5, True))
+        self.state = coupling.init(self.w, self.select, StepContext(-1, 1000, 0.5, True))
 
     def go(self, steps):
         for _ in range(steps):
-            moment = Moment(self.step, 1000, 0.5, True)
+            context = StepContext(self.step, 1000, 0.5, True)
             grads = {"w": self.h * (self.w["w"] - self.a)}
-            self.coupling.add_gradient(self.w, grads, self.state, moment)
+            self.coupling.add_gradient(self.w, grads, self.state, context)
             self.w["w"] -= self.lr * grads["w"]
-            self.coupling.after_step(self.w, self.state, self.select, moment)
+            self.coupling.after_step(self.w, self.state, self.select, context)
             self.step += 1
         return self.w["w"]
 

@@ -7,8 +7,8 @@ import torch
 
 import steppe
 from steppe import SteppeError
-from steppe.core.part import Score, Structure
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
+from steppe.core.protocols import Score, Structure
 from steppe.core.selection import keep_largest
 from steppe.coupling.layer_admm import LayerAdmm
 from steppe.coupling.obs_update import ObsUpdate
@@ -29,7 +29,7 @@ def posed(weight, gram, prune, form="unstructured", score="magnitude", notes=Non
         kept = structure.select({"": saliency})
         return keep_largest({"": saliency}, number)[""] if kept is None else kept[""]
 
-    return Problem(
+    return LayerProblem(
         name="layer.weight",
         weight=weight,
         statistics={"gram": gram, "activation_square": gram.diagonal()[None]},

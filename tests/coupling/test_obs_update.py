@@ -5,8 +5,8 @@ import torch
 
 import steppe
 from steppe import SteppeError
-from steppe.core.part import Score, Structure
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
+from steppe.core.protocols import Score, Structure
 from steppe.core.selection import keep_largest
 from steppe.coupling.obs_update import ObsUpdate
 
@@ -26,7 +26,7 @@ def posed(weight, gram, prune, form="unstructured", notes=None):
         kept = structure.select({"": saliency})
         return keep_largest({"": saliency}, number)[""] if kept is None else kept[""]
 
-    return Problem(
+    return LayerProblem(
         name="layer.weight",
         weight=weight,
         statistics={"gram": gram},

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from steppe import Method, SteppeError
-from steppe.core.moment import Moment
+from steppe.core.step_context import StepContext
 from steppe.coupling.polarisation import Polarisation
 
-MOMENT = Moment(0, 1, 0.5, False)
+MOMENT = StepContext(0, 1, 0.5, False)
 
 
 def gradient(coupling, *gammas):

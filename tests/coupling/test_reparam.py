@@ -8,7 +8,7 @@ from torch import nn
 
 import steppe
 from steppe import Method, SteppeError
-from steppe.core.moment import Epoch, Moment
+from steppe.core.step_context import Epoch, StepContext
 from steppe.coupling.reparam import Reparam
 
 X = torch.tensor([0.0, 1e-12, -3e-4, 0.02, -0.7, 1.0, -40.0, 3e4])
@@ -135,7 +135,7 @@ def test_the_gradient_of_the_penalty():
 
 
 def None_():
-    return Moment(0, 1, 0.0, False)
+    return StepContext(0, 1, 0.0, False)
 
 
 def test_what_is_cut_stays_zero_in_both_factors():

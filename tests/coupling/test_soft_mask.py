@@ -6,7 +6,7 @@ import torch
 import steppe
 from steppe import Method, SteppeError
 from steppe.core.layer import Layer
-from steppe.core.moment import Moment
+from steppe.core.step_context import StepContext
 from steppe.coupling.soft_mask import SoftMask
 from steppe.engine.selector import Selector
 
@@ -74,11 +74,11 @@ def test_a_channel_returns_when_it_is_worth_it():
     made = Method(budget=BUDGET, coupling=coupling)
     select = Selector(made, [Layer("w", (1, 2))])
     weights = {"w": torch.tensor([[1.0, 0.9]])}
-    state = coupling.init(weights, select, Moment(-1, 9, 0.5, True))
+    state = coupling.init(weights, select, StepContext(-1, 9, 0.5, True))
     assert weights["w"].tolist() == [[1.0, 0.0]]
     for step in range(2):
         weights["w"] -= torch.tensor([[0.0, -0.1]])
-        coupling.after_step(weights, state, select, Moment(step, 9, 0.5, due=step == 1))
+        coupling.after_step(weights, state, select, StepContext(step, 9, 0.5, due=step == 1))
     torch.testing.assert_close(weights["w"], torch.tensor([[0.0, 1.1]]))
     torch.testing.assert_close(state["dense"]["w"], torch.tensor([[1.0, 1.1]]))
 
@@ -87,10 +87,10 @@ def test_what_is_masked_decays_and_nothing_else():
     coupling = SoftMask(decay=0.5)
     weights = {"w": torch.tensor([[1.0, 0.8]])}
     select = Selector(Method(budget=BUDGET, coupling=coupling), [Layer("w", (1, 2))])
-    moment = Moment(-1, 9, 0.5, True)
-    state = coupling.init(weights, select, moment)
+    context = StepContext(-1, 9, 0.5, True)
+    state = coupling.init(weights, select, context)
     grads = {"w": torch.zeros(1, 2)}
-    coupling.add_gradient(weights, grads, state, moment)
+    coupling.add_gradient(weights, grads, state, context)
     torch.testing.assert_close(grads["w"], torch.tensor([[0.0, 0.4]]))
 
 

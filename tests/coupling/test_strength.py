@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.core.moment import Epoch
+from steppe.core.step_context import Epoch
 from steppe.coupling.strength import Strength
 
 

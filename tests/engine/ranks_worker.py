@@ -15,10 +15,10 @@ from torch import nn
 from steppe import SteppeError, methods, sparsify
 from steppe.core.layer import Layer
 from steppe.engine import ranks
-from steppe.engine.blockfit import FitConfig
-from steppe.engine.blockwise import Blockwise, BlockwiseConfig
-from steppe.engine.journal import Journal
-from steppe.engine.watch import Collector
+from steppe.engine.blockwise.calibrate import CalibrationCollector
+from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig
 
 
 def load_toy() -> Any:
@@ -41,7 +41,7 @@ def sums(rank: int) -> dict[str, Any]:
 def collected(rank: int) -> dict[str, Any]:
     """w1 and w3 have one input, which only the first process sees; d is seen by nobody."""
     layers = {n: Layer(n, (3, 4)) for n in ("w1", "w3", "d", "both")}
-    collector = Collector(layers, ["gram", "activation_square"], torch.device("cpu"))
+    collector = CalibrationCollector(layers, ["gram", "activation_square"], torch.device("cpu"))
     x = torch.arange(12.0).reshape(3, 4)
     if rank == 0:
         collector.see("w1", x)

@@ -5,7 +5,7 @@ import torch
 
 import steppe
 from steppe import SteppeError
-from steppe.core.moment import Epoch
+from steppe.core.step_context import Epoch
 from steppe.engine.epochs import Epochs
 
 PILOT = steppe.methods.pilot(0.5)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe import SteppeError
-from steppe.core.tree import load_tree, save_tree
+from steppe.core.serialization import load_state, save_state
 
 X = torch.randn(32, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(32) % 4
@@ -104,13 +104,13 @@ def test_resumed_after_a_cut_it_still_knows_the_beginning(tmp_path):
     def each(step, model, sparsifier):
         if step == 13:
             state = {"model": model.state_dict(), "sparsifier": sparsifier.state_dict()}
-            save_tree(tmp_path / "state", state)
+            save_state(tmp_path / "state", state)
 
     whole, _, _ = run(method, 40, each)
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     sparsifier = steppe.sparsify(model, optimizer, method, 40)
-    state = load_tree(tmp_path / "state")
+    state = load_state(tmp_path / "state")
     model.load_state_dict(state["model"])
     sparsifier.load_state_dict(state["sparsifier"])
     for _ in range(13, 40):

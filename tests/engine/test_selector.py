@@ -8,7 +8,7 @@ import torch
 from steppe import Method, SteppeError
 from steppe.core.layer import Layer
 from steppe.core.mask import apply_masks
-from steppe.core.part import Budget, Structure
+from steppe.core.protocols import Budget, Structure
 from steppe.core.statistic import STATISTICS
 from steppe.engine.selector import Selector
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import steppe
 from steppe import Method, SteppeError, methods
 from steppe.core.factored import Factored
-from steppe.core.tree import load_tree, save_tree
+from steppe.core.serialization import load_state, save_state
 from steppe.perturb.asam import Asam
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
@@ -118,7 +118,7 @@ def test_resume_is_bit_for_bit(method, tmp_path):
     written = {}
     for step in range(9):
         written[step] = tmp_path / f"{step}.safetensors"
-        save_tree(
+        save_state(
             written[step],
             {
                 "model": model.state_dict(),
@@ -129,7 +129,7 @@ def test_resume_is_bit_for_bit(method, tmp_path):
         train(model, sparsifier, 1, schedule)
     for step in (0, 1, 5, 8):
         other, other_schedule, resumed = make(1)
-        state = load_tree(written[step])
+        state = load_state(written[step])
         other.load_state_dict(state["model"])
         other_schedule.load_state_dict(state["schedule"])
         resumed.load_state_dict(state["sparsifier"])

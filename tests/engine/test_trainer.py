@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import steppe
-from steppe.engine.run import RunFolder
+from steppe.engine.run_folder import RunFolder
 from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))

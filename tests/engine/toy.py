@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.core.layer import Layer, prunable
-from steppe.core.tree import write_tensors
+from steppe.core.serialization import write_tensors
 
 WIDTH, INNER, TOKENS = 8, 12, 11
 

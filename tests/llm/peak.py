@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from steppe.cli.job import job
-from steppe.engine import memory
+from steppe.engine import host_memory
 from steppe.llm.memory import estimate
 
 
@@ -29,7 +29,7 @@ def anonymous():
 def main(model, method, tokens, out, live=""):
     torch.set_num_threads(1)
     if live:
-        memory._set = lambda mapping, trim: None
+        host_memory._set = lambda mapping, trim: None
         ctypes.CDLL(None).mallopt(-3, 1 << 15)  # M_MMAP_THRESHOLD
     asked = job(
         model, method, sparsity=0.5, calibration=tokens, out=Path(out), device="cpu", measure=2

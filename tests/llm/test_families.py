@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steppe import SteppeError, methods
 from steppe.core.layer import Layer
-from steppe.engine.blockfit import FitConfig
+from steppe.engine.blockwise.reconstruct import FitConfig
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe import methods
-from steppe.engine.blockfit import FitConfig
+from steppe.engine.blockwise.reconstruct import FitConfig
 from steppe.llm.plan import lines, plan
 from steppe.llm.prune import Job, prune
 

@@ -9,12 +9,12 @@ from safetensors.torch import load_file
 import steppe
 from steppe import SteppeError, methods
 from steppe.core.layer import prunable
+from steppe.core.layer_problem import LayerProblem
 from steppe.core.mask import unpack
-from steppe.core.part import Coupling
-from steppe.core.problem import Problem
-from steppe.engine.blockfit import FitConfig
-from steppe.engine.solve import chooser
-from steppe.engine.watch import Collector, Watch
+from steppe.core.protocols import Coupling
+from steppe.engine.blockwise.calibrate import CalibrationCollector, InputRecorder
+from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.solve import chooser
 from steppe.llm.calibration import windows
 from steppe.llm.load import load, tokenizer_of
 from steppe.llm.model import StreamedModel
@@ -98,8 +98,10 @@ def grams(shared):
         block = model.load(index)
         prefix = f"{model.prefix}.{index}."
         weights = {prefix + n: p for n, p in block.named_parameters() if prefix + n in layers}
-        collector = Collector({n: layers[n] for n in weights}, ["gram"], torch.device("cpu"))
-        with torch.no_grad(), Watch(weights, collector.see):
+        collector = CalibrationCollector(
+            {n: layers[n] for n in weights}, ["gram"], torch.device("cpu")
+        )
+        with torch.no_grad(), InputRecorder(weights, collector.see):
             hidden = model.call(index, hidden)
         collector.finish()
         held += [(layers[n], w.clone(), collector.of(n)["gram"]) for n, w in weights.items()]
@@ -113,7 +115,7 @@ def test_alps_is_at_least_as_good_as_sparsegpt_on_every_layer(grams, structure):
     for name in ("sparsegpt", "alps"):
         method = methods.make(name, sparsity=0.5, structure=structure)
         for layer, weight, gram in grams:
-            problem = Problem(
+            problem = LayerProblem(
                 name=layer.name,
                 weight=weight,
                 statistics={"gram": gram},

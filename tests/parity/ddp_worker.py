@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import steppe
 from steppe import methods
-from steppe.core.tree import save_tree
+from steppe.core.serialization import save_state
 
 STEPS = 12
 SHORT = {"sparsity": 0.6, "interval": 3, "penalty": 0.1}
@@ -77,5 +77,5 @@ if __name__ == "__main__":
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
     )
-    save_tree(folder / f"rank{rank}", {case: run(case, rank, world) for case in CASES})
+    save_state(folder / f"rank{rank}", {case: run(case, rank, world) for case in CASES})
     dist.destroy_process_group()

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from steppe.core.tree import load_tree
+from steppe.core.serialization import load_state
 
 WORKER = Path(__file__).with_name("ddp_worker.py")
 SPEC = importlib.util.spec_from_file_location("ddp_worker", WORKER)
@@ -41,7 +41,7 @@ def ranks(tmp_path_factory):
         for process in started:
             process.kill()
     assert all(process.returncode == 0 for process in started), "\n".join(errors)
-    return [load_tree(folder / f"rank{rank}") for rank in range(2)]
+    return [load_state(folder / f"rank{rank}") for rank in range(2)]
 
 
 def gap(a, b):

@@ -11,7 +11,7 @@ from torch import Tensor
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.search import Searching, Trial, Tried, Widths, into_band, most_of
 
 DRAWS = 20

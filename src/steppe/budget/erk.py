@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steppe.core.layer import Layer
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 from steppe.core.selection import apportion
 
 

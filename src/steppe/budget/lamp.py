@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.selection import keep_largest
 
 

@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.knapsack import Numbers, choose_prefixes, fit, kept_units, widths_of
 from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.selection import keep_largest
 
 

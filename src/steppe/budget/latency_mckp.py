@@ -12,7 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.knapsack import choose, fit, kept_units, widths_of
 from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.selection import keep_largest
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 from steppe.core.selection import apportion
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Budget
+from steppe.core.protocols import Budget
 from steppe.core.selection import keep_largest_per_row
 
 if TYPE_CHECKING:

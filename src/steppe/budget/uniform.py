@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steppe.core.cost import Cost
-from steppe.core.fit import fit
+from steppe.core.cost_target import meet_cost
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.search import into_band, most_of
 
 
@@ -29,5 +29,5 @@ class Uniform(Budget):
         most = most_of(units, groups)
         widths, total = into_band({g.name: 0.0 for g in groups}, groups, most, cost, allowed)
         if total > allowed:
-            return fit(units, groups, cost, allowed)  # says what is wrong
+            return meet_cost(units, groups, cost, allowed)  # says what is wrong
         return kept_units(units, widths)

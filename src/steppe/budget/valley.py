@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
 from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.selection import keep_largest
 
 NEAR = 0.1

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from steppe.cli.recipe import Recipe
 from steppe.core.cost import Cost, Units
+from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.fit import fit
 from steppe.core.group import Group
-from steppe.engine.latency import latencies_ms
+from steppe.engine.model_latency import latencies_ms
 from steppe.removal.cost import COSTS
 from steppe.removal.groups import all_of
 from steppe.removal.remove import Removed, remove
@@ -85,7 +85,7 @@ def _meets(model: nn.Module, groups: Sequence[Group], cost: Cost, sparsity: floa
     units = {g.name: g.members(tensors).norm(dim=1) for g in groups}
     allowed = (1.0 - sparsity) * cost.total({}) * (1.0 + 1e-9)
     try:
-        kept = fit(units, groups, cost, allowed)
+        kept = meet_cost(units, groups, cost, allowed)
     except SteppeError:
         return False
     left = cost.total({name: int(mask.sum()) for name, mask in kept.items()})

@@ -20,10 +20,10 @@ from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.search import Trial
-from steppe.engine.latency import latencies_ms
-from steppe.engine.run import RunFolder, versions
+from steppe.engine.candidate_evaluation import candidate_evaluator
+from steppe.engine.model_latency import latencies_ms
+from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
-from steppe.engine.trial import make_trial
 from steppe.robustness.label_noise import noisy_labels
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData, load
@@ -225,7 +225,7 @@ class Experiment:
                 way_out="data: {validation: 0.1} in the recipe",
             )
         held = Loader.of(self.data, "validation", 500, **options)
-        return make_trial(
+        return candidate_evaluator(
             model,
             channels.groups,
             Inputs(loader),

@@ -13,7 +13,7 @@ import typer
 from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
-from steppe.engine.blockfit import FitConfig
+from steppe.engine.blockwise.reconstruct import FitConfig
 from steppe.method import Method
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse
 from steppe.core.errors import SteppeError
+from steppe.core.serialization import write_text
 from steppe.core.text import read_yaml
-from steppe.core.tree import write_text
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 from steppe.report.table import Rows

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from steppe.cli.main import emit, say
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.report.diagonal import alone, draw
 from steppe.report.html import Section, write_report
 from steppe.theory.diagonal import ARMS, Diagonal, best

@@ -11,7 +11,7 @@ import typer
 from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, say
-from steppe.engine.journal import Journal
+from steppe.engine.blockwise.journal import Journal
 
 if TYPE_CHECKING:
     from steppe.llm.prune import Job

@@ -11,7 +11,7 @@ from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
 from steppe.cli.recipe import Recipe, parse, read
 from steppe.core.errors import SteppeError, unknown
-from steppe.engine.reach import reach
+from steppe.engine.bisection import bisect
 
 
 def add(app: typer.Typer) -> None:
@@ -47,7 +47,7 @@ def command(
         say(f"{option} {value:.4g}: {own:.2%} zeros by itself, accuracy {accuracy:.2%}", quiet)
         return own
 
-    reach(measure, target, low, high, tries=tries, tolerance=tolerance)
+    bisect(measure, target, low, high, tries=tries, tolerance=tolerance)
     nearest = min(rows, key=lambda row: abs(row["sparsity"] - target))
     words = f"{option} {nearest['value']:.6g} with {nearest['sparsity']:.2%}, in {nearest['run']}"
     reached = abs(nearest["sparsity"] - target) <= tolerance

@@ -16,7 +16,7 @@ from steppe.cli.imagerun import ImageRun
 from steppe.cli.main import emit, say
 from steppe.core.cost import Units
 from steppe.core.errors import SteppeError
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.removal.groups import all_of
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed

@@ -10,7 +10,7 @@ import typer
 
 from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.report.html import write_report
 from steppe.report.markdown import data, markdown
 from steppe.report.record import read_records

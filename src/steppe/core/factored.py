@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -63,10 +63,10 @@ class Factored(Coupling):
                 if parts[name].shape == mask.shape:
                     parts[name].masked_fill_(~mask, 0)
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        if not moment.sparsity:
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+        if not context.sparsity:
             return {}  # no mask is held before anything is cut
-        masks = project(self.join_all(weights), moment.sparsity)
+        masks = project(self.join_all(weights), context.sparsity)
         self.mask_all(weights, masks)
         return {"mask": masks}
 
@@ -75,11 +75,11 @@ class Factored(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        if moment.due and not moment.last:  # the last cut is finish's, and told
+        if context.due and not context.last:  # the last cut is finish's, and told
             held = state.get("mask")
-            state["mask"] = project(self.join_all(weights), moment.sparsity, within=held)
+            state["mask"] = project(self.join_all(weights), context.sparsity, within=held)
         self.mask_all(weights, state.get("mask", {}))
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:

@@ -12,7 +12,7 @@ from steppe.core.cost import Cost
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
 from steppe.core.layer import Layer
-from steppe.core.part import Budget, Tensors
+from steppe.core.protocols import Budget, Tensors
 from steppe.core.selection import keep_largest
 
 Widths = dict[str, int]
@@ -48,7 +48,7 @@ class Searching(Budget):
             cost: what counts.
             allowed: the most it may come to.
             trial: group name -> ``[units]`` booleans; returns how good the network is with them,
-                higher is better (see `steppe.engine.trial`).
+                higher is better (see `steppe.engine.candidate_evaluation`).
         """
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
 from steppe.core.selection import apportion
 
 __all__ = ["RETRIES", "dead_inputs", "definite_inverse", "factored", "refined", "shares"]
@@ -22,7 +22,7 @@ def dead_inputs(gram: Tensor) -> Tensor:
     return gram.diagonal() == 0
 
 
-def shares(problem: Problem, dead: Tensor, blocks: list[slice]) -> list[int]:
+def shares(problem: LayerProblem, dead: Tensor, blocks: list[slice]) -> list[int]:
     """How many weights each block of columns loses, exactly ``problem.prune`` in all.
 
     First those of dead inputs, which cost nothing; of the others each block the same fraction.
@@ -42,7 +42,7 @@ def shares(problem: Problem, dead: Tensor, blocks: list[slice]) -> list[int]:
 
 
 def factored(
-    problem: Problem, damping: float, matrix: Callable[[float, torch.dtype], Tensor]
+    problem: LayerProblem, damping: float, matrix: Callable[[float, torch.dtype], Tensor]
 ) -> tuple[Tensor, float]:
     """The lower Cholesky factor of a damped matrix, with more damping if it must be.
 

@@ -9,8 +9,8 @@ import torch
 from steppe.core.curves import CURVES, curve
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 
 @Coupling.registry.register("admm")
@@ -46,9 +46,9 @@ class Admm(Coupling):
         if self.curve not in CURVES:
             raise unknown("penalty schedule", self.curve, CURVES)
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
         z = {name: w.detach().clone() for name, w in weights.items()}
-        apply_masks(z, project(weights, moment.sparsity))
+        apply_masks(z, project(weights, context.sparsity))
         return {"z": z, "u": {name: torch.zeros_like(w) for name, w in weights.items()}}
 
     def add_gradient(
@@ -56,9 +56,9 @@ class Admm(Coupling):
         weights: Tensors,
         grads: Tensors,
         state: dict[str, Tensors],
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        lam = self.penalty * curve(self.curve, moment.step / moment.total)
+        lam = self.penalty * curve(self.curve, context.step / context.total)
         pull = torch._foreach_sub(list(weights.values()), list(state["z"].values()))
         torch._foreach_add_(pull, list(state["u"].values()))
         torch._foreach_add_([grads[name] for name in weights], pull, alpha=lam)
@@ -68,14 +68,14 @@ class Admm(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        if moment.step % self.interval != self.interval - 1:
+        if context.step % self.interval != self.interval - 1:
             return
         z, u = state["z"], state["u"]
         # u becomes v = x + u, of which z takes the kept part and u the rest
         torch._foreach_add_(list(u.values()), list(weights.values()))
-        masks = project(u, moment.sparsity)
+        masks = project(u, context.sparsity)
         torch._foreach_copy_(list(z.values()), list(u.values()))
         apply_masks(z, masks)
         torch._foreach_sub_(list(u.values()), list(z.values()))

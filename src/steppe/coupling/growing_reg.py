@@ -9,8 +9,8 @@ import torch
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 PICKS = ("now", "grown")
 
@@ -66,17 +66,17 @@ class GrowingReg(Coupling):
                 way_out="recover 0, or -1e-4 as in the authors' code",
             )
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
         state = {"reg": {name: torch.zeros_like(w) for name, w in weights.items()}}
         if self.pick == "now":
-            self._choose(weights, state, project, moment)
+            self._choose(weights, state, project, context)
         return state
 
     def _choose(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, moment: Moment
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, context: StepContext
     ) -> None:
-        state["mask"] = project(weights, moment.sparsity, within=state.get("mask"))
-        when = torch.tensor([moment.sparsity, moment.step], dtype=torch.float64)
+        state["mask"] = project(weights, context.sparsity, within=state.get("mask"))
+        when = torch.tensor([context.sparsity, context.step], dtype=torch.float64)
         state["chosen"] = dict.fromkeys(weights, when)
         for name, reg in state["reg"].items():
             reg[state["mask"][name]] = self.recover
@@ -86,7 +86,7 @@ class GrowingReg(Coupling):
         weights: Tensors,
         grads: Tensors,
         state: dict[str, Tensors],
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         names = list(weights)
         torch._foreach_addcmul_(
@@ -98,38 +98,38 @@ class GrowingReg(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        if (moment.step + 1) % self.update_every == 0:
+        if (context.step + 1) % self.update_every == 0:
             if "mask" not in state:
-                self._grow_all(weights, state, project, moment)
+                self._grow_all(weights, state, project, context)
             else:
-                self._grow(weights, state, project, moment)
+                self._grow(weights, state, project, context)
         if "gone" in state:
             apply_masks(weights, state["gone"])
 
     def _grow_all(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, moment: Moment
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, context: StepContext
     ) -> None:
         for reg in state["reg"].values():
             reg.add_(self.pick_delta).clamp_(max=self.pick_ceiling)
-        updates = (moment.step + 1) // self.update_every
-        if updates >= _ratio(self.pick_ceiling, self.pick_delta) and moment.sparsity > 0:
-            self._choose(weights, state, project, moment)
+        updates = (context.step + 1) // self.update_every
+        if updates >= _ratio(self.pick_ceiling, self.pick_delta) and context.sparsity > 0:
+            self._choose(weights, state, project, context)
 
     def _grow(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, moment: Moment
+        self, weights: Tensors, state: dict[str, Tensors], project: Project, context: StepContext
     ) -> None:
         sparsity, since = next(iter(state["chosen"].values())).tolist()
-        if moment.sparsity > sparsity:
-            self._choose(weights, state, project, moment)
-            since = moment.step
+        if context.sparsity > sparsity:
+            self._choose(weights, state, project, context)
+            since = context.step
         for name, reg in state["reg"].items():
             grown = (reg + self.delta).clamp_(max=self.ceiling)
             reg.copy_(torch.where(state["mask"][name], reg, grown))
         first = self.pick_ceiling if self.pick == "grown" else 0.0
         grows = _ratio(max(self.ceiling - first, 0.0), self.delta) * self.update_every
-        if moment.step - since >= grows + self.hold:
+        if context.step - since >= grows + self.hold:
             state["gone"] = state["mask"]
 
     def finish(

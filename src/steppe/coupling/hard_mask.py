@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.layer_problem import LayerProblem
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
-from steppe.core.problem import Problem
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -50,12 +50,12 @@ class HardMask(Coupling):
                 way_out="score kfac; or coupling obs_update for objective layer",
             )
 
-    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         mask = problem.choose(problem.saliency(problem.weight), problem.prune)
         return problem.weight.masked_fill(~mask, 0.0), mask
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        masks = project(weights, moment.sparsity)
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+        masks = project(weights, context.sparsity)
         self._cut(weights, masks, project)
         return {"mask": masks}
 
@@ -64,11 +64,11 @@ class HardMask(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         apply_masks(weights, state["mask"])
-        if moment.due:
-            state["mask"] = project(weights, moment.sparsity, within=state["mask"])
+        if context.due:
+            state["mask"] = project(weights, context.sparsity, within=state["mask"])
             self._cut(weights, state["mask"], project)
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:

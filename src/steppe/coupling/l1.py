@@ -8,8 +8,8 @@ import torch
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 STEPS = ("proximal", "subgradient")
 
@@ -45,13 +45,13 @@ class L1(Coupling):
             raise SteppeError("l1 needs a finite alpha >= 0", got=self.alpha)
 
     @property
-    def paced(self) -> bool:
+    def needs_step_sizes(self) -> bool:
         return self.step == "proximal"
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        if not moment.sparsity:
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+        if not context.sparsity:
             return {}
-        masks = project(weights, moment.sparsity)
+        masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return {"mask": masks}
 
@@ -60,7 +60,7 @@ class L1(Coupling):
         weights: Tensors,
         grads: Tensors,
         state: dict[str, Tensors],
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         if self.step == "subgradient":
             signs = torch._foreach_sign(list(weights.values()))
@@ -71,17 +71,17 @@ class L1(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        for name, pace in moment.pace.items():
+        for name, pace in context.step_sizes.items():
             x = weights[name]
             shrunk = (x.abs() - self.alpha * pace).clamp_(min=0)
             # copysign would leave negative zeros
             x.copy_(shrunk.mul_(x.sign()).add_(0.0))
         if "mask" in state:
             apply_masks(weights, state["mask"])
-        if moment.due and not moment.last:  # the last cut is finish's, and told
-            state["mask"] = project(weights, moment.sparsity, within=state.get("mask"))
+        if context.due and not context.last:  # the last cut is finish's, and told
+            state["mask"] = project(weights, context.sparsity, within=state.get("mask"))
             apply_masks(weights, state["mask"])
 
     def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Coupling
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
+from steppe.core.protocols import Coupling
 from steppe.core.solve import dead_inputs, definite_inverse, factored, refined
 
 _SEPARABLE = 1e-5  # up to here the geometric mean of H's eigenvalues differs from 1 by rounding
@@ -79,7 +79,7 @@ class LayerAdmm(Coupling):
                 way_out="iterations 24, levels 4, refine 10",
             )
 
-    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         if not problem.prune:
             return problem.weight.clone(), torch.ones_like(problem.weight, dtype=torch.bool)
         gram = problem.statistics["gram"]
@@ -106,7 +106,7 @@ class LayerAdmm(Coupling):
         return sparse.div_(scale).masked_fill_(~mask, 0.0), mask
 
     def _admm(
-        self, problem: Problem, hessian: Tensor, target: Tensor, mean: float
+        self, problem: LayerProblem, hessian: Tensor, target: Tensor, mean: float
     ) -> tuple[Tensor, Tensor]:
         """D ``[rows, columns]`` and its mask after all iterations."""
         x, mask = target.clone(), problem.choose(problem.saliency(target), problem.prune)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from steppe.core.moment import Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project
 
 
 @Coupling.registry.register("none")

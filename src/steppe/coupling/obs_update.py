@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Coupling
-from steppe.core.problem import Problem
+from steppe.core.layer_problem import LayerProblem
+from steppe.core.protocols import Coupling
 from steppe.core.solve import dead_inputs, factored, shares
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ObsUpdate(Coupling):
                 way_out="use structure unstructured or N:M",
             )
 
-    def solve(self, problem: Problem) -> tuple[Tensor, Tensor]:
+    def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         if not problem.prune:
             return problem.weight.clone(), torch.ones_like(problem.weight, dtype=torch.bool)
         gram, size = problem.statistics["gram"], problem.weight.shape[1]
@@ -103,7 +103,7 @@ class ObsUpdate(Coupling):
 
 
 def _sweep(
-    problem: Problem, columns: slice, prune: int, weight: Tensor, factor: Tensor, pruned: Tensor
+    problem: LayerProblem, columns: slice, prune: int, weight: Tensor, upper: Tensor, pruned: Tensor
 ) -> Tensor:
     """The columns of one block: what is taken from them where they are pruned.
 
@@ -112,15 +112,15 @@ def _sweep(
         columns: which of the layer's columns they are.
         prune: how many of their weights go.
         weight: ``[block, rows]``, made up for all columns left of the block; changed.
-        factor: U of the block, ``[block, block]``.
+        upper: U of the block, ``[block, block]``.
         pruned: ``[block, rows]`` booleans; filled.
 
     Returns:
         The pruned weights as they were when the sweep reached them, 0 elsewhere.
     """
     size, group = len(weight), problem.multiple
-    diagonal = factor.diagonal()
-    unit = factor / diagonal[:, None]  # so that e is w - q itself
+    diagonal = upper.diagonal()
+    unit = upper / diagonal[:, None]  # so that e is w - q itself
     drop, error = torch.empty_like(weight), torch.empty_like(weight)
 
     def choose(start: int, stop: int, prune: int) -> None:

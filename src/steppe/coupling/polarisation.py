@@ -8,8 +8,8 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 
 @Coupling.registry.register("polarisation")
@@ -47,7 +47,7 @@ class Polarisation(Coupling):
         if self.initial > 1.0:
             raise SteppeError("scales lie in [0, 1]", got=f"initial {self.initial}")
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
         # a score that asks for what is not there fails now, not after the training
         project(weights, 0.0)
         if self.initial >= 0.0:
@@ -60,7 +60,7 @@ class Polarisation(Coupling):
         weights: Tensors,
         grads: Tensors,
         state: dict[str, Tensors],
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         names = scales(weights)
         if not names:
@@ -78,7 +78,7 @@ class Polarisation(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         for name in scales(weights):
             weights[name].clamp_(0.0, 1.0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 
 @Coupling.registry.register("project")
@@ -24,9 +24,9 @@ class Projected(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        apply_masks(weights, project(weights, moment.sparsity))
+        apply_masks(weights, project(weights, context.sparsity))
 
     def finish(
         self,

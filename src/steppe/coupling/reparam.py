@@ -10,8 +10,8 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.factored import Factored
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 from steppe.coupling.strength import Strength
 
 INITS = ("sign_flip", "balanced", "given")
@@ -92,8 +92,8 @@ class Reparam(Factored):
     def join(self, *parts: Tensor) -> Tensor:
         return parts[0] * parts[1]
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
-        return super().init(weights, project, moment) | {"strength": self._beginning()}
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+        return super().init(weights, project, context) | {"strength": self._beginning()}
 
     def _beginning(self) -> Tensors:
         return {"alpha": torch.tensor(self.alpha), "accuracy": torch.tensor(0.0)}
@@ -103,7 +103,7 @@ class Reparam(Factored):
         weights: Tensors,
         grads: Tensors,
         state: dict[str, Tensors],
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         twice = 2.0 * float(state["strength"]["alpha"])
         torch._foreach_add_([grads[n] for n in weights], list(weights.values()), alpha=twice)
@@ -113,14 +113,14 @@ class Reparam(Factored):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
-        if moment.epoch is not None:
+        if context.epoch is not None:
             alpha, before = (float(state["strength"][k]) for k in ("alpha", "accuracy"))
-            now = self._strength.after(alpha, before, moment.epoch, lambda: self._l1(weights))
-            seen = torch.tensor(moment.epoch.accuracy or 0.0)
+            now = self._strength.after(alpha, before, context.epoch, lambda: self._l1(weights))
+            seen = torch.tensor(context.epoch.accuracy or 0.0)
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
-        super().after_step(weights, state, project, moment)
+        super().after_step(weights, state, project, context)
 
     def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
         names = {"alpha": "alpha"} | (

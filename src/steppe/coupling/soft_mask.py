@@ -8,8 +8,8 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
-from steppe.core.moment import Moment, Project
-from steppe.core.part import Coupling, Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.core.step_context import Project, StepContext
 
 
 @Coupling.registry.register("soft_mask")
@@ -38,9 +38,9 @@ class SoftMask(Coupling):
         if not 0.0 <= self.decay < float("inf"):
             raise SteppeError("soft_mask needs a finite decay >= 0", got=self.decay)
 
-    def init(self, weights: Tensors, project: Project, moment: Moment) -> dict[str, Tensors]:
+    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
         state = {"dense": {name: w.detach().clone() for name, w in weights.items()}}
-        self._show(weights, state, project, moment.sparsity)
+        self._show(weights, state, project, context.sparsity)
         return state
 
     def _show(
@@ -61,7 +61,7 @@ class SoftMask(Coupling):
         weights: Tensors,
         grads: Tensors,
         state: dict[str, Tensors],
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         for name, dense in state["dense"].items():
             hidden = dense.masked_fill(state["cut"][name], 0.0)
@@ -72,17 +72,17 @@ class SoftMask(Coupling):
         weights: Tensors,
         state: dict[str, Tensors],
         project: Project,
-        moment: Moment,
+        context: StepContext,
     ) -> None:
         for name, weight in weights.items():
             # a masked entry was 0 before the step, so now it is the step
             dense = state["dense"][name]
             dense.copy_(torch.where(state["cut"][name], weight, dense + weight))
-        if moment.due:
-            self._show(weights, state, project, moment.sparsity)
+        if context.due:
+            self._show(weights, state, project, context.sparsity)
         else:
             self._write(weights, state)
-        if moment.step + 1 == moment.total:
+        if context.step + 1 == context.total:
             apply_masks(weights, state["mask"])
 
     def finish(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.factored import Factored
-from steppe.core.part import Coupling
+from steppe.core.protocols import Coupling
 
 
 @Coupling.registry.register("soft_threshold")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.moment import Epoch
+from steppe.core.step_context import Epoch
 
 _CURVES: dict[str, Callable[[int, float], float]] = {
     "constant": lambda k, rate: 1.0,
@@ -57,7 +57,7 @@ class Strength:
 
     @property
     def watches(self) -> str:
-        """What it must know, see `steppe.core.part.Coupling.watches`."""
+        """What it must know, see `steppe.core.protocols.Coupling.watches`."""
         return {"constant": "", CONTROLLED: "accuracy"}.get(self.decay, "epochs")
 
     def at(self, k: int) -> float:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.moment import Epoch
+from steppe.core.step_context import Epoch
 from steppe.engine.ranks import add_up, world
 from steppe.method import Method
 

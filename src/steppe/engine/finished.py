@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from steppe.core.part import Tensors
+from steppe.core.protocols import Tensors
 
 FAR = 0.2
 """A last projection that moves the weights further than this has cost accuracy wherever tried."""

@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Schedule, Tensors
+from steppe.core.protocols import Schedule, Tensors
 
 
 class Rewind:

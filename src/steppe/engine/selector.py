@@ -10,7 +10,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.group import Slice
 from steppe.core.layer import Layer
-from steppe.core.part import Tensors
+from steppe.core.protocols import Tensors
 from steppe.core.selection import count, keep_largest
 from steppe.core.statistic import Statistic
 from steppe.method import Method

@@ -18,20 +18,20 @@ from steppe.core.factored import Factored
 from steppe.core.group import Group
 from steppe.core.layer import prunable, unwrap
 from steppe.core.mask import count_zeros
-from steppe.core.moment import Moment
 from steppe.core.norm import global_norm
-from steppe.core.part import Perturb, Tensors
+from steppe.core.protocols import Perturb, Tensors
 from steppe.core.search import Trial
 from steppe.core.statistic import STATISTICS, Known, Statistic
+from steppe.core.step_context import StepContext
+from steppe.engine.argument_checks import arguments, closures_of, optimised, outcome, single
 from steppe.engine.batchnorm import frozen_statistics
+from steppe.engine.channel_selector import ChannelSelector, coupled
 from steppe.engine.epochs import Epochs
-from steppe.engine.factors import Factors
 from steppe.engine.finished import Finished
-from steppe.engine.groupselector import GroupSelector, coupled
-from steppe.engine.misuse import arguments, closures_of, optimised, outcome, single
-from steppe.engine.pace import paces
+from steppe.engine.parametrization import ParametrizedWeights
 from steppe.engine.rewind import Rewind
 from steppe.engine.selector import Selector
+from steppe.engine.step_size import step_sizes
 from steppe.method import Method
 
 Closure = Callable[[], Tensor | tuple[Tensor, Tensor]]
@@ -81,11 +81,11 @@ class Sparsifier:
         held = [p for group in optimizer.param_groups for p in group["params"]]
         optimised(weights, held)
         self._weights = {layer.name: weights[layer.name] for layer in layers}
-        self._factors: Factors | None = None
+        self._factors: ParametrizedWeights | None = None
         self._finished: Finished | None = None
         if isinstance(method.coupling, Factored):
             single(method.coupling.name, groups)
-            self._factors = Factors(model, optimizer, method.coupling, self._weights)
+            self._factors = ParametrizedWeights(model, optimizer, method.coupling, self._weights)
             self.notes += self._factors.notes
             held = [p for group in optimizer.param_groups for p in group["params"]]
         names = {id(p): n for n, p in unwrap(model).named_parameters()}
@@ -99,7 +99,7 @@ class Sparsifier:
         self._gathers_until = self._last_use()
         self.selector = Selector(method, layers, self._statistics)
         if groups:
-            self.selector = GroupSelector(
+            self.selector = ChannelSelector(
                 method, layers, self._statistics, groups, cost, trial=trial
             )
         self._state: dict[str, Tensors] | None = None
@@ -208,7 +208,7 @@ class Sparsifier:
                 got=f"step {self._step + 1}",
                 way_out="pass the true total_steps to sparsify, or call finish()",
             )
-        moment = Moment(
+        context = StepContext(
             self._step,
             self.total_steps,
             self.method.schedule.after(self._step, self.total_steps, self.method.sparsity),
@@ -228,10 +228,10 @@ class Sparsifier:
         if self._local():
             self._observe()
         done, length = self.clock
-        moment.epoch = self._epochs.end((done + 1, length))
-        self._update(params, moment)
+        context.epoch = self._epochs.end((done + 1, length))
+        self._update(params, context)
         self._step += 1
-        if moment.due and self._rewind.what and self._state is not None:
+        if context.due and self._rewind.what and self._state is not None:
             with torch.no_grad():
                 self._rewind.back(unwrap(self.model), self.optimizer)
                 self.method.coupling.restarted(self._trained, self._state)
@@ -250,9 +250,9 @@ class Sparsifier:
     def _begin(self) -> None:
         done = self._step / self.total_steps
         sparsity = self.method.schedule.sparsity(done, self.method.sparsity)
-        moment = Moment(-1, self.total_steps, sparsity, due=True)
+        context = StepContext(-1, self.total_steps, sparsity, due=True)
         with torch.no_grad():
-            self._state = self.method.coupling.init(self._trained, self.selector, moment)
+            self._state = self.method.coupling.init(self._trained, self.selector, context)
 
     def _gradients(self, closures: Sequence[Closure], first: bool = True) -> Tensor:
         closures_of(closures)
@@ -340,7 +340,7 @@ class Sparsifier:
                 torch._foreach_copy_(params, self._backup)
 
     @torch.no_grad()
-    def _update(self, params: list[Tensor], moment: Moment) -> None:
+    def _update(self, params: list[Tensor], context: StepContext) -> None:
         if self.scaler:
             self.scaler.unscale_(self.optimizer)
         if self.clip_grad_norm is not None:
@@ -352,16 +352,16 @@ class Sparsifier:
                 p.grad = torch.zeros_like(p)
             grads[name] = p.grad
         if state is not None:  # it is while the first steps overflow: the score knows nothing
-            self.method.coupling.add_gradient(weights, grads, state, moment)
+            self.method.coupling.add_gradient(weights, grads, state, context)
         if self.scaler:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
             self.optimizer.step()
         if state is not None:
-            if self.method.coupling.paced:
-                moment.pace = paces(self.optimizer, held)
-            self.method.coupling.after_step(weights, state, self.selector, moment)
+            if self.method.coupling.needs_step_sizes:
+                context.step_sizes = step_sizes(self.optimizer, held)
+            self.method.coupling.after_step(weights, state, self.selector, context)
 
     @torch.no_grad()
     def finish(self) -> Finished:

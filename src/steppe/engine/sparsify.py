@@ -50,7 +50,8 @@ def sparsify(
         groups: coupled channels (``steppe.channel_groups``), which go in all layers at once; for
             structure ``channel``.
         cost: what sparsity counts where there are groups; their channels if none is given.
-        trial: for budgets that try channels out, see `steppe.engine.trial.make_trial`.
+        trial: for budgets that try channels out, see
+            `steppe.engine.candidate_evaluation.candidate_evaluator`.
 
     Returns:
         The sparsifier; call ``step(closure)`` in the loop and ``finish()`` after it.

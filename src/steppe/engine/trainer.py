@@ -32,7 +32,7 @@ from steppe.core.search import Trial
 from steppe.engine.batchnorm import reestimate
 from steppe.engine.finished import Finished
 from steppe.engine.optim import lr_factor, optimizer
-from steppe.engine.run import RunFolder
+from steppe.engine.run_folder import RunFolder
 from steppe.engine.sparsifier import Closure, Sparsifier
 from steppe.engine.sparsify import sparsify
 from steppe.method import Method

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.core.tree import write_tensors
+from steppe.core.serialization import write_tensors
 from steppe.llm.finetune import MASKS, MaskKeeper, read_masks
 
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.tree import write_tensors, write_text
+from steppe.core.serialization import write_tensors, write_text
 
 INDEX = "model.safetensors.index.json"
 _PORTION = 8 << 20  # bytes

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack, unpack
-from steppe.core.tree import write_tensors
+from steppe.core.serialization import write_tensors
 from steppe.llm.checkpoint import Checkpoint, shard_name
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 

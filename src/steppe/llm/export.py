@@ -12,7 +12,7 @@ from typing import Any
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
-from steppe.core.tree import atomic, write_text
+from steppe.core.serialization import atomic, write_text
 
 RECORD = "export.json"
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.llm.checkpoint import folder_of
 from steppe.llm.compact import load_compact
 
@@ -55,7 +55,7 @@ def tokenizer_of(folder: Path) -> Any:
     Raises:
         SteppeError: there is none that can be read.
     """
-    transformers = need("transformers", install="transformers", purpose="reading a tokenizer")
+    transformers = require("transformers", install="transformers", purpose="reading a tokenizer")
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what a missing or damaged tokenizer raises differs by its kind
@@ -67,7 +67,9 @@ def tokenizer_of(folder: Path) -> Any:
 
 
 def _model(folder: Path, device: str, dtype: Any) -> Any:
-    transformers = need("transformers", install="transformers", purpose="loading a language model")
+    transformers = require(
+        "transformers", install="transformers", purpose="loading a language model"
+    )
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:
         with _quiet():
@@ -101,7 +103,7 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """No bars and no reports of transformers: what is wrong is said by us."""
-    logging = need(
+    logging = require(
         "transformers.utils.logging", install="transformers", purpose="loading a language model"
     )
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()

@@ -13,7 +13,7 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.part import Coupling
+from steppe.core.protocols import Coupling
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
-from steppe.core.tree import atomic
-from steppe.engine.memory import settle
+from steppe.core.serialization import atomic
+from steppe.engine.host_memory import settle
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
 from steppe.llm.keys import REST, Keys
 from steppe.llm.skeleton import (

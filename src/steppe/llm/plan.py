@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from steppe.engine.allot import counts_of, sizes_of
-from steppe.engine.blockwise import Blockwise, check
+from steppe.engine.blockwise.allocation import counts_of, sizes_of
+from steppe.engine.blockwise.walk import Blockwise, check
 from steppe.llm.memory import available, estimate, existing, layers_by_block
 from steppe.llm.memory import check as check_fits
 

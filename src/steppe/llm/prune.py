@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from steppe.engine import ranks
-from steppe.engine.blockfit import FitConfig
-from steppe.engine.blockwise import Blockwise, BlockwiseConfig
-from steppe.engine.journal import Journal
-from steppe.engine.run import RunFolder, versions
+from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig
+from steppe.engine.run_folder import RunFolder, versions
 from steppe.llm import memory
 from steppe.llm.calibration import check_vocabulary, windows
 from steppe.llm.load import tokenizer_of

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 
 PLAN = "semi_structured.json"

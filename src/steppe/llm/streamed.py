@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from steppe.engine import ranks
-from steppe.engine.activations import Activations
-from steppe.engine.memory import reused
+from steppe.engine.blockwise.states import Activations
+from steppe.engine.host_memory import reused
 from steppe.llm.calibration import check_vocabulary, sha256
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import token_loss

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 
 JSON_ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz")
 ENDINGS = (".txt", ".parquet", *JSON_ENDINGS)
@@ -248,8 +248,8 @@ def _field(row: dict[str, Any], field: str, place: str) -> str:
 
 
 def _parquet(file: Path, field: str) -> list[str]:
-    parquet = need("pyarrow.parquet", install="pyarrow", purpose="reading parquet")
-    arrow = need("pyarrow", install="pyarrow", purpose="reading parquet")
+    parquet = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet")
+    arrow = require("pyarrow", install="pyarrow", purpose="reading parquet")
     try:
         schema = parquet.read_schema(file)
         if field not in schema.names:
@@ -275,7 +275,7 @@ def _hub(source: str, part: str) -> Corpus:
         name, None, None, {"train": "\n\n", "test": "\n\n"}, False, {"train": "train"}
     )
     split = split or named.splits.get(part, part)
-    datasets = need("datasets", install="datasets", purpose="reading a dataset of the hub")
+    datasets = require("datasets", install="datasets", purpose="reading a dataset of the hub")
 
     def refuse(error: Exception) -> SteppeError:
         return SteppeError(

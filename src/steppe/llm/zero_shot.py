@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 
 # What Wanda and its successors report the mean accuracy of.
 SEVEN = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -44,9 +44,9 @@ def zero_shot(
         SteppeError: lm-eval is not installed, a task is unknown, or its data cannot be loaded.
     """
     purpose = "evaluation on zero-shot tasks"
-    lm_eval = need("lm_eval", install="'steppe[zero-shot]'", purpose=purpose)
-    hugging = need("lm_eval.models.huggingface", install="'steppe[zero-shot]'", purpose=purpose)
-    manager = need("lm_eval.tasks", install="'steppe[zero-shot]'", purpose=purpose).TaskManager(
+    lm_eval = require("lm_eval", install="'steppe[zero-shot]'", purpose=purpose)
+    hugging = require("lm_eval.models.huggingface", install="'steppe[zero-shot]'", purpose=purpose)
+    manager = require("lm_eval.tasks", install="'steppe[zero-shot]'", purpose=purpose).TaskManager(
         include_path=str(task_folder) if task_folder is not None else None
     )
     if not tasks:

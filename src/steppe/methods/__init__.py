@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from steppe.core.base import typed
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.part import Budget, Objective, Structure
+from steppe.core.part import typed
+from steppe.core.protocols import Budget, Objective, Structure
 from steppe.core.registry import Registry
 from steppe.method import Method
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Score, Structure
+from steppe.core.protocols import Score, Structure
 from steppe.coupling.layer_admm import LayerAdmm
 from steppe.method import Method
 from steppe.methods import METHODS, amount

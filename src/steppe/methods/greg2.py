@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Score, Structure
+from steppe.core.protocols import Score, Structure
 from steppe.coupling.growing_reg import GrowingReg
 from steppe.method import Method
 from steppe.methods import amount, published

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Objective, Score, Structure
+from steppe.core.protocols import Objective, Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
 from steppe.methods import amount, published

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Objective, Structure
+from steppe.core.protocols import Objective, Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
 from steppe.methods import amount, published

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Score
+from steppe.core.protocols import Score
 from steppe.method import Method
 from steppe.methods import published
 from steppe.methods.safe import LANGUAGE, safe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Perturb, Structure
+from steppe.core.protocols import Perturb, Structure
 from steppe.coupling.soft_threshold import SoftThreshold
 from steppe.method import Method
 from steppe.methods import METHODS, amount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steppe.core.part import Structure
+from steppe.core.protocols import Structure
 from steppe.coupling.reparam import Reparam
 from steppe.method import Method
 from steppe.methods import METHODS, amount

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Coupling, Objective
+from steppe.core.protocols import Coupling, Objective
 
 
 @Objective.registry.register("block_reconstruction")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steppe.core.part import Objective
+from steppe.core.protocols import Objective
 
 
 @Objective.registry.register("task")

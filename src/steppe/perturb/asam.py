@@ -9,7 +9,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.norm import global_norm
-from steppe.core.part import Perturb
+from steppe.core.protocols import Perturb
 
 
 @Perturb.registry.register("asam")

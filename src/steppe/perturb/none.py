@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steppe.core.part import Perturb
+from steppe.core.protocols import Perturb
 
 
 @Perturb.registry.register("none")

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Perturb
+from steppe.core.protocols import Perturb
 
 
 @Perturb.registry.register("phased")

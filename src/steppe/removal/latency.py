@@ -36,7 +36,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.removal.shapes import LayerShape, Width, in_eval_mode, layer_shapes
 from steppe.removal.timing import Timer, conditions, layout_of, timed
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
-from steppe.core.tree import atomic
-from steppe.engine.latency import turns_ms
+from steppe.core.optional_import import require
+from steppe.core.serialization import atomic
+from steppe.engine.model_latency import turns_ms
 from steppe.removal.graph import call
 
 TOLERANCE = 1e-4  # other kernels add in another order
@@ -39,8 +39,8 @@ def write_onnx(
     Raises:
         SteppeError: onnx, onnxscript or onnxruntime is missing; outputs differ by more than 1e-4.
     """
-    runtime = need("onnxruntime", install="steppe[onnx]", purpose="ONNX export")
-    need("onnxscript", install="steppe[onnx]", purpose="ONNX export")
+    runtime = require("onnxruntime", install="steppe[onnx]", purpose="ONNX export")
+    require("onnxscript", install="steppe[onnx]", purpose="ONNX export")
     model = model.eval()
     with torch.no_grad():
         expected = _plain(call(model, example))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
-from steppe.core.tree import write_tensors, write_text
+from steppe.core.serialization import write_tensors, write_text
 from steppe.removal.surgery import Changed, Stays, apply
 
 FORMAT = 1

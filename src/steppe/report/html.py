@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from steppe.core.tree import write_text
+from steppe.core.serialization import write_text
 from steppe.report import papers
 from steppe.report.document import SECTIONS, Document
 from steppe.report.record import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from steppe.core.part import Schedule
+from steppe.core.protocols import Schedule
 
 
 @Schedule.registry.register("constant")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steppe.core.curves import curve
-from steppe.core.part import Schedule
+from steppe.core.protocols import Schedule
 from steppe.schedule.ramp import Ramp
 
 

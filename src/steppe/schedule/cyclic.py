@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.part import Schedule
+from steppe.core.protocols import Schedule
 from steppe.schedule.one_shot import OneShot
 
 REWINDS = ("weights", "rate", "nothing")

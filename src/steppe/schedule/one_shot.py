@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Schedule
+from steppe.core.protocols import Schedule
 
 
 @Schedule.registry.register("one_shot")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Schedule
+from steppe.core.protocols import Schedule
 
 if TYPE_CHECKING:
     from steppe.method import Method

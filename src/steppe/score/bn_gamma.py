@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steppe.core.group import Slice
-from steppe.core.part import Score
+from steppe.core.protocols import Score
 
 
 @Score.registry.register("bn_gamma")

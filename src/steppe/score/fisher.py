@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steppe.core.part import Score
+from steppe.core.protocols import Score
 
 
 @Score.registry.register("fisher")

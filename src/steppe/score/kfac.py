@@ -11,7 +11,7 @@ from torch import Tensor
 from steppe.core.compensation import compensated
 from steppe.core.errors import SteppeError
 from steppe.core.kronecker import KfacColumns, KfacMean, KfacRows
-from steppe.core.part import Score
+from steppe.core.protocols import Score
 
 
 @Score.registry.register("kfac")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.part import Score
+from steppe.core.protocols import Score
 
 if TYPE_CHECKING:
     from steppe.method import Method

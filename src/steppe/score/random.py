@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steppe.core.part import Score
+from steppe.core.protocols import Score
 
 
 @Score.registry.register("random")

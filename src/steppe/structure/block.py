@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.part import Structure
+from steppe.core.protocols import Structure
 
 
 @Structure.registry.register("block")

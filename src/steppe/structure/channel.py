@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steppe.core.layer import Layer
-from steppe.core.part import Structure
+from steppe.core.protocols import Structure
 
 
 @Structure.registry.register("channel")

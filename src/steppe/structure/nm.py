@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.part import Structure, Tensors
+from steppe.core.protocols import Structure, Tensors
 from steppe.core.selection import keep_largest_per_row
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
-from steppe.core.tree import write_text
-from steppe.engine.run import versions
+from steppe.core.serialization import write_text
+from steppe.engine.run_folder import versions
 
 EVALUATIONS: Registry[type[Evaluation]] = Registry("measurement", "steppe.cli.evaluations")
 FILE = "evaluations.json"

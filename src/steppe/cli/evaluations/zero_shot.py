@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from steppe.cli.evaluations import EVALUATIONS, Evaluation
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.llm.load import load
 from steppe.llm.zero_shot import SEVEN, zero_shot
 
@@ -35,7 +35,7 @@ class ZeroShot(Evaluation):
 
     def measure(self) -> dict[str, Any]:
         """Load the model and measure it; lm-eval is looked for first."""
-        need("lm_eval", install="'steppe[zero-shot]'", purpose="--on zero_shot")
+        require("lm_eval", install="'steppe[zero-shot]'", purpose="--on zero_shot")
         model, tokenizer = load(self.run, device=self.device, dtype=self.dtype)
         return zero_shot(
             model,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.robustness.attacks import (
     ATTACKS,
     NORMS,
@@ -108,7 +108,7 @@ class AutoAttack(Attack):
         self, model: nn.Module, images: Tensor, classes: int, order: float, eps: float
     ) -> list[Any]:
         """The library's attacks on this network, in the order in which they are tried."""
-        library = need("art", install="'steppe[attacks]'", purpose="autoattack")
+        library = require("art", install="'steppe[attacks]'", purpose="autoattack")
         evasion = library.attacks.evasion
         wrapped = library.estimators.classification.PyTorchClassifier(
             Normalised(model, [0.0], [1.0]),  # of a bare Sequential it calls the members itself

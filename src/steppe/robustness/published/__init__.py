@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.core.registry import Registry
 from steppe.robustness.surface import finite
 
@@ -125,7 +125,7 @@ def _folder(where: str | Path, patterns: list[str]) -> Path:
     rule = "published images are a folder, or a dataset id owner/name of the hub"
     if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where)):
         raise SteppeError(rule, got=repr(str(where)), way_out="check the path")
-    hub = need(
+    hub = require(
         "huggingface_hub", install="huggingface_hub", purpose="fetching published images by id"
     )
     try:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.vision.data import DATASETS
 from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.labels import stratified_order
@@ -40,7 +40,7 @@ def digits(size: int | None = None) -> Source:
     """
     if size not in (None, 8):
         raise SteppeError("the digits are 8 x 8", got=f"size={size}", way_out="leave size out")
-    sklearn = need("sklearn.datasets", install="scikit-learn", purpose="the digits dataset")
+    sklearn = require("sklearn.datasets", install="scikit-learn", purpose="the digits dataset")
     bunch = sklearn.load_digits()
     images = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
     labels = torch.from_numpy(bunch.target).long()

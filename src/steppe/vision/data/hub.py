@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.decode import decode, is_grey
 from steppe.vision.data.parquet import TEST_NAMES
@@ -29,7 +29,7 @@ def hub(name: str, size: int | None = None) -> Source:
     Raises:
         SteppeError: it cannot be loaded, or lacks a train or test part, images or class labels.
     """
-    datasets = need("datasets", install="datasets", purpose="loading a hub dataset")
+    datasets = require("datasets", install="datasets", purpose="loading a hub dataset")
     try:
         parts = datasets.load_dataset(name)
     except Exception as error:  # no network, no such id, a script: many kinds, one answer

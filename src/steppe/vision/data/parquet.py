@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.decode import decode, is_grey
@@ -68,7 +68,7 @@ class _Part:
     """The files of one split, read as one table."""
 
     def __init__(self, files: Sequence[Path], size: int | None) -> None:
-        pq = need("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
+        pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
         self.size = size
         self.tables: list[tuple[Path, Any]] = []
         for file in files:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.needs import need
+from steppe.core.optional_import import require
 
 
 def from_pretrained(name: str, num_classes: int | None = None, **options: Any) -> nn.Module:
@@ -28,7 +28,7 @@ def from_pretrained(name: str, num_classes: int | None = None, **options: Any) -
     Raises:
         SteppeError: it cannot be loaded, or a pretrained weight is missing.
     """
-    transformers = need("transformers", install="transformers", purpose="loading a hub model")
+    transformers = require("transformers", install="transformers", purpose="loading a hub model")
     folder = Path(name).expanduser()
     safe: dict[str, Any] = {
         "trust_remote_code": False,

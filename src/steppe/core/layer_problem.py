@@ -1,0 +1,61 @@
+"""One layer's own pruning problem, as the blockwise engine hands it to a coupling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from steppe.core.protocols import Score
+
+
+@dataclasses.dataclass
+class LayerProblem:
+    """min over W of tr((W - W0) G (W - W0)') with exactly ``prune`` zeros in W.
+
+    Args:
+        name: the layer, for messages.
+        weight: W0 ``[rows, columns]``, dense, float32, the input dimension last. Not to be
+            changed in place.
+        statistics: what calibration saw: ``gram`` G ``[columns, columns]``, the mean over
+            tokens of x x' (float32, symmetric); ``activation_square`` ``[1, columns]``, its
+            diagonal. Only what the score and the coupling need is there. Not to be changed:
+            layers with the same inputs share it.
+        prune: how many of the weights are zeroed, exactly.
+        choose: ``(saliencies [rows, some columns], number to prune) -> mask``, True = kept,
+            by the structure and the budget. N:M decides the number itself.
+        score: what matters; called through `saliency`.
+        multiple: columns that are chosen together: M of N:M, else 1.
+        note: called with one sentence for each fallback taken; it ends in the record.
+    """
+
+    name: str
+    weight: Tensor
+    statistics: Mapping[str, Tensor]
+    prune: int
+    choose: Callable[[Tensor, int], Tensor]
+    score: Score
+    multiple: int = 1
+    note: Callable[[str], None] = lambda text: None
+
+    def saliency(
+        self,
+        weight: Tensor,
+        columns: slice = slice(None),
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Saliencies of some columns of a weight matrix.
+
+        Args:
+            weight: ``[rows, as many columns]``.
+            columns: which of the layer's columns they are.
+            extra: statistics that the coupling provides itself, already cut to the columns.
+        """
+        stats = dict(extra or {})
+        for need in self.score.needs:
+            if need not in stats:
+                stats[need] = self.statistics[need][..., columns]
+        return self.score.score(weight, stats, self.name)

@@ -1,0 +1,23 @@
+"""The protocols that parts fulfil, one file per axis."""
+
+from __future__ import annotations
+
+from steppe.core.part import Part as Part
+from steppe.core.part import Tensors as Tensors
+from steppe.core.protocols.budget import Budget as Budget
+from steppe.core.protocols.coupling import Coupling as Coupling
+from steppe.core.protocols.objective import Objective as Objective
+from steppe.core.protocols.perturb import Perturb as Perturb
+from steppe.core.protocols.schedule import Schedule as Schedule
+from steppe.core.protocols.score import Score as Score
+from steppe.core.protocols.structure import Structure as Structure
+
+AXES: tuple[type[Part], ...] = (
+    Score,
+    Structure,
+    Budget,
+    Schedule,
+    Coupling,
+    Perturb,
+    Objective,
+)

@@ -1,0 +1,134 @@
+"""Nested state as one safetensors file, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from steppe.core.errors import SteppeError
+
+PARTIAL = ".partial"
+"""How the names end of files that are being written."""
+
+
+def _sync_folder(folder: Path) -> None:
+    """What was renamed in a folder stays so when the power fails."""
+    with contextlib.suppress(OSError):  # not every file system lets a folder be synchronised
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process was writing into a folder and those inside it."""
+    for path in folder.rglob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path that becomes ``path`` when the block ends well, and vanishes if not.
+
+    Raises:
+        SteppeError: the disk is full or the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(PARTIAL, f".{path.name}.", path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, SafetensorError) as error:
+        # safetensors reports a full disk in its own exception, with the system's text
+        raise SteppeError(
+            "the run folder must be writable and have space",
+            got=f"{path}: {error}",
+            consequence="nothing was half-written; what was there before is intact",
+            way_out="free some space or choose another --out",
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically, in UTF-8."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file atomically."""
+    with atomic(path) as temporary:
+        save_file(tensors, temporary, metadata)
+
+
+def _flatten(tree: Any, put: Callable[[torch.Tensor], str]) -> Any:
+    if isinstance(tree, torch.Tensor):
+        return {"tensor": put(tree)}
+    if isinstance(tree, dict):
+        return {"dict": [[_flatten(k, put), _flatten(v, put)] for k, v in tree.items()]}
+    if isinstance(tree, list | tuple):
+        return {type(tree).__name__: [_flatten(v, put) for v in tree]}
+    assert tree is None or isinstance(tree, bool | int | float | str), f"no plain state: {tree!r}"
+    return tree
+
+
+def _unflatten(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(node, dict):
+        return node
+    (kind, value), *_ = node.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {_unflatten(k, tensors): _unflatten(v, tensors) for k, v in value}
+    items = [_unflatten(v, tensors) for v in value]
+    return tuple(items) if kind == "tuple" else items
+
+
+def save_state(path: Path, tree: Any) -> None:
+    """Write dicts, lists and tuples of tensors and plain values; `load_state` reads them back.
+
+    Optimiser states are such trees, with integer keys: neither JSON nor safetensors alone
+    holds them, and pickle is not safe to read.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "state.safetensors"
+        >>> save_state(path, {0: {"step": torch.tensor(3)}, "betas": (0.9, 0.95)})
+        >>> load_state(path)
+        {0: {'step': tensor(3)}, 'betas': (0.9, 0.95)}
+    """
+    tensors: dict[str, torch.Tensor] = {}
+
+    def put(tensor: torch.Tensor) -> str:
+        # a clone: safetensors refuses tensors that share memory
+        tensors[str(len(tensors))] = tensor.detach().cpu().clone().contiguous()
+        return str(len(tensors) - 1)
+
+    plan = json.dumps(_flatten(tree, put))
+    write_tensors(path, tensors, {"tree": plan})
+
+
+def load_state(path: Path) -> Any:
+    """What `save_state` wrote, tensors on the CPU."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return _unflatten(json.loads(file.metadata()["tree"]), tensors)

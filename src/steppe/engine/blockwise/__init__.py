@@ -1,0 +1,1 @@
+"""A model pruned block by block: walk, calibrate, allocate, solve or reconstruct."""

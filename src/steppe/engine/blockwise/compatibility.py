@@ -1,0 +1,42 @@
+"""Whether a method can prune a model block by block."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from steppe.core.calibration_statistics import CALIBRATION
+from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer
+from steppe.engine.blockwise.allocation import counts_of
+from steppe.method import Method
+
+
+def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:
+    """Whether a method can prune these layers block by block; everything that fails, fails here.
+
+    Raises:
+        SteppeError: by the layer's name where it is one layer's fault.
+    """
+    if method.objective.scope == "task":
+        raise SteppeError(
+            "blockwise pruning needs an objective over layers or blocks",
+            got=f"method {method.name} with objective {method.objective.name}",
+            way_out="objective='block_reconstruction', or layer_reconstruction",
+        )
+    for layer in layers:
+        method.structure.check(layer)
+    counts_of(method, layers, dict.fromkeys((x.name for x in layers), 0.0))
+    needs = {*method.score.needs, *method.coupling.needs} - set(method.coupling.provides)
+    for need in sorted(needs):
+        if need not in CALIBRATION:
+            raise SteppeError(
+                "calibration gives activations only",
+                got=f"method {method.name}, which needs the {need}",
+                way_out=f"choose a score that needs {' or '.join(CALIBRATION)}",
+            )
+    wants = bool(needs) or method.objective.scope == "block" or method.budget.profiled_by
+    if tokens is None and wants:
+        raise SteppeError(
+            f"method {method.name} needs calibration text",
+            way_out="--calibration FILE, FOLDER or DATASET",
+        )

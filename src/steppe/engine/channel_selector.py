@@ -1,0 +1,187 @@
+"""From weights to masks where channels of several layers live and die together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from steppe.core.cost import Cost, Units
+from steppe.core.cost_target import fill
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group, masks_of
+from steppe.core.layer import Layer
+from steppe.core.protocols import Tensors
+from steppe.core.search import Searching, Trial
+from steppe.core.statistic import Statistic
+from steppe.engine.selector import Selector
+from steppe.method import Method
+
+
+class ChannelSelector(Selector):
+    """The projection's support over coupled channels: whole units, in every tensor they lie in.
+
+    Sparsity is the share of the cost that goes: ``cost.total(kept) <= (1 - s) cost.total(all)``.
+
+    Args:
+        method: its score and budget are used; its structure must be ``channel``.
+        layers: the tensors that the units lie in.
+        statistics: what the score needs to know, by name.
+        groups: the coupled channels.
+        cost: what sparsity counts; the number of channels if none is given.
+        trial: how good the network is with channels kept; for budgets that try (see
+            `steppe.engine.candidate_evaluation.candidate_evaluator`).
+
+    Raises:
+        SteppeError: the structure is another one; the target leaves too little; the budget tries
+            and there is no trial.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        layers: Sequence[Layer],
+        statistics: dict[str, Statistic],
+        groups: Sequence[Group],
+        cost: Cost | None = None,
+        *,
+        trial: Trial | None = None,
+    ) -> None:
+        if not method.structure.whole_outputs:
+            raise SteppeError(
+                "coupled channels are pruned with structure channel",
+                got=f"structure {method.structure.name}",
+                way_out="structure='channel', or leave groups out",
+            )
+        if method.budget.tries and trial is None:
+            raise SteppeError(
+                f"budget {method.budget.name} tries channels out and needs a trial",
+                got="none",
+                way_out="trial=candidate_evaluator(...), or another budget",
+            )
+        self.method, self.statistics, self.trial = method, statistics, trial
+        self.groups = list(groups)
+        self.layers = {layer.name: layer for layer in layers}
+        self.cost = cost if cost is not None else Units(self.groups)
+        self.whole = self.cost.total({})
+        self.num_units = sum(group.units for group in self.groups)
+        if method.budget.meets:
+            # a target that cannot be met fails before the training, not after it
+            even = {g.name: torch.arange(g.units, dtype=torch.float64) + 1 for g in self.groups}
+            allowed = self._allowed(method.sparsity)
+            method.budget.within_cost(even, self.groups, self.cost, allowed)
+
+    @torch.no_grad()
+    def __call__(self, weights: Tensors, sparsity: float, within: Tensors | None = None) -> Tensors:
+        """Masks (True = kept) of all tensors that a unit lies in.
+
+        Args:
+            weights: name -> tensor of the model's shape.
+            sparsity: the share of the cost that goes.
+            within: earlier masks; units that they zero stay zero. Where they save enough they are
+                the answer: nothing is searched twice.
+        """
+        alive = {} if within is None else self.alive(within)
+        if within is not None and self._enough(alive, sparsity):
+            return masks_of(self.groups, alive, weights)
+        saliencies = {
+            s.name: self._score(s.name, weights[s.name])
+            for group in self.groups
+            for s in group.slices
+            if s.name in weights and self.method.score.reads(s)
+        }
+        units = {
+            g.name: self.method.score.reduce(self.method.score.members(g, saliencies))
+            for g in self.groups
+        }
+        if within is not None:
+            units = {
+                name: torch.where(alive[name], u.abs() + torch.finfo(u.dtype).tiny, 0.0)
+                for name, u in units.items()
+            }
+        return masks_of(self.groups, self._within(units, sparsity), weights)
+
+    def _allowed(self, sparsity: float) -> float:
+        # a hair of slack, so that a share computed as 0.39999 of 10 units still allows four
+        return (1.0 - sparsity) * self.whole * (1.0 + 1e-9)
+
+    def _enough(self, alive: Tensors, sparsity: float) -> bool:
+        """Whether no more units have to go than those that are gone."""
+        kept = {name: int(a.sum()) for name, a in alive.items()}
+        # where the scores decide how many go, they decide once
+        decided = not self.method.budget.meets and any(kept[g.name] < g.units for g in self.groups)
+        return decided or self.cost.total(kept) <= self._allowed(sparsity)
+
+    def _within(self, units: Tensors, sparsity: float) -> Tensors:
+        budget, allowed = self.method.budget, self._allowed(sparsity)
+        if isinstance(budget, Searching) and self.trial is not None and self.whole > allowed:
+            kept = budget.search(units, self.groups, self.cost, allowed, self.trial)
+        else:
+            kept = budget.within_cost(units, self.groups, self.cost, allowed)
+        if budget.meets and sparsity == self.method.sparsity:
+            kept = fill(units, self.groups, self.cost, allowed, kept)
+            self._check(kept, allowed)
+        return kept
+
+    def _check(self, kept: Tensors, allowed: float) -> None:
+        """The target is met as nearly as whole channels can, or what blocks it is said."""
+        widths = {name: int(k.sum()) for name, k in kept.items()}
+        left = self.cost.total(widths)
+        more = [widths | {g.name: widths[g.name] + 1} for g in self.groups]
+        if left >= (1.0 - self.cost.tolerance) * allowed or all(
+            self.cost.total(w) > allowed for w in more
+        ):
+            return
+        wide = max(self.groups, key=lambda g: g.multiple)
+        raise SteppeError(
+            f"a target must be met within {self.cost.tolerance:.0%}",
+            got=f"{left:,.6g} {self.cost.unit} where {allowed:,.6g} are allowed",
+            consequence=f"too much goes at once: {wide.multiple} channels of {wide.name}",
+            way_out="another sparsity, or a smaller round_to",
+        )
+
+    def cut(self, masks: Tensors) -> Tensors:
+        """What reads the units, the units themselves left open; of those that none reads, all."""
+        alive = self.alive(masks)
+        readers = [
+            replace(g, slices=tuple(s for s in g.slices if s.role == "input") or g.slices)
+            for g in self.groups
+        ]
+        open_ = {name: torch.ones_like(m) for name, m in masks.items()}
+        return open_ | masks_of(readers, alive, masks)
+
+    def alive(self, masks: Tensors) -> Tensors:
+        """Group name -> the units that masks keep."""
+        return {g.name: g.members(masks, ("output",)).any(1) for g in self.groups}
+
+    def reached(self, masks: Tensors) -> float:
+        """The share of the cost that masks save."""
+        kept = {name: int(alive.sum()) for name, alive in self.alive(masks).items()}
+        return 1.0 - self.cost.total(kept) / self.whole
+
+    def kept(self, masks: Tensors) -> int:
+        """How many units masks keep."""
+        return sum(int(alive.sum()) for alive in self.alive(masks).values())
+
+
+def coupled(
+    model: nn.Module, groups: Sequence[Group]
+) -> tuple[list[Layer], dict[str, nn.Parameter]]:
+    """Every parameter that a unit lies in, in name order.
+
+    Raises:
+        SteppeError: the groups are another model's.
+    """
+    named = dict(model.named_parameters())
+    names = sorted({s.name for g in groups for s in g.slices if s.role != "buffer"})
+    missing = [name for name in names if name not in named]
+    if missing:
+        raise SteppeError(
+            "groups of channels belong to one model",
+            got=f"{missing[0]}, which {type(model).__name__} does not have",
+            way_out="steppe.channel_groups of this model",
+        )
+    layers = [Layer(name, tuple(named[name].shape)) for name in names]
+    return layers, {name: named[name] for name in names}

@@ -1,0 +1,163 @@
+"""Weights are put together from trained parts, and folded back at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+from steppe.core.factored import Factored
+from steppe.core.layer import unwrap
+from steppe.core.protocols import Tensors
+
+
+class _Join(nn.Module):
+    """What ``torch.nn.utils.parametrize`` calls."""
+
+    def __init__(self, coupling: Factored) -> None:
+        super().__init__()
+        self.coupling = coupling
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        return self.coupling.join(*parts)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return self.coupling.split(weight)
+
+
+class ParametrizedWeights:
+    """The parts of a model's weights, in the model and in its optimiser.
+
+    Args:
+        model: not yet wrapped (DistributedDataParallel, compile): they must see the parts.
+        optimizer: over the weights; each is replaced by its parts, in a group of their own with
+            the same options if the coupling does not want the group's weight decay.
+        coupling: says how.
+        weights: name -> parameter.
+
+    Raises:
+        SteppeError: the model is wrapped, or a weight is tied to another or already a function.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        coupling: Factored,
+        weights: Mapping[str, nn.Parameter],
+    ) -> None:
+        self._model, self._optimizer, self.coupling = model, optimizer, coupling
+        self.notes: list[str] = []
+        _check(model, weights, coupling.name)
+        self.parts: dict[str, nn.Parameter] = {}
+        self._layers = list(weights)
+        for layer in self._layers:
+            module, tensor = self._where(layer)
+            parametrize.register_parametrization(module, tensor, _Join(coupling))
+            held: Any = module.parametrizations
+            found = list(held[tensor].parameters())
+            self.parts |= dict(zip(coupling.named(layer), found, strict=True))
+        self._swap(weights)
+
+    def _where(self, layer: str) -> tuple[nn.Module, str]:
+        path, _, tensor = layer.rpartition(".")
+        return self._model.get_submodule(path), tensor
+
+    def _swap(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """The optimiser's weights give way to their parts."""
+        names = {id(p): layer for layer, p in weights.items()}
+        for group in list(self._optimizer.param_groups):
+            own = [names[id(p)] for p in group["params"] if id(p) in names]
+            new = [self.parts[n] for layer in own for n in self.coupling.named(layer)]
+            rest = [p for p in group["params"] if id(p) not in names]
+            for layer in own:
+                self._optimizer.state.pop(weights[layer], None)
+            decay = group.get("weight_decay", 0.0)
+            if not new or self.coupling.decays or not decay:
+                group["params"] = rest + new
+                continue
+            _unscheduled(self._optimizer, self.coupling.name)
+            group["params"] = rest
+            options = {k: v for k, v in group.items() if k != "params"}
+            self._optimizer.add_param_group(options | {"params": new, "weight_decay": 0.0})
+            self.notes.append(
+                f"the optimizer's weight decay {decay:g} is off for {len(own)} tensors, whose "
+                f"parts {' and '.join(self.coupling.parts)} coupling {self.coupling.name} decays"
+            )
+        empty = [g for g in self._optimizer.param_groups if not g["params"]]
+        for group in empty:
+            self._optimizer.param_groups.remove(group)
+
+    @torch.no_grad()
+    def joined(self) -> Tensors:
+        """Name -> the weights that the parts stand for now; new tensors."""
+        return self.coupling.join_all({n: p.detach() for n, p in self.parts.items()})
+
+    @torch.no_grad()
+    def fold(self) -> dict[str, nn.Parameter]:
+        """Plain weights again, in the model and in the optimiser.
+
+        Returns:
+            name -> parameter.
+        """
+        weights: dict[str, nn.Parameter] = {}
+        gone = {id(p) for p in self.parts.values()}
+        first = {id(self.parts[self.coupling.named(n)[0]]): n for n in self._layers}
+        for layer in self._layers:
+            module, tensor = self._where(layer)
+            _alone(module)
+            with torch.enable_grad():  # else it makes a buffer of it
+                parametrize.remove_parametrizations(module, tensor)
+            weights[layer] = getattr(module, tensor)
+        for group in self._optimizer.param_groups:
+            held: Sequence[nn.Parameter] = group["params"]
+            group["params"] = [
+                weights[first[id(p)]] if id(p) in first else p
+                for p in held
+                if id(p) in first or id(p) not in gone
+            ]
+        for part in self.parts.values():
+            self._optimizer.state.pop(part, None)
+        return weights
+
+
+def _alone(module: nn.Module) -> None:
+    """A class of its own: torch shares it with deep copies, and takes the weight out of it."""
+    shared = type(module)
+    body = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, body)
+
+
+def _unscheduled(optimizer: Optimizer, name: str) -> None:
+    """A learning-rate scheduler would not see a parameter group that is added behind its back."""
+    if getattr(optimizer.step, "_wrapped_by_lr_sched", False):
+        raise SteppeError(
+            f"coupling {name} gives the parts of the weights a parameter group of their own",
+            got="an optimizer that has a learning-rate scheduler already",
+            consequence="the new group's learning rate would stay constant",
+            way_out="make the scheduler after sparsify, or give the group weight_decay 0",
+        )
+
+
+def _check(model: nn.Module, weights: Mapping[str, nn.Parameter], name: str) -> None:
+    if unwrap(model) is not model:
+        raise SteppeError(
+            f"coupling {name} changes the model's parameters before it is wrapped",
+            got=type(model).__name__,
+            way_out="sparsify the plain model first, wrap it, and set sparsifier.model to that",
+        )
+    owners: dict[int, list[str]] = {}
+    for own, p in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(p), []).append(own)
+    for layer, p in weights.items():
+        if owners.get(id(p)) != [layer]:
+            raise SteppeError(
+                f"coupling {name} needs weights that belong to one layer alone",
+                got=f"{layer}, which is tied to or made from {', '.join(owners.get(id(p), []))}",
+                way_out=f"exclude {layer}",
+            )

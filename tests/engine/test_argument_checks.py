@@ -1,0 +1,76 @@
+"""What users get wrong in a loop of their own is one line with a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import steppe
+from steppe import SteppeError
+from steppe.engine.argument_checks import outcome
+
+
+def parts() -> tuple[nn.Module, torch.optim.Optimizer, steppe.Method]:
+    model = nn.Linear(4, 2)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1), steppe.methods.safe(0.5)
+
+
+def test_arguments_in_another_order_or_kind() -> None:
+    model, optimizer, method = parts()
+    for wrong in ((optimizer, model, method), (model, optimizer, "safe")):
+        with pytest.raises(SteppeError, match="in this order"):
+            steppe.sparsify(*wrong, total_steps=3)  # type: ignore[arg-type]
+
+
+def backward_inside(model: nn.Module) -> torch.Tensor:
+    loss: torch.Tensor = model(torch.ones(3, 4)).square().mean()
+    loss.backward()
+    return loss
+
+
+CLOSURES: dict[str, Callable[[nn.Module], Any]] = {
+    "functions that compute": lambda model: model(torch.ones(3, 4)).mean(),
+    "leaves backward": lambda model: lambda: backward_inside(model),
+    "scalar loss": lambda model: lambda: None,
+    "got float": lambda model: lambda: 0.5,
+    "of shape": lambda model: lambda: model(torch.ones(3, 4)),
+}
+
+
+@pytest.mark.parametrize("text", CLOSURES)
+def test_a_wrong_closure(text: str) -> None:
+    model, optimizer, method = parts()
+    sparsifier = steppe.sparsify(model, optimizer, method, total_steps=3)
+    with pytest.raises(SteppeError, match=text):
+        sparsifier.step(CLOSURES[text](model))
+
+
+ACCURACIES: dict[str, Any] = {
+    "got 60": 60,
+    "got nan": float("nan"),
+    "got 'most'": "most",
+    "of shape \\(2,\\)": torch.ones(2),
+}
+
+
+@pytest.mark.parametrize("text", ACCURACIES)
+def test_a_wrong_accuracy(text: str) -> None:
+    with pytest.raises(SteppeError, match=f"in \\[0, 1\\]; {text}|fraction.*{text}"):
+        outcome((torch.ones((), requires_grad=True), ACCURACIES[text]))
+
+
+@pytest.mark.parametrize("accuracy", [0.75, torch.tensor(0.75), torch.tensor([0.75])])
+def test_an_accuracy_may_be_a_number(accuracy: Any) -> None:
+    loss, found = outcome((torch.ones((), requires_grad=True), accuracy))
+    assert float(loss.detach()) == 1.0
+    assert found is not None
+    assert float(found) == 0.75
+
+
+def test_no_closure() -> None:
+    with pytest.raises(SteppeError, match="got nothing"):
+        steppe.sparsify(*parts(), total_steps=3).step()
