@@ -9,7 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type pytest bench clean
+.PHONY: help demo test lint format type pytest docs dist bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,13 +34,19 @@ type: $(STAMP) ## mypy, strict, over src/
 pytest: $(STAMP) | lint type
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
+docs: $(STAMP) ## the documentation site, into site/; no warning is let pass
+	$(BIN)/mkdocs build --strict --quiet
+
+dist: $(STAMP) ## a wheel and an sdist, into dist/
+	$(BIN)/python -m build
+
 bench: $(STAMP) ## speed beside the peers; records go to benchmarks/records
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
 		-c constraints.txt -e '.[bench]'
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 clean: ## removes the environment and every cache
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is stale when what it was made from is newer, or when it was made elsewhere:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from steppe.core.errors import SteppeError
+from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors
 from steppe.llm.finetune import MASKS, MaskKeeper, read_masks
 
@@ -94,9 +95,9 @@ class _Keeping:
 
 @functools.cache
 def _build() -> type:
-    from transformers import TrainerCallback
-
-    return type("MaskCallback", (_Keeping, TrainerCallback), {"__doc__": _Keeping.__doc__})
+    transformers = require("transformers", install="'steppe[llm]'", purpose="MaskCallback")
+    base = transformers.TrainerCallback
+    return type("MaskCallback", (_Keeping, base), {"__doc__": _Keeping.__doc__})
 
 
 def __getattr__(name: str) -> Any:

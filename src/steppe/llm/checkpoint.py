@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors, write_text
 
 INDEX = "model.safetensors.index.json"
@@ -29,8 +30,11 @@ def folder_of(name: str) -> Path:
     """The folder of a model: a path as it is, a hub id after its download.
 
     Raises:
-        SteppeError: neither a folder nor something the hub knows (or there is no network).
+        SteppeError: neither a folder nor something the hub knows (or there is no network), or
+            transformers is not installed.
     """
+    # before a download, and before anything else that needs it
+    require("transformers", install="'steppe[llm]'", purpose="a language model")
     path = Path(name)
     if path.is_dir():
         return path

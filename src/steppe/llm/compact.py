@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack, unpack
+from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors
 from steppe.llm.checkpoint import Checkpoint, shard_name
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
@@ -119,16 +120,15 @@ def load_compact(folder: Path | str) -> nn.Module:
     Raises:
         SteppeError: it is no compact folder.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-
+    transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
     folder = Path(folder)
     state = read_compact(folder)
-    config = AutoConfig.from_pretrained(folder)
+    config = transformers.AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        kind = type(AutoModelForCausalLM.from_config(config))
+        kind = type(transformers.AutoModelForCausalLM.from_config(config))
     model: nn.Module = kind.from_pretrained(None, config=config, state_dict=state)
     if (folder / "generation_config.json").is_file():
-        model.generation_config = GenerationConfig.from_pretrained(folder)
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     return model
 
 

@@ -55,7 +55,7 @@ def tokenizer_of(folder: Path) -> Any:
     Raises:
         SteppeError: there is none that can be read.
     """
-    transformers = require("transformers", install="transformers", purpose="reading a tokenizer")
+    transformers = require("transformers", install="'steppe[llm]'", purpose="reading a tokenizer")
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what a missing or damaged tokenizer raises differs by its kind
@@ -68,7 +68,7 @@ def tokenizer_of(folder: Path) -> Any:
 
 def _model(folder: Path, device: str, dtype: Any) -> Any:
     transformers = require(
-        "transformers", install="transformers", purpose="loading a language model"
+        "transformers", install="'steppe[llm]'", purpose="loading a language model"
     )
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:
@@ -104,7 +104,7 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
 def _quiet() -> Iterator[None]:
     """No bars and no reports of transformers: what is wrong is said by us."""
     logging = require(
-        "transformers.utils.logging", install="transformers", purpose="loading a language model"
+        "transformers.utils.logging", install="'steppe[llm]'", purpose="loading a language model"
     )
     bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()

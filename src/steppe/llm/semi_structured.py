@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
+from steppe.core.optional_import import require
 from steppe.core.serialization import write_text
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 
@@ -257,9 +258,8 @@ def two_four(run: Path, out: Path, *, device: str = "cuda", tokens: str = "1,64,
 def write_plan(run: Path, out: Path, counts: list[int], gpu: Hardware) -> Exported:
     """`two_four` on given hardware."""
     folder = OutFolder(run, out, "2:4")
-    from transformers import AutoModelForCausalLM
-
-    found = plan(AutoModelForCausalLM.from_pretrained(run), counts, gpu)
+    transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
+    found = plan(transformers.AutoModelForCausalLM.from_pretrained(run), counts, gpu)
     weights = sorted(p.name for p in run.glob("*.safetensors*") if p.is_file())
     files = [*side_files(run), *weights]
     folder.claim([*files, PLAN])
@@ -334,9 +334,8 @@ def load_semi_structured(
             consequence="its layers may be slower here",
             way_out="steppe export --to 2:4 again on this machine",
         )
-    from transformers import AutoModelForCausalLM
-
-    model: nn.Module = AutoModelForCausalLM.from_pretrained(folder)
+    transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
+    model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(folder)
     # a sparse weight has no gradient, so that nothing behind it may ask for one
     model = model.to(gpu.device).eval().requires_grad_(False)
     for layer in held["layers"]:

@@ -275,7 +275,7 @@ def _hub(source: str, part: str) -> Corpus:
         name, None, None, {"train": "\n\n", "test": "\n\n"}, False, {"train": "train"}
     )
     split = split or named.splits.get(part, part)
-    datasets = require("datasets", install="datasets", purpose="reading a dataset of the hub")
+    datasets = require("datasets", install="'steppe[llm]'", purpose="reading a dataset of the hub")
 
     def refuse(error: Exception) -> SteppeError:
         return SteppeError(

@@ -39,8 +39,8 @@ def write_onnx(
     Raises:
         SteppeError: onnx, onnxscript or onnxruntime is missing; outputs differ by more than 1e-4.
     """
-    runtime = require("onnxruntime", install="steppe[onnx]", purpose="ONNX export")
-    require("onnxscript", install="steppe[onnx]", purpose="ONNX export")
+    runtime = require("onnxruntime", install="'steppe[onnx]'", purpose="ONNX export")
+    require("onnxscript", install="'steppe[onnx]'", purpose="ONNX export")
     model = model.eval()
     with torch.no_grad():
         expected = _plain(call(model, example))

@@ -29,7 +29,7 @@ def hub(name: str, size: int | None = None) -> Source:
     Raises:
         SteppeError: it cannot be loaded, or lacks a train or test part, images or class labels.
     """
-    datasets = require("datasets", install="datasets", purpose="loading a hub dataset")
+    datasets = require("datasets", install="'steppe[hub]'", purpose="loading a hub dataset")
     try:
         parts = datasets.load_dataset(name)
     except Exception as error:  # no network, no such id, a script: many kinds, one answer

@@ -28,7 +28,7 @@ def from_pretrained(name: str, num_classes: int | None = None, **options: Any) -
     Raises:
         SteppeError: it cannot be loaded, or a pretrained weight is missing.
     """
-    transformers = require("transformers", install="transformers", purpose="loading a hub model")
+    transformers = require("transformers", install="'steppe[hub]'", purpose="loading a hub model")
     folder = Path(name).expanduser()
     safe: dict[str, Any] = {
         "trust_remote_code": False,
