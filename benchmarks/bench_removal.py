@@ -34,8 +34,8 @@ from steppe.engine.batchnorm import reestimate
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam
 from steppe.removal.cost import COSTS
-from steppe.removal.latency import measure_table
-from steppe.removal.timing import settle
+from steppe.removal.forward_timing import settle
+from steppe.removal.latency_table import measure_table
 from steppe.vision.data import load
 from steppe.vision.loader import Loader
 from steppe.vision.models import build, load_weights, logits

@@ -29,8 +29,8 @@ from steppe.cli.recipe import Recipe, parse, read
 from steppe.cli.verb_remove import command as remove
 from steppe.engine.model_latency import turns_ms
 from steppe.recipes import path_of
+from steppe.removal.forward_timing import settle
 from steppe.removal.plan import load_removed
-from steppe.removal.timing import settle
 from steppe.vision.models import build
 
 RECIPE = path_of("adasap/cifar10-resnet-small")

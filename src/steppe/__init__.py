@@ -14,7 +14,7 @@ from steppe.engine.sparsifier import Sparsifier
 from steppe.engine.sparsify import sparsify
 from steppe.llm.prune import prune
 from steppe.method import Method
-from steppe.removal.groups import groups_of as channel_groups
+from steppe.removal.channel_groups import channel_groups
 from steppe.removal.remove import remove
 
 __version__ = "0.1.0"

@@ -13,7 +13,7 @@ from torch import nn
 
 from steppe.cli import verb_latency
 from steppe.cli.main import main
-from steppe.removal.latency import LatencyTable, measure_table
+from steppe.removal.latency_table import LatencyTable, measure_table
 
 
 def run(*arguments: object, code: int = 0) -> None:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from steppe.core.errors import SteppeError
-from steppe.removal.graph import channel_groups
+from steppe.removal.dependency_graph import traced_groups
 from steppe.removal.plan import TEXT, WEIGHTS, Plan, load_removed, save_removed
 from steppe.removal.remove import example_of, remove
 from steppe.vision.models import build
@@ -31,7 +31,7 @@ save_file({"y": out.detach().contiguous()}, folder + "/outputs.safetensors")
 @pytest.fixture
 def done(networks):
     model = networks.warm(build("resnet20", 10))
-    groups = channel_groups(model, torch.zeros(1, 3, 32, 32))
+    groups = traced_groups(model, torch.zeros(1, 3, 32, 32))
     networks.zero(model, groups, networks.draw(groups))
     return remove(model, torch.zeros(1, 3, 32, 32), groups=groups)
 
@@ -62,7 +62,7 @@ def test_a_plan_comes_back_as_it_was(done, tmp_path):
 def test_transformers_that_no_config_can_say(networks, tmp_path, name):
     make = networks.transformers_models()[name]
     model = networks.warm(make())
-    from steppe.removal.attention import transformer_groups
+    from steppe.removal.transformer_groups import transformer_groups
 
     groups = transformer_groups(model)
     networks.zero(model, groups, networks.draw(groups, 0.4))
@@ -75,7 +75,7 @@ def test_transformers_that_no_config_can_say(networks, tmp_path, name):
 
 
 def test_two_removals_are_one_plan(networks, done, tmp_path):
-    groups = channel_groups(done.model, torch.zeros(1, 3, 32, 32))
+    groups = traced_groups(done.model, torch.zeros(1, 3, 32, 32))
     networks.zero(done.model, groups, networks.draw(groups, 0.3, seed=3))
     second = remove(done.model, torch.zeros(1, 3, 32, 32), groups=groups)
     both = done.plan.then(second.plan)

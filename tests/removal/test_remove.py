@@ -12,9 +12,9 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, Slice
-from steppe.removal.graph import channel_groups
-from steppe.removal.groups import groups_of
-from steppe.removal.remove import NotTheSame, example_of, remove, stay
+from steppe.removal.channel_groups import channel_groups
+from steppe.removal.dependency_graph import traced_groups
+from steppe.removal.remove import NotTheSame, example_of, remove, units_to_keep
 
 IMAGES = [
     *("resnet20", "vgg11-bn", "lenet-300-100", "small-cnn"),
@@ -36,7 +36,7 @@ def close(a, b):
 def compare(networks, model, example, seed=0, fraction=0.5):
     """Mask at random, remove, compare on other inputs than the verification's."""
     networks.warm(model)
-    groups = groups_of(model, example)
+    groups = channel_groups(model, example)
     kept = networks.draw(groups, fraction, seed)
     dense = copy.deepcopy(model)
     networks.zero(model, groups, kept)
@@ -71,7 +71,7 @@ def test_masked_equals_removed_for_transformers(networks, name):
 def test_masked_equals_removed_for_random_networks(networks, seed, fraction):
     model, example = networks.RandomNet(seed), torch.zeros(1, 3, 6, 6)
     networks.warm(model)
-    groups = channel_groups(model, example)
+    groups = traced_groups(model, example)
     kept = networks.draw(groups, fraction, seed)
     networks.zero(model, groups, kept)
     done = remove(model, example, groups=groups)
@@ -105,7 +105,7 @@ def test_training_goes_on_as_it_would_have(networks, kind, inplace):
     inputs, labels = torch.randn(8, *shape).double(), torch.arange(8)
     optimizer = OPTIMIZERS[kind](model.parameters())
     step(model, optimizer, inputs, labels)
-    groups = channel_groups(model, torch.zeros(1, *shape).double())
+    groups = traced_groups(model, torch.zeros(1, *shape).double())
     kept = networks.draw(groups)
     networks.zero(model, groups, kept)
     masked = copy.deepcopy(model)
@@ -144,22 +144,22 @@ def held(dead, units=6):
 
 
 def test_what_is_too_much_for_the_multiple_is_kept_the_lowest_first():
-    alive, spared = stay(one_group(multiple=2), held({1, 3, 4}))
+    alive, spared = units_to_keep(one_group(multiple=2), held({1, 3, 4}))
     assert (alive.tolist(), spared) == ([True, True, True, False, False, True], 1)
-    alive, spared = stay(one_group(multiple=4), held(range(6)))
+    alive, spared = units_to_keep(one_group(multiple=4), held(range(6)))
     assert (alive.tolist(), spared) == ([True] * 4 + [False] * 2, 4)
-    alive, spared = stay(one_group(multiple=4), held({0}))
+    alive, spared = units_to_keep(one_group(multiple=4), held({0}))
     assert (alive.tolist(), spared) == ([True] * 6, 1)
-    alive, spared = stay(one_group(), held(range(6)))
+    alive, spared = units_to_keep(one_group(), held(range(6)))
     assert (alive.tolist(), spared) == ([True] + [False] * 5, 1)
 
 
 def test_rows_count_only_with_their_bias_and_columns_count_alone():
     tensors = held({1})
     tensors["a.bias"] = torch.ones(6)
-    assert stay(one_group(), tensors)[0].all()
+    assert units_to_keep(one_group(), tensors)[0].all()
     tensors["b.weight"][:, 2] = 0
-    assert stay(one_group(), tensors)[0].tolist() == [True, True, False, True, True, True]
+    assert units_to_keep(one_group(), tensors)[0].tolist() == [True, True, False, True, True, True]
 
 
 def test_zero_rows_behind_a_norm_without_scale_are_no_zero_channels():
@@ -210,7 +210,7 @@ def test_what_would_not_run_is_refused():
 def test_without_verification_nothing_is_copied(networks):
     make, shape = networks.image_models()["small-cnn"]
     model, example = networks.warm(make()), torch.zeros(1, *shape)
-    groups = channel_groups(model, example)
+    groups = traced_groups(model, example)
     networks.zero(model, groups, networks.draw(groups))
     inputs = torch.randn(2, *shape)
     masked = logits(model, inputs)
@@ -223,7 +223,7 @@ def test_without_verification_nothing_is_copied(networks):
 def test_masks_are_applied_first(networks):
     make, shape = networks.image_models()["small-cnn"]
     model, example = networks.warm(make()), torch.zeros(1, *shape)
-    groups = channel_groups(model, example)
+    groups = traced_groups(model, example)
     kept = networks.draw(groups)
     masked = copy.deepcopy(model)
     masks = networks.zero(masked, groups, kept)

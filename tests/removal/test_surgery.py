@@ -11,8 +11,8 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import positions
-from steppe.removal.graph import channel_groups
-from steppe.removal.surgery import apply, cut_all, migrate
+from steppe.removal.dependency_graph import traced_groups
+from steppe.removal.surgery import migrate, slice_model, slice_tensors
 
 
 def keep(*positions):
@@ -32,11 +32,11 @@ def small():
 
 def test_modules_say_their_new_sizes():
     net = small()
-    groups = channel_groups(net, torch.zeros(1, 3, 4, 4))
+    groups = traced_groups(net, torch.zeros(1, 3, 4, 4))
     assert [g.units for g in groups] == [3, 2]
     shapes = {n: t.shape for n, t in [*net.named_parameters(), *net.named_buffers()]}
     kept = {g.name: torch.arange(g.units) > 0 for g in groups}
-    changed = apply(net, positions(groups, kept, shapes))
+    changed = slice_model(net, positions(groups, kept, shapes))
     assert repr(net) == repr(
         nn.Sequential(
             nn.Conv2d(3, 4, 1),
@@ -59,7 +59,7 @@ def test_gradients_and_what_needs_none_are_carried():
     net(torch.randn(2, 3)).sum().backward()
     grad = net[1].weight.grad.clone()
     both = keep(0, 3)
-    apply(net, {"0.weight": {0: both}, "0.bias": {0: both}, "1.weight": {1: both}})
+    slice_model(net, {"0.weight": {0: both}, "0.bias": {0: both}, "1.weight": {1: both}})
     assert not net[0].bias.requires_grad
     assert torch.equal(net[1].weight.grad, grad[:, both])
 
@@ -67,7 +67,7 @@ def test_gradients_and_what_needs_none_are_carried():
 def test_tied_weights_stay_tied():
     net = nn.ModuleDict({"a": nn.Linear(3, 4, bias=False), "b": nn.Linear(3, 4, bias=False)})
     net["b"].weight = net["a"].weight
-    apply(net, {"a.weight": {0: keep(1, 2)}})
+    slice_model(net, {"a.weight": {0: keep(1, 2)}})
     assert net["b"].weight is net["a"].weight
     assert net["b"].out_features == 2
 
@@ -88,7 +88,7 @@ def test_what_does_not_fit_changes_nothing(wrong):
     net = small()
     before = copy.deepcopy(net)
     with pytest.raises(SteppeError, match="Nothing was changed") as error:
-        apply(net, {"1.weight": {0: keep(0)}, **wrong})
+        slice_model(net, {"1.weight": {0: keep(0)}, **wrong})
     assert "\n" not in str(error.value)
     assert repr(net) == repr(before)
     for a, b in zip(net.state_dict().values(), before.state_dict().values(), strict=True):
@@ -105,7 +105,7 @@ def test_an_optimiser_keeps_its_groups_steps_and_other_parameters():
     old = {n: copy.deepcopy(optimizer.state[p]) for n, p in net.named_parameters()}
     both = keep(0, 3)
     stays = {"0.weight": {0: both}, "0.bias": {0: both}, "1.weight": {1: both}}
-    migrate(optimizer, apply(net, stays), stays)
+    migrate(optimizer, slice_model(net, stays), stays)
     assert [len(g["params"]) for g in optimizer.param_groups] == [2, 2]
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert len(optimizer.state) == 4
@@ -122,7 +122,7 @@ def test_optimisers_that_cannot_go_on_say_so():
     own = torch.optim.SGD(net.parameters(), 0.1)
     own.state[net[0].weight]["rows"] = torch.zeros(4)
     held = list(own.param_groups[0]["params"])
-    changed = apply(net, stays)
+    changed = slice_model(net, stays)
     with pytest.raises(SteppeError, match="with none of them"):
         migrate(stranger, changed, stays)
     with pytest.raises(SteppeError, match=r"rows of 0.weight"):
@@ -133,7 +133,7 @@ def test_optimisers_that_cannot_go_on_say_so():
 def test_averages_are_cut_whatever_wrapped_them():
     stays = {"a": {0: keep(1)}}
     averages = {"module.a": torch.arange(3), "n_averaged": torch.tensor(2)}
-    assert {k: v.tolist() for k, v in cut_all(averages, stays).items()} == {
+    assert {k: v.tolist() for k, v in slice_tensors(averages, stays).items()} == {
         "module.a": [1],
         "n_averaged": 2,
     }
@@ -144,9 +144,9 @@ def test_a_resnet50_takes_seconds():
 
     model = ResNetForImageClassification(ResNetConfig(num_labels=10))
     start = time.process_time()
-    groups = channel_groups(model, torch.zeros(1, 3, 64, 64))
+    groups = traced_groups(model, torch.zeros(1, 3, 64, 64))
     shapes = {n: t.shape for n, t in [*model.named_parameters(), *model.named_buffers()]}
     kept = {g.name: torch.arange(g.units) % 2 == 0 for g in groups}
-    apply(model, positions(groups, kept, shapes))
+    slice_model(model, positions(groups, kept, shapes))
     assert time.process_time() - start < 5
     assert model(torch.zeros(1, 3, 64, 64)).logits.shape == (1, 10)

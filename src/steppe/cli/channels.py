@@ -15,8 +15,8 @@ from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group
 from steppe.engine.model_latency import latencies_ms
+from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
-from steppe.removal.groups import all_of
 from steppe.removal.remove import Removed, remove
 
 COUNTS = "channels"
@@ -56,7 +56,7 @@ def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels |
         return None
     if spec.target != COUNTS and spec.target not in COSTS:
         raise unknown("target of channels", spec.target, [COUNTS, *COSTS])
-    found = all_of(model, example, exclude=recipe.exclude)
+    found = coupled_channels(model, example, exclude=recipe.exclude)
     given = {"table": spec.table, "batch": spec.batch}
     options = {key: value for key, value in given.items() if value is not None}
     # a table holds the widths that steppe latency measures, multiples of 8 if not told otherwise

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from steppe.cli.experiment import build_model, load_data, read_run
 from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
-from steppe.removal.graph import channel_groups
-from steppe.removal.latency import measure_table
+from steppe.removal.dependency_graph import traced_groups
+from steppe.removal.latency_table import measure_table
 from steppe.removal.plan import TEXT, load_removed
 from steppe.vision.models import build, load_weights
 
@@ -53,7 +53,7 @@ def command(
         table = measure_table(
             network,
             example,
-            channel_groups(network, example, round_to=round_to),
+            traced_groups(network, example, round_to=round_to),
             batches,
             path=out,
             round_to=round_to,

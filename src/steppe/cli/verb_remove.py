@@ -17,7 +17,7 @@ from steppe.cli.main import emit, say
 from steppe.core.cost import Units
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
-from steppe.removal.groups import all_of
+from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 from steppe.report.record import display
@@ -48,7 +48,7 @@ def command(
     example = torch.zeros(2, *held.data.shape, device=device)
     # seeded noise, as zeros would hide a difference
     example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
-    found = all_of(held.model, example, exclude=held.recipe.exclude)
+    found = coupled_channels(held.model, example, exclude=held.recipe.exclude)
     channels = Channels(found.groups, Units(found.groups), found.left_out)
     removed, gained = slim(held.model, example, channels)
     if not removed.report["removed"]:

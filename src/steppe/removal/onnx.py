@@ -15,7 +15,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.core.serialization import atomic
 from steppe.engine.model_latency import turns_ms
-from steppe.removal.graph import call
+from steppe.removal.forward import call
 
 TOLERANCE = 1e-4  # other kernels add in another order
 
@@ -28,7 +28,7 @@ def write_onnx(
     Args:
         model: on the CPU; exported in eval mode.
         example: inputs ``[n, ...]``; any batch size can be used later.
-        path: the file; it is there only if the check held.
+        path: the file; it is written only if the outputs agree.
         repeats: of the timing.
 
     Returns:
@@ -43,7 +43,7 @@ def write_onnx(
     require("onnxscript", install="'steppe[onnx]'", purpose="ONNX export")
     model = model.eval()
     with torch.no_grad():
-        expected = _plain(call(model, example))
+        expected = _first_tensor(call(model, example))
     path = Path(path)
     with atomic(path) as written:
         _export(model, example, written)
@@ -52,9 +52,9 @@ def write_onnx(
         session = runtime.InferenceSession(
             str(written), options, providers=["CPUExecutionProvider"]
         )
-        given = {"input": example.numpy()}
-        found = torch.from_numpy(session.run(None, given)[0])
-        error = float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+        feed = {"input": example.numpy()}
+        outputs = torch.from_numpy(session.run(None, feed)[0])
+        error = float((outputs - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
         if not error <= TOLERANCE:
             raise SteppeError(
                 "the exported network must compute the same",
@@ -62,19 +62,19 @@ def write_onnx(
                 consequence="nothing was written",
             )
         with torch.no_grad():
-            works = [partial(call, model, example), partial(session.run, None, given)]
-            ours, theirs = turns_ms(works, repeats)
+            calls = [partial(call, model, example), partial(session.run, None, feed)]
+            torch_ms, onnxruntime_ms = turns_ms(calls, repeats)
     return {
         "error": error,
-        "torch_ms": ours,
-        "onnxruntime_ms": theirs,
+        "torch_ms": torch_ms,
+        "onnxruntime_ms": onnxruntime_ms,
         "threads": torch.get_num_threads(),
         "bytes": path.stat().st_size,
     }
 
 
 def _export(model: nn.Module, example: Tensor, path: Path) -> None:
-    # the exporter tells of operators of libraries that are not here
+    # the exporter logs operators of libraries that are not installed
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -82,7 +82,7 @@ def _export(model: nn.Module, example: Tensor, path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             torch.onnx.export(
-                _Plain(model).eval(),
+                _TensorOutput(model).eval(),
                 (example,),
                 str(path),
                 dynamo=True,
@@ -96,18 +96,18 @@ def _export(model: nn.Module, example: Tensor, path: Path) -> None:
         log.setLevel(level)
 
 
-class _Plain(nn.Module):
-    """The network with a tensor for an answer."""
+class _TensorOutput(nn.Module):
+    """A network whose output is one tensor."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return _plain(self.model(x))
+        return _first_tensor(self.model(x))
 
 
-def _plain(output: Any) -> Tensor:
-    found = getattr(output, "logits", output)
-    tensor: Tensor = found[0] if isinstance(found, tuple | list) else found
+def _first_tensor(output: Any) -> Tensor:
+    logits = getattr(output, "logits", output)
+    tensor: Tensor = logits[0] if isinstance(logits, tuple | list) else logits
     return tensor

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.serialization import write_tensors, write_text
-from steppe.removal.surgery import Changed, Stays, apply
+from steppe.removal.surgery import Replaced, Stays, slice_model
 
 FORMAT = 1
 TEXT, TENSORS, WEIGHTS = "removal.json", "removal.safetensors", "model.safetensors"
@@ -38,28 +38,28 @@ class Plan:
     def of(cls, model: nn.Module, stays: Stays, **meta: Any) -> Plan:
         """The plan for a model that is not cut yet, with the shapes that it has."""
         model = unwrap(model)
-        held = dict([*model.named_parameters(), *model.named_buffers()])
-        shapes = {name: list(held[name].shape) for name in stays if name in held}
+        tensors = dict([*model.named_parameters(), *model.named_buffers()])
+        shapes = {name: list(tensors[name].shape) for name in stays if name in tensors}
         return cls(stays, {**meta, "shapes": shapes})
 
-    def apply(self, model: nn.Module) -> Changed:
+    def apply(self, model: nn.Module) -> Replaced:
         """Cut a fresh model of the kind that the plan was made for, in place.
 
         Raises:
             SteppeError: its tensors have other shapes; it is left as it was.
         """
         inner = unwrap(model)
-        held = dict([*inner.named_parameters(), *inner.named_buffers()])
+        tensors = dict([*inner.named_parameters(), *inner.named_buffers()])
         for name, shape in self.meta.get("shapes", {}).items():
-            found = list(held[name].shape) if name in held else "nothing of that name"
-            if found != list(shape):
+            own = list(tensors[name].shape) if name in tensors else "nothing of that name"
+            if own != list(shape):
                 raise SteppeError(
                     "a plan fits a fresh model of the kind that it was made of",
-                    got=f"{name}: {found} where the plan has {list(shape)}",
+                    got=f"{name}: {own} where the plan has {list(shape)}",
                     consequence="nothing was changed",
                     way_out="build the model as it was before removal, then apply the plan once",
                 )
-        return apply(model, self.stays)
+        return slice_model(model, self.stays)
 
     def then(self, later: Plan) -> Plan:
         """One plan for two removals, of which ``later`` was made of the model after this one.
@@ -74,8 +74,8 @@ class Plan:
         stays = {name: dict(dims) for name, dims in self.stays.items()}
         for name, dims in later.stays.items():
             for dim, index in dims.items():
-                held = stays.setdefault(name, {})
-                held[dim] = held[dim][index] if dim in held else index
+                kept = stays.setdefault(name, {})
+                kept[dim] = kept[dim][index] if dim in kept else index
         removed = dict(self.meta.get("removed", {}))
         for name, count in later.meta.get("removed", {}).items():
             removed[name] = removed.get(name, 0) + count
@@ -143,9 +143,9 @@ def save_removed(folder: str | Path, model: nn.Module, plan: Plan) -> None:
     folder = Path(folder)
     model = unwrap(model)
     plan.save(folder)
-    held = dict([*model.named_parameters(), *model.named_buffers()])  # a tied weight once
-    kept = {name: tensor for name, tensor in held.items() if name in model.state_dict()}
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in kept.items()}
+    own = dict([*model.named_parameters(), *model.named_buffers()])  # a tied weight once
+    saved = {name: tensor for name, tensor in own.items() if name in model.state_dict()}
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in saved.items()}
     write_tensors(folder / WEIGHTS, tensors, {"format": "pt"})
 
 
@@ -175,9 +175,9 @@ def load_removed(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Modul
     weights = load_file(folder / WEIGHTS)
     own = dict([*inner.named_parameters(), *inner.named_buffers()])
     expected = {name: own[name].shape for name in own if name in inner.state_dict()}
-    found = {name: tensor.shape for name, tensor in weights.items()}
-    if expected != found:
-        wrong = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+    stored = {name: tensor.shape for name, tensor in weights.items()}
+    if expected != stored:
+        wrong = sorted(n for n in {*expected, *stored} if expected.get(n) != stored.get(n))
         raise SteppeError(
             "the weights of a removed model must fit its plan",
             got=f"{', '.join(wrong[:3])} in {folder}",

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, positions
 from steppe.core.layer import unwrap
-from steppe.removal.attention import fit_config
-from steppe.removal.graph import call, moved, tensors_of, untouched
-from steppe.removal.groups import all_of
+from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.forward import call, tensors_of, to_device, untouched
 from steppe.removal.plan import Plan
-from steppe.removal.surgery import Stays, apply, cut_all, cut_states, migrate
+from steppe.removal.surgery import Stays, migrate, slice_model, slice_states, slice_tensors
+from steppe.removal.transformer_config import update_config
 
 TOLERANCE = 1e-5
 
@@ -75,14 +75,14 @@ def remove(
         ema: named tensors of the model's shapes, to be cut alike.
         inplace: cut this model; else a copy.
         verify: compare outputs with those before, in float32 and evaluation mode.
-        exclude: patterns of what stays whole, see `groups_of`; not together with ``groups``.
+        exclude: patterns of what stays whole, see `channel_groups`; not together with ``groups``.
 
     Returns:
         The smaller model, the plan and a report.
 
     Raises:
         NotTheSame: the outputs differ by more than 1e-5 of their largest; nothing was changed.
-        SteppeError: see `groups_of`, `apply` and `migrate`.
+        SteppeError: see `channel_groups`, `slice_model` and `migrate`.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -94,38 +94,38 @@ def remove(
     inner = unwrap(model)
     left_out: dict[str, str] = {}
     if groups is None:
-        seen = all_of(inner, example_inputs, exclude=exclude)
-        groups, left_out = seen.groups, seen.left_out
+        coupled = coupled_channels(inner, example_inputs, exclude=exclude)
+        groups, left_out = coupled.groups, coupled.left_out
     elif exclude:
         raise SteppeError(
             "patterns choose among groups that are found here",
             got="both groups and exclude",
-            way_out="give exclude to groups_of",
+            way_out="give exclude to steppe.channel_groups",
         )
     before = sum(p.numel() for p in inner.parameters())
     tensors = _masked(inner, masks)
     _check(groups, tensors)
-    chosen = {group.name: stay(group, tensors) for group in groups}
-    kept = {name: alive for name, (alive, _) in chosen.items()}
+    decisions = {group.name: units_to_keep(group, tensors) for group in groups}
+    kept = {name: alive for name, (alive, _) in decisions.items()}
     stays = positions(groups, kept, {name: t.shape for name, t in tensors.items()})
     removed = {name: int((~alive).sum()) for name, alive in kept.items() if not alive.all()}
-    rounded = {name: spared for name, (_, spared) in chosen.items() if spared}
+    rounded = {name: spared for name, (_, spared) in decisions.items() if spared}
     _warn(removed, len(groups))
     plan = Plan.of(inner, stays, removed=removed)
     own = dict(inner.named_parameters())
     if optimizer is not None:
-        cut_states(optimizer, own, stays)  # what cannot be migrated is said before anything is cut
-    trial, error = None, None
+        slice_states(optimizer, own, stays)  # raises before anything is cut
+    smaller, error = None, None
     if verify or not inplace:
-        trial, error = _trial(inner, tensors, stays, example_inputs, verify)
-    if inplace or trial is None:
+        smaller, error = _cut_copy(inner, tensors, stays, example_inputs, verify)
+    if inplace or smaller is None:
         _load(inner, tensors)
-        changed, result = apply(inner, stays), model
+        replaced, result = slice_model(inner, stays), model
     else:
-        new, result = dict(trial.named_parameters()), trial
-        changed = {name: (own[name], new[name]) for name in own}
-    if optimizer is not None and changed:
-        migrate(optimizer, changed, stays)
+        new, result = dict(smaller.named_parameters()), smaller
+        replaced = {name: (own[name], new[name]) for name in own}
+    if optimizer is not None and replaced:
+        migrate(optimizer, replaced, stays)
     report = {
         "removed": removed,
         "units": {group.name: group.units for group in groups},
@@ -133,9 +133,9 @@ def remove(
         "parameters": (before, sum(p.numel() for p in unwrap(result).parameters())),
         "error": error,
         "left_out": left_out,
-        "plain": fit_config(unwrap(result)),
+        "plain": update_config(unwrap(result)),
     }
-    averages = None if ema is None else cut_all(ema, stays)
+    averages = None if ema is None else slice_tensors(ema, stays)
     return Removed(result, plan, report, averages)
 
 
@@ -151,8 +151,8 @@ def _warn(removed: Mapping[str, int], groups: int) -> None:
 def _check(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
     for group in groups:
         for s in group.slices:
-            held = tensors.get(s.name)
-            if held is None or held.ndim <= s.dim or int(s.index.max()) >= held.shape[s.dim]:
+            tensor = tensors.get(s.name)
+            if tensor is None or tensor.ndim <= s.dim or int(s.index.max()) >= tensor.shape[s.dim]:
                 raise SteppeError(
                     "groups of channels belong to one model",
                     got=f"{s.name}, of other groups than this model's",
@@ -160,7 +160,7 @@ def _check(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
                 )
 
 
-def _trial(
+def _cut_copy(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     stays: Stays,
@@ -168,11 +168,11 @@ def _trial(
     verify: bool,
 ) -> tuple[nn.Module, float | None]:
     """A copy that is cut, and by how much its outputs differ."""
-    trial = deepcopy(model)
-    _load(trial, tensors)
-    before = deepcopy(trial) if verify else None
-    apply(trial, stays)
-    return trial, None if before is None else _verify(before, trial, example_inputs)
+    smaller = deepcopy(model)
+    _load(smaller, tensors)
+    before = deepcopy(smaller) if verify else None
+    slice_model(smaller, stays)
+    return smaller, None if before is None else _verify(before, smaller, example_inputs)
 
 
 def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -199,7 +199,7 @@ def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 parameter.copy_(tensors[name])
 
 
-def stay(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+def units_to_keep(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Tensor, int]:
     """Which units of a group stay, and how many zero ones among them.
 
     Args:
@@ -239,10 +239,10 @@ def _verify(before: nn.Module, after: nn.Module, example_inputs: Any) -> float:
     inputs = _noisy(inputs)
     error = 0.0
     # sums in another order differ a little in float32: what is wrong is so in float64 too
-    for kind in (torch.float32, torch.float64):
-        expected = _outputs(before, inputs, kind)
+    for dtype in (torch.float32, torch.float64):
+        expected = _outputs(before, inputs, dtype)
         try:
-            got = _outputs(after, inputs, kind)
+            got = _outputs(after, inputs, dtype)
         except SteppeError as failed:
             raise NotTheSame(
                 "a network must run after its zero units are gone",
@@ -259,7 +259,7 @@ def _verify(before: nn.Module, after: nn.Module, example_inputs: Any) -> float:
         got=f"outputs that differ by {error:.1e} of the largest",
         consequence="nothing was changed",
         way_out="after an activation that is not 0 at 0, the weights that read a unit must be zero "
-        "too; where forward() does what cannot be followed, exclude the layers there",
+        "too; where forward() does what cannot be traced, exclude the layers there",
     )
 
 
@@ -270,11 +270,11 @@ def _distance(a: Tensor, b: Tensor) -> float:
     return float(gap) if bool(torch.isfinite(gap)) else float("inf")
 
 
-def _outputs(model: nn.Module, inputs: Any, kind: torch.dtype) -> list[Tensor]:
-    model = deepcopy(model).to(kind)  # what was given keeps its dtype
-    place = next(model.parameters()).device
+def _outputs(model: nn.Module, inputs: Any, dtype: torch.dtype) -> list[Tensor]:
+    model = deepcopy(model).to(dtype)  # a copy: the given model keeps its dtype
+    device = next(model.parameters()).device
     with untouched(model):
-        out = tensors_of(call(model, moved(inputs, kind, place)))
+        out = tensors_of(call(model, to_device(inputs, device, dtype)))
     return [t.detach() for t in out if t.is_floating_point() and t.numel()]
 
 

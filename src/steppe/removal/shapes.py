@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import _is_transposed as is_transposed
-from steppe.removal.graph import call
+from steppe.removal.forward import call
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -24,7 +24,7 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass(frozen=True)
 class Feed:
-    """The units of one group that make up a part of a layer's width.
+    """The units of one group that make up some of a layer's channels.
 
     Args:
         group: its name.
@@ -57,10 +57,10 @@ class Width:
 
     def at(self, kept: Mapping[str, int]) -> int:
         """The width with so many units of each group; a group not named is kept whole."""
-        gone = 0
+        removed = 0
         for feed in self.feeds:
-            gone += feed.channels * (feed.units - kept.get(feed.group, feed.units))
-        return self.full - gone
+            removed += feed.channels * (feed.units - kept.get(feed.group, feed.units))
+        return self.full - removed
 
     @property
     def least(self) -> int:
@@ -137,14 +137,14 @@ def feeds_of(names: Iterable[str], dim: int, groups: Sequence[Group]) -> tuple[F
 
     Positions that a group names twice count once, as they can go only once.
     """
-    wanted, found = set(names), []
+    own_names, feeds = set(names), []
     for group in groups:
-        index = [s.index for s in group.slices if s.name in wanted and s.dim == dim]
+        index = [s.index for s in group.slices if s.name in own_names and s.dim == dim]
         if index:
             channels = {len(set(row.tolist())) for row in torch.cat(index, dim=1)}
             assert len(channels) == 1, f"units of {group.name} differ in size along {dim}"
-            found.append(Feed(group.name, group.units, group.least, channels.pop()))
-    return tuple(found)
+            feeds.append(Feed(group.name, group.units, group.least, channels.pop()))
+    return tuple(feeds)
 
 
 def layer_shapes(
@@ -176,15 +176,15 @@ def layer_shapes(
         >>> [(s.kind, s.positions, s.widths({"0.weight": 3})) for s in shapes]
         [('conv2d', 4, (3, 3)), ('linear', 1, (12, 2))]
     """
-    found: list[LayerShape] = []
+    shapes: list[LayerShape] = []
     names = {module: name for name, module in model.named_modules()}
 
     samples = _samples(example_inputs)
 
-    def record(module: nn.Module, given: tuple[Any, ...], answer: Any) -> None:
-        if given and isinstance(given[0], Tensor):
-            folded = max(given[0].shape[0] // samples, 1)
-            found.append(_shape(names[module], module, given[0], answer, folded, groups))
+    def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor):
+            folded = max(inputs[0].shape[0] // samples, 1)
+            shapes.append(_shape(names[module], module, inputs[0], output, folded, groups))
 
     hooks = [
         module.register_forward_hook(record)
@@ -197,47 +197,47 @@ def layer_shapes(
     finally:
         for hook in hooks:
             hook.remove()
-    if not found:
+    if not shapes:
         raise SteppeError(
             "a cost needs a network with convolutions or linear layers",
             got=f"{type(model).__name__}, which called none",
         )
-    return found
+    return shapes
 
 
 def _samples(example_inputs: Any) -> int:
     """The batch size of an example: the first dimension of its first tensor."""
     if isinstance(example_inputs, Mapping):
         example_inputs = list(example_inputs.values())
-    given = example_inputs if isinstance(example_inputs, tuple | list) else [example_inputs]
-    sizes = [g.shape[0] for g in given if isinstance(g, Tensor) and g.ndim]
+    inputs = example_inputs if isinstance(example_inputs, tuple | list) else [example_inputs]
+    sizes = [x.shape[0] for x in inputs if isinstance(x, Tensor) and x.ndim]
     return sizes[0] if sizes else 1
 
 
 def _shape(
     name: str,
     module: nn.Module,
-    given: Tensor,
-    answer: Tensor,
+    x: Tensor,
+    output: Tensor,
     folded: int,
     groups: Sequence[Group],
 ) -> LayerShape:
     """The shape of one call."""
     prefix = f"{name}." if name else ""
     if isinstance(module, (*CONVS, *TRANSPOSED)):
-        return _conv_shape(name, module, given, answer, folded, groups)
+        return _conv_shape(name, module, x, output, folded, groups)
     if isinstance(module, nn.Linear) or is_transposed(module):
         weight = [f"{prefix}weight"]
-        turned = not isinstance(module, nn.Linear)  # Conv1D's weight is [in, out]
-        inputs = Width(given.shape[-1], feeds_of(weight, 0 if turned else 1, groups))
-        outputs = Width(answer.shape[-1], feeds_of(weight, 1 if turned else 0, groups))
-        features = tuple(given.shape[1:-1])
+        transposed = not isinstance(module, nn.Linear)  # Conv1D's weight is [in, out]
+        inputs = Width(x.shape[-1], feeds_of(weight, 0 if transposed else 1, groups))
+        outputs = Width(output.shape[-1], feeds_of(weight, 1 if transposed else 0, groups))
+        features = tuple(x.shape[1:-1])
         kind, positions = "linear", folded * math.prod(features)
     else:
-        last = isinstance(module, nn.LayerNorm)  # the others have their channels in front
-        features = tuple(given.shape[1:-1] if last else given.shape[2:])
+        channels_last = isinstance(module, nn.LayerNorm)  # the others: dimension 1
+        features = tuple(x.shape[1:-1] if channels_last else x.shape[2:])
         own = [f"{prefix}{n}" for n in ("weight", "bias", "running_mean")]
-        inputs = outputs = Width(given.shape[-1 if last else 1], feeds_of(own, 0, groups))
+        inputs = outputs = Width(x.shape[-1 if channels_last else 1], feeds_of(own, 0, groups))
         kind, positions = "norm", folded * math.prod(features)
     return LayerShape(
         name,
@@ -255,19 +255,19 @@ def _shape(
 
 
 def _conv_shape(
-    name: str, module: Any, given: Tensor, answer: Tensor, folded: int, groups: Sequence[Group]
+    name: str, module: Any, x: Tensor, output: Tensor, folded: int, groups: Sequence[Group]
 ) -> LayerShape:
     """The shape of a convolution; of a grouped one dimension 1 is within one group."""
     weight = [f"{name}.weight" if name else "weight"]
     dims = len(module.kernel_size)
-    assert given.ndim == dims + 2, "a batch dimension is needed"
+    assert x.ndim == dims + 2, "a batch dimension is needed"
     depthwise = module.groups > 1 and module.groups == module.in_channels
     transposed = isinstance(module, TRANSPOSED)
     first = feeds_of(weight, 0, groups)
     if depthwise:  # both sides are dimension 0: as many groups as inputs
-        each = module.out_channels // module.in_channels
+        multiplier = module.out_channels // module.in_channels
         second = tuple(
-            replace(f, channels=f.channels * each if transposed else f.channels // each)
+            replace(f, channels=f.channels * multiplier if transposed else f.channels // multiplier)
             for f in first
         )
     else:
@@ -283,8 +283,8 @@ def _conv_shape(
         padding if isinstance(padding, str) else tuple(padding),
         tuple(module.dilation),
         module.groups,
-        tuple(given.shape[2:]),
-        folded * math.prod((given if transposed else answer).shape[2:]),
+        tuple(x.shape[2:]),
+        folded * math.prod((x if transposed else output).shape[2:]),
         folded,
         Width(module.in_channels, inputs),
         Width(module.out_channels, outputs),

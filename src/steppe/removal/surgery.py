@@ -1,4 +1,4 @@
-"""Cut what is no longer needed out of a model, its optimiser and its averages, in place."""
+"""Cut removed channels out of a model, its optimiser and its averages, in place."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
-from steppe.removal.attention import fit_attributes, fit_config
-from steppe.removal.graph import pads
-from steppe.removal.patterns import parts_of
+from steppe.removal.dependency_graph import shortcut_padding
+from steppe.removal.transformer_config import update_attributes, update_config
+from steppe.removal.transformer_patterns import sublayers_of
 
 Stays = Mapping[str, Mapping[int, Tensor]]
 """Name of a tensor -> dimension -> positions that stay, see `steppe.core.group.positions`."""
-Changed = dict[str, tuple[nn.Parameter, nn.Parameter]]
-"""Name -> the parameter that was there, and the one that is there now."""
+Replaced = dict[str, tuple[nn.Parameter, nn.Parameter]]
+"""Name -> the parameter before and the one that replaced it."""
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def cut(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
-    """What stays of one tensor, as a new one in the same memory format.
+def slice_tensor(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
+    """The positions of a tensor that stay, as a new one in the same memory format.
 
     Example:
-        >>> cut(torch.arange(6).view(2, 3), {1: torch.tensor([0, 2])})
+        >>> slice_tensor(torch.arange(6).view(2, 3), {1: torch.tensor([0, 2])})
         tensor([[0, 2],
                 [3, 5]])
     """
-    last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    channels_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     for dim, index in dims.items():
         tensor = tensor.index_select(dim, index.to(tensor.device))
-    if last:  # index_select forgets it, and the layer would convert at each call
+    if channels_last:  # index_select forgets it, and the layer would convert at each call
         tensor = tensor.contiguous(memory_format=torch.channels_last)
     return tensor.clone() if not dims else tensor
 
 
-def apply(model: nn.Module, stays: Stays) -> Changed:
-    """Cut a model to what stays; sizes that modules and the config keep are set too.
+def slice_model(model: nn.Module, stays: Stays) -> Replaced:
+    """Cut a model to what stays, and update the sizes in its modules and its config.
 
-    Everything is checked and cut before anything is put in place, so that an error leaves the
-    model as it was. Parameters are new objects: an optimiser needs `migrate`.
+    Everything is checked and cut before the model is changed, so that an error leaves it as it
+    was. Parameters are new objects: an optimiser needs `migrate`.
 
     Args:
-        model: any module; wrappers are looked through.
+        model: any module; wrappers are unwrapped.
         stays: see `steppe.core.group.positions`.
 
     Returns:
@@ -59,7 +59,8 @@ def apply(model: nn.Module, stays: Stays) -> Changed:
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
         >>> keep = torch.tensor([0, 2])
-        >>> _ = apply(net, {"0.weight": {0: keep}, "0.bias": {0: keep}, "1.weight": {1: keep}})
+        >>> stays = {"0.weight": {0: keep}, "0.bias": {0: keep}, "1.weight": {1: keep}}
+        >>> _ = slice_model(net, stays)
         >>> net
         Sequential(
           (0): Linear(in_features=3, out_features=2, bias=True)
@@ -68,28 +69,28 @@ def apply(model: nn.Module, stays: Stays) -> Changed:
     """
     model = unwrap(model)
     _check(model, stays)
-    parts = list(parts_of(model))
+    sublayers = list(sublayers_of(model))
     shortcuts = _shortcuts(model, stays)
-    held = dict([*model.named_parameters(), *model.named_buffers()])
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     new: dict[int, Tensor] = {}
-    changed: Changed = {}
+    replaced: Replaced = {}
     for name, dims in stays.items():
-        old = held[name]
+        old = tensors[name]
         with torch.no_grad():
-            tensor = cut(old, dims)
+            tensor = slice_tensor(old, dims)
         if isinstance(old, nn.Parameter):
             parameter = nn.Parameter(tensor, old.requires_grad)
-            parameter.grad = None if old.grad is None else cut(old.grad, dims)
-            changed[name], tensor = (old, parameter), parameter
+            parameter.grad = None if old.grad is None else slice_tensor(old.grad, dims)
+            replaced[name], tensor = (old, parameter), parameter
         new[id(old)] = tensor
     for module in model.modules():
         _replace(module, new)
     for block, (front, back) in shortcuts.items():
         model.get_submodule(block).front = front  # type: ignore[assignment]
         model.get_submodule(block).back = back  # type: ignore[assignment]
-    fit_attributes(parts)
-    fit_config(model)
-    return changed
+    update_attributes(sublayers)
+    update_config(model)
+    return replaced
 
 
 def _replace(module: nn.Module, new: Mapping[int, Tensor]) -> None:
@@ -100,44 +101,44 @@ def _replace(module: nn.Module, new: Mapping[int, Tensor]) -> None:
                 store[name] = new[id(tensor)]  # type: ignore[assignment]
                 touched = True
     if touched:
-        for kinds, fit in FITS:
-            if kinds(module):
-                fit(module)
+        for applies, update in SIZE_UPDATES:
+            if applies(module):
+                update(module)
 
 
-def _fit_linear(module: Any) -> None:
+def _update_linear(module: Any) -> None:
     module.out_features, module.in_features = module.weight.shape
 
 
-def _fit_conv(module: Any) -> None:
+def _update_conv(module: Any) -> None:
     rows, columns = module.weight.shape[:2]
     if module.groups > 1 and columns == 1 and module.in_channels == module.groups:
         module.groups = rows // (module.out_channels // module.groups)
     module.out_channels, module.in_channels = rows, columns * module.groups
 
 
-def _fit_transposed(module: Any) -> None:
+def _update_transposed(module: Any) -> None:
     module.in_channels, columns = module.weight.shape[:2]
     module.out_channels = columns * module.groups
 
 
-def _fit_norm(module: Any) -> None:
-    held = module.weight if module.weight is not None else module.running_mean
-    if held is not None:
-        module.num_features = len(held)
+def _update_norm(module: Any) -> None:
+    per_channel = module.weight if module.weight is not None else module.running_mean
+    if per_channel is not None:
+        module.num_features = len(per_channel)
 
 
-def _fit_conv1d(module: Any) -> None:
+def _update_conv1d(module: Any) -> None:
     module.nf = module.weight.shape[1]
     if hasattr(module, "nx"):
         module.nx = module.weight.shape[0]
 
 
-def _fit_prelu(module: Any) -> None:
+def _update_prelu(module: Any) -> None:
     module.num_parameters = len(module.weight)
 
 
-def _fit_embedding(module: Any) -> None:
+def _update_embedding(module: Any) -> None:
     module.num_embeddings, module.embedding_dim = module.weight.shape
 
 
@@ -145,37 +146,37 @@ def _is(*kinds: type[nn.Module]) -> Callable[[nn.Module], bool]:
     return lambda module: isinstance(module, kinds)
 
 
-FITS: list[tuple[Callable[[nn.Module], bool], Callable[[Any], None]]] = [
-    (_is(nn.Linear), _fit_linear),
-    (_is(*_CONVS), _fit_conv),
-    (_is(*_TRANSPOSED), _fit_transposed),
-    (_is(_NormBase), _fit_norm),
-    (_is(nn.PReLU), _fit_prelu),
-    (_is(nn.Embedding), _fit_embedding),
-    (lambda module: hasattr(module, "nf") and hasattr(module, "weight"), _fit_conv1d),
+SIZE_UPDATES: list[tuple[Callable[[nn.Module], bool], Callable[[Any], None]]] = [
+    (_is(nn.Linear), _update_linear),
+    (_is(*_CONVS), _update_conv),
+    (_is(*_TRANSPOSED), _update_transposed),
+    (_is(_NormBase), _update_norm),
+    (_is(nn.PReLU), _update_prelu),
+    (_is(nn.Embedding), _update_embedding),
+    (lambda module: hasattr(module, "nf") and hasattr(module, "weight"), _update_conv1d),
 ]
-"""(which modules, how the sizes that they keep follow from their weights)."""
+"""(whether it is for a module, how to set the module's sizes from its weights)."""
 
 
 def _shortcuts(model: nn.Module, stays: Stays) -> dict[str, tuple[int, int]]:
     """Zeros that blocks put around their shortcuts: as many as channels stay there."""
-    found: dict[str, tuple[int, int]] = {}
+    paddings: dict[str, tuple[int, int]] = {}
     for name, block in model.named_modules():
         last = f"{name}.conv2.weight" if name else "conv2.weight"
-        zeros = pads(block)
+        zeros = shortcut_padding(block)
         if zeros is not None and 0 in stays.get(last, {}):
-            there, (front, back) = stays[last][0], zeros
+            kept, (front, back) = stays[last][0], zeros
             size = block.get_parameter("conv2.weight").shape[0]
-            found[name] = (int((there < front).sum()), int((there >= size - back).sum()))
-    return found
+            paddings[name] = (int((kept < front).sum()), int((kept >= size - back).sum()))
+    return paddings
 
 
 def _check(model: nn.Module, stays: Stays) -> None:
-    held = dict([*model.named_parameters(), *model.named_buffers()])
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
     for name, dims in stays.items():
-        if name not in held:
+        if name not in tensors:
             raise _misfit(f"{name}, which the model does not have")
-        shape = held[name].shape
+        shape = tensors[name].shape
         for dim, index in dims.items():
             if not 0 <= dim < len(shape):
                 raise _misfit(f"dimension {dim} of {name}, which is {tuple(shape)}")
@@ -200,58 +201,58 @@ def _misfit(got: str) -> SteppeError:
     )
 
 
-def cut_all(tensors: Mapping[str, Tensor], stays: Stays) -> dict[str, Tensor]:
+def slice_tensors(tensors: Mapping[str, Tensor], stays: Stays) -> dict[str, Tensor]:
     """Cut named tensors of a model's shapes: an average of its weights, masks, gradients.
 
     Names may carry the prefix of a wrapper (``module.``).
 
     Example:
-        >>> cut_all({"module.a": torch.arange(3)}, {"a": {0: torch.tensor([2])}})
+        >>> slice_tensors({"module.a": torch.arange(3)}, {"a": {0: torch.tensor([2])}})
         {'module.a': tensor([2])}
     """
-    bare = {name: name.removeprefix("module.").removeprefix("_orig_mod.") for name in tensors}
+    plain = {name: name.removeprefix("module.").removeprefix("_orig_mod.") for name in tensors}
     return {
-        name: cut(tensor, stays[bare[name]]) if bare[name] in stays else tensor
+        name: slice_tensor(tensor, stays[plain[name]]) if plain[name] in stays else tensor
         for name, tensor in tensors.items()
     }
 
 
-def migrate(optimizer: torch.optim.Optimizer, changed: Changed, stays: Stays) -> None:
-    """Let an optimiser go on with the parameters that are there now.
+def migrate(optimizer: torch.optim.Optimizer, replaced: Replaced, stays: Stays) -> None:
+    """Let an optimiser go on with the parameters that replaced its own.
 
     Its parameter groups get the new parameters; state of a parameter's shape (momentum, Adam's
     averages) is cut like it, numbers such as the step stay.
 
     Args:
-        optimizer: of the model before `apply`.
-        changed: what `apply` returned.
+        optimizer: of the model before `slice_model`.
+        replaced: what `slice_model` returned.
         stays: what it was given.
 
     Raises:
         SteppeError: the optimiser holds none of them, or state whose shape is not known; it is
             then left as it was.
     """
-    states = cut_states(optimizer, {name: old for name, (old, _) in changed.items()}, stays)
-    to = {id(old): new for old, new in changed.values()}
+    states = slice_states(optimizer, {name: old for name, (old, _) in replaced.items()}, stays)
+    new_of = {id(old): new for old, new in replaced.values()}
     for name, state in states.items():
-        old, new = changed[name]
+        old, new = replaced[name]
         del optimizer.state[old]
         optimizer.state[new] = state
     for group in optimizer.param_groups:
-        group["params"] = [to.get(id(p), p) for p in group["params"]]
+        group["params"] = [new_of.get(id(p), p) for p in group["params"]]
 
 
-def cut_states(
+def slice_states(
     optimizer: torch.optim.Optimizer, named: Mapping[str, Tensor], stays: Stays
 ) -> dict[str, dict[str, Any]]:
-    """What an optimiser knows of the named parameters, cut; the optimiser is left as it is.
+    """The cut state of the named parameters; the optimiser itself is not changed.
 
     Raises:
         SteppeError: see `migrate`.
     """
     names = {id(parameter): name for name, parameter in named.items()}
-    held = [p for group in optimizer.param_groups for p in group["params"]]
-    if names and not any(id(p) in names for p in held):
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if names and not any(id(p) in names for p in parameters):
         raise SteppeError(
             "an optimiser must hold the parameters of the model before removal",
             got=f"{type(optimizer).__name__} with none of them",
@@ -259,21 +260,21 @@ def cut_states(
             way_out="give the optimiser that trained this model",
         )
     states: dict[str, dict[str, Any]] = {}
-    for old in held:
+    for old in parameters:
         if id(old) in names and old in optimizer.state:
             name = names[id(old)]
             states[name] = {
-                key: _cut_state(f"{key} of {name}", value, old, stays.get(name, {}))
+                key: _slice_state(f"{key} of {name}", value, old, stays.get(name, {}))
                 for key, value in optimizer.state[old].items()
             }
     return states
 
 
-def _cut_state(what: str, value: Any, old: Tensor, dims: Mapping[int, Tensor]) -> Any:
+def _slice_state(what: str, value: Any, old: Tensor, dims: Mapping[int, Tensor]) -> Any:
     if not isinstance(value, Tensor) or value.numel() <= 1:
         return value
     if value.shape == old.shape:
-        return cut(value, dims)
+        return slice_tensor(value, dims)
     if not dims:
         return value
     raise SteppeError(

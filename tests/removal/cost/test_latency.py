@@ -13,7 +13,7 @@ from steppe import SteppeError
 from steppe.core.group import Group, Slice
 from steppe.removal.cost import COSTS
 from steppe.removal.cost.latency import Latency
-from steppe.removal.latency import LatencyTable, measure_table
+from steppe.removal.latency_table import LatencyTable, measure_table
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 

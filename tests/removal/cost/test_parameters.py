@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from steppe.core.group import Group, Slice
+from steppe.removal.channel_groups import channel_groups
 from steppe.removal.cost import COSTS
-from steppe.removal.groups import groups_of
 from steppe.removal.remove import example_of, remove
 
 
@@ -114,7 +114,7 @@ IMAGES = ["resnet20", "vgg11-bn", "resnet50-like", "mobilenet-v1", "mobilenet-v2
 def test_whole_networks_after_removal(networks, name: str) -> None:
     make, shape = networks.image_models()[name]
     model, example = networks.warm(make()), torch.zeros(1, *shape)
-    found = groups_of(model, example)
+    found = channel_groups(model, example)
     kept = networks.draw(found, 0.4)
     costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
     networks.zero(model, found, kept)
@@ -130,7 +130,7 @@ def test_whole_networks_after_removal(networks, name: str) -> None:
 @given(seed=st.integers(0, 10**6), fraction=st.floats(0.1, 0.9))
 def test_random_networks_after_removal(networks, seed: int, fraction: float) -> None:
     model, example = networks.warm(networks.RandomNet(seed)), torch.zeros(1, 3, 6, 6)
-    found = groups_of(model, example)
+    found = channel_groups(model, example)
     kept = networks.draw(found, fraction, seed)
     costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
     networks.zero(model, found, kept)
@@ -146,7 +146,7 @@ def test_random_networks_after_removal(networks, seed: int, fraction: float) -> 
 def test_transformers_after_removal(networks, name: str) -> None:
     pytest.importorskip("transformers")
     model = networks.warm(networks.transformers_models()[name]())
-    found, example = groups_of(model, None), example_of(model)
+    found, example = channel_groups(model, None), example_of(model)
     kept = networks.draw(found, 0.4)
     costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
     networks.zero(model, found, kept)

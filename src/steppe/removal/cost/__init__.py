@@ -73,8 +73,8 @@ class Summed:
         touched = self._touched.get(group, [])
         now = sum(self.term(number, kept) for number in touched)
         changed = dict(kept)
-        found = []
+        changes = []
         for width in widths:
             changed[group] = width
-            found.append(sum(self.term(number, changed) for number in touched) - now)
-        return found
+            changes.append(sum(self.term(number, changed) for number in touched) - now)
+        return changes

@@ -1,4 +1,4 @@
-"""How long a forward pass takes, from measured layers."""
+"""The time of a forward pass, predicted from a table of measured layers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.removal.cost import COSTS, Summed
-from steppe.removal.latency import LatencyTable, network_key, tied
+from steppe.removal.forward_timing import conditions
+from steppe.removal.latency_table import LatencyTable, network_key, tied
 from steppe.removal.shapes import LayerShape, layer_shapes
-from steppe.removal.timing import conditions
 
 
 def between(axis: Sequence[int], width: int) -> tuple[int, int, float]:
@@ -36,12 +36,12 @@ class Latency(Summed):
     """Milliseconds of a forward pass: the layers' measured times, scaled to the whole's.
 
     total(kept) = whole * sum_l time_l(kept) / sum_l time_l(all). Between the widths that were
-    measured a layer's time is interpolated linearly in (in, out). The rest, what the whole takes
-    beyond its layers, thus shrinks as they do; see `steppe.removal.latency` for why.
+    measured a layer's time is interpolated linearly in (in, out). The time that the whole takes
+    beyond its layers thus shrinks as they do; see `steppe.removal.latency_table` for why.
 
     Args:
         layers: of the network.
-        table: measured with `steppe.removal.latency.measure_table` for this network.
+        table: measured with `steppe.removal.latency_table.measure_table` for this network.
         batch: samples per pass.
     """
 
@@ -58,11 +58,11 @@ class Latency(Summed):
                 way_out=f"steppe latency MODEL --batch {batch} --out {table.path or 'table.json'}",
             )
         self._grids = [table.grid(layer, batch) for layer in layers]
-        self._known: dict[tuple[int, int, int], float] = {}
+        self._computed: dict[tuple[int, int, int], float] = {}
         self._scale = 1.0
         super().__init__(len(layers))
         self._scale = whole[0] / super().total({})
-        self._known.clear()
+        self._computed.clear()
 
     @classmethod
     def of(
@@ -107,10 +107,10 @@ class Latency(Summed):
     def term(self, number: int, kept: Mapping[str, int]) -> float:
         layer = self._layers[number]
         inputs, outputs = layer.widths(kept)
-        place = (number, inputs, outputs)
-        if place not in self._known:
-            self._known[place] = self._scale * self._interpolated(number, inputs, outputs)
-        return self._known[place]
+        key = (number, inputs, outputs)
+        if key not in self._computed:
+            self._computed[key] = self._scale * self._interpolated(number, inputs, outputs)
+        return self._computed[key]
 
     def _interpolated(self, number: int, inputs: int, outputs: int) -> float:
         """The layer's own time at these widths."""
@@ -118,8 +118,8 @@ class Latency(Summed):
         ins, outs, points = self._grids[number]
         low, high, right = between(ins, inputs)
         if tied(layer):
-            each = layer.outputs.full // layer.inputs.full
-            corners = [(low, low * each, 1 - right), (high, high * each, right)]
+            multiplier = layer.outputs.full // layer.inputs.full
+            corners = [(low, low * multiplier, 1 - right), (high, high * multiplier, right)]
         else:
             lower, upper, up = between(outs, outputs)
             corners = [
@@ -128,4 +128,4 @@ class Latency(Summed):
                 (high, lower, right * (1 - up)),
                 (high, upper, right * up),
             ]
-        return float(sum(part * points[f"{i}x{o}"][0] for i, o, part in corners if part))
+        return float(sum(share * points[f"{i}x{o}"][0] for i, o, share in corners if share))

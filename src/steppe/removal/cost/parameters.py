@@ -39,17 +39,17 @@ class Parameters(Summed):
         cls, model: nn.Module, example_inputs: Any, groups: Sequence[Group], **options: Any
     ) -> Self:
         names: dict[int, list[str]] = {}
-        held: dict[int, nn.Parameter] = {}
+        parameters: dict[int, nn.Parameter] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).append(name)
-            held[id(parameter)] = parameter
+            parameters[id(parameter)] = parameter
         return cls(
             [
                 tuple(
                     Width(size, feeds_of(names[key], dim, groups))
-                    for dim, size in enumerate(held[key].shape)
+                    for dim, size in enumerate(parameters[key].shape)
                 )
-                for key in held
+                for key in parameters
             ],
             **options,
         )

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from steppe.removal.graph import found
+from steppe.removal.dependency_graph import trace_channels
 from steppe.removal.remove import remove
 
 
@@ -205,7 +205,7 @@ class Mask(Net):
 def test_followed_rightly_or_kept(networks, kind):
     torch.manual_seed(0)
     model, example = kind().eval(), torch.randn(2, 3, 4, 4)
-    seen = found(model, example)
+    seen = trace_channels(model, example)
     groups = {g.name: g for g in seen.groups}
     assert "b.weight" in groups
     assert ("a.weight" in groups) == (kind.units > 0), seen.left_out

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from steppe import SteppeError
 from steppe.core.group import Group, Slice
-from steppe.removal.latency import (
+from steppe.removal.latency_table import (
     LatencyTable,
     axis,
-    built,
+    build_layer,
     key_of,
     measure_table,
     network_key,
     pairs,
-    resized,
+    with_batch,
 )
 from steppe.removal.shapes import Feed, Width, layer_shapes
 
@@ -227,7 +227,7 @@ def test_layers_are_built_alike() -> None:
     sides = {"0": (6, 4), "1": (6, 6), "3": (7, 7), "4": (7, 2), "5": (3, 3)}
     for layer in layer_shapes(net, torch.zeros(2, 4, 10, 10), []):
         inputs, outputs = sides[layer.name]
-        made = built(layer, inputs, outputs)
+        made = build_layer(layer, inputs, outputs)
         last = layer.name in "34"
         shape = (2, *layer.features, inputs) if last else (2, inputs, *layer.features)
         given = torch.zeros(shape)
@@ -260,8 +260,8 @@ def test_keys_tell_layers_apart() -> None:
 
 def test_resized() -> None:
     x = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    assert resized(x, 3).tolist() == [[1, 2]] * 3
-    again = resized({"x": x, "more": (x, None)}, 1)
+    assert with_batch(x, 3).tolist() == [[1, 2]] * 3
+    again = with_batch({"x": x, "more": (x, None)}, 1)
     assert again["x"].tolist() == [[1, 2]]
     assert again["more"][0].shape == (1, 2)
     assert again["more"][1] is None

@@ -1,4 +1,4 @@
-"""How long one forward pass takes here."""
+"""Time one forward pass of a module on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from steppe.removal.graph import call
+from steppe.removal.forward import call
 
 Timing = tuple[float, float, float]
 """Lower quartile, median and interquartile range, ms."""
@@ -26,9 +26,9 @@ _SETTLED = 31 * 2**20  # glibc raises its thresholds up to blocks of 32 MiB
 def settle() -> None:
     """Let the C library keep freed memory, so that page faults are not part of what is timed.
 
-    Blocks below the largest that was ever freed come from memory that the process holds; one
-    large block that is freed thus makes every later timing alike. Without effect where the
-    library works otherwise.
+    glibc serves blocks smaller than the largest one ever freed from memory that the process
+    already has. So one large block is freed first, and later timings are comparable. Other C
+    libraries may ignore it.
     """
     torch.ones(_SETTLED, dtype=torch.uint8)
 
@@ -38,35 +38,35 @@ def timed(
 ) -> Timing:
     """Lower quartile, median and interquartile range of a module's time, in ms.
 
-    The lower quartile is the median of the quicker half: what it takes while nothing else runs,
-    as long as that is so for more than a quarter of the repeats.
+    The lower quartile is the median of the faster half. It is the time without other programs, as
+    long as more than a quarter of the repeats ran undisturbed.
 
     Args:
         module: in eval mode.
-        inputs: see `steppe.removal.shapes.call`.
-        repeats: at least 9 are made, and so many if they take less than ``seconds``.
+        inputs: see `steppe.removal.forward.call`.
+        repeats: as many as fit into ``seconds``, at least 9 and at most this.
         seconds: see ``repeats``.
-        tries: when the range is more than a tenth of the median, something else was running:
-            it is measured again, up to so often in all, and the quickest counts.
+        tries: a range above a tenth of the median means that something else was running. Then it
+            is measured again, at most ``tries`` times in all, and the fastest counts.
     """
-    tensors = [p.device for p in module.parameters()] or [torch.device("cpu")]
-    cuda = tensors[0].type == "cuda"
+    devices = [p.device for p in module.parameters()] or [torch.device("cpu")]
+    cuda = devices[0].type == "cuda"
 
     def once() -> float:
         if cuda:
             torch.cuda.synchronize()
-        begun = time.perf_counter()
+        start = time.perf_counter()
         call(module, inputs)
         if cuda:
             torch.cuda.synchronize()
-        return 1000 * (time.perf_counter() - begun)
+        return 1000 * (time.perf_counter() - start)
 
     best = (math.inf, 0.0, 0.0)
     with torch.no_grad():
         settle()
         for _ in range(3):
-            took = once()
-        count = max(9, min(repeats, int(1000 * seconds / max(took, 1e-6))))
+            milliseconds = once()
+        count = max(9, min(repeats, int(1000 * seconds / max(milliseconds, 1e-6))))
         for _ in range(tries):
             low, middle, high = statistics.quantiles([once() for _ in range(count)], n=4)
             best = min(best, (low, middle, high - low))

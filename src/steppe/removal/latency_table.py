@@ -1,21 +1,21 @@
-"""How long the layers of a network take at every width, measured here and kept in a file.
+"""A latency table: the time of each layer of a network at every width, kept in a file.
 
-Each distinct layer is timed alone over a grid of widths, and so is the whole network; what the
-layers do not explain (additions, padding, calls, a layer's colder memory inside a network) is the
-rest. What predicted networks of other widths best (ResNet-56 and smaller networks, CPU):
+Each distinct layer is timed alone over a grid of widths, and so is the whole network. The whole
+takes longer than the sum of its layers (additions, padding, calls, cold caches). These choices
+predicted networks of other widths best (ResNet-56 and smaller networks, CPU):
 
 - a batch norm is timed with a ReLU behind it, apart from its convolution: the two have one width
   and few shapes, and half as many pairs of widths are measured as for the three together;
-- all layers are scaled by whole / sum of layers. The rest as a constant overrated a ResNet-56 of a
-  quarter of the widths at batch 1 by 10 to 20 %; in proportion to the elements that are written it
-  underrated small networks, where calls take the time, by 15 to 20 %; a machine that is slower on
-  one day changes all layers alike, which a scale forgives;
-- everything is measured in several passes, minutes apart in a large network, and the quickest
+- all layers are scaled by whole / sum of layers. The difference as a constant overestimated a
+  ResNet-56 of a quarter of the widths at batch 1 by 10 to 20 %; in proportion to the elements that
+  are written it underestimated small networks, where calls take the time, by 15 to 20 %. A machine
+  that is slower on one day slows all layers alike, which a scale corrects;
+- everything is measured in several passes, minutes apart in a large network, and the fastest
   lower quartile counts: another program slows a machine down for seconds, which the range of one
-  measurement does not show; by medians alone layers came out 5 to 10 % slower than in the network;
-- the allocator is settled before anything is timed (see `steppe.removal.timing.settle`); without
-  it page faults come and go with what the process did before, and move a layer's time by a factor
-  of up to two.
+  measurement does not show. By medians alone layers came out 5 to 10 % slower than in the network;
+- the allocator is settled before anything is timed (see `steppe.removal.forward_timing.settle`).
+  Otherwise page faults depend on what the process did before, and change a layer's time by a
+  factor of up to two.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.serialization import write_text
+from steppe.removal.forward_timing import Timer, conditions, layout_of, timed
 from steppe.removal.shapes import LayerShape, Width, in_eval_mode, layer_shapes
-from steppe.removal.timing import Timer, conditions, layout_of, timed
 
 Point = list[float]
-"""Of the quickest pass lower quartile, median, interquartile range, ms; the number of passes."""
+"""Of the fastest pass: lower quartile, median, interquartile range in ms; number of passes."""
 
-MOST = 8  # widths per side of a layer, about
+WIDTHS = 8  # per side of a layer, about
 _HINTS = {"threads": " (or use --threads)", "layout": " (with or without --channels-last)"}
-_PLAIN: dict[str, Callable[..., nn.Module]] = {
+_CONVOLUTIONS: dict[str, Callable[..., nn.Module]] = {
     "conv1d": nn.Conv1d,
     "conv2d": nn.Conv2d,
     "conv3d": nn.Conv3d,
@@ -69,19 +69,22 @@ def key_of(layer: LayerShape, batch: int) -> str:
         if isinstance(layer.module, nn.GroupNorm):
             words.append(f"groups {layer.module.num_groups}")
     elif layer.kind != "linear":
-        words.append(_x(layer.kernel))
-        padding = layer.padding if isinstance(layer.padding, str) else _x(layer.padding)
-        words += ["stride", _x(layer.stride), "padding", padding, "dilation", _x(layer.dilation)]
+        words.append(_text(layer.kernel))
+        padding = layer.padding if isinstance(layer.padding, str) else _text(layer.padding)
+        words += ["stride", _text(layer.stride), "padding", padding]
+        words += ["dilation", _text(layer.dilation)]
         per_input = layer.outputs.full // layer.inputs.full
-        if any(more := getattr(layer.module, "output_padding", ())):
-            words.append(f"output padding {_x(more)}")
+        if any(output_padding := getattr(layer.module, "output_padding", ())):
+            words.append(f"output padding {_text(output_padding)}")
         words.append(f"depthwise {per_input}" if layer.depthwise else f"groups {layer.groups}")
     if layer.kind != "norm" and layer.module.bias is not None:
         words.append("bias")
-    return " ".join([*words, "on", _x(layer.features) or "1", "batch", str(batch * layer.folded)])
+    rows = str(batch * layer.folded)
+    return " ".join([*words, "on", _text(layer.features) or "1", "batch", rows])
 
 
-def _x(sizes: Iterable[int]) -> str:
+def _text(sizes: Iterable[int]) -> str:
+    """Sizes as words: 3x3."""
     return "x".join(map(str, sizes))
 
 
@@ -95,32 +98,34 @@ def axis(width: Width, round_to: int = 1) -> list[int]:
         >>> axis(Width(64, (Feed("a", 64, 8, 1),)), round_to=8)
         [8, 16, 24, 32, 40, 48, 56, 64]
     """
-    step = round_to * math.ceil(width.full / round_to / (MOST - 1 if width.least == 1 else MOST))
+    steps = WIDTHS - 1 if width.least == 1 else WIDTHS
+    step = round_to * math.ceil(width.full / round_to / steps)
     inner = range(step, width.full, step)
     return sorted({width.least, *(w for w in inner if w > width.least), width.full})
 
 
 def tied(layer: LayerShape) -> bool:
-    """Whether a layer's two widths are one."""
+    """Whether a layer's input width sets its output width."""
     return layer.kind == "norm" or layer.depthwise
 
 
 def pairs(layer: LayerShape, inputs: Sequence[int], outputs: Sequence[int]) -> list[list[int]]:
-    """The (in, out) that are measured: all, or for a layer of one width that one with itself."""
+    """The (in, out) that are measured: all, or one for each input width of a tied layer."""
     if tied(layer):
-        each = layer.outputs.full // layer.inputs.full
-        return [[w, w * each] for w in inputs]
+        multiplier = layer.outputs.full // layer.inputs.full
+        return [[w, w * multiplier] for w in inputs]
     return [[i, o] for i in inputs for o in outputs]
 
 
-def built(layer: LayerShape, inputs: int, outputs: int) -> nn.Module:
+def build_layer(layer: LayerShape, inputs: int, outputs: int) -> nn.Module:
     """A layer like this one with other widths, random weights, in eval mode."""
     module = layer.module
     if layer.kind == "linear":
-        made: nn.Module = nn.Linear(inputs, outputs, bias=module.bias is not None)
+        resized: nn.Module = nn.Linear(inputs, outputs, bias=module.bias is not None)
     elif layer.kind != "norm":
-        more = {} if layer.kind.startswith("conv") else {"output_padding": module.output_padding}
-        made = _PLAIN[layer.kind](
+        transposed = not layer.kind.startswith("conv")
+        options = {"output_padding": module.output_padding} if transposed else {}
+        resized = _CONVOLUTIONS[layer.kind](
             inputs,
             outputs,
             layer.kernel,
@@ -129,18 +134,19 @@ def built(layer: LayerShape, inputs: int, outputs: int) -> nn.Module:
             dilation=layer.dilation,
             groups=layer.groups_at(inputs),
             bias=module.bias is not None,
-            **more,
+            **options,
         )
     elif isinstance(module, nn.LayerNorm):
-        made = nn.LayerNorm(inputs)
+        resized = nn.LayerNorm(inputs)
     elif isinstance(module, nn.GroupNorm):
-        made = nn.Sequential(nn.GroupNorm(math.gcd(module.num_groups, inputs), inputs), nn.ReLU())
+        num_groups = math.gcd(module.num_groups, inputs)
+        resized = nn.Sequential(nn.GroupNorm(num_groups, inputs), nn.ReLU())
     else:
         assert isinstance(module, _BatchNorm)
         kinds = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
         dims = max(len(layer.features), 1)
-        made = nn.Sequential(kinds[dims](inputs), nn.ReLU())
-    return made.eval()
+        resized = nn.Sequential(kinds[dims](inputs), nn.ReLU())
+    return resized.eval()
 
 
 def network_key(layers: Sequence[LayerShape]) -> str:
@@ -154,7 +160,7 @@ class LatencyTable:
     """Measured times of layers and networks.
 
     Args:
-        conditions: see `steppe.removal.timing.conditions`.
+        conditions: see `steppe.removal.forward_timing.conditions`.
         layers: key -> ``points``: ``"INxOUT"`` -> `Point`; ``grids``: the widths (``in``, ``out``)
             whose points are all there.
         networks: `network_key` -> batch -> `Point` of the whole.
@@ -175,8 +181,8 @@ class LatencyTable:
         """
         path = Path(path)
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-            return cls(held["conditions"], held["layers"], held["networks"], path)
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            return cls(stored["conditions"], stored["layers"], stored["networks"], path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SteppeError(
                 "a latency table is a file that steppe latency wrote",
@@ -187,8 +193,8 @@ class LatencyTable:
     def write(self) -> None:
         """To its file, whole or not at all."""
         if self.path is not None:
-            held = {k: v for k, v in vars(self).items() if k != "path"}
-            write_text(self.path, json.dumps(held, indent=1))
+            values = {k: v for k, v in vars(self).items() if k != "path"}
+            write_text(self.path, json.dumps(values, indent=1))
 
     def check(
         self,
@@ -209,7 +215,7 @@ class LatencyTable:
     @property
     def batches(self) -> list[int]:
         """The batch sizes that whole networks were measured with."""
-        return sorted({int(batch) for known in self.networks.values() for batch in known})
+        return sorted({int(batch) for batches in self.networks.values() for batch in batches})
 
     def grid(self, layer: LayerShape, batch: int) -> tuple[list[int], list[int], Any]:
         """The widths in and out and the points that cover all that a layer may become.
@@ -217,15 +223,17 @@ class LatencyTable:
         Raises:
             SteppeError: it was not measured, or not over these widths.
         """
-        held = self.layers.get(key_of(layer, batch), {"grids": [], "points": {}})
+        entry = self.layers.get(key_of(layer, batch), {"grids": [], "points": {}})
         sides = ((layer.inputs, "in"), (layer.outputs, "out"))
         fitting = [
             grid
-            for grid in held["grids"]
+            for grid in entry["grids"]
             if all(grid[k][0] <= side.least and side.full <= grid[k][-1] for side, k in sides)
         ]
         if not fitting:
-            known = f"; measured batches: {_x(self.batches)}" if batch not in self.batches else ""
+            known = (
+                f"; measured batches: {_text(self.batches)}" if batch not in self.batches else ""
+            )
             widths = " -> ".join(f"{side.least}..{side.full}" for side, _ in sides)
             raise SteppeError(
                 "a latency needs every layer's time at every width it may get",
@@ -234,23 +242,24 @@ class LatencyTable:
                 way_out=f"steppe latency MODEL --batch {batch} --out {self.path or 'table.json'}",
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
-        return best["in"], best["out"], held["points"]
+        return best["in"], best["out"], entry["points"]
 
 
-def resized(
+def with_batch(
     example_inputs: Any, batch: int, layout: torch.memory_format = torch.contiguous_format
 ) -> Any:
-    """The first sample of the example, so many times, images in a memory format."""
+    """The first sample of the example, repeated ``batch`` times, images in a memory format."""
     if isinstance(example_inputs, Tensor):
-        return _laid(example_inputs[:1].repeat(batch, *[1] * (example_inputs.ndim - 1)), layout)
+        repeated = example_inputs[:1].repeat(batch, *[1] * (example_inputs.ndim - 1))
+        return _to_layout(repeated, layout)
     if isinstance(example_inputs, Mapping):
-        return {k: resized(v, batch, layout) for k, v in example_inputs.items()}
+        return {k: with_batch(v, batch, layout) for k, v in example_inputs.items()}
     if isinstance(example_inputs, tuple | list):
-        return [resized(v, batch, layout) for v in example_inputs]
+        return [with_batch(v, batch, layout) for v in example_inputs]
     return example_inputs
 
 
-def _laid(images: Tensor, layout: torch.memory_format) -> Tensor:
+def _to_layout(images: Tensor, layout: torch.memory_format) -> Tensor:
     return images.to(memory_format=layout) if images.ndim == 4 else images
 
 
@@ -276,7 +285,7 @@ def measure_table(
         path: a file that is written while it is measured; what is there already is kept and not
             measured again.
         round_to: widths are measured at multiples of this, about 8 per side of a layer.
-        passes: over everything; the quickest counts.
+        passes: over everything; the fastest counts.
         timer: what measures, see `timed`.
         say: is told of each layer that is measured.
 
@@ -298,15 +307,16 @@ def measure_table(
     try:
         with in_eval_mode(model):
             for number in range(1, passes + 1):
-                job = _Pass(table, next(model.parameters()), layout_of(model), timer, number)
-                told = f"pass {number} of {passes}: "
+                measuring = _Pass(table, next(model.parameters()), layout_of(model), timer, number)
+                prefix = f"pass {number} of {passes}: "
                 for layer, batch in distinct.values():
-                    if count := job.layer(layer, batch, round_to):
-                        say(f"{told}{key_of(layer, batch)}: {count} widths")
+                    if count := measuring.layer(layer, batch, round_to):
+                        say(f"{prefix}{key_of(layer, batch)}: {count} widths")
                 for batch in batches:
-                    known = table.networks.setdefault(network_key(layers), {})
-                    if job.point(known, str(batch), partial(_whole, model, example_inputs, batch)):
-                        say(f"{told}network, batch {batch}: {known[str(batch)][0]:.4g} ms")
+                    points = table.networks.setdefault(network_key(layers), {})
+                    make = partial(_whole, model, example_inputs, batch)
+                    if measuring.point(points, str(batch), make):
+                        say(f"{prefix}network, batch {batch}: {points[str(batch)][0]:.4g} ms")
     finally:  # what was measured is kept whatever happens
         table.write()
     return table
@@ -314,12 +324,12 @@ def measure_table(
 
 def _whole(model: nn.Module, example_inputs: Any, batch: int) -> tuple[nn.Module, Any]:
     """A network and what it is called with."""
-    return model, resized(example_inputs, batch, layout_of(model))
+    return model, with_batch(example_inputs, batch, layout_of(model))
 
 
 @dataclass
 class _Pass:
-    """One pass over everything; what an earlier run did of it is not done again.
+    """One pass over all layers and networks; points that an earlier run measured are skipped.
 
     Args:
         table: that is filled; its file is written every few seconds.
@@ -339,7 +349,7 @@ class _Pass:
     def point(
         self, points: dict[str, Point], name: str, make: Callable[[], tuple[nn.Module, Any]]
     ) -> bool:
-        """Measure one thing unless that was done; whether it was measured."""
+        """Measure one point unless an earlier run did; whether it was measured now."""
         old = points.get(name, [math.inf, 0.0, 0.0, 0])
         if old[3] >= self.number:
             return False
@@ -351,26 +361,26 @@ class _Pass:
 
     def layer(self, layer: LayerShape, batch: int, round_to: int) -> int:
         """Measure a layer over its grid; how many points were measured."""
-        held = self.table.layers.setdefault(key_of(layer, batch), {"points": {}, "grids": []})
+        entry = self.table.layers.setdefault(key_of(layer, batch), {"points": {}, "grids": []})
         grid = {"in": axis(layer.inputs, round_to), "out": axis(layer.outputs, round_to)}
-        done = 0
+        count = 0
         for pair in pairs(layer, grid["in"], grid["out"]):
             make = partial(self._alone, layer, batch, *pair)
-            done += self.point(held["points"], _x(pair), make)
-        if grid not in held["grids"]:
-            held["grids"].append(grid)
-        return done
+            count += self.point(entry["points"], _text(pair), make)
+        if grid not in entry["grids"]:
+            entry["grids"].append(grid)
+        return count
 
     def _alone(
         self, layer: LayerShape, batch: int, inputs: int, outputs: int
     ) -> tuple[nn.Module, Tensor]:
         """A layer of these widths and what it is called with."""
-        last = layer.kind == "linear" or isinstance(layer.module, nn.LayerNorm)
+        channels_last = layer.kind == "linear" or isinstance(layer.module, nn.LayerNorm)
         features = layer.features
         rows = batch * layer.folded
-        shape = (rows, *features, inputs) if last else (rows, inputs, *features)
+        shape = (rows, *features, inputs) if channels_last else (rows, inputs, *features)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             example = torch.randn(shape).to(self.like.device, self.like.dtype)
-            module = built(layer, inputs, outputs).to(self.like.device, self.like.dtype)
-        laid: nn.Module = module.to(memory_format=self.layout)  # type: ignore[call-overload]
-        return laid, _laid(example, self.layout)
+            module = build_layer(layer, inputs, outputs).to(self.like.device, self.like.dtype)
+        module = module.to(memory_format=self.layout)  # type: ignore[call-overload]
+        return module, _to_layout(example, self.layout)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.removal.graph import channel_groups, found
+from steppe.removal.dependency_graph import trace_channels, traced_groups
 from steppe.vision.models import build
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -29,7 +29,7 @@ def places(groups):
 
 def test_resnet20_is_coupled_as_its_shortcuts_say():
     """Option A: 16 channels lie in the middle of 32, these in the middle of 64."""
-    groups = {g.name: g for g in channel_groups(build("resnet20", 10), IMAGE)}
+    groups = {g.name: g for g in traced_groups(build("resnet20", 10), IMAGE)}
     inner = {f"layer{s}.{b}.conv1.weight": 8 * 2**s for s in (1, 2, 3) for b in (0, 1, 2)}
     streams = {"conv1.weight": 16, "layer2.0.conv2.weight": 16, "layer3.0.conv2.weight": 32}
     assert {name: g.units for name, g in groups.items()} == inner | streams
@@ -68,7 +68,7 @@ def test_resnet20_is_coupled_as_its_shortcuts_say():
 def test_no_position_lies_in_two_units(networks, name):
     assert set(networks.image_models()) == set(NAMES)
     make, shape = networks.image_models()[name]
-    groups = channel_groups(make(), torch.zeros(1, *shape))
+    groups = traced_groups(make(), torch.zeros(1, *shape))
     held = places(groups)
     assert len(held) == len(set(held))
     assert len({g.name for g in groups}) == len(groups)
@@ -77,7 +77,7 @@ def test_no_position_lies_in_two_units(networks, name):
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**6))
 def test_no_position_lies_in_two_units_of_random_networks(networks, seed):
-    held = places(channel_groups(networks.RandomNet(seed).eval(), torch.zeros(1, 3, 6, 6)))
+    held = places(traced_groups(networks.RandomNet(seed).eval(), torch.zeros(1, 3, 6, 6)))
     assert len(held) == len(set(held))
 
 
@@ -107,7 +107,7 @@ def test_the_same_as_torch_pruning_where_that_can_follow(networks, name):
     make, shape = networks.image_models()[name]
     model, example = make().eval(), torch.zeros(1, *shape)
     graph = tp.DependencyGraph().build_dependency(model, example)
-    for group in channel_groups(model, example):
+    for group in traced_groups(model, example):
         rows = group.slices[0]
         for unit in {0, group.units // 2, group.units - 1}:
             own = {
@@ -129,7 +129,7 @@ def test_the_model_is_left_as_it_was():
     grads = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
     modes = [m.training for m in model.modules()]
     state = torch.get_rng_state()
-    channel_groups(model, torch.randn(2, 3, 32, 32))
+    traced_groups(model, torch.randn(2, 3, 32, 32))
     state_after = torch.get_rng_state()
     torch.set_rng_state(state)
     torch.randn(2, 3, 32, 32)
@@ -150,7 +150,7 @@ def test_grouped_convolutions_lose_the_same_place_of_each_group():
     net = nn.Sequential(
         nn.Conv2d(3, 8, 1), nn.Conv2d(8, 12, 1, groups=2), nn.ReLU(), nn.Conv2d(12, 2, 1)
     )
-    first, second = channel_groups(net, torch.zeros(1, 3, 4, 4))
+    first, second = traced_groups(net, torch.zeros(1, 3, 4, 4))
     assert first.slices[0].index.tolist() == [[i, i + 4] for i in range(4)]
     read = next(s for s in first.slices if s.role == "input")
     assert (read.name, read.index.tolist()) == ("1.weight", [[0], [1], [2], [3]])
@@ -159,7 +159,7 @@ def test_grouped_convolutions_lose_the_same_place_of_each_group():
 
 def test_flattened_channels_own_several_columns():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(16, 2))
-    (group,) = channel_groups(net, torch.zeros(1, 3, 2, 2))
+    (group,) = traced_groups(net, torch.zeros(1, 3, 2, 2))
     assert group.slices[-1].index.tolist() == [[4 * i + j for j in range(4)] for i in range(4)]
 
 
@@ -177,7 +177,7 @@ class Mixed(nn.Module):
 
 
 def test_concatenations_beside_sums():
-    a, b = channel_groups(Mixed(), torch.zeros(1, 3, 4, 4))
+    a, b = traced_groups(Mixed(), torch.zeros(1, 3, 4, 4))
     assert [s.name for s in a.slices] == ["a.weight", "a.bias", "c.weight"]
     assert a.slices[-1].index.flatten().tolist() == [0, 1, 2, 3]
     assert [s.name for s in b.slices if s.role == "output"] == ["b.weight", "d.weight"]
@@ -188,19 +188,19 @@ def test_what_goes_through_a_norm_over_channels_stays_with_a_reason():
     net = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4), nn.Conv2d(4, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1)
     )
-    seen = found(net, torch.zeros(1, 3, 4, 4))
+    seen = trace_channels(net, torch.zeros(1, 3, 4, 4))
     assert [g.name for g in seen.groups] == ["2.weight"]
     assert "norm that mixes channels" in seen.left_out["0.weight"]
 
 
 def test_excluded_layers_stay_whole_and_so_does_what_they_read():
     model = build("small-cnn", 10, (1, 8, 8))
-    names = [g.name for g in channel_groups(model, torch.zeros(1, 1, 8, 8), exclude=["conv2"])]
+    names = [g.name for g in traced_groups(model, torch.zeros(1, 1, 8, 8), exclude=["conv2"])]
     assert names == ["conv3.weight"]
 
 
 def test_multiples_hold_where_there_are_enough_units():
-    groups = channel_groups(build("small-cnn", 10, (1, 8, 8)), torch.zeros(1, 1, 8, 8), round_to=12)
+    groups = traced_groups(build("small-cnn", 10, (1, 8, 8)), torch.zeros(1, 1, 8, 8), round_to=12)
     assert [(g.units, g.multiple) for g in groups] == [(16, 1), (32, 12), (64, 12)]
 
 
@@ -222,7 +222,7 @@ class Named(nn.Module):
     ids=["tuple", "dict"],
 )
 def test_inputs_and_outputs_of_all_forms(inputs):
-    (group,) = channel_groups(Named(), inputs)
+    (group,) = traced_groups(Named(), inputs)
     assert {s.name for s in group.slices} == {"one.weight", "one.bias", "two.weight", "side.weight"}
 
 
@@ -246,22 +246,22 @@ def line(error):
 
 def test_what_cannot_be_followed_is_named_with_the_way_out():
     with pytest.raises(SteppeError, match="in rnn") as error:
-        channel_groups(Recurrent(), torch.zeros(1, 2, 3))
+        traced_groups(Recurrent(), torch.zeros(1, 2, 3))
     assert "exclude=['rnn']" in line(error)
-    groups = channel_groups(Recurrent(), torch.zeros(1, 2, 3), exclude=["rnn"])
+    groups = traced_groups(Recurrent(), torch.zeros(1, 2, 3), exclude=["rnn"])
     assert [g.name for g in groups] == ["b.weight"]
 
 
 def test_inputs_that_the_model_refuses():
     with pytest.raises(SteppeError, match=r"\(1, 1, 32, 32\).*dict of keyword") as error:
-        channel_groups(build("resnet20", 10), torch.zeros(1, 1, 32, 32))
+        traced_groups(build("resnet20", 10), torch.zeros(1, 1, 32, 32))
     line(error)
 
 
 def test_nothing_left_and_patterns_that_match_nothing():
     with pytest.raises(SteppeError, match="all must stay") as error:
-        channel_groups(nn.Sequential(nn.Linear(3, 2)), torch.zeros(1, 3))
+        traced_groups(nn.Sequential(nn.Linear(3, 2)), torch.zeros(1, 3))
     line(error)
     with pytest.raises(SteppeError, match=r"'conv9'.*names look like conv1") as error:
-        channel_groups(build("resnet20", 10), IMAGE, exclude=["conv9"])
+        traced_groups(build("resnet20", 10), IMAGE, exclude=["conv9"])
     line(error)

@@ -1,4 +1,4 @@
-"""What the attention and the MLP of a transformer are called, family by family."""
+"""Patterns that recognise the attention and the MLP of transformers by their modules' names."""
 
 from __future__ import annotations
 
@@ -15,47 +15,51 @@ HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads")
 KEY_HEADS = ("num_key_value_heads",)
 
 
+Indexed = tuple[str, nn.Module, Tensor]
+"""Name of a layer, the layer, and the positions of each unit in it."""
+
+
 @dataclass(frozen=True, eq=False)
-class Part:
-    """The attention or the MLP of one block.
+class Sublayer:
+    """The attention or the MLP of one transformer block.
 
     Args:
         kind: ``head`` or ``channel``, see `Group`.
         owner: the module that holds the sizes as attributes.
-        makes: (name of a layer, layer, ``[units, k]`` rows of each unit).
-        reads: the same, for columns.
-        size: of a head; 1 for channels.
-        each: query heads of each key head.
+        producers: layers that compute the units: (name, layer, ``[units, k]`` rows of each unit).
+        consumers: layers that read them: (name, layer, ``[units, k]`` columns of each unit).
+        head_size: 1 for channels.
+        queries_per_key: query heads of each key head.
     """
 
     kind: str
     owner: nn.Module
-    makes: tuple[tuple[str, nn.Module, Tensor], ...]
-    reads: tuple[tuple[str, nn.Module, Tensor], ...]
-    size: int = 1
-    each: int = 1
+    producers: tuple[Indexed, ...]
+    consumers: tuple[Indexed, ...]
+    head_size: int = 1
+    queries_per_key: int = 1
 
     @property
     def units(self) -> int:
         """Key heads or neurons."""
-        return len(self.makes[0][2])
+        return len(self.producers[0][2])
 
     def group(self, round_to: int) -> Group:
         """The group of coupled channels."""
         slices: list[Slice] = []
-        for name, layer, index in self.makes:
+        for name, layer, index in self.producers:
             slices.append(Slice(f"{name}.weight", _sides(layer)[0], index, "output"))
             if layer.bias is not None:
                 slices.append(Slice(f"{name}.bias", 0, index, "bias"))
-        for name, layer, index in self.reads:
+        for name, layer, index in self.consumers:
             slices.append(Slice(f"{name}.weight", _sides(layer)[1], index, "input"))
         multiple = round_to if self.units >= 2 * round_to else 1
         return Group(slices[0].name, tuple(slices), multiple, self.kind)
 
 
-Pattern = Callable[[str, nn.Module], Part | None]
+Pattern = Callable[[str, nn.Module], Sublayer | None]
 PATTERNS: list[Pattern] = []
-"""Each looks at one module; a new family is one more function."""
+"""Each is asked about one module; a new family is one more function."""
 
 
 def pattern(function: Pattern) -> Pattern:
@@ -64,15 +68,20 @@ def pattern(function: Pattern) -> Pattern:
     return function
 
 
-def parts_of(model: nn.Module, skip: Collection[str] = ()) -> Iterator[Part]:
-    """Every attention and MLP that a pattern knows, block by block, but for modules to skip."""
+def sublayers_of(model: nn.Module, skip: Collection[str] = ()) -> Iterator[Sublayer]:
+    """Every attention and MLP that a pattern recognises, block by block.
+
+    Args:
+        model: of transformers, or with the same names of modules.
+        skip: names of modules that are left out.
+    """
     for name, module in model.named_modules():
         if name in skip:
             continue
-        for look in PATTERNS:
-            found = look(name, module)
-            if found is not None:
-                yield found
+        for recognise in PATTERNS:
+            sublayer = recognise(name, module)
+            if sublayer is not None:
+                yield sublayer
 
 
 def _is_matrix(layer: object) -> bool:
@@ -93,50 +102,56 @@ def width(layer: nn.Module, side: int = 0) -> int:
 
 def _layers(module: nn.Module, names: Sequence[str]) -> list[nn.Module] | None:
     """The linear layers below a module with these (dotted) names, if all are there."""
-    found = []
+    layers = []
     for name in names:
         layer: object = module
-        for piece in name.split("."):
-            layer = getattr(layer, piece, None)
+        for attribute in name.split("."):
+            layer = getattr(layer, attribute, None)
         if not _is_matrix(layer):
             return None
         assert isinstance(layer, nn.Module)
-        found.append(layer)
-    return found
+        layers.append(layer)
+    return layers
 
 
-def _only(module: nn.Module, layers: Sequence[nn.Module], small: int = 0) -> bool:
-    """Whether a module holds no other parameters than these layers' and norms of ``small``."""
+def _only(module: nn.Module, layers: Sequence[nn.Module], norm_size: int = 0) -> bool:
+    """Whether a module has only the parameters of these layers, and norms of this size."""
     known = {id(p) for layer in layers for p in layer.parameters()}
-    for one in module.modules():
-        norm = "Norm" in type(one).__name__
-        for p in one.parameters(recurse=False):
-            if id(p) not in known and not (norm and p.numel() == small):
+    for submodule in module.modules():
+        is_norm = "Norm" in type(submodule).__name__
+        for p in submodule.parameters(recurse=False):
+            if id(p) not in known and not (is_norm and p.numel() == norm_size):
                 return False
     return True
 
 
-def _first(module: nn.Module, names: Sequence[str]) -> int | None:
+def _first_int(module: nn.Module, names: Sequence[str]) -> int | None:
     return next((v for n in names if isinstance(v := getattr(module, n, None), int)), None)
 
 
-def _head_size(owner: nn.Module, made: int) -> int | None:
-    size = _first(owner, ("head_dim", "attention_head_size", "key_value_proj_dim"))
-    heads = _first(owner, HEADS)
-    return size or (made // heads if heads else None)
+def _head_size(owner: nn.Module, outputs: int) -> int | None:
+    size = _first_int(owner, ("head_dim", "attention_head_size", "key_value_proj_dim"))
+    heads = _first_int(owner, HEADS)
+    return size or (outputs // heads if heads else None)
 
 
-def _blocks(units: int, k: int, start: int = 0) -> Tensor:
-    return torch.arange(start, start + units * k).view(units, k)
+def _positions(units: int, k: int) -> Tensor:
+    """``[units, k]``: the positions of units of k neighbours each."""
+    return torch.arange(units * k).view(units, k)
 
 
-def _join(name: str, inside: str) -> str:
-    return f"{name}.{inside}" if name else inside
+def _indexed(
+    name: str, names: Sequence[str], layers: Sequence[nn.Module], indexes: Sequence[Tensor]
+) -> tuple[Indexed, ...]:
+    """Layers of the module ``name`` with their full names and the positions of their units."""
+    prefix = f"{name}." if name else ""
+    triples = zip(names, layers, indexes, strict=True)
+    return tuple((prefix + inside, layer, index) for inside, layer, index in triples)
 
 
 def _attention(
     name: str, owner: nn.Module, names: Sequence[str], layers: Sequence[nn.Module]
-) -> Part | None:
+) -> Sublayer | None:
     """Queries, keys, values and the projection behind them."""
     q, k, v, o = layers
     size = _head_size(owner, width(q))
@@ -151,11 +166,11 @@ def _attention(
         )
     if width(o, 1) != width(q):
         return None
-    each = heads // keys
-    rows, few = _blocks(keys, each * size), _blocks(keys, size)
-    indexed = zip(names, layers, (rows, few, few, rows), strict=True)
-    found = [(_join(name, inside), layer, index) for inside, layer, index in indexed]
-    return Part("head", owner, tuple(found[:3]), (found[3],), size, each)
+    per_key = heads // keys
+    of_queries, of_keys = _positions(keys, per_key * size), _positions(keys, size)
+    indexes = (of_queries, of_keys, of_keys, of_queries)
+    indexed = _indexed(name, names, layers, indexes)
+    return Sublayer("head", owner, indexed[:3], indexed[3:], size, per_key)
 
 
 ATTENTIONS = (
@@ -168,7 +183,7 @@ ATTENTIONS = (
 
 
 @pattern
-def projections(name: str, module: nn.Module) -> Part | None:
+def projections(name: str, module: nn.Module) -> Sublayer | None:
     """Four projections side by side: LLaMA, ViT, CLIP, OPT, BART, Phi, DistilBERT."""
     for names in ATTENTIONS:
         layers = _layers(module, names)
@@ -178,38 +193,38 @@ def projections(name: str, module: nn.Module) -> Part | None:
 
 
 @pattern
-def nested(name: str, module: nn.Module) -> Part | None:
+def nested(name: str, module: nn.Module) -> Sublayer | None:
     """query, key and value in a module of their own, the projection beside it: BERT, DeiT."""
     for inner in ("self", "attention"):
-        names = tuple(f"{inner}.{one}" for one in ("query", "key", "value"))
-        layers = _layers(module, (*names, "output.dense"))
+        names = (*(f"{inner}.{which}" for which in ("query", "key", "value")), "output.dense")
+        layers = _layers(module, names)
         if layers is None:
             continue
         owner = getattr(module, inner)
         size = _head_size(owner, width(layers[0]))
         if size is None or not _only(owner, layers[:3], size):
             return None
-        rows = _blocks(width(layers[0]) // size, size)
-        found = [(_join(name, n), one, rows) for n, one in zip(names, layers, strict=False)]
-        last = (_join(name, "output.dense"), layers[3], rows)
-        return Part("head", owner, tuple(found), (last,), size)
+        index = _positions(width(layers[0]) // size, size)
+        indexed = _indexed(name, names, layers, [index] * 4)
+        return Sublayer("head", owner, indexed[:3], indexed[3:], size)
     return None
 
 
 @pattern
-def fused(name: str, module: nn.Module) -> Part | None:
+def fused(name: str, module: nn.Module) -> Sublayer | None:
     """Queries, keys and values in one weight: GPT-2."""
-    layers = _layers(module, ("c_attn", "c_proj"))
+    names = ("c_attn", "c_proj")
+    layers = _layers(module, names)
     size = _head_size(module, width(layers[1], 1)) if layers else None
     if layers is None or size is None or not _only(module, layers, size):
         return None
-    wide = width(layers[1], 1)
-    if width(layers[0]) != 3 * wide:
+    heads_width = width(layers[1], 1)
+    if width(layers[0]) != 3 * heads_width:
         return None
-    rows = _blocks(wide // size, size)
-    threefold = torch.cat([rows, rows + wide, rows + 2 * wide], dim=1)
-    makes = ((_join(name, "c_attn"), layers[0], threefold),)
-    return Part("head", module, makes, ((_join(name, "c_proj"), layers[1], rows),), size)
+    index = _positions(heads_width // size, size)
+    of_all_three = torch.cat([index, index + heads_width, index + 2 * heads_width], dim=1)
+    indexed = _indexed(name, names, layers, (of_all_three, index))
+    return Sublayer("head", module, indexed[:1], indexed[1:], size)
 
 
 MLPS = (
@@ -223,27 +238,28 @@ MLPS = (
     (("dense_h_to_4h",), "dense_4h_to_h"),
     (("lin1",), "lin2"),
 )
-"""(layers that make the neurons, the layer that reads them)."""
+"""(layers that compute the neurons, the layer that reads them)."""
 
 
 @pattern
-def neurons(name: str, module: nn.Module) -> Part | None:
+def neurons(name: str, module: nn.Module) -> Sublayer | None:
     """The MLPs that are two or three linear layers and nothing else in a module."""
-    for makers, reader in MLPS:
-        layers = _layers(module, (*makers, reader))
+    for producers, consumer in MLPS:
+        names = (*producers, consumer)
+        layers = _layers(module, names)
         if layers is None:
             continue
         if _only(module, layers):
-            return _mlp(name, module, (*makers, reader), layers)
-        # some blocks hold the two layers beside their attention: OPT, BART
-        alone = all(len(list(one.children())) == 0 for one in layers)
-        if makers == ("fc1",) and alone and hasattr(module, "self_attn"):
-            return _mlp(name, module, (*makers, reader), layers)
+            return _mlp(name, module, names, layers)
+        # some blocks have the two layers beside their attention: OPT, BART
+        plain = all(len(list(layer.children())) == 0 for layer in layers)
+        if producers == ("fc1",) and plain and hasattr(module, "self_attn"):
+            return _mlp(name, module, names, layers)
     return None
 
 
 @pattern
-def intermediate(name: str, module: nn.Module) -> Part | None:
+def intermediate(name: str, module: nn.Module) -> Sublayer | None:
     """intermediate.dense and output.dense: BERT and its kin."""
     names = ("intermediate.dense", "output.dense")
     layers = _layers(module, names)
@@ -254,10 +270,9 @@ def intermediate(name: str, module: nn.Module) -> Part | None:
 
 def _mlp(
     name: str, owner: nn.Module, names: Sequence[str], layers: Sequence[nn.Module]
-) -> Part | None:
-    wide = width(layers[0])
-    if any(width(one) != wide for one in layers[:-1]) or width(layers[-1], 1) != wide:
+) -> Sublayer | None:
+    neurons = width(layers[0])
+    if any(width(layer) != neurons for layer in layers[:-1]) or width(layers[-1], 1) != neurons:
         return None
-    index = _blocks(wide, 1)
-    found = [(_join(name, n), one, index) for n, one in zip(names, layers, strict=True)]
-    return Part("channel", owner, tuple(found[:-1]), (found[-1],))
+    indexed = _indexed(name, names, layers, [_positions(neurons, 1)] * len(layers))
+    return Sublayer("channel", owner, indexed[:-1], indexed[-1:])
