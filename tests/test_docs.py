@@ -44,6 +44,7 @@ def test_python_blocks_run(path, registries, tmp_path, monkeypatch):
     space = {"__name__": "docs"}
     for number, body in enumerate(blocks(path, "python"), 1):
         exec(compile(body, f"{page_id(path)}, python block {number}", "exec"), space)
+    assert space.keys() - {"__name__", "__builtins__"}, f"{page_id(path)} defines nothing"
 
 
 def slug(heading):
@@ -136,7 +137,8 @@ def test_the_part_of_an_outside_package_is_found(tmp_path):
         assert steppe.Method.from_yaml(method.to_yaml()) == method
         """
     )
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""The rules of the house that a machine can check."""
+"""The rules of the house that a machine can check; each names every offender."""
 
 import ast
 import re
@@ -12,127 +12,155 @@ from steppe import methods
 from steppe.core.protocols import AXES
 
 ROOT = Path(__file__).resolve().parents[1]
-SRC, TESTS = ROOT / "src" / "steppe", ROOT / "tests"
-FILES = sorted(SRC.rglob("*.py"))
+SRC = ROOT / "src" / "steppe"
+TREES = {path: ast.parse(path.read_text()) for path in sorted(SRC.rglob("*.py"))}
+AXIS_NAMES = {axis.registry.kind for axis in AXES} | {"perturb"}
 PART_FOLDERS = {axis.registry.kind for axis in AXES} | {"methods"}
 
-PART_LINES, MODULE_LINES, FUNCTION_LINES = 150, 400, 60
+PART_LINES, MODULE_LINES, CLASS_LINES, FUNCTION_LINES = 150, 400, 300, 60
 
-# Files above the limit, with why; the number is a ceiling of their own, so that they do not grow.
-LONG = {
-    "engine/sparsifier.py": (460, "a third of it is the documentation of the public face"),
+# TO BE REMOVED: these are being split; nothing else may ever stand here.
+BEING_SPLIT = {
+    "engine/sparsifier.py",
+    "engine/sparsifier.py Sparsifier",
 }
-
-# Tests without a source file of the same name: they are about more than one file.
-CROSS = {
-    "test_imports.py": "the direction of imports",
-    "test_layout.py": "this file",
-    "test_docs.py": "README and docs",
-    "contract": "what every part of an axis fulfils, from the registries",
-    "parity": "whole methods beside plain transcriptions of their rules",
-    "end_to_end": "commands, run as a user runs them",
-    "llm/test_families.py": "every family of language models, from folder to folder",
-}
+# TO BE REMOVED: parts asked for what their protocol does not declare.
+BEING_DECLARED = {"engine/blockwise.py", "engine/blockfit.py"}
 
 
 def relative(path):
-    return str(path.relative_to(SRC))
+    return path.relative_to(SRC).as_posix()
 
 
-@pytest.mark.parametrize(
-    "path", sorted(TESTS.rglob("test_*.py")), ids=lambda p: str(p.relative_to(TESTS))
-)
-def test_every_test_file_has_its_source_file(path):
-    inside = path.relative_to(TESTS)
-    if inside.parts[0] in CROSS or inside.as_posix() in CROSS:
-        return
-    name = inside.stem.removeprefix("test_")
-    folder = SRC / inside.parent
-    # test_load.py beside a package's __init__.py may also be named after a function in it
-    init = folder / "__init__.py"
-    found = (folder / f"{name}.py").is_file() or (folder / name).is_dir()
-    if not found and init.is_file():
-        found = f"def {name}(" in init.read_text()
-    assert found, f"no {inside.parent / name}.py in src/steppe; a test of more goes into CROSS"
+def nodes(kinds):
+    """(file and line, node) for every node of these kinds in the sources."""
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kinds):
+                yield f"{relative(path)}:{node.lineno}", node
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_files_are_short(path):
-    lines = len(path.read_text().splitlines())
-    limit = PART_LINES if path.parent.name in PART_FOLDERS else MODULE_LINES
-    limit, why = LONG.get(relative(path), (limit, ""))
-    assert lines <= limit, f"{relative(path)} has {lines} lines, the limit is {limit} {why}"
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def test_no_file_is_called_long_without_need():
-    for name in LONG:
-        assert (SRC / name).is_file(), name
-        assert len((SRC / name).read_text().splitlines()) > MODULE_LINES, f"{name} is short now"
-
-
-def body_lines(function):
-    """Lines of a function without its docstring."""
-    lines = function.end_lineno - function.lineno + 1
-    if ast.get_docstring(function) is not None:
-        doc = function.body[0]
-        lines -= doc.end_lineno - doc.lineno + 1
+def body_lines(definition):
+    """Lines of a function or class without the docstrings in it."""
+    lines = definition.end_lineno - definition.lineno + 1
+    for node in ast.walk(definition):
+        if isinstance(node, DEFINITIONS) and ast.get_docstring(node) is not None:
+            lines -= node.body[0].end_lineno - node.body[0].lineno + 1
     return lines
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_functions_are_short(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert body_lines(node) <= FUNCTION_LINES, f"{relative(path)}:{node.lineno} {node.name}"
+def test_files_are_short():
+    long = {}
+    for path in TREES:
+        lines = len(path.read_text().splitlines())
+        limit = PART_LINES if path.parent.name in PART_FOLDERS else MODULE_LINES
+        if lines > limit and relative(path) not in BEING_SPLIT:
+            long[relative(path)] = f"{lines} lines, the limit is {limit}"
+    assert not long
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_nothing_is_read_that_could_run_code(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            assert called not in {"torch.load", "torch.save", "eval", "exec", "yaml.load"}, (
-                f"{relative(path)}:{node.lineno} calls {called}; see core/serialization.py"
-            )
+@pytest.mark.parametrize(
+    ("kinds", "limit"),
+    [(ast.ClassDef, CLASS_LINES), (ast.FunctionDef | ast.AsyncFunctionDef, FUNCTION_LINES)],
+    ids=["classes", "functions"],
+)
+def test_definitions_are_short(kinds, limit):
+    long = {}
+    for place, node in nodes(kinds):
+        lines = body_lines(node)
+        if lines > limit and f"{place.split(':')[0]} {node.name}" not in BEING_SPLIT:
+            long[f"{place} {node.name}"] = f"{lines} lines, the limit is {limit}"
+    assert not long
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative)
-def test_modules_say_what_they_are(path):
-    doc = ast.get_docstring(ast.parse(path.read_text()))
-    assert doc, f"{relative(path)} has no docstring"
-    # one sentence first; a module's own text may be all of it
-    first = doc.split("\n\n")[0]
-    assert first.rstrip().endswith((".", "?", ":")), f"{relative(path)}: {first!r}"
+def asks_a_part(call):
+    """Whether this is getattr or hasattr of a method or a part: ``self.method.score``, ``part``."""
+    if ast.unparse(call.func) not in {"getattr", "hasattr"}:
+        return False
+    last = call.args[0]
+    name = last.attr if isinstance(last, ast.Attribute) else getattr(last, "id", "")
+    return name in AXIS_NAMES | {"part", "solver", "method"}
 
 
-@pytest.mark.parametrize("name", [n for n in steppe.__all__ if n != "methods"])
-def test_public_names_are_documented(name):
-    thing = getattr(steppe, name)
-    doc = thing.__doc__ or ""
-    assert len(doc) > 40, f"steppe.{name} has no docstring"
-    assert not doc.startswith(f"{name}("), f"steppe.{name} has only its generated signature"
-    for key, member in vars(thing).items() if isinstance(thing, type) else ():
-        if not key.startswith("_") and (callable(member) or isinstance(member, property)):
-            assert member.__doc__, f"steppe.{name}.{key} has no docstring"
+def test_the_engine_asks_no_part_for_what_it_may_not_have():
+    """What a part may have, its protocol declares with a default."""
+    asked = [
+        f"{place} {ast.unparse(node)}"
+        for place, node in nodes(ast.Call)
+        if place.startswith("engine/") and asks_a_part(node)
+    ]
+    assert not [a for a in asked if a.split(":")[0] not in BEING_DECLARED]
 
 
-PARTS = [(axis.registry.kind, name) for axis in AXES for name in axis.registry]
+@pytest.mark.parametrize(
+    ("source", "asks"),
+    [
+        ("getattr(method.score, 'x', 1)", True),
+        ("getattr(self.method.objective, 'x')", True),
+        ("hasattr(coupling, 'x')", True),
+        ("getattr(part, name)", True),
+        ("getattr(optimizer, 'x')", False),
+        ("method.score.x", False),
+    ],
+)
+def test_the_check_itself_tells_parts_from_others(source, asks):
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    assert any(map(asks_a_part, calls)) == asks
 
 
-@pytest.mark.parametrize(("kind", "name"), PARTS, ids="-".join)
-def test_parts_are_documented(kind, name):
-    part = next(axis for axis in AXES if axis.registry.kind == kind).registry[name]
-    doc = part.__doc__ or ""
-    assert doc, f"{kind} {name} has no docstring"
-    assert not doc.startswith(f"{part.__name__}("), f"{kind} {name} has only a signature"
-    assert part.name == name, f"{kind} {name} calls itself {part.name}"
+def test_nothing_is_read_that_could_run_code():
+    """See core/ for what reads and writes trees of tensors instead."""
+    calls = {"torch.load", "torch.save", "eval", "exec", "yaml.load"}
+    wrong = [f"{p} {n}" for p, c in nodes(ast.Call) if (n := ast.unparse(c.func)) in calls]
+    assert not wrong
 
 
-@pytest.mark.parametrize("name", list(methods.METHODS))
-def test_methods_are_documented(name):
-    doc = methods.METHODS[name].__doc__ or ""
-    assert "Args:" in doc, f"method {name} does not say what its options are"
-    assert "Source:" in doc or name == "dense", f"method {name} does not say where it comes from"
+def test_modules_say_what_they_are():
+    """One sentence first; a module's own text may be all of it."""
+    wrong = {}
+    for path, tree in TREES.items():
+        first = (ast.get_docstring(tree) or "").split("\n\n")[0]
+        if not first.rstrip().endswith((".", "?", ":")):
+            wrong[relative(path)] = first or "no docstring"
+    assert not wrong
+
+
+def undocumented():
+    """What is public and does not say what it is, with the reason."""
+    for name in steppe.__all__:
+        if name == "methods":
+            continue
+        thing = getattr(steppe, name)
+        doc = thing.__doc__ or ""
+        if len(doc) <= 40:
+            yield f"steppe.{name} has no docstring"
+        if doc.startswith(f"{name}("):
+            yield f"steppe.{name} has only its generated signature"
+        for key, member in vars(thing).items() if isinstance(thing, type) else ():
+            public = not key.startswith("_") and (callable(member) or isinstance(member, property))
+            if public and not member.__doc__:
+                yield f"steppe.{name}.{key} has no docstring"
+    for registry in (axis.registry for axis in AXES):
+        for name in registry:
+            part = registry[name]
+            doc = part.__doc__ or ""
+            if not doc or doc.startswith(f"{part.__name__}("):
+                yield f"{registry.kind} {name} has no docstring of its own"
+            if part.name != name:
+                yield f"{registry.kind} {name} calls itself {part.name}"
+    for name in methods.METHODS:
+        doc = methods.METHODS[name].__doc__ or ""
+        if "Args:" not in doc:
+            yield f"method {name} does not say what its options are"
+        if "Source:" not in doc and name != "dense":
+            yield f"method {name} does not say where it comes from"
+
+
+def test_what_is_public_is_documented():
+    assert not list(undocumented())
 
 
 def tracked():
@@ -149,11 +177,11 @@ def tracked():
 def test_no_file_holds_a_path_of_one_machine():
     # put together here, so that this file does not hold what it looks for
     wrong = re.compile("|".join(["/" + "work/", "/" + "home/", "/" + "Users/", "/" + "root/"]))
-    found = []
+    offenders = []
     for path in tracked():
         if path.suffix in {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".json", ""} and (
             path.is_file() and path.stat().st_size < 1_000_000
         ):
             text = path.read_text(encoding="utf-8", errors="ignore")
-            found += [f"{path.relative_to(ROOT)}: {m.group()}" for m in wrong.finditer(text)]
-    assert not found, found
+            offenders += [f"{path.relative_to(ROOT)}: {m.group()}" for m in wrong.finditer(text)]
+    assert not offenders

@@ -170,6 +170,10 @@ def test_bfloat16_and_a_scaler() -> None:
         scaler.update()
         optimizer.zero_grad()
     keeper.check()
+    for name, mask in keeper.masks.items():
+        weight = model.get_parameter(name)
+        assert not weight[~mask].any()
+        assert weight.isfinite().all()
 
 
 def test_masks_come_from_a_dict_a_folder_and_back(tmp_path: Path) -> None:
@@ -219,8 +223,11 @@ def test_frozen_weights_need_no_place_in_the_optimizer() -> None:
     keeper = MaskKeeper(model)
     for layer in (model[0], model[2]):
         layer.weight.requires_grad_(False)
+    before = {n: w.detach().clone() for n, w in model.named_parameters()}
     train(model, keeper.wrap(torch.optim.SGD(model[4].parameters(), lr=0.1)))
     keeper.check()
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name]) == (not name.startswith("4.")), name
 
 
 def test_names_are_those_of_the_plain_model() -> None:

@@ -105,6 +105,8 @@ def test_training_adapters_then_merging() -> None:
     keeper = MaskKeeper(model)
     optimizer = keeper.wrap(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]))
     tokens = torch.randint(0, 64, (2, 8))
+    with torch.no_grad():
+        before = model(input_ids=tokens).logits
     for _ in range(2):
         model(input_ids=tokens, labels=tokens).loss.backward()
         optimizer.step()
@@ -112,7 +114,11 @@ def test_training_adapters_then_merging() -> None:
     keeper.check()
     merged = merge_lora(model, keeper)
     keeper.check()
-    merged(input_ids=tokens)
+    with torch.no_grad():
+        logits = merged(input_ids=tokens).logits
+    assert logits.shape == (2, 8, 64)
+    assert logits.isfinite().all()
+    assert not torch.equal(logits, before), "the adapters learned nothing"
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -206,7 +206,10 @@ def test_the_papers_numbers_stand_beside(tmp_path: Path, records: Any) -> None:
     ],
 )
 def test_odd_records_do_not_break_it(tmp_path: Path, odd: Any) -> None:
-    Page(write(tmp_path, odd))
+    page = Page(write(tmp_path, odd))
+    # whatever the records lack, the page has its table and loads nothing from outside
+    assert page.all("table")
+    assert not page.all("script")
 
 
 def test_record_json_as_train_writes_it(tmp_path: Path, records: Any) -> None:

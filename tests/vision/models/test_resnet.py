@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from steppe.core.errors import SteppeError
 from steppe.vision.data import load
@@ -47,7 +48,10 @@ def test_he_initialisation():
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet32", "resnet56"])
 def test_the_shared_weights_load_strictly(shared, name):
-    load_weights(build(name, 10), shared / "models/cifar10-resnets" / f"{name}.safetensors")
+    path = shared / "models/cifar10-resnets" / f"{name}.safetensors"
+    loaded = load_weights(build(name, 10), path).state_dict()
+    for key, value in load_file(path).items():
+        assert torch.equal(loaded[key], value), key
 
 
 def test_pretrained_resnet20_has_its_known_accuracy(shared):

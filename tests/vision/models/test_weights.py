@@ -26,7 +26,9 @@ def test_a_saved_model_comes_back_bit_for_bit(small, tmp_path, as_folder):
 def test_the_batch_counter_may_be_absent(small, tmp_path):
     state = {k: v for k, v in small.state_dict().items() if "num_batches" not in k}
     save_file(state, tmp_path / "model.safetensors")
-    load_weights(small, tmp_path)
+    other = load_weights(build("small-cnn", 10, (1, 8, 8)), tmp_path).state_dict()
+    assert all(torch.equal(other[key], value) for key, value in state.items())
+    assert all(other[key] == 0 for key in other.keys() - state.keys())
 
 
 def test_tied_weights_may_be_stored_once(tmp_path):
