@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.robustness.corrupted import accuracy_under_corruption, chosen
+from steppe.robustness.corrupted import accuracy_under_corruption, parse_selection
 from steppe.robustness.corruptions import corrupt
 
 
@@ -104,11 +104,11 @@ def test_published_sets_that_are_not_whole(tmp_path):
 
 
 def test_names_and_severities_from_text():
-    assert chosen(None, "1,5")[1] == [1, 5]
-    assert len(chosen(None, "1")[0]) == 19
+    assert parse_selection(None, "1,5")[1] == [1, 5]
+    assert len(parse_selection(None, "1")[0]) == 19
     with pytest.raises(SteppeError, match="did you mean snow"):
-        chosen("snw", "1")
+        parse_selection("snw", "1")
     with pytest.raises(SteppeError, match="severities are 1 to 5"):
-        chosen(None, "0")
+        parse_selection(None, "0")
     with pytest.raises(SteppeError, match="0 images"):
         accuracy_under_corruption(Brightest(), torch.zeros(0, 3, 8, 8), torch.zeros(0))

@@ -11,7 +11,7 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.robustness.corrupted import accuracy_under_corruption
-from steppe.robustness.published import PUBLISHED, published, share_right
+from steppe.robustness.published import PUBLISHED, accuracy_on, published
 from steppe.robustness.shifted import accuracy_under_shift
 
 CLASSES, EACH = 3, 4
@@ -80,7 +80,7 @@ def test_imagenet_c_by_hand_in_any_batch(group, batch, tmp_path):
 
 def test_imagenet_c_is_read_in_batches_only(tmp_path, monkeypatch):
     folder = imagenet_c(tmp_path / "c", names=["fog"], severities=[1])
-    part = published(folder, "corruptions").part("fog", SHAPE, 1)
+    part = published(folder, "corruptions").images("fog", SHAPE, 1)
     opened = []
     own = Image.open
     monkeypatch.setattr(Image, "open", lambda path: opened.append(path) or own(path))
@@ -125,10 +125,10 @@ def test_images_of_another_size_are_scaled_and_their_middle_taken(tmp_path):
     for k in range(CLASSES):
         save(tmp_path / "v" / str(k), [wide])
     layout = published(tmp_path / "v", "shifted")
-    whole = layout.part("v", (3, 4, 4)).read(slice(0, 1))
+    whole = layout.images("v", (3, 4, 4)).read(slice(0, 1))
     assert torch.equal(whole[0, :, 1, 1], torch.tensor([200.0, 100.0, 50.0]) / 255)
     assert whole.shape == (1, 3, 4, 4)
-    grey = layout.part("v", (1, 4, 4)).read(slice(0, 3))
+    grey = layout.images("v", (1, 4, 4)).read(slice(0, 3))
     level = np.asarray(Image.fromarray(wide).convert("L"))[0, 8]
     assert torch.equal(grey[:, :, 1:3, 1:3], torch.full((3, 1, 2, 2), float(level)) / 255)
 
@@ -136,7 +136,7 @@ def test_images_of_another_size_are_scaled_and_their_middle_taken(tmp_path):
 def test_cifar_c_of_another_size(tmp_path):
     for name, array in (("fog", numbers("a").repeat(5, 0)), ("labels", np.arange(EACH) % 2)):
         np.save(tmp_path / f"{name}.npy", array)
-    part = published(tmp_path, "corruptions").part("fog", (3, 8, 8), 2)
+    part = published(tmp_path, "corruptions").images("fog", (3, 8, 8), 2)
     assert part.read(slice(1, 3)).shape == (2, 3, 8, 8)
     assert part.labels.tolist() == [0, 1, 0, 1]
 
@@ -197,8 +197,8 @@ def test_an_id_is_fetched_and_read_by_the_same_layouts(tmp_path, monkeypatch):
 
 
 def test_labels_beyond_the_network():
-    from steppe.robustness.published import Part
+    from steppe.robustness.published import LabelledImages
 
-    part = Part(torch.tensor([0, 3]), lambda chosen: torch.zeros(2, *SHAPE)[chosen])
+    images = LabelledImages(torch.tensor([0, 3]), lambda chosen: torch.zeros(2, *SHAPE)[chosen])
     with pytest.raises(SteppeError, match="0 to 2; got 0 to 3"):
-        share_right(Brightest(), part, 2)
+        accuracy_on(Brightest(), images, 2)

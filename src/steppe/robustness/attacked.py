@@ -32,9 +32,9 @@ def accuracy_under_attack(
         labels: ``[n]``.
         radii: norm -> radii, in units of the pixel range.
         attack: "pgd" or "autoattack"; see `ATTACKS`.
-        steps: of the attack's ascent; its own number if left out.
-        restarts: how often it starts; an image that falls once has fallen. Its own number if left
-            out.
+        steps: of the attack's ascent; the attack's own number if left out.
+        restarts: how often it starts; an image counts as wrong if any start succeeds. The
+            attack's own number if left out.
         batch_size: images in a forward pass.
         seed: of the starts.
 
@@ -51,20 +51,21 @@ def accuracy_under_attack(
             got=f"{len(images)} images, radii {dict(radii)}",
             way_out="--eps-linf 1/255",
         )
-    given = {"steps": steps, "restarts": restarts}
-    chosen = ATTACKS[attack](**{key: value for key, value in given.items() if value is not None})
+    options = {"steps": steps, "restarts": restarts}
+    given = {key: value for key, value in options.items() if value is not None}
+    attacker = ATTACKS[attack](**given)
     device = next((p.device for p in model.parameters()), images.device)
     clean = 0
-    found: dict[str, dict[str, float]] = {}
+    accuracy: dict[str, dict[str, float]] = {}
     for norm, sizes in radii.items():
         for eps in sizes:
             clean = right = 0
             for first in range(0, len(images), batch_size):
-                part = slice(first, first + batch_size)
-                attacked = chosen(
+                batch = slice(first, first + batch_size)
+                attacked = attacker(
                     model,
-                    images[part].to(device),
-                    labels[part].to(device),
+                    images[batch].to(device),
+                    labels[batch].to(device),
                     norm=norm,
                     eps=eps,
                     seed=seed,
@@ -72,13 +73,13 @@ def accuracy_under_attack(
                 )
                 right += int(attacked.right.sum())
                 clean += int(attacked.clean.sum())
-            found.setdefault(norm, {})[repr(eps)] = right / len(images)
+            accuracy.setdefault(norm, {})[repr(eps)] = right / len(images)
     return {
         "clean": clean / len(images),
-        "accuracy": found,
-        "attack": chosen.title,
-        **asdict(chosen),
-        **chosen.about(),
+        "accuracy": accuracy,
+        "attack": attacker.title,
+        **asdict(attacker),
+        **attacker.about(),
         "images": len(images),
         "seed": seed,
     }

@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images, made here or published."""
+"""Accuracy on corrupted images, computed here or published."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_images, corrupt
-from steppe.robustness.published import Part, share_right
+from steppe.robustness.published import LabelledImages, accuracy_on
 from steppe.robustness.published import published as published_set
 from steppe.robustness.surface import evaluating
 
 
-def chosen(corruptions: str | None, severities: str) -> tuple[list[str], list[int]]:
+def parse_selection(corruptions: str | None, severities: str) -> tuple[list[str], list[int]]:
     """Names and severities from comma-separated text; all names when there is none.
 
     Example:
-        >>> chosen("fog, snow", "3,5")
+        >>> parse_selection("fog, snow", "3,5")
         (['fog', 'snow'], [3, 5])
     """
     names = list(CORRUPTIONS) if corruptions is None else corruptions.split(",")
@@ -29,7 +29,7 @@ def chosen(corruptions: str | None, severities: str) -> tuple[list[str], list[in
     for name in names:
         if name not in CORRUPTIONS:
             raise unknown("corruption", name, CORRUPTIONS)
-    numbers = list(dict.fromkeys(part.strip() for part in severities.split(",")))
+    numbers = list(dict.fromkeys(number.strip() for number in severities.split(",")))
     if any(n not in map(str, SEVERITIES) for n in numbers):
         raise SteppeError("severities are 1 to 5", got=severities, way_out="--severities 3,5")
     return names, [int(n) for n in numbers]
@@ -62,7 +62,7 @@ def accuracy_under_corruption(
         published: a folder of the published images, or a dataset's id, which then are used
             (`steppe.robustness.published` has the layouts: CIFAR-10-C, ImageNet-C).
         batch_size: images in a forward pass; changes no pixel.
-        seed: of the corruptions made here.
+        seed: of the corruptions computed here.
 
     Returns:
         ``clean``, ``accuracy`` (name -> severity -> fraction), ``extra`` (names), ``mean`` over
@@ -87,26 +87,27 @@ def accuracy_under_corruption(
     device = next((p.device for p in model.parameters()), images.device)
     layout = None if published is None else published_set(published, "corruptions")
 
-    def made_here(name: str, severity: int) -> Part:
+    def computed(name: str, severity: int) -> LabelledImages:
         def read(chosen: slice) -> Tensor:
             x = coloured[chosen].to(device)
             return corrupt(x, name, severity, seed=seed, first=chosen.start)[:, :channels]
 
-        return Part(labels, read)
+        return LabelledImages(labels, read)
 
     accuracy: dict[str, dict[str, float]] = {name: {} for name in names}
     with evaluating(model):
         if layout is not None:
             classes = model(images[:1].to(device)).shape[1]
             layout.check(classes, names, severities)
-        clean = share_right(model, Part(labels, lambda chosen: images[chosen]), batch_size)
+        uncorrupted = LabelledImages(labels, lambda chosen: images[chosen])
+        clean = accuracy_on(model, uncorrupted, batch_size)
         for name in names:
             for severity in severities:
                 if layout is None:
-                    part = made_here(name, severity)
+                    corrupted = computed(name, severity)
                 else:
-                    part = layout.part(name, (channels, height, width), severity)
-                accuracy[name][str(severity)] = share_right(model, part, batch_size)
+                    corrupted = layout.images(name, (channels, height, width), severity)
+                accuracy[name][str(severity)] = accuracy_on(model, corrupted, batch_size)
     return _means(accuracy, clean) | {
         "images": len(images),
         "source": "made here" if layout is None else str(published),
@@ -115,14 +116,14 @@ def accuracy_under_corruption(
 
 
 def _means(accuracy: dict[str, dict[str, float]], clean: float) -> dict[str, Any]:
-    groups: dict[bool, list[float]] = {False: [], True: []}
-    for name, cells in accuracy.items():
-        groups[CORRUPTIONS[name].extra] += cells.values()
-    usual = fmean(groups[False] or groups[True])
+    by_extra: dict[bool, list[float]] = {False: [], True: []}
+    for name, by_severity in accuracy.items():
+        by_extra[CORRUPTIONS[name].extra] += by_severity.values()
+    mean = fmean(by_extra[False] or by_extra[True])
     extra = [name for name in accuracy if CORRUPTIONS[name].extra]
-    found: dict[str, Any] = {"clean": clean, "accuracy": accuracy, "extra": extra, "mean": usual}
-    if groups[False] and groups[True]:
-        found["mean_extra"] = fmean(groups[True])
-    # 0 of nothing is nothing: a network that is never right keeps no share of it
-    found["relative"] = usual / clean if clean else 0.0
-    return found
+    means: dict[str, Any] = {"clean": clean, "accuracy": accuracy, "extra": extra, "mean": mean}
+    if by_extra[False] and by_extra[True]:
+        means["mean_extra"] = fmean(by_extra[True])
+    # a network that is never right has no accuracy to keep: 0, not a division by zero
+    means["relative"] = mean / clean if clean else 0.0
+    return means

@@ -54,7 +54,7 @@ class Draws:
         self._calls += 1
         threads = max(1, min(torch.get_num_threads(), len(out)))
 
-        def some(first: int) -> None:
+        def fill_rows(first: int) -> None:
             bits = np.random.Philox(key=self._key)
             stream, start = np.random.Generator(bits), bits.state
             for row in range(first, len(out), threads):
@@ -64,10 +64,10 @@ class Draws:
                 draw(stream, row)
 
         if threads == 1:
-            some(0)
+            fill_rows(0)
         else:
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(some, range(threads)))
+                list(pool.map(fill_rows, range(threads)))
         return torch.from_numpy(out).to(self._device)
 
     def normal(self, *shape: int) -> Tensor:
@@ -99,10 +99,10 @@ class Draws:
 
     def poisson(self, rates: Tensor) -> Tensor:
         """Poisson counts of rates ``[images, ...]``, float32."""
-        held = rates.double().cpu().numpy()
-        out = np.empty(held.shape, dtype=np.float32)
+        means = rates.double().cpu().numpy()
+        out = np.empty(means.shape, dtype=np.float32)
 
         def draw(stream: np.random.Generator, i: int) -> None:
-            out[i] = stream.poisson(held[i])
+            out[i] = stream.poisson(means[i])
 
         return self._fill(out, draw)

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-_SPARSE = 32  # up to so many places a kernel is a sum of shifted images
+_SPARSE = 32  # up to so many nonzero entries a kernel is a sum of shifted images
 _DENSE = 48  # up to this side a filter of whole images is one matrix over all pixels
 
 
@@ -31,8 +31,8 @@ def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def _gaussian(size: int, sigma: float, mode: str, truncate: float) -> Tensor:
     eye = np.eye(size)
-    made = ndimage.gaussian_filter1d(eye, sigma, axis=0, mode=mode, truncate=truncate)
-    return torch.from_numpy(made).float()
+    matrix = ndimage.gaussian_filter1d(eye, sigma, axis=0, mode=mode, truncate=truncate)
+    return torch.from_numpy(matrix).float()
 
 
 def blur(x: Tensor, sigma: float, *, mode: str = "nearest", truncate: float = 4.0) -> Tensor:
@@ -93,17 +93,17 @@ def disk(radius: float, alias: float) -> Tensor:
         radius: in pixels.
         alias: standard deviation of the Gaussian over the rim, 3 x 3 or (radius > 8) 5 x 5.
     """
-    reach, half = (8, 1) if radius <= 8 else (int(radius), 2)
-    axis = np.arange(-reach, reach + 1)
+    size, half = (8, 1) if radius <= 8 else (int(radius), 2)
+    axis = np.arange(-size, size + 1)
     kernel = (axis[:, None] ** 2 + axis**2 <= radius**2).astype(float)
     kernel /= kernel.sum()
     line = np.exp(-(np.arange(-half, half + 1) ** 2) / (2.0 * alias**2))
     for side in (0, 1):
         kernel = ndimage.correlate1d(kernel, line / line.sum(), axis=side, mode="mirror")
     filled = np.flatnonzero(kernel.max(0) > 1e-12)
-    reach = max(reach - filled[0], filled[-1] - reach)
     middle = len(kernel) // 2
-    inside = slice(middle - reach, middle + reach + 1)
+    extent = max(middle - filled[0], filled[-1] - middle)
+    inside = slice(middle - extent, middle + extent + 1)
     return torch.from_numpy(kernel[inside, inside]).float()
 
 
@@ -115,14 +115,14 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
         kernel: ``[k, k]``, k odd.
     """
     n, channels, h, w = x.shape
-    reach = len(kernel) // 2
-    padded = F.pad(x, (reach,) * 4, mode="reflect")
-    places = kernel.nonzero().tolist()
-    if len(places) > _SPARSE:
+    radius = len(kernel) // 2
+    padded = F.pad(x, (radius,) * 4, mode="reflect")
+    entries = kernel.nonzero().tolist()
+    if len(entries) > _SPARSE:
         kernel = kernel.to(x.device)[None, None]
         return F.conv2d(padded.view(n * channels, 1, *padded.shape[2:]), kernel).view_as(x)
     total = torch.zeros_like(x)
-    for i, j in places:
+    for i, j in entries:
         total.add_(padded[..., i : i + h, j : j + w], alpha=float(kernel[i, j]))
     return total
 
@@ -147,39 +147,39 @@ def motion(x: Tensor, radius: float, sigma: float, degrees: Tensor) -> Tensor:
     angles = np.deg2rad(degrees.double().cpu().numpy())[:, None]
     down = np.ceil(taps * np.sin(angles) - 0.5).astype(np.int64)
     right = np.ceil(taps * np.cos(angles) - 0.5).astype(np.int64)
-    ways, which = np.unique(np.concatenate([down, right], 1), axis=0, return_inverse=True)
+    shifts, which = np.unique(np.concatenate([down, right], 1), axis=0, return_inverse=True)
     order = torch.from_numpy(np.argsort(which.ravel(), kind="stable")).to(x.device)
-    counts = np.bincount(which.ravel(), minlength=len(ways))
+    counts = np.bincount(which.ravel(), minlength=len(shifts))
     h, w = x.shape[2:]
-    low, high = np.minimum(ways.min(0), 0), np.maximum(ways.max(0), 0)
+    low, high = np.minimum(shifts.min(0), 0), np.maximum(shifts.max(0), 0)
     n = len(taps)
     up, left = -int(low[:n].min()), -int(low[n:].min())
     margins = (left, int(high[n:].max()), up, int(high[:n].max()))
     padded = F.pad(x[order], margins, mode="replicate")
-    found = torch.zeros_like(x)
+    blurred = torch.zeros_like(x)
     start = 0
-    for way, count in zip(ways.tolist(), counts.tolist(), strict=True):
-        group, into = padded[start : start + count], found[start : start + count]
+    for shift, count in zip(shifts.tolist(), counts.tolist(), strict=True):
+        group, into = padded[start : start + count], blurred[start : start + count]
         for i in range(n):
-            top, first = up + way[i], left + way[n + i]
+            top, first = up + shift[i], left + shift[n + i]
             shifted = group[:, :, top : top + h, first : first + w]
             into.add_(shifted, alpha=float(weights[i]))
         start += count
     result = torch.empty_like(x)
-    result[order] = found
+    result[order] = blurred
     return result
 
 
 @lru_cache(maxsize=64)
 def _box(size: int, to: int) -> Tensor:
     scale = size / to
-    reach = 0.5 * max(scale, 1.0)
+    radius = 0.5 * max(scale, 1.0)
     matrix = torch.zeros(to, size, dtype=torch.float64)
     for i in range(to):
         middle = (i + 0.5) * scale
-        low = max(int(middle - reach + 0.5), 0)
-        high = min(int(middle + reach + 0.5), size)
-        inside = [j for j in range(low, high) if -0.5 < (j - middle + 0.5) / (2 * reach) <= 0.5]
+        low = max(int(middle - radius + 0.5), 0)
+        high = min(int(middle + radius + 0.5), size)
+        inside = [j for j in range(low, high) if -0.5 < (j - middle + 0.5) / (2 * radius) <= 0.5]
         matrix[i, inside] = 1.0 / len(inside)
     return matrix.float()
 

@@ -1,4 +1,4 @@
-"""How flat: the largest eigenvalues of the Hessian.
+"""The largest eigenvalues of the Hessian.
 
 The eigen iteration is ARPACK's implicitly restarted Lanczos, through `scipy.sparse.linalg.eigsh`
 with Hessian-vector products by double backward. curvlinops would give the products too, but it
@@ -48,7 +48,7 @@ class HessianTop:
         return self.eigenvalues[0]
 
 
-class _Spent(Exception):
+class _BudgetSpent(Exception):
     """The budget of products is used up."""
 
 
@@ -61,7 +61,7 @@ class _Products:
 
     def __call__(self, vector: NDArray[np.floating]) -> NDArray[np.floating]:
         if self.count >= self.budget:
-            raise _Spent
+            raise _BudgetSpent
         flat = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1)))
         product: NDArray[np.floating] = (
             self.surface.hessian_product(flat.to(self.surface.device)).cpu().numpy()
@@ -75,12 +75,12 @@ class _Products:
 
 def _top_of_small(products: _Products, n: int, k: int) -> tuple[float, ...]:
     products.budget = n
-    hessian = np.stack([products(row) for row in np.eye(n, dtype=_numpy(products.surface))])
+    hessian = np.stack([products(row) for row in np.eye(n, dtype=_numpy_dtype(products.surface))])
     values = np.linalg.eigvalsh((hessian + hessian.T).astype(np.float64) / 2)
     return tuple(float(v) for v in values[::-1][:k])
 
 
-def _numpy(surface: Surface) -> type[np.floating]:
+def _numpy_dtype(surface: Surface) -> type[np.floating]:
     return np.float64 if surface.dtype == torch.float64 else np.float32
 
 
@@ -144,13 +144,13 @@ def hessian_top(
 def _lanczos(
     products: _Products, n: int, k: int, tolerance: float, seed: int, strict: bool
 ) -> HessianTop:
-    kind = _numpy(products.surface)
-    start = np.random.default_rng(seed).standard_normal(n).astype(kind)
+    dtype = _numpy_dtype(products.surface)
+    start = np.random.default_rng(seed).standard_normal(n).astype(dtype)
     try:
         if not products(start).any():  # a loss linear in the weights; ARPACK would refuse H = 0
             return HessianTop((0.0,) * k, products.count, True)
-        operator = LinearOperator((n, n), matvec=products, dtype=kind)
-        found = eigsh(
+        operator = LinearOperator((n, n), matvec=products, dtype=dtype)
+        eigenvalues = eigsh(
             operator,
             k,
             which="LA",
@@ -159,13 +159,15 @@ def _lanczos(
             maxiter=products.budget,  # in restarts; the budget of products ends it first
             return_eigenvectors=False,
         )
-        return HessianTop(tuple(sorted(map(float, found), reverse=True)), products.count, True)
-    except (_Spent, ArpackError) as error:
+        return HessianTop(
+            tuple(sorted(map(float, eigenvalues), reverse=True)), products.count, True
+        )
+    except (_BudgetSpent, ArpackError) as error:
         if strict:
             raise SteppeError(
                 "the top Hessian eigenvalue must converge",
                 got=f"none within {tolerance:g} after {products.count} products"
-                + ("" if isinstance(error, _Spent) else f" ({error})"),
+                + ("" if isinstance(error, _BudgetSpent) else f" ({error})"),
                 way_out="raise max_products (--max-products) or tolerance; strict=False gives a "
                 "lower bound",
             ) from error

@@ -1,4 +1,4 @@
-"""What JPEG leaves of an image, without writing one."""
+"""JPEG compression of tensors: encode and decode without a file."""
 
 from __future__ import annotations
 
@@ -107,5 +107,5 @@ def jpeg(x: Tensor, quality: int) -> Tensor:
     steps = _steps(_COLOUR, quality).to(x.device)
     cb, cr = (_doubled(_coded(_halved(plane), steps)).sub_(128.0) for plane in (cb, cr))
     green = y - 0.344136286 * cb - 0.714136286 * cr
-    found = torch.stack([y + 1.402 * cr, green, y + 1.772 * cb], 1)[..., :h, :w]
-    return found.round_().clamp_(0.0, 255.0).div_(255.0)
+    rgb = torch.stack([y + 1.402 * cr, green, y + 1.772 * cb], 1)[..., :h, :w]
+    return rgb.round_().clamp_(0.0, 255.0).div_(255.0)

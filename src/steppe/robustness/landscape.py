@@ -39,13 +39,13 @@ def directions(
 
     Example:
         >>> net = nn.Linear(3, 2)
-        >>> (one,) = directions(net, 1)
-        >>> torch.allclose(one["weight"].norm(dim=1), net.weight.norm(dim=1))
+        >>> (direction,) = directions(net, 1)
+        >>> torch.allclose(direction["weight"].norm(dim=1), net.weight.norm(dim=1))
         True
-        >>> float(one["bias"].abs().sum())
+        >>> float(direction["bias"].abs().sum())
         0.0
     """
-    found = []
+    drawn = []
     for number in range(count):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         direction = {}
@@ -59,8 +59,8 @@ def directions(
             lengths = [t.detach().flatten(1).norm(dim=1) for t in (p, noise)]
             scale = lengths[0] / lengths[1].clamp_min(1e-30)
             direction[name] = noise * scale.view(-1, *[1] * (p.ndim - 1))
-        found.append(direction)
-    return found
+        drawn.append(direction)
+    return drawn
 
 
 def landscape(
@@ -106,19 +106,19 @@ def landscape(
             "a landscape has one or two directions, an odd number of points, a radius above 0",
             got=f"{len(along)} directions, {points} points, radius {radius}",
         )
-    places = torch.linspace(-radius, radius, points, dtype=torch.float64)
+    coordinates = torch.linspace(-radius, radius, points, dtype=torch.float64)
     with evaluating(model):
         surface = Surface(model, loss_fn, batches)
         finite(surface.value(), "the loss at the weights", "check the weights and the batches")
         vectors = [_vector(model, surface, direction) for direction in along]
         losses = torch.empty([points] * len(along), dtype=torch.float64)
-        with surface.excursion() as move:
+        with surface.perturbation() as move:
             for index in range(losses.numel()):
                 at = torch.unravel_index(torch.tensor(index), losses.shape)
-                steps = [float(places[i]) for i in at]
+                steps = [float(coordinates[i]) for i in at]
                 move(sum((v * s for v, s in zip(vectors, steps, strict=True)), vectors[0] * 0))
                 losses[tuple(int(i) for i in at)] = surface.value()
-    return places, losses
+    return coordinates, losses
 
 
 def _vector(model: nn.Module, surface: Surface, direction: Direction) -> Tensor:

@@ -107,15 +107,15 @@ def accuracy_under_noise(
             got=f"{len(x)} images, {len(y)} labels, batch_size {batch_size}",
         )
     _check_pixels(x)
-    apply = _normaliser(normalise, mean, std)
+    normalised = _normaliser(normalise, mean, std)
     device = next((p.device for p in model.parameters()), x.device)
     right = 0
     with evaluating(model):
         for first in range(0, len(x), batch_size):
-            part = slice(first, first + batch_size)
-            noisy = gaussian_noise(x[part], sigma=sigma, seed=seed, first=first, clip=clip)
-            guess = model(apply(noisy.to(device))).argmax(dim=1)
-            right += int((guess == y[part].to(device)).sum())
+            batch = slice(first, first + batch_size)
+            noisy = gaussian_noise(x[batch], sigma=sigma, seed=seed, first=first, clip=clip)
+            guess = model(normalised(noisy.to(device))).argmax(dim=1)
+            right += int((guess == y[batch].to(device)).sum())
     return right / len(x)
 
 
@@ -142,6 +142,6 @@ def _normaliser(
             got=f"normalise {normalise}, mean {mean}, std {std}",
         )
     if mean is not None and std is not None:
-        shift, scale = (torch.as_tensor(part).reshape(-1, 1, 1) for part in (mean, std))
+        shift, scale = (torch.as_tensor(value).reshape(-1, 1, 1) for value in (mean, std))
         return lambda x: (x - shift.to(x.device, x.dtype)) / scale.to(x.device, x.dtype)
     return normalise if normalise is not None else lambda x: x

@@ -18,7 +18,7 @@ def box_mean(x: Tensor) -> Tensor:
 
 
 def edges(x: Tensor, low: float, high: float) -> Tensor:
-    """Canny's edges: 3 x 3 Sobel, |dx| + |dy|, thinned, then those tied to a strong one.
+    """Canny's edges: 3 x 3 Sobel, |dx| + |dy|, thinned, then those connected to a strong one.
 
     Args:
         x: ``[n, h, w]``, values of eight bits.
@@ -55,13 +55,13 @@ def edges(x: Tensor, low: float, high: float) -> Tensor:
         ),
     )
     maybe = thin & (size > low)
-    found = maybe & (size > high)
+    edge = maybe & (size > high)
     while True:  # at most as often as the longest chain has pixels
-        grown = F.max_pool2d(found[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
+        grown = F.max_pool2d(edge[:, None].float(), 3, stride=1, padding=1)[:, 0] > 0
         grown &= maybe
-        if torch.equal(grown, found):
-            return found
-        found = grown
+        if torch.equal(grown, edge):
+            return edge
+        edge = grown
 
 
 def chamfer(zero: Tensor) -> Tensor:
@@ -88,23 +88,23 @@ def _sweep(distance: Tensor) -> None:
     n, h, w = distance.shape
     ramp = torch.arange(w, device=distance.device, dtype=distance.dtype) * _NEXT
     beyond = distance.new_full((n, w + 4), _FAR)
-    one, two = beyond.clone(), beyond.clone()  # the rows above, with two more at each side
+    above_1, above_2 = beyond.clone(), beyond.clone()  # the two rows above, padded by two
     for row in range(h):
         best = distance[:, row]
         for above, right, length in (
-            (two, 1, _KNIGHT),
-            (two, 3, _KNIGHT),
-            (one, 0, _KNIGHT),
-            (one, 1, _DIAGONAL),
-            (one, 2, _NEXT),
-            (one, 3, _DIAGONAL),
-            (one, 4, _KNIGHT),
+            (above_2, 1, _KNIGHT),
+            (above_2, 3, _KNIGHT),
+            (above_1, 0, _KNIGHT),
+            (above_1, 1, _DIAGONAL),
+            (above_1, 2, _NEXT),
+            (above_1, 3, _DIAGONAL),
+            (above_1, 4, _KNIGHT),
         ):
             best = torch.minimum(best, above[:, right : right + w] + length)
         best = torch.cummin(best - ramp, 1).values + ramp
         distance[:, row] = best
-        one, two = two, one
-        one[:, 2:-2] = best
+        above_1, above_2 = above_2, above_1
+        above_1[:, 2:-2] = best
 
 
 def equalised(x: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def equalised(x: Tensor) -> Tensor:
     below = counts.cumsum(1)
     least = values.amin(1, keepdim=True)
     first = counts.gather(1, least)
-    rest = (h * w - first).float()
-    table = ((below - first).float() * (255.0 / rest.clamp_min(1.0))).round_().clamp_(0.0, 255.0)
-    table = torch.where(rest > 0, table, least.float())
+    above = (h * w - first).float()  # pixels brighter than the darkest value
+    table = ((below - first).float() * (255.0 / above.clamp_min(1.0))).round_().clamp_(0.0, 255.0)
+    table = torch.where(above > 0, table, least.float())
     return table.gather(1, values).view(n, h, w)

@@ -1,4 +1,4 @@
-"""The global generators, for libraries that draw from nothing else."""
+"""Seed the global generators, for libraries that draw from nothing else."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 
 @contextmanager
 def seeded(key: str) -> Iterator[None]:
-    """Within it Python's and NumPy's global generators begin with this key; after it they go on.
+    """Seed Python's and NumPy's global generators from a key; afterwards their states return.
 
     Example:
-        >>> with seeded("0/linf"): one = random.random()
-        >>> with seeded("0/linf"): print(random.random() == one)
+        >>> with seeded("0/linf"): first = random.random()
+        >>> with seeded("0/linf"): print(random.random() == first)
         True
     """
     start = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "little")
-    held, plain = np.random.get_state(), random.getstate()
+    numpy_state, python_state = np.random.get_state(), random.getstate()
     np.random.seed(start)
     random.seed(start)
     try:
         yield
     finally:
-        np.random.set_state(held)
-        random.setstate(plain)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)

@@ -1,4 +1,4 @@
-"""How flat: the largest rise of the loss in an L2 ball around the weights."""
+"""Sharpness: the largest rise of the loss in an L2 ball around the weights."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def one_step_sharpness(
     _check(rho=rho, steps=0, step_size=1.0, restarts=0)
     with evaluating(model):
         surface = Surface(model, loss_fn, batches, masks)
-        home, gradient = _value_and_gradient(surface)
-        with surface.excursion() as move:
+        base_loss, gradient = _value_and_gradient(surface)
+        with surface.perturbation() as move:
             move(_scaled(gradient, rho))
             # the very numbers `ball_sharpness` compares, so that it is never below this
-            return _value_and_gradient(surface)[0] - home
+            return _value_and_gradient(surface)[0] - base_loss
 
 
 def ball_sharpness(
@@ -116,10 +116,10 @@ def ball_sharpness(
     _check(rho=rho, steps=steps, step_size=step_size, restarts=restarts)
     with evaluating(model):
         surface = Surface(model, loss_fn, batches, masks)
-        home, gradient = _value_and_gradient(surface)
-        best = home
+        base_loss, gradient = _value_and_gradient(surface)
+        best = base_loss
         scale = surface.weights().abs_().add_(eta) if adaptive else None
-        with surface.excursion() as move:
+        with surface.perturbation() as move:
             for start in range(1 + restarts):
                 first = _random(surface, seed, start) if start else _times(gradient, scale)
                 eps = _scaled(first, rho)  # over T, if adaptive
@@ -128,9 +128,9 @@ def ball_sharpness(
                     value, slope = _value_and_gradient(surface)
                     best = max(best, value)
                     if step < steps:
-                        pace = step_size * rho * (1 - step / steps)
-                        eps = _into_ball(eps + _scaled(_times(slope, scale), pace), rho)
-        return best - home
+                        length = step_size * rho * (1 - step / steps)
+                        eps = _into_ball(eps + _scaled(_times(slope, scale), length), rho)
+        return best - base_loss
 
 
 def _check(*, rho: float, steps: int, step_size: float, restarts: int) -> None:

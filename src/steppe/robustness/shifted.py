@@ -1,4 +1,4 @@
-"""Accuracy on new images of the same classes."""
+"""Accuracy on new images of the same classes (distribution shift)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.robustness.published import Part, published, share_right
+from steppe.robustness.published import LabelledImages, accuracy_on, published
 from steppe.robustness.surface import evaluating
 
 
@@ -55,16 +55,17 @@ def accuracy_under_shift(
     with evaluating(model):
         names = layout.variants()
         layout.check(model(images[:1].to(device)).shape[1], names)
-        parts = {name: layout.part(name, (channels, height, width)) for name in names}
-        clean = share_right(model, Part(labels, lambda chosen: images[chosen]), batch_size)
-        variants = {name: share_right(model, part, batch_size) for name, part in parts.items()}
+        new = {name: layout.images(name, (channels, height, width)) for name in names}
+        original = LabelledImages(labels, lambda chosen: images[chosen])
+        clean = accuracy_on(model, original, batch_size)
+        variants = {name: accuracy_on(model, own, batch_size) for name, own in new.items()}
     mean = fmean(variants.values())
     return {
         "clean": clean,
         "variants": variants,
         "mean": mean,
-        # 0 of nothing is nothing: a network that is never right keeps no share of it
+        # a network that is never right has no accuracy to keep: 0, not a division by zero
         "relative": mean / clean if clean else 0.0,
-        "images": {"clean": len(images)} | {name: len(part.labels) for name, part in parts.items()},
+        "images": {"clean": len(images)} | {name: len(own.labels) for name, own in new.items()},
         "source": str(shifted),
     }

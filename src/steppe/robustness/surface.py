@@ -123,19 +123,19 @@ class Surface:
 
     def flat(self, tensors: Sequence[Tensor]) -> Tensor:
         """Tensors shaped like the parameters -> their moving coordinates, one vector."""
-        parts = [
+        moving = [
             t.detach().reshape(-1) if index is None else t.detach().reshape(-1)[index]
             for t, index in zip(tensors, self.coordinates, strict=True)
         ]
-        return torch.cat([part.to(self.device, self.dtype) for part in parts])
+        return torch.cat([t.to(self.device, self.dtype) for t in moving])
 
     def _unflat(self, vector: Tensor) -> list[Tensor]:
         """A vector of the moving coordinates -> tensors like the parameters, zero elsewhere."""
         tensors = []
-        parts = torch.split(vector, self.sizes)
-        for p, index, part in zip(self.parameters, self.coordinates, parts, strict=True):
-            part = part.to(p.device, p.dtype)
-            full = part if index is None else p.new_zeros(p.numel()).index_copy_(0, index, part)
+        pieces = torch.split(vector, self.sizes)
+        for p, index, piece in zip(self.parameters, self.coordinates, pieces, strict=True):
+            values = piece.to(p.device, p.dtype)
+            full = values if index is None else p.new_zeros(p.numel()).index_copy_(0, index, values)
             tensors.append(full.reshape(p.shape).detach())
         return tensors
 
@@ -175,23 +175,23 @@ class Surface:
         return product
 
     @contextmanager
-    def excursion(self) -> Iterator[Callable[[Tensor], None]]:
+    def perturbation(self) -> Iterator[Callable[[Tensor], None]]:
         """Within it ``move(eps)`` sets the weights to w + eps; afterwards they are w, bit for bit.
 
-        w is kept as a copy: nothing is subtracted again, so nothing is rounded.
+        A copy of w is restored; subtracting eps again would round.
         """
-        home = [p.detach().clone() for p in self.parameters]
+        original = [p.detach().clone() for p in self.parameters]
 
         @torch.no_grad()
         def move(eps: Tensor) -> None:
-            for p, w, step in zip(self.parameters, home, self._unflat(eps), strict=True):
+            for p, w, step in zip(self.parameters, original, self._unflat(eps), strict=True):
                 p.copy_(w + step)
 
         try:
             yield move
         finally:
             with torch.no_grad():
-                for p, w in zip(self.parameters, home, strict=True):
+                for p, w in zip(self.parameters, original, strict=True):
                     p.copy_(w)
 
 

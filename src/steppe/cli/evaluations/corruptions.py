@@ -9,7 +9,7 @@ import torch
 
 from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.cli.imagerun import ImageRun
-from steppe.robustness.corrupted import accuracy_under_corruption, chosen
+from steppe.robustness.corrupted import accuracy_under_corruption, parse_selection
 
 
 @EVALUATIONS.register("corruptions")
@@ -38,7 +38,7 @@ class Corruptions(Evaluation):
 
     def measure(self) -> dict[str, Any]:
         """Accuracies, their means, and relative robustness acc_C / acc_val."""
-        names, severities = chosen(self.corruptions, self.severities)
+        names, severities = parse_selection(self.corruptions, self.severities)
         run = ImageRun.read(self.run, self.device, "corruptions")
         images, labels = run.pixels(self.part, self.limit)
         with torch.no_grad():

@@ -47,8 +47,8 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = self.model((x - self.mean) / self.std)
-        return found
+        output: Tensor = self.model((x - self.mean) / self.std)
+        return output
 
 
 class Ball:
@@ -76,7 +76,7 @@ class Ball:
 
 @dataclass(frozen=True)
 class Attacked:
-    """What an attack found.
+    """The result of an attack.
 
     Args:
         images: the worst images, in [0, 1], each within eps of its own.
@@ -144,17 +144,17 @@ def pgd(
     Example:
         >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 2, bias=False)).eval()
         >>> x = torch.full((1, 3, 2, 2), 0.5)
-        >>> found = pgd(net, x, torch.tensor([0]), norm="l2", eps=0.5)
-        >>> round(float((found.images - x).norm()), 4)
+        >>> attacked = pgd(net, x, torch.tensor([0]), norm="l2", eps=0.5)
+        >>> round(float((attacked.images - x).norm()), 4)
         0.5
     """
     ball, radius = NORMS[norm](), torch.as_tensor(eps, dtype=images.dtype, device=images.device)
     radius = radius.expand(len(images)).view(-1, 1, 1, 1)
     check_attack(images, labels, radius, steps, restarts)
-    with evaluating(model), Frozen(model):
-        worst, least = images.clone(), Judge(model, labels, logits)
-        loss, right = least(images)
-        check_same(loss, least(images)[0])
+    with evaluating(model), FrozenWeights(model):
+        worst, image_loss = images.clone(), ImageLoss(model, labels, logits)
+        loss, right = image_loss(images)
+        check_deterministic(loss, image_loss(images)[0])
         clean = right
         for restart in range(restarts):
             moved = torch.zeros_like(images)
@@ -165,17 +165,22 @@ def pgd(
                 moved = ball.start(draws, tuple(images.shape[1:]), radius).to(images.dtype)
                 moved = (images + moved).clamp_(0.0, 1.0) - images
             for step in range(steps + 1):
-                now, still, gradient = least.slope(images + moved)
-                # wrong beats right, then the larger loss
-                better = (still < right) | ((still == right) & (now > loss))
+                new_loss, new_right, gradient = image_loss.with_gradient(images + moved)
+                better = is_worse(new_loss, new_right, loss, right)
                 worst = torch.where(better.view(-1, 1, 1, 1), images + moved, worst)
-                loss, right = torch.where(better, now, loss), torch.where(better, still, right)
+                loss = torch.where(better, new_loss, loss)
+                right = torch.where(better, new_right, right)
                 if step == steps:
                     break
                 size = radius / 4 if step_size is None else step_size
                 moved = ball.project(moved + size * ball.ascent(gradient), radius)
                 moved = (images + moved).clamp_(0.0, 1.0) - images
     return Attacked(worst, loss, right, clean)
+
+
+def is_worse(new_loss: Tensor, new_right: Tensor, loss: Tensor, right: Tensor) -> Tensor:
+    """Whether a new image is worse for the network: wrong before right, then the larger loss."""
+    return (new_right < right) | ((new_right == right) & (new_loss > loss))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +191,7 @@ class Attack:
     """What results call it."""
 
     def about(self) -> dict[str, Any]:
-        """What a result says of it, beside its title and its options."""
+        """More values for the results, beside its title and its options."""
         return {}
 
     def __call__(
@@ -223,46 +228,46 @@ class ProjectedGradient(Attack):
         return pgd(model, images, labels, steps=self.steps, restarts=self.restarts, **where)
 
 
-class Judge:
-    """Cross entropy of each image, whether it is right, and the loss's slope in the pixels."""
+class ImageLoss:
+    """Cross entropy of each image, whether it is right, and the gradient in the pixels."""
 
     def __init__(self, model: nn.Module, labels: Tensor, logits: Logits) -> None:
         self.model, self.labels, self.logits = model, labels, logits
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
-            return self._of(images)
+            return self._loss_and_right(images)
 
-    def slope(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         images = images.detach().requires_grad_(True)
         with torch.enable_grad():
-            loss, right = self._of(images)
+            loss, right = self._loss_and_right(images)
             (gradient,) = torch.autograd.grad(loss.sum(), images)
         return loss.detach(), right, gradient
 
-    def _of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _loss_and_right(self, images: Tensor) -> tuple[Tensor, Tensor]:
         out = self.logits(self.model, images).float()
         loss = F.cross_entropy(out, self.labels, reduction="none")
         return loss, out.argmax(1) == self.labels
 
 
-class Frozen:
+class FrozenWeights:
     """No gradients for the weights: an attack needs none, and they cost a third of a pass."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.wanted = [p for p in model.parameters() if p.requires_grad]
+        self.trainable = [p for p in model.parameters() if p.requires_grad]
 
     def __enter__(self) -> None:
-        for p in self.wanted:
+        for p in self.trainable:
             p.requires_grad_(False)
 
     def __exit__(self, *error: object) -> None:
-        for p in self.wanted:
+        for p in self.trainable:
             p.requires_grad_(True)
 
 
 def check_attack(images: Tensor, labels: Tensor, radius: Tensor, steps: int, restarts: int) -> None:
-    """There is something to attack, and a way to.
+    """Check the arguments of an attack.
 
     Raises:
         SteppeError: no images, images outside [0, 1], another number of labels, a budget or a
@@ -281,13 +286,13 @@ def check_attack(images: Tensor, labels: Tensor, radius: Tensor, steps: int, res
         )
 
 
-def check_same(one: Tensor, two: Tensor) -> None:
-    """A network that answers differently each time cannot be attacked by its gradient."""
-    finite(float(one.max()), "the loss of the images", "check the weights")
-    if not torch.allclose(one, two, rtol=1e-4, atol=1e-5):
+def check_deterministic(first: Tensor, second: Tensor) -> None:
+    """Check that two passes over the same images gave the same losses."""
+    finite(float(first.max()), "the loss of the images", "check the weights")
+    if not torch.allclose(first, second, rtol=1e-4, atol=1e-5):
         raise SteppeError(
             "the network must answer the same for the same images, in eval mode",
-            got=f"losses that differ by {float((one - two).abs().max()):.3g}",
+            got=f"losses that differ by {float((first - second).abs().max()):.3g}",
             consequence="an attack would report luck as robustness",
             way_out="turn off what is random in forward(), e.g. functional dropout without "
             "training=self.training",

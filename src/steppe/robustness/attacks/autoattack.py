@@ -19,11 +19,12 @@ from steppe.robustness.attacks import (
     NORMS,
     Attack,
     Attacked,
-    Frozen,
-    Judge,
+    FrozenWeights,
+    ImageLoss,
     Normalised,
     check_attack,
-    check_same,
+    check_deterministic,
+    is_worse,
 )
 from steppe.robustness.seeded import seeded
 from steppe.robustness.surface import evaluating
@@ -37,10 +38,10 @@ _BATCH, _SHARE = 100, 0.8  # images at once; of an image, Square's first square
 class AutoAttack(Attack):
     """APGD on cross entropy, APGD on the DLR loss, DeepFool, Square: the worst counts.
 
-    Each attacks the images still right; what it returns is projected into the ball and [0, 1] and
-    judged anew. Draws are for a batch as a whole, so with other batches single images may fare
-    otherwise. The paper's standard version has targeted APGD and FAB where the library has
-    untargeted APGD and DeepFool.
+    Each attacks the images that are still right; its result is projected into the ball and [0, 1]
+    and evaluated again. Random numbers are drawn per batch, so single images may come out
+    differently with another batch size. The paper's standard version has targeted APGD and FAB
+    where the library has untargeted APGD and DeepFool.
 
     Args:
         steps: of APGD and DeepFool.
@@ -83,25 +84,28 @@ class AutoAttack(Attack):
         ball = NORMS[norm]()
         # it computes on the current device
         device = torch.cuda.device(images.device) if images.is_cuda else nullcontext()
-        with device, evaluating(model), Frozen(model), seeded(f"{seed}/{norm}/{eps}/{first}"):
-            judge, classes = Judge(model, labels, lambda net, x: net(x)), _classes(model, images)
-            loss, right = judge(images)
-            check_same(loss, judge(images)[0])
+        key = f"{seed}/{norm}/{eps}/{first}"
+        with device, evaluating(model), FrozenWeights(model), seeded(key):
+            image_loss = ImageLoss(model, labels, lambda net, x: net(x))
+            classes = _classes(model, images)
+            loss, right = image_loss(images)
+            check_deterministic(loss, image_loss(images)[0])
             worst, clean = images.clone(), right
             for attack in self._attacks(model, images, classes, ball.order, float(eps)):
                 if not right.any():
                     break
                 x, truth = images[right], torch.eye(classes)[labels[right].cpu()]
                 with np.errstate(all="ignore"):  # Square divides 0 by 0 at 8 x 8
-                    got = attack.generate(x.float().cpu().numpy().copy(), truth.numpy())
-                found = torch.from_numpy(got).to(x)
-                moved = ball.project(torch.where(found.isfinite(), found, x) - x, radius[right])
-                tried = worst.clone()
-                tried[right] = (x + moved).clamp(0.0, 1.0)
-                now, still = judge(tried)
-                better = (still < right) | ((still == right) & (now > loss))
-                worst = torch.where(better.view(-1, 1, 1, 1), tried, worst)
-                loss, right = torch.where(better, now, loss), torch.where(better, still, right)
+                    array = attack.generate(x.float().cpu().numpy().copy(), truth.numpy())
+                new = torch.from_numpy(array).to(x)
+                moved = ball.project(torch.where(new.isfinite(), new, x) - x, radius[right])
+                candidate = worst.clone()
+                candidate[right] = (x + moved).clamp(0.0, 1.0)
+                new_loss, new_right = image_loss(candidate)
+                better = is_worse(new_loss, new_right, loss, right)
+                worst = torch.where(better.view(-1, 1, 1, 1), candidate, worst)
+                loss = torch.where(better, new_loss, loss)
+                right = torch.where(better, new_right, right)
         return Attacked(worst, loss, right, clean)
 
     def _attacks(

@@ -16,14 +16,14 @@ from steppe.robustness.draws import Draws
 CORRUPTIONS: Registry[Corruption] = Registry("corruption", "steppe.robustness.corruptions")
 SEVERITIES = (1, 2, 3, 4, 5)
 _SMALL = 64  # up to this side the constants of 32 x 32 images are taken
-_CHUNK = 1 << 20  # values that are worked on at once: they stay near the cores' caches
+_CHUNK = 1 << 20  # values that are computed at once, so that they stay in the cores' caches
 
 Function = Callable[[Tensor, Any, Draws], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corruption:
-    """One way in which images go bad, in five severities.
+    """One corruption, in five severities.
 
     Args:
         name: the published name.
@@ -48,11 +48,11 @@ def corruption(
     assert len(small) == len(large) == len(SEVERITIES)
 
     def add(function: Function) -> Function:
-        held = Corruption(name=name, function=function, small=small, large=large, extra=extra)
+        registered = Corruption(name=name, function=function, small=small, large=large, extra=extra)
         # the registry compares what is registered twice by these names
-        object.__setattr__(held, "__module__", function.__module__)
-        object.__setattr__(held, "__qualname__", function.__qualname__)
-        CORRUPTIONS.register(name)(held)
+        object.__setattr__(registered, "__module__", function.__module__)
+        object.__setattr__(registered, "__qualname__", function.__qualname__)
+        CORRUPTIONS.register(name)(registered)
         return function
 
     return add
@@ -109,18 +109,18 @@ def corrupt(
     if constants not in ("small", "large"):
         raise SteppeError("constants are small or large", got=repr(constants))
     c = getattr(chosen, constants)[severity - 1]
-    done = torch.empty_like(images)
-    for part in _parts(images):
+    corrupted = torch.empty_like(images)
+    for chunk in _chunks(images):
         draws = Draws(
             seed,
             f"{name}/{severity}",
-            range(first + part.start, first + part.stop),
+            range(first + chunk.start, first + chunk.stop),
             device=images.device,
         )
-        found = chosen.function(images[part].float().contiguous(), c, draws)
-        torch.clamp(found, 0.0, 1.0, out=found)
-        done[part] = found
-    return done
+        result = chosen.function(images[chunk].float().contiguous(), c, draws)
+        torch.clamp(result, 0.0, 1.0, out=result)
+        corrupted[chunk] = result
+    return corrupted
 
 
 def check_images(images: Tensor, *, channels: int | None = 3) -> None:
@@ -153,7 +153,7 @@ def check_images(images: Tensor, *, channels: int | None = 3) -> None:
             )
 
 
-def _parts(images: Tensor) -> Iterator[slice]:
+def _chunks(images: Tensor) -> Iterator[slice]:
     size = max(1, _CHUNK // max(1, images[0].numel())) if len(images) else 1
     for start in range(0, len(images), size):
         yield slice(start, min(start + size, len(images)))

@@ -89,9 +89,9 @@ def _sample(images: Tensor, y: Tensor, x: Tensor, *, mirrored: bool) -> Tensor:
     """
     h, w = images.shape[2:]
     if mirrored:
-        places = torch.stack([2.0 * x / max(w - 1, 1) - 1.0, 2.0 * y / max(h - 1, 1) - 1.0], -1)
+        points = torch.stack([2.0 * x / max(w - 1, 1) - 1.0, 2.0 * y / max(h - 1, 1) - 1.0], -1)
     else:
-        places = torch.stack([(2.0 * x + 1.0) / w - 1.0, (2.0 * y + 1.0) / h - 1.0], -1)
+        points = torch.stack([(2.0 * x + 1.0) / w - 1.0, (2.0 * y + 1.0) / h - 1.0], -1)
     return F.grid_sample(
-        images, places, mode="bilinear", padding_mode="reflection", align_corners=mirrored
+        images, points, mode="bilinear", padding_mode="reflection", align_corners=mirrored
     )

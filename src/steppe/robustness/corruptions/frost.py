@@ -18,8 +18,8 @@ _PANES = 5
 def panes(side: int) -> Tensor:
     """Pictures of frost, ``[5, 3, side, side]`` in [0, 1], always the same.
 
-    The published ones are photographs that may not be passed on. These are made: ridges of two
-    plasma fractals, bright and bluish where ice is thick, with their mean and deviation.
+    The published ones are photographs that may not be redistributed. These are computed: ridges of
+    two plasma fractals, bright and bluish where ice is thick, with their mean and deviation.
     """
     draws = Draws(0, "frost", range(_PANES))
     rough, fine = plasma(draws, side, 1.8), plasma(draws, side, 1.35)
@@ -36,14 +36,14 @@ def panes(side: int) -> Tensor:
     large=((1, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75)),
 )
 def frost(x: Tensor, c: tuple[float, float], draws: Draws) -> Tensor:
-    """a x + b ice, a place of one of five pictures for each image; see `panes`."""
+    """a x + b ice; the ice is a random window of one of five pictures, see `panes`."""
     h, w = x.shape[2:]
     side = 4 << (max(h, w) - 1).bit_length()
-    made = panes(side).to(x.device)
+    pictures = panes(side).to(x.device)
     which = draws.integers(low=0, high=_PANES)
     top = draws.integers(low=0, high=side - h)
     left = draws.integers(low=0, high=side - w)
     rows = top[:, None, None] + torch.arange(h, device=x.device)[:, None]
     columns = left[:, None, None] + torch.arange(w, device=x.device)
-    ice = made.permute(0, 2, 3, 1)[which[:, None, None], rows, columns].permute(0, 3, 1, 2)
+    ice = pictures.permute(0, 2, 3, 1)[which[:, None, None], rows, columns].permute(0, 3, 1, 2)
     return c[0] * x + c[1] * ice

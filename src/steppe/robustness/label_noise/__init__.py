@@ -1,4 +1,4 @@
-"""Wrong labels, on purpose: how much a training method believes them."""
+"""Label noise: wrong training labels, to test how much a method fits them."""
 
 from __future__ import annotations
 
@@ -75,6 +75,6 @@ def noisy_labels(
     order = torch.randperm(len(labels), generator=generator)
     wrong = rule(labels[order], classes, generator)
     chosen = order[: round(rate * len(labels))]
-    found = labels.clone()
-    found[chosen] = wrong[: len(chosen)]
-    return NoisyLabels(found, labels)
+    noisy = labels.clone()
+    noisy[chosen] = wrong[: len(chosen)]
+    return NoisyLabels(noisy, labels)

@@ -1,4 +1,4 @@
-"""Published sets of other images: one file for each way in which they lie in a folder."""
+"""Published image sets for robustness: one file for each layout of folders."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class Part:
-    """Images that belong together, read when they are needed.
+class LabelledImages:
+    """Images with labels, read when they are needed.
 
     Args:
         labels: ``[n]``.
-        read: which ones (a slice with its start) -> ``[k, c, h, w]`` in [0, 1].
+        read: a slice with a start -> its images ``[k, c, h, w]`` in [0, 1].
     """
 
     labels: Tensor
@@ -44,7 +44,7 @@ class Part:
 
 
 class Layout:
-    """A way in which published images lie in a folder.
+    """How the files of a published set are arranged in a folder.
 
     Args:
         folder: with the images.
@@ -53,8 +53,8 @@ class Layout:
 
     on: ClassVar[str]
     """The measurement that reads it."""
-    looks: ClassVar[str]
-    """What lies where, in words."""
+    description: ClassVar[str]
+    """The names of its folders and files, in words."""
     files: ClassVar[tuple[str, ...]]
     """Patterns of the files that are fetched from the hub."""
 
@@ -63,15 +63,15 @@ class Layout:
 
     @classmethod
     def matches(cls, folder: Path) -> bool:
-        """Whether the folder is laid out so; what is missing in it, `check` says."""
+        """Whether the folder has this layout; `check` says what is missing in it."""
         raise NotImplementedError
 
     def variants(self) -> list[str]:
-        """The names that `part` knows."""
+        """The names that `images` knows."""
         raise NotImplementedError
 
     def check(self, classes: int, names: Sequence[str], severities: Sequence[int] = ()) -> None:
-        """All that was asked for is there; no image is read.
+        """Check that everything asked for is there; no image is read.
 
         Args:
             classes: of the network.
@@ -83,7 +83,7 @@ class Layout:
         """
         raise NotImplementedError
 
-    def part(self, name: str, shape: Shape, severity: int | None = None) -> Part:
+    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
         """The images of one name (and severity), as the network takes them."""
         raise NotImplementedError
 
@@ -101,17 +101,17 @@ def published(where: str | Path, on: str) -> Layout:
     Raises:
         SteppeError: no folder and no id, or nothing in it that the measurement reads.
     """
-    kinds = [PUBLISHED[name] for name in PUBLISHED]
-    own = [kind for kind in kinds if kind.on == on]
-    folder = _folder(where, sorted({pattern for kind in own for pattern in kind.files}))
-    for kind in own:
-        if kind.matches(folder):
-            return kind(folder, Path(where).name)
-    others = {kind.on for kind in kinds if kind.matches(folder)}
-    held = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    layouts = [PUBLISHED[name] for name in PUBLISHED]
+    readable = [layout for layout in layouts if layout.on == on]
+    folder = _folder(where, sorted({pattern for layout in readable for pattern in layout.files}))
+    for layout in readable:
+        if layout.matches(folder):
+            return layout(folder, Path(where).name)
+    others = {layout.on for layout in layouts if layout.matches(folder)}
+    content = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
     raise SteppeError(
-        f"--on {on} reads {' or '.join(kind.looks for kind in own)}",
-        got=f"{where}, which holds {held}",
+        f"--on {on} reads {' or '.join(layout.description for layout in readable)}",
+        got=f"{where}, which holds {content}",
         way_out=f"--on {' or '.join(sorted(others))}"
         if others
         else "unpack what was downloaded, and give the folder above it",
@@ -140,31 +140,31 @@ def _folder(where: str | Path, patterns: list[str]) -> Path:
 
 
 @torch.no_grad()
-def share_right(model: nn.Module, part: Part, batch_size: int) -> float:
+def accuracy_on(model: nn.Module, images: LabelledImages, batch_size: int) -> float:
     """The share of images that a network gets right.
 
     Args:
         model: pixels -> logits ``[n, classes]``, in eval mode.
-        part: the images.
-        batch_size: images read and looked at together; changes nothing.
+        images: with their labels.
+        batch_size: images in a forward pass; changes nothing.
 
     Raises:
         SteppeError: a label beyond the network's classes.
     """
-    found, count = 0, len(part.labels)
+    right, count = 0, len(images.labels)
     device = next((p.device for p in model.parameters()), None)
     for first in range(0, count, batch_size):
         chosen = slice(first, min(first + batch_size, count))
-        out = model(part.read(chosen).to(device))
+        out = model(images.read(chosen).to(device))
         if not first:
-            check_labels(part.labels, out.shape[1])
+            check_labels(images.labels, out.shape[1])
         finite(float(out.abs().max()), "the network's logits", "check the weights")
-        found += int((out.argmax(1) == part.labels[chosen].to(out.device)).sum())
-    return found / count
+        right += int((out.argmax(1) == images.labels[chosen].to(out.device)).sum())
+    return right / count
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
-    """Labels are those of a network of so many classes.
+    """Check that labels lie in 0 .. classes - 1.
 
     Raises:
         SteppeError: they are not.
@@ -180,17 +180,17 @@ def check_labels(labels: Tensor, classes: int) -> None:
 
 def folders(folder: Path) -> list[Path]:
     """The visible folders in a folder, by name."""
-    with os.scandir(folder) as inside:
-        found = [e.name for e in inside if e.is_dir() and not e.name.startswith(".")]
-    return [folder / name for name in sorted(found)]
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.is_dir() and not e.name.startswith(".")]
+    return [folder / name for name in sorted(names)]
 
 
-def class_part(classes: Iterable[tuple[int, Path]], shape: Shape) -> Part:
-    """The images of folders of one class each; their names are listed, nothing is read yet.
+def images_of_classes(classes: Iterable[tuple[int, Path]], shape: Shape) -> LabelledImages:
+    """The images of folders of one class each; files are listed, not read yet.
 
     Args:
         classes: (label, folder).
-        shape: c, h and w; images of another size are scaled to cover it, and their middle taken.
+        shape: c, h and w; other sizes are scaled to cover it and cropped to the middle.
 
     Raises:
         SteppeError: a folder without images; on reading, an image that cannot be decoded.
@@ -212,13 +212,13 @@ def class_part(classes: Iterable[tuple[int, Path]], shape: Shape) -> Part:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             return pixels(list(pool.map(lambda path: _decoded(path, shape), paths[chosen])), shape)
 
-    return Part(torch.tensor(labels), read)
+    return LabelledImages(torch.tensor(labels), read)
 
 
 def _decoded(path: str, shape: Shape) -> Image.Image:
     try:
         with Image.open(path) as opened:
-            # photographs lie on their side otherwise
+            # without it photographs may be turned by 90 degrees
             image = ImageOps.exif_transpose(opened) if "exif" in opened.info else opened
             return image.convert("L" if shape[0] == 1 else "RGB")
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
@@ -234,17 +234,17 @@ def pixels(images: Sequence[Image.Image], shape: Shape) -> Tensor:
 
     Args:
         images: of any size.
-        shape: c, h and w; an image of another size is scaled to cover it, and its middle taken, as
-            `steppe train` does with the images of a dataset.
+        shape: c, h and w; an image of another size is scaled to cover it and cropped to the middle,
+            as `steppe train` does with the images of a dataset.
 
     Example:
         >>> pixels([Image.new("RGB", (6, 4), (255, 0, 0))], (3, 2, 2))[0, :, 0, 0]
         tensor([1., 0., 0.])
     """
     size = (shape[2], shape[1])
-    done: list[Any] = []
+    arrays: list[Any] = []
     for image in images:
         if image.size != size:
             image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-        done.append(np.array(image, dtype=np.uint8).reshape(*shape[1:], -1))
-    return torch.from_numpy(np.stack(done)).permute(0, 3, 1, 2).contiguous().float() / 255
+        arrays.append(np.array(image, dtype=np.uint8).reshape(*shape[1:], -1))
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous().float() / 255

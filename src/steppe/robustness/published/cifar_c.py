@@ -13,7 +13,14 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.robustness.corruptions import SEVERITIES
-from steppe.robustness.published import PUBLISHED, Layout, Part, Shape, check_labels, pixels
+from steppe.robustness.published import (
+    PUBLISHED,
+    LabelledImages,
+    Layout,
+    Shape,
+    check_labels,
+    pixels,
+)
 
 
 @PUBLISHED.register("cifar_c")
@@ -24,7 +31,7 @@ class CifarC(Layout):
     """
 
     on = "corruptions"
-    looks = "NAME.npy and labels.npy (CIFAR-10-C)"
+    description = "NAME.npy and labels.npy (CIFAR-10-C)"
     files = ("*.npy",)
 
     @classmethod
@@ -45,41 +52,47 @@ class CifarC(Layout):
                 "published archive",
             )
         for name in names:
-            _, labels, _ = self._of(name)
+            _, labels, _ = self._arrays(name)
             check_labels(torch.from_numpy(np.array(labels)), classes)
 
-    def part(self, name: str, shape: Shape, severity: int | None = None) -> Part:
-        held, labels, count = self._of(name)
+    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
+        stored, labels, count = self._arrays(name)
         start = ((severity or 1) - 1) * count
         if len(labels) > count:
             labels = labels[start : start + count]
 
         def read(chosen: slice) -> Tensor:
             # mapped into memory: only these images are read
-            some = np.array(held[start + chosen.start : start + chosen.stop])
-            if held.shape[1:3] == shape[1:]:
-                found = torch.from_numpy(some).permute(0, 3, 1, 2).contiguous().float() / 255
+            batch = np.array(stored[start + chosen.start : start + chosen.stop])
+            if stored.shape[1:3] == shape[1:]:
+                images = torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous().float() / 255
             else:
-                found = pixels([Image.fromarray(image) for image in some], shape)
-            return found[:, : shape[0]]
+                images = pixels([Image.fromarray(image) for image in batch], shape)
+            return images[:, : shape[0]]
 
-        return Part(torch.from_numpy(np.array(labels)).long(), read)
+        return LabelledImages(torch.from_numpy(np.array(labels)).long(), read)
 
-    def _of(self, name: str) -> tuple[Any, Any, int]:
+    def _arrays(self, name: str) -> tuple[Any, Any, int]:
         """Images of all severities, labels, and the number of images of one severity."""
-        held, labels = self._open(name), self._open("labels")
-        count, rest = divmod(len(held) if held.ndim else 0, len(SEVERITIES))
-        shaped = held.ndim == 4 and held.shape[-1] == 3 and held.dtype == np.uint8
-        whole = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
-        if rest or not count or not shaped or not whole or len(labels) not in (count, len(held)):
+        stored, labels = self._open(name), self._open("labels")
+        count, remainder = divmod(len(stored) if stored.ndim else 0, len(SEVERITIES))
+        shaped = stored.ndim == 4 and stored.shape[-1] == 3 and stored.dtype == np.uint8
+        integer = labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer)
+        if (
+            remainder
+            or not count
+            or not shaped
+            or not integer
+            or len(labels) not in (count, len(stored))
+        ):
             raise SteppeError(
                 "a published file holds five severities of the same images, [5 n, h, w, 3] uint8, "
                 "and labels.npy whole numbers, one for each",
-                got=f"{name}.npy with {list(held.shape)} {held.dtype}, labels.npy with "
+                got=f"{name}.npy with {list(stored.shape)} {stored.dtype}, labels.npy with "
                 f"{list(labels.shape)} {labels.dtype}",
                 way_out="fetch it again",
             )
-        return held, labels, count
+        return stored, labels, count
 
     def _open(self, name: str) -> Any:
         path = self.folder / f"{name}.npy"

@@ -10,11 +10,11 @@ from steppe.robustness.corruptions import CORRUPTIONS
 from steppe.robustness.published import (
     IMAGE_FILES,
     PUBLISHED,
+    LabelledImages,
     Layout,
-    Part,
     Shape,
-    class_part,
     folders,
+    images_of_classes,
 )
 
 _SHOWN = 8  # of what is missing
@@ -24,13 +24,13 @@ _SHOWN = 8  # of what is missing
 class ImageNetC(Layout):
     """NAME/SEVERITY/CLASS/IMAGE.JPEG, also below GROUP (blur, digital, extra, noise, weather).
 
-    A class' index is its place among the class folders by name (synsets), as in ImageNet.
+    Classes are numbered in the order of their folders' names (synsets), as in ImageNet.
 
     Source: Hendrycks & Dietterich 2019, the files as released.
     """
 
     on = "corruptions"
-    looks = "NAME/SEVERITY/CLASS/IMAGE.JPEG (ImageNet-C)"
+    description = "NAME/SEVERITY/CLASS/IMAGE.JPEG (ImageNet-C)"
     files = IMAGE_FILES
 
     @classmethod
@@ -41,19 +41,19 @@ class ImageNetC(Layout):
         return sorted(_corruptions(self.folder))
 
     def check(self, classes: int, names: Sequence[str], severities: Sequence[int] = ()) -> None:
-        there = _corruptions(self.folder)
-        missing = [name for name in names if name not in there]
-        cells: dict[str, set[str]] = {}
-        for name in (n for n in names if n in there):
+        present = _corruptions(self.folder)
+        missing = [name for name in names if name not in present]
+        synsets: dict[str, set[str]] = {}
+        for name in (n for n in names if n in present):
             for severity in severities:
-                cell = there[name] / str(severity)
-                if cell.is_dir():
-                    cells[f"{name}/{severity}"] = {p.name for p in folders(cell)}
+                folder = present[name] / str(severity)
+                if folder.is_dir():
+                    synsets[f"{name}/{severity}"] = {p.name for p in folders(folder)}
                 else:
                     missing.append(f"{name}/{severity}")
-        every: set[str] = set().union(*cells.values())
-        for place, held in cells.items():
-            missing += [f"{place}/{synset}" for synset in sorted(every - held)]
+        every: set[str] = set().union(*synsets.values())
+        for severity_folder, own in synsets.items():
+            missing += [f"{severity_folder}/{synset}" for synset in sorted(every - own)]
         if missing:
             more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
             raise SteppeError(
@@ -69,15 +69,15 @@ class ImageNetC(Layout):
                 way_out="fetch the rest, or the set of the data the network was trained on",
             )
 
-    def part(self, name: str, shape: Shape, severity: int | None = None) -> Part:
-        cell = _corruptions(self.folder)[name] / str(severity)
-        return class_part(enumerate(folders(cell)), shape)
+    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
+        folder = _corruptions(self.folder)[name] / str(severity)
+        return images_of_classes(enumerate(folders(folder)), shape)
 
 
 def _corruptions(folder: Path) -> dict[str, Path]:
     """Corruption -> its folder, here or one level below."""
-    found: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for child in folders(folder):
         below = [child] if child.name in CORRUPTIONS else folders(child)
-        found.update({p.name: p for p in below if p.name in CORRUPTIONS})
-    return found
+        by_name.update({p.name: p for p in below if p.name in CORRUPTIONS})
+    return by_name

@@ -11,12 +11,12 @@ from steppe.core.errors import SteppeError
 from steppe.robustness.published import (
     IMAGE_FILES,
     PUBLISHED,
+    LabelledImages,
     Layout,
-    Part,
     Shape,
     check_labels,
-    class_part,
     folders,
+    images_of_classes,
 )
 
 
@@ -29,7 +29,7 @@ class ImageNetV2(Layout):
     """
 
     on = "shifted"
-    looks = "class folders 0, 1, ... of images, or folders of such (ImageNet-V2)"
+    description = "class folders 0, 1, ... of images, or folders of such (ImageNet-V2)"
     files = IMAGE_FILES
 
     @classmethod
@@ -45,20 +45,20 @@ class ImageNetV2(Layout):
         return {p.name: p for p in folders(self.folder) if _is_variant(p)}
 
     def check(self, classes: int, names: Sequence[str], severities: Sequence[int] = ()) -> None:
-        there = self._variants()
+        present = self._variants()
         for name in names:
-            held = _classes(there[name])
-            check_labels(torch.tensor(sorted(held)), classes)
-            missing = [str(label) for label in range(classes) if label not in held]
+            by_label = _classes(present[name])
+            check_labels(torch.tensor(sorted(by_label)), classes)
+            missing = [str(label) for label in range(classes) if label not in by_label]
             if missing:
                 raise SteppeError(
                     "a published set has a folder for each class of the network, named 0, 1, ...",
-                    got=f"{len(missing)} missing in {there[name]}: {', '.join(missing[:8])}",
+                    got=f"{len(missing)} missing in {present[name]}: {', '.join(missing[:8])}",
                     way_out="fetch it again",
                 )
 
-    def part(self, name: str, shape: Shape, severity: int | None = None) -> Part:
-        return class_part(sorted(_classes(self._variants()[name]).items()), shape)
+    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
+        return images_of_classes(sorted(_classes(self._variants()[name]).items()), shape)
 
 
 def _classes(folder: Path) -> dict[int, Path]:
@@ -67,5 +67,5 @@ def _classes(folder: Path) -> dict[int, Path]:
 
 def _is_variant(folder: Path) -> bool:
     """Class folders named by numbers; those of ImageNet-C's severities hold folders again."""
-    held = _classes(folder)
-    return bool(held) and not folders(held[min(held)])
+    by_label = _classes(folder)
+    return bool(by_label) and not folders(by_label[min(by_label)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.robustness.average import Estimate
+from steppe.robustness.average_sharpness import Estimate
 from steppe.robustness.surface import Batches, Loss, Surface, evaluating, finite
 
 
@@ -53,11 +53,11 @@ def hessian_trace(
         raise SteppeError("the trace needs one draw at least", got=f"draws {draws}")
     with evaluating(model):
         surface = Surface(model, loss_fn, batches, masks)
-        found = []
+        values = []
         for draw in range(draws):
             generator = torch.Generator().manual_seed(seed * 1_000_003 + draw)
             signs = torch.randint(0, 2, (surface.size,), generator=generator)
             vector = (2 * signs - 1).to(surface.device, surface.dtype)
             value = float((vector * surface.hessian_product(vector)).sum(dtype=torch.float64))
-            found.append(finite(value, "v' H v", "check the weights and the batches for NaN"))
-    return Estimate.of(found)
+            values.append(finite(value, "v' H v", "check the weights and the batches for NaN"))
+    return Estimate.of(values)

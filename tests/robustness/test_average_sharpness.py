@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.robustness.average import average_sharpness
+from steppe.robustness.average_sharpness import average_sharpness
 
 _SPEC = importlib.util.spec_from_file_location(
     "quadratics", Path(__file__).parent / "test_sharpness.py"

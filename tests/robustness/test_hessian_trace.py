@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.robustness.trace import hessian_trace
+from steppe.robustness.hessian_trace import hessian_trace
 
 _SPEC = importlib.util.spec_from_file_location(
     "quadratics", Path(__file__).parent / "test_sharpness.py"

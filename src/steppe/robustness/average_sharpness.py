@@ -1,4 +1,4 @@
-"""How flat on average: the rise of the loss under random noise on the weights."""
+"""Average sharpness: the mean rise of the loss under random noise on the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steppe.robustness.surface import Batches, Loss, Surface, evaluating, finite
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over random draws, and how sure it is.
+    """A mean over random draws, and its standard error.
 
     Args:
         mean: of the draws.
@@ -30,11 +30,10 @@ class Estimate:
 
     @classmethod
     def of(cls, values: list[float]) -> Estimate:
-        """From single draws; an error of infinity for one alone."""
-        many = len(values) > 1
-        return cls(
-            fmean(values), stdev(values) / sqrt(len(values)) if many else float("inf"), len(values)
-        )
+        """From the values of the draws; the error of a single draw is infinite."""
+        count = len(values)
+        error = stdev(values) / sqrt(count) if count > 1 else float("inf")
+        return cls(fmean(values), error, count)
 
 
 def average_sharpness(
@@ -75,9 +74,9 @@ def average_sharpness(
     Example:
         >>> model = nn.Linear(1, 1, bias=False)
         >>> loss = lambda out, y: (out**2).mean()      # the loss is w^2
-        >>> found = average_sharpness(
+        >>> sharpness = average_sharpness(
         ...     model, loss, [(torch.ones(1, 1), torch.ones(1))], rho=0.1, draws=400)
-        >>> abs(found.mean - 0.01) < 4 * found.error
+        >>> abs(sharpness.mean - 0.01) < 4 * sharpness.error
         True
     """
     if not 0.0 < rho < float("inf") or draws < 1:
@@ -88,18 +87,18 @@ def average_sharpness(
     way_out = "a smaller rho, or check the weights and the batches"
     with evaluating(model):
         surface = Surface(model, loss_fn, batches, masks)
-        home = finite(surface.value(), "the loss", way_out)
+        base_loss = finite(surface.value(), "the loss", way_out)
         scale = rho / sqrt(surface.size)
-        width = surface.weights().abs_().mul_(scale) if adaptive else scale
+        deviation = surface.weights().abs_().mul_(scale) if adaptive else scale
         rises = []
-        with surface.excursion() as move:
+        with surface.perturbation() as move:
             for draw in range(draws):
                 generator = torch.Generator().manual_seed(seed * 1_000_003 + draw)
                 noise = torch.randn(surface.size, generator=generator, dtype=surface.dtype)
-                eps = noise.to(surface.device) * width
+                eps = noise.to(surface.device) * deviation
                 pair = []
                 for sign in (1.0, -1.0):
                     move(eps * sign)
                     pair.append(finite(surface.value(), "the loss around the weights", way_out))
-                rises.append(fmean(pair) - home)
+                rises.append(fmean(pair) - base_loss)
     return Estimate.of(rises)
