@@ -35,7 +35,7 @@ pytest: $(STAMP) | lint type
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 docs: $(STAMP) ## the documentation site, into site/; no warning is let pass
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: $(STAMP) ## a wheel and an sdist, into dist/
 	$(BIN)/python -m build

@@ -1,0 +1,97 @@
+"""What the documentation site takes from the code: parts, methods, commands, public names.
+
+A page says ``<!-- generate: parts score -->``, and gets one entry of the reference for each part of
+that axis. So the reference lists what is registered, and nothing is listed by hand.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+import steppe
+from steppe.cli import main
+from steppe.core.protocols import AXES
+from steppe.methods import METHODS
+
+MARK = re.compile(r"<!-- generate: (\w+) ?(\w*) -->")
+LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
+
+
+def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
+    """Fill in what is generated; links out of docs/ lead to the repository."""
+
+    def outside(link: re.Match[str]) -> str:
+        target, anchor = link[1], link[2] or ""
+        if re.match(r"[a-z]+:", target):
+            return link[0]
+        place = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.src_uri), target))
+        if not place.startswith("../"):
+            return link[0]
+        return f"]({config.repo_url}/blob/main/{place.removeprefix('../')}{anchor})"
+
+    filled = MARK.sub(lambda mark: "\n".join(GENERATED[mark[1]](mark[2])), markdown)
+    return LINK.sub(outside, filled)
+
+
+def parts(kind: str) -> Iterator[str]:
+    """An entry for each part of an axis, under its registered name."""
+    registry = next(axis.registry for axis in AXES if axis.registry.kind == kind)
+    for name in registry:
+        yield from _entry(registry[name], name, members=False)
+
+
+def methods(_: str) -> Iterator[str]:
+    """An entry for each method."""
+    for name in METHODS:
+        yield from _entry(METHODS[name], name)
+
+
+def public(_: str) -> Iterator[str]:
+    """An entry for each public name of the package that is a function or a class."""
+    for name in steppe.__all__:
+        thing = getattr(steppe, name)
+        if callable(thing):
+            yield from _entry(thing, f"steppe.{name}", members=isinstance(thing, type))
+
+
+def _entry(thing: Any, heading: str, members: bool = True) -> Iterator[str]:
+    yield f"::: {thing.__module__}.{thing.__qualname__}"
+    yield "    options:"
+    yield f'      heading: "{heading}"'
+    yield f'      toc_label: "{heading}"'
+    if not members:
+        yield "      members: false"
+    yield ""
+
+
+def commands(_: str) -> Iterator[str]:
+    """A section for each command: what it does, its arguments and options."""
+    if not main.app.registered_commands:
+        main._load_verbs()
+    for name, command in typer.main.get_command(main.app).commands.items():  # type: ignore[attr-defined]
+        yield f"## steppe {name}"
+        yield ""
+        yield (command.help or "").strip()
+        yield ""
+        yield "| option | what it is | default |"
+        yield "|---|---|---|"
+        for option in command.params:
+            yield _row(option)
+        yield ""
+
+
+def _row(option: Any) -> str:
+    named = option.param_type_name == "option"
+    shown = ", ".join(f"`{o}`" for o in option.opts) if named else f"`{option.name.upper()}`"
+    default = option.default
+    empty = default is None or default is False or default == [] or option.required
+    text = (option.help or "").replace("|", "\\|")
+    return f"| {shown} | {text} | {'' if empty else f'`{default}`'} |"
+
+
+GENERATED = {"parts": parts, "methods": methods, "public": public, "commands": commands}
