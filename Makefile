@@ -7,12 +7,13 @@ JOBS ?= 2
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type pytest docs dist bench clean
+.PHONY: help demo test lint format type pytest test-portable docs dist bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## digits: dense, magnitude, GMP, ADMM, SAFE; a table and a report
 	$(BIN)/steppe demo
@@ -32,7 +33,10 @@ type: $(STAMP) ## mypy, strict, over src/
 
 # after the quick checks also under make -j, so that its count is the last line
 pytest: $(STAMP) | lint type
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(PYTEST)
+
+test-portable: $(STAMP) ## the tests with the kernels of older processors too; slow
+	for kernels in avx2 default; do ATEN_CPU_CAPABILITY=$$kernels $(PYTEST) || exit 1; done
 
 docs: $(STAMP) ## the documentation site, into site/; no warning is let pass
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
