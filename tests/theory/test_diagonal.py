@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.theory.diagonal import ALPHAS, ARMS, CURVES, Diagonal, best
+from steppe.theory.diagonal import ALPHAS, ARMS, CURVES, Diagonal, best_strengths
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def found():
 
 
 def last(found, arm, curve):
-    return best(found)[arm, curve]["mean"][-1]
+    return best_strengths(found)[arm, curve]["mean"][-1]
 
 
 def test_everything_is_there(found):
@@ -66,7 +66,7 @@ def test_too_large_a_rate_is_no_result():
     found = Diagonal(rate=1.0, steps=400).run()
     assert any(None in run["distance"] for run in found["runs"])
     with pytest.raises(SteppeError, match="smaller rate"):
-        best(found)
+        best_strengths(found)
 
 
 def test_the_same_seed_gives_the_same(found):

@@ -13,7 +13,7 @@ from steppe.cli.main import emit, say
 from steppe.core.serialization import write_text
 from steppe.report.diagonal import alone, draw
 from steppe.report.html import Section, write_report
-from steppe.theory.diagonal import ARMS, Diagonal, best
+from steppe.theory.diagonal import ARMS, Diagonal, best_strengths
 
 FORMULAS = {
     "constant": "constant: alpha",
@@ -54,7 +54,7 @@ def command(
         seed=seed,
     )
     found = problem.run()
-    chosen = best(found)
+    chosen = best_strengths(found)
     labels = {name: arm.label for name, arm in ARMS.items()}
     figure = draw(found["steps"], chosen, labels, FORMULAS)
     out.mkdir(parents=True, exist_ok=True)

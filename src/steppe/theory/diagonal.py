@@ -1,4 +1,4 @@
-"""The diagonal linear network: which penalty finds a sparse truth from too few samples?"""
+"""The diagonal linear network: which penalty recovers a sparse vector from too few samples?"""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from steppe.core.errors import SteppeError
 from steppe.coupling.reparam import Reparam
 from steppe.coupling.strength import Strength
 
-Parts = tuple[Tensor, ...]
+Factors = tuple[Tensor, ...]
 CURVES = ("constant", "harmonic", "quadratic", "geometric")
 ALPHAS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to write x and to penalise it.
+    """One parametrisation of x with its penalty.
 
     Args:
-        label: for people.
-        split: x -> what is trained.
+        label: for tables and figures.
+        split: x -> the factors that are trained.
         join: the inverse.
-        pull: the gradient of the penalty of strength 1.
+        penalty_gradient: of the penalty of strength 1, for each factor.
     """
 
     label: str
-    split: Callable[[Tensor], Parts]
+    split: Callable[[Tensor], Factors]
     join: Callable[..., Tensor]
-    pull: Callable[..., Parts]
+    penalty_gradient: Callable[..., Factors]
 
 
-_APART, _ALIKE = Reparam(beta=1.0), Reparam(init_as="balanced")
+_OFFSET, _BALANCED = Reparam(beta=1.0), Reparam(init_as="balanced")
 ARMS: Mapping[str, Arm] = {
     "pilot": Arm(
         "m * w, b = 1, L2 on m and w (PILoT)",
-        _APART.split,
-        _APART.join,
+        _OFFSET.split,
+        _OFFSET.join,
         lambda m, w: (2 * m, 2 * w),
     ),
     "l1_m": Arm(
         "m * w, b = 1, L1 on m",
-        _APART.split,
-        _APART.join,
+        _OFFSET.split,
+        _OFFSET.join,
         lambda m, w: (m.sign(), torch.zeros_like(w)),
     ),
     "l1_x": Arm("x, L1 on x", lambda x: (x.clone(),), lambda x: x, lambda x: (x.sign(),)),
     "spred": Arm(
         "m * w, b = 0, L2 on m and w (spred)",
-        _ALIKE.split,
-        _ALIKE.join,
+        _BALANCED.split,
+        _BALANCED.join,
         lambda m, w: (2 * m, 2 * w),
     ),
 }
@@ -111,8 +111,8 @@ class Diagonal:
         generator = torch.Generator().manual_seed(self.seed)
         z = torch.randn(self.samples, self.size, generator=generator)
         truth = torch.zeros(self.size)
-        where = torch.randperm(self.size, generator=generator)[: self.support]
-        truth[where] = torch.randn(self.support, generator=generator).sign()
+        nonzero = torch.randperm(self.size, generator=generator)[: self.support]
+        truth[nonzero] = torch.randn(self.support, generator=generator).sign()
         start = torch.randn(self.inits, self.size, generator=generator) / self.size**0.5
         return z, truth, start
 
@@ -130,17 +130,18 @@ class Diagonal:
         runs = []
         for arm in ARMS:
             x0 = start.repeat(len(cases), 1)
-            seen, x = self._descend(ARMS[arm], x0, cases, gram, right, truth)
+            distances, x = self._descend(ARMS[arm], x0, cases, gram, right, truth)
             flipped = (x * x0 < 0).sum(dim=1).tolist()
             for row, (curve, alpha) in enumerate(c for c in cases for _ in range(self.inits)):
-                found = [round(float(v), 6) if v.isfinite() else None for v in seen[:, row]]
+                values = distances[:, row]
+                distance = [round(float(v), 6) if v.isfinite() else None for v in values]
                 runs.append(
                     {
                         "arm": arm,
                         "curve": curve,
                         "alpha": alpha,
                         "init": row % self.inits,
-                        "distance": found,
+                        "distance": distance,
                         "flipped": flipped[row],
                     }
                 )
@@ -156,23 +157,23 @@ class Diagonal:
         truth: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Distances ``[measured, runs]`` and the last x, all runs side by side."""
-        parts, seen = arm.split(x0), []
+        factors, distances = arm.split(x0), []
         alpha = torch.zeros(len(x0), 1)
         for step in range(self.steps + 1):
-            x = arm.join(*parts)
+            x = arm.join(*factors)
             if step % self.every == 0:
-                seen.append((x - truth).norm(dim=1))
+                distances.append((x - truth).norm(dim=1))
                 alpha = self._alphas(cases, step // self.every + 1)
             if step == self.steps:
                 break
             gradient = x @ gram - right
-            pulls = arm.pull(*parts)
-            slopes = _slopes(parts, gradient)
-            parts = tuple(
-                p - self.rate * (s + alpha * q)
-                for p, s, q in zip(parts, slopes, pulls, strict=True)
+            penalties = arm.penalty_gradient(*factors)
+            losses = _loss_gradients(factors, gradient)
+            factors = tuple(
+                f - self.rate * (g + alpha * p)
+                for f, g, p in zip(factors, losses, penalties, strict=True)
             )
-        return torch.stack(seen), x
+        return torch.stack(distances), x
 
     def _alphas(self, cases: list[tuple[str, float]], k: int) -> Tensor:
         values = [
@@ -183,19 +184,19 @@ class Diagonal:
         return torch.tensor(values)[:, None]
 
 
-def _slopes(parts: Parts, gradient: Tensor) -> Parts:
-    """The loss's gradient in each part: of a product, times the other factor."""
-    if len(parts) == 1:
+def _loss_gradients(factors: Factors, gradient: Tensor) -> Factors:
+    """The loss's gradient in each factor: that in x, times the other factor."""
+    if len(factors) == 1:
         return (gradient,)
-    m, w = parts
+    m, w = factors
     return gradient * w, gradient * m
 
 
-def best(found: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+def best_strengths(result: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     """For each arm and curve the strength whose last distance is smallest on average.
 
     Args:
-        found: what `Diagonal.run` gave.
+        result: of `Diagonal.run`.
 
     Returns:
         (arm, curve) -> ``alpha``, and per measured step ``mean`` and ``error`` (standard error
@@ -204,25 +205,25 @@ def best(found: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     Raises:
         SteppeError: no run stayed finite.
     """
-    groups: dict[tuple[str, str], dict[float, list[list[float]]]] = {}
-    for run in found["runs"]:
+    by_case: dict[tuple[str, str], dict[float, list[list[float]]]] = {}
+    for run in result["runs"]:
         if None not in run["distance"]:
             key = (run["arm"], run["curve"])
-            groups.setdefault(key, {}).setdefault(run["alpha"], []).append(run["distance"])
-    if not groups:
+            by_case.setdefault(key, {}).setdefault(run["alpha"], []).append(run["distance"])
+    if not by_case:
         raise SteppeError(
             "gradient descent must stay finite",
             got="no run that did",
             way_out="a smaller rate (1e-4)",
         )
-    chosen: dict[tuple[str, str], dict[str, Any]] = {}
-    for key, by_alpha in groups.items():
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, by_alpha in by_case.items():
         alpha = min(by_alpha, key=lambda a: sum(d[-1] for d in by_alpha[a]) / len(by_alpha[a]))
         paths = torch.tensor(by_alpha[alpha])
         error = paths.std(dim=0) / len(paths) ** 0.5 if len(paths) > 1 else torch.zeros(1)
-        chosen[key] = {
+        best[key] = {
             "alpha": alpha,
             "mean": paths.mean(dim=0).tolist(),
             "error": error.expand(paths.shape[1]).tolist(),
         }
-    return chosen
+    return best

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch at once, a pure function of the images and of given draws."""
+"""Augmentation of a whole batch at once, a pure function of the images and the random draws."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steppe.core.errors import SteppeError, unknown
 class Augmentation(Protocol):
     """What a loader needs: draws for a batch, and a function of the images and the draws.
 
-    The two are apart so that every example keeps its own draws however a batch is shared out.
+    They are separate so that every example has the same draws, however a batch is split over ranks.
     """
 
     @property

@@ -79,44 +79,45 @@ class Loader:
         self._shift = shift.view(1, -1, 1, 1).to(self.device)
 
     @classmethod
-    def of(cls, data: ImageData, part: str, batch_size: int, **options: Any) -> Loader:
-        """The loader a dataset's part wants.
+    def of(cls, data: ImageData, split: str, batch_size: int, **options: Any) -> Loader:
+        """The usual loader of a dataset's split.
 
         Args:
             data: the dataset.
-            part: ``train`` (shuffled, augmented, last batch dropped where it is not full),
-                ``validation`` or ``test`` (stored order, every image once, none changed).
+            split: ``train`` (shuffled, augmented, last batch dropped where it is not full),
+                ``validation`` or ``test`` (stored order, every image once, not augmented).
             batch_size: examples per step over all ranks together.
-            options: any argument of :class:`Loader`, instead of the part's own.
+            options: any argument of :class:`Loader`, instead of the usual one.
 
         Returns:
             The loader.
 
         Raises:
-            SteppeError: no such part.
+            SteppeError: no such split.
 
         Example:
             >>> from steppe.vision.data import load
             >>> len(Loader.of(load("digits"), "train", 128, seed=0))
             10
         """
-        split = {"train": data.train, "validation": data.validation, "test": data.test}.get(part)
-        if split is None:
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
+        images = splits.get(split)
+        if images is None:
             raise SteppeError(
-                "part must be train, validation or test, and loaded",
-                got=part,
+                "split must be train, validation or test, and loaded",
+                got=split,
                 way_out="data: {validation: 0.1} in the recipe (load(..., validation=0.1)) holds "
                 "images out",
             )
-        train = part == "train"
+        train = split == "train"
         usual: dict[str, Any] = {"mean": data.mean, "std": data.std, "shuffle": train}
         usual |= {"augment": data.augment if train else None, "drop_last": train}
-        return cls(split, batch_size, **(usual | options))
+        return cls(images, batch_size, **(usual | options))
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, rest = divmod(len(self.split), self.batch_size)
-        return full + (rest > 0 and not self.drop_last)
+        full, remainder = divmod(len(self.split), self.batch_size)
+        return full + (remainder > 0 and not self.drop_last)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of a loader without shuffling and augmentation, for evaluation."""
@@ -146,14 +147,14 @@ class Loader:
             yield self._batch(order, number, batch)
 
     def _batch(self, order: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        everyone = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        rows = everyone[self.rank :: self.world].to(self.split.images.device)
+        all_ranks = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        rows = all_ranks[self.rank :: self.world].to(self.split.images.device)
         x = self._move(self.split.images.index_select(0, rows))
         y = self._move(self.split.labels.index_select(0, rows))
         draws = None
         if self.augment is not None:
-            drawn = self.augment.draw(len(everyone), stream(self.seed, epoch, batch))
-            draws = drawn[self.rank :: self.world].to(self.device)
+            all_draws = self.augment.draw(len(all_ranks), stream(self.seed, epoch, batch))
+            draws = all_draws[self.rank :: self.world].to(self.device)
             x = x if self.augment.normalised else self.augment(x, draws)
         x = x.to(torch.float32).mul(self._scale).add_(self._shift)
         if self.augment is not None and draws is not None and self.augment.normalised:

@@ -8,7 +8,7 @@ from PIL import Image
 from steppe.core.errors import SteppeError
 from steppe.vision.data.decode import THREADED_BYTES, decode, is_grey
 
-OPTIONS = {"place": "row {}".format, "grey": False, "size": None}
+OPTIONS = {"describe": "row {}".format, "grey": False, "size": None}
 
 
 def encoded(image, kind="png", **options):

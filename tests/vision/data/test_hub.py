@@ -46,7 +46,7 @@ def test_columns_are_found_by_their_type(monkeypatch, tmp_path):
     ("what", "rule"),
     [
         (ConnectionError("no route"), r"got org/name \(ConnectionError: no route\).*the network"),
-        ({"train": part([0])}, "needs a train and a test part; got train in org/name"),
+        ({"train": part([0])}, "needs a train and a test split; got train in org/name"),
         (
             {p: datasets.Dataset.from_dict({"text": ["a"]}) for p in ("train", "test")},
             "a column of type Image; got text in org/name",

@@ -57,7 +57,7 @@ def test_errors(folder, tmp_path):
         load(str(folder))
     for file in (folder / "train").rglob("*.png"):
         file.unlink()
-    with pytest.raises(SteppeError, match="must hold images"):
+    with pytest.raises(SteppeError, match="must have images"):
         load(str(folder))
     (folder / "test").rename(folder / "else")
     with pytest.raises(SteppeError, match=r"needs train/<class>/ and test/<class>/"):

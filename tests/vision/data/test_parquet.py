@@ -35,7 +35,7 @@ def test_rows_are_found_across_row_groups_and_files(parquet_folder, png):
     everything = pixels([*arrays["train"], *more])
     for chosen in ([0], [2, 3, 8, 9, 10], [11], list(range(12))):
         assert torch.equal(source.train.decode(chosen), everything[chosen])
-    assert source.train.place(11) == f"row 1 of {folder / 'train_more.parquet'}"
+    assert source.train.describe(11) == f"row 1 of {folder / 'train_more.parquet'}"
 
 
 def test_a_pattern_a_file_and_the_hubs_layout(parquet_folder):

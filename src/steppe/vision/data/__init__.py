@@ -73,15 +73,18 @@ def load(
     """
     source = resolve(str(name), size)
     known = num_classes or len(source.classes) or None
-    train_labels = check_labels(source.train.labels, source.train.place, known)
+    train_labels = check_labels(source.train.labels, source.train.describe, known)
     known = known or int(train_labels.max()) + 1
-    test_labels = check_labels(source.test.labels, source.test.place, known)
-    used, held = select(train_labels, train_size, validation, seed)
-    tested, _ = select(test_labels, test_size, 0, seed, what="test")
+    test_labels = check_labels(source.test.labels, source.test.describe, known)
+    train_rows, held_out_rows = select(train_labels, train_size, validation, seed)
+    test_rows, _ = select(test_labels, test_size, 0, seed, what="test")
     folder = None if cache is None else Path(cache)
-    train = Split(decoded(source.train, used, folder), train_labels[used])
-    held_out = Split(decoded(source.train, held, folder), train_labels[held]) if held else None
-    test = Split(decoded(source.test, tested, folder), test_labels[tested])
+    train = Split(decoded(source.train, train_rows, folder), train_labels[train_rows])
+    held_out = None
+    if held_out_rows:
+        images = decoded(source.train, held_out_rows, folder)
+        held_out = Split(images, train_labels[held_out_rows])
+    test = Split(decoded(source.test, test_rows, folder), test_labels[test_rows])
     shape = tuple(train.images.shape[1:])
     if tuple(test.images.shape[1:]) != shape:
         raise SteppeError(
@@ -89,15 +92,15 @@ def load(
             got=f"{shape} and {tuple(test.images.shape[1:])}",
             way_out="give size=32 or another side to scale and crop to",
         )
-    found_mean, found_std = _statistics(train.images)
+    own_mean, own_std = _statistics(train.images)
     return ImageData(
         name=str(name),
         train=train,
         validation=held_out,
         test=test,
         num_classes=known,
-        mean=_per_channel("mean", mean, found_mean),
-        std=_per_channel("std", std, found_std),
+        mean=_per_channel("mean", mean, own_mean),
+        std=_per_channel("std", std, own_std),
         classes=source.classes,
         augment=augmentation(augment, shape),
     )
@@ -147,12 +150,12 @@ def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _per_channel(
-    what: str, given: Sequence[float] | None, found: tuple[float, ...]
+    what: str, given: Sequence[float] | None, measured: tuple[float, ...]
 ) -> tuple[float, ...]:
-    values = found if given is None else tuple(map(float, given))
-    if len(values) != len(found) or (what == "std" and min(values) <= 0):
+    values = measured if given is None else tuple(map(float, given))
+    if len(values) != len(measured) or (what == "std" and min(values) <= 0):
         raise SteppeError(
-            f"{what} must be {len(found)} numbers, one per channel"
+            f"{what} must be {len(measured)} numbers, one per channel"
             + (", positive" if what == "std" else ""),
             got=given,
         )

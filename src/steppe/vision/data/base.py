@@ -1,4 +1,4 @@
-"""What a dataset is here: images decoded once, labels, and what a network needs to read them."""
+"""The dataset types: splits of decoded images with labels, and the sources they come from."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from steppe.vision.augment import Augmentation
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and labels of one part of a dataset.
+    """Images and labels of one split of a dataset.
 
     Args:
         images: [n, c, h, w]; uint8 in 0..255, or float in [0, 1].
@@ -49,7 +49,7 @@ class ImageData:
         std: per channel, of images in [0, 1]; x is normalised to (x - mean) / std.
         classes: names of the classes, empty where unknown.
         augment: what is done to training images, or None.
-        clean_labels: what the labels of ``train`` were before some were made wrong, or None.
+        clean_labels: the labels of ``train`` before label noise was added, or None.
     """
 
     name: str
@@ -72,18 +72,18 @@ class ImageData:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """One part of a dataset before its images are decoded.
+    """One split of a dataset before its images are decoded.
 
     Args:
         labels: the label of every row, as stored and not yet checked.
         decode: row numbers -> uint8 images [k, c, h, w].
-        place: row number -> words for an error message, e.g. ``"row 7 of train.parquet"``.
-        key: changes whenever the stored images do; empty where decoding costs nothing.
+        describe: row number -> words for an error message, e.g. ``"row 7 of train.parquet"``.
+        key: of the cache; changes whenever the stored images do, empty where none is needed.
     """
 
     labels: Sequence[object]
     decode: Callable[[Sequence[int]], Tensor]
-    place: Callable[[int], str]
+    describe: Callable[[int], str]
     key: str = ""
 
 

@@ -19,7 +19,7 @@ _FORMAT = 1  # raise it when decode() changes what it returns
 
 
 def stamp(files: Iterable[Path]) -> str:
-    """A text that changes when a file's place, size or modification time does.
+    """A text that changes when a file's path, size or modification time does.
 
     Example:
         >>> stamp([])
@@ -35,7 +35,7 @@ def decoded(rows: Rows, chosen: Sequence[int], folder: Path | None) -> Tensor:
     Args:
         rows: where the images are; an empty ``rows.key`` is never cached.
         chosen: row numbers.
-        folder: of the cache; None decodes every time. Made where it does not exist.
+        folder: of the cache; None decodes every time. Created if missing.
 
     Returns:
         [len(chosen), c, h, w], uint8.
@@ -46,8 +46,8 @@ def decoded(rows: Rows, chosen: Sequence[int], folder: Path | None) -> Tensor:
     digest.update(np.asarray(chosen, dtype="<i8").tobytes())
     file = folder / f"images-{digest.hexdigest()[:24]}.safetensors"
     try:
-        kept: Tensor = load_file(file)["images"]
-        return kept
+        cached: Tensor = load_file(file)["images"]
+        return cached
     except (FileNotFoundError, SafetensorError, KeyError):
         pass  # absent or cut short: decode and write it anew
     images = rows.decode(chosen)

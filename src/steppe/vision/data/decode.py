@@ -26,15 +26,15 @@ THREADED_BYTES = 16_384
 
 
 def decode(
-    blobs: Sequence[Blob], *, place: Callable[[int], str], grey: bool, size: int | None
+    blobs: Sequence[Blob], *, describe: Callable[[int], str], grey: bool, size: int | None
 ) -> Tensor:
     """Decode images into one tensor.
 
     Args:
         blobs: the encoded images.
-        place: position in ``blobs`` -> words for an error message.
+        describe: position in ``blobs`` -> words for an error message.
         grey: one channel instead of three; a coloured image is then an error, not a silent loss.
-        size: height and width; the image is scaled to cover size x size and its middle is taken.
+        size: height and width; the image is scaled to cover size x size and cropped to the middle.
             None: all images must already be of one size.
 
     Returns:
@@ -46,25 +46,26 @@ def decode(
     Example:
         >>> file = BytesIO()
         >>> Image.new("RGB", (2, 1), (255, 0, 0)).save(file, "png")
-        >>> decode([file.getvalue()], place=str, grey=False, size=None)[0, :, 0, 0]
+        >>> decode([file.getvalue()], describe=str, grey=False, size=None)[0, :, 0, 0]
         tensor([255,   0,   0], dtype=torch.uint8)
     """
-    first = _one(blobs[0], place(0), grey, size)
+    first = _decode_one(blobs[0], describe(0), grey, size)
     out = np.empty((len(blobs), *first.shape), dtype=np.uint8)
 
     def fill(i: int) -> None:
-        image = _one(blobs[i], place(i), grey, size)
+        image = _decode_one(blobs[i], describe(i), grey, size)
         if image.shape != first.shape:
             raise SteppeError(
                 "all images must have one size",
-                got=f"{image.shape[1]} x {image.shape[0]} in {place(i)}, "
-                f"{first.shape[1]} x {first.shape[0]} in {place(0)}",
+                got=f"{image.shape[1]} x {image.shape[0]} in {describe(i)}, "
+                f"{first.shape[1]} x {first.shape[0]} in {describe(0)}",
                 way_out="give size=32 or another side to scale and crop to",
             )
         out[i] = image
 
-    head = blobs[0]
-    if (head.stat().st_size if isinstance(head, Path) else len(head)) < THREADED_BYTES:
+    first_blob = blobs[0]
+    size_of_first = first_blob.stat().st_size if isinstance(first_blob, Path) else len(first_blob)
+    if size_of_first < THREADED_BYTES:
         for i in range(len(blobs)):
             fill(i)
     else:
@@ -75,20 +76,25 @@ def decode(
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
 
-def is_grey(blob: Blob, place: str) -> bool:
-    """Whether the image is stored without colour (only its header is read)."""
+def is_grey(blob: Blob, name: str) -> bool:
+    """Whether the image is stored without colour (only its header is read).
+
+    Args:
+        blob: the image.
+        name: of it, for an error message.
+    """
     try:
         with Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob) as image:
             return image.mode in GREY
     except Exception as error:
-        raise _undecodable(place, error) from error
+        raise _undecodable(name, error) from error
 
 
-def _one(blob: Blob, place: str, grey: bool, size: int | None) -> NDArray[np.uint8]:
+def _decode_one(blob: Blob, name: str, grey: bool, size: int | None) -> NDArray[np.uint8]:
     try:
         with Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob) as opened:
             image: Image.Image = opened
-            if "exif" in image.info:  # photographs lie on their side otherwise
+            if "exif" in image.info:  # without it photographs may be turned by 90 degrees
                 image = ImageOps.exif_transpose(image)
             coloured = image.mode not in GREY
             if image.mode.startswith("I"):  # 16 bits: PIL would clip at 255
@@ -98,19 +104,19 @@ def _one(blob: Blob, place: str, grey: bool, size: int | None) -> NDArray[np.uin
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image, dtype=np.uint8)
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
-        raise _undecodable(place, error) from error
+        raise _undecodable(name, error) from error
     if grey and coloured:
         raise SteppeError(
             "images must all be grey where the first one is",
-            got=f"a coloured image in {place}",
+            got=f"a coloured image in {name}",
             way_out="store them all as RGB, or all as grey",
         )
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def _undecodable(place: str, error: Exception) -> SteppeError:
+def _undecodable(name: str, error: Exception) -> SteppeError:
     return SteppeError(
         "every image must be one that PIL can decode",
-        got=f"{place} ({type(error).__name__}: {str(error)[:200]})",
+        got=f"{name} ({type(error).__name__}: {str(error)[:200]})",
         way_out="remove or replace that image",
     )

@@ -45,7 +45,7 @@ def digits(size: int | None = None) -> Source:
     images = (torch.from_numpy(bunch.images) * (255 / 16)).round().to(torch.uint8)[:, None]
     labels = torch.from_numpy(bunch.target).long()
     order = stratified_order(labels, seed=0)
-    test, train = (part.sort().values for part in (order[:TEST_SIZE], order[TEST_SIZE:]))
+    test, train = (rows.sort().values for rows in (order[:TEST_SIZE], order[TEST_SIZE:]))
     return Source(
         train=_rows(images[train], labels[train]),
         test=_rows(images[test], labels[test]),

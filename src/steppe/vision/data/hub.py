@@ -27,51 +27,51 @@ def hub(name: str, size: int | None = None) -> Source:
         The source.
 
     Raises:
-        SteppeError: it cannot be loaded, or lacks a train or test part, images or class labels.
+        SteppeError: it cannot be loaded, or lacks a train or test split, images or class labels.
     """
     datasets = require("datasets", install="'steppe[hub]'", purpose="loading a hub dataset")
     try:
-        parts = datasets.load_dataset(name)
+        splits = datasets.load_dataset(name)
     except Exception as error:  # no network, no such id, a script: many kinds, one answer
         raise SteppeError(
             "a hub dataset must be one that datasets.load_dataset can load",
             got=f"{name} ({type(error).__name__}: {str(error)[:300]})",
             way_out="check the id and the network, or give a local folder of parquet files",
         ) from error
-    test = next((part for part in TEST_NAMES if part in parts), None)
-    if "train" not in parts or test is None:
+    test = next((split for split in TEST_NAMES if split in splits), None)
+    if "train" not in splits or test is None:
         raise SteppeError(
-            "a dataset needs a train and a test part", got=f"{', '.join(parts)} in {name}"
+            "a dataset needs a train and a test split", got=f"{', '.join(splits)} in {name}"
         )
-    features = parts["train"].features
+    features = splits["train"].features
     image = _first(features, datasets.Image, name)
     label = _first(features, datasets.ClassLabel, name)
 
-    def rows(part: str) -> Rows:
-        table = parts[part].cast_column(image, datasets.Image(decode=False))
+    def rows(split: str) -> Rows:
+        table = splits[split].cast_column(image, datasets.Image(decode=False))
         # The fingerprint names the content; without one the images are simply decoded again.
         key = str(getattr(table, "_fingerprint", ""))
-        return _rows(table, image, label, f"{part} of {name}", size, key)
+        return _rows(table, image, label, f"{split} of {name}", size, key)
 
     return Source(rows("train"), rows(test), tuple(features[label].names))
 
 
 def _rows(table: Any, image: str, label: str, of: str, size: int | None, key: str) -> Rows:
-    def place(row: int) -> str:
+    def describe(row: int) -> str:
         return f"row {row} of {of}"
 
     def blob(row: int) -> bytes:
         data = table[row][image]["bytes"]
         if not isinstance(data, bytes):
-            raise SteppeError("a hub dataset must embed its images", got=place(row))
+            raise SteppeError("a hub dataset must embed its images", got=describe(row))
         return data
 
     def decode_rows(chosen: Sequence[int]) -> Tensor:
-        grey = is_grey(blob(0), place(0))
+        grey = is_grey(blob(0), describe(0))
         blobs = [blob(row) for row in chosen]
-        return decode(blobs, place=lambda i: place(chosen[i]), grey=grey, size=size)
+        return decode(blobs, describe=lambda i: describe(chosen[i]), grey=grey, size=size)
 
-    return Rows(list(table[label]), decode_rows, place, f"{key}\nsize={size}" if key else "")
+    return Rows(list(table[label]), decode_rows, describe, f"{key}\nsize={size}" if key else "")
 
 
 def _first(features: Any, kind: type, name: str) -> str:

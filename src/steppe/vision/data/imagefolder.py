@@ -28,7 +28,7 @@ def imagefolder(folder: Path, size: int | None = None) -> Source:
         The source; files are listed, not read.
 
     Raises:
-        SteppeError: a part is missing or empty, or the test part has a class that train lacks.
+        SteppeError: a split is missing or empty, or the test split has a class that train lacks.
     """
     tests = [folder / name for name in TEST_NAMES if (folder / name).is_dir()]
     if not (folder / "train").is_dir() or not tests:
@@ -42,35 +42,35 @@ def imagefolder(folder: Path, size: int | None = None) -> Source:
     return Source(train=train, test=_rows(tests[0], classes, size), classes=classes)
 
 
-def _rows(part: Path, classes: Sequence[str], size: int | None) -> Rows:
+def _rows(split: Path, classes: Sequence[str], size: int | None) -> Rows:
     files: list[Path] = []
     labels: list[int] = []
-    for folder in sorted(filter(_visible, part.iterdir())):
+    for folder in sorted(filter(_visible, split.iterdir())):
         if folder.name not in classes:
             raise SteppeError(
-                f"classes in {part.name} must be in train too",
+                f"classes in {split.name} must be in train too",
                 got=folder,
                 way_out=f"rename it to one of {', '.join(classes[:10])}, or remove it",
             )
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        files += found
-        labels += [classes.index(folder.name)] * len(found)
+        images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files += images
+        labels += [classes.index(folder.name)] * len(images)
     if not files:
         raise SteppeError(
-            "a part of a dataset must hold images",
-            got=part,
+            "a split of a dataset must have images",
+            got=split,
             consequence=f"no {', '.join(sorted(SUFFIXES))} in its class folders",
         )
 
-    def place(row: int) -> str:
+    def describe(row: int) -> str:
         return str(files[row])
 
     def decode_rows(chosen: Sequence[int]) -> Tensor:
-        grey = is_grey(files[0], place(0))
+        grey = is_grey(files[0], describe(0))
         blobs = [files[row] for row in chosen]
-        return decode(blobs, place=lambda i: place(chosen[i]), grey=grey, size=size)
+        return decode(blobs, describe=lambda i: describe(chosen[i]), grey=grey, size=size)
 
-    return Rows(labels, decode_rows, place, f"{stamp(files)}\nsize={size}")
+    return Rows(labels, decode_rows, describe, f"{stamp(files)}\nsize={size}")
 
 
 def _visible(path: Path) -> bool:

@@ -12,13 +12,13 @@ from steppe.core.errors import SteppeError
 
 
 def check_labels(
-    labels: Sequence[object], place: Callable[[int], str], num_classes: int | None
+    labels: Sequence[object], describe: Callable[[int], str], num_classes: int | None
 ) -> Tensor:
     """Labels as int64, or the first bad row by name.
 
     Args:
         labels: as stored.
-        place: row number -> words for the message.
+        describe: row number -> words for the message.
         num_classes: labels must lie below; None where it is not known yet.
 
     Returns:
@@ -36,7 +36,7 @@ def check_labels(
     values = np.asarray(labels)
     if values.dtype.kind not in "iu":
         bad = next(i for i, v in enumerate(labels) if not _whole(v))
-        raise SteppeError("labels must be integers", got=f"{labels[bad]!r} in {place(bad)}")
+        raise SteppeError("labels must be integers", got=f"{labels[bad]!r} in {describe(bad)}")
     limit = np.iinfo(np.int64).max if num_classes is None else num_classes
     wrong = (values < 0) | (values >= limit)
     if wrong.any():
@@ -44,8 +44,8 @@ def check_labels(
         upper = "" if num_classes is None else f" and below num_classes={num_classes}"
         raise SteppeError(
             f"labels must be at least 0{upper}",
-            got=f"{values[bad]} in {place(bad)}",
-            way_out="mend that row, or give num_classes",
+            got=f"{values[bad]} in {describe(bad)}",
+            way_out="correct that row, or give num_classes",
         )
     return torch.from_numpy(values.astype(np.int64))
 
@@ -55,7 +55,7 @@ def _whole(value: object) -> bool:
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """A seeded order of the rows, every stretch of which holds the classes in proportion.
+    """A seeded order of the rows in which the first k rows have the classes in proportion.
 
     The j-th row of class c (in seeded random order, from 0) gets the key (j + 1/2) / n_c, and the
     rows are sorted by key: Webster's apportionment, so the first k rows hold k * n_c / n of
@@ -104,8 +104,8 @@ def select(
         SteppeError: more rows asked for than there are, or a size out of range.
 
     Example:
-        >>> used, held = select(torch.tensor([0, 1] * 50), size=20, held_out=10, seed=0)
-        >>> len(used), len(held), set(used) & set(held)
+        >>> train, validation = select(torch.tensor([0, 1] * 50), size=20, held_out=10, seed=0)
+        >>> len(train), len(validation), set(train) & set(validation)
         (20, 10, set())
     """
     n = len(labels)

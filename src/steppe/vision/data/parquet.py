@@ -60,11 +60,12 @@ def parquet(files: Sequence[Path], size: int | None = None) -> Source:
             got=", ".join(file.name for file in files[:10]) or "no file",
             way_out="name the files train.parquet and test.parquet",
         )
-    parts = [_Part(train, size), _Part(test, size)]
-    return Source(train=parts[0].rows(), test=parts[1].rows(), classes=parts[0].classes)
+    train_split, test_split = _ParquetSplit(train, size), _ParquetSplit(test, size)
+    classes = train_split.classes
+    return Source(train=train_split.rows(), test=test_split.rows(), classes=classes)
 
 
-class _Part:
+class _ParquetSplit:
     """The files of one split, read as one table."""
 
     def __init__(self, files: Sequence[Path], size: int | None) -> None:
@@ -88,9 +89,9 @@ class _Part:
             _column(table.schema_arrow.names, (self.label,), file)
             labels += table.read(columns=[self.label]).column(0).to_pylist()
         key = f"{stamp(file for file, _ in self.tables)}\nsize={self.size}"
-        return Rows(labels, self.decode, self.place, key)
+        return Rows(labels, self.decode, self.describe, key)
 
-    def place(self, row: int) -> str:
+    def describe(self, row: int) -> str:
         for file, table in self.tables:
             if row < table.metadata.num_rows:
                 return f"row {row} of {file}"
@@ -99,25 +100,25 @@ class _Part:
 
     def decode(self, chosen: Sequence[int]) -> Tensor:
         # The mode is decided by row 0, so that it does not depend on what is selected.
-        grey = is_grey(next(self.blobs([0])), self.place(0))
+        grey = is_grey(next(self.blobs([0])), self.describe(0))
         return decode(
             list(self.blobs(chosen)),
-            place=lambda i: self.place(chosen[i]),
+            describe=lambda i: self.describe(chosen[i]),
             grey=grey,
             size=self.size,
         )
 
     def blobs(self, chosen: Sequence[int]) -> Iterator[bytes]:
         """The encoded images of ascending rows, one row group in memory at a time."""
-        start, at = 0, 0
+        start, last = 0, 0
         for _, table in self.tables:
             for group in range(table.num_row_groups):
-                end, first = start + table.metadata.row_group(group).num_rows, at
-                while at < len(chosen) and chosen[at] < end:
-                    at += 1
-                if at > first:
+                end, first = start + table.metadata.row_group(group).num_rows, last
+                while last < len(chosen) and chosen[last] < end:
+                    last += 1
+                if last > first:
                     column = table.read_row_group(group, columns=[self.image]).column(self.image)
-                    rows = chosen[first:at]
+                    rows = chosen[first:last]
                     for row, cell in zip(rows, column.take([r - start for r in rows]), strict=True):
                         yield self.cell(cell.as_py(), row)
                 start = end
@@ -127,7 +128,7 @@ class _Part:
         if not isinstance(data, bytes):
             raise SteppeError(
                 f"column {self.image} must hold encoded images (a struct with bytes, or binary)",
-                got=f"{type(data).__name__} in {self.place(row)}",
+                got=f"{type(data).__name__} in {self.describe(row)}",
                 way_out="save the dataset with its images embedded",
             )
         return data
@@ -149,4 +150,4 @@ def _classes(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return tuple(features[label]["names"])
     except (KeyError, TypeError, ValueError):
-        return ()  # a note for readers, not part of the format: many files have none
+        return ()  # written by the datasets library; many files have none

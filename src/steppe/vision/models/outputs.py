@@ -1,4 +1,4 @@
-"""One way to read what a classifier returns."""
+"""The class scores of any classifier, whatever it returns."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def logits(model: nn.Module, x: Tensor) -> Tensor:
         >>> logits(nn.Flatten(), torch.ones(2, 3, 1, 1)).shape
         torch.Size([2, 3])
     """
-    out = model(x)
-    scores = out if isinstance(out, Tensor) else getattr(out, "logits", None)
+    output = model(x)
+    scores = output if isinstance(output, Tensor) else getattr(output, "logits", None)
     if not isinstance(scores, Tensor):
         raise SteppeError(
             "a classifier must return a tensor or an object with .logits",
-            got=type(out).__name__,
+            got=type(output).__name__,
             way_out="wrap the model so that forward returns the class scores",
         )
     return scores

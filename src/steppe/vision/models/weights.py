@@ -62,31 +62,31 @@ def load_weights(model: Model, path: str | PathLike[str]) -> Model:
     return model
 
 
-def _check(wanted: dict[str, Tensor], stored: dict[str, Tensor], file: Path) -> None:
-    held = {wanted[name].data_ptr() for name in stored if name in wanted}
+def _check(own: dict[str, Tensor], stored: dict[str, Tensor], file: Path) -> None:
+    filled = {own[name].data_ptr() for name in stored if name in own}
     missing = [
         name
-        for name, tensor in wanted.items()
+        for name, tensor in own.items()
         if name not in stored
         and not name.endswith(_COUNTER)
-        and not (tensor.numel() and tensor.data_ptr() in held)
+        and not (tensor.numel() and tensor.data_ptr() in filled)
     ]
-    extra = [name for name in stored if name not in wanted]
+    extra = [name for name in stored if name not in own]
     if missing or extra:
         raise SteppeError(
             "the weights' names must be the model's",
-            got=f"{file}: missing {_some(missing)}; unexpected {_some(extra)}",
+            got=f"{file}: missing {_shortened(missing)}; unexpected {_shortened(extra)}",
             way_out="build the model these weights were saved from",
         )
     for name, tensor in stored.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != own[name].shape:
             raise SteppeError(
-                f"{name} must have shape {list(wanted[name].shape)}",
+                f"{name} must have shape {list(own[name].shape)}",
                 got=f"{list(tensor.shape)} in {file}",
                 way_out="give the model the width, in_shape and num_classes it was saved with",
             )
 
 
-def _some(names: list[str]) -> str:
+def _shortened(names: list[str]) -> str:
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(names[:5]) or "none") + more
