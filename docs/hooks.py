@@ -34,6 +34,7 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
             return link[0]
         return f"]({config.repo_url}/blob/main/{place.removeprefix('../')}{anchor})"
 
+    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")  # a figure and its error stay on one line
     filled = MARK.sub(lambda mark: "\n".join(GENERATED[mark[1]](mark[2])), markdown)
     return LINK.sub(outside, filled)
 
