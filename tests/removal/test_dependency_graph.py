@@ -69,16 +69,16 @@ def test_no_position_lies_in_two_units(networks, name):
     assert set(networks.image_models()) == set(NAMES)
     make, shape = networks.image_models()[name]
     groups = traced_groups(make(), torch.zeros(1, *shape))
-    held = places(groups)
-    assert len(held) == len(set(held))
+    positions = places(groups)
+    assert len(positions) == len(set(positions))
     assert len({g.name for g in groups}) == len(groups)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 10**6))
 def test_no_position_lies_in_two_units_of_random_networks(networks, seed):
-    held = places(traced_groups(networks.RandomNet(seed).eval(), torch.zeros(1, 3, 6, 6)))
-    assert len(held) == len(set(held))
+    positions = places(traced_groups(networks.RandomNet(seed).eval(), torch.zeros(1, 3, 6, 6)))
+    assert len(positions) == len(set(positions))
 
 
 def coupled(graph, model, name, channel):
@@ -89,14 +89,14 @@ def coupled(graph, model, name, channel):
     names = {m: n for n, m in model.named_modules()}
     is_linear = isinstance(module, nn.Linear)
     prune = tp.prune_linear_out_channels if is_linear else tp.prune_conv_out_channels
-    held = set()
+    slices = set()
     for dependency, index in graph.get_pruning_group(module, prune, [channel]):
         target = dependency.target.module
         if isinstance(target, nn.Conv2d | nn.Linear):
             depthwise = isinstance(target, nn.Conv2d) and target.groups > 1
             reads = "in_channels" in dependency.handler.__name__ and not depthwise
-            held |= {(f"{names[target]}.weight", int(reads), i) for i in index}
-    return held
+            slices |= {(f"{names[target]}.weight", int(reads), i) for i in index}
+    return slices
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "resnet20"])
@@ -227,7 +227,7 @@ def test_inputs_and_outputs_of_all_forms(inputs):
 
 
 class Recurrent(nn.Module):
-    """An operation in the middle that cannot be followed."""
+    """An operation in the middle that cannot be traced."""
 
     def __init__(self):
         super().__init__()

@@ -27,8 +27,8 @@ def test_median_and_range_of_the_quietest_try(monkeypatch: pytest.MonkeyPatch) -
     loud = [9.0, 20.0, 20.0, 20.0, 20.0, 30.0, 30.0, 40.0, 40.0]
     quiet = [9.6, 9.6, 9.6, 10.0, 10.0, 10.0, 10.2, 10.2, 10.2]
     clock(monkeypatch, [5.0, 5.0, 5.0, *loud, *quiet, 1.0])
-    found = forward_timing.timed(nn.Identity(), torch.zeros(1), repeats=9)
-    assert found == pytest.approx((9.6, 10.0, 0.6))
+    timing_ms = forward_timing.timed(nn.Identity(), torch.zeros(1), repeats=9)
+    assert timing_ms == pytest.approx((9.6, 10.0, 0.6))
 
 
 def test_slow_things_are_repeated_less(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +49,8 @@ def test_slow_things_are_repeated_less(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_says_under_which_conditions() -> None:
     threads = torch.get_num_threads()
-    found = forward_timing.conditions(nn.Linear(1, 1).double())
-    assert found == {
+    here = forward_timing.conditions(nn.Linear(1, 1).double())
+    assert here == {
         "device": forward_timing.processor(),
         "threads": threads,
         "dtype": "float64",

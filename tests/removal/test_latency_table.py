@@ -72,10 +72,10 @@ def table(path: Path | None = None, **options: Any) -> LatencyTable:
 
 def test_every_layer_over_its_widths() -> None:
     timer = Timer()
-    found = table(timer=timer, passes=1)
+    measured = table(timer=timer, passes=1)
     shapes = {key_of(s, 2): s for s in layer_shapes(network(), EXAMPLE, groups())}
-    assert list(found.layers) == list(shapes)
-    conv, norm, depthwise, one, linear = found.layers.values()
+    assert list(measured.layers) == list(shapes)
+    conv, norm, depthwise, one, linear = measured.layers.values()
     ends = [1, 3, 6, 9, 12, 15, 16]
     assert conv["grids"] == [{"in": [3], "out": ends}]
     assert conv["points"]["3x9"] == [3 * 9 * 9, 3 * 9 * 9 + 1, 0.5, 1]
@@ -83,7 +83,7 @@ def test_every_layer_over_its_widths() -> None:
     assert list(depthwise["points"]) == [f"{w}x{w}" for w in ends]
     assert one["grids"] == [{"in": ends, "out": [8]}]
     assert list(linear["points"]) == ["512x5"]
-    assert list(found.networks.values()) == [{"2": [10_000.0, 11_000.0, 1.0, 1]}]
+    assert list(measured.networks.values()) == [{"2": [10_000.0, 11_000.0, 1.0, 1]}]
     assert len(timer.asked) == 4 * 7 + 2
     assert all(inputs.shape[0] == 2 for _, inputs in timer.asked)
 
@@ -91,18 +91,18 @@ def test_every_layer_over_its_widths() -> None:
 def test_the_quickest_pass_counts() -> None:
     class Slower(Timer):
         def __call__(self, module: nn.Module, inputs: Any) -> tuple[float, float, float]:
-            found = super().__call__(module, inputs)
+            timing = super().__call__(module, inputs)
             # of three passes of 30 the second is undisturbed
             calm = 30 < len(self.asked) <= 60
-            return found if calm else (found[0] + 7, 0.0, 9.0)
+            return timing if calm else (timing[0] + 7, 0.0, 9.0)
 
-    found = table(timer=Slower())
-    assert found.layers == {
+    measured = table(timer=Slower())
+    assert measured.layers == {
         key: {
-            "grids": held["grids"],
-            "points": {p: [*point[:3], 3] for p, point in held["points"].items()},
+            "grids": entry["grids"],
+            "points": {p: [*point[:3], 3] for p, point in entry["points"].items()},
         }
-        for key, held in table(passes=1).layers.items()
+        for key, entry in table(passes=1).layers.items()
     }
 
 
@@ -124,10 +124,10 @@ def test_an_interrupted_measurement_goes_on(tmp_path: Path, after: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         table(path, timer=Timer(after), passes=2)
     rest = Timer()
-    found = table(path, timer=rest, passes=2)
+    measured = table(path, timer=rest, passes=2)
     assert len(rest.asked) == 60 - after
     whole = table(passes=2)
-    assert (found.layers, found.networks) == (whole.layers, whole.networks)
+    assert (measured.layers, measured.networks) == (whole.layers, whole.networks)
 
 
 def test_model_and_random_numbers_are_left_as_they_were() -> None:
@@ -143,10 +143,10 @@ def test_model_and_random_numbers_are_left_as_they_were() -> None:
 def test_other_conditions_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.json"
     table(path, passes=1)
-    held = json.loads(path.read_text())
+    stored = json.loads(path.read_text())
     others = {"device": "Abacus", "threads": 99, "dtype": "int1", "layout": "by row", "torch": "0"}
     for name, other in others.items():
-        changed = {**held, "conditions": {**held["conditions"], name: other}}
+        changed = {**stored, "conditions": {**stored["conditions"], name: other}}
         path.write_text(json.dumps(changed))
         with pytest.raises(SteppeError, match=rf"{name}.*got {other}.*Way out") as refused:
             table(path)
@@ -183,23 +183,23 @@ def test_out_of_range(wrong: dict[str, Any]) -> None:
 
 
 def test_not_measured() -> None:
-    found = table(passes=1)
+    measured = table(passes=1)
     layer = layer_shapes(network(), EXAMPLE, groups())[0]
     with pytest.raises(
         SteppeError, match=r"0: conv2d 3x3.*batch 5.*steppe latency MODEL --batch 5"
     ):
-        found.grid(layer, 5)
+        measured.grid(layer, 5)
     narrower = measure_table(network(), EXAMPLE, groups(8), (2,), timer=Timer(), passes=1)
     with pytest.raises(SteppeError, match=r"1\.\.16"):
         narrower.grid(layer, 2)
 
 
 def test_of_several_grids_the_closest() -> None:
-    found = measure_table(network(), EXAMPLE, groups(8), (2,), timer=Timer(), passes=1)
-    found = LatencyTable(found.conditions, found.layers, found.networks)
+    measured = measure_table(network(), EXAMPLE, groups(8), (2,), timer=Timer(), passes=1)
+    measured = LatencyTable(measured.conditions, measured.layers, measured.networks)
     layer = layer_shapes(network(), EXAMPLE, groups(8))[0]
-    found.layers[key_of(layer, 2)]["grids"].insert(0, {"in": [1, 3], "out": [1, 16]})
-    assert found.grid(layer, 2)[:2] == ([3], [8, 10, 12, 14, 16])
+    measured.layers[key_of(layer, 2)]["grids"].insert(0, {"in": [1, 3], "out": [1, 16]})
+    assert measured.grid(layer, 2)[:2] == ([3], [8, 10, 12, 14, 16])
 
 
 @pytest.mark.parametrize(
@@ -277,6 +277,6 @@ def test_a_table_in_a_running_network_of_any_inputs() -> None:
             return self.a(x) + self.b(y)
 
     given = {"x": torch.zeros(1, 3), "y": torch.zeros(1, 5)}
-    found = measure_table(Two(), given, [], (4,), timer=lambda m, x: (1.0, 1.0, 0.0), passes=1)
-    assert list(found.layers) == ["linear bias on 1 batch 4"]
-    assert list(found.layers["linear bias on 1 batch 4"]["points"]) == ["3x4", "5x4"]
+    measured = measure_table(Two(), given, [], (4,), timer=lambda m, x: (1.0, 1.0, 0.0), passes=1)
+    assert list(measured.layers) == ["linear bias on 1 batch 4"]
+    assert list(measured.layers["linear bias on 1 batch 4"]["points"]) == ["3x4", "5x4"]

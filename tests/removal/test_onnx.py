@@ -29,9 +29,9 @@ def network() -> nn.Module:
 def test_any_batch_gives_the_same(tmp_path: Path) -> None:
     net = network().eval()
     slim = steppe.remove(net, torch.randn(2, 3, 8, 8)).model
-    found = write_onnx(slim, torch.randn(2, 3, 8, 8), tmp_path / "model.onnx", repeats=1)
-    assert found["error"] < 1e-5
-    assert found["bytes"] == (tmp_path / "model.onnx").stat().st_size
+    report = write_onnx(slim, torch.randn(2, 3, 8, 8), tmp_path / "model.onnx", repeats=1)
+    assert report["error"] < 1e-5
+    assert report["bytes"] == (tmp_path / "model.onnx").stat().st_size
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     session = runtime.InferenceSession(str(tmp_path / "model.onnx"))
     x = torch.randn(5, 3, 8, 8)

@@ -118,8 +118,8 @@ def test_training_goes_on_as_it_would_have(networks, kind, inplace):
         n: t.shape for n, t in done.model.state_dict().items()
     }
     before = {name: p.detach().clone() for name, p in done.model.named_parameters()}
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    assert held == {id(p) for p in done.model.parameters()}
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert owned == {id(p) for p in done.model.parameters()}
     step(done.model, optimizer, inputs, labels)
     step(masked, beside, inputs, labels)
     own = dict(masked.named_parameters())

@@ -48,19 +48,19 @@ def test_flatten_and_concatenation() -> None:
         ),
         multiple=2,
     )
-    found = shapes(Two(), torch.zeros(2, 3, 4, 4), [a, b])
-    assert list(found) == ["a", "b", "norm", "head"]
-    assert found["a"].features == (4, 4)
-    assert found["a"].positions == 4
-    assert found["a"].kernel == (3, 3)
-    assert found["a"].stride == (2, 2)
-    assert found["a"].padding == (1, 1)
+    by_name = shapes(Two(), torch.zeros(2, 3, 4, 4), [a, b])
+    assert list(by_name) == ["a", "b", "norm", "head"]
+    assert by_name["a"].features == (4, 4)
+    assert by_name["a"].positions == 4
+    assert by_name["a"].kernel == (3, 3)
+    assert by_name["a"].stride == (2, 2)
+    assert by_name["a"].padding == (1, 1)
     kept = {"a.weight": 3, "b.weight": 2}
-    assert [s.widths(kept) for s in found.values()] == [(3, 3), (3, 2), (5, 5), (20, 5)]
-    assert [s.widths({}) for s in found.values()] == [(3, 4), (3, 6), (10, 10), (40, 5)]
-    assert found["head"].inputs.least == 4 * 1 + 4 * 2
-    assert found["a"].multiply_adds(kept) == 4 * 3 * 3 * 9
-    assert found["norm"].multiply_adds(kept) == 0
+    assert [s.widths(kept) for s in by_name.values()] == [(3, 3), (3, 2), (5, 5), (20, 5)]
+    assert [s.widths({}) for s in by_name.values()] == [(3, 4), (3, 6), (10, 10), (40, 5)]
+    assert by_name["head"].inputs.least == 4 * 1 + 4 * 2
+    assert by_name["a"].multiply_adds(kept) == 4 * 3 * 3 * 9
+    assert by_name["norm"].multiply_adds(kept) == 0
 
 
 def test_grouped_and_depthwise() -> None:
@@ -76,13 +76,13 @@ def test_grouped_and_depthwise() -> None:
     )
     # the unit of a grouped convolution's input is one channel of each of its groups
     wide = Group("1.weight", (Slice("2.weight", 1, column(0, 8), "input"),))
-    found = shapes(net, torch.zeros(1, 4, 5, 5), [inner])
-    assert found["1"].depthwise
-    assert found["1"].widths({"0.weight": 5}) == (5, 10)
-    assert found["1"].multiply_adds({"0.weight": 5}) == 9 * 10 * 9
-    found = shapes(net, torch.zeros(1, 4, 5, 5), [wide])
-    assert found["2"].widths({"1.weight": 3}) == (6, 8)
-    assert found["2"].multiply_adds({"1.weight": 3}) == 9 * 8 * 3
+    by_name = shapes(net, torch.zeros(1, 4, 5, 5), [inner])
+    assert by_name["1"].depthwise
+    assert by_name["1"].widths({"0.weight": 5}) == (5, 10)
+    assert by_name["1"].multiply_adds({"0.weight": 5}) == 9 * 10 * 9
+    by_name = shapes(net, torch.zeros(1, 4, 5, 5), [wide])
+    assert by_name["2"].widths({"1.weight": 3}) == (6, 8)
+    assert by_name["2"].multiply_adds({"1.weight": 3}) == 9 * 8 * 3
 
 
 def test_what_is_folded_into_the_batch_counts_for_each_sample() -> None:
@@ -96,11 +96,11 @@ def test_what_is_folded_into_the_batch_counts_for_each_sample() -> None:
             return self.linear(self.conv(windows).permute(0, 2, 3, 1).flatten(0, 2))
 
     for samples in (1, 3):
-        found = shapes(Windows(), torch.zeros(samples, 3, 8, 4), [])
-        assert found["conv"].folded == 2
-        assert found["conv"].positions == 2 * 9
-        assert found["linear"].folded == found["linear"].positions == 18
-        assert found["linear"].features == ()
+        by_name = shapes(Windows(), torch.zeros(samples, 3, 8, 4), [])
+        assert by_name["conv"].folded == 2
+        assert by_name["conv"].positions == 2 * 9
+        assert by_name["linear"].folded == by_name["linear"].positions == 18
+        assert by_name["linear"].features == ()
 
 
 def test_positions_named_twice_count_once() -> None:
@@ -112,9 +112,9 @@ def test_positions_named_twice_count_once() -> None:
             Slice("0.weight", 0, column(0, 4), "output"),
         ),
     )
-    found = shapes(net, torch.zeros(1, 7, 3), [twice])
-    assert found["0"].widths({"0.weight": 1}) == (3, 1)
-    assert found["0"].features == (7,)
+    by_name = shapes(net, torch.zeros(1, 7, 3), [twice])
+    assert by_name["0"].widths({"0.weight": 1}) == (3, 1)
+    assert by_name["0"].features == (7,)
 
 
 def test_called_twice_is_two_shapes_and_arguments_of_any_form() -> None:

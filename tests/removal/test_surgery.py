@@ -121,13 +121,13 @@ def test_optimisers_that_cannot_go_on_say_so():
     stranger = torch.optim.SGD(nn.Linear(3, 4).parameters(), 0.1)
     own = torch.optim.SGD(net.parameters(), 0.1)
     own.state[net[0].weight]["rows"] = torch.zeros(4)
-    held = list(own.param_groups[0]["params"])
+    parameters = list(own.param_groups[0]["params"])
     changed = slice_model(net, stays)
     with pytest.raises(SteppeError, match="with none of them"):
         migrate(stranger, changed, stays)
     with pytest.raises(SteppeError, match=r"rows of 0.weight"):
         migrate(own, changed, stays)
-    assert own.param_groups[0]["params"] == held
+    assert own.param_groups[0]["params"] == parameters
 
 
 def test_averages_are_cut_whatever_wrapped_them():

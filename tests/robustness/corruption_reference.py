@@ -199,9 +199,9 @@ def contrast(x, c, draw):
 
 
 def jpeg_compression(x, c, draw):
-    held = io.BytesIO()
-    Image.fromarray(eight(x)).save(held, "JPEG", quality=c)
-    return np.asarray(Image.open(held)) / 255.0
+    buffer = io.BytesIO()
+    Image.fromarray(eight(x)).save(buffer, "JPEG", quality=c)
+    return np.asarray(Image.open(buffer)) / 255.0
 
 
 def pixelate(x, c, draw):

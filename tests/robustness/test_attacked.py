@@ -16,14 +16,14 @@ def test_accuracy_by_hand_and_in_batches():
     y = model(x).argmax(1)
     y[:5] = (y[:5] + 1) % 4
     radii = {"linf": [0.0, 0.01], "l2": [0.2]}
-    found = accuracy_under_attack(model, x, y, radii=radii, batch_size=9, steps=5, seed=2)
-    assert found["clean"] == pytest.approx(20 / 25)
-    assert (found["attack"], found["steps"], found["restarts"]) == ("PGD", 5, 1)
-    assert found["accuracy"]["linf"]["0.0"] == pytest.approx(20 / 25)
+    result = accuracy_under_attack(model, x, y, radii=radii, batch_size=9, steps=5, seed=2)
+    assert result["clean"] == pytest.approx(20 / 25)
+    assert (result["attack"], result["steps"], result["restarts"]) == ("PGD", 5, 1)
+    assert result["accuracy"]["linf"]["0.0"] == pytest.approx(20 / 25)
     for norm, eps in (("linf", 0.01), ("l2", 0.2)):
         one = pgd(model, x, y, norm=norm, eps=eps, steps=5, seed=2)
-        assert found["accuracy"][norm][str(eps)] == pytest.approx(float(one.right.float().mean()))
-        assert found["accuracy"][norm][str(eps)] < 20 / 25
+        assert result["accuracy"][norm][str(eps)] == pytest.approx(float(one.right.float().mean()))
+        assert result["accuracy"][norm][str(eps)] < 20 / 25
     with pytest.raises(SteppeError, match="at least one radius"):
         accuracy_under_attack(model, x, y, radii={"linf": []})
     with pytest.raises(SteppeError, match="did you mean autoattack"):

@@ -26,20 +26,20 @@ def data(count=12, seed=0):
 def test_within_the_ball_and_never_below_the_clean_loss(norm, start):
     model, (x, y) = network(), data()
     eps = torch.linspace(0.0, 0.4, len(x))
-    found = pgd(model, x, y, norm=norm, eps=eps, steps=7, restarts=2, random_start=start)
-    size = NORMS[norm]().size(found.images - x)
+    attacked = pgd(model, x, y, norm=norm, eps=eps, steps=7, restarts=2, random_start=start)
+    size = NORMS[norm]().size(attacked.images - x)
     assert (size <= eps * (1 + 1e-5) + 1e-6).all()
-    assert float(found.images.min()) >= 0.0
-    assert float(found.images.max()) <= 1.0
+    assert float(attacked.images.min()) >= 0.0
+    assert float(attacked.images.max()) <= 1.0
     with torch.no_grad():
         model.eval()
         clean = nn.functional.cross_entropy(model(x), y, reduction="none")
-        now = nn.functional.cross_entropy(model(found.images), y, reduction="none")
-        right = model(found.images).argmax(1) == y
-    torch.testing.assert_close(now, found.loss)
-    assert torch.equal(right, found.right)
+        now = nn.functional.cross_entropy(model(attacked.images), y, reduction="none")
+        right = model(attacked.images).argmax(1) == y
+    torch.testing.assert_close(now, attacked.loss)
+    assert torch.equal(right, attacked.right)
     assert (now >= clean - 1e-6).all()
-    assert not (found.right & ~found.clean).any()
+    assert not (attacked.right & ~attacked.clean).any()
     assert now[-1] > clean[-1] + 1e-3
 
 
@@ -51,11 +51,11 @@ def test_the_worst_point_of_a_linear_model(norm, dual):
     x = torch.full((4, 3, 8, 8), 0.5, dtype=torch.float64)
     y = torch.tensor([0, 1, 0, 1])
     eps = 0.2
-    found = pgd(model, x, y, norm=norm, eps=eps, steps=60, step_size=0.05)
+    attacked = pgd(model, x, y, norm=norm, eps=eps, steps=60, step_size=0.05)
     slope = head.weight[1] - head.weight[0]
     margin = (model(x)[:, 1] - model(x)[:, 0]) * (1 - 2 * y)
     worst = nn.functional.softplus(margin + eps * slope.norm(dual))
-    torch.testing.assert_close(found.loss.double(), worst.detach(), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(attacked.loss.double(), worst.detach(), rtol=1e-3, atol=1e-4)
 
 
 def test_more_budget_steps_and_restarts_never_help_the_network():
@@ -93,8 +93,8 @@ def test_the_model_is_left_as_it_was():
 def test_normalisation_inside_means_pixels_outside():
     model, (x, y) = network(), data()
     whole = Normalised(model, [0.5, 0.4, 0.3], [0.2, 0.3, 0.25])
-    found = pgd(whole, x, y, eps=0.05)
-    assert float((found.images - x).abs().max()) <= 0.05 + 1e-6
+    attacked = pgd(whole, x, y, eps=0.05)
+    assert float((attacked.images - x).abs().max()) <= 0.05 + 1e-6
     expected = (x - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
         [0.2, 0.3, 0.25]
     ).view(3, 1, 1)

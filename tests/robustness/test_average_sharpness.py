@@ -23,14 +23,14 @@ def test_quadratic(adaptive):
     n, rho = 8, 0.3
     a, b = quadratics.problem(n, 0)
     w = np.random.default_rng(1).standard_normal(n)
-    found = average_sharpness(
+    estimate = average_sharpness(
         quadratics.Quadratic(a, b, w), mean, BATCHES, rho=rho, draws=4000, adaptive=adaptive
     )
     weight = w**2 if adaptive else np.ones(n)
     expected = rho**2 / n * (np.diag(a) * weight).sum() / 2
-    assert abs(found.mean - expected) < 4 * found.error
-    assert found.error < 0.1 * abs(expected) + 1e-3
-    assert found.draws == 4000
+    assert abs(estimate.mean - expected) < 4 * estimate.error
+    assert estimate.error < 0.1 * abs(expected) + 1e-3
+    assert estimate.draws == 4000
 
 
 def test_the_slope_cancels_and_masks_hold_weights_still():
@@ -39,8 +39,8 @@ def test_the_slope_cancels_and_masks_hold_weights_still():
     assert abs(flat.mean) < 1e-12
     model = quadratics.Quadratic(np.diag([2.0, 50.0]), np.zeros(2))
     masks = {"w": torch.tensor([True, False])}
-    found = average_sharpness(model, mean, BATCHES, rho=0.5, draws=3000, masks=masks)
-    assert abs(found.mean - 0.25) < 4 * found.error
+    estimate = average_sharpness(model, mean, BATCHES, rho=0.5, draws=3000, masks=masks)
+    assert abs(estimate.mean - 0.25) < 4 * estimate.error
     assert torch.equal(model.w, torch.zeros(2, dtype=torch.float64))
 
 

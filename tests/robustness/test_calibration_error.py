@@ -31,9 +31,9 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor, bins: int) -> float:
 def test_the_error_is_its_definition(bins: int, scale: float) -> None:
     torch.manual_seed(0)
     logits, labels = scale * torch.randn(300, 10), torch.randint(10, (300,))
-    found = calibration_error(logits, labels, bins=bins)
-    assert found == pytest.approx(by_hand(logits, labels, bins), abs=1e-12)
-    assert 0 <= found <= 1
+    error = calibration_error(logits, labels, bins=bins)
+    assert error == pytest.approx(by_hand(logits, labels, bins), abs=1e-12)
+    assert 0 <= error <= 1
 
 
 def test_a_network_as_sure_as_it_is_right_is_calibrated() -> None:
@@ -59,19 +59,19 @@ def test_disagreement_counts_what_changed() -> None:
     torch.manual_seed(2)
     first, second = torch.randn(400, 6), torch.randn(400, 6)
     labels = torch.randint(6, (400,))
-    found = disagreement(first, second, labels)
+    change = disagreement(first, second, labels)
     a, b = first.argmax(1) == labels, second.argmax(1) == labels
-    assert found.lost - found.won == pytest.approx(float(a.double().mean() - b.double().mean()))
-    assert found.share >= found.lost + found.won
-    assert sorted(found.examples) == (a & ~b).nonzero().squeeze(1).tolist()
-    sure = second.softmax(1).max(1).values[found.examples]
+    assert change.lost - change.won == pytest.approx(float(a.double().mean() - b.double().mean()))
+    assert change.share >= change.lost + change.won
+    assert sorted(change.examples) == (a & ~b).nonzero().squeeze(1).tolist()
+    sure = second.softmax(1).max(1).values[change.examples]
     assert bool((sure[:-1] >= sure[1:] - 1e-7).all())
     drops = [
         x - y  # type: ignore[operator]
         for x, y in zip(class_accuracy(first, labels), class_accuracy(second, labels), strict=True)
     ]
-    assert found.worst_drop == pytest.approx(max(drops))
-    assert drops[found.worst_class] == max(drops)
+    assert change.worst_drop == pytest.approx(max(drops))
+    assert drops[change.worst_class] == max(drops)
     same = disagreement(first, first, labels)
     assert (same.share, same.lost, same.won, same.examples) == (0, 0, 0, [])
 

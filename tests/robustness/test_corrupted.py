@@ -27,7 +27,7 @@ def data(count=30):
 def test_accuracies_and_means_by_hand():
     x, y = data()
     names = ["fog", "saturate", "shot_noise"]
-    found = accuracy_under_corruption(
+    result = accuracy_under_corruption(
         Brightest(), x, y, names=names, severities=[2, 5], batch_size=7, seed=1
     )
     expected = {
@@ -38,12 +38,12 @@ def test_accuracies_and_means_by_hand():
         for name in names
     }
     for name in names:
-        assert found["accuracy"][name] == pytest.approx(expected[name])
+        assert result["accuracy"][name] == pytest.approx(expected[name])
     usual = [v for name in ("fog", "shot_noise") for v in expected[name].values()]
-    assert found["clean"] == 1.0
-    assert found["mean"] == pytest.approx(np.mean(usual))
-    assert found["mean_extra"] == pytest.approx(np.mean(list(expected["saturate"].values())))
-    assert found["relative"] == pytest.approx(found["mean"])
+    assert result["clean"] == 1.0
+    assert result["mean"] == pytest.approx(np.mean(usual))
+    assert result["mean_extra"] == pytest.approx(np.mean(list(expected["saturate"].values())))
+    assert result["relative"] == pytest.approx(result["mean"])
 
 
 def test_grey_images():
@@ -55,8 +55,8 @@ def test_grey_images():
             shapes.append(tuple(x.shape))
             return torch.zeros(len(x), 2)
 
-    found = accuracy_under_corruption(Net(), x, torch.zeros(4).long(), severities=[1])
-    assert len(found["accuracy"]) == 19
+    result = accuracy_under_corruption(Net(), x, torch.zeros(4).long(), severities=[1])
+    assert len(result["accuracy"]) == 19
     assert set(shapes) == {(4, 1, 8, 8)}
 
 
@@ -75,14 +75,14 @@ def test_published_images_take_precedence(times, tmp_path):
     x, y = data()
     names = ["fog", "gaussian_noise"]
     folder = publish(tmp_path / "c", x, y, names, np.tile(y.numpy(), times))
-    found = accuracy_under_corruption(
+    result = accuracy_under_corruption(
         Brightest(), x, y, names=names, severities=[4], published=folder
     )
-    assert found["source"] == str(folder)
+    assert result["source"] == str(folder)
     for name in names:
         eight = (corrupt(x, name, 4, seed=9) * 255).byte()
         share = (eight.float().mean((2, 3)).argmax(1) == y).float().mean()
-        assert found["accuracy"][name]["4"] == pytest.approx(float(share))
+        assert result["accuracy"][name]["4"] == pytest.approx(float(share))
 
 
 def test_published_sets_that_are_not_whole(tmp_path):

@@ -77,8 +77,8 @@ def tensors(x):
 
 
 def constants(name, severity, side):
-    held = CORRUPTIONS[name]
-    return (held.small if side <= 64 else held.large)[severity - 1]
+    registered = CORRUPTIONS[name]
+    return (registered.small if side <= 64 else registered.large)[severity - 1]
 
 
 def test_all_of_them_are_there():
@@ -91,11 +91,11 @@ def test_all_of_them_are_there():
 @pytest.mark.parametrize("name", list(CORRUPTIONS))
 def test_as_published_at_32(name, severity):
     x = images(4, 32)
-    found = corrupt(tensors(x), name, severity).numpy().transpose(0, 2, 3, 1)
+    corrupted = corrupt(tensors(x), name, severity).numpy().transpose(0, 2, 3, 1)
     for i, image in enumerate(x):
         draw = OneImage(name, severity, i)
         theirs = getattr(reference, name)(image.copy(), constants(name, severity, 32), draw)
-        away = np.abs(found[i] - np.clip(theirs, 0, 1))
+        away = np.abs(corrupted[i] - np.clip(theirs, 0, 1))
         assert away.mean() < 0.5 * LEVEL, away.mean() / LEVEL
         # a JPEG coefficient on the edge between two steps may fall to either side
         assert name == "jpeg_compression" or np.quantile(away, 0.99) <= 2.01 * LEVEL
@@ -105,10 +105,10 @@ def test_as_published_at_32(name, severity):
 def test_as_published_at_224(name):
     x = images(1, 224)
     for severity in (1, 4):
-        found = corrupt(tensors(x), name, severity).numpy().transpose(0, 2, 3, 1)
+        corrupted = corrupt(tensors(x), name, severity).numpy().transpose(0, 2, 3, 1)
         draw = OneImage(name, severity, 0)
         theirs = getattr(reference, name)(x[0].copy(), constants(name, severity, 224), draw)
-        away = np.abs(found[0] - np.clip(theirs, 0, 1))
+        away = np.abs(corrupted[0] - np.clip(theirs, 0, 1))
         assert away.mean() < 0.5 * LEVEL, away.mean() / LEVEL
 
 
@@ -150,9 +150,9 @@ def test_an_image_is_corrupted_alike_in_any_batch(name):
 @pytest.mark.parametrize("name", ["gaussian_noise", "jpeg_compression", "motion_blur", "fog"])
 def test_other_shapes_and_dtypes(name):
     x = tensors(images(2, 40))[:, :, :30].double()
-    found = corrupt(x, name, 2)
-    assert found.dtype == torch.float64
-    assert found.shape == x.shape
+    corrupted = corrupt(x, name, 2)
+    assert corrupted.dtype == torch.float64
+    assert corrupted.shape == x.shape
     assert corrupt(x[:0], name, 2).shape == (0, 3, 30, 40)
 
 

@@ -20,19 +20,19 @@ BATCHES, mean = quadratics.BATCHES, quadratics.mean
 
 def test_exact_where_the_hessian_is_diagonal():
     model = quadratics.Quadratic(np.diag([1.0, 5.0, -2.0]), np.ones(3))
-    found = hessian_trace(model, mean, BATCHES, draws=3)
-    assert found.mean == pytest.approx(4.0)
-    assert found.error == pytest.approx(0.0, abs=1e-12)
+    estimate = hessian_trace(model, mean, BATCHES, draws=3)
+    assert estimate.mean == pytest.approx(4.0)
+    assert estimate.error == pytest.approx(0.0, abs=1e-12)
     masks = {"w": torch.tensor([True, False, True])}
     assert hessian_trace(model, mean, BATCHES, draws=2, masks=masks).mean == pytest.approx(-1.0)
 
 
 def test_within_its_error_where_it_is_not():
     a, b = quadratics.problem(20, 3)
-    found = hessian_trace(quadratics.Quadratic(a, b), mean, BATCHES, draws=400)
+    estimate = hessian_trace(quadratics.Quadratic(a, b), mean, BATCHES, draws=400)
     off = a - np.diag(np.diag(a))
-    assert found.error == pytest.approx(np.sqrt(2 * (off**2).sum() / 400), rel=0.2)
-    assert abs(found.mean - np.trace(a)) < 4 * found.error
+    assert estimate.error == pytest.approx(np.sqrt(2 * (off**2).sum() / 400), rel=0.2)
+    assert abs(estimate.mean - np.trace(a)) < 4 * estimate.error
 
 
 def test_one_draw_has_no_error_and_none_is_refused():

@@ -13,28 +13,28 @@ LABELS = torch.randint(10, (4001,), generator=torch.Generator().manual_seed(1))
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.75, 1.0])
 def test_exactly_that_many_are_wrong(kind, rate):
     before = LABELS.clone()
-    found = noisy_labels(LABELS, 10, rate=rate, kind=kind, seed=3)
-    assert int(found.changed.sum()) == round(rate * 4001)
-    assert torch.equal(found.clean, before)
+    noisy = noisy_labels(LABELS, 10, rate=rate, kind=kind, seed=3)
+    assert int(noisy.changed.sum()) == round(rate * 4001)
+    assert torch.equal(noisy.clean, before)
     assert torch.equal(LABELS, before)
     again = noisy_labels(LABELS, 10, rate=rate, kind=kind, seed=3)
-    assert torch.equal(found.labels, again.labels)
+    assert torch.equal(noisy.labels, again.labels)
     if rate == 0.5:
         other = noisy_labels(LABELS, 10, rate=rate, kind=kind, seed=4)
-        assert not torch.equal(found.changed, other.changed)
+        assert not torch.equal(noisy.changed, other.changed)
 
 
 def test_symmetric_reaches_every_other_class_alike():
-    found = noisy_labels(LABELS, 10, rate=1.0)
-    shifts = torch.bincount((found.labels - LABELS) % 10, minlength=10)
+    noisy = noisy_labels(LABELS, 10, rate=1.0)
+    shifts = torch.bincount((noisy.labels - LABELS) % 10, minlength=10)
     assert shifts[0] == 0
     expected = 4001 / 9
     assert float(((shifts[1:] - expected) ** 2 / expected).sum()) < 26  # chi-square, 8 degrees
 
 
 def test_pair_flip_is_the_next_class():
-    found = noisy_labels(LABELS, 10, rate=0.4, kind="pair_flip")
-    assert torch.equal(found.labels[found.changed], (LABELS[found.changed] + 1) % 10)
+    noisy = noisy_labels(LABELS, 10, rate=0.4, kind="pair_flip")
+    assert torch.equal(noisy.labels[noisy.changed], (LABELS[noisy.changed] + 1) % 10)
 
 
 def test_a_higher_rate_contains_a_lower_one():

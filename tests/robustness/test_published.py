@@ -64,18 +64,18 @@ def clean():
 @pytest.mark.parametrize("batch", [1, 5, 500])
 def test_imagenet_c_by_hand_in_any_batch(group, batch, tmp_path):
     folder = imagenet_c(tmp_path / "c", group)
-    found = accuracy_under_corruption(
+    result = accuracy_under_corruption(
         Brightest(), *clean(), names=["fog", "snow"], severities=[2, 5], published=folder,
         batch_size=batch,
     )  # fmt: skip
-    assert found["source"] == str(folder)
-    assert found["clean"] == 1.0
+    assert result["source"] == str(folder)
+    assert result["clean"] == 1.0
     for name in ("fog", "snow"):
         for severity in (2, 5):
             expected = by_hand([numbers(name, severity, k) for k in range(CLASSES)])
-            assert found["accuracy"][name][str(severity)] == pytest.approx(expected)
+            assert result["accuracy"][name][str(severity)] == pytest.approx(expected)
             assert 0 < expected < 1
-    assert found["relative"] == pytest.approx(found["mean"])
+    assert result["relative"] == pytest.approx(result["mean"])
 
 
 def test_imagenet_c_is_read_in_batches_only(tmp_path, monkeypatch):
@@ -174,8 +174,8 @@ def test_an_id_is_fetched_and_read_by_the_same_layouts(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    found = accuracy_under_shift(Brightest(), *clean(), shifted="owner/new")
-    assert found["variants"] == pytest.approx(
+    result = accuracy_under_shift(Brightest(), *clean(), shifted="owner/new")
+    assert result["variants"] == pytest.approx(
         {"new": by_hand([numbers(".", k) for k in range(CLASSES)])}
     )
     (asked_name, how), = asked  # fmt: skip

@@ -119,10 +119,10 @@ def test_sharpness_is_the_trust_region_solution(seed: int, rho: float) -> None:
     w = np.random.default_rng(seed + 9).standard_normal(12)
     model = Quadratic(a, b, w)
     exact = trust_region(a, a @ w + b, rho)
-    found = ball_sharpness(model, mean, BATCHES, rho=rho, steps=40, restarts=3)
-    assert found <= exact * (1 + 1e-9)
-    assert found == pytest.approx(exact, rel=2e-2)
-    assert found >= one_step_sharpness(model, mean, BATCHES, rho=rho)
+    sharpness = ball_sharpness(model, mean, BATCHES, rho=rho, steps=40, restarts=3)
+    assert sharpness <= exact * (1 + 1e-9)
+    assert sharpness == pytest.approx(exact, rel=2e-2)
+    assert sharpness >= one_step_sharpness(model, mean, BATCHES, rho=rho)
 
 
 def test_sharpness_against_brute_force_in_the_plane() -> None:
@@ -131,8 +131,8 @@ def test_sharpness_against_brute_force_in_the_plane() -> None:
     e = np.stack([radius * np.cos(angle), radius * np.sin(angle)]).reshape(2, -1)
     brute = float((0.5 * (e * (a @ e)).sum(0) + b @ e).max())
     assert trust_region(a, b, 1.5) == pytest.approx(brute, abs=1e-4)
-    found = ball_sharpness(Quadratic(a, b), mean, BATCHES, rho=1.5, steps=60, restarts=2)
-    assert found == pytest.approx(brute, abs=1e-3)
+    sharpness = ball_sharpness(Quadratic(a, b), mean, BATCHES, rho=1.5, steps=60, restarts=2)
+    assert sharpness == pytest.approx(brute, abs=1e-3)
 
 
 def test_concave_and_stationary() -> None:
@@ -141,8 +141,8 @@ def test_concave_and_stationary() -> None:
     steep = Quadratic(-np.eye(3), np.array([0.1, 0.0, 0.0]))
     # the maximum, at eps = (0.1, 0, 0), lies inside; one step of length 1 overshoots
     assert one_step_sharpness(steep, mean, BATCHES, rho=1.0) < 0.0
-    found = ball_sharpness(steep, mean, BATCHES, rho=1.0, steps=100)
-    assert found == pytest.approx(0.005, rel=0.05)
+    sharpness = ball_sharpness(steep, mean, BATCHES, rho=1.0, steps=100)
+    assert sharpness == pytest.approx(0.005, rel=0.05)
     saddle = Quadratic(np.diag([3.0, 1.0, -1.0]), np.zeros(3))
     assert ball_sharpness(saddle, mean, BATCHES, rho=2.0) == pytest.approx(6.0, rel=1e-3)
 
@@ -252,11 +252,11 @@ def test_adaptive_sharpness_is_that_of_the_scaled_quadratic() -> None:
     a, b = problem(6, 4)
     w = np.random.default_rng(2).uniform(0.5, 2, 6) * np.array([1, -1, 1, -1, 1, 1])
     model = Quadratic(a, b, w)
-    found = ball_sharpness(
+    sharpness = ball_sharpness(
         model, mean, BATCHES, rho=0.4, steps=200, restarts=4, adaptive=True, eta=0.1
     )
     t = np.diag(np.abs(w) + 0.1)
-    assert found == pytest.approx(trust_region(t @ a @ t, t @ (a @ w + b), 0.4), rel=1e-3)
+    assert sharpness == pytest.approx(trust_region(t @ a @ t, t @ (a @ w + b), 0.4), rel=1e-3)
 
 
 def test_adaptive_sharpness_does_not_change_with_the_scale_of_layers() -> None:

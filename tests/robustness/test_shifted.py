@@ -33,14 +33,14 @@ def images(count, seed):
 
 def publish(folder, model, seed, wrong=2):
     """Images whose labels are the network's answers, but for ``wrong`` of them; the share right."""
-    held = images(40, seed)
-    guess = model(held.float() / 255).argmax(1)
+    pixels = images(40, seed)
+    guess = model(pixels.float() / 255).argmax(1)
     guess[:wrong] = (guess[:wrong] + 1) % CLASSES
     guess[-CLASSES:] = torch.arange(CLASSES)
-    for i, (image, label) in enumerate(zip(held, guess.tolist(), strict=True)):
+    for i, (image, label) in enumerate(zip(pixels, guess.tolist(), strict=True)):
         (folder / str(label)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / str(label) / f"{i}.png")
-    return float((model(held.float() / 255).argmax(1) == guess).float().mean())
+    return float((model(pixels.float() / 255).argmax(1) == guess).float().mean())
 
 
 @torch.no_grad()
@@ -52,15 +52,15 @@ def test_every_variant_by_hand_and_in_any_batch(tmp_path):
     x = images(20, 9).float() / 255
     y = model(x).argmax(1)
     y[:5] = (y[:5] + 1) % CLASSES
-    found = accuracy_under_shift(model, x, y, shifted=tmp_path)
-    assert found["variants"] == pytest.approx(expected)
+    result = accuracy_under_shift(model, x, y, shifted=tmp_path)
+    assert result["variants"] == pytest.approx(expected)
     assert len(set(expected.values())) == 3
-    assert found["clean"] == pytest.approx(0.75)
-    assert found["mean"] == pytest.approx(sum(expected.values()) / 3)
-    assert found["relative"] == pytest.approx(found["mean"] / 0.75)
-    assert found["images"] == {"clean": 20} | dict.fromkeys(NAMES, 40)
+    assert result["clean"] == pytest.approx(0.75)
+    assert result["mean"] == pytest.approx(sum(expected.values()) / 3)
+    assert result["relative"] == pytest.approx(result["mean"] / 0.75)
+    assert result["images"] == {"clean": 20} | dict.fromkeys(NAMES, 40)
     for batch in (1, 7):
-        assert accuracy_under_shift(model, x, y, shifted=tmp_path, batch_size=batch) == found
+        assert accuracy_under_shift(model, x, y, shifted=tmp_path, batch_size=batch) == result
     one = accuracy_under_shift(model, x, y, shifted=tmp_path / NAMES[1])
     assert one["variants"] == pytest.approx({NAMES[1]: expected[NAMES[1]]})
 

@@ -85,13 +85,13 @@ def test_float_images_are_in_the_unit_interval_already(split):
 
 def test_padding_is_black_before_or_the_mean_after_normalisation():
     white = Split(torch.full((4, 3, 8, 8), 255, dtype=torch.uint8), torch.zeros(4).long())
-    found = {}
+    darkest = {}
     for normalised in (False, True):
         augment = CropFlip(8, flip=False, normalised=normalised)
         x, _ = next(make(white, 4, augment=augment).epoch(0))
-        found[normalised] = float(x[:, 0].min())
-    assert found[False] == pytest.approx(-MEAN[0] / STD[0])
-    assert found[True] == 0.0
+        darkest[normalised] = float(x[:, 0].min())
+    assert darkest[False] == pytest.approx(-MEAN[0] / STD[0])
+    assert darkest[True] == 0.0
 
 
 def test_dtype_and_memory_format(split):

@@ -141,7 +141,7 @@ def _fix_untraced(channels: ChannelLabels, excluded: set[str]) -> None:
     for labels, module, operation in channels.untraced:
         if module not in excluded and free[component[labels]].any():
             raise SteppeError(
-                "channels can be followed through convolutions, linear layers, batch norm, "
+                "channels can be traced through convolutions, linear layers, batch norm, "
                 "pooling, concatenation and elementwise operations",
                 got=f"{operation} in {module or 'the model itself'}",
                 consequence="what would have to go with a channel is not known",

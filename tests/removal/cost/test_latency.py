@@ -53,9 +53,9 @@ def table(whole: float = WEIGHTS, batches: tuple[int, ...] = (2,), **options: An
 
 
 def cost(measured: LatencyTable, **options: Any) -> Latency:
-    found = COSTS["latency"].of(network(), EXAMPLE, groups(), table=measured, **options)
-    assert isinstance(found, Latency)
-    return found
+    latency_cost = COSTS["latency"].of(network(), EXAMPLE, groups(), table=measured, **options)
+    assert isinstance(latency_cost, Latency)
+    return latency_cost
 
 
 def widths(a: int, b: int) -> dict[str, int]:
@@ -76,12 +76,12 @@ def test_layers_are_scaled_to_the_whole(share: float, a: int, b: int) -> None:
 
 
 def test_dense_is_what_was_measured_and_along_its_change() -> None:
-    found = cost(table(9999.0))
-    assert found.total({}) == pytest.approx(9999)
-    assert found.unit == "ms"
+    latency_cost = cost(table(9999.0))
+    assert latency_cost.total({}) == pytest.approx(9999)
+    assert latency_cost.unit == "ms"
     kept = widths(9, 20)
-    changes = found.along(kept, "0.weight", [1, 9, 16])
-    expected = [found.total(widths(a, 20)) - found.total(kept) for a in (1, 9, 16)]
+    changes = latency_cost.along(kept, "0.weight", [1, 9, 16])
+    expected = [latency_cost.total(widths(a, 20)) - latency_cost.total(kept) for a in (1, 9, 16)]
     assert changes == pytest.approx(expected)
     assert changes[1] == 0
 

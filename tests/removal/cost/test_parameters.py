@@ -114,11 +114,11 @@ IMAGES = ["resnet20", "vgg11-bn", "resnet50-like", "mobilenet-v1", "mobilenet-v2
 def test_whole_networks_after_removal(networks, name: str) -> None:
     make, shape = networks.image_models()[name]
     model, example = networks.warm(make()), torch.zeros(1, *shape)
-    found = channel_groups(model, example)
-    kept = networks.draw(found, 0.4)
-    costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
-    networks.zero(model, found, kept)
-    small = remove(model, example, groups=found).model
+    coupled = channel_groups(model, example)
+    kept = networks.draw(coupled, 0.4)
+    costs = {n: COSTS[n].of(model, example, coupled) for n in ("parameters", "flops")}
+    networks.zero(model, coupled, kept)
+    small = remove(model, example, groups=coupled).model
     counts = {n: int(k.sum()) for n, k in kept.items()}
     assert costs["parameters"].total(counts) == sum(p.numel() for p in small.parameters())
     with FlopCounterMode(display=False) as counter:
@@ -130,11 +130,11 @@ def test_whole_networks_after_removal(networks, name: str) -> None:
 @given(seed=st.integers(0, 10**6), fraction=st.floats(0.1, 0.9))
 def test_random_networks_after_removal(networks, seed: int, fraction: float) -> None:
     model, example = networks.warm(networks.RandomNet(seed)), torch.zeros(1, 3, 6, 6)
-    found = channel_groups(model, example)
-    kept = networks.draw(found, fraction, seed)
-    costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
-    networks.zero(model, found, kept)
-    small = remove(model, example, groups=found).model
+    coupled = channel_groups(model, example)
+    kept = networks.draw(coupled, fraction, seed)
+    costs = {n: COSTS[n].of(model, example, coupled) for n in ("parameters", "flops")}
+    networks.zero(model, coupled, kept)
+    small = remove(model, example, groups=coupled).model
     counts = {n: int(k.sum()) for n, k in kept.items()}
     assert costs["parameters"].total(counts) == sum(p.numel() for p in small.parameters())
     with FlopCounterMode(display=False) as counter:
@@ -146,11 +146,11 @@ def test_random_networks_after_removal(networks, seed: int, fraction: float) -> 
 def test_transformers_after_removal(networks, name: str) -> None:
     pytest.importorskip("transformers")
     model = networks.warm(networks.transformers_models()[name]())
-    found, example = channel_groups(model, None), example_of(model)
-    kept = networks.draw(found, 0.4)
-    costs = {n: COSTS[n].of(model, example, found) for n in ("parameters", "flops")}
-    networks.zero(model, found, kept)
-    small = remove(model, None, groups=found).model
+    coupled, example = channel_groups(model, None), example_of(model)
+    kept = networks.draw(coupled, 0.4)
+    costs = {n: COSTS[n].of(model, example, coupled) for n in ("parameters", "flops")}
+    networks.zero(model, coupled, kept)
+    small = remove(model, None, groups=coupled).model
     counts = {n: int(k.sum()) for n, k in kept.items()}
     assert costs["parameters"].total(counts) == sum(p.numel() for p in small.parameters())
     with FlopCounterMode(display=False) as counter, torch.no_grad():

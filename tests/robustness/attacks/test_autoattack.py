@@ -44,18 +44,20 @@ def test_within_the_ball_and_judged_by_ourselves(norm, eps, library):
     model = network()
     x, y = data(model)
     given = x.clone()
-    found = LIGHT(model, x, y, norm=norm, eps=eps)
+    attacked = LIGHT(model, x, y, norm=norm, eps=eps)
     assert torch.equal(x, given)
-    assert (NORMS[norm]().size(found.images - x) <= eps * (1 + 1e-5) + 1e-6).all()
-    assert float(found.images.min()) >= 0.0
-    assert float(found.images.max()) <= 1.0
+    assert (NORMS[norm]().size(attacked.images - x) <= eps * (1 + 1e-5) + 1e-6).all()
+    assert float(attacked.images.min()) >= 0.0
+    assert float(attacked.images.max()) <= 1.0
     with torch.no_grad():
-        out = model(found.images)
-    assert torch.equal(found.right, out.argmax(1) == y)
-    torch.testing.assert_close(found.loss, nn.functional.cross_entropy(out, y, reduction="none"))
-    assert found.clean.tolist() == [False] * 4 + [True] * 20
-    assert not (found.right & ~found.clean).any()
-    assert int(found.right.sum()) <= int(pgd(model, x, y, norm=norm, eps=eps, steps=20).right.sum())
+        out = model(attacked.images)
+    assert torch.equal(attacked.right, out.argmax(1) == y)
+    torch.testing.assert_close(attacked.loss, nn.functional.cross_entropy(out, y, reduction="none"))
+    assert attacked.clean.tolist() == [False] * 4 + [True] * 20
+    assert not (attacked.right & ~attacked.clean).any()
+    assert int(attacked.right.sum()) <= int(
+        pgd(model, x, y, norm=norm, eps=eps, steps=20).right.sum()
+    )
 
 
 @pytest.mark.parametrize(("norm", "dual"), [("linf", 1), ("l2", 2)])
@@ -73,9 +75,9 @@ def test_a_linear_model_falls_where_it_must_and_only_there(norm, dual, library):
     distance = reach.min(1).values
     eps = float(distance.median())
     assert eps < 0.3 or norm == "l2"
-    found = LIGHT(model, x, y, norm=norm, eps=eps)
-    assert not found.right[distance < 0.97 * eps].any()
-    assert found.right[distance > 1.0001 * eps].all()
+    attacked = LIGHT(model, x, y, norm=norm, eps=eps)
+    assert not attacked.right[distance < 0.97 * eps].any()
+    assert attacked.right[distance > 1.0001 * eps].all()
 
 
 def test_repeatable_and_without_a_trace(library):
@@ -103,12 +105,12 @@ def test_in_the_table_of_accuracies(library):
     model = network()
     x, y = data(model)
     radii = {"linf": [0.0, 0.02]}
-    found = accuracy_under_attack(model, x, y, radii=radii, attack="autoattack", steps=5)
-    assert found["attack"].startswith("AutoAttack (APGD-CE")
-    assert (found["steps"], found["restarts"], found["queries"]) == (5, 1, 5000)
-    assert found["library"].startswith("adversarial-robustness-toolbox 1")
-    assert found["clean"] == found["accuracy"]["linf"]["0.0"] == pytest.approx(20 / 24)
-    assert found["accuracy"]["linf"]["0.02"] < 20 / 24
+    result = accuracy_under_attack(model, x, y, radii=radii, attack="autoattack", steps=5)
+    assert result["attack"].startswith("AutoAttack (APGD-CE")
+    assert (result["steps"], result["restarts"], result["queries"]) == (5, 1, 5000)
+    assert result["library"].startswith("adversarial-robustness-toolbox 1")
+    assert result["clean"] == result["accuracy"]["linf"]["0.0"] == pytest.approx(20 / 24)
+    assert result["accuracy"]["linf"]["0.02"] < 20 / 24
 
 
 @pytest.mark.parametrize(

@@ -55,9 +55,9 @@ def test_a_smaller_selection_is_part_of_a_larger_one():
     [(None, 0, (100, 0)), (None, 0.2, (80, 20)), (40, 0.1, (40, 4)), (90, 10, (90, 10))],
 )
 def test_sizes(size, held_out, expected):
-    used, held = select(torch.arange(100) % 4, size, held_out, seed=0)
-    assert (len(used), len(held)) == expected
-    assert not set(used) & set(held)
+    used, validation = select(torch.arange(100) % 4, size, held_out, seed=0)
+    assert (len(used), len(validation)) == expected
+    assert not set(used) & set(validation)
     assert used == sorted(used)
 
 

@@ -39,8 +39,10 @@ def test_validation_is_disjoint_and_the_same_for_every_train_size():
     assert (len(large.train), len(large.validation)) == (1097, 200)
     assert same(small.validation, large.validation)
     images = {im.numpy().tobytes() for im in large.train.images}
-    held = {im.numpy().tobytes() for im in large.validation.images}
-    assert len(images | held) == len({im.numpy().tobytes() for im in load("digits").train.images})
+    validation = {im.numpy().tobytes() for im in large.validation.images}
+    assert len(images | validation) == len(
+        {im.numpy().tobytes() for im in load("digits").train.images}
+    )
 
 
 def test_mean_and_std_are_those_of_the_training_images():

@@ -108,7 +108,7 @@ def corrupt(
         constants = "small" if max(images.shape[-2:]) <= _SMALL else "large"
     if constants not in ("small", "large"):
         raise SteppeError("constants are small or large", got=repr(constants))
-    c = getattr(chosen, constants)[severity - 1]
+    c = (chosen.small if constants == "small" else chosen.large)[severity - 1]
     corrupted = torch.empty_like(images)
     for chunk in _chunks(images):
         draws = Draws(
