@@ -1,1 +1,1 @@
-"""Channels that are really gone: what is coupled, what it costs, surgery."""
+"""Removal of channels: groups of coupled channels, their costs, surgery on the network."""

@@ -150,7 +150,7 @@ def build_layer(layer: LayerShape, inputs: int, outputs: int) -> nn.Module:
 
 
 def network_key(layers: Sequence[LayerShape]) -> str:
-    """The same for networks of the same layers."""
+    """A key that is equal for networks with the same layers."""
     text = json.dumps([[la.name, key_of(la, 0), la.inputs.full, la.outputs.full] for la in layers])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -174,10 +174,10 @@ class LatencyTable:
 
     @classmethod
     def read(cls, path: Path | str) -> LatencyTable:
-        """From its file.
+        """Read a table from its file.
 
         Raises:
-            SteppeError: there is none, or it is no table.
+            SteppeError: there is no such file, or it is no latency table.
         """
         path = Path(path)
         try:
@@ -191,7 +191,7 @@ class LatencyTable:
             ) from None
 
     def write(self) -> None:
-        """To its file, whole or not at all."""
+        """Write the table to its file, completely or not at all."""
         if self.path is not None:
             values = {k: v for k, v in vars(self).items() if k != "path"}
             write_text(self.path, json.dumps(values, indent=1))
@@ -231,13 +231,12 @@ class LatencyTable:
             if all(grid[k][0] <= side.least and side.full <= grid[k][-1] for side, k in sides)
         ]
         if not fitting:
-            known = (
-                f"; measured batches: {_text(self.batches)}" if batch not in self.batches else ""
-            )
+            measured = f"; measured batches: {_text(self.batches)}"
+            hint = measured if batch not in self.batches else ""
             widths = " -> ".join(f"{side.least}..{side.full}" for side, _ in sides)
             raise SteppeError(
                 "a latency needs every layer's time at every width it may get",
-                got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{known}",
+                got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{hint}",
                 consequence="it was never measured",
                 way_out=f"steppe latency MODEL --batch {batch} --out {self.path or 'table.json'}",
             )

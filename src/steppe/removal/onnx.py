@@ -1,4 +1,4 @@
-"""The removed network for other runtimes: written as ONNX, checked and timed there."""
+"""The smaller network for other runtimes: written as ONNX, checked and timed there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # other kernels add in another order
 def write_onnx(
     model: nn.Module, example: Tensor, path: str | Path, repeats: int = 15
 ) -> dict[str, Any]:
-    """Write a network as ONNX and run it in onnxruntime beside torch, in turns.
+    """Write a network as ONNX and run it in onnxruntime and in torch, taking turns.
 
     Args:
         model: on the CPU; exported in eval mode.

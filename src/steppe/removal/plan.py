@@ -1,4 +1,4 @@
-"""What was removed, as two small files that cut any fresh model of the same kind alike."""
+"""A removal plan: two small files that cut any fresh model of the same kind in the same way."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def save_removed(folder: str | Path, model: nn.Module, plan: Plan) -> None:
 
 
 def load_removed(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
-    """A model from which channels were removed, whatever is left of each of its layers.
+    """Load a model from which channels were removed.
 
     Args:
         folder: written by `save_removed`.

@@ -279,7 +279,7 @@ def _outputs(model: nn.Module, inputs: Any, dtype: torch.dtype) -> list[Tensor]:
 
 
 def _noisy(tree: Any) -> Any:
-    """Example inputs may be zeros, of which little could be seen: add noise to what is real."""
+    """Add noise to real inputs: examples are often zeros, which would hide differences."""
     if isinstance(tree, Tensor) and tree.is_floating_point():
         noise = torch.randn(tree.shape, generator=torch.Generator().manual_seed(0))
         return tree + noise.to(tree.device, tree.dtype)

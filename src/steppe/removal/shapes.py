@@ -1,4 +1,4 @@
-"""Layers of a network as shapes: what they compute on, and how wide they are when units go."""
+"""The shapes of a network's layers, with widths as functions of the units that stay."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _set(module: Any, names: Sequence[str], value: int) -> None:
 
 
 def update_config(model: nn.Module) -> str:
-    """Write the new sizes into ``model.config`` where one number says it for all blocks.
+    """Write the new sizes into ``model.config`` where all blocks have the same sizes.
 
     Args:
         model: of transformers, cut; others are left alone.
@@ -98,7 +98,7 @@ def _mismatch(model: nn.Module, config: Any) -> str:
 
 
 def require_plain(model: nn.Module) -> None:
-    """Plain ``from_pretrained`` will load what ``save_pretrained`` writes of this model.
+    """Check that plain ``from_pretrained`` will load what ``save_pretrained`` writes.
 
     Raises:
         SteppeError: it will not, e.g. since the heads do not divide the width evenly.

@@ -1,4 +1,4 @@
-"""How flat, how robust: measured."""
+"""Measurements of sharpness and robustness."""
 
 from steppe.robustness.hessian import HessianTop, hessian_top
 from steppe.robustness.noise import accuracy_under_noise, gaussian_noise

@@ -26,7 +26,7 @@ _SMALL = 20
 
 @dataclass(frozen=True)
 class HessianTop:
-    """The k largest (algebraic) eigenvalues, largest first, and what they cost.
+    """The k largest (algebraic) eigenvalues, largest first, and the number of products.
 
     Args:
         eigenvalues: in units of loss per weight squared.

@@ -63,7 +63,7 @@ def _coded(plane: Tensor, steps: Tensor) -> Tensor:
 
 
 def _halved(plane: Tensor) -> Tensor:
-    """Means of 2 x 2 pixels; what is a half or so is rounded down and up in turn."""
+    """Means of 2 x 2 pixels; ties are rounded down and up in turn, as libjpeg does."""
     total = F.avg_pool2d(plane[:, None], 2, divisor_override=1)[:, 0]
     bias = 1.0 + (torch.arange(total.shape[-1], device=plane.device) % 2)
     return (total + bias).div_(4.0).floor_()

@@ -18,7 +18,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it every module is in eval mode (batch norm uses what it stored, no dropout).
+    """A context in which every module is in eval mode (stored batch-norm statistics, no dropout).
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2)).train()
@@ -176,7 +176,7 @@ class Surface:
 
     @contextmanager
     def perturbation(self) -> Iterator[Callable[[Tensor], None]]:
-        """Within it ``move(eps)`` sets the weights to w + eps; afterwards they are w, bit for bit.
+        """A context in which ``move(eps)`` sets the weights to w + eps; w returns bit for bit.
 
         A copy of w is restored; subtracting eps again would round.
         """
@@ -196,7 +196,7 @@ class Surface:
 
 
 def finite(value: float, what: str, way_out: str) -> float:
-    """The value, if it is a number.
+    """The value, if it is finite.
 
     Raises:
         SteppeError: NaN or infinite.

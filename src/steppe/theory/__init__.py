@@ -1,1 +1,1 @@
-"""Small problems whose answer is known."""
+"""Small problems with a known solution."""

@@ -1,1 +1,1 @@
-"""Image classifiers and the data they see: models by name, images decoded once, exact resume."""
+"""Image classifiers and image data: models by name, images decoded once, exact resume."""

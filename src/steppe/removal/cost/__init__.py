@@ -10,10 +10,10 @@ from torch import nn
 from steppe.core.group import Group
 from steppe.core.registry import Registry
 
-COSTS: Registry[type[Summed]] = Registry("cost", "steppe.removal.cost")
+COSTS: Registry[type[SummedCost]] = Registry("cost", "steppe.removal.cost")
 
 
-class Summed:
+class SummedCost:
     """A cost that is a sum of terms, each of which depends on few groups.
 
     A subclass says in `groups_of` on which groups each term depends, and computes it in `term`.

@@ -1,4 +1,4 @@
-"""How much is multiplied and added."""
+"""The number of multiplications and additions."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, Self
 from torch import nn
 
 from steppe.core.group import Group
-from steppe.removal.cost import COSTS, Summed
+from steppe.removal.cost import COSTS, SummedCost
 from steppe.removal.shapes import LayerShape, layer_shapes
 
 
 @COSTS.register("flops")
-class Flops(Summed):
+class Flops(SummedCost):
     """Multiply-adds of the convolutions and linear layers for one input.
 
     A multiplication with its addition counts as 1, as in the papers on pruning ("FLOPs" of

@@ -11,7 +11,7 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.removal.cost import COSTS, Summed
+from steppe.removal.cost import COSTS, SummedCost
 from steppe.removal.forward_timing import conditions
 from steppe.removal.latency_table import LatencyTable, network_key, tied
 from steppe.removal.shapes import LayerShape, layer_shapes
@@ -32,7 +32,7 @@ def between(axis: Sequence[int], width: int) -> tuple[int, int, float]:
 
 
 @COSTS.register("latency")
-class Latency(Summed):
+class Latency(SummedCost):
     """Milliseconds of a forward pass: the layers' measured times, scaled to the whole's.
 
     total(kept) = whole * sum_l time_l(kept) / sum_l time_l(all). Between the widths that were

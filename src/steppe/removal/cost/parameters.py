@@ -1,4 +1,4 @@
-"""How many parameters stay."""
+"""The number of parameters that stay."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Self
 from torch import nn
 
 from steppe.core.group import Group
-from steppe.removal.cost import COSTS, Summed
+from steppe.removal.cost import COSTS, SummedCost
 from steppe.removal.shapes import Width, feeds_of
 
 
 @COSTS.register("parameters")
-class Parameters(Summed):
+class Parameters(SummedCost):
     """All parameters of the model, weights, biases and norms; tied ones count once.
 
     It is what counting gives after the channels have been removed, exactly. Buffers (running

@@ -1,4 +1,4 @@
-"""Attacks on the pixels, each image with its own budget; here projected gradient ascent."""
+"""Adversarial attacks on pixels, each image with its own budget; here: PGD."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Normalised(nn.Module):
 
 
 class Ball:
-    """A norm: where a step goes, what lies inside, where to start."""
+    """A norm ball: direction of a step, projection, random start."""
 
     order: ClassVar[float]
     """p of the p-norm."""
@@ -185,7 +185,7 @@ def is_worse(new_loss: Tensor, new_right: Tensor, loss: Tensor, right: Tensor) -
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """A way to look for the worst images in a ball; its fields are its options."""
+    """An attack: it looks for the worst images in a ball; its fields are its options."""
 
     title: ClassVar[str]
     """What results call it."""
@@ -224,8 +224,10 @@ class ProjectedGradient(Attack):
     steps: int = 10
     restarts: int = 1
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, **where: Any) -> Attacked:
-        return pgd(model, images, labels, steps=self.steps, restarts=self.restarts, **where)
+    def __call__(
+        self, model: nn.Module, images: Tensor, labels: Tensor, **options: Any
+    ) -> Attacked:
+        return pgd(model, images, labels, steps=self.steps, restarts=self.restarts, **options)
 
 
 class ImageLoss:

@@ -22,18 +22,18 @@ def glass_blur(x: Tensor, c: tuple[float, int, int], draws: Draws) -> Tensor:
     that it is meant to be swapped with and that one keeps it: NumPy assigns through views. That
     is what is done here.
     """
-    sigma, reach, rounds = c
+    sigma, radius, rounds = c
     n, channels, h, w = x.shape
     x = blur(x, sigma).clamp_(0.0, 1.0).mul_(255.0).add_(1e-3).floor_()
     # which pixel stands where, pixels first so that one pixel of all images is contiguous
     source = torch.arange(h * w, device=x.device)[:, None].repeat(1, n)
-    size = (h - 2 * reach) * (w - 2 * reach)
-    moves = draws.integers(rounds * size, 2, low=-reach, high=reach)
+    size = (h - 2 * radius) * (w - 2 * radius)
+    moves = draws.integers(rounds * size, 2, low=-radius, high=radius)
     steps = (moves[..., 1] * w + moves[..., 0]).t().contiguous()
     step = 0
     for _ in range(rounds):
-        for row in range(h - reach, reach, -1):
-            for column in range(w - reach, reach, -1):
+        for row in range(h - radius, radius, -1):
+            for column in range(w - radius, radius, -1):
                 here = row * w + column
                 source[here] = source.gather(0, (steps[step] + here)[None])[0]
                 step += 1

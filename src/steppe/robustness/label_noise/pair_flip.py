@@ -1,4 +1,4 @@
-"""The next class, as when two are taken for each other."""
+"""Pair flip: the wrong label is the next class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any other class, each as often."""
+"""Symmetric label noise: the wrong label is any other class, all equally likely."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from steppe.core.errors import SteppeError
 def check_labels(
     labels: Sequence[object], describe: Callable[[int], str], num_classes: int | None
 ) -> Tensor:
-    """Labels as int64, or the first bad row by name.
+    """Labels as int64; an error names the first bad row.
 
     Args:
         labels: as stored.
