@@ -22,7 +22,7 @@ from steppe.removal.latency_table import (
     pairs,
     with_batch,
 )
-from steppe.removal.shapes import Feed, Width, layer_shapes
+from steppe.removal.shapes import GroupWidth, Width, layer_shapes
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 
@@ -212,7 +212,7 @@ def test_of_several_grids_the_closest() -> None:
     ],
 )
 def test_axis(full: int, least: int, round_to: int, expected: list[int]) -> None:
-    assert axis(Width(full, (Feed("a", full, least, 1),)), round_to) == expected
+    assert axis(Width(full, (GroupWidth("a", full, least, 1),)), round_to) == expected
 
 
 def test_layers_are_built_alike() -> None:

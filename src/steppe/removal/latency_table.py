@@ -92,10 +92,10 @@ def axis(width: Width, round_to: int = 1) -> list[int]:
     """The widths at which one side of a layer is measured: the least, the full, and multiples.
 
     Example:
-        >>> from steppe.removal.shapes import Feed
-        >>> axis(Width(64, (Feed("a", 64, 1, 1),)))
+        >>> from steppe.removal.shapes import GroupWidth
+        >>> axis(Width(64, (GroupWidth("a", 64, 1, 1),)))
         [1, 10, 20, 30, 40, 50, 60, 64]
-        >>> axis(Width(64, (Feed("a", 64, 8, 1),)), round_to=8)
+        >>> axis(Width(64, (GroupWidth("a", 64, 8, 1),)), round_to=8)
         [8, 16, 24, 32, 40, 48, 56, 64]
     """
     steps = WIDTHS - 1 if width.least == 1 else WIDTHS

@@ -117,7 +117,7 @@ def remove(
         slice_states(optimizer, own, stays)  # raises before anything is cut
     smaller, error = None, None
     if verify or not inplace:
-        smaller, error = _cut_copy(inner, tensors, stays, example_inputs, verify)
+        smaller, error = _smaller_copy(inner, tensors, stays, example_inputs, verify)
     if inplace or smaller is None:
         _load(inner, tensors)
         replaced, result = slice_model(inner, stays), model
@@ -160,7 +160,7 @@ def _check(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
                 )
 
 
-def _cut_copy(
+def _smaller_copy(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
     stays: Stays,

@@ -23,8 +23,8 @@ NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass(frozen=True)
-class Feed:
-    """The units of one group that make up some of a layer's channels.
+class GroupWidth:
+    """The channels of one side of a layer that belong to one group.
 
     Args:
         group: its name.
@@ -45,27 +45,27 @@ class Width:
 
     Args:
         full: when every unit stays.
-        feeds: the groups whose units make it narrower.
+        from_groups: the groups whose units make it narrower when they go.
 
     Example:
-        >>> Width(8, (Feed("conv.weight", 4, 1, 2),)).at({"conv.weight": 3})
+        >>> Width(8, (GroupWidth("conv.weight", 4, 1, 2),)).at({"conv.weight": 3})
         6
     """
 
     full: int
-    feeds: tuple[Feed, ...] = ()
+    from_groups: tuple[GroupWidth, ...] = ()
 
     def at(self, kept: Mapping[str, int]) -> int:
         """The width with so many units of each group; a group not named is kept whole."""
         removed = 0
-        for feed in self.feeds:
-            removed += feed.channels * (feed.units - kept.get(feed.group, feed.units))
+        for own in self.from_groups:
+            removed += own.channels * (own.units - kept.get(own.group, own.units))
         return self.full - removed
 
     @property
     def least(self) -> int:
         """The smallest width that may be reached."""
-        return self.at({feed.group: feed.least for feed in self.feeds})
+        return self.at({own.group: own.least for own in self.from_groups})
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,19 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def feeds_of(names: Iterable[str], dim: int, groups: Sequence[Group]) -> tuple[Feed, ...]:
+def group_widths(names: Iterable[str], dim: int, groups: Sequence[Group]) -> tuple[GroupWidth, ...]:
     """The groups that have units along a dimension of a tensor, which may have several names.
 
     Positions that a group names twice count once, as they can go only once.
     """
-    own_names, feeds = set(names), []
+    own_names, widths = set(names), []
     for group in groups:
         index = [s.index for s in group.slices if s.name in own_names and s.dim == dim]
         if index:
             channels = {len(set(row.tolist())) for row in torch.cat(index, dim=1)}
             assert len(channels) == 1, f"units of {group.name} differ in size along {dim}"
-            feeds.append(Feed(group.name, group.units, group.least, channels.pop()))
-    return tuple(feeds)
+            widths.append(GroupWidth(group.name, group.units, group.least, channels.pop()))
+    return tuple(widths)
 
 
 def layer_shapes(
@@ -229,15 +229,15 @@ def _shape(
     if isinstance(module, nn.Linear) or is_transposed(module):
         weight = [f"{prefix}weight"]
         transposed = not isinstance(module, nn.Linear)  # Conv1D's weight is [in, out]
-        inputs = Width(x.shape[-1], feeds_of(weight, 0 if transposed else 1, groups))
-        outputs = Width(output.shape[-1], feeds_of(weight, 1 if transposed else 0, groups))
+        inputs = Width(x.shape[-1], group_widths(weight, 0 if transposed else 1, groups))
+        outputs = Width(output.shape[-1], group_widths(weight, 1 if transposed else 0, groups))
         features = tuple(x.shape[1:-1])
         kind, positions = "linear", folded * math.prod(features)
     else:
         channels_last = isinstance(module, nn.LayerNorm)  # the others: dimension 1
         features = tuple(x.shape[1:-1] if channels_last else x.shape[2:])
         own = [f"{prefix}{n}" for n in ("weight", "bias", "running_mean")]
-        inputs = outputs = Width(x.shape[-1 if channels_last else 1], feeds_of(own, 0, groups))
+        inputs = outputs = Width(x.shape[-1 if channels_last else 1], group_widths(own, 0, groups))
         kind, positions = "norm", folded * math.prod(features)
     return LayerShape(
         name,
@@ -263,7 +263,7 @@ def _conv_shape(
     assert x.ndim == dims + 2, "a batch dimension is needed"
     depthwise = module.groups > 1 and module.groups == module.in_channels
     transposed = isinstance(module, TRANSPOSED)
-    first = feeds_of(weight, 0, groups)
+    first = group_widths(weight, 0, groups)
     if depthwise:  # both sides are dimension 0: as many groups as inputs
         multiplier = module.out_channels // module.in_channels
         second = tuple(
@@ -271,7 +271,7 @@ def _conv_shape(
             for f in first
         )
     else:
-        inner = feeds_of(weight, 1, groups)
+        inner = group_widths(weight, 1, groups)
         second = tuple(replace(f, channels=f.channels * module.groups) for f in inner)
     inputs, outputs = (first, second) if transposed else (second, first)
     padding = module.padding

@@ -38,7 +38,7 @@ class Flops(SummedCost):
 
     def groups_of(self, number: int) -> Iterable[str]:
         layer = self._layers[number]
-        return (feed.group for side in (layer.inputs, layer.outputs) for feed in side.feeds)
+        return (own.group for side in (layer.inputs, layer.outputs) for own in side.from_groups)
 
     def term(self, number: int, kept: Mapping[str, int]) -> float:
         return self._layers[number].multiply_adds(kept)

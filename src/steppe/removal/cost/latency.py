@@ -102,7 +102,7 @@ class Latency(SummedCost):
 
     def groups_of(self, number: int) -> Iterable[str]:
         layer = self._layers[number]
-        return (feed.group for side in (layer.inputs, layer.outputs) for feed in side.feeds)
+        return (own.group for side in (layer.inputs, layer.outputs) for own in side.from_groups)
 
     def term(self, number: int, kept: Mapping[str, int]) -> float:
         layer = self._layers[number]

@@ -10,7 +10,7 @@ from torch import nn
 
 from steppe.core.group import Group
 from steppe.removal.cost import COSTS, SummedCost
-from steppe.removal.shapes import Width, feeds_of
+from steppe.removal.shapes import Width, group_widths
 
 
 @COSTS.register("parameters")
@@ -28,9 +28,9 @@ class Parameters(SummedCost):
 
     def __init__(self, tensors: Sequence[tuple[Width, ...]]) -> None:
         # what no group touches is one constant term
-        self._tensors = [t for t in tensors if any(w.feeds for w in t)]
+        self._tensors = [t for t in tensors if any(w.from_groups for w in t)]
         self._fixed = sum(
-            math.prod(w.full for w in t) for t in tensors if not any(w.feeds for w in t)
+            math.prod(w.full for w in t) for t in tensors if not any(w.from_groups for w in t)
         )
         super().__init__(len(self._tensors))
 
@@ -46,7 +46,7 @@ class Parameters(SummedCost):
         return cls(
             [
                 tuple(
-                    Width(size, feeds_of(names[key], dim, groups))
+                    Width(size, group_widths(names[key], dim, groups))
                     for dim, size in enumerate(parameters[key].shape)
                 )
                 for key in parameters
@@ -55,7 +55,7 @@ class Parameters(SummedCost):
         )
 
     def groups_of(self, number: int) -> Iterable[str]:
-        return (feed.group for width in self._tensors[number] for feed in width.feeds)
+        return (own.group for width in self._tensors[number] for own in width.from_groups)
 
     def term(self, number: int, kept: Mapping[str, int]) -> float:
         return math.prod(width.at(kept) for width in self._tensors[number])
