@@ -1,0 +1,75 @@
+"""What a redesign may move: mended here, nothing else in this folder need change."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+import steppe
+from steppe import Method
+from steppe.methods import METHODS
+
+
+def find(*places):
+    """The first of several ``module:name`` that exists."""
+    for place in places:
+        module, _, name = place.partition(":")
+        with contextlib.suppress(ImportError, AttributeError):
+            return getattr(importlib.import_module(module), name)
+    raise ImportError(f"none of {places}: mend the adapter")
+
+
+AXES = {
+    kind: find(f"steppe.core.protocols:{name}", f"steppe.core.part:{name}").registry
+    for kind, name in {
+        "score": "Score",
+        "structure": "Structure",
+        "budget": "Budget",
+        "schedule": "Schedule",
+        "coupling": "Coupling",
+        "perturb": "Perturb",
+        "objective": "Objective",
+    }.items()
+}
+COSTS = find("steppe.removal.cost:COSTS")
+main = find("steppe.cli.main:main")
+
+
+def language(name, **options):
+    """A registered method in its form for language models."""
+    build = METHODS[name]
+    if callable(getattr(build, "language", None)):
+        return build.language(**options)
+    return find("steppe.methods:for_language")(build(**options))
+
+
+def compose(parts):
+    """A method from axis -> part as plain data."""
+    return Method(**parts)
+
+
+def swap(method, axis, part):
+    """The method with another part on one axis."""
+    return method.replace(**{axis: part})
+
+
+def sparsifier(model, optimizer, method, steps, epoch, *, groups=(), cost=None, trial=None):
+    """`steppe.sparsify` with its rare options."""
+    rare = {"groups": groups, "cost": cost, "trial": trial} if groups else {}
+    return steppe.sparsify(model, optimizer, method, steps, steps_per_epoch=epoch, **rare)
+
+
+def summary(finished):
+    """The numbers of what `finish` returns."""
+    return {k: v for k, v in vars(finished).items() if isinstance(v, int | float)}
+
+
+def pruned(folder, method, tokens, out, **options):
+    """`steppe.prune` of a language model; 2 epochs where blocks are optimised."""
+    config = find(
+        "steppe.engine.blockwise.reconstruct:FitConfig", "steppe.engine.blockfit:FitConfig"
+    )
+    fit = config(epochs=2, warmup_epochs=1, batch_size=2)
+    return steppe.prune(
+        folder, method, tokens, out, device="cpu", precision="float32", fit=fit, **options
+    )
