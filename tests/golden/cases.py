@@ -63,12 +63,15 @@ def group_cases() -> Iterator[Case]:
                 return composed(structure="channel", **names)
 
             yield f"groups/{axis}={name}/channels", lambda b=build: image_case(b, grouped=True)
-            if axis == "budget":
-                for cost in ("parameters", "flops"):
-                    yield (
-                        f"groups/{axis}={name}/{cost}",
-                        lambda b=build, c=cost: image_case(b, grouped=True, cost=c),
-                    )
+            if axis != "budget":
+                continue
+            for cost, score in (("parameters", "taylor_gate"), ("flops", "l2")):
+                key = f"groups/budget={name}/{cost}"
+                other = names | ({} if name == "valley" else {"score": score})
+                yield (
+                    key,
+                    lambda b=build, o=other, c=cost: image_case(lambda: b(o), grouped=True, cost=c),
+                )
 
 
 def language_cases(folder: Path) -> Iterator[Case]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from adapter import AXES, COSTS, compose, main, pruned, sparsifier, summary
+from adapter import AXES, compose, cost_of, main, pruned, sparsifier, summary
 from safetensors.torch import load_file
 from torch import nn
 
@@ -85,22 +85,28 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv1 = nn.Conv2d(4, 8, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(8)
-        self.conv2 = nn.Conv2d(8, 12, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(12)
-        self.conv3 = nn.Conv2d(12, 8, 3, padding=1, bias=False)
-        self.bn3 = nn.BatchNorm2d(8)
-        self.hidden = nn.Linear(8, 8)
-        self.head = nn.Linear(8, 4)
-        for bn in (self.bn1, self.bn2, self.bn3):  # two humps, which budget valley looks for
-            bn.weight.data[::2] = 0.02
+        # every group has a norm, as some scores look at nothing else
+        self.conv1 = nn.Conv2d(4, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.conv2 = nn.Conv2d(16, 24, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(24)
+        self.conv3 = nn.Conv2d(24, 16, 3, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(16)
+        self.head = nn.Linear(16, 4)
+        self.norms = [self.bn1, self.bn2, self.bn3]
+        for bn in self.norms:  # the layers differ, so that budgets choose different widths
+            bn.weight.data.copy_(torch.rand(bn.num_features) ** 2 * bn.num_features / 16)
+
+    def polarise(self):
+        """Scales in two humps, which budget valley looks for."""
+        for bn in self.norms:
+            bn.weight.data.fill_(1.0)[::2] = 0.02
             bn.weight.data += torch.rand(bn.num_features) * 0.01
 
     def forward(self, x):
         x = self.bn1(self.conv1(x)).relu()
         x = (x + self.bn3(self.conv3(self.bn2(self.conv2(x)).relu()))).relu()
-        return self.head(self.hidden(x.mean((2, 3))).relu())
+        return self.head(x.mean((2, 3)))
 
 
 def images():
@@ -111,21 +117,22 @@ def images():
 
 def trial(kept):
     """How good a choice of channels is: any number that depends on it alone."""
-    return sum(
-        float((torch.arange(len(k)) % 5 - 1.7).mul(k).sum()) * (i + 1)
-        for i, (_, k) in enumerate(sorted(kept.items()))
-    )
+    value = 0.0
+    for i, (_, k) in enumerate(sorted(kept.items())):
+        weights = torch.arange(len(k)) % 5 - 1.7
+        value += 1e-3 * float(weights.mul(k).sum()) - (float(k.float().mean()) - 0.4 - 0.2 * i) ** 2
+    return value
 
 
 def trained(method, grouped=False, cost=None, resume=None):
     """(network, sparsifier, losses) after `STEPS` steps; with ``resume``, in two sittings."""
     torch.manual_seed(0)
-    net, (x, y), losses, state, weights = Net(), images(), [], None, None
-    rare = {}
+    net, (x, y), losses, rare = Net(), images(), [], {}
+    if method.score.name == "bn_gamma":
+        net.polarise()
     if grouped:
-        # the hidden layer has no norm, which some scores look at
-        groups = steppe.channel_groups(net, x[:2], exclude=["hidden*"])
-        made = COSTS[cost].of(net, x[:2], groups) if cost else None
+        groups = steppe.channel_groups(net, x[:2])
+        made = cost_of(cost, net, x[:2], groups) if cost else None
         rare = {"groups": groups, "cost": made, "trial": trial}
 
     def start(net):
