@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import typer
 
 from steppe.core.protocols import AXES
 from steppe.methods import METHODS
@@ -69,10 +68,7 @@ def test_links_lead_somewhere(path):
 
 def command_line():
     """The commands as click sees them."""
-    main = importlib.import_module("steppe.cli.main")
-    if not main.app.registered_commands:
-        main._load_verbs()
-    return typer.main.get_command(main.app).commands
+    return importlib.import_module("steppe.cli.main").commands().commands
 
 
 def shown_commands(path):

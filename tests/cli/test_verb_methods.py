@@ -7,7 +7,7 @@ import json
 import pytest
 
 from steppe import methods
-from steppe.cli.main import main
+from steppe.cli.main import app, main
 
 
 def run(*arguments: object, code: int = 0) -> None:
@@ -32,6 +32,13 @@ def test_a_method_is_shown_as_its_seven_parts(
     assert axes <= set(shown)
     run("methods", name)
     assert name in capsys.readouterr().out
+
+
+def test_the_verbs_are_registered_once_however_often_they_are_called() -> None:
+    run("methods")
+    run("methods")
+    names = [verb.name for verb in app.registered_commands]
+    assert len(names) == len(set(names)) > 5
 
 
 def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -81,6 +81,6 @@ if __name__ == "__main__":
     import steppe.cli.main
     import steppe.llm.prune
 
-    steppe.cli.main._load_verbs()
+    steppe.cli.main.commands()
     for line in sys.stdin:
         print(json.dumps(serve(json.loads(line))), flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
@@ -53,17 +54,24 @@ def emit(result: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(result))
 
 
+@functools.cache
 def _load_verbs() -> None:
     for module in pkgutil.iter_modules(package.__path__):
         if module.name.startswith("verb_"):
             importlib.import_module(f"steppe.cli.{module.name}").add(app)
 
 
+@functools.cache
+def commands() -> Any:
+    """All verbs as one click command; made once in a process, since every signature is read."""
+    _load_verbs()
+    return typer.main.get_command(app)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; exit with 0, 2 when the input is wrong, 1 for anything else."""
-    _load_verbs()
     try:
-        code = app(arguments, standalone_mode=False)
+        code = commands()(arguments, standalone_mode=False)
     except SteppeError as error:
         complain(f"steppe: {error}")
         sys.exit(2)
