@@ -21,7 +21,8 @@ def test_published_methods_are_values(name):
     assert Method.from_dict(method.to_dict()) == method
     assert Method.from_yaml(method.to_yaml()) == method
     assert hash(Method.from_yaml(method.to_yaml())) == hash(method)
-    assert list(method.to_dict()) == ["name", *[axis.registry.kind for axis in AXES]]
+    axes = [axis.registry.kind for axis in AXES]
+    assert list(method.to_dict()) == ["name", *axes, *(["language"] if method.language else [])]
     with pytest.raises(dataclasses.FrozenInstanceError):
         method.name = "other"
 
@@ -48,6 +49,10 @@ def test_defaults_are_the_papers():
     assert methods.admm(sparsity=0.95).coupling.curve == "constant"
     assert not methods.admm(sparsity=0.95).perturb.active
     assert methods.safe_plus(sparsity=0.95).replace(name="safe", score="magnitude") == safe
+    settings = safe.for_language()
+    assert (settings.coupling.curve, settings.perturb.rho) == ("constant", 2e-4)
+    assert settings.objective.name == "block_reconstruction"
+    assert settings.budget.to_dict() == {"name": "uniform", "sparsity": 0.95}
 
 
 def test_one_part_replaced():
@@ -57,6 +62,62 @@ def test_one_part_replaced():
     assert method.coupling == methods.safe(sparsity=0.9).coupling
     with pytest.raises(SteppeError):
         method.replace(structure="2:4")
+
+
+FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
+
+
+def test_equal_methods_have_equal_forms_for_language_models():
+    able = []
+    for name in methods.METHODS:
+        build = methods.METHODS[name]
+        method = build() if name == "dense" else build(sparsity=0.5)
+        copy = Method.from_yaml(method.to_yaml())
+        if method.language or method.objective.scope != "task":
+            able.append(name)
+            form = copy.for_language()
+            assert form == method.for_language(), name
+            assert form.for_language() == form, name
+            assert Method.from_yaml(form.to_yaml()) == form, name
+        else:
+            with pytest.raises(SteppeError, match=f"objective over layers .* {name}"):
+                copy.for_language()
+    assert able == FOR_LANGUAGE
+
+
+@pytest.mark.parametrize("name", FOR_LANGUAGE)
+def test_any_part_may_be_exchanged_before_a_language_model_is_pruned(name):
+    method = methods.make(name, sparsity=0.5)
+    plain = method.for_language()
+    changes = {
+        "score": "wanda",
+        "budget": {"name": "erk", "sparsity": 0.5},
+        "schedule": {"name": "one_shot", "at": 0.5},
+        "perturb": {"name": "asam", "rho": 0.3},
+        "structure": "2:4",
+    }
+    for axis, spec in changes.items():
+        form = method.replace(**{axis: spec}).for_language()
+        assert form == plain.replace(**{axis: spec}), axis
+
+
+def test_options_that_were_given_hold_for_language_models_too():
+    given = methods.safe(sparsity=0.5, rho=0.05, budget="erk")
+    assert given.perturb.rho == given.for_language().perturb.rho == 0.05
+    assert given.for_language().budget.name == "erk"
+    assert given.for_language().coupling.curve == "constant"
+    assert methods.safe(sparsity=0.5, objective="block_reconstruction").perturb.rho == 2e-4
+
+
+def test_what_differs_for_language_models_is_declared_by_axis():
+    base = {"budget": POOLED, "perturb": "sam"}
+    method = Method(**base, language={"objective": "block_reconstruction", "perturb": "none"})
+    assert [part.name for part in method.language] == ["none", "block_reconstruction"]
+    assert not method.for_language().perturb.active
+    with pytest.raises(SteppeError, match="did you mean perturb"):
+        Method(**base, language={"perturbation": "none"})
+    with pytest.raises(SteppeError, match="given by axis"):
+        Method(**base, language=["none"])
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.protocols import (
+    AXES,
     Budget,
     Coupling,
     Objective,
@@ -21,22 +22,31 @@ from steppe.core.protocols import (
 )
 from steppe.core.text import read_yaml
 
+Spec = str | Mapping[str, Any]
+"""A part by its name, or as ``{"name": ..., option: value}``."""
+LanguageSpec = Mapping[str, Part | Spec] | Sequence[Part]
+"""Axis -> part, or the parts themselves."""
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+_AXES = {axis.registry.kind: axis for axis in AXES}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False)
 class Method:
     """Seven parts that fit together; checked when built.
 
     Each may be given as a part, its name, or ``{"name": ..., option: value}``.
 
     Args:
+        budget: how much, where?
         score: what matters?
         structure: which shape? Also ``"2:4"``, ``"block:4x4"``.
-        budget: how much, where?
         schedule: when?
         coupling: how do the weights obey?
         perturb: how flat?
         objective: against what?
         name: what the combination is called.
+        language: the parts that take these parts' place where a language model is pruned, see
+            `for_language`.
 
     Raises:
         SteppeError: a part is not known or two parts do not fit.
@@ -47,38 +57,49 @@ class Method:
         True
     """
 
+    name: str
+    score: Score
+    structure: Structure
     budget: Budget
-    score: Score = "magnitude"  # type: ignore[assignment]
-    structure: Structure = "unstructured"  # type: ignore[assignment]
-    schedule: Schedule = "constant"  # type: ignore[assignment]
-    coupling: Coupling = "hard_mask"  # type: ignore[assignment]
-    perturb: Perturb = "none"  # type: ignore[assignment]
-    objective: Objective = "task"  # type: ignore[assignment]
-    name: str = "custom"
-    given: Mapping[str, Any] | None = dataclasses.field(
-        default=None, init=False, compare=False, repr=False
-    )
-    """The options with which a published method was called; not part of the value."""
+    schedule: Schedule
+    coupling: Coupling
+    perturb: Perturb
+    objective: Objective
+    language: tuple[Part, ...]
 
-    def __post_init__(self) -> None:
-        for axis in (Score, Structure, Budget, Schedule, Coupling, Perturb, Objective):
-            field = axis.registry.kind
-            object.__setattr__(self, field, axis.make(getattr(self, field)))
+    def __init__(
+        self,
+        *,
+        budget: Budget | Spec,
+        score: Score | Spec = "magnitude",
+        structure: Structure | Spec = "unstructured",
+        schedule: Schedule | Spec = "constant",
+        coupling: Coupling | Spec = "hard_mask",
+        perturb: Perturb | Spec = "none",
+        objective: Objective | Spec = "task",
+        name: str = "custom",
+        language: LanguageSpec = (),
+    ) -> None:
+        values: dict[str, Any] = {
+            "name": name,
+            "score": Score.make(score),
+            "structure": Structure.make(structure),
+            "budget": Budget.make(budget),
+            "schedule": Schedule.make(schedule),
+            "coupling": Coupling.make(coupling),
+            "perturb": Perturb.make(perturb),
+            "objective": Objective.make(objective),
+            "language": _language_parts(language),
+        }
+        for field, value in values.items():
+            object.__setattr__(self, field, value)
         for part in self.parts.values():
             part.fits(self)
 
     @property
     def parts(self) -> dict[str, Part]:
         """Axis -> part, in the order in which the axes are explained."""
-        return {
-            "score": self.score,
-            "structure": self.structure,
-            "budget": self.budget,
-            "schedule": self.schedule,
-            "coupling": self.coupling,
-            "perturb": self.perturb,
-            "objective": self.objective,
-        }
+        return {axis: getattr(self, axis) for axis in _AXES}
 
     @property
     def sparsity(self) -> float:
@@ -86,12 +107,52 @@ class Method:
         return self.budget.target
 
     def replace(self, **parts: Any) -> Method:
-        """The same method with other parts, e.g. ``replace(budget=..., perturb="none")``."""
+        """The same method with other parts, for images and for language models alike.
+
+        Args:
+            parts: axis -> part, its name, or ``{"name": ..., option: value}``; also ``name`` and
+                ``language``.
+
+        Example:
+            >>> m = Method(budget={"name": "pooled", "sparsity": 0.5}, perturb="sam")
+            >>> m.replace(perturb="none").perturb.name
+            'none'
+        """
+        if "language" not in parts:
+            parts["language"] = [p for p in self.language if p.registry.kind not in parts]
         return dataclasses.replace(self, **parts)
+
+    def for_language(self) -> Method:
+        """The method as it prunes a language model: with the parts of ``language`` in place.
+
+        A function of the value alone: equal methods give equal ones. A part that was exchanged
+        with `replace` stays exchanged.
+
+        Raises:
+            SteppeError: it optimises the task of a training loop and says nothing else.
+
+        Example:
+            >>> import steppe
+            >>> plain = steppe.methods.safe(sparsity=0.5)
+            >>> plain.perturb, plain.for_language().perturb
+            (Sam(rho=0.1), Sam(rho=0.0002))
+        """
+        form = self.replace(language=(), **{p.registry.kind: p for p in self.language})
+        if form.objective.scope == "task":
+            raise SteppeError(
+                "a language model is pruned with an objective over layers or blocks",
+                got=f"method {self.name} with objective {form.objective.name}",
+                way_out="a method for language models (steppe methods shows which), or "
+                "replace(objective='block_reconstruction')",
+            )
+        return form
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `from_dict` reads it back."""
-        return {"name": self.name} | {axis: part.to_dict() for axis, part in self.parts.items()}
+        plain = {"name": self.name} | {axis: part.to_dict() for axis, part in self.parts.items()}
+        if self.language:
+            plain["language"] = {p.registry.kind: p.to_dict() for p in self.language}
+        return plain
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Method:
@@ -100,12 +161,10 @@ class Method:
         Raises:
             SteppeError: an axis is not known.
         """
-        known = [f.name for f in dataclasses.fields(cls) if f.init]
+        known = [f.name for f in dataclasses.fields(cls)]
         for key in data:
             if key not in known:
-                raise SteppeError(
-                    "unknown axis", got=repr(key), way_out=f"known: {', '.join(known)}"
-                )
+                raise unknown("axis", key, known)
         if "budget" not in data:
             raise SteppeError(
                 "a method needs a budget",
@@ -124,3 +183,25 @@ class Method:
         if not isinstance(data, dict):
             raise SteppeError("a method in YAML is a mapping of axes", got=type(data).__name__)
         return cls.from_dict(data)
+
+
+def _language_parts(language: LanguageSpec) -> tuple[Part, ...]:
+    """The parts for language models, in the order of the axes.
+
+    Raises:
+        SteppeError: an axis is not known, or something is no part.
+    """
+    if isinstance(language, Mapping):
+        for axis in language:
+            if axis not in _AXES:
+                raise unknown("axis under language", axis, _AXES)
+        specs: dict[str, Any] = dict(language)
+    elif isinstance(language, Sequence) and all(isinstance(p, Part) for p in language):
+        specs = {part.registry.kind: part for part in language}
+    else:
+        raise SteppeError(
+            "what differs for language models is given by axis",
+            got=repr(language),
+            way_out="language: {objective: block_reconstruction, perturb: {name: sam, rho: 2e-4}}",
+        )
+    return tuple(_AXES[axis].make(specs[axis]) for axis in _AXES if axis in specs)

@@ -128,13 +128,13 @@ class Recipe(_Strict):
         """The method: by name and options, or as its seven parts when a budget is given."""
         spec = dict(self.method)
         if "budget" in spec and isinstance(spec["budget"], dict):
-            return Method.from_dict(spec)
+            return _for_images(Method.from_dict(spec))
         name = spec.pop("name", None)
         if name is None:
             raise SteppeError(
                 "a method needs a name", way_out="method: {name: safe, sparsity: 0.9}"
             )
-        return methods.make(str(name), **spec)
+        return _for_images(methods.make(str(name), **spec))
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
@@ -157,6 +157,11 @@ class Recipe(_Strict):
         options = inspect.signature(methods.METHODS[str(self.method["name"])]).parameters
         defaults = {key: option.default for key, option in options.items()}
         return {"name": self.method["name"]} | defaults | self.method
+
+
+def _for_images(method: Method) -> Method:
+    """Without what a language model would change of it, so that a record holds what was run."""
+    return method.replace(language=())
 
 
 def parse(data: Any, where: str = "the recipe") -> Recipe:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from steppe import methods
 from steppe.cli.main import emit
+from steppe.core.part import Part
 from steppe.method import Method
 
 _AXES = ("score", "structure", "budget", "schedule", "coupling", "perturb", "objective")
@@ -22,8 +23,11 @@ def add(app: typer.Typer) -> None:
 
 def _example(name: str) -> Method:
     build = methods.METHODS[name]
-    options = {"sparsity": 0.9} if "sparsity" in inspect.signature(build).parameters else {}
-    return build(**options)
+    return build(**({"sparsity": 0.9} if "sparsity" in build.options else {}))
+
+
+def _has_language_form(method: Method) -> bool:
+    return bool(method.language) or method.objective.scope != "task"
 
 
 def command(
@@ -40,15 +44,16 @@ def command(
         table.add_column("method", no_wrap=True)
         for head in _AXES[:-1]:
             table.add_column(head)
+        table.add_column("language models")
         for n, m in found.items():
-            table.add_row(n, *[p.name for a, p in m.parts.items() if a != "objective"])
+            names = [p.name for a, p in m.parts.items() if a != "objective"]
+            table.add_row(n, *names, "yes" if _has_language_form(m) else "")
         console.print(table)
         return None
     method = _example(name)
     build = methods.METHODS[name]
-    options = inspect.signature(build).parameters
     if json:
-        defaults = {k: p.default for k, p in options.items()}
+        defaults = {k: option.default for k, option in build.options.items()}
         return emit(method.to_dict() | {"options": defaults, "doc": inspect.getdoc(build)}, True)
     console.print(f"{name}\n", style="bold")
     console.print(inspect.getdoc(build) or "", markup=False, highlight=False)
@@ -56,9 +61,15 @@ def command(
     for head in ("axis", "part", "options"):
         table.add_column(head)
     for axis, part in method.parts.items():
-        fields: dict[str, Any] = part.to_dict()
-        shown = ", ".join(f"{k}={v}" for k, v in fields.items() if k != "name")
-        table.add_row(axis, part.name, shown)
+        table.add_row(axis, part.name, _shown(part))
+    for part in method.language:
+        table.add_row(f"{part.registry.kind}, for language models", part.name, _shown(part))
     console.print()
     console.print(table)
     return None
+
+
+def _shown(part: Part) -> str:
+    """A part's options on one line."""
+    fields: dict[str, Any] = part.to_dict()
+    return ", ".join(f"{k}={v}" for k, v in fields.items() if k != "name")

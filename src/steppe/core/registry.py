@@ -52,6 +52,10 @@ class Registry(Generic[T]):
 
         return add
 
+    def forget(self, name: str) -> None:
+        """Take a name out again, so that an example leaves nothing behind."""
+        del self._items[name]
+
     def load(self) -> None:
         """Import every module of the package and every outside entry point, once."""
         if self._loaded:

@@ -404,13 +404,17 @@ class Sparsifier:
             self._finished = finished
         return finished
 
+    def _method_in_state(self) -> dict[str, Any]:
+        """What trains; what a language model would change of it does not matter here."""
+        return self.method.replace(language=()).to_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {
             "step": self._step,
             "total_steps": self.total_steps,
-            "method": self.method.to_dict(),
+            "method": self._method_in_state(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
             "coupling": self._state,
@@ -428,7 +432,7 @@ class Sparsifier:
         Raises:
             SteppeError: the state is of another method or length.
         """
-        for key, mine in (("method", self.method.to_dict()), ("total_steps", self.total_steps)):
+        for key, mine in (("method", self._method_in_state()), ("total_steps", self.total_steps)):
             if state[key] != mine:
                 raise SteppeError(
                     f"a state can only be resumed by a sparsifier of the same {key}",

@@ -5,20 +5,20 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.one_shot import OneShot
 
 
-@published("abcpruner")
+@published("abcpruner", "ABCPruner")
 def abcpruner(
     sparsity: float | None = None,
     food: int = 10,
     cycles: int = 10,
     limit: int = 5,
     seed: int = 0,
-    score: str = "l1",
-    budget: str = "bee_colony",
-    structure: str = "channel",
+    score: ScoreSpec = "l1",
+    budget: BudgetSpec = "bee_colony",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """All is chosen before the first step; start it from trained weights.
 
@@ -40,7 +40,7 @@ def abcpruner(
         name="abcpruner",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(spec, sparsity, structure),
+        budget=budget_of(spec, sparsity, structure),
         schedule=OneShot(at=0.0),
         coupling=HardMask(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam
 from steppe.perturb.phased import Phased
@@ -13,7 +13,7 @@ from steppe.perturb.sam import Sam
 from steppe.schedule.exponential import Exponential
 
 
-@METHODS.register("adasap")
+@published("adasap", "AdaSAP")
 def adasap(
     sparsity: float | None = None,
     rho_min: float = 0.01,
@@ -25,9 +25,9 @@ def adasap(
     every: int = 30,
     scope: str = "network",
     norm: str = "global",
-    score: str = "l2",
-    budget: str = "pooled",
-    structure: str = "channel",
+    score: ScoreSpec = "l2",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """Three phases: adaptive warm-up, a cut every n steps, robustness encouragement.
 
@@ -54,7 +54,7 @@ def adasap(
         name="adasap",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Exponential(start=warmup, end=pruned, every=every),
         coupling=HardMask(),
         perturb=Phased(phases=((pruned, radii), (1.0, uniform))),

@@ -5,18 +5,18 @@ from __future__ import annotations
 from steppe.core.protocols import Objective, Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ObjectiveSpec, StructureSpec, budget_of, published
 
 
-@published("admm", {"objective": "block_reconstruction", "budget": "uniform"})
+@published("admm", "ADMM", language={"objective": "block_reconstruction", "budget": "uniform"})
 def admm(
     sparsity: float | None = None,
     penalty: float = 1e-3,
     penalty_schedule: str = "constant",
     interval: int = 32,
-    budget: str = "pooled",
-    structure: str = "unstructured",
-    objective: str = "task",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
+    objective: ObjectiveSpec = "task",
 ) -> Method:
     """x <- opt(g(x) + lam (x - z + u)); every K steps z <- P_d(x + u), u <- u + x - z.
 
@@ -34,7 +34,7 @@ def admm(
     return Method(
         name="admm",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
         objective=Objective.make(objective),
     )

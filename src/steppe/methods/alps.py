@@ -5,20 +5,20 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.layer_admm import LayerAdmm
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.objective.layer_reconstruction import LayerReconstruction
 from steppe.schedule.one_shot import OneShot
 
 
-@METHODS.register("alps")
+@published("alps", "ALPS")
 def alps(
     sparsity: float | None = None,
     iterations: int = 24,
     damping: float = 0.01,
     refine: int = 10,
-    score: str = "magnitude",
-    budget: str = "uniform",
-    structure: str = "unstructured",
+    score: ScoreSpec = "magnitude",
+    budget: BudgetSpec = "uniform",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Each layer by ADMM on ||X W' - X W0'||^2, then conjugate gradients on the weights it keeps.
 
@@ -37,7 +37,7 @@ def alps(
         name="alps",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(),
         coupling=LayerAdmm(iterations=iterations, damping=damping, refine=refine),
         objective=LayerReconstruction(),

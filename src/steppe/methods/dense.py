@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from steppe.coupling.none import NoCoupling
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import budget_of, published
 from steppe.perturb.sam import Sam
 
 
-@METHODS.register("dense")
+@published("dense", "Dense")
 def dense(rho: float = 0.0) -> Method:
     """Plain training; with ``rho`` above 0, SAM (Foret et al. 2021).
 
@@ -17,7 +17,7 @@ def dense(rho: float = 0.0) -> Method:
     """
     return Method(
         name="dense",
-        budget=amount("pooled", 0.0, "unstructured"),
+        budget=budget_of("pooled", 0.0, "unstructured"),
         coupling=NoCoupling(),
         perturb=Sam(rho=rho),
     )

@@ -5,19 +5,19 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.cubic import Cubic
 
 
-@METHODS.register("gmp")
+@published("gmp", "GMP")
 def gmp(
     sparsity: float | None = None,
     start: float = 0.0,
     end: float = 0.75,
     every: int = 32,
-    score: str = "magnitude",
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    score: ScoreSpec = "magnitude",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Sparsity rises by the cubic schedule; what is gone stays gone.
 
@@ -37,7 +37,7 @@ def gmp(
         name="gmp",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Cubic(start=start, end=end, every=every),
         coupling=HardMask(),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.growing_reg import GrowingReg
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.constant import Constant
 
 
-@published("greg1")
+@published("greg1", "GReg-1")
 def greg1(
     sparsity: float | None = None,
     delta: float = 1e-4,
@@ -17,9 +17,9 @@ def greg1(
     update_every: int = 5,
     hold: int = 40_000,
     recover: float = 0.0,
-    score: str = "l1",
-    budget: str = "uniform",
-    structure: str = "channel",
+    score: ScoreSpec = "l1",
+    budget: BudgetSpec = "uniform",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """Each layer's smallest channels by L1 norm are chosen before the first step, and penalised.
 
@@ -40,7 +40,7 @@ def greg1(
         name="greg1",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Constant(),
         coupling=GrowingReg(
             pick="now",

@@ -5,11 +5,11 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.growing_reg import GrowingReg
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.constant import Constant
 
 
-@published("greg2")
+@published("greg2", "GReg-2")
 def greg2(
     sparsity: float | None = None,
     delta: float = 1e-4,
@@ -19,9 +19,9 @@ def greg2(
     pick_delta: float = 1e-5,
     pick_ceiling: float = 1e-2,
     recover: float = 0.0,
-    score: str = "l1",
-    budget: str = "uniform",
-    structure: str = "channel",
+    score: ScoreSpec = "l1",
+    budget: BudgetSpec = "uniform",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """As greg1, but chosen when a growing penalty on everything has told the weights apart.
 
@@ -43,7 +43,7 @@ def greg2(
         name="greg2",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Constant(),
         coupling=GrowingReg(
             pick="grown",

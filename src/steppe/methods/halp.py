@@ -5,20 +5,20 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.exponential import Exponential
 
 
-@published("halp")
+@published("halp", "HALP")
 def halp(
     sparsity: float | None = None,
     chunk: int = 1,
     start: float = 0.0,
     end: float = 0.5,
     every: int = 40,
-    score: str = "taylor_gate",
-    budget: str = "latency_knapsack",
-    structure: str = "channel",
+    score: ScoreSpec = "taylor_gate",
+    budget: BudgetSpec = "latency_knapsack",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """The most importance that a latency allows; the latency falls to its target in steps.
 
@@ -41,7 +41,7 @@ def halp(
         name="halp",
         score=Score.make(by),
         structure=Structure.make(structure),
-        budget=amount(spec, sparsity, structure),
+        budget=budget_of(spec, sparsity, structure),
         schedule=Exponential(start=start, end=end, every=every),
         coupling=HardMask(),
     )

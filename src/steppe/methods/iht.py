@@ -5,17 +5,17 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.project import Projected
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.cubic import Cubic
 
 
-@METHODS.register("iht")
+@published("iht", "IHT")
 def iht(
     sparsity: float | None = None,
     start: float = 0.0,
     end: float = 1.0,
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """The weights are projected after every step; they may return. Cubic schedule.
 
@@ -31,7 +31,7 @@ def iht(
     return Method(
         name="iht",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Cubic(start=start, end=end),
         coupling=Projected(),
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.l1 import L1
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.one_shot import OneShot
 
 
-@METHODS.register("lasso")
+@published("lasso", "LASSO")
 def lasso(
     sparsity: float | None = None,
     alpha: float = 1e-4,
     step: str = "proximal",
     at: float = 1.0,
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Train under alpha ||x||_1, then cut.
 
@@ -33,7 +33,7 @@ def lasso(
     return Method(
         name="lasso",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(at=at),
         coupling=L1(alpha=alpha, step=step),
     )

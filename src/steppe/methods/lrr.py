@@ -5,17 +5,17 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.cyclic import Cyclic
 
 
-@METHODS.register("lrr")
+@published("lrr", "LRR")
 def lrr(
     sparsity: float | None = None,
     cycles: int = 10,
-    score: str = "magnitude",
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    score: ScoreSpec = "magnitude",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Train, cut the smallest, train on with the learning rate of the beginning.
 
@@ -32,7 +32,7 @@ def lrr(
         name="lrr",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Cyclic(cycles=cycles, rewind="rate"),
         coupling=HardMask(),
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.cyclic import Cyclic
 
 
-@METHODS.register("lth")
+@published("lth", "LTH")
 def lth(
     sparsity: float | None = None,
     cycles: int = 10,
     to: float = 0.0,
-    score: str = "magnitude",
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    score: ScoreSpec = "magnitude",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Train, cut the smallest, put what is left back to where it began, train again.
 
@@ -34,7 +34,7 @@ def lth(
         name="lth",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Cyclic(cycles=cycles, rewind="weights", to=to),
         coupling=HardMask(),
     )

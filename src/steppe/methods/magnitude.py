@@ -5,18 +5,27 @@ from __future__ import annotations
 from steppe.core.protocols import Objective, Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import (
+    BudgetSpec,
+    ObjectiveSpec,
+    ScoreSpec,
+    StructureSpec,
+    budget_of,
+    published,
+)
 from steppe.schedule.one_shot import OneShot
 
 
-@published("magnitude", {"objective": "layer_reconstruction", "budget": "uniform"})
+@published(
+    "magnitude", "Magnitude", language={"objective": "layer_reconstruction", "budget": "uniform"}
+)
 def magnitude(
     sparsity: float | None = None,
     at: float = 1.0,
-    score: str = "magnitude",
-    budget: str = "pooled",
-    structure: str = "unstructured",
-    objective: str = "task",
+    score: ScoreSpec = "magnitude",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
+    objective: ObjectiveSpec = "task",
 ) -> Method:
     """The smallest weights go at once, at a point of the training.
 
@@ -35,7 +44,7 @@ def magnitude(
         name="magnitude",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(at=at),
         coupling=HardMask(),
         objective=Objective.make(objective),

@@ -5,19 +5,19 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.one_shot import OneShot
 from steppe.score.kfac import Kfac
 
 
-@published("mlprune")
+@published("mlprune", "MLPrune")
 def mlprune(
     sparsity: float | None = None,
     at: float = 0.1,
     damping: float = 0.1,
     compensate: bool = False,
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """The smallest w_ij^2 / (2 [G^-1]_ii [A^-1]_jj) of all layers go at once; the rest trains on.
 
@@ -37,7 +37,7 @@ def mlprune(
         name="mlprune",
         score=Kfac(damping=damping),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(at=at),
         coupling=HardMask(compensate=compensate),
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.cyclic import Cyclic
 
 
-@METHODS.register("pbw")
+@published("pbw", "PBW")
 def pbw(
     sparsity: float | None = None,
     cycles: int = 3,
-    budget: str = "std_threshold",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "std_threshold",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """A layer loses what is smaller than q times its weights' spread; nothing is rewound.
 
@@ -30,7 +30,7 @@ def pbw(
     return Method(
         name="pbw",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Cyclic(cycles=cycles, rewind="nothing"),
         coupling=HardMask(),
     )

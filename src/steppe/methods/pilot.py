@@ -5,11 +5,11 @@ from __future__ import annotations
 from steppe.core.protocols import Perturb, Structure
 from steppe.coupling.reparam import Reparam
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.cyclic import once_or_cyclic
 
 
-@METHODS.register("pilot")
+@published("pilot", "PILoT")
 def pilot(
     sparsity: float | None = None,
     beta: float = 1.0,
@@ -22,8 +22,8 @@ def pilot(
     rewind: str = "rate",
     rho: float = 0.0,
     at: float = 1.0,
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Weights are m * w with m^2 - w^2 = beta at first, under an L2 that is controlled.
 
@@ -48,7 +48,7 @@ def pilot(
     return Method(
         name="pilot",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=once_or_cyclic(cycles, rewind, at),
         coupling=Reparam(
             init_as=init_as,

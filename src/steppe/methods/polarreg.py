@@ -5,20 +5,20 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.polarisation import Polarisation
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.constant import Constant
 
 
-@published("polarreg")
+@published("polarreg", "PolarReg")
 def polarreg(
     sparsity: float | None = None,
     penalty: float = 8e-5,
     t: float = 1.2,
     detach: bool = False,
     initial: float = -1.0,
-    score: str = "bn_gamma",
-    budget: str = "valley",
-    structure: str = "channel",
+    score: ScoreSpec = "bn_gamma",
+    budget: BudgetSpec = "valley",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """f + penalty sum_i (t |gamma_i| - |gamma_i - mean|), channels cut at the end.
 
@@ -40,7 +40,7 @@ def polarreg(
         name="polarreg",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Constant(),
         coupling=Polarisation(penalty=penalty, t=t, detach=detach, initial=initial),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from steppe.core.protocols import Objective, Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ObjectiveSpec, StructureSpec, budget_of, published
 from steppe.perturb.sam import Sam
 from steppe.schedule.constant import Constant
 from steppe.score.magnitude import Magnitude
@@ -19,16 +19,16 @@ LANGUAGE = {
 }
 
 
-@published("safe", LANGUAGE)
+@published("safe", "SAFE", language=LANGUAGE)
 def safe(
     sparsity: float | None = None,
     rho: float = 0.1,
     penalty: float = 1e-3,
     penalty_schedule: str = "cosine",
     interval: int = 32,
-    budget: str = "pooled",
-    structure: str = "unstructured",
-    objective: str = "task",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
+    objective: ObjectiveSpec = "task",
 ) -> Method:
     """min over ||x||_0 <= d of max over ||eps||_2 <= rho of f(x + eps), by ADMM (algorithm 1).
 
@@ -52,7 +52,7 @@ def safe(
         name="safe",
         score=Magnitude(),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Constant(),
         coupling=Admm(penalty=penalty, curve=penalty_schedule, interval=interval),
         perturb=Sam(rho=rho),

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from steppe.core.protocols import Score
 from steppe.method import Method
-from steppe.methods import published
+from steppe.methods.published import BudgetSpec, ObjectiveSpec, ScoreSpec, StructureSpec, published
 from steppe.methods.safe import LANGUAGE, safe
 
 
-@published("safe_plus", LANGUAGE)
+@published("safe_plus", "SAFE+", language=LANGUAGE)
 def safe_plus(
     sparsity: float | None = None,
-    score: str = "wanda",
+    score: ScoreSpec = "wanda",
     rho: float = 0.1,
     penalty: float = 1e-3,
     penalty_schedule: str = "cosine",
     interval: int = 32,
-    budget: str = "pooled",
-    structure: str = "unstructured",
-    objective: str = "task",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
+    objective: ObjectiveSpec = "task",
 ) -> Method:
     """As SAFE, with z the closest sparse point in the norm of P: top d of sqrt(P_ii) |v_i|.
 

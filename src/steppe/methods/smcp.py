@@ -5,20 +5,20 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.soft_mask import SoftMask
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.exponential import Exponential
 
 
-@published("smcp")
+@published("smcp", "SMCP")
 def smcp(
     sparsity: float | None = None,
     decay: float = 2e-4,
     start: float = 10 / 90,
     end: float = 65 / 90,
     every: int = 80,
-    score: str = "l2",
-    budget: str = "latency_mckp",
-    structure: str = "channel",
+    score: ScoreSpec = "l2",
+    budget: BudgetSpec = "latency_mckp",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """The loss sees m * w, all of w is trained; channels return when they are worth it again.
 
@@ -38,7 +38,7 @@ def smcp(
         name="smcp",
         score=Score.make(score),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Exponential(start=start, end=end, every=every),
         coupling=SoftMask(decay=decay),
     )

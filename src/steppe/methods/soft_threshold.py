@@ -5,18 +5,18 @@ from __future__ import annotations
 from steppe.core.protocols import Perturb, Structure
 from steppe.coupling.soft_threshold import SoftThreshold
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.one_shot import OneShot
 
 
-@METHODS.register("soft_threshold")
+@published("soft_threshold", "STR")
 def soft_threshold(
     sparsity: float | None = None,
     start: float = -10.0,
     rho: float = 0.0,
     at: float = 1.0,
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Soft threshold reparametrisation (STR): how sparse it gets is left to the weight decay.
 
@@ -35,7 +35,7 @@ def soft_threshold(
     return Method(
         name="soft_threshold",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(at=at),
         coupling=SoftThreshold(start=start),
         perturb=Perturb.make({"name": "sam", "rho": rho} if rho else "none"),

@@ -5,19 +5,19 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.obs_update import ObsUpdate
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.objective.layer_reconstruction import LayerReconstruction
 from steppe.schedule.one_shot import OneShot
 from steppe.score.obs import Obs
 
 
-@METHODS.register("sparsegpt")
+@published("sparsegpt", "SparseGPT")
 def sparsegpt(
     sparsity: float | None = None,
     damping: float = 0.01,
     block: int = 128,
-    budget: str = "uniform",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "uniform",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Each layer at once: the smallest w^2 / U_jj^2 go, the columns to the right make up for it.
 
@@ -34,7 +34,7 @@ def sparsegpt(
         name="sparsegpt",
         score=Obs(),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(),
         coupling=ObsUpdate(damping=damping, block=block),
         objective=LayerReconstruction(),

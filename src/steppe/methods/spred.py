@@ -5,11 +5,11 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.reparam import Reparam
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.schedule.cyclic import once_or_cyclic
 
 
-@METHODS.register("spred")
+@published("spred", "spred")
 def spred(
     sparsity: float | None = None,
     alpha: float = 1e-4,
@@ -17,8 +17,8 @@ def spred(
     cycles: int = 1,
     rewind: str = "rate",
     at: float = 1.0,
-    budget: str = "pooled",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Weights are m * w with |m| = |w|, under a constant L2: its minima are those of an L1.
 
@@ -37,7 +37,7 @@ def spred(
     return Method(
         name="spred",
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=once_or_cyclic(cycles, rewind, at),
         coupling=Reparam(init_as=init_as, alpha=alpha),
     )

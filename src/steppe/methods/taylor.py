@@ -5,20 +5,20 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import amount, published
+from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
 from steppe.schedule.linear import Linear
 
 
-@published("taylor")
+@published("taylor", "Taylor")
 def taylor(
     sparsity: float | None = None,
-    score: str = "taylor",
+    score: ScoreSpec = "taylor",
     variant: str | None = None,
     start: float = 0.0,
     end: float = 0.5,
     every: int = 30,
-    budget: str = "pooled",
-    structure: str = "channel",
+    budget: BudgetSpec = "pooled",
+    structure: StructureSpec = "channel",
 ) -> Method:
     """E[(sum over the channel of g w)^2]; the lowest of all layers go, a few at each cut.
 
@@ -41,7 +41,7 @@ def taylor(
         name="taylor",
         score=Score.make(by),
         structure=shape,
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=Linear(start=start, end=end, every=every),
         coupling=HardMask(),
     )

@@ -5,17 +5,17 @@ from __future__ import annotations
 from steppe.core.protocols import Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods import METHODS, amount
+from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
 from steppe.objective.layer_reconstruction import LayerReconstruction
 from steppe.schedule.one_shot import OneShot
 from steppe.score.wanda import Wanda
 
 
-@METHODS.register("wanda")
+@published("wanda", "Wanda")
 def wanda(
     sparsity: float | None = None,
-    budget: str = "per_row",
-    structure: str = "unstructured",
+    budget: BudgetSpec = "per_row",
+    structure: StructureSpec = "unstructured",
 ) -> Method:
     """Every output loses its smallest |w_ij| ||x_j||_2; the others stay as they are.
 
@@ -31,7 +31,7 @@ def wanda(
         name="wanda",
         score=Wanda(),
         structure=Structure.make(structure),
-        budget=amount(budget, sparsity, structure),
+        budget=budget_of(budget, sparsity, structure),
         schedule=OneShot(),
         coupling=HardMask(),
         objective=LayerReconstruction(),

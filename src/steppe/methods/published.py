@@ -1,0 +1,139 @@
+"""How a published method is declared: its name, its display name, its form for language models."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.part import typed
+from steppe.core.protocols import Budget, Objective, Score, Structure
+from steppe.core.registry import Registry
+from steppe.method import Method, Spec
+
+P = ParamSpec("P")
+
+# what an option of a method may be: a part, its name, or its name and options
+ScoreSpec = Score | Spec
+StructureSpec = Structure | Spec
+BudgetSpec = Budget | Spec
+ObjectiveSpec = Objective | Spec
+
+
+class PublishedMethod(Generic[P]):
+    """A method of a paper: called with its options, it gives the `Method`.
+
+    Args:
+        build: makes the value from the options; its docstring and signature are the method's.
+        name: what it is called in code and on the command line.
+        display: what it is called in a report, as its authors write it.
+        language: the options that are different when a language model is pruned block by block,
+            the ``objective`` among them. What the caller gives wins.
+
+    Example:
+        >>> import steppe
+        >>> steppe.methods.safe_plus.display, steppe.methods.safe_plus(sparsity=0.5).score.name
+        ('SAFE+', 'wanda')
+    """
+
+    def __init__(
+        self,
+        build: Callable[P, Method],
+        name: str,
+        display: str,
+        language: Mapping[str, Any],
+    ) -> None:
+        self.name, self.display = name, display
+        self._build, self._language = build, dict(language)
+        functools.update_wrapper(self, build)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Method:
+        if not self._language:
+            return self._build(*args, **kwargs)
+        given = inspect.signature(self._build).bind(*args, **kwargs).arguments
+        build: Callable[..., Method] = self._build
+        form = build(**(self._language | given))
+        if Objective.make(given.get("objective", "task")).scope != "task":
+            return form
+        plain = build(**given)
+        own = plain.parts
+        return plain.replace(language=[p for axis, p in form.parts.items() if p != own[axis]])
+
+    @property
+    def options(self) -> Mapping[str, inspect.Parameter]:
+        """Name -> option, with its default."""
+        return inspect.signature(self._build).parameters
+
+
+METHODS: Registry[PublishedMethod[...]] = Registry("method", "steppe.methods")
+
+
+def published(
+    name: str, display: str, *, language: Mapping[str, Any] | None = None
+) -> Callable[[Callable[P, Method]], PublishedMethod[P]]:
+    """Register what builds a method; see `PublishedMethod` for the arguments.
+
+    Example:
+        >>> @published("nothing_goes", "Nothing")
+        ... def nothing_goes() -> Method:
+        ...     "Nothing is pruned."
+        ...     return Method(budget={"name": "pooled", "sparsity": 0.0})
+        >>> METHODS["nothing_goes"].display
+        'Nothing'
+        >>> METHODS.forget("nothing_goes")
+    """
+
+    def add(build: Callable[P, Method]) -> PublishedMethod[P]:
+        method = PublishedMethod(build, name, display, language or {})
+        METHODS.register(name)(method)
+        return method
+
+    return add
+
+
+def display_of(name: str) -> str:
+    """What a method is called in a report; a name that is not published stays as it is.
+
+    Example:
+        >>> display_of("safe_plus"), display_of("my method")
+        ('SAFE+', 'my method')
+    """
+    return METHODS[name].display if name in METHODS else name
+
+
+def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSpec) -> Budget:
+    """The budget for a sparsity, which an N:M structure fixes when it is left out.
+
+    Raises:
+        SteppeError: neither says how sparse.
+    """
+    if isinstance(budget, Budget):
+        return budget
+    if sparsity is None:
+        sparsity = Structure.make(structure).sparsity
+    if sparsity is None:
+        raise SteppeError(
+            "a sparsity must be given", way_out="sparsity 0.95 (--sparsity 0.95), or structure 2:4"
+        )
+    spec = {"name": budget} if isinstance(budget, str) else dict(budget)
+    return Budget.make({"sparsity": sparsity} | spec)
+
+
+def make(name: str, **options: Any) -> Method:
+    """A method by its name and options.
+
+    Raises:
+        SteppeError: the name or an option is not known, or of another type.
+
+    Example:
+        >>> make("safe", sparsity=0.9).perturb.rho
+        0.1
+    """
+    method = METHODS[name]
+    for key, value in options.items():
+        if key not in method.options:
+            raise unknown(f"option of method {name}", key, method.options)
+        typed(f"method {name}", key, str(method.options[key].annotation), value)
+    return method(**options)

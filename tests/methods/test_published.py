@@ -1,0 +1,78 @@
+"""How methods are declared and found."""
+
+import inspect
+import pkgutil
+
+import pytest
+
+import steppe
+from steppe import Method, SteppeError, methods
+from steppe.budget.uniform import Uniform
+from steppe.methods.published import METHODS, budget_of, published
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    METHODS.load()
+    monkeypatch.setattr(METHODS, "_items", dict(METHODS._items))
+
+
+def test_the_imports_are_the_registry():
+    """What an editor completes is what there is; pip may have added some of outside packages."""
+    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {"published"}
+    own = {n for n in METHODS if METHODS[n].__module__.startswith("steppe.methods.")}
+    assert own == files
+    assert own <= set(methods.__all__)
+    for name in own:
+        assert vars(methods)[name] is METHODS[name], name
+    for name in METHODS:
+        assert getattr(methods, name) is METHODS[name]
+        assert name in dir(methods)
+
+
+def test_every_method_says_what_it_is_called_in_a_report():
+    displays = [METHODS[name].display for name in METHODS]
+    assert all(display.strip() for display in displays)
+    assert len(set(displays)) == len(displays)
+    assert methods.display_of("safe_plus") == "SAFE+"
+    assert methods.display_of("safe tuned by hand") == "safe tuned by hand"
+
+
+def test_signature_and_text_are_the_builders():
+    assert list(inspect.signature(methods.safe).parameters)[:3] == ["sparsity", "rho", "penalty"]
+    assert list(methods.safe.options) == list(inspect.signature(methods.safe).parameters)
+    assert "algorithm 1" in (inspect.getdoc(methods.safe) or "")
+
+
+def test_a_strangers_method_is_one_of_ours(registry):
+    @published("mine", "Mine", language={"objective": "layer_reconstruction", "budget": "uniform"})
+    def mine(sparsity: float, budget: str = "pooled", objective: str = "task") -> Method:
+        """Mine."""
+        return Method(
+            name="mine", budget=budget_of(budget, sparsity, "unstructured"), objective=objective
+        )
+
+    method = steppe.methods.mine(sparsity=0.5)
+    assert method == methods.make("mine", sparsity=0.5)
+    assert Method.from_yaml(method.to_yaml()).for_language() == method.for_language()
+    assert method.for_language().budget == Uniform(sparsity=0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"sparsity": "0.5"}, "type float"),
+        ({"sparsity": 0.5, "interval": 1.5}, "type int"),
+        ({"sparsity": 0.5, "penalty_schedule": 3}, "type str"),
+        ({"sparsity": 0.5, "score": "wanda"}, "option of method safe"),
+    ],
+)
+def test_options_of_the_wrong_kind(options, says):
+    with pytest.raises(SteppeError, match=says):
+        methods.make("safe", **options)
+
+
+def test_parts_may_be_given_in_every_form():
+    text = methods.safe(sparsity=0.5, budget="uniform")
+    mapping = methods.safe(sparsity=0.5, budget={"name": "uniform"})
+    assert text == mapping == methods.safe(budget=Uniform(sparsity=0.5))
