@@ -134,8 +134,8 @@ class Method:
         Example:
             >>> import steppe
             >>> plain = steppe.methods.safe(sparsity=0.5)
-            >>> plain.perturb, plain.for_language().perturb
-            (Sam(rho=0.1), Sam(rho=0.0002))
+            >>> plain.perturb.rho, plain.for_language().perturb.rho
+            (0.1, 0.0002)
         """
         form = self.replace(language=(), **{p.registry.kind: p for p in self.language})
         if form.objective.scope == "task":
