@@ -25,6 +25,11 @@ def inside(model):
     return {n: w for n, w in prunable(model)[1].items() if ".layers." in n}
 
 
+def has_language_form(name):
+    method = methods.make(name, sparsity=0.5)
+    return bool(method.language) or method.objective.scope != "task"
+
+
 @pytest.fixture
 def tokens():
     return torch.randint(0, 26, (6, 12), generator=torch.Generator().manual_seed(0))
@@ -55,10 +60,38 @@ def test_a_training_method_takes_its_language_settings(language_model, tokens, t
     fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
     plain = methods.safe_plus(sparsity=0.5, rho=0.01)
     record = steppe.prune(language_model, plain, tokens, tmp_path / "out", fit=fit)
-    assert record["recipe"]["method"] == methods.for_language(plain).to_dict()
+    assert record["recipe"]["method"] == plain.for_language().to_dict()
     assert record["recipe"]["method"]["perturb"]["rho"] == 0.01
     assert record["recipe"]["method"]["coupling"]["curve"] == "constant"
     assert record["sparsity_reached"] == pytest.approx(0.5, abs=1e-3)
+
+
+LANGUAGE = [n for n in methods.METHODS if n != "dense" and has_language_form(n)]
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_a_copy_prunes_as_the_method_itself(name, language_model, tokens, tmp_path):
+    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    method = methods.make(name, sparsity=0.5)
+    copy = steppe.Method.from_yaml(method.to_yaml())
+    records = [
+        steppe.prune(language_model, m, tokens, tmp_path / str(i), fit=fit, measure=0)
+        for i, m in enumerate((method, copy))
+    ]
+    assert records[0]["recipe"] == records[1]["recipe"]
+    weights = [load(str(tmp_path / str(i)))[0].state_dict() for i in range(2)]
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
+
+
+def test_a_part_may_be_exchanged_before_pruning(language_model, tokens, tmp_path):
+    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    flatless = methods.safe(sparsity=0.5).replace(perturb="none")
+    record = steppe.prune(language_model, flatless, tokens, tmp_path / "a", fit=fit)
+    assert record["recipe"]["method"]["perturb"] == {"name": "none"}
+    # SAFE without its perturbation is ADMM
+    steppe.prune(language_model, methods.admm(sparsity=0.5), tokens, tmp_path / "b", fit=fit)
+    mine, admm = (load(str(tmp_path / out))[0].state_dict() for out in "ab")
+    assert all(torch.equal(mine[n], admm[n]) for n in admm)
 
 
 def test_nothing_is_pruned_at_sparsity_zero(language_model, tokens, tmp_path):
