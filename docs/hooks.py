@@ -53,9 +53,9 @@ def methods(_: str) -> Iterator[str]:
 
 
 def public(_: str) -> Iterator[str]:
-    """An entry for each public name of the package that is a function or a class."""
-    for name in steppe.__all__:
-        thing = getattr(steppe, name)
+    """An entry for each public function of the package, then for each class."""
+    named = {name: getattr(steppe, name) for name in steppe.__all__}
+    for name, thing in sorted(named.items(), key=lambda item: isinstance(item[1], type)):
         if callable(thing):
             yield from _entry(thing, f"steppe.{name}", members=isinstance(thing, type))
 
@@ -68,6 +68,12 @@ def _entry(thing: Any, heading: str, members: bool = True) -> Iterator[str]:
     if not members:
         yield "      members: false"
     yield ""
+
+
+def protocols(_: str) -> Iterator[str]:
+    """An entry for the class that the parts of each axis inherit from."""
+    for axis in AXES:
+        yield from _entry(axis, axis.__name__)
 
 
 def commands(_: str) -> Iterator[str]:
@@ -95,4 +101,10 @@ def _row(option: Any) -> str:
     return f"| {shown} | {text} | {'' if empty else f'`{default}`'} |"
 
 
-GENERATED = {"parts": parts, "methods": methods, "public": public, "commands": commands}
+GENERATED = {
+    "parts": parts,
+    "methods": methods,
+    "public": public,
+    "protocols": protocols,
+    "commands": commands,
+}

@@ -23,6 +23,7 @@ class HardMask(Coupling):
     """w <- m * w after every step; a weight that is gone never returns (masks are nested).
 
     The mask is chosen anew, among the weights that remain, when the schedule says so.
+
     Args:
         compensate: whether the weights that stay are changed to make up for those that go; the
             score must know how (kfac).
