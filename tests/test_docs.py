@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import steppe
 from steppe.core.protocols import AXES
 from steppe.methods import METHODS
 
@@ -107,6 +109,27 @@ def test_every_method_and_part_is_on_its_page():
 
 def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_extras_that_are_named_exist_and_are_explained():
+    extras = project()["optional-dependencies"]
+    start = (ROOT / "docs" / "start.md").read_text()
+    for path in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        for named in re.findall(r"steppe\[([a-z,-]+)\]", path.read_text()):
+            assert set(named.split(",")) <= set(extras), f"{page_id(path)}: no extra {named}"
+    for extra in extras.keys() - {"dev", "docs", "bench"}:
+        assert f"'steppe[{extra}]'" in start, f"docs/start.md does not say what {extra} is for"
+
+
+def test_the_version_is_the_same_everywhere():
+    version = project()["version"]
+    assert steppe.__version__ == version
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_make_targets_that_are_named_exist():
