@@ -37,7 +37,7 @@ from steppe.vision.loader import Loader
 
 
 def add(app: typer.Typer) -> None:
-    app.command("demo")(command)
+    app.command("demo", short_help="Train five methods on digits, and compare them.")(command)
 
 
 def command(

@@ -25,7 +25,7 @@ Best = dict[tuple[str, str], dict[str, Any]]
 
 
 def add(app: typer.Typer) -> None:
-    app.command("diagonal")(command)
+    app.command("diagonal", short_help="Show PILoT's diagonal linear network.")(command)
 
 
 def command(

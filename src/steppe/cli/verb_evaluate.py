@@ -33,7 +33,7 @@ def add(app: typer.Typer) -> None:
     with_flags.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]
     with_flags.__annotations__ = {p.name: p.annotation for p in whole}
     del with_flags.__wrapped__  # or its signature would be looked at
-    app.command("evaluate")(with_flags)
+    app.command("evaluate", short_help="Measure a run or a language model.")(with_flags)
 
 
 def _flags() -> list[inspect.Parameter]:

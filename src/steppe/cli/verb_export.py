@@ -12,7 +12,7 @@ from steppe.llm.export import export
 
 
 def add(app: typer.Typer) -> None:
-    app.command("export")(command)
+    app.command("export", short_help="Store a pruned language model smaller, or 2:4.")(command)
 
 
 def command(

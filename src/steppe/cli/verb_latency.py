@@ -19,7 +19,7 @@ from steppe.vision.models import build, load_weights
 
 
 def add(app: typer.Typer) -> None:
-    app.command("latency")(command)
+    app.command("latency", short_help="Measure the layers of a network at all widths.")(command)
 
 
 def command(

@@ -18,7 +18,7 @@ _AXES = ("score", "structure", "budget", "schedule", "coupling", "perturb", "obj
 
 
 def add(app: typer.Typer) -> None:
-    app.command("methods")(command)
+    app.command("methods", short_help="List the methods, or explain one.")(command)
 
 
 def _example(name: str) -> Method:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(app: typer.Typer) -> None:
-    app.command("plan")(takes_a_job(command))
+    app.command("plan", short_help="Say what steppe prune would need.")(takes_a_job(command))
 
 
 def command(make: partial[Job], json: bool, quiet: bool) -> None:

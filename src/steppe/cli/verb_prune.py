@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add(app: typer.Typer) -> None:
-    app.command("prune")(takes_a_job(command))
+    app.command("prune", short_help="Prune a pretrained language model.")(takes_a_job(command))
 
 
 def command(make: partial[Job], json: bool, quiet: bool) -> None:

@@ -15,7 +15,7 @@ from steppe.engine.bisection import bisect
 
 
 def add(app: typer.Typer) -> None:
-    app.command("reach")(command)
+    app.command("reach", short_help="Find the option that gives a sparsity.")(command)
 
 
 def command(

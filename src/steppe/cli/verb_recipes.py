@@ -15,7 +15,7 @@ from steppe.core.errors import SteppeError
 
 
 def add(app: typer.Typer) -> None:
-    app.command("recipes")(command)
+    app.command("recipes", short_help="List the recipes of steppe, or copy some.")(command)
 
 
 def command(

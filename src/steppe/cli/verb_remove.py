@@ -24,7 +24,7 @@ from steppe.report.record import display
 
 
 def add(app: typer.Typer) -> None:
-    app.command("remove")(command)
+    app.command("remove", short_help="Cut out channels that are zero.")(command)
 
 
 def command(

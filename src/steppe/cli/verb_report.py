@@ -19,7 +19,7 @@ SUFFIX = {"html": ".html", "md": ".md", "json": ".json"}
 
 
 def add(app: typer.Typer) -> None:
-    app.command("report")(command)
+    app.command("report", short_help="Put any number of runs into one report.")(command)
 
 
 def command(

@@ -22,7 +22,7 @@ MORE = "clean,corruptions,attacks,sharpness,landscape"
 
 
 def add(app: typer.Typer) -> None:
-    app.command("train")(command)
+    app.command("train", short_help="Train a sparse image classifier.")(command)
 
 
 def _option(help: str, *names: str) -> Any:
