@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
 import steppe
 from steppe.cli import main
 from steppe.core.protocols import AXES
@@ -78,9 +76,7 @@ def protocols(_: str) -> Iterator[str]:
 
 def commands(_: str) -> Iterator[str]:
     """A section for each command: what it does, its arguments and options."""
-    if not main.app.registered_commands:
-        main._load_verbs()
-    for name, command in typer.main.get_command(main.app).commands.items():  # type: ignore[attr-defined]
+    for name, command in main.commands().commands.items():
         yield f"## steppe {name}"
         yield ""
         yield (command.help or "").strip()

@@ -8,18 +8,18 @@ import json
 import os
 import pkgutil
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+import steppe
 import steppe.cli as package
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
 
 app = typer.Typer(
     name="steppe",
-    help="Neural networks that are sparse and flat.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,6 +30,21 @@ STOPPED = (
     "same command is given again"
 )
 _err = Console(stderr=True, soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"steppe {steppe.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    """Neural networks that are sparse and flat."""
 
 
 def _first() -> bool:

@@ -1,0 +1,33 @@
+"""What holds for every command: one short line in the list, and the version."""
+
+from __future__ import annotations
+
+import pytest
+
+import steppe
+from steppe.cli.main import commands, main
+
+
+def run(*arguments: str, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    assert ended.value.code == code
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--version")
+    assert capsys.readouterr().out == f"steppe {steppe.__version__}\n"
+
+
+def test_every_command_is_listed_with_a_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    run("--help")
+    listed = capsys.readouterr().out.splitlines()
+    for name in commands().commands:
+        line = next(line for line in listed if line.split()[:1] == [name])
+        assert line.endswith("."), line
+        assert not line.endswith("..."), line
+
+
+def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    run("trian", code=2)
+    assert len(capsys.readouterr().err.splitlines()) == 1
