@@ -6,6 +6,8 @@ that axis. So the reference lists what is registered, and nothing is listed by h
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import posixpath
 import re
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from steppe.cli import main
 from steppe.core.protocols import AXES
 from steppe.methods import METHODS
 
-MARK = re.compile(r"<!-- generate: (\w+) ?(\w*) -->")
+MARK = re.compile(r"<!-- generate: (\w+) ?([\w.]*) -->")
 LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -74,6 +76,26 @@ def protocols(_: str) -> Iterator[str]:
         yield from _entry(axis, axis.__name__)
 
 
+def registry(dotted: str) -> Iterator[str]:
+    """The names in a registry, with the first line of what each says of itself."""
+    module, _, attribute = dotted.rpartition(".")
+    names = getattr(importlib.import_module(module), attribute)
+    about = {name: _first_line(names[name]) for name in names}
+    if len(set(about.values())) == 1 < len(about):  # objects of one class, which describes them all
+        yield ", ".join(f"`{name}`" for name in about)
+    else:
+        yield "| name | what it is |"
+        yield "|---|---|"
+        yield from (f"| `{name}` | {text} |" for name, text in about.items())
+    yield ""
+
+
+def _first_line(thing: Any) -> str:
+    doc = inspect.getdoc(thing) or ""
+    generated = f"{getattr(thing, '__name__', '')}("  # what a dataclass gets for a docstring
+    return "" if doc.startswith(generated) else doc.partition("\n")[0].replace("|", "\\|")
+
+
 def commands(_: str) -> Iterator[str]:
     """A section for each command: what it does, its arguments and options."""
     for name, command in main.commands().commands.items():
@@ -102,5 +124,6 @@ GENERATED = {
     "methods": methods,
     "public": public,
     "protocols": protocols,
+    "registry": registry,
     "commands": commands,
 }
