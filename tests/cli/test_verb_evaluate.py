@@ -54,8 +54,9 @@ def test_evaluate_repeats_the_record(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_robustness_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
-    run("train", *flags, "--out", tmp_path / "run")
+    flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "10", "--lr", "0.1", "--quiet"]
+    # few images, since sharpness is measured on those of the training
+    run("train", *flags, "--train-size", 192, "--out", tmp_path / "run")
     record = json.loads((tmp_path / "run/record.json").read_text())
     capsys.readouterr()
     few = ["--corruptions", "contrast,jpeg_compression", "--severities", "1,5"]
@@ -76,7 +77,8 @@ def test_robustness_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert flat["top_eigenvalue"] > 0
     assert flat["support"] == "kept"
     assert shown.err.count("accuracy") == 3
-    run("evaluate", tmp_path / "run", "--on", "sharpness", "--support", "all", "--json", "--quiet")
+    top = ["--measures", "top_eigenvalue", "--support", "all", "--json", "--quiet"]
+    run("evaluate", tmp_path / "run", "--on", "sharpness", *top)
     everything = json.loads(capsys.readouterr().out)
     assert everything["top_eigenvalue"] >= flat["top_eigenvalue"] * (1 - 1e-2)
     run("evaluate", tmp_path / "run", "--on", "attacks", "--eps-linf", "-1", code=2)
@@ -134,7 +136,7 @@ def test_what_a_mean_hides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_broken_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--method", "dense", "--epochs", "1", "--quiet", "--out", tmp_path / "run"]
-    run("train", *flags)
+    run("train", *flags, "--train-size", 192)
     few = ["--corruptions", "fog", "--severities", "3", "--limit", "50", "--quiet"]
     run("evaluate", tmp_path / "run", "--on", "corruptions", *few)
     before = (tmp_path / "run/evaluations.json").read_bytes()

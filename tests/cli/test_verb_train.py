@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from safetensors.torch import load_file
 
+from nursery import KILLED, Nursery
 from steppe.cli.main import main
 from steppe.core.serialization import load_state
 from steppe.core.text import read_yaml
@@ -22,7 +23,7 @@ SMALL = {
     "model": {"name": "small-cnn"},
     "data": {"name": "digits", "train_size": 640},
     "method": {"name": "safe_plus", "score": "fisher", "sparsity": 0.9, "interval": 4},
-    "train": {"epochs": 40, "batch_size": 64, "lr": 0.1, "checkpoint_steps": 3, "bn_batches": 5},
+    "train": {"epochs": 20, "batch_size": 64, "lr": 0.1, "checkpoint_steps": 2, "bn_batches": 5},
     "device": "cpu",
 }
 
@@ -40,35 +41,25 @@ def run(*arguments: object, code: int = 0) -> None:
 
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.yaml", SMALL)
-    environment = dict(os.environ, OMP_NUM_THREADS="1", HOME=str(tmp_path))
+    with Nursery("steppe.cli.experiment", "torch._dynamo", "sklearn.datasets") as nursery:
 
-    def start(out: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "steppe.cli.main", "train", recipe, "--out", out]
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+        def start(out: str, **when: Any) -> dict[str, Any]:
+            arguments = ["train", str(recipe), "--out", str(tmp_path / out)]
+            return nursery.run(arguments, tmp_path / out, **when)
 
-    undisturbed = start("whole")
-    assert undisturbed.wait() == 0, undisturbed.stderr
-    draw = random.Random(0)
-    kills = 0
-    while kills < 10 and not (tmp_path / "killed/record.json").exists():
-        process = start("killed")
-        # the moment counts from when training goes on, whatever the start of Python takes
-        steps = tmp_path / "killed/checkpoints/last.safetensors"
-        before = steps.stat().st_mtime_ns if steps.exists() else 0
-        while process.poll() is None:
-            if steps.exists() and steps.stat().st_mtime_ns != before:
-                break
-        try:
-            process.wait(draw.uniform(0.0, 0.25))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        undisturbed = start("whole")
+        assert undisturbed["code"] == 0, undisturbed["said"]
+        draw = random.Random(0)
+        kills = 0
+        while kills < 10 and not (tmp_path / "killed/record.json").exists():
+            # the moment counts from some checkpoint on, so that every start gets a little further
+            kill, seconds = draw.randrange(25, 40), draw.uniform(0.0, 0.1)
+            assert start("killed", kill=kill, seconds=seconds)["code"] == KILLED
             kills += 1
-        assert process.stderr is not None
-        process.stderr.close()
-    assert kills == 10, f"the run ended after {kills} kills"
-    last = start("killed")
-    assert last.wait() == 0
+        assert kills == 10, f"the run ended after {kills} kills"
+        last = start("killed")
+        assert last["code"] == 0, last["said"]
+        assert 100 < last["operations"] < undisturbed["operations"], "it began again"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for name in ("model.safetensors", "masks.safetensors"):
         assert (whole / name).read_bytes() == (killed / name).read_bytes()
@@ -246,7 +237,9 @@ PILOT = {"name": "pilot", "sparsity": 0.9, "l1_threshold": 100.0, "cycles": 2, "
 @pytest.mark.parametrize(
     "method", [{"name": "safe", "sparsity": 0.9}, PILOT], ids=lambda m: m["name"]
 )
-def test_two_processes_give_the_weights_of_one(tmp_path: Path, method: dict[str, object]) -> None:
+def test_two_processes_give_the_weights_of_one(
+    tmp_path: Path, method: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = dict(SMALL, model={"name": "lenet-300-100"}, method=method)
     recipe["train"] = {"epochs": 2, "batch_size": 64, "lr": 0.05}
     path = write(tmp_path / "recipe.yaml", recipe)
@@ -254,12 +247,11 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path, method: dict[str,
     environment["ACCELERATE_USE_CPU"] = "true"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launch += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    verb = ["-m", "steppe.cli.main", "train", str(path), "--out"]
-    for command in ([*launch, *verb, "two"], [sys.executable, *verb, "one"]):
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        assert done.stderr.count("zeros\n") == 1, "the first process speaks, the others do not"
+    command = [*launch, "-m", "steppe.cli.main", "train", str(path), "--out", "two"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    run("train", path, "--out", tmp_path / "one")
+    for said in (done.stderr, capsys.readouterr().err):
+        assert said.count("zeros\n") == 1, "the first process speaks, the others do not"
     one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5

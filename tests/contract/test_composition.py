@@ -1,5 +1,6 @@
 """Every part works beside every part of the other axes, or the method says why not at once."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -10,14 +11,24 @@ import steppe
 from steppe import Method, SteppeError
 from steppe.core.group import Slice
 from steppe.core.protocols import Budget, Coupling, Perturb, Schedule, Score, Structure
+from steppe.core.statistic import STATISTICS
 
 SPARSITY = 0.5
 FORMS = {"nm": ["2:4"], "block": ["block:2x2"]}
+KINDS = {
+    "score": Score,
+    "structure": Structure,
+    "budget": Budget,
+    "schedule": Schedule,
+    "coupling": Coupling,
+    "perturb": Perturb,
+}
 OUTPUT = Slice("layer.weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
+TRAINED = [n for n in Score.registry if set(Score.make(n).needs) <= set(STATISTICS)]
 AXES = {
-    # what obs ranks by is known only to a coupling that solves a layer at once, and some read
-    # the norms of coupled channels, which single layers do not have
-    "score": [n for n in Score.registry if n != "obs" and Score.make(n).reads(OUTPUT)],
+    # some rank by what only a coupling knows that solves a layer at once, and some read the norms
+    # of coupled channels, which single layers do not have
+    "score": [n for n in TRAINED if Score.make(n).reads(OUTPUT)],
     "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
     "budget": list(Budget.registry),
     "schedule": list(Schedule.registry),
@@ -27,7 +38,29 @@ AXES = {
 STEPS = 4
 
 
-def impossible(structure=None, budget=None, score=None, coupling=None, **_):
+def impossible(**names):
+    """Whether two of these parts refuse each other."""
+    if any(not of_the_library(axis, name) for axis, name in names.items()):
+        return refused(**names)
+    return impossible_by_the_rules(**names)
+
+
+def of_the_library(axis, name):
+    """Whether the part is one of our own, of which the rules below speak."""
+    part = type(Structure.make(name)) if axis == "structure" else KINDS[axis].registry[name]
+    return part.__module__.startswith("steppe.")
+
+
+def refused(**names):
+    """Whether a method of these parts says that it cannot be; an outside part has its own rules."""
+    try:
+        build(**{"structure": "unstructured", "budget": "pooled"} | names)
+    except SteppeError:
+        return True
+    return False
+
+
+def impossible_by_the_rules(structure=None, budget=None, score=None, coupling=None, **_):
     """Written out from the rules, independently of `Part.fits`."""
     gradients = {"fisher", "kfac", "snip", "taylor", "wanda"}  # of weights, not of their parts
     if coupling in {"reparam", "soft_threshold"} and score in gradients:
@@ -73,8 +106,9 @@ def covering():
 
 
 def build(structure, budget, **parts):
-    if parts.get("schedule") == "cyclic":
-        parts["schedule"] = {"name": "cyclic", "cycles": 2}
+    schedule = parts.get("schedule", "constant")
+    if "cycles" in {f.name for f in dataclasses.fields(Schedule.registry[schedule])}:
+        parts["schedule"] = {"name": schedule, "cycles": 2}
     return Method(structure=structure, budget={"name": budget, "sparsity": SPARSITY}, **parts)
 
 
@@ -117,20 +151,17 @@ def test_composes(parts):
         assert loss.isfinite()
     done = sparsifier.finish()
     units = sum(u[0] * u[1] for u in map(method.structure.units, sparsifier.layers))
-    expected = 0 if parts["coupling"] == "none" else round(SPARSITY * units)
+    expected = round(SPARSITY * units) if method.coupling.prunes else 0
     assert (done.units_zeroed, done.units) == (expected, units)
     weights = dict(model.named_parameters())
     for name, mask in done.masks.items():
-        alive = weights[name] != 0
-        # these make zeros of their own, in blocks that stay too
-        makes_zeros = parts["coupling"] in {"soft_threshold", "l1"}
-        assert torch.equal(alive & mask if makes_zeros else mask, alive), name
+        # what stays may be zero too, by a coupling's own doing or a score's
+        assert not weights[name][~mask].any(), name
+        assert (weights[name] != 0).any() == mask.any(), name
     assert all(p.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize(
-    "score", [n for n in Score.registry if n not in AXES["score"] and n != "obs"]
-)
+@pytest.mark.parametrize("score", [n for n in TRAINED if n not in AXES["score"]])
 def test_scores_of_norms_are_refused_without_groups(score):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-NURSERY = Path(__file__).with_name("prune_nursery.py")
-KILLED = -9
+from nursery import KILLED, Nursery
+
 Start = Callable[..., dict[str, Any]]
 
 CASES = {
@@ -57,15 +54,6 @@ def model(tmp_path_factory: pytest.TempPathFactory, language_model: Path) -> Pat
 @pytest.fixture(scope="module")
 def start(model: Path, word_text: Path) -> Iterator[Start]:
     """Runs a case in a process of its own, which may be killed."""
-    process = subprocess.Popen(
-        [sys.executable, str(NURSERY)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1"),
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
     texts = ["--calibration", str(word_text), "--evaluate", str(word_text)]
     common = (
         "--sparsity 0.5 --samples 6 --window 16 --evaluate-window 32 --micro-batch 4 --measure 4"
@@ -73,19 +61,12 @@ def start(model: Path, word_text: Path) -> Iterator[Start]:
     arguments = ["prune", str(model), *texts, *common.split(), "--device", "cpu"]
     arguments += ["--precision", "float32"]
 
-    def run(
-        flags: str, out: Path, kill: int | None = None, seconds: float | None = None
-    ) -> dict[str, Any]:
-        own = [*arguments, *flags.split(), "--out", str(out)]
-        order = {"arguments": own, "watch": str(out), "kill": kill, "seconds": seconds}
-        process.stdin.write(json.dumps(order) + "\n")
-        process.stdin.flush()
-        answer: dict[str, Any] = json.loads(process.stdout.readline())
-        return answer
+    with Nursery("steppe.llm.prune", "transformers.models.llama.modeling_llama") as nursery:
 
-    yield run
-    process.stdin.close()
-    process.wait()
+        def run(flags: str, out: Path, **when: Any) -> dict[str, Any]:
+            return nursery.run([*arguments, *flags.split(), "--out", str(out)], out, **when)
+
+        yield run
 
 
 @pytest.fixture(scope="module")

@@ -180,7 +180,7 @@ class _OfPasses(Statistic):
             for s in sums.values():
                 dist.all_reduce(s.value)
                 s.value /= dist.get_world_size()
-        self._mean_of(self._new(sums))
+        self.mean_of(self._new(sums))
 
     def _scale(self, grads: dict[str, Tensor]) -> float:
         """What a GradScaler multiplied the loss with; 1 without one.

@@ -44,7 +44,8 @@ class Statistic:
         """Take in the gradient at x of one step."""
         raise NotImplementedError
 
-    def _mean_of(self, new: dict[str, Tensor]) -> None:
+    def mean_of(self, new: dict[str, Tensor]) -> None:
+        """Let the running means take in the values of one step, for `observe`."""
         for name, value in new.items():
             self.values.setdefault(name, value.detach().clone())
         held = [self.values[name] for name in new]
@@ -71,7 +72,7 @@ class Gradient(Statistic):
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
-        self._mean_of(grads)
+        self.mean_of(grads)
 
 
 @STATISTICS.register("squared_gradient")
@@ -83,7 +84,7 @@ class SquaredGradient(Statistic):
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
         listed = list(grads.values())
-        self._mean_of(dict(zip(grads, torch._foreach_mul(listed, listed), strict=True)))
+        self.mean_of(dict(zip(grads, torch._foreach_mul(listed, listed), strict=True)))
 
 
 def _product(weights: dict[str, Tensor], grads: dict[str, Tensor], name: str) -> Tensor:
@@ -100,7 +101,7 @@ class AbsoluteProduct(Statistic):
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
-        self._mean_of({name: _product(weights, grads, name).abs() for name in grads})
+        self.mean_of({name: _product(weights, grads, name).abs() for name in grads})
 
 
 class _OfOutputs(Statistic):
@@ -126,7 +127,7 @@ class _OfOutputs(Statistic):
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
-        self._mean_of(
+        self.mean_of(
             {
                 name: self._of(_product(weights, grads, name).sum(self._dims[name], keepdim=True))
                 for name in grads
@@ -172,7 +173,7 @@ class GateSquare(Statistic):
             if shift in grads:
                 gate = gate + _product(weights, grads, shift)
             new[name] = gate.square()
-        self._mean_of(new)
+        self.mean_of(new)
 
 
 @STATISTICS.register("activation_square")
@@ -226,4 +227,4 @@ class ActivationSquare(Statistic):
             for value in new.values():
                 dist.all_reduce(value)
                 value /= dist.get_world_size()
-        self._mean_of(new)
+        self.mean_of(new)

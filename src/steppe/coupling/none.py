@@ -16,6 +16,7 @@ class NoCoupling(Coupling):
     """Dense training: every weight stays."""
 
     name = "none"
+    prunes = False
 
     def finish(
         self,

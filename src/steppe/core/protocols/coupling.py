@@ -26,6 +26,8 @@ class Coupling(Part):
     """Statistics of a score that `solve` derives itself."""
     scores_when_due: ClassVar[bool] = False
     """Whether scores matter only when the schedule says so; else at any step and at the end."""
+    prunes: ClassVar[bool] = True
+    """Whether `finish` leaves exactly the zeros that were asked for; else none."""
     trains: ClassVar[bool] = True
     """Whether the weights must be optimised for it to mean anything."""
     advice: ClassVar[str] = "train longer, cut in cycles or gradually (gmp)"
