@@ -1,11 +1,7 @@
 """What README and docs say is true: blocks run, commands exist, links lead somewhere."""
 
 import importlib
-import os
 import re
-import subprocess
-import sys
-import textwrap
 import tomllib
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pytest
 
 import steppe
 from steppe.core.protocols import AXES
+from steppe.core.statistic import STATISTICS
 from steppe.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +28,7 @@ def blocks(path, language):
 @pytest.fixture
 def registries(monkeypatch):
     """What a page registers is forgotten after it."""
-    for registry in (METHODS, *(axis.registry for axis in AXES)):
+    for registry in (METHODS, STATISTICS, *(axis.registry for axis in AXES)):
         registry.load()
         monkeypatch.setattr(registry, "_items", dict(registry._items))
 
@@ -137,32 +134,3 @@ def test_make_targets_that_are_named_exist():
     for path in PAGES:
         for name in re.findall(r"`make ([a-z-]+)", path.read_text()):
             assert name in targets, f"{page_id(path)}: no make {name}"
-
-
-def test_the_part_of_an_outside_package_is_found(tmp_path):
-    """The page's own file and entry point, laid out as pip would install them."""
-    page = ROOT / "docs" / "extending.md"
-    part = next(body for body in blocks(page, "python") if "registry.register" in body)
-    entry = re.search(
-        r'\[project\.entry-points\."(steppe\.\w+)"\]\n(\w+) = "(\w+)"', page.read_text()
-    )
-    group, name, module = entry.groups()
-    (tmp_path / f"{module}.py").write_text(part)
-    info = tmp_path / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
-    code = textwrap.dedent(
-        f"""
-        import steppe
-        method = steppe.methods.safe_plus(sparsity=0.5, score="{name}")
-        assert method.{group.removeprefix("steppe.")}.name == "{name}"
-        assert steppe.Method.from_yaml(method.to_yaml()) == method
-        """
-    )
-    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

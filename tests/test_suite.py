@@ -12,6 +12,8 @@ CROSS = {
     "test_layout.py": "lengths and docstrings",
     "test_suite.py": "this file",
     "test_docs.py": "README and docs",
+    "test_outside.py": "parts of another package",
+    "test_types.py": "the code of README and docs, as type checkers see it",
     "contract": "what every part of an axis fulfils, from the registries",
     "parity": "whole methods beside plain transcriptions of their rules",
     "end_to_end": "commands, run as a user runs them",

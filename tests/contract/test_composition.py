@@ -173,7 +173,7 @@ def test_scores_of_norms_are_refused_without_groups(score):
 @pytest.mark.parametrize("structure", AXES["structure"])
 @pytest.mark.parametrize("budget", AXES["budget"])
 def test_impossible_ones_are_refused_when_built(structure, budget):
-    if impossible(structure, budget):
+    if impossible(structure=structure, budget=budget):
         with pytest.raises(SteppeError, match=budget):
             build(structure, budget)
     else:
