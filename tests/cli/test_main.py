@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
 import steppe
@@ -31,3 +34,27 @@ def test_every_command_is_listed_with_a_whole_sentence(capsys: pytest.CaptureFix
 def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     run("trian", code=2)
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("prune", "MODEL", "--method", "magnitude", "--sparsity", "0.5"),
+        ("plan", "org/name", "--method", "magnitude", "--sparsity", "0.5"),
+        ("evaluate", "org/name", "--on", "perplexity", "--text", "text.txt"),
+    ],
+)
+def test_without_transformers_one_line_names_the_extra(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "MODEL").mkdir()
+    (tmp_path / "text.txt").write_text("a text")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    run(*arguments, code=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("Way out: pip install 'steppe[llm]'")
