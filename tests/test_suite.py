@@ -3,6 +3,10 @@
 import ast
 from pathlib import Path
 
+import pytest
+
+from looped import looped
+
 TESTS = Path(__file__).resolve().parent
 SRC = TESTS.parent / "src" / "steppe"
 
@@ -94,3 +98,19 @@ def test_that_it_raises():
 def test_close(): torch.testing.assert_close(run(), 1)
 """
     assert without_assertion(source) == ["test_silent"]
+
+
+def test_a_loop_names_the_case_that_fails_and_skips_only_what_is_skipped():
+    seen = []
+
+    @looped(n=[1, 2, 3, 4])
+    def each(n):
+        if n == 2:
+            pytest.skip("no two")
+        seen.append(n)
+        assert n < 3
+
+    with pytest.raises(AssertionError) as failed:
+        each()
+    assert seen == [1, 3]
+    assert failed.value.__notes__ == ["with n = 3"]

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from looped import looped
 from steppe import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import Budget
@@ -29,8 +30,8 @@ def pruned(kept):
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@looped(levels=[None, 2])
+@looped(dtype=[torch.float32, torch.bfloat16, torch.float16])
 def test_exactly_so_many(name, levels, dtype):
     budget = Budget.make({"name": name, "sparsity": 0.5})
     given = units(dtype, levels)
@@ -45,7 +46,7 @@ def test_exactly_so_many(name, levels, dtype):
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("value", [0.0, 1.0])
+@looped(value=[0.0, 1.0])
 def test_all_equal(name, value):
     budget = Budget.make({"name": name, "sparsity": 0.5})
     given = {n: torch.full_like(u, value) for n, u in units().items()}
@@ -55,7 +56,7 @@ def test_all_equal(name, value):
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+@looped(levels=[None, 2])
 def test_order_of_the_dict_does_not_matter(name, levels):
     budget = Budget.make({"name": name, "sparsity": 0.5})
     given = units(levels=levels)
@@ -89,7 +90,7 @@ def test_signs_do_not_matter(name):
 
 
 @pytest.mark.parametrize("name", BUDGETS)
-@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 1.5, "0.5", float("nan")])
+@looped(sparsity=[-0.1, 1.0, 1.5, "0.5", float("nan")])
 def test_impossible_sparsities(name, sparsity):
     with pytest.raises(SteppeError, match="sparsity"):
         Budget.make({"name": name, "sparsity": sparsity})

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import steppe
+from looped import looped
 from steppe import Method, SteppeError
 from steppe.core.group import Slice
 from steppe.core.protocols import Budget, Coupling, Perturb, Schedule, Score, Structure
@@ -170,7 +171,7 @@ def test_scores_of_norms_are_refused_without_groups(score):
         sparsifier.step(lambda: model(torch.randn(2, 4, 4, 4)).sum())
 
 
-@pytest.mark.parametrize("structure", AXES["structure"])
+@looped(structure=AXES["structure"])
 @pytest.mark.parametrize("budget", AXES["budget"])
 def test_impossible_ones_are_refused_when_built(structure, budget):
     if impossible(structure=structure, budget=budget):
@@ -181,7 +182,7 @@ def test_impossible_ones_are_refused_when_built(structure, budget):
 
 
 @pytest.mark.parametrize("coupling", AXES["coupling"])
-@pytest.mark.parametrize("score", AXES["score"])
+@looped(score=AXES["score"])
 def test_parts_of_weights_have_no_score_that_needs_gradients(score, coupling):
     if impossible(score=score, coupling=coupling):
         with pytest.raises(SteppeError, match=score):

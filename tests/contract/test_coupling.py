@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from looped import looped
 from steppe import Method
 from steppe.core.factored import Factored
 from steppe.core.layer import Layer
@@ -65,8 +66,8 @@ class Run:
         return self.coupling.finish(self.trained, self.state, self.selector, self.method.sparsity)
 
 
-@pytest.mark.parametrize("schedule", ["constant", "cubic", "one_shot"])
-@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+@looped(schedule=["constant", "cubic", "one_shot"])
+@looped(levels=[None, 2])
 @pytest.mark.parametrize("name", COUPLINGS)
 def test_ends_exactly_sparse(name, levels, schedule):
     run = Run(name, drawn(levels), schedule)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from looped import looped
 from steppe import SteppeError
 from steppe.core.protocols import Perturb
 
@@ -20,10 +21,8 @@ def example(dtype=torch.float32):
 
 
 @pytest.mark.parametrize("name", PERTURBS)
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str
-)
-@pytest.mark.parametrize("scale", [1.0, 1e-4, 0.0])
+@looped(dtype=[torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@looped(scale=[1.0, 1e-4, 0.0])
 def test_finite_and_shaped_as_the_weights(name, dtype, scale):
     weights, grads = example(dtype)
     grads = [g * scale for g in grads]

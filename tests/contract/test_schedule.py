@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 
+from looped import looped
 from steppe import Method, SteppeError
 from steppe.core.protocols import Schedule
 
@@ -26,7 +27,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("spec", ALL)
-@pytest.mark.parametrize("target", [0.0, 0.5, 0.9, 0.95, 0.999])
+@looped(target=[0.0, 0.5, 0.9, 0.95, 0.999])
 def test_rises_to_the_target_exactly(spec, target):
     schedule = Schedule.make(spec)
     if spec.get("initial", 0.0) > target:
@@ -46,7 +47,7 @@ def test_clamped_outside_of_the_run(spec):
 
 
 @pytest.mark.parametrize("spec", ALL)
-@pytest.mark.parametrize("total", [1, 2, 7, 100, 333])
+@looped(total=[1, 2, 7, 100, 333])
 def test_after_the_last_choice_the_target_holds(spec, total):
     schedule = Schedule.make(spec)
     assert schedule.after(total - 1, total, 0.9) == 0.9

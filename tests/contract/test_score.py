@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from looped import looped
 from steppe.core.protocols import Coupling, Score
 from steppe.core.statistic import STATISTICS
 
@@ -27,7 +28,7 @@ def saliency(name, weight, key="layer.weight"):
 
 
 @pytest.mark.parametrize("name", SCORES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@looped(shape=SHAPES)
 def test_shape_and_input_kept(name, shape):
     weight = torch.randn(shape)
     before = weight.clone()
@@ -38,7 +39,7 @@ def test_shape_and_input_kept(name, shape):
 
 
 @pytest.mark.parametrize("name", SCORES)
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@looped(dtype=[torch.float64, torch.float16, torch.bfloat16])
 def test_any_float_in_a_float_out(name, dtype):
     result = saliency(name, torch.randn(5, 3).to(dtype))
     assert result.is_floating_point()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from looped import looped
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.protocols import Coupling, Score, Structure
 from steppe.core.selection import keep_largest
@@ -56,9 +57,9 @@ def solved(*given, **options):
     return weight, mask
 
 
-@pytest.mark.parametrize("prune", [1, 0.3, 0.7, 479])
-@pytest.mark.parametrize("levels", [None, 1], ids=["distinct", "ties"])
-@pytest.mark.parametrize("dead", [(), (3, 17, 18), tuple(range(30))], ids=len)
+@looped(prune=[1, 0.3, 0.7, 479])
+@looped(levels=[None, 1])
+@looped(dead=[(), (3, 17, 18), tuple(range(30))])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_count_is_exact(name, dead, levels, prune):
     weight = torch.randn(ROWS, COLUMNS)
@@ -78,7 +79,7 @@ def test_all_may_go_and_all_inputs_may_be_dead(name):
     solved(name, weight, torch.zeros(COLUMNS, COLUMNS))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@looped(form=FORMS)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_structure_holds(name, form):
     structure = Structure.make(form)
@@ -97,7 +98,7 @@ def test_no_pruning_no_change(name):
     assert mask.all()
 
 
-@pytest.mark.parametrize("form", FORMS)
+@looped(form=FORMS)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_uncorrelated_inputs_leave_magnitude(name, form):
     # rows alike in size, so that a share per block of columns is the share of the whole
@@ -107,7 +108,7 @@ def test_uncorrelated_inputs_leave_magnitude(name, form):
     torch.testing.assert_close(new, weight * mask, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("form", ["unstructured", "2:4"])
+@looped(form=["unstructured", "2:4"])
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_weight_is_not_changed_and_twice_is_the_same(name, form):
     weight, gram = torch.randn(ROWS, COLUMNS), correlated()
@@ -119,7 +120,7 @@ def test_the_weight_is_not_changed_and_twice_is_the_same(name, form):
     assert torch.equal(state, torch.get_rng_state()), "torch's generator was touched"
 
 
-@pytest.mark.parametrize("form", ["unstructured", "2:4"])
+@looped(form=["unstructured", "2:4"])
 @pytest.mark.parametrize("name", [n for n in SOLVERS if needs_inputs(n)])
 def test_better_than_magnitude_alone(name, form):
     weight, gram = torch.randn(64, COLUMNS), correlated()

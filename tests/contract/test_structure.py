@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from looped import looped
 from steppe.core.layer import Layer
 from steppe.core.protocols import Structure
 
@@ -20,10 +21,12 @@ LAYERS = [
     Layer("conv2d", (8, 16, 3, 2)),
     Layer("conv3d", (8, 8, 2, 1, 3)),
 ]
-both = pytest.mark.parametrize(
-    ("structure", "layer"),
-    [pytest.param(Structure.make(s), x, id=f"{s}-{x.name}") for s in STRUCTURES for x in LAYERS],
-)
+each = pytest.mark.parametrize("structure", [Structure.make(s) for s in STRUCTURES], ids=STRUCTURES)
+
+
+def both(test):
+    """Every structure, a test of its own, on every layer."""
+    return each(looped(layer=LAYERS)(test))
 
 
 def numbered(layer):
@@ -65,7 +68,7 @@ def test_masks_can_be_written_to(structure, layer):
 
 
 @both
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@looped(dtype=[torch.float16, torch.bfloat16, torch.float64])
 def test_dtype_kept(structure, layer, dtype):
     assert structure.groups(torch.randn(layer.shape).to(dtype), layer).dtype == dtype
 
@@ -103,7 +106,7 @@ def inputs_innermost(mask, layer):
 
 
 @pytest.mark.parametrize("form", EXAMPLES["nm"])
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda x: x.name)
+@looped(layer=LAYERS)
 def test_nm_groups_neighbouring_inputs(form, layer):
     structure = Structure.make(form)
     weight = torch.randn(layer.shape)

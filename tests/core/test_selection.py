@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from looped import looped
 from steppe.core import ranking
 from steppe.core.errors import SteppeError
 from steppe.core.selection import (
@@ -68,8 +69,8 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("levels", [0, 3, 40], ids=["continuous", "3 levels", "40 levels"])
+@looped(dtype=DTYPES)
+@looped(levels=[0, 3, 40])
 def test_masks_and_threshold_equal_a_stable_sort(
     path: str, dtype: torch.dtype, levels: int
 ) -> None:
@@ -103,7 +104,7 @@ def test_result_does_not_depend_on_the_order_of_the_mapping(path: str) -> None:
     assert all(torch.equal(backwards[n], m) for n, m in reference.items())
 
 
-@pytest.mark.parametrize("value", [0.0, -0.0, 2.5, math.inf])
+@looped(value=[0.0, -0.0, 2.5, math.inf])
 def test_all_equal_keeps_the_earliest(path: str, value: float) -> None:
     tensors = {"b": torch.full((10, 30), value), "a": torch.full((50,), -value)}
     for prune in (0, 1, 299, 300, 301, 350):
@@ -132,7 +133,7 @@ def test_one_element_and_nothing(path: str) -> None:
     assert keep_largest({"a": torch.empty(0, 3)}, 0)["a"].shape == (0, 3)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@looped(dtype=DTYPES)
 def test_infinity_ranks_largest(path: str, dtype: torch.dtype) -> None:
     x = torch.randn(200).to(dtype)
     x[3], x[150] = math.inf, -math.inf
@@ -141,7 +142,7 @@ def test_infinity_ranks_largest(path: str, dtype: torch.dtype) -> None:
     assert threshold([x], 199) == (math.inf, 198)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@looped(dtype=DTYPES)
 def test_nan_is_refused_by_name(path: str, dtype: torch.dtype) -> None:
     x = torch.randn(300).to(dtype)
     x[170] = math.nan
@@ -306,9 +307,9 @@ def per_row_by_sorting(scores: Tensor, prune: list[int]) -> np.ndarray:
     return np.stack([drop_by_sorting(row, k) for row, k in zip(rows, prune, strict=True)])
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("cols", [1, 2, 4, 8, 16, 17, 64, 300])
-@pytest.mark.parametrize("levels", [0, 2])
+@looped(dtype=DTYPES)
+@looped(cols=[1, 2, 4, 8, 16, 17, 64, 300])
+@looped(levels=[0, 2])
 def test_rows_equal_a_stable_sort(dtype: torch.dtype, cols: int, levels: int) -> None:
     g = torch.Generator().manual_seed(cols)
     x = torch.randn(60, cols, generator=g)
@@ -423,8 +424,8 @@ def test_apportion_refuses_wrong_arguments() -> None:
             apportion(shares, sizes, total)
 
 
-@pytest.mark.parametrize("cols", [1, 4, 8, 40])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@looped(cols=[1, 4, 8, 40])
+@looped(dtype=[torch.float32, torch.bfloat16])
 def test_rows_that_lie_column_by_column(cols, dtype):
     scores = torch.randint(-3, 4, (70, cols)).to(dtype)
     for prune in (cols // 2, torch.arange(70) % (cols + 1)):

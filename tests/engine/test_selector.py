@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from looped import looped
 from steppe import Method, SteppeError
 from steppe.core.layer import Layer
 from steppe.core.mask import apply_masks
@@ -55,8 +56,8 @@ def zeroed_units(select, masks):
 
 
 @each
-@pytest.mark.parametrize("levels", [None, 2, 1], ids=["distinct", "ties", "few"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@looped(levels=[None, 2, 1])
+@looped(dtype=[torch.float32, torch.bfloat16, torch.float16])
 def test_exactly_so_many_units(structure, budget, levels, dtype):
     weights = drawn(dtype, levels)
     for sparsity in (0.0, 0.1, 0.37, 0.5, 0.9, 0.97):
@@ -71,7 +72,7 @@ def test_exactly_so_many_units(structure, budget, levels, dtype):
     # OWL looks at the weights' outliers, of which a projected layer has others
     [c for c in COMBINATIONS if Budget.registry[c.values[1]].profiled_by is None],
 )
-@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+@looped(levels=[None, 2])
 def test_projecting_twice_is_projecting_once(structure, budget, levels):
     weights = drawn(levels=levels)
     select = selector(structure, budget, 0.6)
@@ -82,7 +83,7 @@ def test_projecting_twice_is_projecting_once(structure, budget, levels):
 
 
 @each
-@pytest.mark.parametrize("levels", [None, 2], ids=["distinct", "ties"])
+@looped(levels=[None, 2])
 def test_order_of_layers_and_weights_does_not_matter(structure, budget, levels):
     weights = drawn(levels=levels)
     expected = selector(structure, budget, 0.6)(weights, 0.5)
@@ -93,7 +94,7 @@ def test_order_of_layers_and_weights_does_not_matter(structure, budget, levels):
 
 
 @each
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16], ids=str)
+@looped(dtype=[torch.float32, torch.float64, torch.float16])
 def test_masks_are_nested_at_every_count(structure, budget, dtype):
     """Also when weights that are alive happen to be zero, and whatever a budget rounds to."""
     weights = drawn(dtype, levels=2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from looped import looped
 from steppe.core.errors import SteppeError
 from steppe.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from steppe.robustness.draws import Draws
@@ -87,7 +88,7 @@ def test_all_of_them_are_there():
     assert extra == {"gaussian_blur", "saturate", "spatter", "speckle_noise"}
 
 
-@pytest.mark.parametrize("severity", SEVERITIES)
+@looped(severity=SEVERITIES)
 @pytest.mark.parametrize("name", list(CORRUPTIONS))
 def test_as_published_at_32(name, severity):
     x = images(4, 32)
