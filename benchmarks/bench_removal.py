@@ -30,7 +30,7 @@ import steppe
 from steppe.budget.latency_knapsack import LatencyKnapsack
 from steppe.core.cost_target import meet_cost
 from steppe.core.group import masks_of
-from steppe.engine.batchnorm import reestimate
+from steppe.engine.step.batchnorm import reestimate
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam
 from steppe.removal.cost import COSTS

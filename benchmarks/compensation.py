@@ -20,7 +20,7 @@ from steppe.cli.experiment import build_model, clean, load_data
 from steppe.cli.recipe import parse, read
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Tensors
-from steppe.engine.selector import Selector
+from steppe.engine.step.selector import Selector
 from steppe.recipes import path_of
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits

@@ -9,7 +9,7 @@ import steppe
 from steppe.core.group import Group, Slice
 from steppe.core.protocols import Tensors
 from steppe.core.statistic import STATISTICS
-from steppe.engine.channel_selector import ChannelSelector, coupled
+from steppe.engine.step.channel_selector import ChannelSelector, coupled
 
 
 class Net(nn.Module):

@@ -9,9 +9,10 @@ from __future__ import annotations
 from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
-from steppe.engine.finished import Finished
-from steppe.engine.sparsifier import Sparsifier
-from steppe.engine.sparsify import sparsify
+from steppe.engine.step.finished import Finished
+from steppe.engine.step.options import StepOptions
+from steppe.engine.step.sparsifier import Sparsifier
+from steppe.engine.step.sparsify import sparsify
 from steppe.llm.prune import prune
 from steppe.method import Method
 from steppe.removal.channel_groups import channel_groups
@@ -22,6 +23,7 @@ __all__ = [
     "Finished",
     "Method",
     "Sparsifier",
+    "StepOptions",
     "SteppeError",
     "channel_groups",
     "methods",

@@ -11,8 +11,10 @@ import yaml
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.protocols import (
     AXES,
+    AnyCoupling,
     Budget,
     Coupling,
+    LayerSolver,
     Objective,
     Part,
     Perturb,
@@ -62,7 +64,7 @@ class Method:
     structure: Structure
     budget: Budget
     schedule: Schedule
-    coupling: Coupling
+    coupling: Coupling | LayerSolver
     perturb: Perturb
     objective: Objective
     language: tuple[Part, ...]
@@ -74,7 +76,7 @@ class Method:
         score: Score | Spec = "magnitude",
         structure: Structure | Spec = "unstructured",
         schedule: Schedule | Spec = "constant",
-        coupling: Coupling | Spec = "hard_mask",
+        coupling: AnyCoupling | Spec = "hard_mask",
         perturb: Perturb | Spec = "none",
         objective: Objective | Spec = "task",
         name: str = "custom",
@@ -86,7 +88,7 @@ class Method:
             "structure": Structure.make(structure),
             "budget": Budget.make(budget),
             "schedule": Schedule.make(schedule),
-            "coupling": Coupling.make(coupling),
+            "coupling": AnyCoupling.make(coupling),
             "perturb": Perturb.make(perturb),
             "objective": Objective.make(objective),
             "language": _language_parts(language),
@@ -105,6 +107,19 @@ class Method:
     def sparsity(self) -> float:
         """The fraction of units that are zero at the end."""
         return self.budget.target
+
+    @property
+    def solver(self) -> LayerSolver | None:
+        """The coupling as it solves one layer at a time, if it can."""
+        return self.coupling if isinstance(self.coupling, LayerSolver) else None
+
+    @property
+    def calibration_needs(self) -> frozenset[str]:
+        """The statistics that score and solver read and that nothing but calibration gives."""
+        solver = self.solver
+        if solver is None:
+            return frozenset(self.score.needs)
+        return frozenset({*self.score.needs, *solver.needs} - set(solver.provides))
 
     def replace(self, **parts: Any) -> Method:
         """The same method with other parts, for images and for language models alike.

@@ -5,12 +5,12 @@ import torch
 
 from looped import looped
 from steppe import Method
-from steppe.core.factored import Factored
 from steppe.core.layer import Layer
 from steppe.core.protocols import Coupling
 from steppe.core.serialization import load_state, save_state
 from steppe.core.step_context import StepContext
-from steppe.engine.selector import Selector
+from steppe.coupling.reparam.parametrized import Parametrized
+from steppe.engine.step.selector import Selector
 
 # those that solve a layer at once have a contract of their own, test_solve.py
 COUPLINGS = [name for name in Coupling.registry if "task" in Coupling.registry[name].scopes]
@@ -33,7 +33,7 @@ class Run:
             budget={"name": "pooled", "sparsity": sparsity}, coupling=name, schedule=schedule
         )
         self.coupling = self.method.coupling
-        self.factored = isinstance(self.coupling, Factored)
+        self.factored = isinstance(self.coupling, Parametrized)
         self.trained = self.coupling.split_all(weights) if self.factored else weights
         self.selector = Selector(self.method, LAYERS)
         start = self.method.schedule.sparsity(0.0, sparsity)

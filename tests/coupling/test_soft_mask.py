@@ -8,7 +8,7 @@ from steppe import Method, SteppeError
 from steppe.core.layer import Layer
 from steppe.core.step_context import StepContext
 from steppe.coupling.soft_mask import SoftMask
-from steppe.engine.selector import Selector
+from steppe.engine.step.selector import Selector
 
 BUDGET = {"name": "pooled", "sparsity": 0.5}
 

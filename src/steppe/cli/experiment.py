@@ -20,9 +20,9 @@ from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.search import Trial
-from steppe.engine.candidate_evaluation import candidate_evaluator
 from steppe.engine.model_latency import latencies_ms
 from steppe.engine.run_folder import RunFolder, versions
+from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.robustness.label_noise import noisy_labels
 from steppe.robustness.surface import evaluating

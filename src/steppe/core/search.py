@@ -48,7 +48,7 @@ class Searching(Budget):
             cost: what counts.
             allowed: the most it may come to.
             trial: group name -> ``[units]`` booleans; returns how good the network is with them,
-                higher is better (see `steppe.engine.candidate_evaluation`).
+                higher is better (see `steppe.engine.step.candidate_evaluation`).
         """
         raise NotImplementedError
 

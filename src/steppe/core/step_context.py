@@ -1,4 +1,4 @@
-"""When a coupling acts, and the projection it is handed."""
+"""What a coupling is given at a step: when it is, the weights, and the projection."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Protocol
 
 from torch import Tensor
 
-Tensors = dict[str, Tensor]
+from steppe.core.part import Tensors
 
 
-class Project(Protocol):
-    """What the engine hands to a coupling: masks of the weights at a sparsity."""
+class Projection(Protocol):
+    """Masks of the weights at a sparsity, as score, structure and budget choose them."""
 
-    def __call__(
-        self, weights: Tensors, sparsity: float, within: Tensors | None = None
-    ) -> Tensors: ...
+    def __call__(self, weights: Tensors, sparsity: float, within: Tensors | None = None) -> Tensors:
+        """Masks, True = kept; what ``within`` zeroes stays zero."""
+        ...
 
     def cut(self, masks: Tensors) -> Tensors:
         """Of these masks what is enough to silence the units, the rest left open."""
@@ -41,21 +41,34 @@ class Epoch:
     accuracy: float | None = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class StepContext:
-    """When a coupling acts: the step just done or about to be done, of how many."""
+    """A step as a coupling sees it: the one just done or about to be done.
+
+    Args:
+        step: its number, from 0; -1 before the first.
+        total: steps of the run.
+        sparsity: what the schedule asks for after this step; at the end, of the method.
+        due: whether the schedule wants the mask chosen anew after this step.
+        weights: name -> what the coupling acts on, detached; changed in place.
+        project: from weights to masks.
+        state: what `Coupling.init` returned; changed in place.
+        grads: name -> gradient at x, to which `Coupling.add_gradient` adds.
+        epoch: the epoch that this step ended, if it did and the loop knows of epochs.
+        step_sizes: name -> how far a unit of gradient moves each weight, in the optimiser's own
+            metric; empty unless the coupling asks for it.
+    """
 
     step: int
     total: int
     sparsity: float
-    """What the schedule asks for after this step."""
     due: bool
-    """Whether the schedule wants the mask chosen anew after this step."""
+    weights: Tensors
+    project: Projection
+    state: dict[str, Tensors] = dataclasses.field(default_factory=dict)
+    grads: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     epoch: Epoch | None = None
-    """The epoch that this step ended, if it did and the loop knows of epochs."""
     step_sizes: Tensors = dataclasses.field(default_factory=dict)
-    """Name -> how far a unit of gradient moves each weight, in the optimiser's own metric; empty
-    unless the coupling asks for it."""
 
     @property
     def last(self) -> bool:

@@ -10,7 +10,7 @@ from steppe.core.curves import CURVES, curve
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 
 @Coupling.registry.register("admm")
@@ -35,7 +35,7 @@ class Admm(Coupling):
     curve: str = "constant"
     interval: int = 32
     name = "admm"
-    advice = "raise the penalty (tenfold to begin with), train longer, or use gmp"
+    strength = ("penalty",)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.penalty < float("inf") or self.interval < 1:
@@ -46,30 +46,21 @@ class Admm(Coupling):
         if self.curve not in CURVES:
             raise unknown("penalty schedule", self.curve, CURVES)
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        weights, project = context.weights, context.project
         z = {name: w.detach().clone() for name, w in weights.items()}
         apply_masks(z, project(weights, context.sparsity))
         return {"z": z, "u": {name: torch.zeros_like(w) for name, w in weights.items()}}
 
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
+    def add_gradient(self, context: StepContext) -> None:
+        weights, grads, state = context.weights, context.grads, context.state
         lam = self.penalty * curve(self.curve, context.step / context.total)
         pull = torch._foreach_sub(list(weights.values()), list(state["z"].values()))
         torch._foreach_add_(pull, list(state["u"].values()))
         torch._foreach_add_([grads[name] for name in weights], pull, alpha=lam)
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, state, project = context.weights, context.state, context.project
         if context.step % self.interval != self.interval - 1:
             return
         z, u = state["z"], state["u"]
@@ -80,13 +71,8 @@ class Admm(Coupling):
         apply_masks(z, masks)
         torch._foreach_sub_(list(u.values()), list(z.values()))
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(weights, sparsity)
+    def finish(self, context: StepContext) -> Tensors:
+        weights, project = context.weights, context.project
+        masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return masks

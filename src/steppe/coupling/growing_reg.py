@@ -10,7 +10,7 @@ import torch
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 PICKS = ("now", "grown")
 
@@ -66,63 +66,48 @@ class GrowingReg(Coupling):
                 way_out="recover 0, or -1e-4 as in the authors' code",
             )
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
-        state = {"reg": {name: torch.zeros_like(w) for name, w in weights.items()}}
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        state = {"reg": {name: torch.zeros_like(w) for name, w in context.weights.items()}}
         if self.pick == "now":
-            self._choose(weights, state, project, context)
+            self._choose(state, context)
         return state
 
-    def _choose(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, context: StepContext
-    ) -> None:
-        state["mask"] = project(weights, context.sparsity, within=state.get("mask"))
+    def _choose(self, state: dict[str, Tensors], context: StepContext) -> None:
+        weights, earlier = context.weights, state.get("mask")
+        state["mask"] = context.project(weights, context.sparsity, within=earlier)
         when = torch.tensor([context.sparsity, context.step], dtype=torch.float64)
         state["chosen"] = dict.fromkeys(weights, when)
         for name, reg in state["reg"].items():
             reg[state["mask"][name]] = self.recover
 
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
+    def add_gradient(self, context: StepContext) -> None:
+        weights, grads, state = context.weights, context.grads, context.state
         names = list(weights)
         torch._foreach_addcmul_(
             [grads[n] for n in names], [weights[n] for n in names], [state["reg"][n] for n in names]
         )
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         if (context.step + 1) % self.update_every == 0:
             if "mask" not in state:
-                self._grow_all(weights, state, project, context)
+                self._grow_all(state, context)
             else:
-                self._grow(weights, state, project, context)
+                self._grow(state, context)
         if "gone" in state:
             apply_masks(weights, state["gone"])
 
-    def _grow_all(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, context: StepContext
-    ) -> None:
+    def _grow_all(self, state: dict[str, Tensors], context: StepContext) -> None:
         for reg in state["reg"].values():
             reg.add_(self.pick_delta).clamp_(max=self.pick_ceiling)
         updates = (context.step + 1) // self.update_every
         if updates >= _ratio(self.pick_ceiling, self.pick_delta) and context.sparsity > 0:
-            self._choose(weights, state, project, context)
+            self._choose(state, context)
 
-    def _grow(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, context: StepContext
-    ) -> None:
+    def _grow(self, state: dict[str, Tensors], context: StepContext) -> None:
         sparsity, since = next(iter(state["chosen"].values())).tolist()
         if context.sparsity > sparsity:
-            self._choose(weights, state, project, context)
+            self._choose(state, context)
             since = context.step
         for name, reg in state["reg"].items():
             grown = (reg + self.delta).clamp_(max=self.ceiling)
@@ -132,14 +117,9 @@ class GrowingReg(Coupling):
         if context.step - since >= grows + self.hold:
             state["gone"] = state["mask"]
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(weights, sparsity, within=state.get("mask"))
+    def finish(self, context: StepContext) -> Tensors:
+        weights, state, project = context.weights, context.state, context.project
+        masks = project(weights, context.sparsity, within=state.get("mask"))
         apply_masks(weights, masks)
         return masks
 

@@ -10,16 +10,16 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.mask import apply_masks
-from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.protocols import AnyCoupling, Coupling, LayerSolver, Tensors
+from steppe.core.step_context import Projection, StepContext
 
 if TYPE_CHECKING:
     from steppe.method import Method
 
 
-@Coupling.registry.register("hard_mask")
+@AnyCoupling.registry.register("hard_mask")
 @dataclass(frozen=True, kw_only=True)
-class HardMask(Coupling):
+class HardMask(Coupling, LayerSolver):
     """w <- m * w after every step; a weight that is gone never returns (masks are nested).
 
     The mask is chosen anew, among the weights that remain, when the schedule says so.
@@ -34,7 +34,6 @@ class HardMask(Coupling):
     compensate: bool = False
 
     name = "hard_mask"
-    scopes = ("task", "block", "layer")
     scores_when_due = True
     trains = False
 
@@ -55,38 +54,30 @@ class HardMask(Coupling):
         mask = problem.choose(problem.saliency(problem.weight), problem.prune)
         return problem.weight.masked_fill(~mask, 0.0), mask
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        weights, project = context.weights, context.project
         masks = project(weights, context.sparsity)
         self._cut(weights, masks, project)
         return {"mask": masks}
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, state, project = context.weights, context.state, context.project
         apply_masks(weights, state["mask"])
         if context.due:
             state["mask"] = project(weights, context.sparsity, within=state["mask"])
             self._cut(weights, state["mask"], project)
 
-    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+    def restarted(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         apply_masks(weights, state["mask"])
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(weights, sparsity, within=state["mask"])
+    def finish(self, context: StepContext) -> Tensors:
+        weights, state, project = context.weights, context.state, context.project
+        masks = project(weights, context.sparsity, within=state["mask"])
         self._cut(weights, masks, project)
         return masks
 
-    def _cut(self, weights: Tensors, masks: Tensors, project: Project) -> None:
+    def _cut(self, weights: Tensors, masks: Tensors, project: Projection) -> None:
         if self.compensate:
             project.compensate(weights, masks)
         else:

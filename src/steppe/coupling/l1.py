@@ -9,7 +9,7 @@ import torch
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 STEPS = ("proximal", "subgradient")
 
@@ -36,7 +36,7 @@ class L1(Coupling):
     alpha: float = 1e-4
     step: str = "proximal"
     name = "l1"
-    advice = "raise alpha, cut earlier (at), or train longer"
+    strength = ("alpha",)
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
@@ -48,34 +48,25 @@ class L1(Coupling):
     def needs_step_sizes(self) -> bool:
         return self.step == "proximal"
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        weights, project = context.weights, context.project
         if not context.sparsity:
             return {}
         masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return {"mask": masks}
 
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
+    def add_gradient(self, context: StepContext) -> None:
+        weights, grads = context.weights, context.grads
         if self.step == "subgradient":
             signs = torch._foreach_sign(list(weights.values()))
             torch._foreach_add_([grads[n] for n in weights], signs, alpha=self.alpha)
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
-        for name, pace in context.step_sizes.items():
+    def after_step(self, context: StepContext) -> None:
+        weights, state, project = context.weights, context.state, context.project
+        for name, size in context.step_sizes.items():
             x = weights[name]
-            shrunk = (x.abs() - self.alpha * pace).clamp_(min=0)
+            shrunk = (x.abs() - self.alpha * size).clamp_(min=0)
             # copysign would leave negative zeros
             x.copy_(shrunk.mul_(x.sign()).add_(0.0))
         if "mask" in state:
@@ -84,16 +75,12 @@ class L1(Coupling):
             state["mask"] = project(weights, context.sparsity, within=state.get("mask"))
             apply_masks(weights, state["mask"])
 
-    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+    def restarted(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         apply_masks(weights, state["mask"])
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(weights, sparsity, within=state.get("mask"))
+    def finish(self, context: StepContext) -> Tensors:
+        weights, state, project = context.weights, context.state, context.project
+        masks = project(weights, context.sparsity, within=state.get("mask"))
         apply_masks(weights, masks)
         return masks

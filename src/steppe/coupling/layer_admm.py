@@ -10,15 +10,15 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import Coupling
-from steppe.core.solve import dead_inputs, definite_inverse, factored, refined
+from steppe.core.protocols import LayerSolver
+from steppe.coupling.damped_cholesky import dead_inputs, definite_inverse, factored, refined
 
 _SEPARABLE = 1e-5  # up to here the geometric mean of H's eigenvalues differs from 1 by rounding
 
 
-@Coupling.registry.register("layer_admm")
+@LayerSolver.registry.register("layer_admm")
 @dataclass(frozen=True, kw_only=True)
-class LayerAdmm(Coupling):
+class LayerAdmm(LayerSolver):
     """min tr((B - C) H (B - C)') over B with so many zeros, C = W0 E, in scaled coordinates.
 
     G + damping mean(diag G) I = E H E with H's diagonal 1. Scaled ADMM from D = C, U = 0::
@@ -61,9 +61,7 @@ class LayerAdmm(Coupling):
     tolerance: float = 3e-4
     damping: float = 0.01
     name = "layer_admm"
-    scopes = ("layer",)
     needs = ("gram",)
-    trains = False
 
     def __post_init__(self) -> None:
         if not (0.0 < self.start <= self.end < float("inf") and 0.0 < self.damping < float("inf")):
@@ -78,6 +76,9 @@ class LayerAdmm(Coupling):
                 got=f"iterations {self.iterations}, levels {self.levels}, refine {self.refine}",
                 way_out="iterations 24, levels 4, refine 10",
             )
+
+    def memory(self, rows: int, columns: int) -> int:
+        return super().memory(rows, columns) + 4 * columns**2
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         if not problem.prune:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project
+from steppe.core.step_context import StepContext
 
 
 @Coupling.registry.register("none")
@@ -18,11 +18,6 @@ class NoCoupling(Coupling):
     name = "none"
     prunes = False
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
+    def finish(self, context: StepContext) -> Tensors:
+        weights = context.weights
         return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import Coupling
-from steppe.core.solve import dead_inputs, factored, shares
+from steppe.core.protocols import LayerSolver
+from steppe.coupling.damped_cholesky import dead_inputs, factored, shares
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 _STRIP = 16  # columns that are updated one by one; beyond, by matrix products
 
 
-@Coupling.registry.register("obs_update")
+@LayerSolver.registry.register("obs_update")
 @dataclass(frozen=True, kw_only=True)
-class ObsUpdate(Coupling):
+class ObsUpdate(LayerSolver):
     """Optimal brain surgeon in one sweep over the columns.
 
     H = G + damping mean(diag G) I and H^-1 = U'U, U upper. Column j, from left to right:
@@ -46,11 +46,8 @@ class ObsUpdate(Coupling):
     damping: float = 0.01
     block: int = 128
     name = "obs_update"
-    scopes = ("layer",)
     needs = ("gram",)
     provides = ("obs_scale",)
-    trains = False
-    squares = 2
 
     def __post_init__(self) -> None:
         if not 0.0 < self.damping < float("inf") or self.block < 1:
@@ -67,6 +64,9 @@ class ObsUpdate(Coupling):
                 got=f"structure {method.structure.name}",
                 way_out="use structure unstructured or N:M",
             )
+
+    def memory(self, rows: int, columns: int) -> int:
+        return super().memory(rows, columns) + 2 * columns**2
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         if not problem.prune:

@@ -9,7 +9,7 @@ import torch
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 
 @Coupling.registry.register("polarisation")
@@ -47,7 +47,8 @@ class Polarisation(Coupling):
         if self.initial > 1.0:
             raise SteppeError("scales lie in [0, 1]", got=f"initial {self.initial}")
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        weights, project = context.weights, context.project
         # a score that asks for what is not there fails now, not after the training
         project(weights, 0.0)
         if self.initial >= 0.0:
@@ -55,13 +56,8 @@ class Polarisation(Coupling):
                 weights[name].fill_(self.initial)
         return {}
 
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
+    def add_gradient(self, context: StepContext) -> None:
+        weights, grads = context.weights, context.grads
         names = scales(weights)
         if not names:
             return
@@ -73,24 +69,14 @@ class Polarisation(Coupling):
         for name, part in zip(names, pull.split([len(weights[n]) for n in names]), strict=True):
             grads[name].add_(part, alpha=self.penalty)
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights = context.weights
         for name in scales(weights):
             weights[name].clamp_(0.0, 1.0)
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(weights, sparsity)
+    def finish(self, context: StepContext) -> Tensors:
+        weights, project = context.weights, context.project
+        masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return masks
 

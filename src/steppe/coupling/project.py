@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 
 @Coupling.registry.register("project")
@@ -19,22 +19,12 @@ class Projected(Coupling):
 
     name = "project"
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, project = context.weights, context.project
         apply_masks(weights, project(weights, context.sparsity))
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(weights, sparsity)
+    def finish(self, context: StepContext) -> Tensors:
+        weights, project = context.weights, context.project
+        masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return masks

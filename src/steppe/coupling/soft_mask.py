@@ -9,7 +9,7 @@ import torch
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 
 @Coupling.registry.register("soft_mask")
@@ -38,61 +38,44 @@ class SoftMask(Coupling):
         if not 0.0 <= self.decay < float("inf"):
             raise SteppeError("soft_mask needs a finite decay >= 0", got=self.decay)
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
-        state = {"dense": {name: w.detach().clone() for name, w in weights.items()}}
-        self._show(weights, state, project, context.sparsity)
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        state = {"dense": {name: w.detach().clone() for name, w in context.weights.items()}}
+        self._show(state, context)
         return state
 
-    def _show(
-        self, weights: Tensors, state: dict[str, Tensors], project: Project, sparsity: float
-    ) -> None:
+    def _show(self, state: dict[str, Tensors], context: StepContext) -> None:
         """Choose the mask anew and put m * w into the model."""
-        state["mask"] = project(state["dense"], sparsity)
-        state["cut"] = project.cut(state["mask"])
-        self._write(weights, state)
+        state["mask"] = context.project(state["dense"], context.sparsity)
+        state["cut"] = context.project.cut(state["mask"])
+        self._write(context.weights, state)
 
     def _write(self, weights: Tensors, state: dict[str, Tensors]) -> None:
         for name, weight in weights.items():
             weight.copy_(state["dense"][name])
         apply_masks(weights, state["cut"])
 
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
+    def add_gradient(self, context: StepContext) -> None:
+        grads, state = context.grads, context.state
         for name, dense in state["dense"].items():
             hidden = dense.masked_fill(state["cut"][name], 0.0)
             grads[name].add_(hidden, alpha=self.decay)
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         for name, weight in weights.items():
             # a masked entry was 0 before the step, so now it is the step
             dense = state["dense"][name]
             dense.copy_(torch.where(state["cut"][name], weight, dense + weight))
         if context.due:
-            self._show(weights, state, project, context.sparsity)
+            self._show(state, context)
         else:
             self._write(weights, state)
         if context.step + 1 == context.total:
             apply_masks(weights, state["mask"])
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
+    def finish(self, context: StepContext) -> Tensors:
+        weights, state, project = context.weights, context.state, context.project
         # within the mask that was trained last: the others' neighbours do not count on them
-        masks = project(state["dense"], sparsity, within=state["mask"])
+        masks = project(state["dense"], context.sparsity, within=state["mask"])
         apply_masks(weights, masks)
         return masks

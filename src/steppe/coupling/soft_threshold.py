@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.factored import Factored
 from steppe.core.protocols import Coupling
+from steppe.coupling.reparam.parametrized import Parametrized
 
 
 @Coupling.registry.register("soft_threshold")
 @dataclass(frozen=True, kw_only=True)
-class SoftThreshold(Factored):
+class SoftThreshold(Parametrized):
     """x = sign(v) max(|v| - sigmoid(s), 0), with one trained s for each layer.
 
     **How many are zero is an outcome**: the optimiser's weight decay, which acts on v and s, drives

@@ -29,12 +29,14 @@ from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.search import Trial
-from steppe.engine.batchnorm import reestimate
-from steppe.engine.finished import Finished
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.run_folder import RunFolder
-from steppe.engine.sparsifier import Closure, Sparsifier
-from steppe.engine.sparsify import sparsify
+from steppe.engine.step.batchnorm import reestimate
+from steppe.engine.step.finished import Finished
+from steppe.engine.step.gradient_passes import Closure
+from steppe.engine.step.options import StepOptions
+from steppe.engine.step.sparsifier import Sparsifier
+from steppe.engine.step.sparsify import sparsify
 from steppe.method import Method
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -203,11 +205,9 @@ class Trainer:
             exclude=exclude,
             clip_grad_norm=config.clip_grad_norm,
             scaler=accelerator.scaler,
-            sync=config.sync,
             steps_per_epoch=self.steps_per_epoch,
             groups=groups,
-            cost=cost,
-            trial=trial,
+            options=StepOptions(sync=config.sync, cost=cost, evaluate_candidate=trial),
         )
         self.model = self.sparsifier.model = accelerator.prepare_model(model)
         training = self.sparsifier.clock[1]
@@ -287,7 +287,7 @@ class Trainer:
             "train_loss": float(self._loss_sum) / self.steps_per_epoch,
             "lr": self.optimizer.param_groups[0]["lr"],
         }
-        row |= self.sparsifier.method.coupling.shown(self.sparsifier.state)
+        row |= self.sparsifier.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every
         if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
             row |= self.evaluate()
@@ -305,7 +305,7 @@ class Trainer:
         def closure() -> Tensor | tuple[Tensor, Tensor]:
             out = self.forward(self.model, x)
             loss: Tensor = self.loss(out, y)
-            if self.sparsifier.method.coupling.watches == "accuracy":
+            if self.sparsifier.coupling.watches == "accuracy":
                 return loss, (out.detach().argmax(-1) == y).float().mean()
             return loss
 

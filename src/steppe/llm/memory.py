@@ -13,7 +13,7 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling
+from steppe.core.protocols import Coupling, LayerSolver
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,7 +104,7 @@ def _measured(job: Job) -> bool:
 def _needs(job: Job) -> set[str]:
     method = job.method
     start = getattr(method.objective, "start_needs", ())
-    return {*method.score.needs, *method.coupling.needs, *start}
+    return {*method.calibration_needs, *start}
 
 
 def _grams(layers: list[Layer]) -> list[int]:
@@ -134,9 +134,10 @@ def _solver(job: Job, layers: list[Layer]) -> int:
     """Copies of the largest layer, and of its columns^2 for solvers that see them."""
     parts = [p for layer in layers for p in layer.split()]
     start = getattr(job.method.objective, "start", None)
-    solver = Coupling.registry[start] if start else job.method.coupling
-    squares = solver.squares if "gram" in solver.needs else 0
-    return max(_FLOAT * (4 * p.numel + squares * p.columns**2) for p in parts)
+    solver = LayerSolver.make(start) if start else job.method.solver
+    if solver is None:  # the block is optimised, its layers are only copied
+        return max(_FLOAT * 4 * p.numel for p in parts)
+    return max(_FLOAT * solver.memory(p.rows, p.columns) for p in parts)
 
 
 def _optimising(job: Job, block: int, layers: list[Layer]) -> dict[str, int]:
@@ -144,7 +145,7 @@ def _optimising(job: Job, block: int, layers: list[Layer]) -> dict[str, int]:
     weights, method, fit = sum(x.numel for x in layers), job.method, job.config.fit
     copies = 3 + 2 * method.perturb.active
     needed = {"gradients and optimiser": _FLOAT * copies * block}
-    state = 3 if method.coupling.trains else 1
+    state = 3 if isinstance(method.coupling, Coupling) and method.coupling.trains else 1
     state += bool(method.score.needs) + bool(getattr(method.objective, "start", None))
     needed["sparsity's own state"] = _FLOAT * state * weights
     windows = min(job.config.micro_batch, fit.batch_size)

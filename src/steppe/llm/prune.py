@@ -158,8 +158,7 @@ class Job:
         """Whether the method looks at activations at all."""
         method = self.method
         return bool(
-            method.score.needs
-            or method.coupling.needs
+            method.calibration_needs
             or method.objective.scope == "block"
             or method.budget.profiled_by
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Coupling, Objective
+from steppe.core.protocols import LayerSolver, Objective
 
 
 @Objective.registry.register("block_reconstruction")
@@ -28,7 +28,7 @@ class BlockReconstruction(Objective):
     scope = "block"
 
     def __post_init__(self) -> None:
-        if self.start is not None and "layer" not in Coupling.registry[self.start].scopes:
+        if self.start is not None and not issubclass(LayerSolver.registry[self.start], LayerSolver):
             raise SteppeError(
                 "a start solves one layer at a time",
                 got=f"start {self.start}",
@@ -38,4 +38,4 @@ class BlockReconstruction(Objective):
     @property
     def start_needs(self) -> tuple[str, ...]:
         """Calibration statistics that the start reads."""
-        return () if self.start is None else tuple(Coupling.registry[self.start].needs)
+        return () if self.start is None else tuple(LayerSolver.registry[self.start].needs)

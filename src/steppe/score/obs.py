@@ -33,7 +33,7 @@ class Obs(Score):
         return weight / stats["obs_scale"]
 
     def fits(self, method: Method) -> None:
-        if "obs_scale" not in method.coupling.provides:
+        if "obs_scale" not in (method.solver.provides if method.solver else ()):
             raise SteppeError(
                 "score obs needs a coupling that factorises the layer's inverse Hessian",
                 got=f"coupling {method.coupling.name}",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.coupling.reparam import Reparam
-from steppe.coupling.strength import Strength
+from steppe.coupling.reparam.reparam import Reparam
+from steppe.coupling.reparam.strength import Strength
 
 Factors = tuple[Tensor, ...]
 CURVES = ("constant", "harmonic", "quadratic", "geometric")

@@ -17,7 +17,7 @@ from steppe.cli.evaluations import EVALUATIONS, Evaluation, read_record
 from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
 from steppe.core.mask import count_zeros
-from steppe.engine.batchnorm import reestimate
+from steppe.engine.step.batchnorm import reestimate
 from steppe.robustness.calibration_error import calibration_error, class_accuracy, disagreement
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits

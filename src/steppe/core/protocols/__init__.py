@@ -5,7 +5,10 @@ from __future__ import annotations
 from steppe.core.part import Part as Part
 from steppe.core.part import Tensors as Tensors
 from steppe.core.protocols.budget import Budget as Budget
+from steppe.core.protocols.coupling import AnyCoupling as AnyCoupling
 from steppe.core.protocols.coupling import Coupling as Coupling
+from steppe.core.protocols.coupling import LayerSolver as LayerSolver
+from steppe.core.protocols.coupling import WeightParametrization as WeightParametrization
 from steppe.core.protocols.objective import Objective as Objective
 from steppe.core.protocols.perturb import Perturb as Perturb
 from steppe.core.protocols.schedule import Schedule as Schedule
@@ -17,7 +20,7 @@ AXES: tuple[type[Part], ...] = (
     Structure,
     Budget,
     Schedule,
-    Coupling,
+    AnyCoupling,
     Perturb,
     Objective,
 )

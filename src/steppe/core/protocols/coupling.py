@@ -1,70 +1,79 @@
-"""The protocol of the coupling axis: how do the weights obey?"""
+"""The protocols of the coupling axis: how do the weights obey, step by step or layer by layer?"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
 from steppe.core.part import Part, Tensors, axis
-from steppe.core.step_context import Project, StepContext
+from steppe.core.step_context import StepContext
 
 if TYPE_CHECKING:
     from steppe.core.layer_problem import LayerProblem
 
 
-class Coupling(Part):
-    """How do the weights obey? Its state is a dict of named tensor dicts."""
+class AnyCoupling(Part):
+    """How do the weights obey? What a `Coupling` and a `LayerSolver` share: the axis."""
 
     registry = axis("coupling")
-    scopes: ClassVar[tuple[str, ...]] = ("task", "block")
-    """Scopes of the objectives it works under: a loop of steps, or `solve` for ``layer``."""
-    needs: ClassVar[tuple[str, ...]] = ()
-    """Calibration statistics that `solve` reads."""
-    provides: ClassVar[tuple[str, ...]] = ()
-    """Statistics of a score that `solve` derives itself."""
+
+
+class WeightParametrization(Protocol):
+    """x = join(parts): the optimiser moves the parts, the network sees x."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What the parts of a weight are called."""
+        ...
+
+    @property
+    def decays(self) -> bool:
+        """Whether the optimiser's own weight decay acts on the parts."""
+        ...
+
+    def split(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """The parts that a weight begins with; `join` gives the weight back, if it can."""
+        ...
+
+    def join(self, *parts: Tensor) -> Tensor:
+        """The weight that parts stand for, differentiable."""
+        ...
+
+    def named(self, layer: str) -> tuple[str, ...]:
+        """The names of a weight's parts, ``conv1.weight:m`` for example."""
+        ...
+
+    def join_all(self, parts: Tensors) -> Tensors:
+        """Parts by name -> weights by name."""
+        ...
+
+
+class Coupling(AnyCoupling):
+    """How do the weights obey in a loop of steps? Its state is a dict of named tensor dicts.
+
+    Every hook gets one `StepContext`. Its ``weights``, ``grads`` and ``state`` are changed in
+    place; masks are True where a weight is kept.
+    """
+
     scores_when_due: ClassVar[bool] = False
     """Whether scores matter only when the schedule says so; else at any step and at the end."""
     prunes: ClassVar[bool] = True
     """Whether `finish` leaves exactly the zeros that were asked for; else none."""
     trains: ClassVar[bool] = True
     """Whether the weights must be optimised for it to mean anything."""
-    advice: ClassVar[str] = "train longer, cut in cycles or gradually (gmp)"
-    """What to do when the last projection moves the weights far."""
-    squares: ClassVar[int] = 4
-    """Matrices of columns^2 that `solve` holds beside the gram, for estimates of memory."""
+    strength: ClassVar[tuple[str, ...]] = ()
+    """Which of its options pull the weights towards what stays; larger ones pull harder."""
 
-    def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
-        """Prune one layer at once from its calibration statistics.
+    @property
+    def parametrization(self) -> WeightParametrization | None:
+        """What the network's weights are made from, where they are not trained themselves.
 
-        Returns:
-            The new weights and the mask (True = kept), both ``[rows, columns]``; exactly
-            ``problem.prune`` entries of the mask are False and the weights are 0 there.
+        The engine then registers `join` on every prunable weight and folds it away at the end. The
+        context's ``weights`` and ``grads`` are those of the parts; masks stay the weights' own.
         """
-        raise NotImplementedError
-
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
-        """The state before the first step; may change the weights in place."""
-        return {}
-
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
-        """Add the coupling's gradient at x to ``grads``, in place."""
-
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
-        """Act on the weights and the state after the optimiser's step, in place."""
+        return None
 
     @property
     def watches(self) -> str:
@@ -73,22 +82,52 @@ class Coupling(Part):
 
     @property
     def needs_step_sizes(self) -> bool:
-        """Whether it reads ``StepContext.pace``."""
+        """Whether it reads `StepContext.step_sizes`."""
         return False
 
-    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        """The state before the first step; may change the weights in place."""
+        return {}
+
+    def add_gradient(self, context: StepContext) -> None:
+        """Add the coupling's gradient at x to ``context.grads``, in place."""
+
+    def after_step(self, context: StepContext) -> None:
+        """Act on the weights and the state after the optimiser's step, in place."""
+
+    def restarted(self, context: StepContext) -> None:
         """Act when a training begins anew after a cut, the weights rewound or not, in place."""
 
     def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
         """What a person following the run wants to see of the state, by name."""
         return {}
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        """Make the weights exactly sparse, in place, and return the masks."""
+    def finish(self, context: StepContext) -> Tensors:
+        """Make the weights sparse as ``context.sparsity`` says, in place; returns the masks."""
         raise NotImplementedError
+
+
+class LayerSolver(AnyCoupling):
+    """How do the weights of one layer obey, all at once, given what calibration saw?"""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Calibration statistics that `solve` reads."""
+    provides: ClassVar[tuple[str, ...]] = ()
+    """Statistics of a score that `solve` derives itself."""
+
+    def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
+        """Prune one layer from its calibration statistics.
+
+        Returns:
+            The new weights and the mask (True = kept), both ``[rows, columns]``; exactly
+            ``problem.prune`` entries of the mask are False and the weights are 0 there.
+        """
+        raise NotImplementedError
+
+    def memory(self, rows: int, columns: int) -> int:
+        """Float32 numbers that `solve` holds at its peak, without the statistics it is given.
+
+        Args:
+            rows, columns: the layer's shape.
+        """
+        return 4 * rows * columns

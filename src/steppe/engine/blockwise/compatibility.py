@@ -26,7 +26,7 @@ def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:
     for layer in layers:
         method.structure.check(layer)
     counts_of(method, layers, dict.fromkeys((x.name for x in layers), 0.0))
-    needs = {*method.score.needs, *method.coupling.needs} - set(method.coupling.provides)
+    needs = method.calibration_needs
     for need in sorted(needs):
         if need not in CALIBRATION:
             raise SteppeError(

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling
+from steppe.core.protocols import LayerSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.calibrate import CalibrationCollector
 from steppe.engine.blockwise.solve import solve_block
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.optim import lr_factor, optimizer
-from steppe.engine.sparsifier import Sparsifier
+from steppe.engine.step.options import StepOptions
+from steppe.engine.step.sparsify import sparsify
 from steppe.method import Method
 
 Forward = Callable[[Tensor, nn.Module], Tensor]
@@ -110,8 +111,8 @@ def fit(
     masks: dict[str, Tensor] = {}
     dense = {n: t.clone() for n, t in block.state_dict().items()} if start else None
     if start:
-        coupling = Coupling.make(start)
-        solve_block(method, layers, pieces, counts, collector, walk.note, coupling)
+        solver = LayerSolver.make(start)
+        solve_block(method, layers, pieces, counts, collector, walk.note, solver)
     with walk.blocks.fitting(walk.config.fit.precision == "bfloat16"):
         _fit_stages(walk, index, block, method, layers, counts, known, dense, masks)
     return masks
@@ -264,13 +265,14 @@ def _fit_stage(
     options = {"betas": config.betas} if config.optimizer.startswith("adam") else {}
     optim = optimizer(config.optimizer, params, config.lr, **options)
     steps = -(-len(targets) // config.batch_size)
-    sparsifier = Sparsifier(
+    own_known = {need: {short[n]: v[n] for n in short} for need, v in known.items()}
+    sparsifier = sparsify(
         _parallel(stage.module),
         optim,
         own,
         steps * config.epochs,
         include=[x.name for x in inner],
-        known={need: {short[n]: v[n] for n in short} for need, v in known.items()},
+        options=StepOptions(statistics=own_known),
     )
     factor = lr_factor("linear", config.warmup_epochs / config.epochs)
     order = torch.Generator().manual_seed(walk.config.seed)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.layer import Layer
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import Coupling, Structure
+from steppe.core.protocols import LayerSolver, Structure
 from steppe.core.selection import apportion
 from steppe.engine.blockwise.calibrate import CalibrationCollector
 from steppe.method import Method
@@ -23,7 +23,7 @@ def solve_block(
     counts: Mapping[str, int],
     collector: CalibrationCollector | None,
     note: Callable[[str], None],
-    coupling: Coupling | None = None,
+    solver: LayerSolver | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune every layer of a block in place.
 
@@ -34,12 +34,13 @@ def solve_block(
         counts: layer name -> units that it loses.
         collector: the calibration statistics, if any.
         note: takes a sentence for each fallback.
-        coupling: another one than the method's.
+        solver: another one than the method's.
 
     Returns:
         Layer name -> mask of the layer's shape; piece name -> seconds.
     """
-    coupling = coupling or method.coupling
+    solver = solver or method.solver
+    assert solver is not None, f"{method.name} has no solver for layers"
     masks: dict[str, Tensor] = {}
     seconds = {}
     for layer in layers:
@@ -51,7 +52,7 @@ def solve_block(
         for part in parts:
             began = time.perf_counter()
             weight = pieces[part.name][1]
-            found.append(_solve(method, coupling, part, weight, each[part.name], collector, note))
+            found.append(_solve(method, solver, part, weight, each[part.name], collector, note))
             seconds[part.name] = time.perf_counter() - began
         masks[layer.name] = torch.stack(found) if layer.stacked else found[0]
     return masks, seconds
@@ -59,7 +60,7 @@ def solve_block(
 
 def _solve(
     method: Method,
-    coupling: Coupling,
+    solver: LayerSolver,
     layer: Layer,
     weight: Tensor,
     prune: int,
@@ -77,7 +78,7 @@ def _solve(
         multiple=method.structure.columns or 1,
         note=note,
     )
-    new, mask = coupling.solve(problem)
+    new, mask = solver.solve(problem)
     weight.copy_(layer.unflat(new))
     return layer.unflat(mask).contiguous()
 

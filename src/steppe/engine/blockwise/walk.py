@@ -256,9 +256,8 @@ class Blockwise:
         return collector
 
     def _needs(self) -> list[str]:
-        wanted = {*self.method.score.needs, *self.method.coupling.needs}
         start = getattr(self.method.objective, "start_needs", ())
-        return sorted((wanted | set(start)) - set(self.method.coupling.provides))
+        return sorted(self.method.calibration_needs | set(start))
 
     def _block(self, index: int, counts: Mapping[str, int]) -> dict[str, Any]:
         began = time.perf_counter()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
+from steppe.core.protocols import Coupling, Tensors, WeightParametrization
+from steppe.core.step_context import StepContext
 
 if TYPE_CHECKING:
     from steppe.method import Method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Factored(Coupling):
+class Parametrized(Coupling):
     """x = join(parts): the optimiser moves the parts, the network sees x.
 
     The engine registers `join` with ``torch.nn.utils.parametrize`` on every prunable weight and
@@ -29,6 +29,10 @@ class Factored(Coupling):
     """What the parts of a weight are called."""
     decays: ClassVar[bool] = True
     """Whether the optimiser's own weight decay acts on the parts."""
+
+    @property
+    def parametrization(self) -> WeightParametrization:
+        return self
 
     def split(self, weight: Tensor) -> tuple[Tensor, ...]:
         """The parts that a weight begins with; `join` gives the weight back, if it can."""
@@ -63,36 +67,28 @@ class Factored(Coupling):
                 if parts[name].shape == mask.shape:
                     parts[name].masked_fill_(~mask, 0)
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        weights, project = context.weights, context.project
         if not context.sparsity:
             return {}  # no mask is held before anything is cut
         masks = project(self.join_all(weights), context.sparsity)
         self.mask_all(weights, masks)
         return {"mask": masks}
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, state, project = context.weights, context.state, context.project
         if context.due and not context.last:  # the last cut is finish's, and told
-            held = state.get("mask")
-            state["mask"] = project(self.join_all(weights), context.sparsity, within=held)
+            earlier = state.get("mask")
+            state["mask"] = project(self.join_all(weights), context.sparsity, within=earlier)
         self.mask_all(weights, state.get("mask", {}))
 
-    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+    def restarted(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         self.mask_all(weights, state["mask"])
 
-    def finish(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        sparsity: float,
-    ) -> Tensors:
-        masks = project(self.join_all(weights), sparsity, within=state.get("mask"))
+    def finish(self, context: StepContext) -> Tensors:
+        weights, state, project = context.weights, context.state, context.project
+        masks = project(self.join_all(weights), context.sparsity, within=state.get("mask"))
         self.mask_all(weights, masks)
         return masks
 

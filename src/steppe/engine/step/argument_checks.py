@@ -9,11 +9,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import Coupling
 from steppe.method import Method
 
 
-def arguments(model: object, optimizer: object, method: object) -> None:
-    """Raise SteppeError when an argument of `steppe.sparsify` is of another kind."""
+def arguments(model: object, optimizer: object, method: object) -> Coupling:
+    """The method's coupling.
+
+    Raises:
+        SteppeError: an argument of `steppe.sparsify` is of another kind.
+    """
     for value, kind in ((model, nn.Module), (optimizer, Optimizer), (method, Method)):
         if not isinstance(value, kind):
             raise SteppeError(
@@ -22,12 +27,13 @@ def arguments(model: object, optimizer: object, method: object) -> None:
                 way_out="steppe.sparsify(model, optimizer, steppe.methods.safe(0.9), steps)",
             )
     assert isinstance(method, Method)
-    if method.objective.scope == "layer":
+    if not isinstance(method.coupling, Coupling) or method.objective.scope == "layer":
         raise SteppeError(
             "a training loop takes a method that trains",
             got=f"{method.name}, which solves one layer at a time",
             way_out="steppe.prune(...) for language models, or safe, gmp, magnitude here",
         )
+    return method.coupling
 
 
 def closures_of(closures: Sequence[object]) -> None:

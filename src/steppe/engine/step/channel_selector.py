@@ -16,7 +16,7 @@ from steppe.core.layer import Layer
 from steppe.core.protocols import Tensors
 from steppe.core.search import Searching, Trial
 from steppe.core.statistic import Statistic
-from steppe.engine.selector import Selector
+from steppe.engine.step.selector import Selector
 from steppe.method import Method
 
 
@@ -32,7 +32,7 @@ class ChannelSelector(Selector):
         groups: the coupled channels.
         cost: what sparsity counts; the number of channels if none is given.
         trial: how good the network is with channels kept; for budgets that try (see
-            `steppe.engine.candidate_evaluation.candidate_evaluator`).
+            `steppe.engine.step.candidate_evaluation.candidate_evaluator`).
 
     Raises:
         SteppeError: the structure is another one; the target leaves too little; the budget tries

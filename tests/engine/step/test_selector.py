@@ -11,7 +11,7 @@ from steppe.core.layer import Layer
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Budget, Structure
 from steppe.core.statistic import STATISTICS
-from steppe.engine.selector import Selector
+from steppe.engine.step.selector import Selector
 
 FORMS = {"nm": ["2:4"], "block": ["block:2x2"]}
 STRUCTURES = [form for name in Structure.registry for form in FORMS.get(name, [name])]

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
-from steppe.core.factored import Factored
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.step_context import Project, StepContext
-from steppe.coupling.strength import Strength
+from steppe.core.step_context import StepContext
+from steppe.coupling.reparam.parametrized import Parametrized
+from steppe.coupling.reparam.strength import Strength
 
 INITS = ("sign_flip", "balanced", "given")
 
 
 @Coupling.registry.register("reparam")
 @dataclass(frozen=True, kw_only=True)
-class Reparam(Factored):
+class Reparam(Parametrized):
     """x = m * w elementwise; the loss gets alpha_k (||m||^2 + ||w||^2).
 
     At a fixed x that penalty is least for |m| = |w|, where it is 2 alpha ||x||_1. Small steps keep
@@ -37,7 +37,7 @@ class Reparam(Factored):
         m: of given.
         alpha: a. torch's ``weight_decay`` c on the factors would be a = c / 2; it is off.
         decay: over the epochs: constant, harmonic, quadratic, geometric or controlled; see
-            `steppe.coupling.strength`.
+            `steppe.coupling.reparam.strength`.
         rate: of geometric.
         delta, l1_threshold: of controlled.
 
@@ -55,7 +55,7 @@ class Reparam(Factored):
     name = "reparam"
     parts = ("m", "w")
     decays = False
-    advice = "raise alpha (tenfold to begin with), cut earlier (at) or in cycles, or train longer"
+    strength = ("alpha",)
 
     def __post_init__(self) -> None:
         if self.init_as not in INITS:
@@ -92,35 +92,25 @@ class Reparam(Factored):
     def join(self, *parts: Tensor) -> Tensor:
         return parts[0] * parts[1]
 
-    def init(self, weights: Tensors, project: Project, context: StepContext) -> dict[str, Tensors]:
-        return super().init(weights, project, context) | {"strength": self._beginning()}
+    def init(self, context: StepContext) -> dict[str, Tensors]:
+        return super().init(context) | {"strength": self._beginning()}
 
     def _beginning(self) -> Tensors:
         return {"alpha": torch.tensor(self.alpha), "accuracy": torch.tensor(0.0)}
 
-    def add_gradient(
-        self,
-        weights: Tensors,
-        grads: Tensors,
-        state: dict[str, Tensors],
-        context: StepContext,
-    ) -> None:
+    def add_gradient(self, context: StepContext) -> None:
+        weights, grads, state = context.weights, context.grads, context.state
         twice = 2.0 * float(state["strength"]["alpha"])
         torch._foreach_add_([grads[n] for n in weights], list(weights.values()), alpha=twice)
 
-    def after_step(
-        self,
-        weights: Tensors,
-        state: dict[str, Tensors],
-        project: Project,
-        context: StepContext,
-    ) -> None:
+    def after_step(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         if context.epoch is not None:
             alpha, before = (float(state["strength"][k]) for k in ("alpha", "accuracy"))
             now = self._strength.after(alpha, before, context.epoch, lambda: self._l1(weights))
             seen = torch.tensor(context.epoch.accuracy or 0.0)
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
-        super().after_step(weights, state, project, context)
+        super().after_step(context)
 
     def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
         names = {"alpha": "alpha"} | (
@@ -132,8 +122,9 @@ class Reparam(Factored):
         norms = torch._foreach_norm(list(self.join_all(weights).values()), 1)
         return torch.stack([n.to(norms[0].device) for n in norms]).sum()
 
-    def restarted(self, weights: Tensors, state: dict[str, Tensors]) -> None:
+    def restarted(self, context: StepContext) -> None:
+        weights, state = context.weights, context.state
         for name, part in self.split_all(self.join_all(weights)).items():
             weights[name].copy_(part)
-        super().restarted(weights, state)
+        super().restarted(context)
         state["strength"] = self._beginning()

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 import steppe
 from steppe import Method, SteppeError, methods
-from steppe.core.factored import Factored
 from steppe.core.serialization import load_state, save_state
+from steppe.coupling.reparam.parametrized import Parametrized
 from steppe.perturb.asam import Asam
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4}
@@ -413,7 +413,7 @@ def test_batch_norm_moves_once_per_step(method):
         pytest.skip("batch norms are rewound with the weights")
     sparsifier.step(lambda: loss(model))
     # a product of two factors is the weight but for its last bit
-    error = 1e-6 if isinstance(method.coupling, Factored) else 0.0
+    error = 1e-6 if isinstance(method.coupling, Parametrized) else 0.0
     for name in ("running_mean", "running_var"):
         found, expected = getattr(model[1], name), getattr(reference[1], name)
         torch.testing.assert_close(found, expected, atol=error, rtol=error)

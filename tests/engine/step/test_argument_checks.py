@@ -11,7 +11,7 @@ from torch import nn
 
 import steppe
 from steppe import SteppeError
-from steppe.engine.argument_checks import outcome
+from steppe.engine.step.argument_checks import outcome
 
 
 def parts() -> tuple[nn.Module, torch.optim.Optimizer, steppe.Method]:

@@ -13,7 +13,7 @@ from steppe.core.group import Group, masks_of
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors
 from steppe.core.search import Trial
-from steppe.engine.batchnorm import reestimate
+from steppe.engine.step.batchnorm import reestimate
 
 
 def candidate_evaluator(

@@ -6,7 +6,7 @@ import torch
 import steppe
 from steppe import SteppeError
 from steppe.core.step_context import Epoch
-from steppe.engine.epochs import Epochs
+from steppe.engine.step.epochs import Epochs
 
 PILOT = steppe.methods.pilot(0.5)
 HARMONIC = steppe.methods.pilot(0.5, decay="harmonic")

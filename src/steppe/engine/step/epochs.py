@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import Coupling
 from steppe.core.step_context import Epoch
 from steppe.engine.ranks import add_up, world
 from steppe.method import Method
@@ -17,14 +18,15 @@ class Epochs:
     Args:
         steps: of an epoch; None if the loop does not know.
         total: steps of the run.
-        method: its coupling watches epochs, accuracy, or nothing.
+        method: its schedule says how long a training is.
+        coupling: the method's; it watches epochs, accuracy, or nothing.
 
     Raises:
         SteppeError: a coupling watches and steps are not given, or are no number of steps.
     """
 
-    def __init__(self, steps: int | None, total: int, method: Method) -> None:
-        what, name = method.coupling.watches, method.coupling.name
+    def __init__(self, steps: int | None, total: int, method: Method, coupling: Coupling) -> None:
+        what, name = coupling.watches, coupling.name
         length = method.schedule.clock(0, total)[1]  # of its first training
         if what and not steps:
             raise SteppeError(

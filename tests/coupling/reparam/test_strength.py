@@ -5,7 +5,7 @@ import torch
 
 from steppe import SteppeError
 from steppe.core.step_context import Epoch
-from steppe.coupling.strength import Strength
+from steppe.coupling.reparam.strength import Strength
 
 
 def strength(**given):

@@ -16,8 +16,8 @@ from steppe import Method, SteppeError, methods
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
 from steppe.core.serialization import load_state, save_state
-from steppe.engine.candidate_evaluation import candidate_evaluator
-from steppe.engine.channel_selector import ChannelSelector, coupled
+from steppe.engine.step.candidate_evaluation import candidate_evaluator
+from steppe.engine.step.channel_selector import ChannelSelector, coupled
 
 
 def train(method: Method, steps: int = 6) -> tuple[Net, steppe.Sparsifier]:

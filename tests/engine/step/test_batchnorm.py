@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from steppe.engine.batchnorm import frozen_statistics, reestimate
+from steppe.engine.step.batchnorm import frozen_statistics, reestimate
 
 
 def network():

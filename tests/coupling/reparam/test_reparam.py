@@ -9,7 +9,7 @@ from torch import nn
 import steppe
 from steppe import Method, SteppeError
 from steppe.core.step_context import Epoch, StepContext
-from steppe.coupling.reparam import Reparam
+from steppe.coupling.reparam.reparam import Reparam
 
 X = torch.tensor([0.0, 1e-12, -3e-4, 0.02, -0.7, 1.0, -40.0, 3e4])
 

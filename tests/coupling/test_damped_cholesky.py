@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.solve import definite_inverse, refined, shares
+from steppe.coupling.damped_cholesky import definite_inverse, refined, shares
 
 
 def definite(n):

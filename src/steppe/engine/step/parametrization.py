@@ -11,23 +11,22 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
-from steppe.core.factored import Factored
 from steppe.core.layer import unwrap
-from steppe.core.protocols import Tensors
+from steppe.core.protocols import Tensors, WeightParametrization
 
 
 class _Join(nn.Module):
     """What ``torch.nn.utils.parametrize`` calls."""
 
-    def __init__(self, coupling: Factored) -> None:
+    def __init__(self, parametrization: WeightParametrization) -> None:
         super().__init__()
-        self.coupling = coupling
+        self.parametrization = parametrization
 
     def forward(self, *parts: Tensor) -> Tensor:
-        return self.coupling.join(*parts)
+        return self.parametrization.join(*parts)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, ...]:
-        return self.coupling.split(weight)
+        return self.parametrization.split(weight)
 
 
 class ParametrizedWeights:
@@ -37,7 +36,8 @@ class ParametrizedWeights:
         model: not yet wrapped (DistributedDataParallel, compile): they must see the parts.
         optimizer: over the weights; each is replaced by its parts, in a group of their own with
             the same options if the coupling does not want the group's weight decay.
-        coupling: says how.
+        parametrization: says how.
+        name: of the coupling that it belongs to, for messages.
         weights: name -> parameter.
 
     Raises:
@@ -48,20 +48,22 @@ class ParametrizedWeights:
         self,
         model: nn.Module,
         optimizer: Optimizer,
-        coupling: Factored,
+        parametrization: WeightParametrization,
+        name: str,
         weights: Mapping[str, nn.Parameter],
     ) -> None:
-        self._model, self._optimizer, self.coupling = model, optimizer, coupling
+        self._model, self._optimizer, self.parametrization = model, optimizer, parametrization
+        self._name = name
         self.notes: list[str] = []
-        _check(model, weights, coupling.name)
+        _check(model, weights, name)
         self.parts: dict[str, nn.Parameter] = {}
         self._layers = list(weights)
         for layer in self._layers:
             module, tensor = self._where(layer)
-            parametrize.register_parametrization(module, tensor, _Join(coupling))
-            held: Any = module.parametrizations
-            found = list(held[tensor].parameters())
-            self.parts |= dict(zip(coupling.named(layer), found, strict=True))
+            parametrize.register_parametrization(module, tensor, _Join(parametrization))
+            registered: Any = module.parametrizations
+            parts = list(registered[tensor].parameters())
+            self.parts |= dict(zip(parametrization.named(layer), parts, strict=True))
         self._swap(weights)
 
     def _where(self, layer: str) -> tuple[nn.Module, str]:
@@ -73,21 +75,21 @@ class ParametrizedWeights:
         names = {id(p): layer for layer, p in weights.items()}
         for group in list(self._optimizer.param_groups):
             own = [names[id(p)] for p in group["params"] if id(p) in names]
-            new = [self.parts[n] for layer in own for n in self.coupling.named(layer)]
+            new = [self.parts[n] for layer in own for n in self.parametrization.named(layer)]
             rest = [p for p in group["params"] if id(p) not in names]
             for layer in own:
                 self._optimizer.state.pop(weights[layer], None)
             decay = group.get("weight_decay", 0.0)
-            if not new or self.coupling.decays or not decay:
+            if not new or self.parametrization.decays or not decay:
                 group["params"] = rest + new
                 continue
-            _unscheduled(self._optimizer, self.coupling.name)
+            _unscheduled(self._optimizer, self._name)
             group["params"] = rest
             options = {k: v for k, v in group.items() if k != "params"}
             self._optimizer.add_param_group(options | {"params": new, "weight_decay": 0.0})
             self.notes.append(
                 f"the optimizer's weight decay {decay:g} is off for {len(own)} tensors, whose "
-                f"parts {' and '.join(self.coupling.parts)} coupling {self.coupling.name} decays"
+                f"parts {' and '.join(self.parametrization.parts)} coupling {self._name} decays"
             )
         empty = [g for g in self._optimizer.param_groups if not g["params"]]
         for group in empty:
@@ -96,7 +98,7 @@ class ParametrizedWeights:
     @torch.no_grad()
     def joined(self) -> Tensors:
         """Name -> the weights that the parts stand for now; new tensors."""
-        return self.coupling.join_all({n: p.detach() for n, p in self.parts.items()})
+        return self.parametrization.join_all({n: p.detach() for n, p in self.parts.items()})
 
     @torch.no_grad()
     def fold(self) -> dict[str, nn.Parameter]:
@@ -107,7 +109,7 @@ class ParametrizedWeights:
         """
         weights: dict[str, nn.Parameter] = {}
         gone = {id(p) for p in self.parts.values()}
-        first = {id(self.parts[self.coupling.named(n)[0]]): n for n in self._layers}
+        first = {id(self.parts[self.parametrization.named(n)[0]]): n for n in self._layers}
         for layer in self._layers:
             module, tensor = self._where(layer)
             _alone(module)
@@ -115,10 +117,10 @@ class ParametrizedWeights:
                 parametrize.remove_parametrizations(module, tensor)
             weights[layer] = getattr(module, tensor)
         for group in self._optimizer.param_groups:
-            held: Sequence[nn.Parameter] = group["params"]
+            optimised: Sequence[nn.Parameter] = group["params"]
             group["params"] = [
                 weights[first[id(p)]] if id(p) in first else p
-                for p in held
+                for p in optimised
                 if id(p) in first or id(p) not in gone
             ]
         for part in self.parts.values():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from steppe import SteppeError
-from steppe.engine.step_size import step_sizes
+from steppe.engine.step.step_size import step_sizes
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),

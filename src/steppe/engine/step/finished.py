@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
-from steppe.core.protocols import Tensors
+from steppe.core.protocols import Coupling, Tensors
+from steppe.method import Method
 
 FAR = 0.2
 """A last projection that moves the weights further than this has cost accuracy wherever tried."""
@@ -46,11 +47,20 @@ class Finished:
             f"the last projection moved the weights by {self.distance:.2%})"
         )
 
-    def warn(self, advice: str) -> None:
+    def warn(self, method: Method) -> None:
         """Warn the caller of `Sparsifier.finish` when the last projection moved the weights far."""
         if self.distance > FAR:
             warnings.warn(
                 f"the last projection moved the weights by {self.distance:.0%}, which usually "
-                f"costs accuracy: {advice}",
+                f"costs accuracy: {_advice(method)}",
                 stacklevel=4,  # past finish() and the wrapper of no_grad: the caller's line
             )
+
+
+def _advice(method: Method) -> str:
+    """What brings the weights nearer to what stays, from what the method's parts declare."""
+    assert isinstance(method.coupling, Coupling)
+    ways = [f"raise {option} (tenfold to begin with)" for option in method.coupling.strength]
+    if "at" in method.schedule.to_dict():
+        ways.append("cut earlier (at)")
+    return ", ".join([*ways, "train longer, cut in cycles or gradually (gmp)"])

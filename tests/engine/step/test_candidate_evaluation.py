@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.engine.candidate_evaluation import candidate_evaluator
+from steppe.engine.step.candidate_evaluation import candidate_evaluator
 
 
 def whole(grouped):

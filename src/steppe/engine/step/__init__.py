@@ -1,0 +1,1 @@
+"""One step of a sparse, flat training: gradients, perturbation, coupling, projection."""

@@ -1,0 +1,82 @@
+"""What a score needs to know, gathered while training as long as a cut may still read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.layer import Layer, unwrap
+from steppe.core.norm import global_norm
+from steppe.core.protocols import Tensors
+from steppe.core.statistic import STATISTICS, Known, Statistic
+from steppe.method import Method
+
+
+class GatheredStatistics:
+    """The statistics of a method's score.
+
+    Args:
+        method: its score says what is needed, its schedule and coupling until when.
+        model: whose layers are looked at.
+        layers: the prunable ones.
+        known: statistic -> name -> value, for those that are known beforehand (a language model's
+            calibration); they are not gathered on the way.
+        total: steps of the run.
+        scores_when_due: whether the coupling scores only when the schedule says so.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        known: Mapping[str, Tensors],
+        total: int,
+        scores_when_due: bool,
+    ) -> None:
+        needs = method.score.needs
+        self.statistics: dict[str, Statistic] = {
+            n: Known(values=dict(known[n])) if n in known else STATISTICS[n]() for n in needs
+        }
+        self.waits = any(n not in known for n in needs)
+        """Whether nothing can be scored before the first gradient."""
+        modules = dict(unwrap(model).named_modules())
+        for statistic in self.statistics.values():
+            statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
+        self._until = total
+        if self.statistics and scores_when_due:
+            due = (s for s in reversed(range(total)) if method.schedule.due(s, total))
+            self._until = next(due, 0)
+
+    def wanted(self, step: int, begun: bool) -> bool:
+        """Whether this step's are; until the coupling has begun they are."""
+        return bool(self.statistics) and (not begun or step <= self._until)
+
+    def active(self, on: bool) -> None:
+        """Whether what passes through the layers now is to be observed."""
+        for statistic in self.statistics.values():
+            statistic.active(on)
+
+    @torch.no_grad()
+    def observe(
+        self,
+        weights: Tensors,
+        parameters: Mapping[str, nn.Parameter],
+        unscale: float,
+        may_overflow: bool,
+    ) -> bool:
+        """Take in the gradient at x of one step; False where it overflowed and was left out."""
+        grads = {n: p.grad for n, p in parameters.items() if p.grad is not None}
+        unscaled = {n: g * unscale if unscale != 1.0 else g for n, g in grads.items()}
+        if may_overflow and not bool(global_norm(list(unscaled.values())).isfinite()):
+            return False
+        for statistic in self.statistics.values():
+            statistic.observe(weights, unscaled)
+        return True
+
+    @property
+    def values(self) -> dict[str, dict[str, Tensor]]:
+        """Statistic -> name -> value."""
+        return {n: s.values for n, s in self.statistics.items()}

@@ -1,0 +1,61 @@
+"""The rare options of a sparsifier, together."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from steppe.core.cost import Cost
+from steppe.core.protocols import Tensors
+from steppe.core.search import Trial
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What few runs need to say of their steps.
+
+    Args:
+        sync: ``global``: the perturbation uses the gradient averaged over the ranks; ``local``:
+            each rank its own (m-sharpness), which saves one exchange.
+        cost: what sparsity counts where there are coupled channels; their number if none is given.
+        evaluate_candidate: how good the network is with some of its channels, for budgets that
+            try them out; see `steppe.engine.step.candidate_evaluation`.
+        statistics: statistic -> weight name -> value, for what a score needs and is known
+            beforehand; it is not gathered then.
+
+    Example:
+        >>> StepOptions(sync="local").cost is None
+        True
+    """
+
+    sync: Literal["global", "local"] = "global"
+    cost: Cost | None = None
+    evaluate_candidate: Trial | None = None
+    statistics: Mapping[str, Tensors] | None = None
+
+
+_FORMER = {"sync": "sync", "cost": "cost", "trial": "evaluate_candidate"}
+
+
+def with_former_keywords(options: StepOptions, given: Mapping[str, Any]) -> StepOptions:
+    """The options with what was given by a keyword of version 0.0.
+
+    Raises:
+        TypeError: a keyword was never one.
+    """
+    for name in given:
+        if name not in _FORMER:
+            near = difflib.get_close_matches(name, [*_FORMER, "include", "exclude", "groups"], n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"sparsify got an unexpected keyword {name!r}{hint}")
+    if given:
+        warnings.warn(
+            f"sparsify({', '.join(f'{n}=...' for n in given)}) is deprecated: write options="
+            f"StepOptions({', '.join(f'{_FORMER[n]}=...' for n in given)})",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    return dataclasses.replace(options, **{_FORMER[n]: value for n, value in given.items()})

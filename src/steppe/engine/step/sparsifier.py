@@ -1,0 +1,337 @@
+"""The step: a sparse, flat update inside the user's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer, unwrap
+from steppe.core.mask import count_zeros
+from steppe.core.norm import global_norm
+from steppe.core.protocols import Coupling, Perturb, Tensors
+from steppe.core.step_context import Epoch, StepContext
+from steppe.engine.step.epochs import Epochs
+from steppe.engine.step.finished import Finished
+from steppe.engine.step.gathered_statistics import GatheredStatistics
+from steppe.engine.step.gradient_passes import Closure, GradientPasses
+from steppe.engine.step.prunable_weights import PrunableWeights
+from steppe.engine.step.rewind import Rewind
+from steppe.engine.step.selector import Selector
+from steppe.engine.step.step_size import step_sizes
+from steppe.method import Method
+
+
+class Sparsifier:
+    """Steps a model towards sparse and flat weights; made by `steppe.sparsify`.
+
+    The order of one step, which every method shares: gradient at x (batch-norm statistics
+    move); perturb to x + eps; gradient there (statistics frozen); x restored bit for bit;
+    gradient clipped; the coupling's gradient at x added; optimiser step; the coupling's
+    after-step. The coupling starts at the first step, after the first gradient when its score
+    needs one.
+
+    Args:
+        method: what is done.
+        coupling: the method's.
+        total_steps: of the whole run.
+        passes: runs the closures; holds model, optimiser and scaler.
+        prunable: the weights that are pruned.
+        statistics: what the score needs to know.
+        selector: from weights to masks.
+        epochs: when an epoch ends, for couplings that watch.
+        rewind: what returns to its beginning after a cut.
+        clip_grad_norm: largest L2 norm of the loss gradient.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        coupling: Coupling,
+        total_steps: int,
+        *,
+        passes: GradientPasses,
+        prunable: PrunableWeights,
+        statistics: GatheredStatistics,
+        selector: Selector,
+        epochs: Epochs,
+        rewind: Rewind,
+        clip_grad_norm: float | None,
+    ) -> None:
+        self.method, self.coupling, self.total_steps = method, coupling, total_steps
+        self.selector, self.clip_grad_norm = selector, clip_grad_norm
+        self._passes, self._prunable, self._statistics = passes, prunable, statistics
+        self._epochs, self._rewind = epochs, rewind
+        self.notes: list[str] = [*prunable.notes, *epochs.notes]
+        self._finished: Finished | None = None
+        self._state: dict[str, Tensors] | None = None
+        self._step = 0
+
+    @property
+    def model(self) -> nn.Module:
+        """The model; set it when it is wrapped (DistributedDataParallel, compile) later."""
+        return self._passes.model
+
+    @model.setter
+    def model(self, model: nn.Module) -> None:
+        self._passes.model = model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimiser that makes the steps."""
+        return self._passes.optimizer
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The prunable layers."""
+        return self._prunable.layers
+
+    @property
+    def weights(self) -> Tensors:
+        """Name -> the prunable weights themselves, detached; copies where they are products."""
+        return self._prunable.weights
+
+    @property
+    def steps_done(self) -> int:
+        """Optimiser steps taken so far."""
+        return self._step
+
+    @property
+    def clock(self) -> tuple[int, int]:
+        """Where learning rate and data stand: (step, of how many); starts anew when rewound."""
+        return self.method.schedule.clock(self._step, self.total_steps)
+
+    @property
+    def state(self) -> dict[str, Tensors]:
+        """The coupling's state (ADMM: z and u; hard mask: mask); empty before the first step."""
+        return self._state or {}
+
+    def step(self, *closures: Closure) -> Tensor:
+        """One optimiser step; several closures are micro-batches whose losses are averaged.
+
+        Args:
+            closures: each computes and returns a loss (no backward inside), under autocast
+                if wanted; with its accuracy for methods that watch it (pilot). It is called twice
+                when the method perturbs.
+
+        Returns:
+            The loss at x, detached, averaged over the closures.
+
+        Raises:
+            SteppeError: the run is over already.
+
+        Example:
+            >>> import steppe
+            >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> s = steppe.sparsify(model, opt, steppe.methods.safe(sparsity=0.5), total_steps=2)
+            >>> for _ in range(2): _ = s.step(lambda: model(torch.ones(3, 4)).square().mean())
+            >>> s.finish().zeros
+            4
+        """
+        if self._step >= self.total_steps:
+            raise SteppeError(
+                f"the run has {self.total_steps} steps",
+                got=f"step {self._step + 1}",
+                way_out="pass the true total_steps to sparsify, or call finish()",
+            )
+        self._rewind.keep(unwrap(self.model), self._step)
+        if self._state is None and not self._statistics.waits:
+            self._begin()
+        perturb = self.method.perturb.at(self._step / self.total_steps)
+        local = self._passes.rank_local and perturb.due(self._step)
+        loss = self._first_pass(closures, local)
+        if not local:
+            self._observe()
+        self._second_pass(closures, perturb, local)
+        if local:
+            self._observe()
+        done, length = self.clock
+        context = self._update(self._epochs.end((done + 1, length)))
+        self._step += 1
+        if context.due and self._rewind.what and self._state is not None:
+            with torch.no_grad():
+                self._rewind.back(unwrap(self.model), self.optimizer)
+                self.coupling.restarted(context)
+        return loss
+
+    def _first_pass(self, closures: Sequence[Closure], local: bool) -> Tensor:
+        self._statistics.active(self._gathers)
+        loss = self._passes.run(closures, exchange=not local, see=self._epochs.see)
+        self._statistics.active(False)
+        return loss
+
+    def _second_pass(self, closures: Sequence[Closure], perturb: Perturb, local: bool) -> None:
+        first = self._passes.gradients()
+        if not perturb.active or not perturb.due(self._step):
+            return
+        eps = self._passes.perturbation(perturb, first, local)
+        if eps is not None:
+            self._passes.run_perturbed(closures, first.params, eps)
+
+    @property
+    def _gathers(self) -> bool:
+        return self._statistics.wanted(self._step, begun=self._state is not None)
+
+    @torch.no_grad()
+    def _observe(self) -> None:
+        if not self._gathers:
+            return
+        finite = self._statistics.observe(
+            self.weights,
+            self._prunable.parameters,
+            self._passes.unscale,
+            may_overflow=self._passes.scaler is not None,
+        )
+        if finite and self._state is None:
+            self._begin()
+
+    def _context(self, step: int, sparsity: float, due: bool) -> StepContext:
+        return StepContext(
+            step=step,
+            total=self.total_steps,
+            sparsity=sparsity,
+            due=due,
+            weights=self._prunable.tensors,
+            project=self.selector,
+            state=self._state if self._state is not None else {},
+        )
+
+    @torch.no_grad()
+    def _begin(self) -> None:
+        done = self._step / self.total_steps
+        sparsity = self.method.schedule.sparsity(done, self.method.sparsity)
+        self._state = self.coupling.init(self._context(-1, sparsity, due=True))
+
+    @torch.no_grad()
+    def _update(self, epoch: Epoch | None) -> StepContext:
+        """Clip, add the coupling's gradient, step, let the coupling act."""
+        scaler, schedule, total = self._passes.scaler, self.method.schedule, self.total_steps
+        if scaler:
+            scaler.unscale_(self.optimizer)
+        if self.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._passes.params, self.clip_grad_norm)
+        sparsity = schedule.after(self._step, total, self.method.sparsity)
+        context = self._context(self._step, sparsity, schedule.due(self._step, total))
+        context.epoch = epoch
+        for name, p in self._prunable.trained.items():
+            if p.grad is None:  # took no part in the loss, but the coupling still pulls
+                p.grad = torch.zeros_like(p)
+            context.grads[name] = p.grad
+        begun = self._state is not None
+        if begun:  # it is not while the first steps overflow: the score knows nothing
+            self.coupling.add_gradient(context)
+        if scaler:
+            scaler.step(self.optimizer)
+            scaler.update()
+        else:
+            self.optimizer.step()
+        if begun:
+            if self.coupling.needs_step_sizes:
+                context.step_sizes = step_sizes(self.optimizer, self._prunable.trained)
+            self.coupling.after_step(context)
+        return context
+
+    @torch.no_grad()
+    def finish(self) -> Finished:
+        """The last projection: the weights become exactly sparse, in place.
+
+        Returns:
+            The masks and what the projection changed.
+
+        Raises:
+            SteppeError: no step was taken, so nothing is known of the weights.
+        """
+        if self._finished is not None:
+            return self._finished
+        if self._state is None:
+            if self._statistics.waits:
+                raise SteppeError(
+                    f"score {self.method.score.name} needs at least one step before finish()"
+                )
+            self._begin()
+        before = {name: w.clone() for name, w in self.weights.items()}
+        folds = self._prunable.parametrized
+        masks = self.coupling.finish(self._context(self._step, self.method.sparsity, due=True))
+        self._prunable.fold()
+        finished = self._result(before, masks)
+        if self._step:
+            finished.warn(self.method)
+        if folds:  # what the coupling acts on is gone
+            self._finished = finished
+        return finished
+
+    def _result(self, before: Tensors, masks: Tensors) -> Finished:
+        weights = self.weights
+        moved = global_norm([weights[n] - before[n] for n in weights])
+        distance = float(moved / global_norm(list(before.values())).clamp_min(1e-30))
+        units = self.selector.num_units
+        return Finished(
+            masks=masks,
+            zeros=count_zeros(weights),
+            total=sum(w.numel() for w in weights.values()),
+            units_zeroed=units - self.selector.kept(masks),
+            units=units,
+            distance=distance,
+            zeros_before=count_zeros(before),
+            reached=self.selector.reached(masks),
+        )
+
+    def _method_in_state(self) -> dict[str, Any]:
+        """What trains; what a language model would change of it does not matter here."""
+        return self.method.replace(language=()).to_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        scaler = self._passes.scaler
+        return {
+            "step": self._step,
+            "total_steps": self.total_steps,
+            "method": self._method_in_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "coupling": self._state,
+            "rewind": self._rewind.kept,
+            "seen": self._epochs.seen,
+            "statistics": self._statistics.values,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": cuda,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`, bit for bit.
+
+        Raises:
+            SteppeError: the state is of another method or length.
+        """
+        mine = {"method": self._method_in_state(), "total_steps": self.total_steps}
+        for key, value in mine.items():
+            if state[key] != value:
+                raise SteppeError(
+                    f"a state can only be resumed by a sparsifier of the same {key}",
+                    got=f"{state[key]} in the state, {value} here",
+                )
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._passes.scaler:
+            self._passes.scaler.load_state_dict(state["scaler"])
+        coupling, kept = state["coupling"], state["rewind"]
+        self._state = None if coupling is None else {k: self._home(v) for k, v in coupling.items()}
+        for name, statistic in self._statistics.statistics.items():
+            statistic.values = self._home(state["statistics"][name])
+        self._rewind.kept = None if kept is None else self._home(kept)
+        self._epochs.seen = state["seen"].clone()
+        self._step = state["step"]
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])
+
+    def _home(self, tensors: Tensors) -> Tensors:
+        """Copies beside the weight of that name; what is a mere number stays where it is."""
+        device, weights = self._passes.params[0].device, self._prunable.parameters
+        there = {n: weights[n].device if n in weights else device for n in tensors}
+        return {n: (t.to(there[n]) if t.ndim else t).clone() for n, t in tensors.items()}

@@ -1,0 +1,119 @@
+"""The public face of the step: a model, an optimiser and a method become a sparsifier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group
+from steppe.core.layer import unwrap
+from steppe.engine.step.argument_checks import arguments
+from steppe.engine.step.channel_selector import ChannelSelector
+from steppe.engine.step.epochs import Epochs
+from steppe.engine.step.gathered_statistics import GatheredStatistics
+from steppe.engine.step.gradient_passes import GradientPasses
+from steppe.engine.step.options import StepOptions, with_former_keywords
+from steppe.engine.step.prunable_weights import PrunableWeights
+from steppe.engine.step.rewind import Rewind
+from steppe.engine.step.selector import Selector
+from steppe.engine.step.sparsifier import Sparsifier
+from steppe.method import Method
+
+_NONE = StepOptions()
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer,
+    method: Method,
+    total_steps: int,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    clip_grad_norm: float | None = None,
+    scaler: GradScaler | None = None,
+    steps_per_epoch: int | None = None,
+    groups: Sequence[Group] = (),
+    options: StepOptions = _NONE,
+    **former: Any,
+) -> Sparsifier:
+    """Prune while training, in your own loop: two lines change.
+
+    Args:
+        model: any module, also inside DistributedDataParallel.
+        optimizer: any torch optimiser over its parameters.
+        method: e.g. ``steppe.methods.safe(sparsity=0.95)``.
+        total_steps: optimiser steps of the whole run; schedules stretch over it.
+        include: shell patterns of weights or modules to prune; all prunable ones if empty.
+        exclude: shell patterns of what stays dense.
+        clip_grad_norm: largest L2 norm of the loss gradient, clipped before the coupling's
+            gradient is added.
+        scaler: a GradScaler for float16 autocast; the sparsifier steps and updates it.
+        steps_per_epoch: for methods that act when an epoch ends (pilot).
+        groups: coupled channels (``steppe.channel_groups``), which go in all layers at once; for
+            structure ``channel``.
+        options: what few runs need, see `StepOptions`: ranks, costs, candidates.
+        former: ``sync``, ``cost`` and ``trial``, which lie in ``options`` now.
+
+    Returns:
+        The sparsifier; call ``step(closure)`` in the loop and ``finish()`` after it.
+
+    Raises:
+        SteppeError: a pattern matches nothing, a layer cannot have the structure, ...
+
+    Example:
+        >>> import steppe, torch
+        >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> s = sparsify(model, opt, steppe.methods.magnitude(sparsity=0.5), total_steps=1)
+        >>> _ = s.step(lambda: model(torch.ones(3, 4)).square().mean())
+        >>> s.finish().sparsity
+        0.5
+    """
+    options = with_former_keywords(options, former)
+    coupling = arguments(model, optimizer, method)
+    if total_steps < 1:
+        raise SteppeError("total_steps must be at least 1", got=total_steps)
+    prunable = PrunableWeights(model, optimizer, method, coupling, include, exclude, groups)
+    names = {id(p): n for n, p in unwrap(model).named_parameters()}
+    # read now: a parametrisation has put its parts into the optimiser
+    optimised = [p for group in optimizer.param_groups for p in group["params"]]
+    params = [(names.get(id(p), ""), p) for p in optimised if p.requires_grad]
+    rewind = Rewind(method.schedule, total_steps)
+    epochs = Epochs(steps_per_epoch, total_steps, method, coupling)
+    statistics = GatheredStatistics(
+        method,
+        model,
+        prunable.layers,
+        options.statistics or {},
+        total_steps,
+        coupling.scores_when_due,
+    )
+    selector = Selector(method, prunable.layers, statistics.statistics)
+    if groups:
+        selector = ChannelSelector(
+            method,
+            prunable.layers,
+            statistics.statistics,
+            groups,
+            options.cost,
+            trial=options.evaluate_candidate,
+        )
+    # without a second pass the first one's gradient is the step's, which ranks must share
+    rank_local = options.sync == "local" and method.perturb.active
+    return Sparsifier(
+        method,
+        coupling,
+        total_steps,
+        passes=GradientPasses(model, optimizer, params, scaler, rank_local),
+        prunable=prunable,
+        statistics=statistics,
+        selector=selector,
+        epochs=epochs,
+        rewind=rewind,
+        clip_grad_norm=clip_grad_norm,
+    )
