@@ -165,15 +165,23 @@ def dual_update() -> float:
     model, optimizer = network()
     method = steppe.methods.make("safe", sparsity=0.95, interval=1)
     sparsifier = steppe.sparsify(model, optimizer, method, 10**9)
-    weights = sparsifier.weights
-    from steppe.core.protocols import StepContext
+    from steppe.core.protocols import Coupling
+    from steppe.core.step_context import StepContext
 
-    context = StepContext(0, 10, 0.95, True)
-    state = method.coupling.init(weights, sparsifier.selector, context)
+    assert isinstance(method.coupling, Coupling)
+    context = StepContext(
+        step=0,
+        total=10,
+        sparsity=0.95,
+        due=True,
+        weights=sparsifier.weights,
+        project=sparsifier.selector,
+    )
+    context.state = method.coupling.init(context)
     times = []
     for _ in range(31):
         begun = time.perf_counter()
-        method.coupling.after_step(weights, state, sparsifier.selector, context)
+        method.coupling.after_step(context)
         times.append(time.perf_counter() - begun)
     return statistics.median(times)
 

@@ -11,7 +11,15 @@ import steppe
 from looped import looped
 from steppe import Method, SteppeError
 from steppe.core.group import Slice
-from steppe.core.protocols import Budget, Coupling, Perturb, Schedule, Score, Structure
+from steppe.core.protocols import (
+    AnyCoupling,
+    Budget,
+    Coupling,
+    Perturb,
+    Schedule,
+    Score,
+    Structure,
+)
 from steppe.core.statistic import STATISTICS
 
 SPARSITY = 0.5
@@ -33,7 +41,7 @@ AXES = {
     "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
     "budget": list(Budget.registry),
     "schedule": list(Schedule.registry),
-    "coupling": [n for n in Coupling.registry if "task" in Coupling.registry[n].scopes],
+    "coupling": [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)],
     "perturb": list(Perturb.registry),
 }
 STEPS = 4

@@ -6,14 +6,13 @@ import torch
 from looped import looped
 from steppe import Method
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling
+from steppe.core.protocols import AnyCoupling, Coupling
 from steppe.core.serialization import load_state, save_state
 from steppe.core.step_context import StepContext
-from steppe.coupling.reparam.parametrized import Parametrized
 from steppe.engine.step.selector import Selector
 
-# those that solve a layer at once have a contract of their own, test_solve.py
-COUPLINGS = [name for name in Coupling.registry if "task" in Coupling.registry[name].scopes]
+# those that solve a layer at once have a contract of their own, test_layer_solver.py
+COUPLINGS = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)]
 LAYERS = [Layer("a", (6, 5)), Layer("b", (4, 3, 2, 2))]
 STEPS = 40
 
@@ -33,37 +32,45 @@ class Run:
             budget={"name": "pooled", "sparsity": sparsity}, coupling=name, schedule=schedule
         )
         self.coupling = self.method.coupling
-        self.factored = isinstance(self.coupling, Parametrized)
-        self.trained = self.coupling.split_all(weights) if self.factored else weights
+        self.made_from = self.coupling.parametrization
+        self.trained = self.made_from.split_all(weights) if self.made_from else weights
         self.selector = Selector(self.method, LAYERS)
         start = self.method.schedule.sparsity(0.0, sparsity)
-        context = StepContext(-1, STEPS, start, True)
-        self.state = self.coupling.init(self.trained, self.selector, context)
+        self.state = {}
+        self.state = self.coupling.init(self.context(-1, start, due=True))
+
+    def context(self, step, sparsity, due):
+        return StepContext(
+            step=step,
+            total=STEPS,
+            sparsity=sparsity,
+            due=due,
+            weights=self.trained,
+            project=self.selector,
+            state=self.state,
+        )
 
     @property
     def weights(self):
-        return self.coupling.join_all(self.trained) if self.factored else self.trained
+        return self.made_from.join_all(self.trained) if self.made_from else self.trained
 
     def steps(self, first, last):
         for step in range(first, last):
             generator = torch.Generator().manual_seed(step)
             schedule = self.method.schedule
-            context = StepContext(
-                step,
-                STEPS,
-                schedule.after(step, STEPS, self.method.sparsity),
-                schedule.due(step, STEPS),
-            )
+            sparsity = schedule.after(step, STEPS, self.method.sparsity)
+            context = self.context(step, sparsity, schedule.due(step, STEPS))
             if self.coupling.needs_step_sizes:
                 context.step_sizes = {n: torch.tensor(0.1) for n in self.trained}
-            grads = {n: torch.randn(w.shape, generator=generator) for n, w in self.trained.items()}
-            self.coupling.add_gradient(self.trained, grads, self.state, context)
             for name, w in self.trained.items():
-                w -= 0.1 * grads[name]
-            self.coupling.after_step(self.trained, self.state, self.selector, context)
+                context.grads[name] = torch.randn(w.shape, generator=generator)
+            self.coupling.add_gradient(context)
+            for name, w in self.trained.items():
+                w -= 0.1 * context.grads[name]
+            self.coupling.after_step(context)
 
     def finish(self):
-        return self.coupling.finish(self.trained, self.state, self.selector, self.method.sparsity)
+        return self.coupling.finish(self.context(STEPS, self.method.sparsity, due=True))
 
 
 @looped(schedule=["constant", "cubic", "one_shot"])

@@ -29,15 +29,27 @@ class Quadratic:
         self.coupling, self.lr, self.step = coupling, lr, 0
         self.w, self.a, self.h = {"w": weight.clone()}, weight.clone(), curvature
         self.select = Selector(method, [Layer("w", tuple(weight.shape))])
-        self.state = coupling.init(self.w, self.select, StepContext(-1, 1000, 0.5, True))
+        self.state = {}
+        self.state = coupling.init(self.context(-1))
+
+    def context(self, step):
+        return StepContext(
+            step=step,
+            total=1000,
+            sparsity=0.5,
+            due=True,
+            weights=self.w,
+            project=self.select,
+            state=self.state,
+        )
 
     def go(self, steps):
         for _ in range(steps):
-            context = StepContext(self.step, 1000, 0.5, True)
-            grads = {"w": self.h * (self.w["w"] - self.a)}
-            self.coupling.add_gradient(self.w, grads, self.state, context)
-            self.w["w"] -= self.lr * grads["w"]
-            self.coupling.after_step(self.w, self.state, self.select, context)
+            context = self.context(self.step)
+            context.grads = {"w": self.h * (self.w["w"] - self.a)}
+            self.coupling.add_gradient(context)
+            self.w["w"] -= self.lr * context.grads["w"]
+            self.coupling.after_step(context)
             self.step += 1
         return self.w["w"]
 

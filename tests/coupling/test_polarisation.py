@@ -7,14 +7,18 @@ from steppe import Method, SteppeError
 from steppe.core.step_context import StepContext
 from steppe.coupling.polarisation import Polarisation
 
-MOMENT = StepContext(0, 1, 0.5, False)
+
+def context_of(weights, grads):
+    return StepContext(
+        step=0, total=1, sparsity=0.5, due=False, weights=weights, project=None, grads=grads
+    )
 
 
 def gradient(coupling, *gammas):
     weights = {f"n{i}.weight": g.clone() for i, g in enumerate(gammas)}
     weights |= {"n0.bias": torch.ones(3), "c.weight": torch.ones(3, 3)}
     grads = {n: torch.zeros_like(w) for n, w in weights.items()}
-    coupling.add_gradient(weights, grads, {}, MOMENT)
+    coupling.add_gradient(context_of(weights, grads))
     assert not grads["n0.bias"].any()
     assert not grads["c.weight"].any()
     return [grads[f"n{i}.weight"] for i in range(len(gammas))]
@@ -42,9 +46,10 @@ def test_the_minimum_has_two_values():
     weights = {"n.weight": torch.rand(40, generator=torch.Generator().manual_seed(0))}
     for _ in range(2000):
         grads = {"n.weight": torch.zeros(40)}
-        coupling.add_gradient(weights, grads, {}, MOMENT)
+        context = context_of(weights, grads)
+        coupling.add_gradient(context)
         weights["n.weight"] -= grads["n.weight"]
-        coupling.after_step(weights, {}, None, MOMENT)
+        coupling.after_step(context)
     gamma = weights["n.weight"]
     assert gamma.min() >= 0.0
     assert gamma.max() <= 1.0

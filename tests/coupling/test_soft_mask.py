@@ -68,17 +68,23 @@ def test_the_kept_take_the_optimisers_step_bit_for_bit(grouped):
             assert torch.equal(sparsifier.state["dense"][name][cut[name]], expected[cut[name]])
 
 
+def context_of(weights, select):
+    return StepContext(step=-1, total=9, sparsity=0.5, due=True, weights=weights, project=select)
+
+
 def test_a_channel_returns_when_it_is_worth_it():
     """Single weights, by hand: the masked one is pushed up until it is the larger."""
     coupling = SoftMask(decay=0.0)
     made = Method(budget=BUDGET, coupling=coupling)
     select = Selector(made, [Layer("w", (1, 2))])
     weights = {"w": torch.tensor([[1.0, 0.9]])}
-    state = coupling.init(weights, select, StepContext(-1, 9, 0.5, True))
+    context = context_of(weights, select)
+    state = context.state = coupling.init(context)
     assert weights["w"].tolist() == [[1.0, 0.0]]
     for step in range(2):
         weights["w"] -= torch.tensor([[0.0, -0.1]])
-        coupling.after_step(weights, state, select, StepContext(step, 9, 0.5, due=step == 1))
+        context.step, context.due = step, step == 1
+        coupling.after_step(context)
     torch.testing.assert_close(weights["w"], torch.tensor([[0.0, 1.1]]))
     torch.testing.assert_close(state["dense"]["w"], torch.tensor([[1.0, 1.1]]))
 
@@ -87,11 +93,11 @@ def test_what_is_masked_decays_and_nothing_else():
     coupling = SoftMask(decay=0.5)
     weights = {"w": torch.tensor([[1.0, 0.8]])}
     select = Selector(Method(budget=BUDGET, coupling=coupling), [Layer("w", (1, 2))])
-    context = StepContext(-1, 9, 0.5, True)
-    state = coupling.init(weights, select, context)
-    grads = {"w": torch.zeros(1, 2)}
-    coupling.add_gradient(weights, grads, state, context)
-    torch.testing.assert_close(grads["w"], torch.tensor([[0.0, 0.4]]))
+    context = context_of(weights, select)
+    context.state = coupling.init(context)
+    context.grads = {"w": torch.zeros(1, 2)}
+    coupling.add_gradient(context)
+    torch.testing.assert_close(context.grads["w"], torch.tensor([[0.0, 0.4]]))
 
 
 def test_the_end_computes_what_the_masked_network_did(grouped):

@@ -11,7 +11,7 @@ from steppe import SteppeError, methods
 from steppe.core.layer import prunable
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.mask import unpack
-from steppe.core.protocols import Coupling
+from steppe.core.protocols import LayerSolver
 from steppe.engine.blockwise.calibrate import CalibrationCollector, InputRecorder
 from steppe.engine.blockwise.reconstruct import FitConfig
 from steppe.engine.blockwise.solve import chooser
@@ -162,4 +162,4 @@ def test_alps_is_at_least_as_good_as_sparsegpt_on_every_layer(grams, structure):
     worse = [x.name for x, _, _ in grams if error["alps", x.name] > error["sparsegpt", x.name]]
     assert len(grams) == 42
     assert not worse
-    assert Coupling.registry["layer_admm"].needs == ("gram",)
+    assert LayerSolver.registry["layer_admm"].needs == ("gram",)

@@ -54,7 +54,9 @@ def run(case, rank=0, world=1):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     overflows = case.endswith("overflow")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8) if overflows else None
-    sparsifier = steppe.sparsify(model, optimizer, method, STEPS, sync=sync, scaler=scaler)
+    sparsifier = steppe.sparsify(
+        model, optimizer, method, STEPS, scaler=scaler, options=steppe.StepOptions(sync=sync)
+    )
     for step in range(STEPS):
         x, y = (t[rank::world] for t in batch(step))
         # one rank alone sees an infinite loss

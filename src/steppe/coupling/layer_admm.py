@@ -11,7 +11,12 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.protocols import LayerSolver
-from steppe.coupling.damped_cholesky import dead_inputs, definite_inverse, factored, refined
+from steppe.coupling.least_squares.damped_cholesky import (
+    dead_inputs,
+    definite_inverse,
+    factored,
+    refined,
+)
 
 _SEPARABLE = 1e-5  # up to here the geometric mean of H's eigenvalues differs from 1 by rounding
 

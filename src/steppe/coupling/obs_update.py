@@ -11,7 +11,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.protocols import LayerSolver
-from steppe.coupling.damped_cholesky import dead_inputs, factored, shares
+from steppe.coupling.least_squares.damped_cholesky import dead_inputs, factored, shares
 
 if TYPE_CHECKING:
     from steppe.method import Method

@@ -126,16 +126,21 @@ def test_the_gradient_of_the_penalty():
     coupling = Reparam(alpha=0.25)
     weights = coupling.split_all({"a": torch.randn(4)})
     grads = {n: torch.zeros_like(p) for n, p in weights.items()}
-    state = coupling.init(weights, lambda w, s, within=None: {"a": torch.ones(4).bool()}, None_())
-    coupling.add_gradient(weights, grads, state, None_())
+    context = StepContext(
+        step=0,
+        total=1,
+        sparsity=0.0,
+        due=False,
+        weights=weights,
+        project=lambda w, s, within=None: {"a": torch.ones(4).bool()},
+        grads=grads,
+    )
+    context.state = coupling.init(context)
+    coupling.add_gradient(context)
     leaves = [p.clone().requires_grad_() for p in weights.values()]
     (0.25 * sum(p.square().sum() for p in leaves)).backward()
     for found, leaf in zip(grads.values(), leaves, strict=True):
         torch.testing.assert_close(found, leaf.grad)
-
-
-def None_():
-    return StepContext(0, 1, 0.0, False)
 
 
 def test_what_is_cut_stays_zero_in_both_factors():

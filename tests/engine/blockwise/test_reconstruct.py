@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steppe import Method, SteppeError, methods
 from steppe.core.mask import unpack
-from steppe.core.protocols import Coupling
+from steppe.core.protocols import AnyCoupling
 from steppe.engine.blockwise import reconstruct
 from steppe.engine.blockwise.reconstruct import FitConfig
 from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig
@@ -151,7 +151,7 @@ def test_targets_are_the_dense_block_on_the_pruned_models_inputs(
 
 @pytest.mark.parametrize("start", ["obs_update", "layer_admm", "hard_mask"])
 def test_a_start_is_improved(start: str, toy: ModuleType, tmp_path: Path) -> None:
-    if start not in Coupling.registry:
+    if start not in AnyCoupling.registry:
         pytest.skip(f"no coupling {start}")
     objective = {"name": "block_reconstruction", "start": start}
     method = language("safe", rho=1e-3, penalty=0.01).replace(objective=objective)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from steppe import Method, methods
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling, Structure
+from steppe.core.protocols import AnyCoupling, LayerSolver, Structure
 from steppe.engine.blockwise.calibrate import CalibrationCollector
 from steppe.engine.blockwise.solve import chooser, solve_block
 
@@ -17,11 +17,11 @@ CONV1D = Layer("a", (8, 6), transposed=True, block="b")
 STACK = Layer("a", (3, 6, 8), stacked=True, block="b")
 STACK_T = Layer("a", (3, 8, 6), transposed=True, stacked=True, block="b")
 SHAPES = [ONE, CONV1D, STACK, STACK_T]
-SOLVERS = [n for n in Coupling.registry if "layer" in Coupling.registry[n].scopes]
+SOLVERS = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], LayerSolver)]
 
 
 def solve(
-    method: Method, layer: Layer, count: int, coupling: Coupling | None = None
+    method: Method, layer: Layer, count: int, solver: LayerSolver | None = None
 ) -> tuple[Tensor, Tensor, Tensor, list[str]]:
     """Dense weight, new weight, mask, seconds' keys."""
     weight = torch.randn(layer.shape)
@@ -34,7 +34,7 @@ def solve(
         collector.see(name, torch.randn(50, piece.columns))
     collector.finish()
     masks, seconds = solve_block(
-        method, [layer], pieces, {layer.name: count}, collector, lambda _: None, coupling
+        method, [layer], pieces, {layer.name: count}, collector, lambda _: None, solver
     )
     return dense, weight, masks[layer.name], list(seconds)
 
@@ -82,7 +82,7 @@ def test_magnitude_by_hand() -> None:
 
 def test_another_coupling_than_the_methods() -> None:
     method = methods.wanda(sparsity=0.5, budget="uniform")
-    dense, new, mask, _ = solve(method, ONE, 24, Coupling.make("obs_update"))
+    dense, new, mask, _ = solve(method, ONE, 24, LayerSolver.make("obs_update"))
     assert not torch.equal(new, dense * mask), "the others made up for what went"
 
 

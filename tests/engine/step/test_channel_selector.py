@@ -12,7 +12,7 @@ from torch import nn
 
 import steppe
 from grouped import Net, groups
-from steppe import Method, SteppeError, methods
+from steppe import Method, StepOptions, SteppeError, methods
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
 from steppe.core.serialization import load_state, save_state
@@ -169,7 +169,14 @@ def run(
     net = Net()
     humps(net)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
-    sparsifier = steppe.sparsify(net, optimizer, method, steps, groups=groups(), trial=trial)
+    sparsifier = steppe.sparsify(
+        net,
+        optimizer,
+        method,
+        steps,
+        groups=groups(),
+        options=StepOptions(evaluate_candidate=trial),
+    )
     x, y = torch.randn(16, 3, 8, 8), torch.randint(4, (16,))
     for _ in range(steps):
         assert sparsifier.step(lambda: nn.functional.cross_entropy(net(x), y)).isfinite()
@@ -220,7 +227,7 @@ def test_a_real_trial_in_the_loop() -> None:
     trial = candidate_evaluator(net, groups(), [x], accuracy)
     method = methods.make("eagleeye", sparsity=0.5, candidates=4)
     layers, weights = coupled(net, groups())
-    select = ChannelSelector(method, layers, {}, groups(), trial=trial)
+    select = ChannelSelector(method, layers, {}, groups(), evaluate_candidate=trial)
     held = {n: w.detach() for n, w in weights.items()}
     masks = select(held, 0.5)
     best = trial(select.alive(masks))

@@ -31,12 +31,12 @@ class ChannelSelector(Selector):
         statistics: what the score needs to know, by name.
         groups: the coupled channels.
         cost: what sparsity counts; the number of channels if none is given.
-        trial: how good the network is with channels kept; for budgets that try (see
+        evaluate_candidate: how good the network is with channels kept; for budgets that try (see
             `steppe.engine.step.candidate_evaluation.candidate_evaluator`).
 
     Raises:
         SteppeError: the structure is another one; the target leaves too little; the budget tries
-            and there is no trial.
+            and cannot.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ChannelSelector(Selector):
         groups: Sequence[Group],
         cost: Cost | None = None,
         *,
-        trial: Trial | None = None,
+        evaluate_candidate: Trial | None = None,
     ) -> None:
         if not method.structure.whole_outputs:
             raise SteppeError(
@@ -55,13 +55,15 @@ class ChannelSelector(Selector):
                 got=f"structure {method.structure.name}",
                 way_out="structure='channel', or leave groups out",
             )
-        if method.budget.tries and trial is None:
+        if method.budget.tries and evaluate_candidate is None:
             raise SteppeError(
-                f"budget {method.budget.name} tries channels out and needs a trial",
+                f"budget {method.budget.name} tries channels out and needs an evaluation",
                 got="none",
-                way_out="trial=candidate_evaluator(...), or another budget",
+                way_out="options=StepOptions(evaluate_candidate=candidate_evaluator(...)), "
+                "or another budget",
             )
-        self.method, self.statistics, self.trial = method, statistics, trial
+        self.method, self.statistics = method, statistics
+        self.evaluate_candidate = evaluate_candidate
         self.groups = list(groups)
         self.layers = {layer.name: layer for layer in layers}
         self.cost = cost if cost is not None else Units(self.groups)
@@ -116,8 +118,12 @@ class ChannelSelector(Selector):
 
     def _within(self, units: Tensors, sparsity: float) -> Tensors:
         budget, allowed = self.method.budget, self._allowed(sparsity)
-        if isinstance(budget, Searching) and self.trial is not None and self.whole > allowed:
-            kept = budget.search(units, self.groups, self.cost, allowed, self.trial)
+        if (
+            isinstance(budget, Searching)
+            and self.evaluate_candidate is not None
+            and self.whole > allowed
+        ):
+            kept = budget.search(units, self.groups, self.cost, allowed, self.evaluate_candidate)
         else:
             kept = budget.within_cost(units, self.groups, self.cost, allowed)
         if budget.meets and sparsity == self.method.sparsity:

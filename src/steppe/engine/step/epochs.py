@@ -18,15 +18,16 @@ class Epochs:
     Args:
         steps: of an epoch; None if the loop does not know.
         total: steps of the run.
-        method: its schedule says how long a training is.
-        coupling: the method's; it watches epochs, accuracy, or nothing.
+        method: its schedule says how long a training is; its coupling watches epochs, accuracy,
+            or nothing.
 
     Raises:
         SteppeError: a coupling watches and steps are not given, or are no number of steps.
     """
 
-    def __init__(self, steps: int | None, total: int, method: Method, coupling: Coupling) -> None:
-        what, name = coupling.watches, coupling.name
+    def __init__(self, steps: int | None, total: int, method: Method) -> None:
+        assert isinstance(method.coupling, Coupling)
+        what, name = method.coupling.watches, method.coupling.name
         length = method.schedule.clock(0, total)[1]  # of its first training
         if what and not steps:
             raise SteppeError(

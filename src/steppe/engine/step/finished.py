@@ -5,7 +5,10 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+from steppe.core.mask import count_zeros
+from steppe.core.norm import global_norm
 from steppe.core.protocols import Coupling, Tensors
+from steppe.engine.step.selector import Selector
 from steppe.method import Method
 
 FAR = 0.2
@@ -57,10 +60,33 @@ class Finished:
             )
 
 
+def projected(before: Tensors, weights: Tensors, masks: Tensors, selector: Selector) -> Finished:
+    """What the last projection made.
+
+    Args:
+        before: name -> weight before it.
+        weights: name -> weight after it.
+        masks: name -> booleans, True = kept.
+        selector: counts units.
+    """
+    moved = global_norm([weights[n] - before[n] for n in weights])
+    units = selector.num_units
+    return Finished(
+        masks=masks,
+        zeros=count_zeros(weights),
+        total=sum(w.numel() for w in weights.values()),
+        units_zeroed=units - selector.kept(masks),
+        units=units,
+        distance=float(moved / global_norm(list(before.values())).clamp_min(1e-30)),
+        zeros_before=count_zeros(before),
+        reached=selector.reached(masks),
+    )
+
+
 def _advice(method: Method) -> str:
     """What brings the weights nearer to what stays, from what the method's parts declare."""
     assert isinstance(method.coupling, Coupling)
-    ways = [f"raise {option} (tenfold to begin with)" for option in method.coupling.strength]
+    ways = [f"raise the {option} (tenfold to begin with)" for option in method.coupling.strength]
     if "at" in method.schedule.to_dict():
         ways.append("cut earlier (at)")
     return ", ".join([*ways, "train longer, cut in cycles or gradually (gmp)"])

@@ -94,6 +94,12 @@ class PrunableWeights:
         """Name -> the weights as the network sees them; new tensors where they are made."""
         return self.tensors if self._parametrized is None else self._parametrized.joined()
 
+    def home(self, tensors: Tensors) -> Tensors:
+        """Copies beside the weight of that name; what is a mere number stays where it is."""
+        device = next(iter(self.parameters.values())).device
+        there = {n: self.parameters[n].device if n in self.parameters else device for n in tensors}
+        return {n: (t.to(there[n]) if t.ndim else t).clone() for n, t in tensors.items()}
+
     def fold(self) -> None:
         """Plain weights again, in the model and in the optimiser."""
         if self._parametrized is not None:

@@ -11,12 +11,10 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, unwrap
-from steppe.core.mask import count_zeros
-from steppe.core.norm import global_norm
 from steppe.core.protocols import Coupling, Perturb, Tensors
 from steppe.core.step_context import Epoch, StepContext
 from steppe.engine.step.epochs import Epochs
-from steppe.engine.step.finished import Finished
+from steppe.engine.step.finished import Finished, projected
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import Closure, GradientPasses
 from steppe.engine.step.prunable_weights import PrunableWeights
@@ -257,28 +255,12 @@ class Sparsifier:
         folds = self._prunable.parametrized
         masks = self.coupling.finish(self._context(self._step, self.method.sparsity, due=True))
         self._prunable.fold()
-        finished = self._result(before, masks)
+        finished = projected(before, self.weights, masks, self.selector)
         if self._step:
             finished.warn(self.method)
         if folds:  # what the coupling acts on is gone
             self._finished = finished
         return finished
-
-    def _result(self, before: Tensors, masks: Tensors) -> Finished:
-        weights = self.weights
-        moved = global_norm([weights[n] - before[n] for n in weights])
-        distance = float(moved / global_norm(list(before.values())).clamp_min(1e-30))
-        units = self.selector.num_units
-        return Finished(
-            masks=masks,
-            zeros=count_zeros(weights),
-            total=sum(w.numel() for w in weights.values()),
-            units_zeroed=units - self.selector.kept(masks),
-            units=units,
-            distance=distance,
-            zeros_before=count_zeros(before),
-            reached=self.selector.reached(masks),
-        )
 
     def _method_in_state(self) -> dict[str, Any]:
         """What trains; what a language model would change of it does not matter here."""
@@ -319,19 +301,13 @@ class Sparsifier:
         self.optimizer.load_state_dict(state["optimizer"])
         if self._passes.scaler:
             self._passes.scaler.load_state_dict(state["scaler"])
-        coupling, kept = state["coupling"], state["rewind"]
-        self._state = None if coupling is None else {k: self._home(v) for k, v in coupling.items()}
+        home, coupling, kept = self._prunable.home, state["coupling"], state["rewind"]
+        self._state = None if coupling is None else {k: home(v) for k, v in coupling.items()}
         for name, statistic in self._statistics.statistics.items():
-            statistic.values = self._home(state["statistics"][name])
-        self._rewind.kept = None if kept is None else self._home(kept)
+            statistic.values = home(state["statistics"][name])
+        self._rewind.kept = None if kept is None else home(kept)
         self._epochs.seen = state["seen"].clone()
         self._step = state["step"]
         torch.set_rng_state(state["rng"].cpu())
         if state["cuda_rng"]:
             torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])
-
-    def _home(self, tensors: Tensors) -> Tensors:
-        """Copies beside the weight of that name; what is a mere number stays where it is."""
-        device, weights = self._passes.params[0].device, self._prunable.parameters
-        there = {n: weights[n].device if n in weights else device for n in tensors}
-        return {n: (t.to(there[n]) if t.ndim else t).clone() for n, t in tensors.items()}

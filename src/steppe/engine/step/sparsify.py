@@ -84,7 +84,7 @@ def sparsify(
     optimised = [p for group in optimizer.param_groups for p in group["params"]]
     params = [(names.get(id(p), ""), p) for p in optimised if p.requires_grad]
     rewind = Rewind(method.schedule, total_steps)
-    epochs = Epochs(steps_per_epoch, total_steps, method, coupling)
+    epochs = Epochs(steps_per_epoch, total_steps, method)
     statistics = GatheredStatistics(
         method,
         model,
@@ -101,7 +101,7 @@ def sparsify(
             statistics.statistics,
             groups,
             options.cost,
-            trial=options.evaluate_candidate,
+            evaluate_candidate=options.evaluate_candidate,
         )
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steppe.core.layer_problem import LayerProblem
-from steppe.coupling.damped_cholesky import definite_inverse, refined, shares
+from steppe.coupling.least_squares.damped_cholesky import definite_inverse, refined, shares
 
 
 def definite(n):

@@ -5,17 +5,17 @@ import torch
 
 from looped import looped
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import Coupling, Score, Structure
+from steppe.core.protocols import AnyCoupling, LayerSolver, Score, Structure
 from steppe.core.selection import keep_largest
 
-SOLVERS = [name for name in Coupling.registry if "layer" in Coupling.registry[name].scopes]
+SOLVERS = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], LayerSolver)]
 FORMS = ["unstructured", "2:4", "4:8", "1:4"]
 ROWS, COLUMNS = 12, 40
 
 
 def needs_inputs(name):
     """Whether the solver looks at the inputs; else it only masks."""
-    return bool(Coupling.registry[name].needs)
+    return bool(LayerSolver.registry[name].needs)
 
 
 def correlated(columns=COLUMNS, dead=()):
@@ -26,7 +26,7 @@ def correlated(columns=COLUMNS, dead=()):
 
 
 def posed(name, weight, gram, prune=0.5, form="unstructured", notes=None):
-    coupling, structure = Coupling.make(name), Structure.make(form)
+    coupling, structure = LayerSolver.make(name), Structure.make(form)
     score = Score.make("obs" if "obs_scale" in coupling.provides else "magnitude")
 
     def choose(saliency, number):

@@ -1,0 +1,1 @@
+"""Linear algebra that the solvers of one layer's least-squares problem share."""
