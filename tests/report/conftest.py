@@ -107,12 +107,18 @@ def evaluations(accuracy: float, top: float, seed: int) -> dict[str, Any]:
     }
 
 
-def study(layers: int = 20, seeds: int = 3) -> list[dict[str, Any]]:
+def made_up(layers: int = 20, seeds: int = 3) -> list[dict[str, Any]]:
     names = ["conv1", *(f"layer{1 + i // 6}.{i % 6 // 2}.conv{1 + i % 2}" for i in range(layers))]
     runs = [("dense", None), *((m, level) for level in LEVELS for m in METHODS)]
     return [record(m, level, seed, names[:layers]) for seed in range(seeds) for m, level in runs]
 
 
+@pytest.fixture(scope="session")
+def study() -> Any:
+    """Makes records of so many layers and seeds."""
+    return made_up
+
+
 @pytest.fixture
 def records() -> list[dict[str, Any]]:
-    return study()
+    return made_up()

@@ -67,10 +67,17 @@ def write(folder: Path, records: Any, **more: Any) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_the_page_parses_and_every_figure_is_there_and_labelled(
-    tmp_path: Path, records: Any
-) -> None:
-    page = Page(write(tmp_path, records, commands=["steppe demo"]))
+COMMAND = "steppe demo --seeds 3 > a & b"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory, study: Any) -> str:
+    """The page of the unchanged records; drawing it takes seconds."""
+    return write(tmp_path_factory.mktemp("page"), study(), commands=[COMMAND])
+
+
+def test_the_page_parses_and_every_figure_is_there_and_labelled(text: str) -> None:
+    page = Page(text)
     assert max(page.ids.values()) == 1
     for key in FIGURES:
         assert page.ids[key] == 1
@@ -89,8 +96,7 @@ def test_the_page_parses_and_every_figure_is_there_and_labelled(
                 assert page.ids[str(attrs[name]).removeprefix("#")] == 1, attrs
 
 
-def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path, records: Any) -> None:
-    text = write(tmp_path, records)
+def test_nothing_is_fetched_and_nothing_runs(text: str) -> None:
     assert "http://" not in text
     assert "https://" not in text
     assert "@import" not in text
@@ -105,8 +111,7 @@ def test_nothing_is_fetched_and_nothing_runs(tmp_path: Path, records: Any) -> No
     assert all(image["alt"] for image in page.all("img"))
 
 
-def test_text_is_text_and_follows_the_page_colour(tmp_path: Path, records: Any) -> None:
-    text = write(tmp_path, records)
+def test_text_is_text_and_follows_the_page_colour(text: str) -> None:
     assert re.search(r"<text[^>]*>accuracy, %</text>", text)
     assert "currentColor" in text
     assert "#010203" not in text
@@ -115,8 +120,7 @@ def test_text_is_text_and_follows_the_page_colour(tmp_path: Path, records: Any) 
     assert "@media print" in text
 
 
-def test_the_numbers_and_the_end_of_the_page(tmp_path: Path, records: Any) -> None:
-    text = write(tmp_path, records, commands=["steppe demo --seeds 3 > a & b"])
+def test_the_numbers_and_the_end_of_the_page(text: str, records: Any) -> None:
     for cells in Rows.from_records(records).only("accuracy", "hessian_top").texts()[1]:
         assert all(f">{cell}</" in text for cell in cells)
     assert "steppe demo --seeds 3 &gt; a &amp; b" in text
@@ -124,8 +128,8 @@ def test_the_numbers_and_the_end_of_the_page(tmp_path: Path, records: Any) -> No
     assert "Recipes (17)" in text
 
 
-def test_the_same_records_give_the_same_page(tmp_path: Path, records: Any) -> None:
-    assert write(tmp_path / "a", records) == write(tmp_path / "b", records)
+def test_the_same_records_give_the_same_page(tmp_path: Path, text: str, records: Any) -> None:
+    assert write(tmp_path, records, commands=[COMMAND]) == text
 
 
 @pytest.mark.parametrize(
@@ -163,8 +167,8 @@ def test_flatness_is_read_from_either_place(tmp_path: Path, records: Any) -> Non
     assert page.ids["hessian_top"] == page.ids["sharpness"] == 0
 
 
-def test_wrong_labels_have_a_part_of_their_own(tmp_path: Path, records: Any) -> None:
-    before = write(tmp_path / "a", records)
+def test_wrong_labels_have_a_part_of_their_own(tmp_path: Path, text: str, records: Any) -> None:
+    before = text
     more = copy.deepcopy([r for r in records if r["sparsity_asked"] == 0.95])
     for record in more:
         record["recipe"]["data"] = {"label_noise": {"rate": 0.5}}
@@ -181,8 +185,7 @@ def test_wrong_labels_have_a_part_of_their_own(tmp_path: Path, records: Any) -> 
         assert found[0].group() == found[1].group()
 
 
-def test_the_papers_numbers_stand_beside(tmp_path: Path, records: Any) -> None:
-    text = write(tmp_path, records)
+def test_the_papers_numbers_stand_beside(text: str, records: Any) -> None:
     mean = Rows.from_records(records)
     (safe,) = [r for r in mean.rows if r.method == "safe" and r.sparsity == 0.9]
     column = next(c for c in mean.columns if c.key == "corrupted 3")
