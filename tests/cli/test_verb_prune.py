@@ -196,7 +196,7 @@ def test_columns_that_m_does_not_divide(refused: Refused) -> None:
 def test_methods_of_training_only(refused: Refused, method: str) -> None:
     said = refused(method=method)
     assert f"method {method}" in said
-    assert "sparsegpt" in said
+    assert "a method for language models (steppe methods shows which)" in said
     assert "safe" in said
 
 
