@@ -108,6 +108,29 @@ def test_the_readme_stays_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
+def exists(dotted):
+    """Whether a name such as steppe.engine.batchnorm.reestimate can be imported."""
+    thing = importlib.import_module("steppe")
+    path = "steppe"
+    for part in dotted.split(".")[1:]:
+        path += f".{part}"
+        if not hasattr(thing, part):
+            try:
+                importlib.import_module(path)
+            except ImportError:
+                return False
+        thing = getattr(thing, part)
+    return True
+
+
+def test_names_in_the_text_exist():
+    for path in PAGES:
+        if path.name == "CHANGELOG.md":  # it names what is no more
+            continue
+        for dotted in set(re.findall(r"\bsteppe(?:\.[a-zA-Z_]\w*)+", path.read_text())):
+            assert exists(dotted), f"{page_id(path)} names {dotted}, which is not there"
+
+
 def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
