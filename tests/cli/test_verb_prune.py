@@ -197,7 +197,6 @@ def test_methods_of_training_only(refused: Refused, method: str) -> None:
     said = refused(method=method)
     assert f"method {method}" in said
     assert "a method for language models (steppe methods shows which)" in said
-    assert "safe" in said
 
 
 def test_dense_is_no_pruning(refused: Refused) -> None:
