@@ -234,24 +234,47 @@ def test_a_full_disk_leaves_nothing_half_written(
 PILOT = {"name": "pilot", "sparsity": 0.9, "l1_threshold": 100.0, "cycles": 2, "rewind": "weights"}
 
 
-@pytest.mark.parametrize(
-    "method", [{"name": "safe", "sparsity": 0.9}, PILOT], ids=lambda m: m["name"]
-)
-def test_two_processes_give_the_weights_of_one(
-    tmp_path: Path, method: dict[str, object], capsys: pytest.CaptureFixture[str]
-) -> None:
-    recipe = dict(SMALL, model={"name": "lenet-300-100"}, method=method)
-    recipe["train"] = {"epochs": 2, "batch_size": 64, "lr": 0.05}
-    path = write(tmp_path / "recipe.yaml", recipe)
-    environment = dict(os.environ, OMP_NUM_THREADS="1", HOME=str(tmp_path))
+METHODS_OF_RANKS: dict[str, dict[str, object]] = {
+    "safe": {"name": "safe", "sparsity": 0.9},
+    "pilot": PILOT,
+}
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with a recipe for each method and what two processes made of it; what they said."""
+    folder = tmp_path_factory.mktemp("ranks")
+    commands = []
+    for name, method in METHODS_OF_RANKS.items():
+        recipe = dict(SMALL, model={"name": "lenet-300-100"}, method=method)
+        recipe["train"] = {"epochs": 2, "batch_size": 64, "lr": 0.05}
+        path = write(folder / f"{name}.yaml", recipe)
+        commands.append(["train", str(path), "--out", str(folder / name)])
+    (folder / "commands.json").write_text(json.dumps(commands))
+    environment = dict(os.environ, OMP_NUM_THREADS="1", HOME=str(folder))
     environment["ACCELERATE_USE_CPU"] = "true"
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     launch += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    command = [*launch, "-m", "steppe.cli.main", "train", str(path), "--out", "two"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    several = Path(__file__).parents[1] / "several.py"
+    command = [*launch, str(several), str(folder / "commands.json")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    run("train", path, "--out", tmp_path / "one")
-    for said in (done.stderr, capsys.readouterr().err):
-        assert said.count("zeros\n") == 1, "the first process speaks, the others do not"
-    one, two = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    return folder, done.stderr
+
+
+def test_of_two_processes_the_first_speaks(two_ranks: tuple[Path, str]) -> None:
+    assert two_ranks[1].count("zeros\n") == len(METHODS_OF_RANKS)
+
+
+@pytest.mark.parametrize("name", METHODS_OF_RANKS)
+def test_two_processes_give_the_weights_of_one(
+    name: str,
+    two_ranks: tuple[Path, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, _ = two_ranks
+    run("train", folder / f"{name}.yaml", "--out", tmp_path / "one")
+    assert capsys.readouterr().err.count("zeros\n") == 1
+    one, two = (load_file(path / "model.safetensors") for path in (tmp_path / "one", folder / name))
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
