@@ -15,10 +15,10 @@ from torch import nn
 from steppe import SteppeError, methods, sparsify
 from steppe.core.layer import Layer
 from steppe.engine import ranks
-from steppe.engine.blockwise.calibrate import CalibrationCollector
+from steppe.engine.blockwise.calibration_collector import CalibrationCollector
+from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.journal import Journal
-from steppe.engine.blockwise.reconstruct import FitConfig
-from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig
+from steppe.engine.blockwise.walk import Blockwise
 
 
 def load_toy() -> Any:
@@ -93,7 +93,8 @@ def walk(toy: Any, folder: Path, name: str, at: int | None = None) -> None:
 
     row.call = failing
     config = BlockwiseConfig(
-        micro_batch=2, fit=FitConfig(epochs=2, warmup_epochs=0, batch_size=4, lr=1e-3)
+        micro_batch=2,
+        reconstruction=ReconstructionConfig(epochs=2, warmup_epochs=0, batch_size=4, lr=1e-3),
     )
     method = methods.for_language(methods.make(name, sparsity=0.5))
     if name == "safe_plus":

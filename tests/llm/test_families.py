@@ -15,7 +15,7 @@ from torch import Tensor
 
 from steppe import SteppeError, methods
 from steppe.core.layer import Layer
-from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
 
@@ -204,7 +204,7 @@ def test_sparsegpt(name: str, structure: str, saved: Saved, tmp_path: Path) -> N
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "alps", "safe"])
 @pytest.mark.parametrize("name", ["llama-grouped-query", "gpt2", "qwen2-moe", "gpt-oss"])
 def test_methods(name: str, method: str, structure: str, saved: Saved, tmp_path: Path) -> None:
-    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=2, lr=1e-3)
+    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=2, lr=1e-3)
     options = {"budget": "uniform"} if method != "safe" else {}
     made = methods.make(method, sparsity=0.5, structure=structure, **options)
     record = prune(saved(name), made, windows(), tmp_path / "out", fit=fit)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe import methods
-from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.plan import lines, plan
 from steppe.llm.prune import Job, prune
 
@@ -20,7 +20,7 @@ def ask(model, method, out, tokens, **options):
         "precision": "float32",
         "micro_batch": 2,
         "measure": 2,
-        "fit": FitConfig(epochs=2, warmup_epochs=0, batch_size=2),
+        "fit": ReconstructionConfig(epochs=2, warmup_epochs=0, batch_size=2),
         "include": [],
         "exclude": [],
     }
@@ -52,7 +52,7 @@ def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
     found = plan(job)
     assert sorted(tmp_path.rglob("*")) == before
     assert torch.equal(torch.get_rng_state(), random)
-    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=6)
+    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=6)
     record = prune(language_model, method, tokens, tmp_path / "out", fit=fit)
     made = record["sparse"]["parameters"] - record["sparse"]["nonzero"]
     assert found["zeros"] == made

@@ -12,8 +12,9 @@ from steppe.core.layer import prunable
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.mask import unpack
 from steppe.core.protocols import LayerSolver
-from steppe.engine.blockwise.calibrate import CalibrationCollector, InputRecorder
-from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.calibration_collector import CalibrationCollector
+from steppe.engine.blockwise.config import ReconstructionConfig
+from steppe.engine.blockwise.input_recorder import InputRecorder
 from steppe.engine.blockwise.solve import chooser
 from steppe.llm.calibration import windows
 from steppe.llm.load import load, tokenizer_of
@@ -57,7 +58,7 @@ def test_prune_leaves_a_model_a_record_and_masks(language_model, tokens, tmp_pat
 
 
 def test_a_training_method_takes_its_language_settings(language_model, tokens, tmp_path):
-    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
     plain = methods.safe_plus(sparsity=0.5, rho=0.01)
     record = steppe.prune(language_model, plain, tokens, tmp_path / "out", fit=fit)
     assert record["recipe"]["method"] == plain.for_language().to_dict()
@@ -71,7 +72,7 @@ LANGUAGE = [n for n in methods.METHODS if n != "dense" and has_language_form(n)]
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_a_copy_prunes_as_the_method_itself(name, language_model, tokens, tmp_path):
-    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
     method = methods.make(name, sparsity=0.5)
     copy = steppe.Method.from_yaml(method.to_yaml())
     records = [
@@ -84,7 +85,7 @@ def test_a_copy_prunes_as_the_method_itself(name, language_model, tokens, tmp_pa
 
 
 def test_a_part_may_be_exchanged_before_pruning(language_model, tokens, tmp_path):
-    fit = FitConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
     flatless = methods.safe(sparsity=0.5).replace(perturb="none")
     record = steppe.prune(language_model, flatless, tokens, tmp_path / "a", fit=fit)
     assert record["recipe"]["method"]["perturb"] == {"name": "none"}

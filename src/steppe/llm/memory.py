@@ -13,7 +13,7 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling, LayerSolver
+from steppe.core.protocols import Coupling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,9 +102,7 @@ def _measured(job: Job) -> bool:
 
 
 def _needs(job: Job) -> set[str]:
-    method = job.method
-    start = getattr(method.objective, "start_needs", ())
-    return {*method.calibration_needs, *start}
+    return {*job.method.calibration_needs, *job.method.objective.start_needs}
 
 
 def _grams(layers: list[Layer]) -> list[int]:
@@ -133,8 +131,7 @@ def _products(job: Job, layers: list[Layer]) -> int:
 def _solver(job: Job, layers: list[Layer]) -> int:
     """Copies of the largest layer, and of its columns^2 for solvers that see them."""
     parts = [p for layer in layers for p in layer.split()]
-    start = getattr(job.method.objective, "start", None)
-    solver = LayerSolver.make(start) if start else job.method.solver
+    solver = job.method.objective.starts_from or job.method.solver
     if solver is None:  # the block is optimised, its layers are only copied
         return max(_FLOAT * 4 * p.numel for p in parts)
     return max(_FLOAT * solver.memory(p.rows, p.columns) for p in parts)
@@ -142,11 +139,11 @@ def _solver(job: Job, layers: list[Layer]) -> int:
 
 def _optimising(job: Job, block: int, layers: list[Layer]) -> dict[str, int]:
     """Gradients, Adam's moments, the perturbation, the coupling's state, saved activations."""
-    weights, method, fit = sum(x.numel for x in layers), job.method, job.config.fit
+    weights, method, fit = sum(x.numel for x in layers), job.method, job.config.reconstruction
     copies = 3 + 2 * method.perturb.active
     needed = {"gradients and optimiser": _FLOAT * copies * block}
     state = 3 if isinstance(method.coupling, Coupling) and method.coupling.trains else 1
-    state += bool(method.score.needs) + bool(getattr(method.objective, "start", None))
+    state += bool(method.score.needs) + (method.objective.starts_from is not None)
     needed["sparsity's own state"] = _FLOAT * state * weights
     windows = min(job.config.micro_batch, fit.batch_size)
     tokens = windows * job.window
@@ -173,7 +170,7 @@ def _disk(job: Job, texts: Mapping[str, Tensor]) -> dict[str, int]:
     if job.tokens is not None and (job.needs_text or job.config.measure):
         found["activations"] = 2 * hidden * job.tokens.numel()
         if job.method.objective.scope == "block":
-            apart = bool(getattr(job.method.objective, "apart", False))
+            apart = job.method.objective.stages == "children"
             found["targets"] = (1 + apart) * hidden * job.tokens.numel()
     if texts:
         found["evaluation"] = hidden * max(t.numel() for t in texts.values())

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from steppe.engine.blockwise.allocation import counts_of, sizes_of
-from steppe.engine.blockwise.walk import Blockwise, check
+from steppe.engine.blockwise.compatibility import check
+from steppe.engine.blockwise.walk import Blockwise
 from steppe.llm.memory import available, estimate, existing, layers_by_block
 from steppe.llm.memory import check as check_fits
 
@@ -101,7 +101,11 @@ def _seconds(job: Job, texts: dict[str, Tensor]) -> dict[str, float]:
             found["profile"] = found["calibrate"] + found["load"]
     steps = 1.0
     if job.method.objective.scope == "block" and windows:
-        steps = -(-total // job.config.fit.batch_size) * job.config.fit.epochs / _STEPS
+        steps = (
+            -(-total // job.config.reconstruction.batch_size)
+            * job.config.reconstruction.epochs
+            / _STEPS
+        )
     found["prune"] = taken.get("prune", 0.0) * steps * pruned
     if texts:
         tokens = sum(t.numel() for t in texts.values())
@@ -115,17 +119,18 @@ def _trial_windows(job: Job) -> int:
     if job.tokens is None:
         return 0
     block = job.method.objective.scope == "block"
-    wanted = job.config.fit.batch_size if block else job.config.micro_batch
+    wanted = job.config.reconstruction.batch_size if block else job.config.micro_batch
     return min(wanted, len(job.tokens))
 
 
 def _trial(job: Job, windows: int) -> dict[str, Any]:
     """The first pruned block's row of the record, with one batch of windows."""
-    fit = dataclasses.replace(job.config.fit, epochs=_STEPS, warmup_epochs=0)
-    config = dataclasses.replace(job.config, fit=fit, measure=min(job.config.measure, windows))
+    short = dataclasses.replace(job.config.reconstruction, epochs=_STEPS, warmup_epochs=0)
+    measure = min(job.config.measure, windows)
+    config = dataclasses.replace(job.config, reconstruction=short, measure=measure)
     tokens = job.tokens[:windows] if job.tokens is not None and windows else None
     with _beside(job.out) as folder:
-        trial = _Trial(
+        walk = Blockwise(
             job.model,
             job.method,
             config,
@@ -134,24 +139,7 @@ def _trial(job: Job, windows: int) -> dict[str, Any]:
             include=job.include,
             exclude=job.exclude,
         )
-        return trial.once()
-
-
-class _Trial(Blockwise):
-    """A walk of one block."""
-
-    def once(self) -> dict[str, Any]:
-        """Prune the first block that loses weights, on the inputs of the model's first block."""
-        names = {layer.block for layer in self.layers}
-        found = [i for i in range(len(self.blocks)) if any(n.endswith(f".{i}") for n in names)]
-        index, flat = found[0], dict.fromkeys((x.name for x in self.layers), 0.0)
-        device = self.blocks.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            if self.tokens is not None:
-                states = self._states(index)
-                for part in self._slices():
-                    states.tensor[part] = self.blocks.embed(self.tokens[part]).float().cpu()
-            return self._block(index, counts_of(self.method, self.layers, flat))
+        return walk.first_block()
 
 
 @contextlib.contextmanager

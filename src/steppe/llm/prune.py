@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from steppe.engine import ranks
+from steppe.engine.blockwise.compatibility import needs_windows
+from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.reconstruct import FitConfig
-from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig
+from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.llm import memory
 from steppe.llm.calibration import check_vocabulary, windows
@@ -146,7 +148,7 @@ class Job:
             seed=seed,
             micro_batch=micro_batch,
             measure=measure,
-            fit=_with_precision(fit or FitConfig(), chosen),
+            reconstruction=_with_precision(fit or FitConfig(), chosen),
         )
         if isinstance(calibration, Tensor):
             self.window = calibration.shape[-1]
@@ -156,12 +158,7 @@ class Job:
     @property
     def needs_text(self) -> bool:
         """Whether the method looks at activations at all."""
-        method = self.method
-        return bool(
-            method.calibration_needs
-            or method.objective.scope == "block"
-            or method.budget.profiled_by
-        )
+        return needs_windows(self.method)
 
     def _calibrate(self) -> tuple[Tensor | None, dict[str, Any] | None]:
         if self.source is None:
@@ -178,7 +175,7 @@ class Job:
     @property
     def recipe(self) -> dict[str, Any]:
         """What decides the result, as plain data."""
-        fit = {**vars(self.config.fit), "betas": list(self.config.fit.betas)}
+        fit = {**vars(self.config.reconstruction)}
         plain = {
             "model": {"name": str(self.model.folder), "fingerprint": fingerprint(self.model)},
             "method": self.method.to_dict(),

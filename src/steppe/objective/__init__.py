@@ -1,1 +1,1 @@
-"""Against what? One file per objective."""
+"""What is optimised? One file per objective."""

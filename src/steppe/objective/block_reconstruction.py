@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch.nn.functional as F
+from torch import Tensor
+
+from steppe.core.batch import Batch
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import LayerSolver, Objective
 
@@ -26,6 +31,7 @@ class BlockReconstruction(Objective):
     apart: bool = False
     name = "block_reconstruction"
     scope = "block"
+    reads = ("outputs", "targets")
 
     def __post_init__(self) -> None:
         if self.start is not None and not issubclass(LayerSolver.registry[self.start], LayerSolver):
@@ -36,6 +42,14 @@ class BlockReconstruction(Objective):
             )
 
     @property
-    def start_needs(self) -> tuple[str, ...]:
-        """Calibration statistics that the start reads."""
-        return () if self.start is None else tuple(LayerSolver.registry[self.start].needs)
+    def stages(self) -> Literal["block", "children"]:
+        return "children" if self.apart else "block"
+
+    @property
+    def starts_from(self) -> LayerSolver | None:
+        return None if self.start is None else LayerSolver.make(self.start)
+
+    def loss(self, batch: Batch) -> Tensor:
+        assert batch.outputs is not None
+        assert batch.targets is not None
+        return F.mse_loss(batch.outputs.float(), batch.targets)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.core.layer import Layer
-from steppe.engine.blockwise.calibrate import CalibrationCollector, InputRecorder
+from steppe.engine.blockwise.calibration_collector import CalibrationCollector
+from steppe.engine.blockwise.input_recorder import InputRecorder
 
 CPU = torch.device("cpu")
 

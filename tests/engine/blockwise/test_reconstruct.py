@@ -15,8 +15,8 @@ from steppe import Method, SteppeError, methods
 from steppe.core.mask import unpack
 from steppe.core.protocols import AnyCoupling
 from steppe.engine.blockwise import reconstruct
-from steppe.engine.blockwise.reconstruct import FitConfig
-from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig
+from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
+from steppe.engine.blockwise.walk import Blockwise
 
 KINDS = ["plain", "conv1d", "experts"]
 
@@ -31,7 +31,9 @@ def run(
 ) -> dict[str, Tensor]:
     """Weights of all blocks after the walk."""
     options = {"epochs": 3, "warmup_epochs": 0, "batch_size": 4, "lr": 1e-3} | fit
-    config = BlockwiseConfig(micro_batch=micro_batch, fit=FitConfig(**options))
+    config = BlockwiseConfig(
+        micro_batch=micro_batch, reconstruction=ReconstructionConfig(**options)
+    )
     Blockwise(toy.Row(kind=kind), method, config, toy.tokens(8), out).run()
     return {
         f"{path.stem}.{name}": t
@@ -98,13 +100,13 @@ def test_every_window_counts_once_an_epoch(
     toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[list[int]] = []
-    real = reconstruct._closures
+    real = reconstruct._Reconstruction._closures
 
-    def spy(walk: Any, stage: Any, targets: Any, batch: Tensor, model: Any) -> Any:
+    def spy(stage: Any, batch: Tensor, *rest: Any) -> Any:
         taken.append(batch.tolist())
-        return real(walk, stage, targets, batch, model)
+        return real(stage, batch, *rest)
 
-    monkeypatch.setattr(reconstruct, "_closures", spy)
+    monkeypatch.setattr(reconstruct._Reconstruction, "_closures", spy)
     run(toy, tmp_path, language("safe"), epochs=2, batch_size=3)
     assert [len(t) for t in taken] == [3, 3, 2] * 2 * 3
     for epoch in range(6):
@@ -116,14 +118,14 @@ def test_every_window_counts_once_an_epoch(
 def caught(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Tensor, Tensor]]:
     """(stage, inputs, targets) of every stage, as the fit gets them."""
     found: list[tuple[str, Tensor, Tensor]] = []
-    real = reconstruct._targets
+    real = reconstruct.dense_targets
 
-    def spy(walk: Any, stage: Any, *rest: Any) -> Any:
-        made = real(walk, stage, *rest)
+    def spy(block: Any, stage: Any, *rest: Any) -> Any:
+        made = real(block, stage, *rest)
         found.append((stage.name, stage.inputs.tensor.clone(), made.tensor.clone()))
         return made
 
-    monkeypatch.setattr(reconstruct, "_targets", spy)
+    monkeypatch.setattr(reconstruct, "dense_targets", spy)
     return found
 
 
@@ -249,4 +251,4 @@ def test_bfloat16_only_rounds_the_way(toy: ModuleType, tmp_path: Path) -> None:
 )
 def test_what_no_fit_can_be(options: dict[str, Any], text: str) -> None:
     with pytest.raises(SteppeError, match=text):
-        FitConfig(**options)
+        ReconstructionConfig(**options)

@@ -14,16 +14,17 @@ from torch import Tensor, nn
 
 from steppe import Method, SteppeError, methods
 from steppe.core.mask import unpack
-from steppe.engine.blockwise.reconstruct import FitConfig
-from steppe.engine.blockwise.walk import Blockwise, BlockwiseConfig, check
+from steppe.engine.blockwise.compatibility import check
+from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
+from steppe.engine.blockwise.walk import Blockwise
 
-FIT = FitConfig(epochs=2, warmup_epochs=0, batch_size=3)
+FIT = ReconstructionConfig(epochs=2, warmup_epochs=0, batch_size=3)
 
 
 def walk(
     toy: ModuleType, out: Path, method: Method, kind: str = "plain", **options: Any
 ) -> Blockwise:
-    config = options.pop("config", BlockwiseConfig(micro_batch=2, fit=FIT))
+    config = options.pop("config", BlockwiseConfig(micro_batch=2, reconstruction=FIT))
     tokens = options.pop("tokens", toy.tokens())
     return Blockwise(toy.Row(kind=kind), method, config, tokens, out, **options)
 
@@ -205,14 +206,14 @@ class Stop(Exception):
 
 def stopped(job: Blockwise, at: int) -> None:
     """Run until a block's shard is there and the journal does not know."""
-    write = job.blocks.write
+    write = job.context.blocks.write
 
     def stop(index: int, out: Path) -> None:
         write(index, out)
         if index == at:
             raise Stop
 
-    job.blocks.write = stop  # type: ignore[method-assign]
+    job.context.blocks.write = stop  # type: ignore[method-assign]
     with pytest.raises(Stop):
         job.run()
 
@@ -229,7 +230,7 @@ def test_it_goes_on_where_it_was(name: str, toy: ModuleType, tmp_path: Path) -> 
     job = walk(toy, tmp_path / "b", method, report=lambda row: seen.append(row["block"]))
     rows = job.run()
     assert seen == [0, 1, 2]
-    assert job.blocks.embedded == 1, "only to learn how blocks are called"
+    assert job.context.blocks.embedded == 1, "only to learn how blocks are called"
     for row, again in zip(whole, rows, strict=True):
         assert [{**x, "seconds": 0} for x in row["layers"]] == [
             {**x, "seconds": 0} for x in again["layers"]

@@ -1,9 +1,12 @@
-"""The protocol of the objective axis: against what?"""
+"""The protocol of the objective axis: what is optimised?"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
+from torch import Tensor, nn
+
+from steppe.core.batch import Batch
 from steppe.core.errors import SteppeError
 from steppe.core.part import Part, axis
 from steppe.core.protocols.coupling import Coupling, LayerSolver
@@ -13,11 +16,54 @@ if TYPE_CHECKING:
 
 
 class Objective(Part):
-    """Against what is the loss measured?"""
+    """What is optimised: the loss of a batch, of what, and where it starts.
+
+    Under scope ``task`` a training loop optimises the whole model; under ``block`` each decoder
+    block is optimised towards the outputs of the dense one, under ``layer`` each layer is solved
+    at once.
+    """
 
     registry = axis("objective")
-    scope: ClassVar[str] = "task"
+    scope: ClassVar[Literal["task", "block", "layer"]] = "task"
     """What is optimised at a time: the whole model (task), a decoder block, or one layer."""
+    reads: ClassVar[tuple[str, ...]] = ("task_loss",)
+    """The fields of `Batch` that `loss` looks at; without one of them training is refused."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar; a pure function of the fields named in ``reads``."""
+        raise NotImplementedError
+
+    def reference(self, model: nn.Module) -> nn.Module | None:
+        """The network whose outputs the loss is compared with, if it needs one.
+
+        Args:
+            model: the network before anything is changed.
+
+        Returns:
+            A network of its own, in eval mode, that is not trained; its outputs become
+            ``Batch.reference_outputs``.
+        """
+        return None
+
+    @property
+    def stages(self) -> Literal["block", "children"]:
+        """What of a block is optimised at a time, for scope ``block``.
+
+        ``block``: all of it, towards the dense block's outputs. ``children``: its children one
+        after the other, each from its own inputs towards the dense child's outputs for them.
+        """
+        return "block"
+
+    @property
+    def starts_from(self) -> LayerSolver | None:
+        """What solves a block's layers before it is optimised; None starts dense."""
+        return None
+
+    @property
+    def start_needs(self) -> tuple[str, ...]:
+        """Calibration statistics that the start reads."""
+        solver = self.starts_from
+        return () if solver is None else tuple(solver.needs)
 
     def fits(self, method: Method) -> None:
         kind = LayerSolver if self.scope == "layer" else Coupling

@@ -29,8 +29,8 @@ class AllocatedBudget(Budget):
         prune: int,
         profile: Mapping[str, float],
     ) -> dict[str, int]:
-        held = dict(self.quotas)
-        mine = {n: held[n] for n in sizes}
+        shares = dict(self.quotas)
+        mine = {n: shares[n] for n in sizes}
         if sum(mine.values()) == prune:
             return mine
         return apportion({n: float(c) for n, c in mine.items()}, sizes, prune)
@@ -41,11 +41,11 @@ class AllocatedBudget(Budget):
 
 def sizes_of(method: Method, layers: list[Layer]) -> dict[str, int]:
     """Units per layer."""
-    found = {}
+    sizes = {}
     for layer in layers:
         rows, columns = method.structure.units(layer)
-        found[layer.name] = rows * columns
-    return found
+        sizes[layer.name] = rows * columns
+    return sizes
 
 
 def counts_of(method: Method, layers: list[Layer], profile: Mapping[str, float]) -> dict[str, int]:

@@ -11,6 +11,13 @@ from steppe.engine.blockwise.allocation import counts_of
 from steppe.method import Method
 
 
+def needs_windows(method: Method) -> bool:
+    """Whether the method looks at what the layers are given, so that calibration is needed."""
+    return bool(
+        method.calibration_needs or method.objective.scope == "block" or method.budget.profiled_by
+    )
+
+
 def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:
     """Whether a method can prune these layers block by block; everything that fails, fails here.
 
@@ -26,16 +33,14 @@ def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:
     for layer in layers:
         method.structure.check(layer)
     counts_of(method, layers, dict.fromkeys((x.name for x in layers), 0.0))
-    needs = method.calibration_needs
-    for need in sorted(needs):
+    for need in sorted(method.calibration_needs):
         if need not in CALIBRATION:
             raise SteppeError(
                 "calibration gives activations only",
                 got=f"method {method.name}, which needs the {need}",
                 way_out=f"choose a score that needs {' or '.join(CALIBRATION)}",
             )
-    wants = bool(needs) or method.objective.scope == "block" or method.budget.profiled_by
-    if tokens is None and wants:
+    if tokens is None and needs_windows(method):
         raise SteppeError(
             f"method {method.name} needs calibration text",
             way_out="--calibration FILE, FOLDER or DATASET",

@@ -20,17 +20,18 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.path = path
         ranks.barrier()
-        found = path.exists()
-        self._held: dict[str, Any] = json.loads(path.read_text("utf-8")) if found else {}
+        self._values: dict[str, Any] = {}
+        if path.exists():
+            self._values = json.loads(path.read_text("utf-8"))
         ranks.barrier()  # all have read before the first writes
 
     def get(self, key: str, default: Any = None) -> Any:
         """What was put under a key."""
-        return self._held.get(key, default)
+        return self._values.get(key, default)
 
     def put(self, **values: Any) -> None:
         """Keep values, on disk when this returns."""
-        self._held |= json.loads(json.dumps(values))
+        self._values |= json.loads(json.dumps(values))
         if ranks.first():
-            write_text(self.path, json.dumps(self._held) + "\n")
+            write_text(self.path, json.dumps(self._values) + "\n")
         ranks.barrier()

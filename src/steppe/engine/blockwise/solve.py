@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,75 +12,56 @@ from steppe.core.layer import Layer
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.protocols import LayerSolver, Structure
 from steppe.core.selection import apportion
-from steppe.engine.blockwise.calibrate import CalibrationCollector
+from steppe.engine.blockwise.allocation import sizes_of
+from steppe.engine.blockwise.context import BlockContext
 from steppe.method import Method
 
 
 def solve_block(
-    method: Method,
-    layers: list[Layer],
-    pieces: Mapping[str, tuple[Layer, Tensor]],
-    counts: Mapping[str, int],
-    collector: CalibrationCollector | None,
-    note: Callable[[str], None],
-    solver: LayerSolver | None = None,
+    block: BlockContext, solver: LayerSolver
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune every layer of a block in place.
 
     Args:
-        method: its score, structure, budget and coupling are used.
-        layers: the block's layers.
-        pieces: piece name -> (layer, weight), experts apart.
-        counts: layer name -> units that it loses.
-        collector: the calibration statistics, if any.
-        note: takes a sentence for each fallback.
-        solver: another one than the method's.
+        block: the block, calibrated.
+        solver: the method's, or another one that its weights shall start from.
 
     Returns:
         Layer name -> mask of the layer's shape; piece name -> seconds.
     """
-    solver = solver or method.solver
-    assert solver is not None, f"{method.name} has no solver for layers"
     masks: dict[str, Tensor] = {}
-    seconds = {}
-    for layer in layers:
-        parts = layer.split()
-        sizes = {p.name: method.structure.units(p)[0] * method.structure.units(p)[1] for p in parts}
+    seconds: dict[str, float] = {}
+    for layer in block.layers:
+        pieces = layer.split()
+        sizes = sizes_of(block.method, pieces)
         shares = {name: float(size) for name, size in sizes.items()}
-        each = apportion(shares, sizes, counts[layer.name])
-        found = []
-        for part in parts:
+        counts = apportion(shares, sizes, block.counts[layer.name])
+        solved = []
+        for piece in pieces:
             began = time.perf_counter()
-            weight = pieces[part.name][1]
-            found.append(_solve(method, solver, part, weight, each[part.name], collector, note))
-            seconds[part.name] = time.perf_counter() - began
-        masks[layer.name] = torch.stack(found) if layer.stacked else found[0]
+            solved.append(_solve(block, solver, piece, counts[piece.name]))
+            seconds[piece.name] = time.perf_counter() - began
+        masks[layer.name] = torch.stack(solved) if layer.stacked else solved[0]
     return masks, seconds
 
 
-def _solve(
-    method: Method,
-    solver: LayerSolver,
-    layer: Layer,
-    weight: Tensor,
-    prune: int,
-    collector: CalibrationCollector | None,
-    note: Callable[[str], None],
-) -> Tensor:
-    shared = collector.of(layer.name) if collector is not None else {}
+def _solve(block: BlockContext, solver: LayerSolver, piece: Layer, prune: int) -> Tensor:
+    """Prune one layer, or one expert of a mixture, in place; its mask."""
+    method, statistics = block.method, block.statistics
+    weight = block.pieces[piece.name][1]
     problem = LayerProblem(
-        name=layer.name,
-        weight=layer.flat(weight).float().contiguous(),
-        statistics=shared,
+        name=piece.name,
+        weight=piece.flat(weight).float().contiguous(),
+        statistics=statistics.of(piece.name) if statistics is not None else {},
         prune=prune,
-        choose=chooser(method, layer),
+        choose=chooser(method, piece),
         score=method.score,
         multiple=method.structure.columns or 1,
-        note=note,
+        note=block.note,
     )
     new, mask = solver.solve(problem)
-    weight.copy_(layer.unflat(new))
-    return layer.unflat(mask).contiguous()
+    weight.copy_(piece.unflat(new))
+    return piece.unflat(mask).contiguous()
 
 
 def chooser(method: Method, layer: Layer) -> Callable[[Tensor, int], Tensor]:

@@ -1,7 +1,9 @@
-"""Hidden states of all calibration windows in a file that memory maps."""
+"""Hidden states of all calibration windows in files that memory maps."""
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
+from steppe.engine.blockwise.blocks import Blocks
+from steppe.engine.blockwise.input_recorder import InputRecorder
 
 
 class Activations:
@@ -63,8 +67,6 @@ def _bytes(shape: tuple[int, int, int]) -> int:
 
 
 def _reserve(path: Path, size: int) -> None:
-    import os
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "wb") as file:
@@ -77,3 +79,96 @@ def _reserve(path: Path, size: int) -> None:
             got=f"{size / 2**30:.2f} GiB for {path} ({error.strerror})",
             way_out="free some space, choose another --out, or fewer --samples",
         ) from error
+
+
+class HiddenStates:
+    """Each block's inputs for all calibration windows, on disk, two blocks at a time.
+
+    Args:
+        blocks: the model.
+        tokens: calibration windows ``[windows, tokens]``.
+        folder: where the files go.
+        micro_batch: windows that go through a block together.
+    """
+
+    def __init__(self, blocks: Blocks, tokens: Tensor, folder: Path, micro_batch: int) -> None:
+        self.blocks, self.tokens, self.folder = blocks, tokens, folder
+        self._micro_batch = micro_batch
+        self._open: dict[int, Activations] = {}
+
+    def of(self, index: int) -> Activations:
+        """A block's inputs."""
+        if index % 2 not in self._open:  # mapped once: a new mapping faults page by page again
+            self._open[index % 2] = Activations(*self._place(index))
+        return self._open[index % 2]
+
+    def _place(self, index: int) -> tuple[Path, tuple[int, int, int]]:
+        windows, window = self.tokens.shape
+        # two files take turns: a block's inputs stay until the journal says that it is done
+        path = self.folder / f"inputs-{index % 2}.bin"
+        return path, (windows, window, self.blocks.hidden_size)
+
+    def resume(self, index: int) -> None:
+        """The inputs of the first block that is not done must be as they were left.
+
+        Raises:
+            SteppeError: they are gone.
+        """
+        path, shape = self._place(index)
+        if not Activations.there(path, shape):
+            raise SteppeError(
+                "a run goes on from the hidden states of its last finished block",
+                got=f"no whole {path}, though {index} blocks are done",
+                consequence="what comes after them cannot be computed",
+                way_out=f"delete {self.folder.parent} and start again",
+            )
+
+    def slices(self, windows: int | None = None) -> list[slice]:
+        """This process's windows, a micro-batch at a time.
+
+        Args:
+            windows: of the first so many; of all if not given.
+        """
+        total = len(self.tokens) if windows is None else min(windows, len(self.tokens))
+        mine, size = ranks.share(total), self._micro_batch
+        return [slice(i, min(i + size, mine.stop)) for i in range(mine.start, mine.stop, size)]
+
+    def embed(self, index: int) -> None:
+        """The embeddings of all windows become a block's inputs."""
+        states = self.of(index)
+        for windows in self.slices():
+            states.tensor[windows] = self.blocks.embed(self.tokens[windows]).float().cpu()
+        states.flush()
+        ranks.barrier()
+
+    @torch.no_grad()
+    def propagate(self, index: int) -> None:
+        """A block's outputs become the next block's inputs."""
+        inputs, outputs = self.of(index), self.of(index + 1)
+        for windows in self.slices():
+            hidden = inputs.tensor[windows].to(self.blocks.device)
+            outputs.tensor[windows] = self.blocks.call(index, hidden).float().cpu()
+
+    @torch.no_grad()
+    def replay(self, index: int, recorder: InputRecorder, windows: int | None = None) -> None:
+        """A pass through a block of which only its layers' inputs are wanted.
+
+        Args:
+            index: which block.
+            recorder: sees the inputs.
+            windows: only the first so many.
+        """
+        inputs = self.of(index)
+        for some in self.slices(windows):
+            hidden = inputs.tensor[some].to(self.blocks.device)
+            recorder.through(partial(self.blocks.call, index, hidden))
+
+    def scratch(self, name: str, width: int) -> Activations:
+        """Room for one vector per token of all windows, beside the inputs.
+
+        Args:
+            name: of the file.
+            width: of a vector.
+        """
+        windows, window = self.tokens.shape
+        return Activations(self.folder / name, (windows, window, width))

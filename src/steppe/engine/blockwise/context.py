@@ -1,0 +1,138 @@
+"""What the stages of the walk share: the run, and the block at work."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.layer import Layer
+from steppe.engine.blockwise.allocation import for_block
+from steppe.engine.blockwise.blocks import Blocks
+from steppe.engine.blockwise.calibration_collector import CalibrationCollector
+from steppe.engine.blockwise.config import BlockwiseConfig
+from steppe.engine.blockwise.states import HiddenStates
+from steppe.method import Method
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """A walk over a model's blocks.
+
+    Args:
+        blocks: the model.
+        method: what is done, with the whole model's budget.
+        config: how to walk.
+        out: the folder of the result.
+        layers: the layers that are pruned, of all blocks.
+        states: the blocks' inputs; None when nothing needs calibration windows.
+        notes: sentences for the record: a fallback, a layer that was never used.
+    """
+
+    blocks: Blocks
+    method: Method
+    config: BlockwiseConfig
+    out: Path
+    layers: list[Layer]
+    states: HiddenStates | None = None
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Keep a sentence for the record."""
+        self.notes.append(text)
+
+    @property
+    def inputs(self) -> HiddenStates:
+        """The blocks' inputs, for stages that run only when there are calibration windows."""
+        assert self.states is not None, "this stage needs calibration windows"
+        return self.states
+
+    def load(self, index: int, counts: Mapping[str, int] | None) -> BlockContext:
+        """A block in memory, ready to be worked at.
+
+        Args:
+            index: which.
+            counts: layer name -> units that it loses, of all layers; None to look at it only.
+
+        Raises:
+            SteppeError: the block would lose all of its weights.
+        """
+        layers = [x for x in self.layers if x.block.endswith(f".{index}")]
+        module = self.blocks.load(index)
+        return BlockContext(
+            run=self,
+            method=for_block(self.method, counts, layers) if counts and layers else self.method,
+            index=index,
+            module=module,
+            layers=layers,
+            pieces=_pieces(module, layers),
+            counts={x.name: counts[x.name] for x in layers} if counts else {},
+        )
+
+
+@dataclasses.dataclass(kw_only=True)
+class BlockContext:
+    """One block at work: what each stage reads, and what it leaves for the next.
+
+    Args:
+        run: the walk that it is part of.
+        method: the method with a budget of exactly this block's counts.
+        index: its place in the model.
+        module: the block itself, in memory.
+        layers: those of its layers that are pruned.
+        pieces: piece name -> (layer, weight); the experts of a mixture apart. Stages change the
+            weights in place.
+        counts: layer name -> units that it loses.
+        statistics: what calibration saw of the layers' inputs, if the method needs any.
+        seconds: stage -> how long it took.
+    """
+
+    run: Run
+    method: Method
+    index: int
+    module: nn.Module
+    layers: list[Layer]
+    pieces: Mapping[str, tuple[Layer, Tensor]]
+    counts: Mapping[str, int]
+    statistics: CalibrationCollector | None = None
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Piece name -> weight."""
+        return {name: weight for name, (_, weight) in self.pieces.items()}
+
+    def note(self, text: str) -> None:
+        """Keep a sentence for the record of the run."""
+        self.run.note(text)
+
+    @contextlib.contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Measure the seconds of a stage."""
+        began = time.perf_counter()
+        yield
+        self.seconds[stage] = time.perf_counter() - began
+
+    def relative(self, layer: Layer) -> str:
+        """A layer's name inside the block."""
+        return layer.name.removeprefix(f"{layer.block}.")
+
+
+def _pieces(module: nn.Module, layers: list[Layer]) -> dict[str, tuple[Layer, Tensor]]:
+    parameters = dict(module.named_parameters())
+    pieces: dict[str, tuple[Layer, Tensor]] = {}
+    for layer in layers:
+        weight = parameters[layer.name.removeprefix(f"{layer.block}.")].detach()
+        weights = list(weight) if layer.stacked else [weight]
+        pieces.update({p.name: (p, w) for p, w in zip(layer.split(), weights, strict=True)})
+    return pieces
+
+
+def dense_copies(block: BlockContext) -> dict[str, Tensor]:
+    """Piece name -> a copy of the weight as it is now."""
+    return {name: torch.clone(weight) for name, weight in block.weights.items()}

@@ -1,0 +1,77 @@
+"""How far the outputs of a block's layers are from those of the dense ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steppe.core.layer import Layer
+from steppe.engine import ranks
+from steppe.engine.blockwise.allocation import sizes_of
+from steppe.engine.blockwise.context import BlockContext
+from steppe.engine.blockwise.input_recorder import InputRecorder
+
+
+def output_errors(block: BlockContext, dense: Mapping[str, Tensor]) -> dict[str, float]:
+    """||x W' - x W0'||^2 / ||x W0'||^2 of each layer, x its inputs in the pruned model.
+
+    Of the layers that these inputs reach.
+
+    Args:
+        block: the block, pruned.
+        dense: piece name -> weight before.
+    """
+    run, pieces = block.run, block.pieces
+    sums = {n: torch.zeros(2, dtype=torch.float64, device=run.blocks.device) for n in pieces}
+
+    def see(name: str, x: Tensor) -> None:
+        layer, weight = pieces[name]
+        old = layer.flat(dense[name])
+        flat = x.detach().reshape(-1, x.shape[-1]).to(old.dtype)
+        both = (torch.mm(flat, (layer.flat(weight) - old).t()), torch.mm(flat, old.t()))
+        # the squares of a row in float32, those of all rows in float64
+        lengths = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) for x in both]
+        sums[name] += torch.stack([x.double().square().sum() for x in lengths])
+
+    with InputRecorder(block.weights, see) as recorder:
+        run.inputs.replay(block.index, recorder, windows=run.config.measure)
+    ranks.add_up(sums.values())
+    return {n: float(s[0] / s[1]) for n, s in sums.items() if float(s[1]) > 0}
+
+
+def layer_row(
+    block: BlockContext,
+    layer: Layer,
+    mask: Tensor,
+    errors: Mapping[str, float],
+    solving: Mapping[str, float],
+) -> dict[str, Any]:
+    """A layer's row of the record.
+
+    Args:
+        block: the block that it is in.
+        layer: which.
+        mask: of the layer's shape, True = kept.
+        errors: piece name -> output error.
+        solving: piece name -> seconds that its solver took; empty when the block was optimised.
+    """
+    names = [p.name for p in layer.split()]
+    count, structure = block.counts[layer.name], block.run.method.structure
+    units = sizes_of(block.run.method, [layer])[layer.name]
+    kept = int(structure.groups(mask, layer).any(-1).sum())
+    assert units - kept == count, f"{layer.name}: {units - kept} units zeroed, not {count}"
+    row: dict[str, Any] = {
+        "name": layer.name,
+        "shape": list(layer.shape),
+        "sparsity_asked": count / units,
+        "sparsity_reached": int((~mask).sum()) / mask.numel(),
+    }
+    known = [errors[n] for n in names if n in errors]
+    if known:
+        row["output_error"] = sum(known) / len(known)
+    if solving:
+        row["seconds"] = round(sum(solving[n] for n in names), 4)
+    return row
