@@ -21,6 +21,7 @@ from steppe.core.protocols import (
     Schedule,
     Score,
     Structure,
+    UnitBudget,
 )
 from steppe.core.text import read_yaml
 
@@ -112,6 +113,11 @@ class Method:
     def solver(self) -> LayerSolver | None:
         """The coupling as it solves one layer at a time, if it can."""
         return self.coupling if isinstance(self.coupling, LayerSolver) else None
+
+    @property
+    def profiled_by(self) -> str | None:
+        """The score whose outliers the budget looks at before anything is pruned, if it does."""
+        return self.budget.profiled_by if isinstance(self.budget, UnitBudget) else None
 
     @property
     def calibration_needs(self) -> frozenset[str]:

@@ -58,13 +58,13 @@ def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
     assert found["zeros"] == made
     assert found["layers"] == 14
     assert found["blocks"] == 2
-    if not method.budget.profiled_by:
+    if not method.profiled_by:
         assert sum(found["zeros_by_kind"].values()) == made
         assert len(found["zeros_by_kind"]) == 7
     seconds = found["seconds"]
     assert seconds["prune"] > 0
     assert seconds["all"] == pytest.approx(sum(v for k, v in seconds.items() if k != "all"))
-    assert "profile" in seconds if method.budget.profiled_by else "profile" not in seconds
+    assert "profile" in seconds if method.profiled_by else "profile" not in seconds
     said = "\n".join(lines(found, job.out))
     assert f"{made:,} of" in said
     assert "memory" in said

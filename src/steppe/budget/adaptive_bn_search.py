@@ -11,23 +11,23 @@ from torch import Tensor
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.protocols import Budget, Tensors
-from steppe.core.search import Searching, Trial, Tried, Widths, into_band, most_of
+from steppe.core.protocols import CandidateEvaluator, SearchBudget, Tensors
+from steppe.core.search import Tried, Widths, into_band, most_of
 
 DRAWS = 20
 """Draws for each candidate that is asked for, before it is left at fewer."""
 
 
-@Budget.registry.register("adaptive_bn_search")
+@SearchBudget.registry.register("adaptive_bn_search")
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveBnSearch(Searching):
+class AdaptiveBnSearch(SearchBudget):
     """The best of many random allotments by a trial without training.
 
     Each candidate draws, for every group of coupled channels, the share of it that goes from
     U(low, high); all shares are shifted alike until the cost lies in
     [(1 - band) allowed, allowed]. Channels within a group stay by saliency. The trial re-estimates
     batch-norm statistics and measures accuracy on data held out from training. Where channels are
-    too few for the band, the candidates nearest to it are tried. Without groups it is ``pooled``.
+    too few for the band, the candidates nearest to it are tried.
 
     Args:
         candidates: how many are tried. The authors' code searches without end.
@@ -61,9 +61,9 @@ class AdaptiveBnSearch(Searching):
         groups: Sequence[Group],
         cost: Cost,
         allowed: float,
-        trial: Trial,
+        evaluate: CandidateEvaluator,
     ) -> Tensors:
-        tried = Tried(units, trial)
+        tried = Tried(units, evaluate)
         for widths in self.drawn(units, groups, cost, allowed):
             tried(widths)
         return tried.best()

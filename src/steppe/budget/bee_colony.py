@@ -11,15 +11,15 @@ from torch import Tensor
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.protocols import Budget, Tensors
-from steppe.core.search import Searching, Trial, Tried, into_band, most_of
+from steppe.core.protocols import CandidateEvaluator, SearchBudget, Tensors
+from steppe.core.search import Tried, into_band, most_of
 
 Code = tuple[int, ...]
 
 
-@Budget.registry.register("bee_colony")
+@SearchBudget.registry.register("bee_colony")
 @dataclass(frozen=True, kw_only=True)
-class BeeColony(Searching):
+class BeeColony(SearchBudget):
     """An artificial bee colony over codes: for each group how many tenths of it stay.
 
     ``food`` codes are drawn. In each cycle every code c gets a neighbour, which takes its place if
@@ -27,8 +27,7 @@ class BeeColony(Searching):
     Then as many more neighbours are drawn, a code's turn coming with probability
     0.9 fitness / best + 0.1; last, codes that did not improve more than ``limit`` times are drawn
     anew. The best ever seen wins. A code's shares are shifted alike to cost what is allowed, so all
-    compete at the same cost; channels within a group stay by saliency. Without groups it is
-    ``pooled``.
+    compete at the same cost; channels within a group stay by saliency.
 
     The authors' fitness is the accuracy on the test data after two epochs of training; here it is
     that of the trial: held-out training data, batch norm re-estimated, no training.
@@ -67,9 +66,9 @@ class BeeColony(Searching):
         groups: Sequence[Group],
         cost: Cost,
         allowed: float,
-        trial: Trial,
+        evaluate: CandidateEvaluator,
     ) -> Tensors:
-        tried, most = Tried(units, trial), most_of(units, groups)
+        tried, most = Tried(units, evaluate), most_of(units, groups)
 
         def fitness(code: Code) -> float:
             shares = {g.name: c / 10 for g, c in zip(groups, code, strict=True)}

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steppe.core.layer import Layer
-from steppe.core.protocols import Budget
+from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion
 
 
-@Budget.registry.register("erk")
+@UnitBudget.registry.register("erk")
 @dataclass(frozen=True, kw_only=True)
-class Erk(Budget):
+class Erk(UnitBudget):
     """Density of a layer ~ sum of its dimensions / product of them, capped at dense.
 
     Source: Evci et al. 2020 (RigL), appendix B.

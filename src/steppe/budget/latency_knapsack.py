@@ -12,9 +12,7 @@ from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.knapsack import Numbers, choose_prefixes, fit, kept_units, widths_of
-from steppe.core.layer import Layer
-from steppe.core.protocols import Budget, Tensors
-from steppe.core.selection import keep_largest
+from steppe.core.protocols import ChannelBudget, Tensors
 
 
 def solve_chunks(
@@ -29,9 +27,9 @@ def solve_chunks(
     return choose_prefixes(*chunks, capacity - first, resolution)
 
 
-@Budget.registry.register("latency_knapsack")
+@ChannelBudget.registry.register("latency_knapsack")
 @dataclass(frozen=True, kw_only=True)
-class LatencyKnapsack(Budget):
+class LatencyKnapsack(ChannelBudget):
     """A knapsack of chunks: units of a group ranked by saliency and cut into equal numbers.
 
     max sum of the kept chunks' saliencies with sum of their prices <= capacity; a chunk is kept
@@ -40,7 +38,7 @@ class LatencyKnapsack(Budget):
     group's first chunk always stays. As prices hold only near the widths they were taken at, they
     are taken anew while the capacity falls (see `steppe.core.knapsack.fit`) until the true cost
     fits. The paper solves it by a table that is no exact optimum, and prices a layer's outputs
-    only; here both ends count and the optimum is exact. Without a cost it is ``pooled``.
+    only; here both ends count and the optimum is exact.
 
     Args:
         chunk: units that go together, rounded up to a multiple of the group's own.
@@ -56,7 +54,6 @@ class LatencyKnapsack(Budget):
     rounds: int = 10
     steps: int = 4000
     name = "latency_knapsack"
-    layerwise = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,9 +64,6 @@ class LatencyKnapsack(Budget):
             )
         if not 0.0 <= self.floor < 1.0:
             raise SteppeError(f"{self.name} needs a floor in [0, 1)", got=self.floor)
-
-    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
-        return keep_largest(units, prune)
 
     def within_cost(
         self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float

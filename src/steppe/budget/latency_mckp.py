@@ -11,21 +11,19 @@ from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.knapsack import choose, fit, kept_units, widths_of
-from steppe.core.layer import Layer
-from steppe.core.protocols import Budget, Tensors
-from steppe.core.selection import keep_largest
+from steppe.core.protocols import ChannelBudget, Tensors
 
 
-@Budget.registry.register("latency_mckp")
+@ChannelBudget.registry.register("latency_mckp")
 @dataclass(frozen=True, kw_only=True)
-class LatencyMckp(Budget):
+class LatencyMckp(ChannelBudget):
     """A multiple-choice knapsack over (group, width), solved from scratch each time.
 
     max sum of the kept saliencies with cost(widths) <= allowed, one width per group. A width's
     price is what it changes in the cost of the whole network at the current widths of the others;
     a narrower layer that is slower is thus never chosen for its speed. As prices hold only near
     the widths they were taken at, they are taken anew (see `steppe.core.knapsack.fit`) until the
-    true cost fits. Without a cost it is ``pooled``.
+    true cost fits.
 
     Args:
         floor: the share of every group that always stays.
@@ -39,7 +37,6 @@ class LatencyMckp(Budget):
     rounds: int = 10
     steps: int = 4000
     name = "latency_mckp"
-    layerwise = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,9 +47,6 @@ class LatencyMckp(Budget):
             )
         if not 0.0 <= self.floor < 1.0:
             raise SteppeError(f"{self.name} needs a floor in [0, 1)", got=self.floor)
-
-    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
-        return keep_largest(units, prune)
 
     def within_cost(
         self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Budget
+from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion
 
 if TYPE_CHECKING:
     from steppe.method import Method
 
 
-@Budget.registry.register("owl")
+@UnitBudget.registry.register("owl")
 @dataclass(frozen=True, kw_only=True)
-class Owl(Budget):
+class Owl(UnitBudget):
     """Density follows the share of outliers, |s| > threshold * mean |s|, of a decoder block.
 
     Densities are 1 - sparsity + (D - mean D) with D the blocks' outlier shares scaled to a range

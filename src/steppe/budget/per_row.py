@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Budget
+from steppe.core.protocols import UnitBudget
 from steppe.core.selection import keep_largest_per_row
 
 if TYPE_CHECKING:
     from steppe.method import Method
 
 
-@Budget.registry.register("per_row")
+@UnitBudget.registry.register("per_row")
 @dataclass(frozen=True, kw_only=True)
-class PerRow(Budget):
+class PerRow(UnitBudget):
     """Every output keeps the same number of its inputs, to within one (first rows lose it).
 
     Source: Wanda (Sun et al. 2024), which compares per output.

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Budget
+from steppe.core.protocols import UnitBudget
 from steppe.core.selection import keep_largest
 
 if TYPE_CHECKING:
     from steppe.method import Method
 
 
-@Budget.registry.register("row_mass")
+@UnitBudget.registry.register("row_mass")
 @dataclass(frozen=True, kw_only=True)
-class RowMass(Budget):
+class RowMass(UnitBudget):
     """A row loses its smallest saliencies while their sum is at most alpha times the row's.
 
     alpha is one per layer, such that the count is exact. The authors bisect it; here the weights

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from steppe.core.layer import Layer
-from steppe.core.protocols import Budget, Tensors
+from steppe.core.protocols import Tensors, UnitBudget
 from steppe.core.selection import keep_largest
 
 
-@Budget.registry.register("std_threshold")
+@UnitBudget.registry.register("std_threshold")
 @dataclass(frozen=True, kw_only=True)
-class StdThreshold(Budget):
+class StdThreshold(UnitBudget):
     """A layer loses what lies below q std(layer), with one q for all layers that fits the count.
 
     Ranking all units by |u| / std(layer) finds that q at once. std is that of the units that

@@ -11,13 +11,13 @@ from steppe.core.cost import Cost
 from steppe.core.cost_target import meet_cost
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
-from steppe.core.protocols import Budget, Tensors
+from steppe.core.protocols import ChannelBudget, Tensors, UnitBudget
 from steppe.core.search import into_band, most_of
 
 
-@Budget.registry.register("uniform")
+@UnitBudget.registry.register("uniform")
 @dataclass(frozen=True, kw_only=True)
-class Uniform(Budget):
+class Uniform(UnitBudget, ChannelBudget):
     """Every layer loses the same fraction, to within one unit (largest remainder)."""
 
     name = "uniform"

@@ -12,9 +12,7 @@ from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
-from steppe.core.layer import Layer
-from steppe.core.protocols import Budget, Tensors
-from steppe.core.selection import keep_largest
+from steppe.core.protocols import ChannelBudget, Tensors
 
 NEAR = 0.1
 """Scores up to this share of the largest are near zero."""
@@ -43,16 +41,16 @@ def threshold(scores: Tensor, bins: int, limit: float) -> float | None:
     return None
 
 
-@Budget.registry.register("valley")
+@ChannelBudget.registry.register("valley")
 @dataclass(frozen=True, kw_only=True)
-class Valley(Budget):
+class Valley(ChannelBudget):
     """Of each group of coupled channels those go whose score lies below the first valley.
 
     The valley is looked for in a histogram of the group's scores; they should be polarised, one
     hump near zero and one away from it. A group without a valley keeps everything if none of its
     scores is near zero (a tenth of the largest). **How much goes is an outcome**: the sparsity
     only says that something shall (0 keeps everything). Chosen once; later choices keep what it
-    left. Without groups it is ``pooled``, which does meet the sparsity.
+    left.
 
     Args:
         bins: of the histogram from 0 to the group's largest score; no more than the group has
@@ -67,7 +65,6 @@ class Valley(Budget):
     bins: int = 100
     limit: float = 0.5
     name = "valley"
-    layerwise = False
     meets = False
 
     def __post_init__(self) -> None:
@@ -77,9 +74,6 @@ class Valley(Budget):
                 "valley needs 3 bins or more and a limit in (0, 1]",
                 got=f"bins {self.bins}, limit {self.limit}",
             )
-
-    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
-        return keep_largest(units, prune)
 
     def within_cost(
         self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float

@@ -19,7 +19,7 @@ from steppe.cli.channels import Channels, channels_of, slim
 from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
-from steppe.core.search import Trial
+from steppe.core.protocols import CandidateEvaluator, SearchBudget
 from steppe.engine.model_latency import latencies_ms
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
@@ -214,9 +214,9 @@ class Experiment:
 
     def _trial(
         self, model: nn.Module, channels: Channels, loader: Loader, options: dict[str, Any]
-    ) -> Trial | None:
+    ) -> CandidateEvaluator | None:
         """How good the network is with some channels, on images held out from training."""
-        if not self.recipe.build_method().budget.tries:
+        if not isinstance(self.recipe.build_method().budget, SearchBudget):
             return None
         if self.data.validation is None:
             raise SteppeError(

@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from steppe.core.cost import Cost
 from steppe.core.group import Group
 from steppe.core.knapsack import kept_units
-from steppe.core.layer import Layer
-from steppe.core.protocols import Budget, Tensors
-from steppe.core.selection import keep_largest
+from steppe.core.protocols import CandidateEvaluator, Tensors
 
 Widths = dict[str, int]
-Trial = Callable[[Tensors], float]
 
 # shares are shifted in steps of 2^-30: finer than a unit of any network
 HALVINGS = 30
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Searching(Budget):
-    """A budget that tries coupled channels out. Without groups it is ``pooled``."""
-
-    layerwise = False
-    tries = True
-
-    def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
-        return keep_largest(units, prune)
-
-    def search(
-        self,
-        units: Mapping[str, Tensor],
-        groups: Sequence[Group],
-        cost: Cost,
-        allowed: float,
-        trial: Trial,
-    ) -> Tensors:
-        """Which coupled channels stay, as `Budget.within_cost`.
-
-        Args:
-            units: group name -> ``[units]`` saliencies, ranked by absolute value.
-            groups: of the network.
-            cost: what counts.
-            allowed: the most it may come to.
-            trial: group name -> ``[units]`` booleans; returns how good the network is with them,
-                higher is better (see `steppe.engine.step.candidate_evaluation`).
-        """
-        raise NotImplementedError
 
 
 def most_of(units: Mapping[str, Tensor], groups: Sequence[Group]) -> Widths:
@@ -127,18 +92,18 @@ class Tried:
 
     Args:
         units: group name -> ``[units]`` saliencies.
-        trial: group name -> ``[units]`` booleans; returns how good that is.
+        evaluate: group name -> ``[units]`` booleans; returns how good that is.
     """
 
-    def __init__(self, units: Mapping[str, Tensor], trial: Trial) -> None:
-        self.units, self.trial = units, trial
+    def __init__(self, units: Mapping[str, Tensor], evaluate: CandidateEvaluator) -> None:
+        self.units, self.evaluate = units, evaluate
         self.known: dict[tuple[tuple[str, int], ...], float] = {}
 
     def __call__(self, widths: Widths) -> float:
         """How good the network is with these widths; what is no number is worst."""
         key = tuple(sorted(widths.items()))
         if key not in self.known:
-            value = self.trial(kept_units(self.units, widths))
+            value = self.evaluate(kept_units(self.units, widths))
             self.known[key] = -math.inf if math.isnan(value) else value
         return self.known[key]
 

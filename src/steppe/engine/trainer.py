@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.search import Trial
+from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate
@@ -175,7 +175,7 @@ class Trainer:
         exclude: tuple[str, ...] = (),
         groups: Sequence[Group] = (),
         cost: Cost | None = None,
-        trial: Trial | None = None,
+        trial: CandidateEvaluator | None = None,
         forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
         quiet: bool = False,
     ) -> None:

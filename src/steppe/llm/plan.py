@@ -77,7 +77,7 @@ def _zeros(job: Job) -> dict[str, Any]:
         kinds[kind] = kinds.get(kind, 0) + zeros
     found: dict[str, Any] = {"zeros": sum(kinds.values()), "weights": sum(x.numel for x in layers)}
     # a budget that looks at the model first moves zeros between layers
-    found["zeros_by_kind"] = {} if job.method.budget.profiled_by else kinds
+    found["zeros_by_kind"] = {} if job.method.profiled_by else kinds
     return found
 
 
@@ -97,7 +97,7 @@ def _seconds(job: Job, texts: dict[str, Tensor]) -> dict[str, float]:
         passes = total * blocks + 3 * min(job.config.measure, total) * pruned
         found["propagate"] = unit * passes
         found["calibrate"] = taken.get("calibrate", 0.0) * pruned * total / windows
-        if job.method.budget.profiled_by:
+        if job.method.profiled_by:
             found["profile"] = found["calibrate"] + found["load"]
     steps = 1.0
     if job.method.objective.scope == "block" and windows:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Structure, Tensors
+from steppe.core.protocols import Structure, Tensors, UnitBudget
 from steppe.core.selection import keep_largest_per_row
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class NM(Structure):
                 got=f"sparsity {method.budget.target:g}",
                 way_out="leave the sparsity out, or choose another N:M",
             )
-        if method.budget.uneven:
+        if isinstance(method.budget, UnitBudget) and method.budget.uneven:
             raise SteppeError(
                 f"{self.n}:{self.m} gives every layer the same sparsity",
                 got=f"budget {method.budget.name}",

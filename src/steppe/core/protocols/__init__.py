@@ -5,6 +5,10 @@ from __future__ import annotations
 from steppe.core.part import Part as Part
 from steppe.core.part import Tensors as Tensors
 from steppe.core.protocols.budget import Budget as Budget
+from steppe.core.protocols.budget import CandidateEvaluator as CandidateEvaluator
+from steppe.core.protocols.budget import ChannelBudget as ChannelBudget
+from steppe.core.protocols.budget import SearchBudget as SearchBudget
+from steppe.core.protocols.budget import UnitBudget as UnitBudget
 from steppe.core.protocols.coupling import AnyCoupling as AnyCoupling
 from steppe.core.protocols.coupling import Coupling as Coupling
 from steppe.core.protocols.coupling import LayerSolver as LayerSolver

@@ -1,39 +1,31 @@
-"""The protocol of the budget axis: how much, where?"""
+"""The protocols of the budget axis: how much, where, among single units or coupled channels?"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from steppe.core.cost import Cost
-from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import Layer
 from steppe.core.part import Part, Tensors, axis
 from steppe.core.selection import apportion, keep_largest
 
+if TYPE_CHECKING:
+    from steppe.method import Method
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Budget(Part):
-    """How much, where? Chooses exactly so many units among the layers."""
+    """How much, where? What a `UnitBudget` and a `ChannelBudget` share."""
 
     sparsity: float
-    """The fraction of units to be zero at the end."""
+    """The fraction that is gone at the end: of the units, or of what coupled channels cost."""
     registry = axis("budget")
-    uneven: ClassVar[bool] = False
-    """Whether it insists on different sparsities in different layers."""
-    layerwise: ClassVar[bool] = True
-    """Whether `counts` knows each layer's share before all weights are seen together."""
-    profiled_by: ClassVar[str | None] = None
-    """The score whose outliers `counts` asks for, or None."""
-    meets: ClassVar[bool] = True
-    """Whether coupled channels come out at the sparsity; else that is what the scores say."""
-    tries: ClassVar[bool] = False
-    """Whether coupled channels are tried out, see `steppe.core.search.Searching`."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.sparsity, int | float) or not 0.0 <= self.sparsity < 1.0:
@@ -45,8 +37,19 @@ class Budget(Part):
 
     @property
     def target(self) -> float:
-        """The fraction of units to be zero at the end."""
+        """The fraction that is gone at the end."""
         return self.sparsity
+
+
+class UnitBudget(Budget):
+    """How much, where? Chooses exactly so many units among the layers."""
+
+    uneven: ClassVar[bool] = False
+    """Whether it insists on different sparsities in different layers."""
+    layerwise: ClassVar[bool] = True
+    """Whether `counts` knows each layer's share before all weights are seen together."""
+    profiled_by: ClassVar[str | None] = None
+    """The score whose outliers `counts` asks for, or None."""
 
     def keep(self, units: Tensors, layers: Mapping[str, Layer], prune: int) -> Tensors:
         """Which units stay.
@@ -86,12 +89,66 @@ class Budget(Part):
         """The units that stay in one layer, ``[rows, units per row]`` booleans."""
         return keep_largest({"": units}, prune)[""]
 
-    def within_cost(
-        self, units: Tensors, groups: Sequence[Group], cost: Cost, allowed: float
-    ) -> Tensors:
-        """Which coupled channels stay (see `fit`): the least salient go, over all layers."""
-        return meet_cost(units, groups, cost, allowed)
-
     def profile(self, units: Tensor) -> float:
         """What `counts` wants to know of a layer's saliencies."""
         return 0.0
+
+
+class ChannelBudget(Budget):
+    """How much, where? Chooses coupled channels so that the network costs what is allowed."""
+
+    meets: ClassVar[bool] = True
+    """Whether the cost comes out as asked for; else how much goes is what the scores say."""
+
+    def fits(self, method: Method) -> None:
+        if isinstance(self, UnitBudget) or method.structure.whole_outputs:
+            return
+        raise SteppeError(
+            f"budget {self.name} chooses among coupled channels",
+            got=f"structure {method.structure.name}",
+            way_out="structure channel, with groups=steppe.channel_groups(model, x) (on the "
+            "command line --target); or budget pooled or uniform",
+        )
+
+    def within_cost(
+        self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float
+    ) -> Tensors:
+        """Which coupled channels stay.
+
+        Args:
+            units: group name -> ``[units]`` saliencies, ranked by absolute value.
+            groups: the network's coupled channels.
+            cost: of the network as a function of the groups' widths.
+            allowed: the most it may come to.
+
+        Returns:
+            Group name -> ``[units]`` booleans, True = kept.
+
+        Raises:
+            SteppeError: the fewest channels that must stay cost more.
+        """
+        raise NotImplementedError
+
+
+CandidateEvaluator = Callable[[Tensors], float]
+"""Group name -> ``[units]`` booleans, to how good the network is with them: higher is better."""
+
+
+class SearchBudget(ChannelBudget):
+    """A budget that tries coupled channels out on the network, and keeps the best candidate."""
+
+    def search(
+        self,
+        units: Mapping[str, Tensor],
+        groups: Sequence[Group],
+        cost: Cost,
+        allowed: float,
+        evaluate: CandidateEvaluator,
+    ) -> Tensors:
+        """Which coupled channels stay.
+
+        Args:
+            units, groups, cost, allowed: as of `ChannelBudget.within_cost`.
+            evaluate: how good a candidate is, see `steppe.engine.step.candidate_evaluation`.
+        """
+        raise NotImplementedError

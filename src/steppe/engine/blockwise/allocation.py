@@ -9,16 +9,16 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Budget
+from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion, count
 from steppe.method import Method
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class AllocatedBudget(Budget):
+class AllocatedBudget(UnitBudget):
     """Some layers' share of a budget: so many units each, ranked as the budget ranks."""
 
-    base: Budget
+    base: UnitBudget
     quotas: tuple[tuple[str, int], ...]
     name = "allotted"
 
@@ -37,6 +37,21 @@ class AllocatedBudget(Budget):
 
     def within(self, units: Tensor, prune: int) -> Tensor:
         return self.base.within(units, prune)
+
+
+def unit_budget(method: Method) -> UnitBudget:
+    """The method's budget, which must choose among the units of single layers.
+
+    Raises:
+        SteppeError: it chooses among coupled channels.
+    """
+    if not isinstance(method.budget, UnitBudget):
+        raise SteppeError(
+            "blockwise pruning chooses among the units of single layers",
+            got=f"budget {method.budget.name}, which chooses among coupled channels",
+            way_out="use budget uniform, per_row, row_mass, erk or owl",
+        )
+    return method.budget
 
 
 def sizes_of(method: Method, layers: list[Layer]) -> dict[str, int]:
@@ -58,14 +73,15 @@ def counts_of(method: Method, layers: list[Layer], profile: Mapping[str, float])
     fixed = method.structure.sparsity
     if fixed is not None:
         return {name: round(fixed * size) for name, size in sizes.items()}
-    if not method.budget.layerwise:
+    budget = unit_budget(method)
+    if not budget.layerwise:
         raise SteppeError(
             "blockwise pruning knows each layer's share before it sees all weights",
             got=f"budget {method.budget.name}, one threshold for all layers",
             way_out="use budget uniform, per_row, row_mass, erk or owl",
         )
     prune = count(method.sparsity, sum(sizes.values()))
-    return method.budget.counts({x.name: x for x in layers}, sizes, prune, profile)
+    return budget.counts({x.name: x for x in layers}, sizes, prune, profile)
 
 
 def for_block(method: Method, counts: Mapping[str, int], layers: list[Layer]) -> Method:
@@ -83,5 +99,5 @@ def for_block(method: Method, counts: Mapping[str, int], layers: list[Layer]) ->
             way_out="a smaller sparsity, or another budget",
         )
     return method.replace(
-        budget=AllocatedBudget(sparsity=sparsity, base=method.budget, quotas=quotas)
+        budget=AllocatedBudget(sparsity=sparsity, base=unit_budget(method), quotas=quotas)
     )

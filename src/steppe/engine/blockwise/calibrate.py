@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steppe.core.protocols import Score
+from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.context import BlockContext, Run
 from steppe.engine.blockwise.input_recorder import InputRecorder
@@ -27,7 +28,7 @@ def profile(run: Run) -> dict[str, float]:
     Returns:
         Layer name -> the budget's own number; nothing for budgets that ask for nothing.
     """
-    budget = run.method.budget
+    budget = unit_budget(run.method)
     if not budget.profiled_by:
         return {}
     score = Score.make(str(budget.profiled_by))

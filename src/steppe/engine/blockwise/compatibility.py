@@ -13,9 +13,7 @@ from steppe.method import Method
 
 def needs_windows(method: Method) -> bool:
     """Whether the method looks at what the layers are given, so that calibration is needed."""
-    return bool(
-        method.calibration_needs or method.objective.scope == "block" or method.budget.profiled_by
-    )
+    return bool(method.calibration_needs or method.objective.scope == "block" or method.profiled_by)
 
 
 def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:

@@ -12,7 +12,7 @@ from steppe.core.layer import Layer
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.protocols import LayerSolver, Structure
 from steppe.core.selection import apportion
-from steppe.engine.blockwise.allocation import sizes_of
+from steppe.engine.blockwise.allocation import sizes_of, unit_budget
 from steppe.engine.blockwise.context import BlockContext
 from steppe.method import Method
 
@@ -67,12 +67,13 @@ def _solve(block: BlockContext, solver: LayerSolver, piece: Layer, prune: int) -
 def chooser(method: Method, layer: Layer) -> Callable[[Tensor, int], Tensor]:
     """How a layer's mask is chosen from saliencies ``[rows, columns]`` and a number of units."""
     structure: Structure = method.structure
+    budget = unit_budget(method)
 
     def choose(saliency: Tensor, prune: int) -> Tensor:
         if structure.columns is not None:  # any columns may be chosen by themselves
             kept = structure.select({"": saliency})
-            return method.budget.within(saliency, prune) if kept is None else kept[""]
+            return budget.within(saliency, prune) if kept is None else kept[""]
         units = method.score.reduce(structure.groups(layer.unflat(saliency), layer))
-        return layer.flat(structure.expand(method.budget.within(units, prune), layer))
+        return layer.flat(structure.expand(budget.within(units, prune), layer))
 
     return choose

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of
 from steppe.core.layer import unwrap
-from steppe.core.protocols import Tensors
-from steppe.core.search import Trial
+from steppe.core.protocols import CandidateEvaluator, Tensors
 from steppe.engine.step.batchnorm import reestimate
 
 
@@ -23,7 +22,7 @@ def candidate_evaluator(
     evaluate: Callable[[nn.Module], float],
     bn_batches: int = 100,
     forward: Callable[[nn.Module, Tensor], object] = lambda model, x: model(x),
-) -> Trial:
+) -> CandidateEvaluator:
     """A function that masks the model, adapts batch norm, evaluates, and restores it bit for bit.
 
     Neither the weights, the statistics nor the random state differ afterwards, so that a training

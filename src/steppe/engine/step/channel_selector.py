@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 from steppe.core.cost import Cost, Units
-from steppe.core.cost_target import fill
+from steppe.core.cost_target import fill, meet_cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of
 from steppe.core.layer import Layer
-from steppe.core.protocols import Tensors
-from steppe.core.search import Searching, Trial
+from steppe.core.protocols import CandidateEvaluator, ChannelBudget, SearchBudget, Tensors
 from steppe.core.statistic import Statistic
 from steppe.engine.step.selector import Selector
 from steppe.method import Method
@@ -47,7 +46,7 @@ class ChannelSelector(Selector):
         groups: Sequence[Group],
         cost: Cost | None = None,
         *,
-        evaluate_candidate: Trial | None = None,
+        evaluate_candidate: CandidateEvaluator | None = None,
     ) -> None:
         if not method.structure.whole_outputs:
             raise SteppeError(
@@ -55,25 +54,32 @@ class ChannelSelector(Selector):
                 got=f"structure {method.structure.name}",
                 way_out="structure='channel', or leave groups out",
             )
-        if method.budget.tries and evaluate_candidate is None:
+        budget = method.budget
+        if not isinstance(budget, ChannelBudget):
             raise SteppeError(
-                f"budget {method.budget.name} tries channels out and needs an evaluation",
+                f"budget {budget.name} chooses among the units of single layers",
+                got=f"{len(groups)} groups of coupled channels",
+                way_out="budget pooled, uniform, lamp or latency_knapsack; or leave groups out",
+            )
+        if isinstance(budget, SearchBudget) and evaluate_candidate is None:
+            raise SteppeError(
+                f"budget {budget.name} tries channels out and needs an evaluation",
                 got="none",
                 way_out="options=StepOptions(evaluate_candidate=candidate_evaluator(...)), "
                 "or another budget",
             )
-        self.method, self.statistics = method, statistics
+        self.method, self.statistics, self.budget = method, statistics, budget
         self.evaluate_candidate = evaluate_candidate
         self.groups = list(groups)
         self.layers = {layer.name: layer for layer in layers}
         self.cost = cost if cost is not None else Units(self.groups)
         self.whole = self.cost.total({})
         self.num_units = sum(group.units for group in self.groups)
-        if method.budget.meets:
+        if budget.meets:
             # a target that cannot be met fails before the training, not after it
             even = {g.name: torch.arange(g.units, dtype=torch.float64) + 1 for g in self.groups}
-            allowed = self._allowed(method.sparsity)
-            method.budget.within_cost(even, self.groups, self.cost, allowed)
+            tried = meet_cost if isinstance(budget, SearchBudget) else budget.within_cost
+            tried(even, self.groups, self.cost, self._allowed(method.sparsity))
 
     @torch.no_grad()
     def __call__(self, weights: Tensors, sparsity: float, within: Tensors | None = None) -> Tensors:
@@ -113,23 +119,25 @@ class ChannelSelector(Selector):
         """Whether no more units have to go than those that are gone."""
         kept = {name: int(a.sum()) for name, a in alive.items()}
         # where the scores decide how many go, they decide once
-        decided = not self.method.budget.meets and any(kept[g.name] < g.units for g in self.groups)
+        decided = not self.budget.meets and any(kept[g.name] < g.units for g in self.groups)
         return decided or self.cost.total(kept) <= self._allowed(sparsity)
 
     def _within(self, units: Tensors, sparsity: float) -> Tensors:
-        budget, allowed = self.method.budget, self._allowed(sparsity)
-        if (
-            isinstance(budget, Searching)
-            and self.evaluate_candidate is not None
-            and self.whole > allowed
-        ):
-            kept = budget.search(units, self.groups, self.cost, allowed, self.evaluate_candidate)
+        budget, allowed = self.budget, self._allowed(sparsity)
+        if isinstance(budget, SearchBudget):
+            kept = self._searched(budget, units, allowed)
         else:
             kept = budget.within_cost(units, self.groups, self.cost, allowed)
         if budget.meets and sparsity == self.method.sparsity:
             kept = fill(units, self.groups, self.cost, allowed, kept)
             self._check(kept, allowed)
         return kept
+
+    def _searched(self, budget: SearchBudget, units: Tensors, allowed: float) -> Tensors:
+        if self.whole <= allowed:  # nothing has to go, so there is nothing to try
+            return {name: torch.ones_like(u, dtype=torch.bool) for name, u in units.items()}
+        assert self.evaluate_candidate is not None
+        return budget.search(units, self.groups, self.cost, allowed, self.evaluate_candidate)
 
     def _check(self, kept: Tensors, allowed: float) -> None:
         """The target is met as nearly as whole channels can, or what blocks it is said."""

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from steppe.core.cost import Cost
-from steppe.core.protocols import Tensors
-from steppe.core.search import Trial
+from steppe.core.protocols import CandidateEvaluator, Tensors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class StepOptions:
 
     sync: Literal["global", "local"] = "global"
     cost: Cost | None = None
-    evaluate_candidate: Trial | None = None
+    evaluate_candidate: CandidateEvaluator | None = None
     statistics: Mapping[str, Tensors] | None = None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.group import Slice
 from steppe.core.layer import Layer
-from steppe.core.protocols import Tensors
+from steppe.core.protocols import Tensors, UnitBudget
 from steppe.core.selection import count, keep_largest
 from steppe.core.statistic import Statistic
 from steppe.method import Method
@@ -36,7 +36,15 @@ class Selector:
         layers: Sequence[Layer],
         statistics: dict[str, Statistic] | None = None,
     ) -> None:
+        if not isinstance(method.budget, UnitBudget):
+            raise SteppeError(
+                f"budget {method.budget.name} chooses among coupled channels",
+                got="no groups of them",
+                way_out="groups=steppe.channel_groups(model, x) (on the command line --target), or "
+                "budget pooled or uniform",
+            )
         self.method = method
+        self._units_budget = method.budget
         self.layers = {layer.name: layer for layer in sorted(layers, key=lambda x: x.name)}
         self.statistics = statistics or {}
         for layer in layers:
@@ -76,7 +84,7 @@ class Selector:
             units = {name: _dead_last(u, alive[name]) for name, u in units.items()}
         kept = structure.select(units)
         if kept is None:
-            kept = self.method.budget.keep(units, self.layers, prune)
+            kept = self._units_budget.keep(units, self.layers, prune)
         elif sparsity < self.method.sparsity:
             # on the way to N:M only those that lose in their group go, the smallest first
             kept = _keep_first(kept, units, prune)

@@ -93,7 +93,7 @@ def sparsify(
         total_steps,
         coupling.scores_when_due,
     )
-    selector = Selector(method, prunable.layers, statistics.statistics)
+    selector: Selector
     if groups:
         selector = ChannelSelector(
             method,
@@ -103,6 +103,8 @@ def sparsify(
             options.cost,
             evaluate_candidate=options.evaluate_candidate,
         )
+    else:
+        selector = Selector(method, prunable.layers, statistics.statistics)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
     return Sparsifier(
