@@ -6,7 +6,7 @@ import pytest
 
 import steppe
 from steppe import Method, SteppeError, methods
-from steppe.core.protocols import AXES
+from steppe.core.protocols import AXES, UnitBudget
 from steppe.structure.nm import NM
 
 POOLED = {"name": "pooled", "sparsity": 0.5}
@@ -27,8 +27,17 @@ def test_published_methods_are_values(name):
         method.name = "other"
 
 
+def chooses_channels(name):
+    """Whether the method's budget chooses among coupled channels only."""
+    return not isinstance(methods.make(name, sparsity=0.5).budget, UnitBudget)
+
+
 @pytest.mark.parametrize("name", [n for n in methods.METHODS if n != "dense"])
 def test_a_shape_may_fix_the_sparsity(name):
+    if chooses_channels(name):
+        with pytest.raises(SteppeError, match=r"coupled channels.*structure nm.*channel_groups"):
+            methods.make(name, structure="2:4")
+        return
     method = methods.make(name, structure="2:4")
     assert method.structure == NM(n=2, m=4)
     assert method.sparsity == 0.5

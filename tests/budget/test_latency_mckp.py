@@ -11,7 +11,6 @@ import torch
 from steppe import SteppeError
 from steppe.core.group import Group, Slice
 from steppe.core.protocols import Budget
-from steppe.core.selection import keep_largest
 
 NAMES = ["latency_mckp", "latency_knapsack"]
 
@@ -104,13 +103,6 @@ def test_what_was_zeroed_stays_so(name: str) -> None:
     units["b"][2:] = 0.0
     kept = make(name).within_cost(units, groups, cost, 0.8 * cost.total({}))
     assert not kept["b"][2:].any()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_without_a_cost_it_is_pooled(name: str) -> None:
-    units = {"a": torch.randn(3, 4), "b": torch.randn(2, 5)}
-    kept, expected = make(name).keep(units, {}, 7), keep_largest(units, 7)
-    assert all(torch.equal(kept[n], expected[n]) for n in units)
 
 
 @pytest.mark.parametrize("name", NAMES)

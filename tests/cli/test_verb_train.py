@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from nursery import KILLED, Nursery
 from steppe.cli.main import main
+from steppe.core.protocols import Budget, UnitBudget
 from steppe.core.serialization import load_state
 from steppe.core.text import read_yaml
 
@@ -155,6 +156,35 @@ def test_bad_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     run("train", tmp_path / "no.yaml", code=2)
     run("train", tmp_path / "missing.yaml", code=2)
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
+
+
+CHANNELS_ONLY = [n for n in Budget.registry if not issubclass(Budget.registry[n], UnitBudget)]
+
+
+@pytest.mark.parametrize("budget", CHANNELS_ONLY)
+def test_a_budget_of_coupled_channels_refuses_single_weights(
+    budget: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a recipe of parts, and by name for a language model."""
+    method = {"score": "l2", "budget": {"name": budget, "sparsity": 0.5}}
+    recipe = write(tmp_path / "recipe.yaml", SMALL | {"method": method})
+    run("train", recipe, "--out", tmp_path / "out", code=2)
+    run(
+        "prune",
+        tmp_path / "model",
+        "--method",
+        "wanda",
+        "--sparsity",
+        0.5,
+        "--budget",
+        budget,
+        code=2,
+    )
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 2
+    assert all(f"budget {budget} chooses among coupled channels" in line for line in said)
+    assert all("--target" in line for line in said)
+    assert not (tmp_path / "out").exists()
 
 
 def test_wrong_labels_are_trained_on_and_the_record_knows_the_right_ones(

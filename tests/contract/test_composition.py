@@ -19,6 +19,7 @@ from steppe.core.protocols import (
     Schedule,
     Score,
     Structure,
+    UnitBudget,
 )
 from steppe.core.statistic import STATISTICS
 
@@ -39,7 +40,8 @@ AXES = {
     # of coupled channels, which single layers do not have
     "score": [n for n in TRAINED if Score.make(n).reads(OUTPUT)],
     "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
-    "budget": list(Budget.registry),
+    # those that choose among coupled channels only have a contract of their own
+    "budget": [n for n in Budget.registry if issubclass(Budget.registry[n], UnitBudget)],
     "schedule": list(Schedule.registry),
     "coupling": [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)],
     "perturb": list(Perturb.registry),

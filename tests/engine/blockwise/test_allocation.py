@@ -7,7 +7,7 @@ import torch
 
 from steppe import SteppeError, methods
 from steppe.core.layer import Layer
-from steppe.core.protocols import Budget
+from steppe.core.protocols import Budget, UnitBudget
 from steppe.engine.blockwise.allocation import counts_of, for_block, sizes_of
 
 LAYERS = [
@@ -17,7 +17,8 @@ LAYERS = [
 ]
 TOTAL = sum(x.numel for x in LAYERS)
 PROFILE = {x.name: 0.01 * (i + 1) for i, x in enumerate(LAYERS)}
-LAYERWISE = [n for n in Budget.registry if Budget.registry[n].layerwise]
+UNITS = [n for n in Budget.registry if issubclass(Budget.registry[n], UnitBudget)]
+LAYERWISE = [n for n in UNITS if Budget.registry[n].layerwise]
 
 
 @pytest.mark.parametrize("budget", LAYERWISE)
@@ -29,7 +30,7 @@ def test_counts_add_up_exactly(budget: str, sparsity: float) -> None:
     assert all(0 <= counts[x.name] <= x.numel for x in LAYERS)
 
 
-@pytest.mark.parametrize("budget", [n for n in Budget.registry if n not in LAYERWISE])
+@pytest.mark.parametrize("budget", [n for n in UNITS if n not in LAYERWISE])
 def test_one_threshold_for_all_needs_all(budget: str) -> None:
     with pytest.raises(SteppeError, match=f"budget {budget}, one threshold"):
         counts_of(methods.wanda(sparsity=0.5, budget=budget), LAYERS, {})

@@ -9,7 +9,7 @@ from looped import looped
 from steppe import Method, SteppeError
 from steppe.core.layer import Layer
 from steppe.core.mask import apply_masks
-from steppe.core.protocols import Budget, Structure
+from steppe.core.protocols import Budget, Structure, UnitBudget
 from steppe.core.statistic import STATISTICS
 from steppe.engine.step.selector import Selector
 
@@ -19,7 +19,8 @@ COMBINATIONS = [
     pytest.param(s, b, id=f"{s}-{b}")
     for s in STRUCTURES
     for b in Budget.registry
-    if not (s == "channel" and b in {"per_row", "row_mass", "owl"})
+    if issubclass(Budget.registry[b], UnitBudget)
+    and not (s == "channel" and b in {"per_row", "row_mass", "owl"})
     and not (s == "2:4" and Budget.registry[b].uneven)
 ]
 LAYERS = [

@@ -1,4 +1,4 @@
-"""What every budget fulfils: exactly so many units, whatever the ties and the order."""
+"""What every budget of single units fulfils: exactly so many, whatever ties and order."""
 
 import random
 
@@ -8,9 +8,9 @@ import torch
 from looped import looped
 from steppe import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Budget
+from steppe.core.protocols import Budget, UnitBudget
 
-BUDGETS = list(Budget.registry)
+BUDGETS = [n for n in Budget.registry if issubclass(Budget.registry[n], UnitBudget)]
 SHAPES = {"c": (6, 4, 3, 3), "a": (10, 24), "b": (1, 7), "d": (16, 5)}
 LAYERS = {name: Layer(name, shape) for name, shape in SHAPES.items()}
 
