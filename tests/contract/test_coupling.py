@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from looped import looped
-from steppe import Method
+from steppe import Method, SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import AnyCoupling, Coupling
 from steppe.core.serialization import load_state, save_state
@@ -12,7 +12,8 @@ from steppe.core.step_context import StepContext
 from steppe.engine.step.selector import Selector
 
 # those that solve a layer at once have a contract of their own, test_layer_solver.py
-COUPLINGS = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)]
+STEPPING = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)]
+COUPLINGS = [n for n in STEPPING if AnyCoupling.registry[n].prunes]
 LAYERS = [Layer("a", (6, 5)), Layer("b", (4, 3, 2, 2))]
 STEPS = 40
 
@@ -82,7 +83,7 @@ def test_ends_exactly_sparse(name, levels, schedule):
     masks = run.finish()
     assert masks.keys() == run.weights.keys()
     masked = sum(int((~m).sum()) for m in masks.values())
-    expected = round(0.7 * sum(x.numel for x in LAYERS)) if run.coupling.prunes else 0
+    expected = round(0.7 * sum(x.numel for x in LAYERS))
     assert masked == expected
     for n, w in run.weights.items():
         assert not w[~masks[n]].any()
@@ -128,4 +129,13 @@ def test_kept_weights_are_not_changed_by_finish(name):
 def test_no_sparsity_asked_none_made(name):
     run = Run(name, drawn(), sparsity=0.0)
     run.steps(0, STEPS)
+    assert all(m.all() for m in run.finish().values())
+
+
+@pytest.mark.parametrize("name", [n for n in STEPPING if n not in COUPLINGS])
+def test_what_prunes_nothing_refuses_a_sparsity(name):
+    with pytest.raises(SteppeError, match=f"coupling {name} prunes nothing; got a sparsity of 0.7"):
+        Method(budget={"name": "pooled", "sparsity": 0.7}, coupling=name)
+    run = Run(name, drawn(), sparsity=0.0)
+    run.steps(0, 3)
     assert all(m.all() for m in run.finish().values())

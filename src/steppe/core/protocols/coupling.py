@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.core.part import Part, Tensors, axis
 from steppe.core.step_context import StepContext
 
 if TYPE_CHECKING:
     from steppe.core.layer_problem import LayerProblem
+    from steppe.method import Method
 
 
 class AnyCoupling(Part):
@@ -65,6 +67,14 @@ class Coupling(AnyCoupling):
     """Whether the weights must be optimised for it to mean anything."""
     strength: ClassVar[tuple[str, ...]] = ()
     """Which of its options pull the weights towards what stays; larger ones pull harder."""
+
+    def fits(self, method: Method) -> None:
+        if not self.prunes and method.sparsity > 0:
+            raise SteppeError(
+                f"coupling {self.name} prunes nothing",
+                got=f"a sparsity of {method.sparsity:g}",
+                way_out="sparsity 0, or another coupling, such as hard_mask or admm",
+            )
 
     @property
     def parametrization(self) -> WeightParametrization | None:
