@@ -31,7 +31,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from steppe.llm.calibration import windows
+from steppe.llm.calibration_windows import windows
 from steppe.llm.load import load, tokenizer_of
 from steppe.llm.perplexity import perplexity
 

@@ -146,9 +146,7 @@ def test_no_module_of_llm_imports_itself_through_others():
         inside = module if path.stem != "__init__" else f"{module}.__init__"
         names = [name for name, _, _ in imports(ast.parse(path.read_text()), inside)]
         graph[module] = {n if n in modules else n.rpartition(".")[0] for n in names} & set(modules)
-    # TO BE REMOVED: the options of a pruning become a module of their own
-    being_split = [("steppe.llm.memory", "steppe.llm.prune")]
-    assert circles(graph) in ([], being_split)
+    assert circles(graph) == []
 
 
 def test_circles_are_found():

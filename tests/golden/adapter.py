@@ -74,9 +74,9 @@ def summary(finished):
 def pruned(folder, method, tokens, out, **options):
     """`steppe.prune` of a language model; 2 epochs where blocks are optimised."""
     config = find(
-        "steppe.engine.blockwise.reconstruct:FitConfig", "steppe.engine.blockfit:FitConfig"
+        "steppe.engine.blockwise.config:ReconstructionConfig", "steppe.engine.blockfit:FitConfig"
     )
-    fit = config(epochs=2, warmup_epochs=1, batch_size=2)
-    return steppe.prune(
-        folder, method, tokens, out, device="cpu", precision="float32", fit=fit, **options
-    )
+    reconstruction = config(epochs=2, warmup_epochs=1, batch_size=2)
+    key = "fit" if config.__name__ == "FitConfig" else "reconstruction"
+    options[key] = reconstruction
+    return steppe.prune(folder, method, tokens, out, device="cpu", precision="float32", **options)

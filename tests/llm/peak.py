@@ -18,6 +18,7 @@ import torch
 from steppe.cli.job import job
 from steppe.engine import host_memory
 from steppe.llm.memory import estimate
+from steppe.llm.prune import run
 
 
 def anonymous():
@@ -46,7 +47,7 @@ def main(model, method, tokens, out, live=""):
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        asked.run(lambda row: None)
+        run(asked)
     finally:
         ended.set()
         watcher.join()

@@ -204,10 +204,10 @@ def test_sparsegpt(name: str, structure: str, saved: Saved, tmp_path: Path) -> N
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "alps", "safe"])
 @pytest.mark.parametrize("name", ["llama-grouped-query", "gpt2", "qwen2-moe", "gpt-oss"])
 def test_methods(name: str, method: str, structure: str, saved: Saved, tmp_path: Path) -> None:
-    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=2, lr=1e-3)
+    reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=2, lr=1e-3)
     options = {"budget": "uniform"} if method != "safe" else {}
     made = methods.make(method, sparsity=0.5, structure=structure, **options)
-    record = prune(saved(name), made, windows(), tmp_path / "out", fit=fit)
+    record = prune(saved(name), made, windows(), tmp_path / "out", reconstruction=reconstruction)
     assert record["sparsity_reached"] == 0.5
     if method == "safe" and structure == "unstructured":
         weights = reload(tmp_path / "out").state_dict()

@@ -6,25 +6,21 @@ import torch
 from steppe import methods
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.plan import lines, plan
-from steppe.llm.prune import Job, prune
+from steppe.llm.prepare import PreparedPruning
+from steppe.llm.prune import prune
+from steppe.llm.prune_config import PruneConfig
 
 
 def ask(model, method, out, tokens, **options):
     defaults = {
-        "evaluate": [],
-        "samples": 4,
-        "window": None,
-        "evaluate_window": None,
-        "seed": 0,
         "device": "cpu",
         "precision": "float32",
         "micro_batch": 2,
         "measure": 2,
-        "fit": ReconstructionConfig(epochs=2, warmup_epochs=0, batch_size=2),
-        "include": [],
-        "exclude": [],
+        "reconstruction": ReconstructionConfig(epochs=2, warmup_epochs=0, batch_size=2),
     }
-    return Job(model, method, tokens, out, **(defaults | options))
+    config = PruneConfig.of(calibration=tokens, out=out, **(defaults | options))
+    return PreparedPruning(model, method, config)
 
 
 @pytest.fixture
@@ -46,14 +42,14 @@ def tokens():
 def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
     method, language_model, tokens, tmp_path
 ):
-    job = ask(language_model, method, tmp_path / "runs" / "out", tokens)
+    prepared = ask(language_model, method, tmp_path / "runs" / "out", tokens)
     before = sorted(tmp_path.rglob("*"))
     random = torch.get_rng_state()
-    found = plan(job)
+    found = plan(prepared)
     assert sorted(tmp_path.rglob("*")) == before
     assert torch.equal(torch.get_rng_state(), random)
-    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=6)
-    record = prune(language_model, method, tokens, tmp_path / "out", fit=fit)
+    reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=6)
+    record = prune(language_model, method, tokens, tmp_path / "out", reconstruction=reconstruction)
     made = record["sparse"]["parameters"] - record["sparse"]["nonzero"]
     assert found["zeros"] == made
     assert found["layers"] == 14
@@ -65,7 +61,7 @@ def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
     assert seconds["prune"] > 0
     assert seconds["all"] == pytest.approx(sum(v for k, v in seconds.items() if k != "all"))
     assert "profile" in seconds if method.profiled_by else "profile" not in seconds
-    said = "\n".join(lines(found, job.out))
+    said = "\n".join(lines(found, prepared.out))
     assert f"{made:,} of" in said
     assert "memory" in said
     assert "disk" in said
@@ -73,9 +69,9 @@ def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
 
 def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, monkeypatch):
     taken = {"load": 1.0, "calibrate": 2.0, "prune": 3.0, "propagate": 8.0, "write": 0.5}
-    monkeypatch.setattr("steppe.llm.plan._trial", lambda job, windows: {"seconds": taken})
-    job = ask(language_model, methods.safe(sparsity=0.5), tmp_path / "out", tokens)
-    seconds = plan(job)["seconds"]
+    monkeypatch.setattr("steppe.llm.plan._trial", lambda prepared, windows: {"seconds": taken})
+    prepared = ask(language_model, methods.safe(sparsity=0.5), tmp_path / "out", tokens)
+    seconds = plan(prepared)["seconds"]
     # 2 blocks; 6 windows where the trial had 2; 3 steps in each of 2 epochs where it had 3
     assert seconds["load"] == 2.0
     assert seconds["calibrate"] == 12.0
@@ -85,7 +81,7 @@ def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, m
 
 
 def test_a_plan_with_text_counts_the_evaluation(language_model, word_text, tmp_path):
-    job = ask(
+    prepared = ask(
         language_model,
         methods.wanda(sparsity=0.5),
         tmp_path / "out",
@@ -93,8 +89,8 @@ def test_a_plan_with_text_counts_the_evaluation(language_model, word_text, tmp_p
         window=16,
         evaluate=[str(word_text)],
     )
-    found = plan(job)
+    found = plan(prepared)
     assert found["seconds"]["evaluate"] > 0
     assert found["disk_bytes"]["evaluation"] == 4 * 12 * 31 * 16
     assert not (tmp_path / "out").exists()
-    assert "seconds" not in plan(job, dry_run=False)
+    assert "seconds" not in plan(prepared, dry_run=False)

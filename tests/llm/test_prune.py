@@ -16,7 +16,7 @@ from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.blockwise.input_recorder import InputRecorder
 from steppe.engine.blockwise.solve import chooser
-from steppe.llm.calibration import windows
+from steppe.llm.calibration_windows import windows
 from steppe.llm.load import load, tokenizer_of
 from steppe.llm.model import StreamedModel
 
@@ -58,9 +58,11 @@ def test_prune_leaves_a_model_a_record_and_masks(language_model, tokens, tmp_pat
 
 
 def test_a_training_method_takes_its_language_settings(language_model, tokens, tmp_path):
-    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
     plain = methods.safe_plus(sparsity=0.5, rho=0.01)
-    record = steppe.prune(language_model, plain, tokens, tmp_path / "out", fit=fit)
+    record = steppe.prune(
+        language_model, plain, tokens, tmp_path / "out", reconstruction=reconstruction
+    )
     assert record["recipe"]["method"] == plain.for_language().to_dict()
     assert record["recipe"]["method"]["perturb"]["rho"] == 0.01
     assert record["recipe"]["method"]["coupling"]["curve"] == "constant"
@@ -72,11 +74,13 @@ LANGUAGE = [n for n in methods.METHODS if n != "dense" and has_language_form(n)]
 
 @pytest.mark.parametrize("name", LANGUAGE)
 def test_a_copy_prunes_as_the_method_itself(name, language_model, tokens, tmp_path):
-    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
     method = methods.make(name, sparsity=0.5)
     copy = steppe.Method.from_yaml(method.to_yaml())
     records = [
-        steppe.prune(language_model, m, tokens, tmp_path / str(i), fit=fit, measure=0)
+        steppe.prune(
+            language_model, m, tokens, tmp_path / str(i), reconstruction=reconstruction, measure=0
+        )
         for i, m in enumerate((method, copy))
     ]
     assert records[0]["recipe"] == records[1]["recipe"]
@@ -85,12 +89,20 @@ def test_a_copy_prunes_as_the_method_itself(name, language_model, tokens, tmp_pa
 
 
 def test_a_part_may_be_exchanged_before_pruning(language_model, tokens, tmp_path):
-    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
     flatless = methods.safe(sparsity=0.5).replace(perturb="none")
-    record = steppe.prune(language_model, flatless, tokens, tmp_path / "a", fit=fit)
+    record = steppe.prune(
+        language_model, flatless, tokens, tmp_path / "a", reconstruction=reconstruction
+    )
     assert record["recipe"]["method"]["perturb"] == {"name": "none"}
     # SAFE without its perturbation is ADMM
-    steppe.prune(language_model, methods.admm(sparsity=0.5), tokens, tmp_path / "b", fit=fit)
+    steppe.prune(
+        language_model,
+        methods.admm(sparsity=0.5),
+        tokens,
+        tmp_path / "b",
+        reconstruction=reconstruction,
+    )
     mine, admm = (load(str(tmp_path / out))[0].state_dict() for out in "ab")
     assert all(torch.equal(mine[n], admm[n]) for n in admm)
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+from torch import Tensor
 
 from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
-from steppe.engine.blockwise.reconstruct import FitConfig
+from steppe.engine.blockwise.config import ReconstructionConfig
+from steppe.llm.prune_config import PruneConfig
 from steppe.method import Method
 
 if TYPE_CHECKING:
-    from steppe.llm.prune import Job
+    from steppe.llm.prepare import PreparedPruning
 
 
 def _option(help: str, *names: str) -> Any:
@@ -28,9 +30,6 @@ Model = Annotated[str, typer.Argument(help="a folder with safetensors, or a hub 
 MethodName = Annotated[str, _option("see steppe methods", "--method")]
 Sparsity = Annotated[float | None, _option("fraction of zeros, e.g. 0.5")]
 Shape = Annotated[str | None, _option("unstructured, 2:4, 4:8, block:4x4")]
-Calibration = Annotated[
-    str | None, _option("text file, folder, dataset id, or .safetensors of token ids")
-]
 Set = Annotated[
     list[str] | None,
     _option("any option of a part, e.g. objective.start=layer_admm, coupling=hard_mask", "--set"),
@@ -42,7 +41,7 @@ def build(
 ) -> Method:
     """The method that flags ask for, as it prunes a language model."""
     options = options | {k: v for k, v in given.items() if v is not None}
-    method = methods.for_language(methods.make(name, **options))
+    method = methods.make(name, **options).for_language()
     for change in changes or []:
         key, _, value = change.partition("=")
         axis, _, field = key.partition(".")
@@ -64,62 +63,76 @@ def job(
     method: MethodName,
     sparsity: Sparsity = None,
     structure: Shape = None,
-    calibration: Calibration = None,
-    samples: Annotated[int, _option("calibration windows")] = 128,
-    window: Annotated[int | None, _option("tokens in a window [2048 or the model's]")] = None,
-    evaluate: Annotated[list[str] | None, _option("text to measure perplexity on")] = None,
-    evaluate_window: Annotated[int | None, _option("its windows [--window]")] = None,
-    out: Annotated[
-        Path | None, _option("the new folder [runs/MODEL-METHOD-SPARSITY-seedN]")
-    ] = None,
     score: Annotated[str | None, _option("what matters")] = None,
     budget: Annotated[str | None, _option("uniform, per_row, row_mass, erk, owl")] = None,
     rho: Annotated[float | None, _option("SAFE: radius of the perturbation")] = None,
     penalty: Annotated[float | None, _option("SAFE, ADMM: strength of the pull")] = None,
-    epochs: Annotated[int, _option("SAFE, ADMM: passes per block")] = FitConfig.epochs,
-    warmup_epochs: Annotated[float | None, _option("of them warming up [a tenth]")] = None,
-    lr: Annotated[float, _option("SAFE, ADMM: peak learning rate")] = FitConfig.lr,
-    batch_size: Annotated[int, _option("SAFE, ADMM: windows per step")] = FitConfig.batch_size,
-    precision: Annotated[str, _option("of optimisation: auto, float32, bfloat16")] = "auto",
-    micro_batch: Annotated[int, _option("windows that go through a block together")] = 8,
-    measure: Annotated[int, _option("windows on which layer errors are measured")] = 8,
-    include: Annotated[list[str] | None, _option("pattern of what to prune")] = None,
-    exclude: Annotated[list[str] | None, _option("pattern of what stays dense")] = None,
     changes: Set = None,
-    seed: Annotated[int, _option("of the windows and their order")] = 0,
-    device: Annotated[str | None, _option("cpu, cuda, ... [a GPU if there is one]")] = None,
-) -> Job:
-    """The job that the options ask for, checked, with nothing long done yet."""
-    from steppe.llm.prune import Job
+    **options: Any,
+) -> PreparedPruning:
+    """What the options ask for, checked, with nothing long done yet.
 
-    options = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
-    made = build(method, {}, changes, options | {"rho": rho, "penalty": penalty})
-    warmup = epochs / 10 if warmup_epochs is None else warmup_epochs
-    fit = FitConfig(epochs=epochs, warmup_epochs=warmup, lr=lr, batch_size=batch_size)
-    shape = f"-{structure.replace(':', '-')}" if structure else ""
-    name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}-seed{seed}"
-    folder = out or Path("runs") / name
-    return Job(
-        model,
-        made,
-        calibration,
-        folder,
-        evaluate=evaluate or [],
-        samples=samples,
-        window=window,
-        evaluate_window=evaluate_window,
-        seed=seed,
-        device=device,
-        precision=precision,
-        micro_batch=micro_batch,
-        measure=measure,
-        fit=fit,
-        include=include or [],
-        exclude=exclude or [],
+    Args:
+        model, method, sparsity, structure, score, budget, rho, penalty, changes: see their help.
+        options: the fields of `PruneConfig`, and those of `ReconstructionConfig` in its place; None
+            where the command line says nothing.
+    """
+    from steppe.llm.prepare import PreparedPruning
+
+    parts = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
+    made = build(method, {}, changes, parts | {"rho": rho, "penalty": penalty})
+    given = {name: value for name, value in options.items() if value is not None}
+    own = {name: given.pop(name) for name in _OF_THE_RECONSTRUCTION if name in given}
+    own.setdefault("warmup_epochs", own.get("epochs", ReconstructionConfig.epochs) / 10)
+    if "out" not in given:
+        shape = f"-{structure.replace(':', '-')}" if structure else ""
+        seed = given.get("seed", PruneConfig.model_fields["seed"].default)
+        name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}-seed{seed}"
+        given["out"] = Path("runs") / name
+    config = PruneConfig.of(reconstruction=own, **given)
+    return PreparedPruning(model, made, config)
+
+
+_OF_THE_RECONSTRUCTION = ("epochs", "warmup_epochs", "lr", "batch_size")
+"""The fields of `ReconstructionConfig` that the command line shows."""
+_SHOWN = {
+    "out": "the new folder [runs/MODEL-METHOD-SPARSITY-seedN]",
+    "warmup_epochs": "of them warming up [a tenth]",
+}
+"""Help where the command's default is not the field's."""
+
+
+def _config_options() -> Iterator[inspect.Parameter]:
+    """The command's options that stand for a configuration, made from its fields."""
+    for name, field in PruneConfig.model_fields.items():
+        if name == "reconstruction":
+            fields = ReconstructionConfig.__dataclass_fields__
+            kinds = get_type_hints(ReconstructionConfig)
+            for inner in _OF_THE_RECONSTRUCTION:
+                text = fields[inner].metadata["description"]
+                yield _parameter(inner, kinds[inner], fields[inner].default, text)
+        else:
+            yield _parameter(name, field.annotation, field.default, str(field.description))
+
+
+def _parameter(name: str, kind: Any, default: Any, description: str) -> inspect.Parameter:
+    """A field as an option: of many values if it is a tuple, of text if it may be a tensor."""
+    members = get_args(kind)
+    if get_origin(kind) is tuple:
+        kind, default = list[str] | None, None
+    elif Tensor in members:
+        kind = str | None
+    if name in _SHOWN:
+        kind, default = kind | None, None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, _option(_SHOWN.get(name, description))],
     )
 
 
-Command = Callable[["functools.partial[Job]", bool, bool], None]
+Command = Callable[["functools.partial[PreparedPruning]", bool, bool], None]
 
 
 def takes_a_job(run: Command) -> Callable[..., None]:
@@ -136,13 +149,14 @@ def takes_a_job(run: Command) -> Callable[..., None]:
         "json": Annotated[bool, _option("one JSON object on stdout", "--json")],
         "quiet": Annotated[bool, _option("no progress", "--quiet")],
     }
-    hints = get_type_hints(job, globalns=globals() | {"Job": object}, include_extras=True)
-    own = inspect.signature(job).parameters.values()
+    hints = get_type_hints(job, globals() | {"PreparedPruning": object}, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    own = [p for p in inspect.signature(job).parameters.values() if p.name != "options"]
     shared = [p.replace(annotation=hints[p.name]) for p in own]
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    last = [inspect.Parameter(n, kind, default=False, annotation=t) for n, t in ends.items()]
+    last = [inspect.Parameter(n, keyword, default=False, annotation=t) for n, t in ends.items()]
+    options = [*shared, *_config_options(), *last]
     # typer reads a command's options from its signature
-    vars(called)["__signature__"] = inspect.Signature([*shared, *last])
-    called.__annotations__ = {p.name: p.annotation for p in [*shared, *last]}
+    vars(called)["__signature__"] = inspect.Signature(options)
+    called.__annotations__ = {p.name: p.annotation for p in options}
     called.__doc__ = run.__doc__
     return called

@@ -11,19 +11,19 @@ from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, say
 
 if TYPE_CHECKING:
-    from steppe.llm.prune import Job
+    from steppe.llm.prepare import PreparedPruning
 
 
 def add(app: typer.Typer) -> None:
     app.command("plan", short_help="Say what steppe prune would need.")(takes_a_job(command))
 
 
-def command(make: partial[Job], json: bool, quiet: bool) -> None:
+def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     """What steppe prune would need of memory, disk and time; takes the same options."""
     from steppe.llm.plan import lines, plan
 
-    job = make()
-    found = plan(job)
-    for line in lines(found, job.out):
+    prepared = make()
+    planned = plan(prepared)
+    for line in lines(planned, prepared.out):
         say(line, quiet)
-    emit(found | {"out": str(job.out)}, json)
+    emit(planned | {"out": str(prepared.out)}, json)

@@ -14,38 +14,41 @@ from steppe.cli.main import emit, say
 from steppe.engine.blockwise.journal import Journal
 
 if TYPE_CHECKING:
-    from steppe.llm.prune import Job
+    from steppe.llm.prepare import PreparedPruning
 
 
 def add(app: typer.Typer) -> None:
     app.command("prune", short_help="Prune a pretrained language model.")(takes_a_job(command))
 
 
-def command(make: partial[Job], json: bool, quiet: bool) -> None:
+def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     """Prune a causal language model; started again, it goes on where it was."""
-    job = make()
+    from steppe.llm.prune import run
+
+    prepared = make()
+    out, blocks = prepared.out, len(prepared.model)
     if make.keywords.get("out") is None:
-        say(f"writing to {job.out}", quiet)
-    done = len(Journal(job.out / "checkpoints" / "journal.json").get("blocks", []))
-    finished = (job.out / "record.json").exists()
+        say(f"writing to {out}", quiet)
+    done = len(Journal(out / "checkpoints" / "journal.json").get("blocks", []))
+    finished = (out / "record.json").exists()
     if done and not finished:
-        say(f"going on: {done} of {len(job.model)} blocks were done before", quiet)
-    with BlockTable(len(job.model), quiet) as table:
-        record = job.run(table.add)
+        say(f"going on: {done} of {blocks} blocks were done before", quiet)
+    with BlockTable(blocks, quiet) as table:
+        record = run(prepared, table.add)
     if finished:
         say("this run was finished before; nothing was done again", quiet)
-    _show(record, job.out, quiet)
-    emit(record | {"out": str(job.out)}, json)
+    _show(record, out, quiet)
+    emit(record | {"out": str(out)}, json)
 
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     say(f"{record['method']}: {record['sparsity_reached']:.4%} zeros in the decoder blocks", quiet)
     dense, sparse = record["dense"], record["sparse"]
-    for name, found in sparse.get("texts", {}).items():
+    for name, measured in sparse.get("texts", {}).items():
         before = dense["texts"][name]["perplexity"]
         say(
-            f"perplexity {before:.2f} dense, {found['perplexity']:.2f} sparse "
-            f"(windows of {found['window']} tokens of {name})",
+            f"perplexity {before:.2f} dense, {measured['perplexity']:.2f} sparse "
+            f"(windows of {measured['window']} tokens of {name})",
             quiet,
         )
     if not sparse.get("texts"):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.llm.calibration import check_vocabulary, sha256
+from steppe.llm.calibration_windows import check_vocabulary, sha256
 from steppe.llm.text import read, tokenize, too_short
 
 LOGITS_AT_ONCE = {"cpu": 1 << 20, "gpu": 1 << 26}

@@ -13,7 +13,7 @@ from torch import Tensor
 from steppe.engine import ranks
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.host_memory import reused
-from steppe.llm.calibration import check_vocabulary, sha256
+from steppe.llm.calibration_windows import check_vocabulary, sha256
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import token_loss
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -21,9 +22,6 @@ from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsify import sparsify
 from steppe.method import Method
-
-FitConfig = ReconstructionConfig
-"""The former name of `ReconstructionConfig`."""
 
 
 def reconstruct(block: BlockContext) -> dict[str, Tensor]:
@@ -150,3 +148,15 @@ def _parallel(module: nn.Module) -> nn.Module:
 
     # of a mixture's experts some may get no token in a step
     return DistributedDataParallel(module, find_unused_parameters=True)
+
+
+def __getattr__(name: str) -> object:
+    """The former name of `ReconstructionConfig`."""
+    if name != "FitConfig":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "FitConfig is called ReconstructionConfig now (steppe.engine.blockwise.config)",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return ReconstructionConfig

@@ -1,0 +1,168 @@
+"""A pruning made ready: model, method and texts checked, with nothing long done yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steppe.engine.blockwise.compatibility import needs_windows
+from steppe.engine.blockwise.config import BlockwiseConfig
+from steppe.engine.blockwise.walk import Blockwise
+from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
+from steppe.llm.load import tokenizer_of
+from steppe.llm.model import StreamedModel
+from steppe.llm.perplexity import pieces
+from steppe.llm.prune_config import PruneConfig
+from steppe.llm.text import read, tokenize, too_short
+from steppe.method import Method
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class PreparedPruning:
+    """A model, a method and calibration windows that fit each other.
+
+    Args:
+        model: a folder, or a hub id.
+        method: any that has a form for language models.
+        config: what is asked for.
+
+    Raises:
+        SteppeError: the model, the method, the text and the device do not fit each other.
+    """
+
+    def __init__(self, model: str | Path, method: Method, config: PruneConfig) -> None:
+        self.config, self.method = config, method.for_language()
+        self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        _join_processes(self.device)
+        self.model = StreamedModel(str(model), self.device)
+        self.window = self.model.window(config.window)
+        wanted = self.window if config.evaluate_window is None else config.evaluate_window
+        self.evaluate_window = self.model.window(wanted)
+        precision = _precision(config.precision, self.device)
+        self.walk_config = BlockwiseConfig(
+            seed=config.seed,
+            micro_batch=config.micro_batch,
+            measure=config.measure,
+            reconstruction=dataclasses.replace(config.reconstruction, precision=precision),
+        )
+        if isinstance(config.calibration, Tensor):
+            self.window = config.calibration.shape[-1]
+        calibration = self._calibration()
+        self.tokens = None if calibration is None else calibration.tokens
+        self.calibration = None if calibration is None else calibration.description
+
+    def _calibration(self) -> CalibrationWindows | None:
+        config = self.config
+        source = config.calibration
+        if source is None:
+            return None
+        tokens_given = isinstance(source, Tensor) or str(source).endswith(".safetensors")
+        tokenizer = None if tokens_given else tokenizer_of(self.model.folder)
+        drawn = windows(
+            source, tokenizer, samples=config.samples, window=self.window, seed=config.seed
+        )
+        check_vocabulary(drawn.tokens, self.model.vocabulary)
+        self.model.window(drawn.tokens.shape[1])
+        return drawn
+
+    @property
+    def out(self) -> Path:
+        """The folder of the result."""
+        return self.config.out
+
+    @property
+    def needs_text(self) -> bool:
+        """Whether the method looks at activations at all."""
+        return needs_windows(self.method)
+
+    def texts(self) -> dict[str, Tensor]:
+        """Text -> windows of tokens on which perplexity is measured.
+
+        Raises:
+            SteppeError: a text is not there, too short, or of another vocabulary.
+        """
+        return {str(name): self._text(str(name)) for name in self.config.evaluate}
+
+    def _text(self, name: str) -> Tensor:
+        corpus = read(name, "test")
+        tokens = tokenize(tokenizer_of(self.model.folder), corpus.joined())
+        if len(tokens) < self.evaluate_window:
+            raise too_short(corpus.source, len(tokens), self.evaluate_window, 0)
+        cut = [piece for piece, _ in pieces(tokens, self.evaluate_window)][: corpus.windows]
+        check_vocabulary(torch.stack(cut), self.model.vocabulary)
+        return torch.stack(cut)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result, as plain data."""
+        config = self.config
+        plain = {
+            "model": {"name": str(self.model.folder), "fingerprint": fingerprint(self.model)},
+            "method": self.method.to_dict(),
+            "calibration": self.calibration,
+            "evaluate": {
+                "texts": [str(name) for name in config.evaluate],
+                "window": self.evaluate_window,
+            },
+            "include": config.include,
+            "exclude": config.exclude,
+            "seed": config.seed,
+            "device": self.device,
+            "micro_batch": config.micro_batch,
+            "measure": config.measure,
+        }
+        if self.method.objective.scope == "block":
+            plain["fit"] = dataclasses.asdict(self.walk_config.reconstruction)
+        as_json: dict[str, Any] = json.loads(json.dumps(plain))
+        return as_json
+
+    def walk(self, report: Report) -> Blockwise:
+        """The walk over the blocks; everything that can be wrong is found here."""
+        # a method that looks at no activations walks only what errors are measured on
+        count = None if self.needs_text else self.config.measure
+        return Blockwise(
+            self.model,
+            self.method,
+            self.walk_config,
+            self.tokens[:count] if self.tokens is not None and count != 0 else None,
+            self.out,
+            include=self.config.include,
+            exclude=self.config.exclude,
+            report=report,
+        )
+
+
+def fingerprint(model: StreamedModel) -> str:
+    """A short hash of what the model's files are: config, tensors, sizes. Weights are not read."""
+    digest = hashlib.sha256((model.folder / "config.json").read_bytes())
+    for path in sorted(set(model.checkpoint.files.values())):
+        digest.update(f"{path.name} {path.stat().st_size}".encode())
+        with open(path, "rb") as file:
+            digest.update(file.read(1 << 20))
+    return digest.hexdigest()[:16]
+
+
+def _join_processes(device: str) -> None:
+    """Meet the other processes when torchrun or accelerate launch started several."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=not device.startswith("cuda"))
+
+
+def _precision(asked: str, device: str) -> str:
+    if asked != "auto":
+        return asked
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return "bfloat16" if device == "cpu" and native() else "float32"
