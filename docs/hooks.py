@@ -15,7 +15,7 @@ from typing import Any
 
 import steppe
 from steppe.cli import main
-from steppe.core.protocols import AXES
+from steppe.core.protocols import AXES, Part
 from steppe.methods import METHODS
 
 MARK = re.compile(r"<!-- generate: (\w+) ?([\w.]*) -->")
@@ -71,9 +71,19 @@ def _entry(thing: Any, heading: str, members: bool = True) -> Iterator[str]:
 
 
 def protocols(_: str) -> Iterator[str]:
-    """An entry for the class that the parts of each axis inherit from."""
+    """An entry for each class that parts inherit from, axis by axis."""
     for axis in AXES:
-        yield from _entry(axis, axis.__name__)
+        yield f"## The axis {axis.registry.kind}"
+        yield ""
+        for protocol in _protocols_of(axis):
+            yield from _entry(protocol, protocol.__name__)
+
+
+def _protocols_of(axis: type[Part]) -> list[type[Part]]:
+    """The axis' class and those beside it that say more, in the order of their file."""
+    module = importlib.import_module(axis.__module__)
+    beside = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, axis)]
+    return [c for c in beside if c.__module__ == axis.__module__]
 
 
 def registry(dotted: str) -> Iterator[str]:
