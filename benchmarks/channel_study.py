@@ -23,11 +23,11 @@ from typing import Any
 
 import torch
 
-from steppe.cli.evaluations import ensure
-from steppe.cli.experiment import Experiment, load_data
-from steppe.cli.recipe import Recipe, parse, read
-from steppe.cli.verb_remove import command as remove
+from steppe.cli.main import main as steppe_command
 from steppe.engine.model_latency import turns_ms
+from steppe.evaluation import ensure
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import Recipe, parse, read
 from steppe.recipes import path_of
 from steppe.removal.forward_timing import settle
 from steppe.removal.plan import load_removed
@@ -129,6 +129,15 @@ def sharpness(seed: int) -> Iterator[tuple[str, Recipe]]:
                 yield where, recipe(network, seed, own, train=train | {"epochs": 2})
 
 
+def removed(run: Path, out: Path) -> None:
+    """``steppe remove``."""
+    try:
+        steppe_command(["remove", str(run), "--out", str(out), "--device", "cpu", "--quiet"])
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
 def run(out: Path, seed: int) -> None:
     """Train, remove and measure everything with that seed."""
     data = load_data(read(RECIPE))
@@ -136,7 +145,7 @@ def run(out: Path, seed: int) -> None:
         record, _, _ = Experiment(made, data, out / where, quiet=True).train()
         slim = out / f"{where}-slim"
         if not (slim / "record.json").exists():
-            remove(run=out / where, out=slim, device="cpu", json=False, quiet=True)
+            removed(out / where, slim)
         print(where, f"{record['sparse']['accuracy']:.4f} {record['seconds']:.0f} s", flush=True)
         images = {"limit": IMAGES[where.partition("-")[0]]}
         for on, given in (("corruptions", images), ("sharpness", SHARPNESS)):

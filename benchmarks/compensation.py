@@ -16,11 +16,11 @@ import torch
 from torch.nn import functional as F
 
 import steppe
-from steppe.cli.experiment import build_model, clean, load_data
-from steppe.cli.recipe import parse, read
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Tensors
 from steppe.engine.step.selector import Selector
+from steppe.experiment.experiment import build_model, clean, load_data
+from steppe.experiment.recipe import parse, read
 from steppe.recipes import path_of
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits

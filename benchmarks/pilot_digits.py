@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from steppe.cli.experiment import Experiment, load_data
-from steppe.cli.recipe import parse
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import parse
 
 EPOCHS = 150
 ALPHAS = (1e-4, 3e-4, 1e-3, 3e-3)

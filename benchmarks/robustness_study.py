@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from steppe.cli.evaluations import ensure
-from steppe.cli.experiment import Experiment, load_data
-from steppe.cli.recipe import Recipe, parse, read
+from steppe.evaluation import ensure
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import Recipe, parse, read
 from steppe.recipes import FOLDER
 from steppe.report.html import write_report
 from steppe.report.markdown import data, markdown

@@ -21,9 +21,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from steppe.cli.experiment import Experiment, load_data
-from steppe.cli.recipe import parse, read
-from steppe.cli.verb_reach import varied
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import parse, read, varied
 
 
 def main() -> None:

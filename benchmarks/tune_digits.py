@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from steppe.cli.experiment import Experiment, load_data
-from steppe.cli.recipe import parse
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import parse
 
 GRID: dict[str, dict[str, list[Any]]] = {
     "dense": {"lr": [0.05, 0.1, 0.2], "rho": [0.0]},

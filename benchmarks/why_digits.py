@@ -18,9 +18,9 @@ import torch
 from torch.nn import functional as F
 
 import steppe
-from steppe.cli.experiment import clean, seed_everything
 from steppe.core.selection import count, keep_largest
 from steppe.engine.optim import lr_factor
+from steppe.experiment.experiment import clean, seed_everything
 from steppe.vision.data import load
 from steppe.vision.loader import Loader
 from steppe.vision.models import build

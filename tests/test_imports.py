@@ -21,9 +21,22 @@ MAY = {
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
     "recipes": {"core", "recipes"},
+    "experiment": {
+        "core",
+        "engine",
+        "experiment",
+        "llm",
+        "method",
+        "methods",
+        "recipes",
+        "removal",
+        "robustness",
+        "vision",
+    },
+    "evaluation": {"core", "engine", "evaluation", "experiment", "llm", "robustness", "vision"},
     "theory": {"core", "coupling", "theory"},
     "report": {"core", "methods", "report"},  # methods: to say what each is
-    "__init__": {"core", "method", "methods", "engine", "llm", "removal"},
+    "__init__": {"core", "engine", "experiment", "llm", "method", "methods", "removal"},
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.
 MAY_FOR_TYPES = {name: {"method"} for name in ("core", *AXES)}
@@ -191,3 +204,10 @@ def test_importing_steppe_imports_no_slow_package():
     code = "import sys, steppe; print(*[m for m in %r if m in sys.modules])" % sorted(LATE)  # noqa: UP031
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_benchmarks_take_nothing_from_the_command_line_but_its_entry():
+    for path in sorted((SRC.parents[1] / "benchmarks").rglob("*.py")):
+        taken = {name for name, _, _ in imports(ast.parse(path.read_text()))}
+        wrong = {n for n in taken if n.startswith("steppe.cli")} - {"steppe.cli.main.main"}
+        assert not wrong, f"{path.name} imports {', '.join(sorted(wrong))}"

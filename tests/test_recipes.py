@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from steppe import recipes
-from steppe.cli.recipe import read
+from steppe.experiment.recipe import read
 
 
 def test_every_recipe_builds_its_method() -> None:

@@ -1,7 +1,7 @@
 """steppe: neural networks that are sparse and flat.
 
-Public names: `sparsify`, `prune`, `channel_groups`, `remove`, `methods`, `Method`, `prunable`,
-`SteppeError`.
+Public names: `sparsify`, `train`, `prune`, `channel_groups`, `remove`, `methods`, `Method`,
+`prunable`, `SteppeError`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from steppe.engine.step.finished import Finished
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
+from steppe.experiment.train import train
 from steppe.llm.prune import prune
 from steppe.method import Method
 from steppe.removal.channel_groups import channel_groups
@@ -31,4 +32,5 @@ __all__ = [
     "prune",
     "remove",
     "sparsify",
+    "train",
 ]

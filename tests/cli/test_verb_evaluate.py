@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.cli.main import main
+from steppe.evaluation import EVALUATIONS, Evaluation
 
 
 def run(*arguments: object, code: int = 0) -> None:
@@ -156,7 +156,7 @@ def test_a_broken_network_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_published_images_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
-    from steppe.cli.imagerun import ImageRun
+    from steppe.experiment.image_run import ImageRun
 
     flags = ["--method", "gmp", "--sparsity", "0.8", "--epochs", "3", "--lr", "0.1", "--quiet"]
     run("train", *flags, "--out", tmp_path / "run")

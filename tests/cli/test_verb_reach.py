@@ -5,9 +5,9 @@ import json
 import pytest
 
 from steppe.cli.main import main
-from steppe.cli.recipe import parse
 from steppe.cli.verb_reach import varied
 from steppe.core.errors import SteppeError
+from steppe.experiment.recipe import parse
 
 RECIPE = """
 data: {name: digits, train_size: 400}

@@ -42,7 +42,7 @@ def run(*arguments: object, code: int = 0) -> None:
 
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.yaml", SMALL)
-    with Nursery("steppe.cli.experiment", "torch._dynamo", "sklearn.datasets") as nursery:
+    with Nursery("steppe.experiment.experiment", "torch._dynamo", "sklearn.datasets") as nursery:
 
         def start(out: str, **when: Any) -> dict[str, Any]:
             arguments = ["train", str(recipe), "--out", str(tmp_path / out)]

@@ -18,13 +18,13 @@ from rich.progress import Progress, TimeRemainingColumn
 from torch import nn
 from torch.nn import functional as F
 
-from steppe.cli.evaluations import ensure
-from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
-from steppe.cli.recipe import Recipe, parse
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
 from steppe.core.text import read_yaml
+from steppe.evaluation import ensure
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import Recipe, parse
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 from steppe.report.table import Rows

@@ -9,8 +9,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from steppe.cli.evaluations import EVALUATIONS, keep, make, meanings, read_record
 from steppe.cli.main import emit, say
+from steppe.evaluation import EVALUATIONS, keep, make, meanings, read_record
 
 _OWN = ("run", "device")  # every measurement has them
 

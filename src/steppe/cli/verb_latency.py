@@ -9,9 +9,9 @@ import torch
 import typer
 from torch import Tensor, nn
 
-from steppe.cli.experiment import build_model, load_data, read_run
 from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
+from steppe.experiment.experiment import build_model, load_data, read_run
 from steppe.removal.dependency_graph import traced_groups
 from steppe.removal.latency_table import measure_table
 from steppe.removal.plan import TEXT, load_removed

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
-from steppe.cli.recipe import Recipe, parse, read
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import SteppeError
 from steppe.engine.bisection import bisect
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import read, varied
 
 
 def add(app: typer.Typer) -> None:
@@ -61,28 +61,3 @@ def command(
             got=f"at best {words}",
             way_out="more --tries (what was run is not run again), or a larger --tolerance",
         )
-
-
-def varied(recipe: Recipe, option: str, value: float) -> Recipe:
-    """The recipe with another number at a dotted place.
-
-    Raises:
-        SteppeError: there is no such number.
-    """
-    plain = recipe.plain()
-    held: Any = plain
-    *path, last = option.split(".")
-    for key in path:
-        held = held.get(key) if isinstance(held, dict) else None
-    if not isinstance(held, dict) or not isinstance(held.get(last), int | float):
-        known = held.items() if isinstance(held, dict) else ()
-        numbers = [".".join([*path, k]) for k, v in known if type(v) in (int, float)]
-        raise (
-            unknown("number in the recipe", option, numbers)
-            if numbers
-            else SteppeError(
-                "--option names a number in the recipe", got=option, way_out="train.weight_decay"
-            )
-        )
-    held[last] = value
-    return parse(plain)

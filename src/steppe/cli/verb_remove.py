@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from steppe.cli.channels import Channels, slim
-from steppe.cli.evaluations import read_record
-from steppe.cli.imagerun import ImageRun
 from steppe.cli.main import emit, say
 from steppe.core.cost import Units
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
+from steppe.evaluation import read_record
+from steppe.experiment.channels import Channels, slim
+from steppe.experiment.image_run import ImageRun
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed

@@ -8,13 +8,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from steppe import recipes
-from steppe.cli.experiment import Experiment, load_data
 from steppe.cli.main import emit, say
-from steppe.cli.recipe import Recipe, parse, read
 from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import Recipe, load_recipe, parse
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -58,7 +57,7 @@ def command(
     quiet: Annotated[bool, _option("no progress", "--quiet")] = False,
 ) -> None:
     """Train a sparse network; started again, it goes on where it was. Flags win over the recipe."""
-    base: dict[str, Any] = {"method": {}} if recipe is None else read(_file(recipe)).plain()
+    base: dict[str, Any] = {"method": {}} if recipe is None else load_recipe(recipe).plain()
     groups: dict[str, dict[str, Any]] = {
         "model": {"name": model, "weights": weights},
         "data": {"name": data, "train_size": train_size},
@@ -85,13 +84,6 @@ def command(
     for one in change or []:
         _change(base, one)
     run(_whole(parse(base), groups["channels"]), out, json=json, quiet=quiet)
-
-
-def _file(recipe: Path) -> Path:
-    """A file as it is; else what steppe's own recipe of that name lies in."""
-    if recipe.is_file() or recipe.as_posix() not in recipes.names():
-        return recipe
-    return recipes.path_of(recipe.as_posix())
 
 
 def _change(base: dict[str, Any], text: str) -> None:

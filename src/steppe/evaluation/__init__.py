@@ -16,7 +16,7 @@ from steppe.core.registry import Registry
 from steppe.core.serialization import write_text
 from steppe.engine.run_folder import versions
 
-EVALUATIONS: Registry[type[Evaluation]] = Registry("measurement", "steppe.cli.evaluations")
+EVALUATIONS: Registry[type[Evaluation]] = Registry("measurement", "steppe.evaluation")
 FILE = "evaluations.json"
 
 

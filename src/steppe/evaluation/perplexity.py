@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.core.errors import SteppeError
+from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.llm.load import load
 from steppe.llm.perplexity import perplexity, positions_of
 

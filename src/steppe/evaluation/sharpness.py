@@ -10,9 +10,9 @@ from typing import Any
 
 from torch.nn import functional as F
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
-from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError, unknown
+from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.experiment.image_run import ImageRun
 from steppe.robustness.average_sharpness import average_sharpness
 from steppe.robustness.hessian_trace import hessian_trace
 from steppe.robustness.sharpness import ball_sharpness, hessian_top, one_step_sharpness

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
-from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
+from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.experiment.image_run import ImageRun
 from steppe.robustness.attacked import accuracy_under_attack
 
 

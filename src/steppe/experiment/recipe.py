@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from steppe import methods
+from steppe import methods, recipes
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.text import read_yaml
 from steppe.engine.trainer import TrainConfig
@@ -55,7 +56,10 @@ class DataSpec(_Strict):
 
 
 class ChannelSpec(_Strict):
-    """What a sparsity of coupled channels counts (structure channel); see `steppe.cli.channels`."""
+    """What a sparsity of coupled channels counts (structure channel).
+
+    See `steppe.experiment.channels`.
+    """
 
     target: str = "parameters"
     """parameters, flops, latency, or channels."""
@@ -205,3 +209,48 @@ def read(path: Path) -> Recipe:
         text = " ".join(str(error).split())
         raise SteppeError("a recipe must be YAML", got=f"{path}: {text}") from None
     return parse(data, str(path))
+
+
+def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
+    """A recipe from a file, the name of one that comes with steppe, or plain data.
+
+    Raises:
+        SteppeError: there is none, or it is bad.
+
+    Example:
+        >>> load_recipe("digits").data.name
+        'digits'
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return parse(dict(recipe))
+    path = Path(recipe)
+    if not path.is_file() and path.as_posix() in recipes.names():
+        path = recipes.path_of(path.as_posix())
+    return read(path)
+
+
+def varied(recipe: Recipe, option: str, value: float) -> Recipe:
+    """The recipe with another number at a dotted place.
+
+    Raises:
+        SteppeError: there is no such number.
+    """
+    plain = recipe.plain()
+    place: Any = plain
+    *path, last = option.split(".")
+    for key in path:
+        place = place.get(key) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or not isinstance(place.get(last), int | float):
+        known = place.items() if isinstance(place, dict) else ()
+        numbers = [".".join([*path, k]) for k, v in known if type(v) in (int, float)]
+        raise (
+            unknown("number in the recipe", option, numbers)
+            if numbers
+            else SteppeError(
+                "--option names a number in the recipe", got=option, way_out="train.weight_decay"
+            )
+        )
+    place[last] = value
+    return parse(plain)

@@ -15,8 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from steppe.cli.channels import Channels, channels_of, slim
-from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import CandidateEvaluator, SearchBudget
@@ -24,6 +22,8 @@ from steppe.engine.model_latency import latencies_ms
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.experiment.channels import Channels, channels_of, slim
+from steppe.experiment.recipe import Recipe
 from steppe.robustness.label_noise import noisy_labels
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData, load
@@ -347,7 +347,7 @@ def read_run(path: Path) -> Recipe:
     Raises:
         SteppeError: the folder is no run, or the run is not finished.
     """
-    from steppe.cli.recipe import read
+    from steppe.experiment.recipe import read
 
     if not (path / "recipe.yaml").exists():
         raise SteppeError(

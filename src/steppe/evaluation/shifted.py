@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
-from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
+from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.experiment.image_run import ImageRun
 from steppe.robustness.shifted import accuracy_under_shift
 
 

@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from steppe.cli.experiment import build_model, load_data, read_run
-from steppe.cli.recipe import Recipe
 from steppe.core.errors import SteppeError
 from steppe.core.mask import unpack
+from steppe.experiment.experiment import build_model, load_data, read_run
+from steppe.experiment.recipe import Recipe
 from steppe.removal.plan import TEXT, load_removed
 from steppe.robustness.attacks import Normalised
 from steppe.vision.data import ImageData

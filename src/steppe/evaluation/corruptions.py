@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
-from steppe.cli.imagerun import ImageRun
+from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.experiment.image_run import ImageRun
 from steppe.robustness.corrupted import accuracy_under_corruption, parse_selection
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
-from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
+from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.experiment.image_run import ImageRun
 from steppe.robustness.landscape import directions, landscape
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation
 from steppe.core.optional_import import require
+from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.llm.load import load
 from steppe.llm.zero_shot import SEVEN, zero_shot
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steppe.cli.evaluations import EVALUATIONS, Evaluation, read_record
-from steppe.cli.imagerun import ImageRun
 from steppe.core.errors import SteppeError
 from steppe.core.mask import count_zeros
 from steppe.engine.step.batchnorm import reestimate
+from steppe.evaluation import EVALUATIONS, Evaluation, read_record
+from steppe.experiment.image_run import ImageRun
 from steppe.robustness.calibration_error import calibration_error, class_accuracy, disagreement
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steppe.cli.recipe import Recipe
 from steppe.core.cost import Cost, Units
 from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group
 from steppe.engine.model_latency import latencies_ms
+from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
 from steppe.removal.remove import Removed, remove
