@@ -1,13 +1,12 @@
-"""``steppe reach``: STR gets as sparse by itself as it was asked to be."""
+"""``steppe bisect``: STR gets as sparse by itself as it was asked to be."""
 
 import json
 
 import pytest
 
 from steppe.cli.main import main
-from steppe.cli.verb_reach import varied
 from steppe.core.errors import SteppeError
-from steppe.experiment.recipe import parse
+from steppe.experiment.recipe import parse, varied
 
 RECIPE = """
 data: {name: digits, train_size: 400}
@@ -26,20 +25,20 @@ def run(*arguments, code=0):
 def test_the_weight_decay_of_a_sparsity(tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     where = [tmp_path / "recipe.yaml", "--out", tmp_path / "runs", "--tolerance", 0.05]
-    run("reach", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
+    run("bisect", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
     shown = json.loads(capsys.readouterr().out)
     assert abs(shown["nearest"]["sparsity"] - 0.6) <= 0.05
     values = sorted(shown["runs"], key=lambda row: row["value"])
     assert [row["sparsity"] for row in values] == sorted(row["sparsity"] for row in values)
     # again: everything is there
-    run("reach", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
+    run("bisect", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
     assert json.loads(capsys.readouterr().out) == shown
 
 
 def test_what_is_not_reached_is_an_error_after_the_numbers(tmp_path, capsys):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     where = [tmp_path / "recipe.yaml", "--out", tmp_path / "runs", "--tries", 2, "--json"]
-    run("reach", *where, "--tolerance", 1e-6, "--low", 1e-5, "--high", 0.3, "--quiet", code=2)
+    run("bisect", *where, "--tolerance", 1e-6, "--low", 1e-5, "--high", 0.3, "--quiet", code=2)
     shown = capsys.readouterr()
     assert json.loads(shown.out)["reached"] is False
     assert "more --tries" in shown.err
@@ -52,3 +51,12 @@ def test_what_is_varied_must_be_there():
         varied(recipe, "train.weight_decy", 0.25)
     with pytest.raises(SteppeError, match="names a number"):
         varied(recipe, "nowhere.alpha", 0.25)
+
+
+def test_the_former_name_is_told_and_works(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    run("reach", tmp_path / "recipe.yaml", "--out", tmp_path / "runs", "--low", -1, code=2)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 2
+    assert "now called steppe bisect" in lines[0]
+    assert "low -1" in lines[1]

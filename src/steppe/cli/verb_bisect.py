@@ -1,7 +1,8 @@
-"""``steppe reach``: for methods whose sparsity is an outcome, the option that gives it."""
+"""``steppe bisect``: for methods whose sparsity is an outcome, the option that gives it."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,12 @@ from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
 from steppe.engine.bisection import bisect
 from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import read, varied
+from steppe.experiment.recipe import load_recipe, varied
 
 
 def add(app: typer.Typer) -> None:
-    app.command("reach", short_help="Find the option that gives a sparsity.")(command)
+    app.command("bisect", short_help="Find the option that gives a sparsity.")(command)
+    app.command("reach", hidden=True)(_former)
 
 
 def command(
@@ -32,7 +34,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
     """Find the option with which a method gets as sparse by itself as it is asked to be."""
-    base = read(recipe)
+    base = load_recipe(recipe)
     target = base.build_method().sparsity
     data = load_data(base)
     rows: list[dict[str, Any]] = []
@@ -53,11 +55,17 @@ def command(
     reached = abs(nearest["sparsity"] - target) <= tolerance
     if reached:
         say(f"nearest to {target:.2%}: {words}", quiet)
-    found = {"option": option, "target": target, "nearest": nearest, "runs": rows}
-    emit(found | {"reached": reached}, json)
+    result = {"option": option, "target": target, "nearest": nearest, "runs": rows}
+    emit(result | {"reached": reached}, json)
     if not reached:
         raise SteppeError(
             f"{target:.2%} must be reached within {tolerance:g}",
             got=f"at best {words}",
             way_out="more --tries (what was run is not run again), or a larger --tolerance",
         )
+
+
+@functools.wraps(command)
+def _former(**options: Any) -> None:
+    say("steppe reach is now called steppe bisect; the old name goes in 0.2", options["quiet"])
+    command(**options)
