@@ -158,6 +158,29 @@ def test_bad_recipes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(capsys.readouterr().err.strip().splitlines()) == 2
 
 
+def test_a_recipe_asks_for_another_objective(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    objective = {"name": "distillation", "temperature": 2.0, "weight": 0.9}
+    recipe = SMALL | {"method": {"name": "safe", "sparsity": 0.5, "objective": objective}}
+    recipe |= {"train": {"epochs": 1, "batch_size": 320, "bn_batches": 0}}
+    path = write(tmp_path / "recipe.yaml", recipe)
+    run("train", path, "--out", tmp_path / "out", code=2)
+    assert "so it must be trained; got no weights to start from" in capsys.readouterr().err
+    dense = write(tmp_path / "dense.yaml", recipe | {"method": "dense"})
+    run("train", dense, "--out", tmp_path / "dense", "--quiet")
+    run("train", path, "--weights", tmp_path / "dense", "--out", tmp_path / "out", "--quiet")
+    written = tmp_path / "out" / "recipe.yaml"
+    assert read_yaml(written.read_text())["method"]["objective"] == objective
+    run("train", written, "--out", tmp_path / "again", "--quiet")
+    ours, again = (load_file(tmp_path / n / "model.safetensors") for n in ("out", "again"))
+    assert all(bool((ours[name] == again[name]).all()) for name in ours)
+    # any method takes it, as gmp, whose function has no such option
+    gmp = ["--method", "gmp", "--sparsity", "0.5", "--set", "method.objective=distillation"]
+    run("train", *gmp, "--epochs", "1", "--out", tmp_path / "gmp", "--quiet", code=2)
+    assert "so it must be trained" in capsys.readouterr().err
+
+
 CHANNELS_ONLY = [n for n in Budget.registry if not issubclass(Budget.registry[n], UnitBudget)]
 
 

@@ -89,6 +89,7 @@ METHODS = {
     "pilot": lambda: steppe.methods.pilot(sparsity=0.8, l1_threshold=1.0, cycles=3),
     "soft_threshold": lambda: steppe.methods.soft_threshold(sparsity=0.8),
     "lasso": lambda: steppe.methods.lasso(sparsity=0.8),
+    "distillation": lambda: steppe.methods.safe(sparsity=0.8).replace(objective="distillation"),
 }
 
 

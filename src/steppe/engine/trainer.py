@@ -304,7 +304,9 @@ class Trainer:
     def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor | tuple[Tensor, Tensor]:
             out = self.forward(self.model, x)
-            loss: Tensor = self.loss(out, y)
+            loss = self.sparsifier.loss(
+                self.loss(out, y), outputs=out, inputs=x, targets=y, forward=self.forward
+            )
             if self.sparsifier.coupling.watches == "accuracy":
                 return loss, (out.detach().argmax(-1) == y).float().mean()
             return loss

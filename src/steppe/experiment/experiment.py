@@ -156,6 +156,7 @@ class Experiment:
         recipe = self.recipe
         folder = RunFolder(self.out, recipe.plain()) if self.out is not None else None
         method = recipe.build_method()
+        recipe.check_start(method)
         config = recipe.train.config()
         model = build_model(recipe, self.data)
         if folder is not None and folder.record is not None:

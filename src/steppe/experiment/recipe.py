@@ -138,7 +138,24 @@ class Recipe(_Strict):
             raise SteppeError(
                 "a method needs a name", way_out="method: {name: safe, sparsity: 0.9}"
             )
-        return _for_images(methods.make(str(name), **spec))
+        # any method may be given another objective, whether or not its function takes one
+        objective = {"objective": spec.pop("objective")} if "objective" in spec else {}
+        return _for_images(methods.make(str(name), **spec).replace(**objective))
+
+    def check_start(self, method: Method) -> None:
+        """Whether the network may start as the recipe says.
+
+        Raises:
+            SteppeError: the objective learns from the network as it starts, which is untrained.
+        """
+        if "reference_outputs" in method.objective.reads and self.model.weights is None:
+            raise SteppeError(
+                f"objective {method.objective.name} learns from the network that training starts "
+                "from, so it must be trained",
+                got="no weights to start from",
+                way_out=f"model: {{name: {self.model.name}, weights: RUN}}, with the folder of a "
+                "run of the dense network",
+            )
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""

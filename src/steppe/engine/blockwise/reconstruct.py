@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from steppe.core.batch import Batch
 from steppe.core.layer import Layer
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import for_block
@@ -20,6 +19,7 @@ from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.step.options import StepOptions
+from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
 from steppe.method import Method
 
@@ -101,7 +101,7 @@ class _Reconstruction:
             ):
                 for group in optim.param_groups:
                     group["lr"] = config.lr * factor((sparsifier.steps_done + 1) / (total + 1))
-                sparsifier.step(*self._closures(batch, sparsifier.model))
+                sparsifier.step(*self._closures(batch, sparsifier))
         finished = sparsifier.finish()
         module.requires_grad_(False)
         optim.zero_grad(set_to_none=True)
@@ -115,7 +115,7 @@ class _Reconstruction:
         counts = {self.inside[n]: self.block.counts[n] for n in self.inside}
         return for_block(self.block.run.method, counts, layers)
 
-    def _closures(self, batch: Tensor, model: nn.Module) -> list[Callable[[], Tensor]]:
+    def _closures(self, batch: Tensor, sparsifier: Sparsifier) -> list[Callable[[], Tensor]]:
         """The step's losses, one per micro-batch; each process takes its part of the batch.
 
         The processes' gradients are averaged, so a loss is weighted by the process's share of the
@@ -125,18 +125,20 @@ class _Reconstruction:
         weight = ranks.world() / len(batch) if len(mine) else 0.0
         mine = mine if len(mine) else batch[:1]
         split = mine.split(self.block.run.config.micro_batch)
-        return [self._loss_of(part, len(part) * len(split) * weight, model) for part in split]
+        return [self._loss_of(part, len(part) * len(split) * weight, sparsifier) for part in split]
 
-    def _loss_of(self, windows: Tensor, weight: float, model: nn.Module) -> Callable[[], Tensor]:
-        device, objective = self.block.run.blocks.device, self.block.method.objective
+    def _loss_of(
+        self, windows: Tensor, weight: float, sparsifier: Sparsifier
+    ) -> Callable[[], Tensor]:
+        device = self.block.run.blocks.device
         x = self.stage.inputs.tensor[windows].to(device)
         y = self.targets.tensor[windows].to(device)
         low = self.config.precision == "bfloat16"
 
         def closure() -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
-                outputs = self.stage.forward(x, model)
-            return objective.loss(Batch(outputs=outputs, inputs=x, targets=y)) * weight
+                outputs = self.stage.forward(x, sparsifier.model)
+            return sparsifier.loss(outputs=outputs, inputs=x, targets=y) * weight
 
         return closure
 

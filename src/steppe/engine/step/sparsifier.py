@@ -17,6 +17,7 @@ from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.finished import Finished, projected
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import Closure, GradientPasses
+from steppe.engine.step.objective_loss import Forward, ObjectiveLoss
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.selector import Selector
@@ -41,6 +42,7 @@ class Sparsifier:
         prunable: the weights that are pruned.
         statistics: what the score needs to know.
         selector: from weights to masks.
+        objective: what is optimised.
         epochs: when an epoch ends, for couplings that watch.
         rewind: what returns to its beginning after a cut.
         clip_grad_norm: largest L2 norm of the loss gradient.
@@ -56,6 +58,7 @@ class Sparsifier:
         prunable: PrunableWeights,
         statistics: GatheredStatistics,
         selector: Selector,
+        objective: ObjectiveLoss,
         epochs: Epochs,
         rewind: Rewind,
         clip_grad_norm: float | None,
@@ -63,7 +66,7 @@ class Sparsifier:
         self.method, self.coupling, self.total_steps = method, coupling, total_steps
         self.selector, self.clip_grad_norm = selector, clip_grad_norm
         self._passes, self._prunable, self._statistics = passes, prunable, statistics
-        self._epochs, self._rewind = epochs, rewind
+        self._epochs, self._rewind, self._objective = epochs, rewind, objective
         self.notes: list[str] = [*prunable.notes, *epochs.notes]
         self._finished: Finished | None = None
         self._state: dict[str, Tensors] | None = None
@@ -156,9 +159,52 @@ class Sparsifier:
                 self.coupling.restarted(context)
         return loss
 
+    def loss(
+        self,
+        task_loss: Tensor | None = None,
+        *,
+        outputs: Tensor | None = None,
+        inputs: Any = None,
+        targets: Tensor | None = None,
+        forward: Forward = lambda model, inputs: model(inputs),
+    ) -> Tensor:
+        """What the method's objective makes of a batch, for a closure to return.
+
+        With the objective ``task`` it is the task's loss itself, so that a loop may always call it.
+
+        Args:
+            task_loss: the loss of the task, a scalar.
+            outputs: of the model, e.g. logits ``[batch, classes]``.
+            inputs: of the model; the objective's reference is run on them.
+            targets: e.g. labels.
+            forward: (network, inputs) -> outputs, for a reference that takes more than one tensor.
+
+        Returns:
+            The loss, a scalar with a gradient.
+
+        Raises:
+            SteppeError: the objective reads what is not given.
+
+        Example:
+            >>> import steppe
+            >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> m = steppe.methods.gmp(sparsity=0.5).replace(objective="distillation")
+            >>> s = steppe.sparsify(model, opt, m, total_steps=1)
+            >>> def closure():
+            ...     out = model(torch.ones(3, 4))
+            ...     return s.loss(out.square().mean(), outputs=out, inputs=torch.ones(3, 4))
+            >>> s.step(closure).shape
+            torch.Size([])
+        """
+        return self._objective.compute(
+            forward, task_loss=task_loss, outputs=outputs, inputs=inputs, targets=targets
+        )
+
     def _first_pass(self, closures: Sequence[Closure], local: bool) -> Tensor:
         self._statistics.active(self._gathers)
+        self._objective.begin()
         loss = self._passes.run(closures, exchange=not local, see=self._epochs.see)
+        self._objective.check(len(closures))
         self._statistics.active(False)
         return loss
 
@@ -269,7 +315,7 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        scaler = self._passes.scaler
+        scaler, reference = self._passes.scaler, self._objective.reference
         return {
             "step": self._step,
             "total_steps": self.total_steps,
@@ -280,6 +326,8 @@ class Sparsifier:
             "rewind": self._rewind.kept,
             "seen": self._epochs.seen,
             "statistics": self._statistics.values,
+            # saved, as the model may not begin at the same weights when the run goes on
+            "reference": reference.state_dict() if reference is not None else None,
             "rng": torch.get_rng_state(),
             "cuda_rng": cuda,
         }
@@ -299,6 +347,8 @@ class Sparsifier:
                     got=f"{state[key]} in the state, {value} here",
                 )
         self.optimizer.load_state_dict(state["optimizer"])
+        if self._objective.reference is not None:
+            self._objective.reference.load_state_dict(state["reference"])
         if self._passes.scaler:
             self._passes.scaler.load_state_dict(state["scaler"])
         home, coupling, kept = self._prunable.home, state["coupling"], state["rewind"]

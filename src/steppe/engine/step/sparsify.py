@@ -17,6 +17,7 @@ from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import GradientPasses
+from steppe.engine.step.objective_loss import ObjectiveLoss
 from steppe.engine.step.options import StepOptions, with_former_keywords
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
@@ -78,13 +79,12 @@ def sparsify(
     coupling = arguments(model, optimizer, method)
     if total_steps < 1:
         raise SteppeError("total_steps must be at least 1", got=total_steps)
+    objective = ObjectiveLoss(method.objective, unwrap(model))  # before anything is changed
     prunable = PrunableWeights(model, optimizer, method, coupling, include, exclude, groups)
     names = {id(p): n for n, p in unwrap(model).named_parameters()}
     # read now: a parametrisation has put its parts into the optimiser
     optimised = [p for group in optimizer.param_groups for p in group["params"]]
     params = [(names.get(id(p), ""), p) for p in optimised if p.requires_grad]
-    rewind = Rewind(method.schedule, total_steps)
-    epochs = Epochs(steps_per_epoch, total_steps, method)
     statistics = GatheredStatistics(
         method,
         model,
@@ -115,7 +115,8 @@ def sparsify(
         prunable=prunable,
         statistics=statistics,
         selector=selector,
-        epochs=epochs,
-        rewind=rewind,
+        objective=objective,
+        epochs=Epochs(steps_per_epoch, total_steps, method),
+        rewind=Rewind(method.schedule, total_steps),
         clip_grad_norm=clip_grad_norm,
     )

@@ -1,0 +1,79 @@
+"""The loss that a method optimises, from what the training loop has computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.batch import Batch
+from steppe.core.errors import SteppeError
+from steppe.core.protocols import Objective
+
+Forward = Callable[[nn.Module, Any], Tensor]
+
+
+class ObjectiveLoss:
+    """An objective at work: its reference network, and whether it gets what it reads.
+
+    Args:
+        objective: the method's.
+        model: the network before anything of it is changed; a reference is made from it.
+    """
+
+    def __init__(self, objective: Objective, model: nn.Module) -> None:
+        self.objective, self.reference = objective, objective.reference(model)
+        self._calls = 0
+
+    def compute(self, forward: Forward, **fields: Any) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            forward: (network, inputs) -> outputs, for the reference.
+            fields: those of `Batch` that the training loop knows.
+
+        Raises:
+            SteppeError: one of them is missing that the objective reads.
+        """
+        self._calls += 1
+        if self.reference is not None and fields.get("inputs") is not None:
+            with torch.no_grad():
+                fields["reference_outputs"] = forward(self.reference, fields["inputs"])
+        missing = [name for name in self.objective.reads if fields.get(name) is None]
+        if missing:
+            raise SteppeError(
+                f"objective {self.objective.name} needs more of a batch",
+                got=f"no {' and no '.join(_given_as(missing))}",
+                way_out=self._way_out(),
+            )
+        return self.objective.loss(Batch(**fields))
+
+    def begin(self) -> None:
+        """A step's first pass begins."""
+        self._calls = 0
+
+    def check(self, closures: int) -> None:
+        """Whether all closures of a step asked for the objective's loss.
+
+        Raises:
+            SteppeError: the objective is more than the task, and a closure returned only that.
+        """
+        if self._calls < closures and self.objective.reads != ("task_loss",):
+            raise SteppeError(
+                f"objective {self.objective.name} optimises more than the task's loss",
+                got="a closure that does not call sparsifier.loss",
+                way_out=self._way_out(),
+            )
+
+    def _way_out(self) -> str:
+        names = [n for n in _given_as(self.objective.reads) if n != "task_loss"]
+        arguments = ", ".join(f"{name}={name}" for name in names)
+        first = "task_loss, " if "task_loss" in self.objective.reads else ""
+        return f"return sparsifier.loss({first}{arguments}) from the closure"
+
+
+def _given_as(fields: Sequence[str]) -> list[str]:
+    """What a loop gives for these fields of a batch: the reference's outputs come from inputs."""
+    return ["inputs" if name == "reference_outputs" else name for name in fields]

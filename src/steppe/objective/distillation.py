@@ -1,0 +1,65 @@
+"""The task, and the outputs of the dense network beside it."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from steppe.core.batch import Batch
+from steppe.core.errors import SteppeError
+from steppe.core.protocols import Objective
+
+
+@Objective.registry.register("distillation")
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Objective):
+    """(1 - w) * task loss + w * T^2 * KL(softmax(t / T) || softmax(s / T)).
+
+    s are the network's logits and t those of its teacher: the network as it is before the first
+    step, in eval mode, so it must start from trained weights. T^2 keeps the second term's gradient
+    of one size whatever the temperature is.
+
+    Args:
+        temperature: T > 0; higher ones compare the small probabilities too.
+        weight: w in [0, 1], the teacher's share.
+
+    Example:
+        >>> Distillation(temperature=4.0, weight=0.5).reads
+        ('task_loss', 'outputs', 'reference_outputs')
+
+    Source: Hinton, Vinyals & Dean 2015, section 2.
+    """
+
+    temperature: float = 4.0
+    weight: float = 0.5
+    name = "distillation"
+    reads = ("task_loss", "outputs", "reference_outputs")
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise SteppeError(
+                "the temperature of a distillation is positive",
+                got=f"temperature {self.temperature}",
+                way_out="temperature: 4.0",
+            )
+        if not 0 <= self.weight <= 1:
+            raise SteppeError(
+                "the weight of a distillation lies in [0, 1]",
+                got=f"weight {self.weight}",
+                way_out="weight: 0.5; objective task is weight 0",
+            )
+
+    def reference(self, model: nn.Module) -> nn.Module:
+        return copy.deepcopy(model).eval().requires_grad_(False)
+
+    def loss(self, batch: Batch) -> Tensor:
+        assert batch.task_loss is not None
+        assert batch.outputs is not None
+        assert batch.reference_outputs is not None
+        student = F.log_softmax(batch.outputs.float() / self.temperature, dim=-1)
+        teacher = F.log_softmax(batch.reference_outputs.float() / self.temperature, dim=-1)
+        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+        return (1 - self.weight) * batch.task_loss + self.weight * self.temperature**2 * divergence
