@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from steppe.core.errors import SteppeError
-from steppe.llm import calibration
+from steppe.llm import calibration_windows
 from steppe.llm.calibration_windows import check_vocabulary, windows
 
 
@@ -97,7 +97,7 @@ def test_short_documents_are_joined(tmp_path: Path) -> None:
 
 
 def test_a_stream_without_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibration, "LOOK", 7)
+    monkeypatch.setattr(calibration_windows, "LOOK", 7)
     path = documents(tmp_path / "a.jsonl", [*["ab"] * 100])
     assert windows(path, letters, samples=2, window=20).description["text_tokens"] == 7 * 2 + 6 * 2
 

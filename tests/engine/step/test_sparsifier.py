@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe import Method, SteppeError, methods
+from steppe.core.protocols import UnitBudget
 from steppe.core.serialization import load_state, save_state
 from steppe.coupling.reparam.parametrized import Parametrized
 from steppe.perturb.asam import Asam
@@ -57,9 +58,15 @@ def equal(a, b):
 
 
 ALL = {name: example(name) for name in methods.METHODS}
-# scores of norms are of coupled channels, see test_groupselector.py
+# scores of norms and some budgets are of coupled channels, see test_channel_selector.py
 NORMS = {"bn_gamma", "taylor_gate"}
-TASK = {n: m for n, m in ALL.items() if m.objective.scope == "task" and m.score.name not in NORMS}
+TASK = {
+    n: m
+    for n, m in ALL.items()
+    if m.objective.scope == "task"
+    and m.score.name not in NORMS
+    and isinstance(m.budget, UnitBudget)
+}
 METHODS = TASK | {
     "safe_plus-fisher": example("safe_plus", score="fisher"),
     "gmp-taylor": example("gmp", score="taylor"),
