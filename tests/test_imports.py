@@ -17,7 +17,7 @@ MAY = {
     "methods": {"core", "method", "methods", *AXES},
     "engine": {"core", "method", "engine"},  # parts reach it through the registries only
     "vision": {"core", "engine", "vision"},
-    "llm": {"core", "method", "methods", "engine", "llm"},
+    "llm": {"core", "method", "methods", "engine", "record", "llm"},
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
     "recipes": {"core", "recipes"},
@@ -29,13 +29,15 @@ MAY = {
         "method",
         "methods",
         "recipes",
+        "record",
         "removal",
         "robustness",
         "vision",
     },
     "evaluation": {"core", "engine", "evaluation", "experiment", "llm", "robustness", "vision"},
     "theory": {"core", "coupling", "theory"},
-    "report": {"core", "methods", "report"},  # methods: to say what each is
+    "record": {"core", "record"},
+    "report": {"core", "methods", "record", "report"},  # methods: to say what each is
     "__init__": {"core", "engine", "experiment", "llm", "method", "methods", "removal"},
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.

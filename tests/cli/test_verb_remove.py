@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from steppe.cli.main import main
+from steppe.record import SCHEMA_VERSION, checked
 
 CNN = ["--epochs", "3", "--lr", "0.1", "--model", "small-cnn", "--train-size", "640", "--quiet"]
 
@@ -29,6 +30,10 @@ def test_trained_removed_and_measured_again(
     assert record["sparsity_asked"] == 0.4
     assert 0.4 <= record["sparsity_reached"] <= 0.4 + 0.01 * 0.6
     assert "of the parameters and" in record["gain"]
+    assert checked(record, "dense")["schema_version"] == SCHEMA_VERSION
+    # a run from before the schema is removed from all the same
+    older = {k: v for k, v in record.items() if k not in ("schema_version", "method_display")}
+    (dense / "record.json").write_text(json.dumps(older))
     capsys.readouterr()
     run("remove", dense, "--out", slim, "--json")
     shown = capsys.readouterr()
@@ -38,6 +43,9 @@ def test_trained_removed_and_measured_again(
         (1 - record["sparsity_reached"]) * found["parameters"][0]
     )
     assert "the same outputs to" in shown.err
+    removed = json.loads((slim / "record.json").read_text())
+    assert removed["schema_version"] == SCHEMA_VERSION
+    assert (removed["method_display"], removed["label"]) == ("AdaSAP", "AdaSAP, removed")
     names = {path.name for path in slim.iterdir()}
     assert not [name for name in names if name.endswith((".pt", ".bin", ".pkl"))]
     smaller = sum(t.numel() for t in load_file(slim / "model.safetensors").values())

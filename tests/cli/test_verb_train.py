@@ -19,6 +19,7 @@ from steppe.cli.main import main
 from steppe.core.protocols import Budget, UnitBudget
 from steppe.core.serialization import load_state
 from steppe.core.text import read_yaml
+from steppe.record import SCHEMA_VERSION, checked
 
 SMALL = {
     "model": {"name": "small-cnn"},
@@ -76,7 +77,8 @@ def test_recipe_of_a_run_reproduces_it(tmp_path: Path, monkeypatch: pytest.Monke
     a, b = (load_file(tmp_path / run / "model.safetensors") for run in "ab")
     assert all((a[key] == b[key]).all() for key in a)
     record = json.loads((tmp_path / "b/record.json").read_text())
-    assert record["method"] == "gmp"
+    assert (record["method"], record["method_display"]) == ("gmp", "GMP")
+    assert checked(record, "b")["schema_version"] == SCHEMA_VERSION
     zeros = sum(int((a[layer["name"]] == 0).sum()) for layer in record["layers"])
     assert zeros == round(0.9 * sum(layer["total"] for layer in record["layers"]))
 

@@ -19,6 +19,7 @@ from steppe.engine.blockwise.solve import chooser
 from steppe.llm.calibration_windows import windows
 from steppe.llm.load import load, tokenizer_of
 from steppe.llm.model import StreamedModel
+from steppe.record import SCHEMA_VERSION, checked
 
 
 def inside(model):
@@ -48,6 +49,8 @@ def test_prune_leaves_a_model_a_record_and_masks(language_model, tokens, tmp_pat
         0.5 * sum(w.numel() for w in weights.values())
     )
     assert record == json.loads((out / "record.json").read_text())
+    assert checked(record, "out")["schema_version"] == SCHEMA_VERSION
+    assert record["method_display"] == "SparseGPT"
     assert record["blocks"] == rows
     assert {x["name"] for row in rows for x in row["layers"]} == set(weights)
     masks = {}

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from steppe.core.errors import SteppeError
-from steppe.report.record import read_records, sigmas_of
+from steppe.methods import METHODS
+from steppe.report.record import display, displays, read_records, sigmas_of
+from steppe.report.table import Rows
 
 
 def test_folders_and_files(tmp_path: Path) -> None:
@@ -54,3 +56,29 @@ def test_what_is_no_record(tmp_path: Path, text: str | None) -> None:
 def test_strengths_of_noise_are_numbers() -> None:
     runs = [{"noise": {"0.10": 1, "0.1": 1, "2": 1, "x": 1}}, {"noise": None}, {}]
     assert sigmas_of(runs) == [(0.1, "0.10"), (2.0, "2")]
+
+
+def test_a_newer_or_broken_record_names_its_file_and_key(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"schema_version": 2, "method": "safe"}))
+    with pytest.raises(SteppeError, match=r"record\.json, whose schema_version is 2"):
+        read_records([tmp_path])
+    path.write_text(json.dumps({"method": "safe", "sparse": {"loss": "low"}}))
+    with pytest.raises(SteppeError, match=r"record\.json: sparse\.loss: "):
+        read_records([tmp_path])
+
+
+def test_a_method_is_called_what_its_record_says() -> None:
+    for name in METHODS:
+        if name != "dense":  # a row of its own, that of the network before pruning
+            assert display({"method": name}) == METHODS[name].display
+    assert display({"method": "outside", "method_display": "Outside!"}) == "Outside!"
+    assert display({"method": "outside"}) == "outside"
+    assert display({"method": "safe", "method_display": "SAFE", "label": "mine"}) == "mine"
+    assert display({"method": {"name": "safe_plus"}}) == "SAFE+"
+    runs = [
+        {"method": "outside", "method_display": "Outside!", "seed": s, "sparse": {"loss": 1.0}}
+        for s in range(2)
+    ]
+    assert displays(runs) == {"outside": "Outside!"}
+    assert "| Outside! | – | 2 | 1 |" in Rows.from_records(runs).markdown()

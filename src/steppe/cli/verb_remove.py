@@ -17,6 +17,8 @@ from steppe.core.serialization import write_text
 from steppe.evaluation import read_record
 from steppe.experiment.channels import Channels, slim
 from steppe.experiment.image_run import ImageRun
+from steppe.methods import display_of
+from steppe.record import stamped
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
@@ -63,8 +65,9 @@ def command(
     if onnx:
         gained["onnx"] = write_onnx(removed.model.cpu(), example.cpu(), out / "model.onnx")
     # a report of both folders tells them apart
-    label = f"{display(str(record.get('method', 'run')))}, removed"
-    _write(run, out, removed, record | {"label": label, "removed": gained, "sparse": sparse})
+    label = f"{display(record)}, removed"
+    smaller = record | {"label": label, "removed": gained, "sparse": sparse}
+    _write(run, out, removed, stamped(smaller, display_of(str(record.get("method")))))
     before, after = gained["parameters"]
     say(
         f"{before:,} -> {after:,} parameters, {_times(gained, 'flops', 1e6)} million multiply-adds",

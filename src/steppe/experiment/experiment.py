@@ -24,6 +24,8 @@ from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.channels import Channels, channels_of, slim
 from steppe.experiment.recipe import Recipe
+from steppe.methods import display_of
+from steppe.record import stamped
 from steppe.robustness.label_noise import noisy_labels
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData, load
@@ -207,7 +209,8 @@ class Experiment:
         dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
         gone = _removed(bare, example, channels, dense, sparse) if channels else {}
         wrong = believed(bare, self.data, accelerator.device)
-        record = self._record(outcome, dense, sparse, str(accelerator.device), wrong) | gone
+        plain = self._record(outcome, dense, sparse, str(accelerator.device), wrong) | gone
+        record = stamped(plain, display_of(method.name))
         if folder is not None and accelerator.is_main_process:
             folder.finish(model.state_dict(), outcome.finished.masks, record)
         accelerator.wait_for_everyone()

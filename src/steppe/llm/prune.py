@@ -21,6 +21,8 @@ from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
 from steppe.llm.streamed import streamed_perplexity
 from steppe.method import Method
+from steppe.methods import display_of
+from steppe.record import stamped
 
 
 def prune(
@@ -103,7 +105,8 @@ def _work(
     sparse = _perplexities(prepared, journal, "sparse", texts)
     spent = float(journal.get("seconds", 0.0)) + time.time() - began
     journal.put(seconds=spent)
-    record = _record(prepared, rows, walk.notes, dense, sparse, spent)
+    plain = _record(prepared, rows, walk.notes, dense, sparse, spent)
+    record = stamped(plain, display_of(prepared.method.name))
     if ranks.first():
         for path in checkpoints.glob("*.bin"):
             path.unlink()

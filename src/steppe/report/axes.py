@@ -35,7 +35,7 @@ def dense_cell(rows: Rows, key: str) -> Cell | None:
 
 def looks_of(rows: Rows) -> dict[str, Look]:
     """A look for each method, one throughout the page."""
-    return looks([r.method for r in rows.rows])
+    return looks({r.method: r.display for r in rows.rows})
 
 
 def levels_of(rows: Sequence[Row]) -> list[float]:
@@ -47,7 +47,7 @@ def describe(rows: Rows, key: str) -> str:
     """The numbers of a column in words."""
     column = next(c for c in rows.columns if c.key == key)
     parts = [
-        f"{'dense' if r.method == 'dense' else f'{r.method} at {r.where}'}: "
+        f"{'dense' if r.method == 'dense' else f'{r.display} at {r.where}'}: "
         + column.show(r.cells[key], r.seeds)
         for r in rows.rows
         if r.cells[key] is not None

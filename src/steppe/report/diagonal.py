@@ -36,7 +36,7 @@ def draw(
         The figure, a panel for each curve.
     """
     curves = list(dict.fromkeys(curve for _, curve in best))
-    style = looks(list(labels))
+    style = looks(labels)
     thin = slice(None, None, max(1, len(steps) // POINTS))
     rows = -(-len(curves) // 2)
     with canvas(KEY, 2.3 * rows + 0.6, rows, 2) as (figure, axes):

@@ -9,7 +9,7 @@ from sys import modules
 from typing import Any
 
 from steppe.core.errors import SteppeError
-from steppe.methods import METHODS
+from steppe.methods import METHODS, display_of
 from steppe.report import papers
 from steppe.report.figures import FIGURES
 from steppe.report.notes import notes
@@ -178,13 +178,13 @@ def _relabelled(record: Record) -> Record:
     rate = f"{100 * wrong_labels(record):g} % wrong labels"
     # the dense network of these runs was taught the right labels
     own = {k: v for k, v in record.items() if k != "dense"}
-    return own | {"label": f"{display(method_of(record))}, {rate}"}
+    return own | {"label": f"{display(record)}, {rate}"}
 
 
 def _about(records: Sequence[Record]) -> str:
     if not records:
         return ""
-    methods = [display(m) for m in dict.fromkeys(map(method_of, records))]
+    methods = dict.fromkeys(map(display, records))
     where = sorted({s for r in records if not is_dense(r) and (s := sparsity_of(r)) is not None})
     at = (
         f", with {', '.join(f'{100 * s:.6g} %' for s in where)} of the weights zero"
@@ -226,7 +226,7 @@ def _recipes(records: Sequence[Record]) -> dict[str, str]:
             at = "" if where is None or is_dense(record) else f" at {100 * where:.6g} %"
             wrong = wrong_labels(record)
             labels = f", {100 * wrong:g} % wrong labels" if wrong else ""
-            found.setdefault(display(method_of(record)) + at + labels, shown)
+            found.setdefault(display(record) + at + labels, shown)
     return found
 
 
@@ -234,7 +234,7 @@ def _words(records: Sequence[Record], tables: Sequence[Rows]) -> dict[str, str]:
     methods = [m for m in dict.fromkeys(map(method_of, records)) if m in METHODS]
     told = {m: (modules[METHODS[m].__module__].__doc__ or "").split("\n")[0] for m in methods}
     said = {c.label.split(", %")[0]: c.means for rows in tables for c in rows.columns if c.means}
-    own = {display(m): text.removesuffix(".") for m, text in told.items()}
+    own = {display_of(m): text.removesuffix(".") for m, text in told.items()}
     return {name: text.removeprefix(f"{name}: ") for name, text in own.items()} | said
 
 
@@ -249,8 +249,8 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
             best[method] = record
     return [
         (
-            f"{display(method)} at {100 * (sparsity_of(r) or 0.0):.6g} % zeros",
+            f"{display(r)} at {100 * (sparsity_of(r) or 0.0):.6g} % zeros",
             list(find(r, "evaluations.clean.beside.examples")),
         )
-        for method, r in best.items()
+        for r in best.values()
     ]

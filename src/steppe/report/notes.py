@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from steppe.report.record import Record, display, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, display, is_dense, sparsity_of
 
 
 def _place(record: Record) -> str:
     where = sparsity_of(record)
     at = "" if is_dense(record) or where is None else f" at {100 * where:.6g} %"
-    return display(method_of(record)) + at
+    return display(record) + at
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:

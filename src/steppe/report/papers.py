@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from steppe.methods import display_of
 from steppe.report.column import Cell
 from steppe.report.record import (
     Record,
-    display,
     find,
     method_of,
     number,
@@ -108,7 +108,7 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
         theirs = p.value + (f" ± {p.error}" if p.error else "")
         where = f"{p.paper}, table {p.table}" + (" (from notes)" if p.source != "paper" else "")
         zeros = f"{p.zeros:g} %"
-        found.append([where, p.setting, display(p.method), zeros, label, theirs, shown])
+        found.append([where, p.setting, display_of(p.method), zeros, label, theirs, shown])
     return found
 
 

@@ -10,33 +10,11 @@ from statistics import fmean
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.methods import display_of
+from steppe.record import checked
 from steppe.report.align import aligned
 
 Record = Mapping[str, Any]
-
-_NAMES = {
-    "safe": "SAFE",
-    "safe_plus": "SAFE+",
-    "safe+": "SAFE+",
-    "admm": "ADMM",
-    "gmp": "GMP",
-    "iht": "IHT",
-    "adasap": "AdaSAP",
-    "adasap-l": "AdaSAP_L",
-    "taylor": "Taylor",
-    "taylor-sam": "Taylor + SAM",
-    "halp": "HALP",
-    "smcp": "SMCP",
-    "eagleeye": "EagleEye",
-    "greg1": "GReg-1",
-    "greg2": "GReg-2",
-    "abcpruner": "ABCPruner",
-    "polarreg": "PolarReg",
-    "pilot": "PILoT",
-    "sparsegpt": "SparseGPT",
-    "wanda": "Wanda",
-    "alps": "ALPS",
-}
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -49,7 +27,7 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         One dict per run, in the order given.
 
     Raises:
-        SteppeError: no such file, or it is not one JSON object.
+        SteppeError: no such file, it is not one JSON object, or it does not fit the schema.
 
     Example:
         >>> import tempfile
@@ -69,9 +47,8 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
                 got=f"{path}: {error}",
                 way_out="name run folders that steppe train has finished",
             ) from error
-        if not isinstance(record, dict) or not isinstance(record.get("method", ""), str | dict):
-            raise SteppeError("a record must be one JSON object of a run", got=str(path))
-        records.append({**(_measured(run) if run.is_dir() else {}), **record})
+        measured = _measured(run) if run.is_dir() else {}
+        records.append(measured | checked(record, str(path)))
     return aligned(records)
 
 
@@ -194,14 +171,34 @@ def method_of(record: Record) -> str:
     return "dense" if name.lower() == "dense" else name
 
 
-def display(method: str) -> str:
-    """A method's name as its paper writes it.
+def display(record: Record) -> str:
+    """What a run's method is called on the page: its ``label``, else its display name.
+
+    A record from before ``method_display`` gets the name that the method of that name has today.
 
     Example:
-        >>> display("safe_plus"), display("mine")
+        >>> display({"method": "safe_plus"}), display({"method": "mine"})
         ('SAFE+', 'mine')
+        >>> display({"method": "mine", "method_display": "Mine"})
+        'Mine'
     """
-    return _NAMES.get(method.lower(), method)
+    name = method_of(record)
+    if record.get("label") or name == "dense":
+        return name
+    return str(record.get("method_display") or display_of(name))
+
+
+def displays(records: Iterable[Record]) -> dict[str, str]:
+    """Method, as `method_of` names it, to what it is called on the page; in their order.
+
+    Example:
+        >>> displays([{"method": "gmp"}, {"method": "dense"}, {"method": "gmp"}])
+        {'gmp': 'GMP', 'dense': 'dense'}
+    """
+    names: dict[str, str] = {}
+    for record in records:
+        names.setdefault(method_of(record), display(record))
+    return names
 
 
 def is_dense(record: Record) -> bool:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
-
-from steppe.report.record import display
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -147,17 +145,20 @@ class Look:
     hatch: str
 
 
-def looks(methods: Sequence[str]) -> dict[str, Look]:
+def looks(displays: Mapping[str, str]) -> dict[str, Look]:
     """A look for each method, dense in the colour of the text.
 
+    Args:
+        displays: method -> what it is called on the page, in the order of the colours.
+
     Example:
-        >>> looks(["dense", "safe"])["safe"].colour
+        >>> looks({"dense": "dense", "safe": "SAFE"})["safe"].colour
         '#0072B2'
     """
     found = {"dense": Look("dense", INK, "", "")}
-    for i, method in enumerate(m for m in dict.fromkeys(methods) if m != "dense"):
+    for i, method in enumerate(m for m in displays if m != "dense"):
         found[method] = Look(
-            display(method),
+            displays[method],
             COLOURS[i % len(COLOURS)],
             MARKERS[i % len(MARKERS)],
             HATCHES[i % len(HATCHES)],

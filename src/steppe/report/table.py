@@ -30,12 +30,14 @@ class Row:
         method: as in the records.
         sparsity: fraction of zeros asked for; None: dense, or not known.
         seeds: how many runs.
+        display: what the method is called on the page.
         cells: column key -> mean, None where it was not measured.
     """
 
     method: str
     sparsity: float | None
     seeds: int
+    display: str
     cells: Mapping[str, Cell | None]
 
     @property
@@ -80,8 +82,14 @@ class Rows:
                 groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
         columns = (*COLUMNS, *families([*records, *dense]))
         rows = [
-            Row(method, where, len(held), {c.key: Cell.of(map(c.read, held)) for c in columns})
-            for (method, where), held in groups.items()
+            Row(
+                method,
+                where,
+                len(runs),
+                display(runs[0]),
+                {c.key: Cell.of(map(c.read, runs)) for c in columns},
+            )
+            for (method, where), runs in groups.items()
         ]
         _check_fractions(rows, columns)
         # Python's sort is stable: within a sparsity the order of the records stays
@@ -102,7 +110,7 @@ class Rows:
         """The heading and the body, as text."""
         head = ["Method", "Sparsity", "Seeds", *(c.label for c in self.columns)]
         body = [
-            [display(r.method), r.where, str(r.seeds)]
+            [r.display, r.where, str(r.seeds)]
             + [c.show(r.cells[c.key], r.seeds) for c in self.columns]
             for r in self.rows
         ]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import hypot
 
 from steppe.report.column import Cell
-from steppe.report.record import Record, display
+from steppe.report.record import Record
 from steppe.report.table import Row, Rows
 
 LEVEL = 0.005  # half a point of accuracy: closer than this is level, whatever the error
@@ -89,7 +89,7 @@ def _against_dense(place: str, scored: list[tuple[Row, Cell]], dense: Cell | Non
         gap = cell.mean - dense.mean
         kind = "level" if _level(cell, dense) else "above" if gap > 0 else "below"
         by = "" if kind == "level" else f", {_points(gap)}"
-        parts[kind].append(f"{display(row.method)} ({_percent(cell)}{by})")
+        parts[kind].append(f"{row.display} ({_percent(cell)}{by})")
     text = f"{place}, level with dense ({_percent(dense)}): {', '.join(parts['level'])}."
     if not parts["level"]:
         text = f"{place} none is level with dense ({_percent(dense)})."
@@ -104,13 +104,13 @@ def _leader(place: str, scored: list[tuple[Row, Cell]]) -> list[str]:
     if len(scored) < 2 or {r.method.lower() for r, _ in scored[:2]} == {"safe", "gmp"}:
         return []  # SAFE against GMP has a sentence of its own
     (first, best), *rest = scored
-    equal = [display(r.method) for r, c in rest if _level(best, c)]
-    name = display(first.method)
+    equal = [r.display for r, c in rest if _level(best, c)]
+    name = first.display
     if equal:
         return [f"{place} {name} is first, level with {', '.join(equal)}."]
     second, next_best = rest[0]
     gap = 100 * (best.mean - next_best.mean)
-    return [f"{place} {name} leads; next is {display(second.method)}, {gap:.2f} points behind."]
+    return [f"{place} {name} leads; next is {second.display}, {gap:.2f} points behind."]
 
 
 def _safe_against_gmp(place: str, scored: list[tuple[Row, Cell]]) -> list[str]:
@@ -118,7 +118,7 @@ def _safe_against_gmp(place: str, scored: list[tuple[Row, Cell]]) -> list[str]:
     if len(held) != 2:
         return []
     (ahead, a), (behind, b) = held  # the better one first
-    first, second = display(ahead.method), display(behind.method)
+    first, second = ahead.display, behind.display
     gap = f"{_percent(a)} against {_percent(b)}, {100 * (a.mean - b.mean):.2f} points"
     lead = "leads and " if held[0] == scored[0] and len(scored) > 2 else ""
     if a.mean == b.mean:
@@ -162,7 +162,7 @@ def _sturdier(place: str, group: Sequence[Row], rows: Rows) -> list[str]:
         if not held:
             continue
         held.sort(key=lambda pair: -pair[1].mean)
-        shown = [f"{display(r.method)} {_percent(c)}" for r, c in held]
+        shown = [f"{r.display} {_percent(c)}" for r, c in held]
         if len(held) > 1 and _level(held[0][1], held[1][1]):
             shown[:2] = [f"{shown[0]} level with {shown[1]}"]
         own = dense.cells.get(key) if dense is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import highest
+from steppe.report.axes import highest, looks_of
 from steppe.report.column import Cell, ball, radius
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import (
@@ -17,7 +17,7 @@ from steppe.report.record import (
     robust_accuracy,
     sparsity_of,
 )
-from steppe.report.svg import Figure, canvas, finish, legend, looks
+from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
 CLEAN = "0"
@@ -38,7 +38,7 @@ class Attacked(Drawing):
         radii = radii_of(having)
         if not radii:
             return None
-        style = looks([r.method for r in rows.rows])
+        style = looks_of(rows)
         norms = list(dict.fromkeys(norm for norm, _ in radii))
         parts = []
         with canvas("attacked", 0.9 + 2.0 * len(norms), len(norms)) as (figure, axes):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from steppe.report.axes import highest
+from steppe.report.axes import highest, looks_of
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record, curve_of, is_dense, method_of, number, sparsity_of
-from steppe.report.svg import Figure, canvas, finish, legend, log_scale, looks
+from steppe.report.svg import Figure, canvas, finish, legend, log_scale
 from steppe.report.table import Rows
 
 _CURVES = (
@@ -43,7 +43,7 @@ class Curves(Drawing):
         having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
         methods = list(dict.fromkeys(map(method_of, having)))
         # the order of the rows, so that a method has one colour throughout the page
-        style = looks([r.method for r in Rows.from_records(records).rows])
+        style = looks_of(Rows.from_records(records))
         drawn = []
         for label, keys, scale in _CURVES:
             lines = {m: _series([r for r in having if method_of(r) == m], keys) for m in methods}

@@ -9,6 +9,7 @@ from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import (
     Record,
     corrupted_cells,
+    displays,
     is_dense,
     method_of,
     severities_of,
@@ -45,7 +46,7 @@ class Heatmap(Drawing):
             )
 
         grid = [[cell(name, m, s) for m, s in columns] for name in names]
-        style = looks(methods)
+        style = looks(displays(having))
         described = "; ".join(
             f"{style[m].label} at severity {s}: "
             + ", ".join(

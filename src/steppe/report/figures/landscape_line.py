@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import highest, mean_of
+from steppe.report.axes import highest, looks_of, mean_of
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
-from steppe.report.svg import Figure, canvas, finish, legend, looks
+from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
 
@@ -28,7 +28,7 @@ class LandscapeLine(Drawing):
         # directions are drawn on one axis only when they are equally long
         places = find(having[0], "evaluations.landscape.places")
         having = [r for r in having if find(r, "evaluations.landscape.places") == places]
-        style = looks([r.method for r in rows.rows])
+        style = looks_of(rows)
         with canvas("landscape_line", 3.5) as (figure, (ax,)):
             parts, tops = [], []
             for method in dict.fromkeys(map(method_of, having)):

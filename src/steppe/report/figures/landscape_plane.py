@@ -8,7 +8,7 @@ from typing import Any
 
 from steppe.report.axes import highest
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, displays, find, is_dense, method_of, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -38,7 +38,7 @@ class LandscapePlane(Drawing):
         steps = (
             [low * (high / low) ** (i / 12) for i in range(13)] if high > low else [low, 2 * low]
         )
-        style, across = looks(list(first)), 2 if len(first) > 1 else 1
+        style, across = looks(displays(having)), 2 if len(first) > 1 else 1
         down = -(-len(first) // across)
         height = 0.9 + (2.3 if across == 2 else 3.4) * down
         with canvas("landscape_plane", height, down, across) as (figure, axes):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from steppe.report.axes import heat, highest, mean_of, scale_bar
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import Record, is_dense, method_of, number, sparsity_of
+from steppe.report.record import Record, displays, is_dense, method_of, number, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -40,7 +40,7 @@ class Layers(Drawing):
             return None
         names = list(dict.fromkeys(name for r in having for name in _fractions(r)))
         methods = list(dict.fromkeys(map(method_of, having)))
-        style = looks(methods)
+        style = looks(displays(having))
         grid = [
             [
                 mean_of([_fractions(r).get(name) for r in having if method_of(r) == m])

@@ -9,6 +9,7 @@ from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import (
     Record,
+    displays,
     is_dense,
     method_of,
     number,
@@ -33,7 +34,7 @@ class WrongLabels(Drawing):
         if not any(rates):
             return None
         methods = list(dict.fromkeys(method_of(r) for r in having if wrong_labels(r)))
-        style, parts = looks([*(r.method for r in rows.rows), *methods]), []
+        style, parts = looks({r.method: r.display for r in rows.rows} | displays(having)), []
         with canvas("wrong_labels", 3.4) as (figure, (ax,)):
             for method in methods:
                 own = [r for r in having if method_of(r) == method]
