@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from steppe.core.layer import prunable
-from steppe.core.statistic import ActivationSquare
-from steppe.score.wanda import Wanda
+from steppe.score.wanda import ActivationSquare, Wanda
 
 
 def gather(model, *batches):

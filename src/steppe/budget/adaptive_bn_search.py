@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from steppe.budget.search.candidates import Tried, Widths, into_band, most_of
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator, SearchBudget, Tensors
-from steppe.core.search import Tried, Widths, into_band, most_of
 
 DRAWS = 20
 """Draws for each candidate that is asked for, before it is left at fewer."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from steppe.budget.search.candidates import Tried, into_band, most_of
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator, SearchBudget, Tensors
-from steppe.core.search import Tried, into_band, most_of
 
 Code = tuple[int, ...]
 

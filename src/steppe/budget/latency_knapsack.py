@@ -8,17 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from steppe.budget.knapsack.knapsack import (
+    Numbers,
+    choose_prefixes,
+    kept_units,
+    priced_widths,
+    widths_of,
+)
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.knapsack import Numbers, choose_prefixes, fit, kept_units, widths_of
 from steppe.core.protocols import ChannelBudget, Tensors
 
 
 def solve_chunks(
     values: list[Numbers], prices: list[Numbers], capacity: float, resolution: float
 ) -> list[int] | None:
-    """As `steppe.core.knapsack.choose`, with each group's first width free of choice.
+    """As `steppe.budget.knapsack.knapsack.choose`, with each group's first width free of choice.
 
     A chunk's price is the difference of two widths', and none below 0.
     """
@@ -36,7 +42,7 @@ class LatencyKnapsack(ChannelBudget):
     only if the more important ones of its group are. A chunk's price is what it adds to the cost
     of the whole network at the current widths of the other groups, 0 if it adds nothing; each
     group's first chunk always stays. As prices hold only near the widths they were taken at, they
-    are taken anew while the capacity falls (see `steppe.core.knapsack.fit`) until the true cost
+    are taken anew while the capacity falls (see `steppe.budget.knapsack`) until the true cost
     fits. The paper solves it by a table that is no exact optimum, and prices a layer's outputs
     only; here both ends count and the optimum is exact.
 
@@ -80,5 +86,7 @@ class LatencyKnapsack(ChannelBudget):
             SteppeError: not even one chunk of every group fits.
         """
         options = [widths_of(group, units[group.name], self.chunk, self.floor) for group in groups]
-        counts = fit(options, cost, allowed, solve_chunks, rounds=self.rounds, steps=self.steps)
+        counts = priced_widths(
+            options, cost, allowed, solve_chunks, rounds=self.rounds, steps=self.steps
+        )
         return kept_units(units, counts)

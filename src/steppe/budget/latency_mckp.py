@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from steppe.budget.knapsack.knapsack import choose, kept_units, priced_widths, widths_of
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.knapsack import choose, fit, kept_units, widths_of
 from steppe.core.protocols import ChannelBudget, Tensors
 
 
@@ -22,8 +22,8 @@ class LatencyMckp(ChannelBudget):
     max sum of the kept saliencies with cost(widths) <= allowed, one width per group. A width's
     price is what it changes in the cost of the whole network at the current widths of the others;
     a narrower layer that is slower is thus never chosen for its speed. As prices hold only near
-    the widths they were taken at, they are taken anew (see `steppe.core.knapsack.fit`) until the
-    true cost fits.
+    the widths they were taken at, they are taken anew (see `steppe.budget.knapsack`) until the true
+    cost fits.
 
     Args:
         floor: the share of every group that always stays.
@@ -63,5 +63,5 @@ class LatencyMckp(ChannelBudget):
             SteppeError: not even the fewest channels fit.
         """
         options = [widths_of(group, units[group.name], floor=self.floor) for group in groups]
-        counts = fit(options, cost, allowed, choose, rounds=self.rounds, steps=self.steps)
+        counts = priced_widths(options, cost, allowed, choose, rounds=self.rounds, steps=self.steps)
         return kept_units(units, counts)

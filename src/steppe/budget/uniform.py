@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from steppe.budget.knapsack.knapsack import kept_units
+from steppe.budget.search.candidates import into_band, most_of
 from steppe.core.cost import Cost
 from steppe.core.cost_target import meet_cost
 from steppe.core.group import Group
-from steppe.core.knapsack import kept_units
 from steppe.core.protocols import ChannelBudget, Tensors, UnitBudget
-from steppe.core.search import into_band, most_of
 
 
 @UnitBudget.registry.register("uniform")

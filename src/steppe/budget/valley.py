@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steppe.budget.knapsack.knapsack import kept_units
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.knapsack import kept_units
 from steppe.core.protocols import ChannelBudget, Tensors
 
 NEAR = 0.1

@@ -13,8 +13,8 @@ from torch import nn
 import steppe
 from grouped import Net, groups
 from steppe import Method, StepOptions, SteppeError, methods
+from steppe.budget.knapsack.knapsack import kept_units
 from steppe.core.group import Group
-from steppe.core.knapsack import kept_units
 from steppe.core.protocols import SearchBudget
 from steppe.core.serialization import load_state, save_state
 from steppe.engine.step.candidate_evaluation import candidate_evaluator

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
+from steppe.budget.knapsack.knapsack import kept_units
 from steppe.core.cost import Cost
 from steppe.core.group import Group
-from steppe.core.knapsack import kept_units
 from steppe.core.protocols import CandidateEvaluator, Tensors
 
 Widths = dict[str, int]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steppe.core.compensation import compensated
 from steppe.core.errors import SteppeError
-from steppe.core.kronecker import KfacColumns, KfacMean, KfacRows
 from steppe.core.protocols import Score
+from steppe.score.kfac.compensation import compensated
+from steppe.score.kfac.kronecker import KfacColumns, KfacMean, KfacRows
 
 
 @Score.registry.register("kfac")
@@ -22,9 +22,9 @@ class Kfac(Score):
     Half its square, w_ij^2 / (2 [G^-1]_ii [A^-1]_jj), is what the loss rises by when w_ij goes and
     all other weights of its layer, the bias among them, make up for it as well as they can. That
     is comparable between layers, so budget ``pooled`` finds each layer's share by itself. A and G
-    are means over inputs and over gradients at outputs (`steppe.core.kronecker`): the empirical
-    Fisher matrix, positions of a convolution in KFC's convention. On a gradual schedule what is
-    gone already still counts among the others.
+    are means over inputs and over gradients at outputs (see `kronecker.py` beside this file): the
+    empirical Fisher matrix, positions of a convolution in KFC's convention. On a gradual schedule
+    what is gone already still counts among the others.
 
     Damping is Tikhonov's, F + lam I with lam = ``damping`` times the mean eigenvalue of the whole
     network's F, shared out by K-FAC's factor pi: A + pi sqrt(lam) I and G + sqrt(lam) / pi I with

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from steppe.core.compensation import compensated
+from steppe.score.kfac.compensation import compensated
 
 
 def problem(groups, rows, columns, kept=0.5):

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steppe import SteppeError
-from steppe.core.group import Group, Slice
-from steppe.core.knapsack import (
+from steppe.budget.knapsack.knapsack import (
     Widths,
     along,
     choose,
     choose_prefixes,
-    fit,
     kept_units,
+    priced_widths,
     widths_of,
 )
+from steppe.core.group import Group, Slice
 
 Lists = list[list[float]]
 
@@ -140,8 +140,8 @@ def test_what_is_worth_nothing_is_not_wanted_unless_all_fits() -> None:
     nothing = widths_of(group("a", 6, 2), torch.zeros(6))
     assert nothing.units == (2,)
     cost = Chain({"a": 6})
-    assert fit([nothing], cost, 78, choose, rounds=2, steps=10) == {"a": 6}
-    assert fit([nothing], cost, 77, choose, rounds=2, steps=10) == {"a": 2}
+    assert priced_widths([nothing], cost, 78, choose, rounds=2, steps=10) == {"a": 6}
+    assert priced_widths([nothing], cost, 77, choose, rounds=2, steps=10) == {"a": 2}
 
 
 def test_the_largest_stay_and_of_equals_the_earliest() -> None:
@@ -176,7 +176,7 @@ def chain(units: int = 12, names: str = "abcd", slow: int | None = None):
 def test_fit_is_near_the_true_optimum(share: float) -> None:
     options, cost = chain(5, "abc")
     allowed = share * cost.total({})
-    kept = fit(options, cost, allowed, choose, rounds=8, steps=4000)
+    kept = priced_widths(options, cost, allowed, choose, rounds=8, steps=4000)
     assert cost.total(kept) <= allowed
 
     def value(widths: Mapping[str, int]) -> float:
@@ -193,7 +193,7 @@ def test_fit_is_near_the_true_optimum(share: float) -> None:
 def test_nothing_more_would_fit(share: float) -> None:
     options, cost = chain()
     allowed = share * cost.total({})
-    kept = fit(options, cost, allowed, choose, rounds=5, steps=500)
+    kept = priced_widths(options, cost, allowed, choose, rounds=5, steps=500)
     assert cost.total(kept) <= allowed
     for o in options:
         if kept[o.group] < o.units[-1]:
@@ -202,19 +202,23 @@ def test_nothing_more_would_fit(share: float) -> None:
 
 def test_all_of_it_and_too_little() -> None:
     options, cost = chain()
-    assert fit(options, cost, cost.total({}), choose, rounds=5, steps=500) == dict.fromkeys(
-        "abcd", 12
-    )
+    assert priced_widths(
+        options, cost, cost.total({}), choose, rounds=5, steps=500
+    ) == dict.fromkeys("abcd", 12)
     least = cost.total(dict.fromkeys("abcd", 1))
-    assert fit(options, cost, least, choose, rounds=5, steps=500) == dict.fromkeys("abcd", 1)
+    assert priced_widths(options, cost, least, choose, rounds=5, steps=500) == dict.fromkeys(
+        "abcd", 1
+    )
     for allowed in (least - 0.5, 0.0, -3.0):
         with pytest.raises(SteppeError, match=f"{least:.6g} with the fewest"):
-            fit(options, cost, allowed, choose, rounds=5, steps=500)
+            priced_widths(options, cost, allowed, choose, rounds=5, steps=500)
 
 
 def test_a_slow_width_is_avoided() -> None:
     options, cost = chain(slow=6)
-    kept = fit(options, cost, 0.4 * Chain(cost.full).total({}), choose, rounds=8, steps=4000)
+    kept = priced_widths(
+        options, cost, 0.4 * Chain(cost.full).total({}), choose, rounds=8, steps=4000
+    )
     assert 6 not in kept.values()
 
 
@@ -233,6 +237,6 @@ def test_one_width_only() -> None:
     fixed = widths_of(group("a", 4, 4), torch.ones(4))
     assert isinstance(fixed, Widths)
     cost = Chain({"a": 4})
-    assert fit([fixed], cost, 52, choose, rounds=2, steps=10) == {"a": 4}
+    assert priced_widths([fixed], cost, 52, choose, rounds=2, steps=10) == {"a": 4}
     with pytest.raises(SteppeError):
-        fit([fixed], cost, 51, choose, rounds=2, steps=10)
+        priced_widths([fixed], cost, 51, choose, rounds=2, steps=10)

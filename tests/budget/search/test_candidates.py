@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from steppe.budget.search.candidates import Tried, into_band, most_of
 from steppe.core.cost import Units
 from steppe.core.group import Group, Slice
-from steppe.core.search import Tried, into_band, most_of
 
 
 def group(name, units, multiple=1):

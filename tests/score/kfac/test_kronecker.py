@@ -10,10 +10,10 @@ from torch.utils.checkpoint import checkpoint
 
 import steppe
 from steppe import Method, SteppeError
-from steppe.core import kronecker
-from steppe.core.kronecker import KfacColumns, KfacMean, KfacRows, patches
 from steppe.core.layer import Layer, prunable
 from steppe.core.statistic import STATISTICS
+from steppe.score.kfac import kronecker
+from steppe.score.kfac.kronecker import KfacColumns, KfacMean, KfacRows, patches
 
 
 class Conv1D(nn.Module):

@@ -190,7 +190,7 @@ def along(cost: Cost, kept: Mapping[str, int], group: str, units: Sequence[int])
     return [cost.total({**kept, group: width}) - now for width in units]
 
 
-def fit(
+def priced_widths(
     groups: Sequence[Widths], cost: Cost, allowed: float, solve: Solve, *, rounds: int, steps: int
 ) -> dict[str, int]:
     """The widths of most value that cost no more than is allowed.

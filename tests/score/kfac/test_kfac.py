@@ -9,7 +9,7 @@ from torch.nn import functional
 
 import steppe
 from steppe import Method, SteppeError
-from steppe.score.kfac import Kfac, stiffness
+from steppe.score.kfac.kfac import Kfac, stiffness
 
 
 def drawn(*shape):

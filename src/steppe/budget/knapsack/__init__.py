@@ -1,0 +1,1 @@
+"""Knapsacks over the widths of coupled channels, which the latency budgets solve."""

@@ -1,0 +1,1 @@
+"""What the budgets share that try candidates out: widths of the right cost, each tried once."""

@@ -1,0 +1,98 @@
+"""Statistics of products g w of gradient and weight, which the Taylor scores read."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.layer import Layer
+from steppe.core.statistic import STATISTICS, Statistic
+
+
+def _product(weights: dict[str, Tensor], grads: dict[str, Tensor], name: str) -> Tensor:
+    """g w, in float32 at least: the product of two small halves is zero."""
+    weight, grad = weights[name], grads[name]
+    return weight * grad if weight.dtype == torch.float64 else weight.float() * grad.float()
+
+
+@STATISTICS.register("absolute_product")
+class AbsoluteProduct(Statistic):
+    """E|g w| of each weight."""
+
+    name = "absolute_product"
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        self.mean_of({name: _product(weights, grads, name).abs() for name in grads})
+
+
+class _OfOutputs(Statistic):
+    """What is the mean of something of s = sum over the weights of one output of g w.
+
+    Values have one entry for each output and broadcast over the weight.
+    """
+
+    def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
+        self._dims: dict[str, tuple[int, ...]] = {}
+        for name, (layer, module) in modules.items():
+            inputs_first = layer.transposed or type(module).__name__ == "Conv1D"
+            inputs_first = inputs_first and not isinstance(module, nn.Conv1d)
+            inputs_first |= isinstance(
+                module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+            )
+            row = int(layer.stacked) + int(inputs_first)
+            outputs = {row, 0} if layer.stacked else {row}
+            self._dims[name] = tuple(d for d in range(len(layer.shape)) if d not in outputs)
+
+    def _of(self, sums: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        self.mean_of(
+            {
+                name: self._of(_product(weights, grads, name).sum(self._dims[name], keepdim=True))
+                for name in grads
+                if weights[name].ndim > 1
+            }
+        )
+
+
+@STATISTICS.register("output_square")
+class OutputSquare(_OfOutputs):
+    """E[s^2] of each output, s = sum of g w over its weights in one batch."""
+
+    name = "output_square"
+
+    def _of(self, sums: Tensor) -> Tensor:
+        return sums.square()
+
+
+@STATISTICS.register("output_absolute")
+class OutputAbsolute(_OfOutputs):
+    """E|s| of each output, s = sum of g w over its weights in one batch."""
+
+    name = "output_absolute"
+
+    def _of(self, sums: Tensor) -> Tensor:
+        return sums.abs()
+
+
+@STATISTICS.register("gate_square")
+class GateSquare(Statistic):
+    """E[(gamma dgamma + beta dbeta)^2] of each norm's scale; a norm without shift has no beta."""
+
+    name = "gate_square"
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        new = {}
+        for name in grads:
+            if weights[name].ndim > 1 or not name.endswith("weight"):
+                continue
+            gate = _product(weights, grads, name)
+            shift = f"{name.removesuffix('weight')}bias"
+            if shift in grads:
+                gate = gate + _product(weights, grads, shift)
+            new[name] = gate.square()
+        self.mean_of(new)
