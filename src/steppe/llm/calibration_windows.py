@@ -153,18 +153,18 @@ def _from_documents(
     corpus: Corpus, tokenizer: Any, samples: int, window: int, seed: int, draw: random.Random
 ) -> tuple[list[Tensor] | None, int]:
     """Windows of documents that are long enough, and how many tokens were read; or None."""
-    found: list[Tensor] = []
+    drawn: list[Tensor] = []
     seen = 0
     for number, text in enumerate(corpus.shuffled(seed)):
-        if len(found) == samples or (number >= LOOK and not found):
+        if len(drawn) == samples or (number >= LOOK and not drawn):
             break
         tokens = tokenize(tokenizer, text)
         seen += len(tokens)
         if len(tokens) > window:
-            found.append(tokens)
-    if not found:
+            drawn.append(tokens)
+    if not drawn:
         return None, 0
-    return [_cut(found[i % len(found)], window, draw) for i in range(samples)], seen
+    return [_cut(drawn[i % len(drawn)], window, draw) for i in range(samples)], seen
 
 
 def _stored(path: Path) -> Tensor:
@@ -172,8 +172,8 @@ def _stored(path: Path) -> Tensor:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             if "tokens" in names:
-                held: Tensor = file.get_tensor("tokens")
-                return held
+                tokens: Tensor = file.get_tensor("tokens")
+                return tokens
     except (OSError, SafetensorError) as error:
         raise SteppeError(
             "a file of tokens must be readable safetensors",

@@ -54,8 +54,8 @@ class _Keeping:
 
     def _compare(self, keeper: MaskKeeper, saved: Mapping[str, torch.Tensor]) -> None:
         for name in {*keeper.masks, *saved}:
-            held = keeper.masks.get(name)
-            if name not in saved or held is None or not torch.equal(held.cpu(), saved[name]):
+            mask = keeper.masks.get(name)
+            if name not in saved or mask is None or not torch.equal(mask.cpu(), saved[name]):
                 raise SteppeError(
                     "a resumed run keeps the masks of its checkpoint",
                     got=f"other masks for {name}",

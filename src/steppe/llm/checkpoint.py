@@ -93,8 +93,8 @@ class Checkpoint:
     @staticmethod
     def _indexed(index: Path) -> dict[str, Path]:
         try:
-            held = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            return {key: index.parent / name for key, name in held.items()}
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return {key: index.parent / name for key, name in weight_map.items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SteppeError(
                 "the index of a model's shards must be JSON with a weight_map",
@@ -118,12 +118,12 @@ class Checkpoint:
         by_file: dict[Path, list[str]] = {}
         for key in keys:
             by_file.setdefault(self.files[key], []).append(key)
-        found = {}
+        tensors = {}
         for path, names in by_file.items():
             with self._open(path) as file:
                 for name in names:
-                    found[name] = file.get_tensor(name)
-        return found
+                    tensors[name] = file.get_tensor(name)
+        return tensors
 
     def headers(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
         """Key -> stored dtype and shape; no weight is read.
@@ -131,21 +131,21 @@ class Checkpoint:
         Raises:
             SteppeError: a file is cut off, or lacks what the index says it holds.
         """
-        found = {}
+        kinds = {}
         for path in sorted(set(self.files.values())):
             with self._open(path) as file:
                 for key in file.keys():  # noqa: SIM118
-                    held = file.get_slice(key)
-                    kind = _KINDS.get(held.get_dtype(), torch.int64)
-                    found[key] = kind, torch.Size(held.get_shape())
+                    slice_ = file.get_slice(key)
+                    kind = _KINDS.get(slice_.get_dtype(), torch.int64)
+                    kinds[key] = kind, torch.Size(slice_.get_shape())
         for key, path in self.files.items():
-            if key not in found:
+            if key not in kinds:
                 raise SteppeError(
                     "a shard must hold what the index says",
                     got=f"no {key} in {path}",
                     way_out="download or copy the model again",
                 )
-        return {key: found[key] for key in self.files}
+        return {key: kinds[key] for key in self.files}
 
     def check_finite(self) -> None:
         """No number may be NaN or infinite; reads each tensor once, which takes a disk's time.
@@ -168,14 +168,14 @@ class Checkpoint:
     def _portions(self) -> Iterator[list[str]]:
         """All keys, some at a time: pages of an open file that were read count as memory."""
         keys: list[str] = []
-        held = 0
+        size_so_far = 0
         for key, (dtype, shape) in self.headers().items():
             size = shape.numel() * dtype.itemsize
-            if keys and held + size > _PORTION:
+            if keys and size_so_far + size > _PORTION:
                 yield keys
-                keys, held = [], 0
+                keys, size_so_far = [], 0
             keys.append(key)
-            held += size
+            size_so_far += size
         yield keys
 
     @property

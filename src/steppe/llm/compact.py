@@ -77,26 +77,26 @@ def shards(folder: Path) -> list[Path]:
     Raises:
         SteppeError: there are none, or not as many as their names say.
     """
-    found = sorted(folder.glob(f"{_STEM}-*.safetensors"))
-    if not found or len(found) != int(found[0].stem.rpartition("-")[2]):
+    shards = sorted(folder.glob(f"{_STEM}-*.safetensors"))
+    if not shards or len(shards) != int(shards[0].stem.rpartition("-")[2]):
         raise SteppeError(
             "a compact model is read from a folder that steppe export --to compact wrote",
-            got=f"{folder} with {len(found)} of its files",
+            got=f"{folder} with {len(shards)} of its files",
             way_out="steppe export RUN --to compact --out FOLDER",
         )
-    return found
+    return shards
 
 
 def read_shard(shard: Path) -> dict[str, Tensor]:
     """The tensors of one file, as they were before."""
     with safe_open(shard, framework="pt") as file:
-        held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         names = json.loads(file.metadata()["compact"])
-    found = {}
+    tensors = {}
     for name in names:
-        packed = {k: held.pop(k) for k in (f"{name}.bits", f"{name}.shape", f"{name}.values")}
-        found[name] = restore(name, packed)
-    return found | held
+        packed = {k: stored.pop(k) for k in (f"{name}.bits", f"{name}.shape", f"{name}.values")}
+        tensors[name] = restore(name, packed)
+    return tensors | stored
 
 
 def read_compact(folder: Path | str) -> dict[str, Tensor]:

@@ -76,11 +76,11 @@ class OutFolder:
                 got=str(run),
                 way_out="give the --out of steppe prune, or what save_pretrained wrote",
             )
-        held = out / RECORD
-        if held.is_file():
-            found = json.loads(held.read_text(encoding="utf-8"))
-            self._files: list[str] = found.get("files", [])
-            same = {k: found.get(k) for k in self.identity} == self.identity
+        record = out / RECORD
+        if record.is_file():
+            written = json.loads(record.read_text(encoding="utf-8"))
+            self._files: list[str] = written.get("files", [])
+            same = {k: written.get(k) for k in self.identity} == self.identity
         else:
             self._files = []
             same = not out.exists() or (out.is_dir() and not any(out.iterdir()))

@@ -83,16 +83,16 @@ class MaskKeeper:
             given = masks if isinstance(masks, Mapping) else read_masks(masks)
             self.masks = _chosen(given, include, exclude)
             self.weights = {}
-            held = named_weights(model)
+            weights = named_weights(model)
             for name, mask in self.masks.items():
-                if name not in held or held[name].shape != mask.shape:
-                    found = tuple(held[name].shape) if name in held else "not there"
+                if name not in weights or weights[name].shape != mask.shape:
+                    shape = tuple(weights[name].shape) if name in weights else "not there"
                     raise SteppeError(
                         "every mask belongs to a weight of the model",
-                        got=f"{name} {tuple(mask.shape)}, which in the model is {found}",
+                        got=f"{name} {tuple(mask.shape)}, which in the model is {shape}",
                         way_out="use the masks of the run that this model was loaded from",
                     )
-                self.weights[name] = held[name]
+                self.weights[name] = weights[name]
         self._place()
         self.check()
         self._hooked: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -108,10 +108,10 @@ class MaskKeeper:
         self._by_id = {id(w): self.masks[name] for name, w in self.weights.items()}
 
     def _pairs(self, params: Iterator[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        held = [p for p in params if id(p) in self._by_id]
-        if any(self._by_id[id(p)].device != p.device for p in held):
+        kept = [p for p in params if id(p) in self._by_id]
+        if any(self._by_id[id(p)].device != p.device for p in kept):
             self._place()  # the model moved since
-        return held, [self._by_id[id(p)] for p in held]
+        return kept, [self._by_id[id(p)] for p in kept]
 
     def mask_of(self, weight: Tensor) -> Tensor | None:
         """The mask of one of the model's weights, on its device; None when it is not kept."""
@@ -149,9 +149,9 @@ class MaskKeeper:
             inner = inner.optimizer
         if inner in self._hooked:
             return optimizer
-        held = {id(p) for group in inner.param_groups for p in group["params"]}
+        optimised = {id(p) for group in inner.param_groups for p in group["params"]}
         trained = {n: w for n, w in self.weights.items() if w.requires_grad}
-        if trained and not any(id(w) in held for w in trained.values()):
+        if trained and not any(id(w) in optimised for w in trained.values()):
             raise SteppeError(
                 "the optimiser must hold the weights whose masks are kept",
                 got=f"{type(inner).__name__} without {next(iter(trained))}",
@@ -160,7 +160,7 @@ class MaskKeeper:
                 "copies of the weights cannot be kept",
             )
         for weight in trained.values():
-            if id(weight) in held and id(weight) not in self._watched:
+            if id(weight) in optimised and id(weight) not in self._watched:
                 weight.register_post_accumulate_grad_hook(self._watch())
                 self._watched.add(id(weight))
         inner.register_step_pre_hook(self._before)
@@ -307,11 +307,11 @@ def _bare(model: nn.Module) -> nn.Module:
 
 def _adapters(model: nn.Module) -> list[str]:
     """Prefixes of what adapters added: beside a wrapped layer, all but the layer itself."""
-    found = []
+    prefixes = []
     for name, module in model.named_modules():
         if isinstance(getattr(module, "base_layer", None), nn.Module):
-            found += [f"{name}.{child}." for child, _ in module.named_children()]
-    return [prefix for prefix in found if not prefix.endswith(".base_layer.")]
+            prefixes += [f"{name}.{child}." for child, _ in module.named_children()]
+    return [prefix for prefix in prefixes if not prefix.endswith(".base_layer.")]
 
 
 def _zeros_of(
@@ -319,9 +319,9 @@ def _zeros_of(
 ) -> tuple[dict[str, nn.Parameter], dict[str, Tensor]]:
     bare = _bare(model)
     adapters = tuple(_adapters(bare))
-    _, found = prunable(bare, include, exclude)
+    _, prunable_weights = prunable(bare, include, exclude)
     # a new adapter's B is all zeros and must not stay so
-    weights = {plain_name(n): w for n, w in found.items() if not n.startswith(adapters)}
+    weights = {plain_name(n): w for n, w in prunable_weights.items() if not n.startswith(adapters)}
     masks = {n: w.detach() != 0 for n, w in weights.items()}
     masks = {n: m for n, m in masks.items() if not bool(m.all())}
     if not masks:

@@ -112,5 +112,5 @@ class Keys:
             name: tensor.to(self.dtype(name)) if tensor.is_floating_point() else tensor
             for name, tensor in state.items()
         }
-        found: dict[str, Tensor] = revert_weight_conversion(self._model, own)
-        return found
+        converted: dict[str, Tensor] = revert_weight_conversion(self._model, own)
+        return converted

@@ -73,7 +73,7 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:
         with _quiet():
-            model, found = transformers.AutoModelForCausalLM.from_pretrained(
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=True,
@@ -89,7 +89,7 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
             consequence="it could not be loaded as a causal language model",
             way_out="check the folder; for image models use steppe evaluate RUN --on clean",
         ) from error
-    wrong = sorted({*found["missing_keys"], *found["mismatched_keys"]}, key=str)
+    wrong = sorted({*info["missing_keys"], *info["mismatched_keys"]}, key=str)
     if wrong:
         raise SteppeError(
             "a model folder must hold every weight, in the shape of its config.json",

@@ -59,10 +59,10 @@ def merge_lora(model: nn.Module, keeper: MaskKeeper | None = None) -> nn.Module:
     # the class' own: the one on the object may be guarded
     base: nn.Module = merge(tuner)
     # peft may have put new parameters in place of those that the keeper saw
-    held = named_weights(base)
+    weights = named_weights(base)
     for name, mask in keeper.masks.items():
-        held[name].masked_fill_(~mask.to(held[name].device), 0)
-    keeper.weights = {name: held[name] for name in keeper.masks}
+        weights[name].masked_fill_(~mask.to(weights[name].device), 0)
+    keeper.weights = {name: weights[name] for name in keeper.masks}
     keeper.check()
     return base
 

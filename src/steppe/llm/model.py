@@ -130,13 +130,13 @@ class StreamedModel:
         return self._inside(prunable(self.model, include, exclude)[0])
 
     def _inside(self, layers: list[Layer]) -> list[Layer]:
-        found = []
+        inside = []
         for layer in layers:
             block = layer.name.removeprefix(f"{self.prefix}.").split(".")[0]
             if layer.name.startswith(f"{self.prefix}.") and block.isdigit():
                 name = f"{self.prefix}.{block}"
-                found.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
-        return found
+                inside.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
+        return inside
 
     def left_dense(self) -> list[str]:
         """Patterns of the packed matrices in the blocks that `layers` does not know.
@@ -145,11 +145,11 @@ class StreamedModel:
         that say it are prunable.
         """
         known = {id(p) for p in prunable(self.model)[1].values()}
-        found: dict[str, None] = {}
+        patterns: dict[str, None] = {}
         for name, p in self.blocks.named_parameters():
             if p.ndim == 3 and min(p.shape) > 1 and id(p) not in known:
-                found[f"{self.prefix}.*.{name.partition('.')[2]}"] = None
-        return list(found)
+                patterns[f"{self.prefix}.*.{name.partition('.')[2]}"] = None
+        return list(patterns)
 
     # weights in and out
 
@@ -213,8 +213,8 @@ class StreamedModel:
         """
         window = 0 if self._sample is None else self._sample.shape[1]
         plain = low_precision and self.device.type == "cpu" and window <= _PLAIN_ATTENTION
-        held = self.config._attn_implementation
-        if not plain or held == "eager":
+        implementation = self.config._attn_implementation
+        if not plain or implementation == "eager":
             yield
             return
         calls, self._calls = self._calls, {}
@@ -222,7 +222,7 @@ class StreamedModel:
         try:
             yield
         finally:
-            self.model.set_attn_implementation(held)
+            self.model.set_attn_implementation(implementation)
             self._calls = calls
 
     def _load_rest(self, head: bool) -> None:
@@ -365,5 +365,5 @@ class StreamedModel:
 
         stand_ins = dict.fromkeys(range(len(self.blocks)), through) | {0: first}
         with patched(stand_ins, self.blocks):
-            found: Tensor = self._run(tokens).logits
-        return found
+            logits: Tensor = self._run(tokens).logits
+        return logits

@@ -243,18 +243,18 @@ def _batches(
     cut: Iterator[tuple[Tensor, int]], size: int, limit: int | None
 ) -> Iterator[tuple[Tensor, int]]:
     """Windows of one length and one first target, stacked."""
-    held: list[Tensor] = []
+    together: list[Tensor] = []
     first = 1
     for number, (piece, start) in enumerate(cut):
         if number == limit:
             break
-        if held and (len(held) == size or start != first or len(piece) != len(held[0])):
-            yield torch.stack(held), first
-            held = []
-        held.append(piece)
+        if together and (len(together) == size or start != first or len(piece) != len(together[0])):
+            yield torch.stack(together), first
+            together = []
+        together.append(piece)
         first = start
-    if held:
-        yield torch.stack(held), first
+    if together:
+        yield torch.stack(together), first
 
 
 def _logits(model: nn.Module, rows: Tensor) -> Tensor:

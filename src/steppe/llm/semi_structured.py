@@ -75,18 +75,18 @@ def hardware(device: str = "cuda") -> Hardware:
         SteppeError: it is none.
     """
     try:
-        found = torch.device(device)
+        chosen = torch.device(device)
     except RuntimeError as error:
         raise SteppeError(
             "the device must exist", got=repr(device), way_out="--device cuda"
         ) from error
     capability = (0, 0)
-    count = torch.cuda.device_count() if found.type == "cuda" else 0
-    if (found.index or 0) < count:
-        capability = torch.cuda.get_device_capability(found)
+    count = torch.cuda.device_count() if chosen.type == "cuda" else 0
+    if (chosen.index or 0) < count:
+        capability = torch.cuda.get_device_capability(chosen)
     if capability < (8, 0):
         got = f"{device!r}, which is not there"
-        if found.type != "cuda":
+        if chosen.type != "cuda":
             got = f"{device!r}"
         elif capability != (0, 0):
             got = f"{device!r} of capability {capability[0]}.{capability[1]}"
@@ -100,10 +100,10 @@ def hardware(device: str = "cuda") -> Hardware:
     from torch.sparse import to_sparse_semi_structured
 
     return Hardware(
-        name=torch.cuda.get_device_name(found),
-        device=found,
+        name=torch.cuda.get_device_name(chosen),
+        device=chosen,
         convert=to_sparse_semi_structured,
-        time=lambda call: _cuda_median(call, found),
+        time=lambda call: _cuda_median(call, chosen),
     )
 
 
@@ -206,17 +206,18 @@ def plan(model: nn.Module, tokens: Sequence[int], gpu: Hardware) -> list[Measure
         SteppeError: no layer is 2:4.
     """
     layers, weights = prunable(model)
-    found = [
+    measured = [
         measure(layer.name, _holder(model, layer.name), weights[layer.name], tokens, gpu)
         for layer in layers
     ]
-    if all(m.reason == "not 2:4" for m in found):
+    if all(m.reason == "not 2:4" for m in measured):
         raise SteppeError(
             "some layer must be 2:4: two zeros among every four consecutive inputs",
-            got=", ".join(m.name for m in found[:3]) + (" and all others" if found[3:] else ""),
+            got=", ".join(m.name for m in measured[:3])
+            + (" and all others" if measured[3:] else ""),
             way_out="prune with --structure 2:4, or --to compact",
         )
-    return found
+    return measured
 
 
 def _holder(model: nn.Module, name: str) -> nn.Module:
@@ -259,41 +260,41 @@ def write_plan(run: Path, out: Path, counts: list[int], gpu: Hardware) -> Export
     """`two_four` on given hardware."""
     folder = OutFolder(run, out, "2:4")
     transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
-    found = plan(transformers.AutoModelForCausalLM.from_pretrained(run), counts, gpu)
+    measured = plan(transformers.AutoModelForCausalLM.from_pretrained(run), counts, gpu)
     weights = sorted(p.name for p in run.glob("*.safetensors*") if p.is_file())
     files = [*side_files(run), *weights]
     folder.claim([*files, PLAN])
     for name in files:
         folder.copy(name)
-    held: dict[str, Any] = {
+    written: dict[str, Any] = {
         "device": gpu.name,
         "torch": torch.__version__,
         "tokens": counts,
-        "layers": [asdict(m) for m in found],
+        "layers": [asdict(m) for m in measured],
     }
-    write_text(out / PLAN, json.dumps(held, indent=2) + "\n")
-    kept = [m for m in found if m.keep]
+    write_text(out / PLAN, json.dumps(written, indent=2) + "\n")
+    kept = [m for m in measured if m.keep]
     record = folder.finish(
         {
             "device": gpu.name,
             "tokens": counts,
             "layers_sparse": len(kept),
-            "layers": len(found),
-            "not_two_four": [m.name for m in found if m.reason == "not 2:4"],
+            "layers": len(measured),
+            "not_two_four": [m.name for m in measured if m.reason == "not 2:4"],
         }
     )
-    return Exported(record=record, lines=_lines(found, counts, gpu.name))
+    return Exported(record=record, lines=_lines(measured, counts, gpu.name))
 
 
-def _lines(found: list[Measured], tokens: list[int], device: str) -> list[str]:
-    kept = [m for m in found if m.keep]
-    lines = [f"{len(kept)} of {len(found)} layers measure faster as 2:4 on {device}"]
+def _lines(measured: list[Measured], tokens: list[int], device: str) -> list[str]:
+    kept = [m for m in measured if m.keep]
+    lines = [f"{len(kept)} of {len(measured)} layers measure faster as 2:4 on {device}"]
     for i, n in enumerate(tokens):
         dense, sparse = (sum(getattr(m, key)[i] for m in kept) for key in ("dense_ms", "sparse_ms"))
         if kept:
             lines.append(f"{n} tokens: these take {dense:.3f} ms dense, {sparse:.3f} ms sparse")
     reasons: dict[str, list[str]] = {}
-    for m in found:
+    for m in measured:
         if not m.keep:
             reasons.setdefault(m.reason, []).append(m.name)
     lines += [f"dense, {reason}: {', '.join(names)}" for reason, names in reasons.items()]
@@ -326,11 +327,11 @@ def load_semi_structured(
             way_out="steppe export RUN --to 2:4 --out FOLDER",
         )
     gpu = gpu or hardware(device)
-    held = json.loads(path.read_text(encoding="utf-8"))
-    if held["device"] != gpu.name:
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if written["device"] != gpu.name:
         raise SteppeError(
             "a plan holds on the kind of GPU that it was measured on",
-            got=f"{gpu.name}, measured on {held['device']}",
+            got=f"{gpu.name}, measured on {written['device']}",
             consequence="its layers may be slower here",
             way_out="steppe export --to 2:4 again on this machine",
         )
@@ -338,7 +339,7 @@ def load_semi_structured(
     model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(folder)
     # a sparse weight has no gradient, so that nothing behind it may ask for one
     model = model.to(gpu.device).eval().requires_grad_(False)
-    for layer in held["layers"]:
+    for layer in written["layers"]:
         if layer["keep"]:
             module = _holder(model, layer["name"])
             assert isinstance(module, nn.Linear), f"{layer['name']} was a Linear when measured"

@@ -31,12 +31,12 @@ def read_config(folder: Path) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        described = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # also what is no UTF-8
         raise SteppeError(
             "config.json must be JSON", got=f"{path} ({error})", way_out="copy it again"
         ) from error
-    kinds = held.get("architectures") or []
+    kinds = described.get("architectures") or []
     causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
     if kinds and not any(kind in causal for kind in kinds):
         raise SteppeError(
@@ -145,13 +145,13 @@ def take_hidden(args: Any, kwargs: Any) -> tuple[Tensor, tuple[Any, ...], dict[s
     return kwargs.pop("hidden_states"), (), kwargs
 
 
-def check_same(held: Any, new: Any) -> None:
+def check_same(known: Any, new: Any) -> None:
     """Two windows of one length must give blocks the same arguments.
 
     Raises:
         SteppeError: they differ.
     """
-    flat: list[tuple[Any, Any]] = [(held, new)]
+    flat: list[tuple[Any, Any]] = [(known, new)]
     while flat:
         a, b = flat.pop()
         if isinstance(a, Tensor) and isinstance(b, Tensor):

@@ -66,11 +66,11 @@ def same_logits(run: Path, out: Path) -> bool:
 
 def main(run: str, out: str, what: str) -> None:
     """Print one JSON object; end with an error when something differs."""
-    found: dict[str, Any] = {"tensors": same_tensors(Path(run), Path(out)), "logits": None}
+    agreement: dict[str, Any] = {"tensors": same_tensors(Path(run), Path(out)), "logits": None}
     if what == "logits":
-        found["logits"] = same_logits(Path(run), Path(out))
-        assert found["logits"], "the logits differ"
-    print(json.dumps(found))
+        agreement["logits"] = same_logits(Path(run), Path(out))
+        assert agreement["logits"], "the logits differ"
+    print(json.dumps(agreement))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def zero_shot(
 
 def _summary(done: dict[str, Any]) -> dict[str, Any]:
     counts = done.get("n-samples", {})
-    found: dict[str, dict[str, Any]] = {}
+    per_task: dict[str, dict[str, Any]] = {}
     for task, metrics in done["results"].items():
         # lm-eval writes "acc,none": the metric and the filter of the answers
         own = {
@@ -88,10 +88,10 @@ def _summary(done: dict[str, Any]) -> dict[str, Any]:
             for key, value in metrics.items()
             if "," in key and isinstance(value, int | float)
         }
-        found[task] = own | {"samples": counts.get(task, {}).get("effective")}
-    scores = [own["acc"] for own in found.values() if "acc" in own]
+        per_task[task] = own | {"samples": counts.get(task, {}).get("effective")}
+    scores = [own["acc"] for own in per_task.values() if "acc" in own]
     return {
-        "tasks": found,
+        "tasks": per_task,
         "accuracy": sum(scores) / len(scores) if scores else None,
         "lm_eval": str(done.get("lm_eval_version", "unknown")),
     }
