@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from typing import Any
 
@@ -17,3 +18,11 @@ class Examples(griffe.Extension):
         """Called for every object that was loaded, with its docstring not yet parsed."""
         if obj.docstring is not None:
             obj.docstring.value = EXAMPLE.sub(r"\1Examples:", obj.docstring.value)
+
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:
+        """A field of a configuration says what it is in ``description=``, for the help too."""
+        if attr.docstring is None and isinstance(attr.value, griffe.ExprCall):
+            for argument in attr.value.arguments:
+                if isinstance(argument, griffe.ExprKeyword) and argument.name == "description":
+                    text = ast.literal_eval(str(argument.value))
+                    attr.docstring = griffe.Docstring(text, parent=attr)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
+from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.step.finished import Finished
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
 from steppe.experiment.train import train
 from steppe.llm.prune import prune
+from steppe.llm.prune_config import PruneConfig
 from steppe.method import Method
 from steppe.removal.channel_groups import channel_groups
 from steppe.removal.remove import remove
@@ -23,6 +25,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Finished",
     "Method",
+    "PruneConfig",
+    "ReconstructionConfig",
     "Sparsifier",
     "StepOptions",
     "SteppeError",

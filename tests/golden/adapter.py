@@ -66,6 +66,13 @@ def sparsifier(model, optimizer, method, steps, epoch, *, groups=(), cost=None, 
     return steppe.sparsify(model, optimizer, method, steps, steps_per_epoch=epoch, **rare)
 
 
+def objective_loss(steps, method, loss, outputs, inputs):
+    """What the method's objective makes of the task's loss; block objectives had no say here."""
+    if not hasattr(steps, "loss") or method.objective.scope != "task":
+        return loss
+    return steps.loss(loss, outputs=outputs, inputs=inputs)
+
+
 def summary(finished):
     """The numbers of what `finish` returns."""
     return {k: v for k, v in vars(finished).items() if isinstance(v, int | float)}

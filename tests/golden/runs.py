@@ -14,7 +14,16 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from adapter import AXES, compose, cost_of, main, pruned, sparsifier, summary
+from adapter import (
+    AXES,
+    compose,
+    cost_of,
+    main,
+    objective_loss,
+    pruned,
+    sparsifier,
+    summary,
+)
 from safetensors.torch import load_file
 from torch import nn
 
@@ -150,10 +159,11 @@ def trained(method, grouped=False, cost=None, resume=None):
             steps.load_state_dict(state)
         rows = slice(i % EPOCH * 12, i % EPOCH * 12 + 12)
 
-        def closure(net=net, rows=rows):
+        def closure(net=net, rows=rows, steps=steps):
             out = net(x[rows])
             right = (out.argmax(1) == y[rows]).float().mean()
-            return nn.functional.cross_entropy(out, y[rows]), right
+            loss = nn.functional.cross_entropy(out, y[rows])
+            return objective_loss(steps, method, loss, out, x[rows]), right
 
         losses.append(float(steps.step(closure)))
     return net, steps, losses

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.protocols import Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
@@ -214,7 +215,7 @@ def _gain(method: Method, written: int, packed: int) -> str:
         f"Gain: none yet in speed or size; the zeros are stored as numbers "
         f"({written} bytes). steppe export --to compact stores about {packed}"
     )
-    if (getattr(method.structure, "n", 0), getattr(method.structure, "m", 0)) == (2, 4):
+    if method.structure == Structure.make("2:4"):
         return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
     return text + ". Unstructured zeros do not make torch's dense products faster."
 
