@@ -46,7 +46,7 @@ class Method:
         schedule: when?
         coupling: how do the weights obey?
         perturb: how flat?
-        objective: against what?
+        objective: what is optimised?
         name: what the combination is called.
         language: the parts that take these parts' place where a language model is pruned, see
             `for_language`.

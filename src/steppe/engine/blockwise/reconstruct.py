@@ -138,7 +138,13 @@ class _Reconstruction:
         def closure() -> Tensor:
             with torch.autocast(device.type, torch.bfloat16, enabled=low):
                 outputs = self.stage.forward(x, sparsifier.model)
-            return sparsifier.loss(outputs=outputs, inputs=x, targets=y) * weight
+            loss = sparsifier.loss(
+                outputs=outputs,
+                inputs=x,
+                targets=y,
+                forward=lambda module, inputs: self.stage.forward(inputs, module),
+            )
+            return loss * weight
 
         return closure
 
