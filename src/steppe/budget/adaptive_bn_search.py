@@ -73,23 +73,23 @@ class AdaptiveBnSearch(SearchBudget):
     ) -> list[Widths]:
         """The candidates, no two the same: all in the band, or else all as near as any."""
         rng, most = random.Random(self.seed), most_of(units, groups)
-        found: dict[tuple[int, ...], tuple[Widths, float]] = {}
+        candidates: dict[tuple[int, ...], tuple[Widths, float]] = {}
         inside: list[Widths] = []
         for _ in range(DRAWS * self.candidates):
             shares = {g.name: 1.0 - rng.uniform(self.low, self.high) for g in groups}
             widths, total = into_band(shares, groups, most, cost, allowed)
             key = tuple(widths.values())
-            if key not in found and total <= allowed:
-                found[key] = widths, total
+            if key not in candidates and total <= allowed:
+                candidates[key] = widths, total
                 if total >= (1.0 - self.band) * allowed:
                     inside.append(widths)
             if len(inside) == self.candidates:
                 return inside
-        nearest = max((total for _, total in found.values()), default=0.0)
-        if not found:
+        nearest = max((total for _, total in candidates.values()), default=0.0)
+        if not candidates:
             raise SteppeError(
                 f"widths must be found that cost at most {allowed:,.6g} {cost.unit}",
                 got=f"none among {DRAWS * self.candidates} draws",
                 way_out="a lower sparsity, or budget pooled",
             )
-        return inside or [w for w, total in found.values() if total == nearest]
+        return inside or [w for w, total in candidates.values() if total == nearest]

@@ -26,13 +26,13 @@ class Chunk(NamedTuple):
     """Whether a unit of it has no saliency at all: it was gone before and may not return."""
 
 
-def chunks_of(saliencies: Tensor, group: Group, place: int) -> list[Chunk]:
+def chunks_of(saliencies: Tensor, group: Group, number: int) -> list[Chunk]:
     """The group's units, least important first, in portions that leave multiples.
 
     Args:
         saliencies: ``[units]``, ranked by absolute value.
         group: whose they are.
-        place: its number among all groups.
+        number: its place among all groups.
 
     Example:
         >>> from steppe.core.group import Slice
@@ -41,13 +41,13 @@ def chunks_of(saliencies: Tensor, group: Group, place: int) -> list[Chunk]:
         [4, 2]
     """
     ranked = saliencies.abs().double().sort().values
-    units, found, left = group.units, [], group.units
+    units, chunks, left = group.units, [], group.units
     while left > group.least:
         to = max((left - 1) // group.multiple * group.multiple, group.least)
         part = ranked[units - left : units - to]
-        found.append(Chunk(float(part.mean()), place, to, len(part), not bool(part[0])))
+        chunks.append(Chunk(float(part.mean()), number, to, len(part), not bool(part[0])))
         left = to
-    return found
+    return chunks
 
 
 def widths(groups: Sequence[Group], gone: Sequence[Chunk]) -> dict[str, int]:
@@ -204,9 +204,9 @@ def fill(
     Returns:
         The same choice with more units, where more fit.
     """
-    found = {name: mask.clone() for name, mask in kept.items()}
-    sizes = {name: int(mask.sum()) for name, mask in found.items()}
-    free = {n: units[n].abs().double().masked_fill(found[n], 0.0) for n in found}
+    wider = {name: mask.clone() for name, mask in kept.items()}
+    sizes = {name: int(mask.sum()) for name, mask in wider.items()}
+    free = {n: units[n].abs().double().masked_fill(wider[n], 0.0) for n in wider}
     for group in sorted(groups, key=lambda g: -float(free[g.name].max())):
         if cost.total(sizes) >= (1 - cost.tolerance) * allowed:
             break
@@ -215,6 +215,6 @@ def fill(
         for value, place in zip(order.values.tolist(), order.indices.tolist(), strict=True):
             if value == 0.0 or cost.total(sizes | {name: sizes[name] + 1}) > allowed:
                 break
-            found[name][place] = True
+            wider[name][place] = True
             sizes[name] += 1
-    return found
+    return wider

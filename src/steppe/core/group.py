@@ -84,18 +84,18 @@ class Group:
             roles: see `Slice`.
         """
         wanted = set(roles)
-        found = [
+        rows = [
             s.rows(tensors[s.name])
             for s in self.slices
             if s.role in wanted & set(ROLES) and s.name in tensors
         ]
-        if not found:
+        if not rows:
             raise SteppeError(
                 "a group of channels is scored by weights that belong to it",
                 got=f"{self.name} without {' or '.join(sorted(wanted))}",
                 way_out="choose another score, or exclude the layer",
             )
-        return torch.cat(found, dim=1)
+        return torch.cat(rows, dim=1)
 
 
 def masks_of(
@@ -111,9 +111,9 @@ def masks_of(
     Example:
         >>> rows = Slice("a.weight", 0, torch.arange(2).view(2, 1), "output")
         >>> columns = Slice("b.weight", 1, torch.arange(2).view(2, 1), "input")
-        >>> held = {"a.weight": torch.ones(2, 1), "b.weight": torch.ones(1, 2)}
+        >>> weights = {"a.weight": torch.ones(2, 1), "b.weight": torch.ones(1, 2)}
         >>> kept = {"a.weight": torch.tensor([True, False])}
-        >>> masks_of([Group("a.weight", (rows, columns))], kept, held)
+        >>> masks_of([Group("a.weight", (rows, columns))], kept, weights)
         {'a.weight': tensor([[ True],
                 [False]]), 'b.weight': tensor([[ True, False]])}
     """

@@ -237,7 +237,7 @@ def _scan(pool: Pool, low: int, high: int) -> tuple[int, int, np.ndarray[Any, An
         nonlocal room
         buffer = buffer_for(pool)
         masks = np.empty((2, len(buffer)), dtype=bool)
-        at_most_low, inside, found, top = 0, 0, [], -1
+        at_most_low, inside, collected, top = 0, 0, [], -1
         for piece in pieces:
             keys = keys_of(piece, pool.dtype, buffer)
             top = max(top, int(keys.max()))
@@ -251,13 +251,13 @@ def _scan(pool: Pool, low: int, high: int) -> tuple[int, int, np.ndarray[Any, An
             # Threads may race for the room, but only when it runs out in any case.
             room -= here
             if here and room >= 0:
-                found.append(host(keys[between]))
-        return at_most_low, inside, found, top
+                collected.append(host(keys[between]))
+        return at_most_low, inside, collected, top
 
     parts = share_out(pool.pieces, pool.n, work)
-    found = [keys for part in parts for keys in part[2]] or [buffer_for(pool)[:0]]
+    collected = [keys for part in parts for keys in part[2]] or [buffer_for(pool)[:0]]
     inside = sum(part[1] for part in parts)
-    keys = np.concatenate(found) if inside <= pool.n // CAP else found[0][:0]
+    keys = np.concatenate(collected) if inside <= pool.n // CAP else collected[0][:0]
     return sum(part[0] for part in parts), inside, keys, max(part[3] for part in parts)
 
 

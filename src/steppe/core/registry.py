@@ -41,12 +41,12 @@ class Registry(Generic[T]):
         """Register the decorated class or function under ``name``."""
 
         def add(item: Any) -> Any:
-            held: Any = self._items.get(name, item)
-            same = (held.__module__, held.__qualname__) == (
+            registered: Any = self._items.get(name, item)
+            same = (registered.__module__, registered.__qualname__) == (
                 item.__module__,
                 item.__qualname__,
             )
-            assert same, f"two things are called {self.kind} {name!r}: {held}, {item}"
+            assert same, f"two things are called {self.kind} {name!r}: {registered}, {item}"
             self._items[name] = item
             return item
 

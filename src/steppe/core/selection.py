@@ -93,9 +93,9 @@ def threshold(tensors: Sequence[Tensor], k: int) -> tuple[float, int]:
     pool = pool_of({f"tensors[{i}]": t for i, t in enumerate(tensors)})
     if not 1 <= k <= pool.n:
         raise SteppeError(f"the rank k must lie in 1..{pool.n}, the number of entries", got=k)
-    found = select(pool, k)
-    value = torch.tensor(found.key, dtype=INTEGER[pool.dtype]).view(pool.dtype)
-    return float(value), found.less
+    choice = select(pool, k)
+    value = torch.tensor(choice.key, dtype=INTEGER[pool.dtype]).view(pool.dtype)
+    return float(value), choice.less
 
 
 def keep_largest(tensors: Mapping[str, Tensor], prune: int) -> dict[str, Tensor]:
@@ -130,14 +130,14 @@ def keep_largest(tensors: Mapping[str, Tensor], prune: int) -> dict[str, Tensor]
         name: torch.empty(t.shape, dtype=torch.bool, device=t.device) for name, t in tensors.items()
     }
     if pool.n:
-        found = select(pool, max(prune, 1))
+        choice = select(pool, max(prune, 1))
         targets = [
             target
             for name, t in zip(pool.labels, pool.tensors, strict=True)
             if t.numel()
             for target in masks[name].view(-1).split([p.numel() for p in pieces_of(t)])
         ]
-        _write_masks(pool, targets, found.key, _quotas(pool, found, prune))
+        _write_masks(pool, targets, choice.key, _quotas(pool, choice, prune))
     return masks
 
 
@@ -172,7 +172,7 @@ def keep_largest_per_row(scores: Tensor, prune: Tensor | int) -> Tensor:
     if not mask.numel():
         return mask
     mask = mask.view(cols, rows).t() if turned else mask
-    held, dtype = scores.detach(), scores.dtype
+    values, dtype = scores.detach(), scores.dtype
     if dtype not in INTEGER:
         pool_of({"scores": scores})  # says what is wrong
     step = max(1, (PIECE_CPU if mask.device.type == "cpu" else PIECE_OTHER) // cols)
@@ -181,7 +181,7 @@ def keep_largest_per_row(scores: Tensor, prune: Tensor | int) -> Tensor:
         top = -1
         for i in starts:
             part = slice(i, i + step)
-            flat = keys_of(held[part].t() if turned else held[part], dtype)
+            flat = keys_of(values[part].t() if turned else values[part], dtype)
             top = max(top, int(flat.max()))
             number = drop if isinstance(drop, int) else native(drop[part])
             columns = flat.reshape(cols, -1) if turned else flat.reshape(-1, cols).T
@@ -261,12 +261,12 @@ def _quotas_within(
     return quotas
 
 
-def _quotas(pool: Pool, found: Choice, prune: int) -> list[int | None]:
+def _quotas(pool: Pool, choice: Choice, prune: int) -> list[int | None]:
     """How many of the entries equal to the threshold each piece keeps; None for all of them."""
-    kept = found.less + found.equal - prune
-    if kept in (0, found.equal):
+    kept = choice.less + choice.equal - prune
+    if kept in (0, choice.equal):
         return [None if kept else 0] * len(pool.pieces)
-    equal = equal_per_piece(pool, found.key)
+    equal = equal_per_piece(pool, choice.key)
     quotas: list[int | None] = []
     for number in equal:
         quotas.append(None if number <= kept else kept)

@@ -34,8 +34,8 @@ def bisect(
         SteppeError: the range cannot be searched, or the target lies outside what its ends give.
 
     Example:
-        >>> found = bisect(lambda v: v / 100, 0.5, 1.0, 90.0, tolerance=0.05)
-        >>> round(found[-1][1], 1)
+        >>> measured = bisect(lambda v: v / 100, 0.5, 1.0, 90.0, tolerance=0.05)
+        >>> round(measured[-1][1], 1)
         0.5
     """
     if not 0.0 < low < high < math.inf or tries < 2 or not tolerance > 0.0:
@@ -43,15 +43,15 @@ def bisect(
             "a search needs 0 < low < high, two tries or more and a tolerance above 0",
             got=f"low {low:g}, high {high:g}, tries {tries}, tolerance {tolerance:g}",
         )
-    found: list[tuple[float, float]] = []
+    measured: list[tuple[float, float]] = []
 
     def near(value: float) -> bool:
-        found.append((value, measure(value)))
-        return abs(found[-1][1] - target) <= tolerance
+        measured.append((value, measure(value)))
+        return abs(measured[-1][1] - target) <= tolerance
 
     if near(low) or near(high):
-        return found
-    least, most = found[0][1], found[1][1]
+        return measured
+    least, most = measured[0][1], measured[1][1]
     if least == most:
         raise SteppeError(
             "the option must change the outcome",
@@ -64,9 +64,9 @@ def bisect(
             got=f"{target:g}, where {low:g} gives {least:.4g} and {high:g} gives {most:.4g}",
             way_out="a lower --low" if target <= least else "a higher --high",
         )
-    while len(found) < tries:
+    while len(measured) < tries:
         middle = math.exp(0.5 * (math.log(low) + math.log(high)))
         if near(middle):
             break
-        low, high = (middle, high) if found[-1][1] < target else (low, middle)
-    return found
+        low, high = (middle, high) if measured[-1][1] < target else (low, middle)
+    return measured

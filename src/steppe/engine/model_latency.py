@@ -18,10 +18,12 @@ def latencies_ms(models: Sequence[nn.Module], example: Tensor, repeats: int = 15
     modes = [model.training for model in models]
     for model in models:
         model.eval()
-    found = turns_ms([partial(model, example) for model in models], repeats, cuda=example.is_cuda)
+    milliseconds = turns_ms(
+        [partial(model, example) for model in models], repeats, cuda=example.is_cuda
+    )
     for model, mode in zip(models, modes, strict=True):
         model.train(mode)
-    return found
+    return milliseconds
 
 
 def turns_ms(

@@ -42,11 +42,11 @@ class RunFolder:
     def __init__(self, path: Path | str, recipe: dict[str, Any]) -> None:
         self.path = Path(path)
         self.recipe = recipe
-        held = self.path / "recipe.yaml"
-        if held.exists():
-            found = read_yaml(held.read_text(encoding="utf-8"))
-            if found != recipe:
-                keys = _differences(found, recipe)
+        recipe_file = self.path / "recipe.yaml"
+        if recipe_file.exists():
+            stored = read_yaml(recipe_file.read_text(encoding="utf-8"))
+            if stored != recipe:
+                keys = _differences(stored, recipe)
                 raise SteppeError(
                     "a run folder holds one recipe",
                     got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
@@ -115,16 +115,16 @@ class RunFolder:
         write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
 
 
-def _differences(found: Any, wanted: Any, name: str = "") -> list[str]:
+def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
     """Dotted names of what two recipes do not share: ``method.budget.sparsity``."""
-    if not (isinstance(found, dict) and isinstance(wanted, dict)):
-        return [] if found == wanted else [name]
-    keys = sorted({*found, *wanted}, key=str)
+    if not (isinstance(stored, dict) and isinstance(wanted, dict)):
+        return [] if stored == wanted else [name]
+    keys = sorted({*stored, *wanted}, key=str)
     return [
         different
         for key in keys
         for different in _differences(
-            found.get(key, ...), wanted.get(key, ...), f"{name}.{key}" if name else str(key)
+            stored.get(key, ...), wanted.get(key, ...), f"{name}.{key}" if name else str(key)
         )
     ]
 

@@ -105,17 +105,17 @@ class AdaSap(Perturb):
         groups: list[list[int]] = [list(range(len(scored)))] if scored else []
         if self.scope == "layer":
             groups = [[i] for i in range(len(scored))]
-        found: list[Any] = [None] * len(weights)
+        radii: list[Any] = [None] * len(weights)
         for group in groups:
             every = torch.cat([scores[i] for i in group])
             mapped = self._map(every).split([len(scores[i]) for i in group])
             for i, rho in zip(group, mapped, strict=True):
-                found[scored[i]] = rho
+                radii[scored[i]] = rho
         for i, owner in _owners(weights, names).items():
-            found[i] = found[owner]
+            radii[i] = radii[owner]
         return [
             w.new_full((1,), self.rho_min) if rho is None else rho.to(w.dtype)
-            for w, rho in zip(weights, found, strict=True)
+            for w, rho in zip(weights, radii, strict=True)
         ]
 
     def _map(self, scores: Tensor) -> Tensor:
@@ -142,9 +142,9 @@ def _rows(t: Tensor) -> Tensor:
 def _owners(weights: list[Tensor], names: list[str]) -> dict[int, int]:
     """Bias -> the weight of the same layer, by position, where both are there and fit."""
     at = {name: i for i, name in enumerate(names)}
-    found = {}
+    owners = {}
     for i, (w, name) in enumerate(zip(weights, names, strict=True)):
         owner = at.get(name.removesuffix("bias") + "weight") if name.endswith("bias") else None
         if owner is not None and weights[owner].ndim > 1 and len(weights[owner]) == len(w):
-            found[i] = owner
-    return found
+            owners[i] = owner
+    return owners

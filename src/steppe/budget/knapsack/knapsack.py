@@ -69,20 +69,20 @@ def choose(
             step = int(steps[number])
             if step > size:
                 break
-            held = best[: size + 1 - step] + worthy[number]
-            better = held > new[step:]
-            new[step:][better] = held[better]
+            gain = best[: size + 1 - step] + worthy[number]
+            better = gain > new[step:]
+            new[step:][better] = gain[better]
             choice[step:][better] = number
         best = new
         taken.append(choice)
     # the least room at which the best value is reached leaves most of the capacity unused
-    place = int(np.argmax(best))
-    found: list[int] = []
+    room = int(np.argmax(best))
+    chosen: list[int] = []
     for choice, steps in zip(reversed(taken), reversed(above), strict=True):
-        number = int(choice[place])
-        found.append(number)
-        place -= int(steps[number])
-    return found[::-1]
+        number = int(choice[room])
+        chosen.append(number)
+        room -= int(steps[number])
+    return chosen[::-1]
 
 
 def choose_prefixes(

@@ -55,11 +55,11 @@ class Score(Part):
 
     def members(self, group: Group, saliencies: Mapping[str, Tensor]) -> Tensor:
         """``[units, members]`` of what it `reads`: reduced to one number for each channel."""
-        found = [s.rows(saliencies[s.name]) for s in group.slices if self.reads(s)]
-        if not found:
+        saliencies_read = [s.rows(saliencies[s.name]) for s in group.slices if self.reads(s)]
+        if not saliencies_read:
             raise SteppeError(
                 f"score {self.name} reads what this group of channels does not have",
                 got=group.name,
                 way_out="choose another score, or exclude the layer",
             )
-        return torch.cat(found, dim=1)
+        return torch.cat(saliencies_read, dim=1)

@@ -87,9 +87,9 @@ def single(coupling: str, groups: Sequence[object]) -> None:
         )
 
 
-def optimised(weights: Mapping[str, nn.Parameter], held: Iterable[Tensor]) -> None:
+def optimised(weights: Mapping[str, nn.Parameter], parameters: Iterable[Tensor]) -> None:
     """Every weight that may become zero must be the optimiser's."""
-    ids = {id(p) for p in held}
+    ids = {id(p) for p in parameters}
     for name, weight in weights.items():
         if id(weight) not in ids:
             raise SteppeError(

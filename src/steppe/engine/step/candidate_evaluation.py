@@ -56,20 +56,20 @@ def candidate_evaluator(
 
     @torch.no_grad()
     def trial(kept: Tensors) -> float:
-        held = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
+        tensors = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
         # all of them: batch norm outside the groups adapts too
-        before = {name: tensor.detach().clone() for name, tensor in held.items()}
+        before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         modes = {module: module.training for module in inner.modules()}
-        on = sorted({t.device.index or 0 for t in held.values() if t.is_cuda})
+        on = sorted({t.device.index or 0 for t in tensors.values() if t.is_cuda})
         with torch.random.fork_rng(devices=on):
             try:
-                for name, mask in masks_of(groups, kept, held).items():
-                    held[name].masked_fill_(~mask, 0)
+                for name, mask in masks_of(groups, kept, tensors).items():
+                    tensors[name].masked_fill_(~mask, 0)
                 reestimate(inner, islice(batches, bn_batches), forward)
                 inner.eval()
                 return float(evaluate(inner))
             finally:
-                for name, tensor in held.items():
+                for name, tensor in tensors.items():
                     tensor.copy_(before[name])
                 for module, mode in modes.items():
                     module.training = mode

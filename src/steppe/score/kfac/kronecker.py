@@ -150,12 +150,12 @@ class _OfPasses(Statistic):
         # a product of two small halves is zero
         rows = rows if rows.dtype == torch.float64 else rows.float()
         value = torch.einsum(self.product, rows, rows)
-        held = self._sums.get(key)
-        if held is None:
-            held = self._sums[key] = _Sum(value, rows.shape[-1])
+        total = self._sums.get(key)
+        if total is None:
+            total = self._sums[key] = _Sum(value, rows.shape[-1])
         else:
-            held.value += value
-        held.rows += len(rows)
+            total.value += value
+        total.rows += len(rows)
 
     def active(self, on: bool) -> None:
         self._on = on
