@@ -74,8 +74,8 @@ def command(
     )
     seconds = time.monotonic() - begun
     say(f"report: {report.resolve()} ({seconds:.0f} s)", quiet)
-    found = {"records": records, "verdicts": sentences, "report": str(report), "seconds": seconds}
-    emit(found, json)
+    result = {"records": records, "verdicts": sentences, "report": str(report), "seconds": seconds}
+    emit(result, json)
 
 
 def _runs(plan: dict[str, Any], seeds: Iterable[int], device: str) -> Iterator[tuple[str, Recipe]]:
@@ -118,9 +118,9 @@ def _train(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     recipe = parse(plain)
     data = load_data(recipe)
     _, model, _ = Experiment(recipe, data, Path(folder), quiet=True).train()
-    held = Path(folder) / "flatness.json"
-    if not held.exists():
-        write_text(held, json_module.dumps(_measure(model, data, plan["measure"])))
+    measured = Path(folder) / "flatness.json"
+    if not measured.exists():
+        write_text(measured, json_module.dumps(_measure(model, data, plan["measure"])))
 
 
 def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:

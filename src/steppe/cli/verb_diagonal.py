@@ -53,17 +53,17 @@ def command(
         every=max(1, steps // 200),
         seed=seed,
     )
-    found = problem.run()
-    chosen = best_strengths(found)
+    result = problem.run()
+    chosen = best_strengths(result)
     labels = {name: arm.label for name, arm in ARMS.items()}
-    figure = draw(found["steps"], chosen, labels, FORMULAS)
+    figure = draw(result["steps"], chosen, labels, FORMULAS)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "diagonal.json", json_module.dumps(found) + "\n")
+    write_text(out / "diagonal.json", json_module.dumps(result) + "\n")
     write_text(out / "diagonal.svg", alone(figure) + "\n")
     write_report(
         out / "diagonal.html",
         title="Diagonal linear network",
-        summary=_sentences(chosen, found["runs"]),
+        summary=_sentences(chosen, result["runs"]),
         sections=[Section("distance", "Distance", figure.html() + _table(chosen))],
     )
     for (arm, curve), one in chosen.items():

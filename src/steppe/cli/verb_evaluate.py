@@ -48,15 +48,15 @@ def _flags() -> list[inspect.Parameter]:
                 usual = "" if field.default in (None, False, "") else f" [{field.default}]"
                 same = users.setdefault(field.name, {})
                 same.setdefault(texts.get(field.name, "") + usual, []).append(name)
-    found = []
+    parameters = []
     for flag, kind in kinds.items():
         said = "; ".join(f"{', '.join(names)}: {text}" for text, names in users[flag].items())
         # without a name of its own, typer would offer --no-flag, which says nothing here
         names = (f"--{flag.replace('_', '-')}",) if kind is bool else ()
         option: Any = Annotated[kind | None, typer.Option(*names, help=said)]
         keyword = inspect.Parameter.KEYWORD_ONLY
-        found.append(inspect.Parameter(flag, keyword, default=None, annotation=option))
-    return found
+        parameters.append(inspect.Parameter(flag, keyword, default=None, annotation=option))
+    return parameters
 
 
 def command(

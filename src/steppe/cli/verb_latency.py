@@ -62,8 +62,8 @@ def command(
         )
     finally:
         torch.set_num_threads(before)
-    points = sum(len(held["points"]) for held in table.layers.values())
-    whole = {name: {b: t[0] for b, t in held.items()} for name, held in table.networks.items()}
+    points = sum(len(timed["points"]) for timed in table.layers.values())
+    whole = {name: {b: t[0] for b, t in timed.items()} for name, timed in table.networks.items()}
     say(f"{len(table.layers)} layers at {points} widths: written to {out}", quiet)
     emit(
         {

@@ -37,15 +37,15 @@ def command(
     """List the methods, or show one as its seven parts, options and source."""
     console = Console()
     if name is None:
-        found = {n: _example(n) for n in methods.METHODS}
+        examples = {n: _example(n) for n in methods.METHODS}
         if json:
-            return emit({n: m.to_dict() for n, m in found.items()}, True)
+            return emit({n: m.to_dict() for n, m in examples.items()}, True)
         table = Table(box=None, pad_edge=False)
         table.add_column("method", no_wrap=True)
         for head in _AXES[:-1]:
             table.add_column(head)
         table.add_column("language models")
-        for n, m in found.items():
+        for n, m in examples.items():
             names = [p.name for a, p in m.parts.items() if a != "objective"]
             table.add_row(n, *names, "yes" if _has_language_form(m) else "")
         console.print(table)

@@ -88,19 +88,19 @@ def command(
 
 def _change(base: dict[str, Any], text: str) -> None:
     """Put ``place.of.key=value`` into plain data; what is no key there, `parse` refuses."""
-    place, equals, value = text.partition("=")
-    *path, last = place.split(".")
-    held: Any = base
+    key_path, equals, value = text.partition("=")
+    *path, last = key_path.split(".")
+    node: Any = base
     for key in path:
-        held = held.setdefault(key, {}) if isinstance(held, dict) else None
-    if not equals or not last or not isinstance(held, dict):
+        node = node.setdefault(key, {}) if isinstance(node, dict) else None
+    if not equals or not last or not isinstance(node, dict):
         raise SteppeError(
             "--set takes key=value, keys of a recipe with dots between",
             got=repr(text),
             way_out="--set method.alpha=1e-3",
         )
     try:
-        held[last] = read_yaml(value)
+        node[last] = read_yaml(value)
     except yaml.YAMLError as error:
         raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
 
@@ -116,22 +116,22 @@ def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:
     return made
 
 
-def _method(held: dict[str, Any], name: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+def _method(spec: dict[str, Any], name: str | None, flags: dict[str, Any]) -> dict[str, Any]:
     given = {k: v for k, v in flags.items() if v is not None}
-    if name is not None and name != held.get("name"):
-        held = {"name": name}
-    if not held:
+    if name is not None and name != spec.get("name"):
+        spec = {"name": name}
+    if not spec:
         raise SteppeError(
             "train needs a recipe or a method",
             way_out="steppe train RECIPE.yaml, or --method safe --sparsity 0.95",
         )
-    if isinstance(held.get("budget"), dict) and given:
+    if isinstance(spec.get("budget"), dict) and given:
         raise SteppeError(
             "a recipe that spells out the seven parts takes no method flags",
             got=", ".join(given),
             way_out="edit the recipe, or name a method with --method",
         )
-    return held | given
+    return spec | given
 
 
 def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[str, Any]:

@@ -83,13 +83,13 @@ def meanings(kind: type[Evaluation]) -> dict[str, str]:
         >>> meanings(Evaluation)["device"]
         'where to measure'
     """
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         text = inspect.getdoc(base) if base.__doc__ and "Args:" in base.__doc__ else None
         listed = (text or "").partition("Args:")[2].split("\n\n")[0]
         for name, meaning in re.findall(r"\n {4}(\w+): ((?:.|\n {6,})+)", listed):
-            found[name] = " ".join(meaning.split()).rstrip(".")
-    return found
+            meanings[name] = " ".join(meaning.split()).rstrip(".")
+    return meanings
 
 
 def command_of(name: str, evaluation: Evaluation) -> str:
@@ -133,11 +133,11 @@ def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | Non
     }
     path = folder / FILE
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         # through JSON, so that what was read and what is new compare alike
         key = json.loads(json.dumps([name, options], default=str))
-        held = [e for e in held if [e["on"], e["options"]] != key]
-        text = json.dumps([*held, entry], indent=2, default=str)
+        entries = [e for e in entries if [e["on"], e["options"]] != key]
+        text = json.dumps([*entries, entry], indent=2, default=str)
         write_text(path, text + "\n")
     except (SteppeError, ValueError, KeyError, TypeError, OSError) as error:
         return f"the result is not kept in {path} ({error})"
@@ -160,8 +160,8 @@ def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:
     path = Path(run) / FILE
     for entry in json.loads(path.read_text(encoding="utf-8")) if path.exists() else ():
         if entry.get("command") == wanted:
-            found: dict[str, Any] = entry["result"]
-            return found
+            earlier: dict[str, Any] = entry["result"]
+            return earlier
     result = evaluation.measure()
     lost = keep(name, evaluation, result)
     if lost is not None:
@@ -177,11 +177,11 @@ def read_record(run: str) -> dict[str, Any]:
     """
     path = Path(run) / "record.json"
     try:
-        held = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except ValueError as error:
         raise SteppeError(
             "a run's record.json must be JSON",
             got=f"{path} ({error})",
             way_out="restore it, or delete it to measure without the dense figures",
         ) from None
-    return held if isinstance(held, dict) else {}
+    return record if isinstance(record, dict) else {}

@@ -20,16 +20,16 @@ def radii(text: str, flag: str, most: float) -> list[float]:
         [0.25, 0.5]
     """
     try:
-        found = [float(Fraction(part.strip())) for part in text.split(",") if part.strip()]
+        sizes = [float(Fraction(part.strip())) for part in text.split(",") if part.strip()]
     except (ValueError, ZeroDivisionError):
-        found = [-1.0]
-    if any(not 0.0 <= eps <= most for eps in found):
+        sizes = [-1.0]
+    if any(not 0.0 <= eps <= most for eps in sizes):
         raise SteppeError(
             f"{flag} takes radii from 0 to {most:g}, of pixels in [0, 1]",
             got=repr(text),
             way_out=f"{flag} 1/255,2/255",
         )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(sizes))
 
 
 @EVALUATIONS.register("attacks")
@@ -86,7 +86,7 @@ class Attacks(Evaluation):
         """Each accuracy in a row."""
         cells = [
             f"{norm} {float(eps):.4g}: {share:.2%}"
-            for norm, found in result["accuracy"].items()
-            for eps, share in found.items()
+            for norm, shares in result["accuracy"].items()
+            for eps, share in shares.items()
         ]
         return f"accuracy {result['clean']:.2%}, attacked by {result['attack']} {', '.join(cells)}"

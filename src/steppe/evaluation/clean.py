@@ -90,7 +90,7 @@ class Clean(Evaluation):
         self, other: ImageRun, answers: Tensor, labels: Tensor, run: ImageRun
     ) -> dict[str, Any]:
         theirs, _ = _answers(other, self.part)
-        found = disagreement(theirs, answers, labels)
+        change = disagreement(theirs, answers, labels)
         pixels, _ = run.pixels(self.part)
         examples = [
             {
@@ -101,19 +101,19 @@ class Clean(Evaluation):
                 "sure": float(answers[i].softmax(0).max()),
                 "image": picture(pixels[i]),
             }
-            for i in found.examples[:SHOWN]
+            for i in change.examples[:SHOWN]
         ]
         return {
             "beside": {
                 "run": self.beside,
                 "method": read_record(str(self.beside)).get("method", "dense"),
                 "accuracy": float((theirs.argmax(1) == labels).double().mean()),
-                "disagree": found.share,
-                "lost": found.lost,
-                "won": found.won,
-                "worst_class": found.worst_class,
-                "worst_drop": found.worst_drop,
-                "lost_examples": found.examples,
+                "disagree": change.share,
+                "lost": change.lost,
+                "won": change.won,
+                "worst_class": change.worst_class,
+                "worst_drop": change.worst_drop,
+                "lost_examples": change.examples,
                 "examples": examples,
             }
         }
@@ -125,13 +125,13 @@ class Clean(Evaluation):
             f"accuracy {result['accuracy']:.2%}, loss {result['loss']:.4f}, "
             f"calibration error {result['calibration_error']:.4f} on {self.part}{how}"
         )
-        held = result.get("beside")
-        if held is None:
+        beside = result.get("beside")
+        if beside is None:
             return text
         return (
-            f"{text}; beside {held['run']} ({held['accuracy']:.2%}): {held['disagree']:.2%} "
-            f"answered otherwise, {held['lost']:.2%} lost, {held['won']:.2%} won, class "
-            f"{held['worst_class']} {-held['worst_drop']:+.2%}"
+            f"{text}; beside {beside['run']} ({beside['accuracy']:.2%}): {beside['disagree']:.2%} "
+            f"answered otherwise, {beside['lost']:.2%} lost, {beside['won']:.2%} won, class "
+            f"{beside['worst_class']} {-beside['worst_drop']:+.2%}"
         )
 
 
@@ -156,6 +156,6 @@ def picture(image: Tensor) -> str:
     from PIL import Image
 
     levels = (image.cpu() * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
-    held = io.BytesIO()
-    Image.fromarray(np.squeeze(levels, 2) if levels.shape[2] == 1 else levels).save(held, "PNG")
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+    buffer = io.BytesIO()
+    Image.fromarray(np.squeeze(levels, 2) if levels.shape[2] == 1 else levels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -66,13 +66,13 @@ class Landscape(Evaluation):
         places, line = landscape(
             model, F.cross_entropy, batches, along[:1], points=self.points, **given
         )
-        found = {"radius": self.radius, "places": places.tolist(), "line": numbers(line)}
+        surface = {"radius": self.radius, "places": places.tolist(), "line": numbers(line)}
         if self.plane_points:
             sides, plane = landscape(
                 model, F.cross_entropy, batches, along, points=self.plane_points, **given
             )
-            found |= {"sides": sides.tolist(), "plane": [numbers(row) for row in plane]}
-        return found | {
+            surface |= {"sides": sides.tolist(), "plane": [numbers(row) for row in plane]}
+        return surface | {
             "like": self.like,
             "support": self.support if masks else "all",
             "part": self.part,

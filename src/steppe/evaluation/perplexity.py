@@ -66,7 +66,7 @@ def _same(record: dict[str, Any], result: dict[str, Any]) -> dict[str, Any] | No
     """What the record holds of the dense model on the same ids in the same windows."""
     dense = record.get("dense")
     texts = dense.get("texts") if isinstance(dense, dict) else None
-    for held in texts.values() if isinstance(texts, dict) else ():
-        if all(held.get(key) == result[key] for key in ("sha256", "window", "stride")):
-            return dict(held)
+    for text in texts.values() if isinstance(texts, dict) else ():
+        if all(text.get(key) == result[key] for key in ("sha256", "window", "stride")):
+            return dict(text)
     return None

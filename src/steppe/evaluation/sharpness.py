@@ -65,20 +65,20 @@ class Sharpness(Evaluation):
             if name not in known:
                 raise unknown("measure", name, known)
         run = ImageRun.read(self.run, self.device, "sharpness")
-        held = [
+        batches = [
             tuple(part.to(self.device) for part in pair)
             for pair in zip(*(t.split(500) for t in run.pixels(self.part, self.limit)), strict=True)
         ]
         masks = run.masks() if self.support == "kept" else {}
         named = {f"model.model.{name}": mask for name, mask in masks.items()}
-        given = (run.on_pixels, F.cross_entropy, held)
+        given = (run.on_pixels, F.cross_entropy, batches)
         return {
             "radius": self.radius,
             "adaptive_radius": self.adaptive_radius,
             **{name: known[name](*given, masks=named or None) for name in wanted},
             "support": self.support if masks else "all",
             "part": self.part,
-            "images": sum(len(y) for _, y in held),
+            "images": sum(len(y) for _, y in batches),
         }
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:

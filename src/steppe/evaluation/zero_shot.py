@@ -49,7 +49,9 @@ class ZeroShot(Evaluation):
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """The mean and each task's accuracy."""
         own = [
-            f"{task} {held['acc']:.2%}" for task, held in result["tasks"].items() if "acc" in held
+            f"{task} {scores['acc']:.2%}"
+            for task, scores in result["tasks"].items()
+            if "acc" in scores
         ]
         if result["accuracy"] is None:
             return f"zero-shot: {result['tasks']}"

@@ -56,19 +56,19 @@ def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels |
         return None
     if spec.target != COUNTS and spec.target not in COSTS:
         raise unknown("target of channels", spec.target, [COUNTS, *COSTS])
-    found = coupled_channels(model, example, exclude=recipe.exclude)
+    coupled = coupled_channels(model, example, exclude=recipe.exclude)
     given = {"table": spec.table, "batch": spec.batch}
     options = {key: value for key, value in given.items() if value is not None}
     # a table holds the widths that steppe latency measures, multiples of 8 if not told otherwise
     usual = (8,) if spec.target == "latency" else (8, 4, 2, 1)
     tried = usual if spec.round_to is None else (spec.round_to,)
     for size in tried:
-        groups = rounded(found.groups, size)
+        groups = rounded(coupled.groups, size)
         cost: Cost = Units(groups)
         if spec.target != COUNTS:
             cost = COSTS[spec.target].of(model, example, groups, **options)
         if size == tried[-1] or _meets(model, groups, cost, method.sparsity):
-            return Channels(groups, cost, found.left_out, size)
+            return Channels(groups, cost, coupled.left_out, size)
     raise AssertionError("the last one is always taken")
 
 
