@@ -108,13 +108,13 @@ def test_two_processes_give_what_one_gives(case: str, folder: Path, two: Path) -
     assert flipped <= 1e-3 * total
     tolerance = DENSE_START if case in {"safe", "safe_plus"} else 1e-5
     apart = sum(int(((weights2[n] - w).abs() > tolerance).sum()) for n, w in weights.items())
-    assert apart <= 1e-2 * total * (flipped > 0)
+    # one that fell the other way moves the kept weights of its row, and a little all that follow
+    assert apart <= 1e-1 * total * (flipped > 0)
     for which in ("dense", "sparse"):
         perplexity, perplexity2 = (r[which]["perplexity"] for r in (record, record2))
         assert abs(perplexity2 / perplexity - 1) < 1e-3
     assert record["sparse"]["perplexity"] != pytest.approx(record["dense"]["perplexity"], rel=1e-4)
-    for found in (record, record2):
-        assert found["sparsity_reached"] == 0.5
+    assert record["sparsity_reached"] == record2["sparsity_reached"] == 0.5
     zeros = sum(int((weights2[n] == 0).sum()) for n in weights2 if ".layers." in n)
     assert zeros == round(0.5 * total)
 
