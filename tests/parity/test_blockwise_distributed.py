@@ -112,7 +112,7 @@ def test_two_processes_give_what_one_gives(case: str, folder: Path, two: Path) -
     assert apart <= 1e-1 * total * (flipped > 0)
     for which in ("dense", "sparse"):
         perplexity, perplexity2 = (r[which]["perplexity"] for r in (record, record2))
-        assert abs(perplexity2 / perplexity - 1) < 1e-3
+        assert abs(perplexity2 / perplexity - 1) < (2e-2 if flipped else 1e-3)
     assert record["sparse"]["perplexity"] != pytest.approx(record["dense"]["perplexity"], rel=1e-4)
     assert record["sparsity_reached"] == record2["sparsity_reached"] == 0.5
     zeros = sum(int((weights2[n] == 0).sum()) for n in weights2 if ".layers." in n)
