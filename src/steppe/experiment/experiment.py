@@ -79,14 +79,14 @@ def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> d
         "given": Split(data.train.images[where], data.train.labels[where]),
         "clean": Split(data.train.images[where], data.clean_labels[where]),
     }
-    found: dict[str, Any] = {"changed": int(where.sum())}
-    if not found["changed"]:
-        return found
+    shares: dict[str, Any] = {"changed": int(where.sum())}
+    if not shares["changed"]:
+        return shares
     with evaluating(model):
         for name, split in parts.items():
-            held = replace(data, test=split)
-            found[name] = clean(model, Loader.of(held, "test", 500, device=device))["accuracy"]
-    return found
+            loader = Loader.of(replace(data, test=split), "test", 500, device=device)
+            shares[name] = clean(model, loader)["accuracy"]
+    return shares
 
 
 def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
@@ -228,12 +228,12 @@ class Experiment:
                 got="data.validation 0",
                 way_out="data: {validation: 0.1} in the recipe",
             )
-        held = Loader.of(self.data, "validation", 500, **options)
+        validation = Loader.of(self.data, "validation", 500, **options)
         return candidate_evaluator(
             model,
             channels.groups,
             Inputs(loader),
-            lambda m: clean(m, held)["accuracy"],
+            lambda m: clean(m, validation)["accuracy"],
             max(self.recipe.train.bn_batches, 1),
             logits,
         )
@@ -274,7 +274,11 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": [*outcome.notes, *cut(outcome), *guessing(outcome, len(self.data.classes))],
+            "notes": [
+                *outcome.notes,
+                *projection_notes(outcome),
+                *guessing_notes(outcome, len(self.data.classes)),
+            ],
             **({"label_noise": wrong} if wrong else {}),
             "gain": gain(dense, sparse, str(recipe["method"].get("structure", "unstructured"))),
         }
@@ -288,16 +292,16 @@ def _removed(
     sparse: dict[str, Any],
 ) -> dict[str, Any]:
     """What is left when the channels are sliced out; its sizes and times go into ``sparse``."""
-    removed, found = slim(model, example, channels)
+    removed, gained = slim(model, example, channels)
     sparse |= size(removed.model)
-    dense["latency_ms"], sparse["latency_ms"] = found["latency_ms"]
-    dense["flops"], sparse["flops"] = found["flops"]
-    dense["latency_ms_64"], sparse["latency_ms_64"] = found["latency_ms_64"]
-    found |= {"round_to": channels.round_to, "target": channels.cost.unit}
-    return {"removed": found, "left_out": channels.left_out}
+    dense["latency_ms"], sparse["latency_ms"] = gained["latency_ms"]
+    dense["flops"], sparse["flops"] = gained["flops"]
+    dense["latency_ms_64"], sparse["latency_ms_64"] = gained["latency_ms_64"]
+    gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
+    return {"removed": gained, "left_out": channels.left_out}
 
 
-def cut(outcome: Outcome) -> list[str]:
+def projection_notes(outcome: Outcome) -> list[str]:
     """What to say when the last projection cost accuracy: x and z had not met."""
     lost = outcome.before["accuracy"] - outcome.after["accuracy"]
     if lost < 0.02 or outcome.finished.distance == 0.0:
@@ -309,13 +313,13 @@ def cut(outcome: Outcome) -> list[str]:
     ]
 
 
-def guessing(outcome: Outcome, classes: int) -> list[str]:
+def guessing_notes(outcome: Outcome, classes: int) -> list[str]:
     """What to say of a network that answers no better than by chance."""
-    found = outcome.after["accuracy"]
-    if found > 1.5 / classes:
+    accuracy = outcome.after["accuracy"]
+    if accuracy > 1.5 / classes:
         return []
     return [
-        f"{found:.1%} is what guessing among {classes} classes gives: the run has failed; try a "
+        f"{accuracy:.1%} is what guessing among {classes} classes gives: the run has failed; try a "
         "lower sparsity, rho, penalty or learning rate, or train longer"
     ]
 
