@@ -87,7 +87,7 @@ def test_the_page_parses_and_every_figure_is_there_and_labelled(text: str) -> No
         assert svg["role"] == "img"
         assert all(page.ids[name] == 1 for name in str(svg["aria-labelledby"]).split())
     assert len(page.all("main")) == len(page.all("h1")) == len(page.all("header")) == 1
-    assert len(page.all("caption")) == len(page.all("table")) == 8
+    assert len(page.all("caption")) == len(page.all("table")) == 9
     assert all("scope" in th for th in page.all("th"))
     # every reference leads to something in the page
     for _, attrs in page.tags:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from steppe.cli.main import emit, say
+from steppe.cli.short import say_short
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
 from steppe.core.text import read_yaml
@@ -26,9 +27,9 @@ from steppe.evaluation import ensure
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, parse
 from steppe.report.html import write_report
+from steppe.report.in_short import InShort
 from steppe.report.record import read_records
 from steppe.report.table import Rows
-from steppe.report.verdicts import verdicts
 from steppe.robustness.hessian import hessian_top
 from steppe.robustness.noise import accuracy_under_noise
 from steppe.robustness.sharpness import ball_sharpness
@@ -59,12 +60,11 @@ def command(
     _run_all(work, jobs, quiet)
     records = read_records([out / folder for folder, _ in wanted])
     table = Rows.from_records(records)
-    sentences = verdicts(records)
+    short = InShort.of(records)
     if not quiet:
         shown = table.only("accuracy", "hessian_top", "sharpness", plan["shown_noise"])
         Console(stderr=json).print(shown.rich())
-    for sentence in sentences:
-        say(sentence, quiet)
+    say_short(short, quiet)
     report = out / "report.html"
     write_report(
         report,
@@ -74,7 +74,7 @@ def command(
     )
     seconds = time.monotonic() - begun
     say(f"report: {report.resolve()} ({seconds:.0f} s)", quiet)
-    result = {"records": records, "verdicts": sentences, "report": str(report), "seconds": seconds}
+    result = {"records": records, "verdicts": short.full, "report": str(report), "seconds": seconds}
     emit(result, json)
 
 

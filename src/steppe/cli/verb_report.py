@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from steppe.cli.main import emit, say
+from steppe.cli.short import say_short
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
 from steppe.report.html import write_report
+from steppe.report.in_short import InShort
 from steppe.report.markdown import data, markdown
 from steppe.report.record import read_records
 
@@ -62,7 +64,6 @@ def command(
         write_text(path, markdown(records, title=title, commands=[again]))
     else:
         write_text(path, dumps(found, indent=1) + "\n")
-    for sentence in found["summary"]:
-        say(sentence, quiet)
+    say_short(InShort.of(records), quiet)
     say(f"report: {path.resolve()}", quiet)
     emit(found | {"report": str(path)}, json)

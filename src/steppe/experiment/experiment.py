@@ -198,9 +198,8 @@ class Experiment:
             forward=logits,
             quiet=self.quiet,
         )
-        dense: dict[str, Any] = dict(size(original))
-        if recipe.model.weights is not None:
-            dense = trainer.evaluate() | dense
+        started = trainer.evaluate() if recipe.model.weights is not None else {}
+        dense: dict[str, Any] = started | size(original)
         if folder is not None and accelerator.is_main_process:
             folder.claim()
         outcome = trainer.fit()

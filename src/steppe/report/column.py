@@ -68,7 +68,7 @@ class Column:
     digits: int | None = None
     means: str = ""
 
-    def show(self, cell: Cell | None, seeds: int) -> str:
+    def show(self, cell: Cell | None, seeds: int | None) -> str:
         """A cell as text: mean ± standard error; how many seeds, where not all.
 
         Where all seeds agree there is no ±. Without fixed digits the error has two significant
@@ -180,6 +180,11 @@ def families(records: Sequence[Record]) -> list[Column]:
     ]
 
 
+def _removed(record: Record) -> float | None:
+    before, after = number(record, "dense.parameters"), number(record, "sparse.parameters")
+    return 1 - after / before if before and after is not None and after < before else None
+
+
 _BESIDE = "evaluations.clean.beside"
 COLUMNS = (
     _at("accuracy", "Accuracy, %", "sparse.accuracy", 100, 2),
@@ -272,6 +277,14 @@ COLUMNS = (
         means="how far the last cut moved the weights, as a share of their length",
     ),
     _at("reached", "Zeros reached, %", "sparsity_reached", 100, 2),
+    Column(
+        "removed",
+        "Parameters removed, %",
+        _removed,
+        100,
+        2,
+        "parameters that are cut out of the network, not only zero",
+    ),
     _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),
     _at(
         "latency",

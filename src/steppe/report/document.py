@@ -12,7 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.methods import METHODS, display_of
 from steppe.report import papers
 from steppe.report.figures import FIGURES
-from steppe.report.notes import notes
+from steppe.report.in_short import InShort
 from steppe.report.record import (
     Record,
     display,
@@ -23,9 +23,9 @@ from steppe.report.record import (
     sparsity_of,
     wrong_labels,
 )
+from steppe.report.short_table import ShortTable
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
-from steppe.report.verdicts import verdicts
 
 SECTIONS = {
     "quality": "How good",
@@ -41,7 +41,7 @@ _TABLES = {
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
-    "Size and cost": "reached nonzero flops latency latency_64 bytes packed seconds memory",
+    "Size and cost": "reached removed nonzero flops latency latency_64 bytes packed seconds memory",
 }
 
 
@@ -52,7 +52,9 @@ class Document:
     Args:
         title: of it.
         about: what it is about, for a reader who knows nothing of the project.
-        summary: sentences, the most important first.
+        summary: what is to be known in short, the most important first.
+        short: the table below it, a row per method; None where there is nothing to compare.
+        full: everything that can be said of the runs in sentences.
         tables: caption and rows.
         drawn: section -> figures; only where figures were wanted.
         papers: rows under `papers.HEAD`.
@@ -67,6 +69,8 @@ class Document:
     title: str
     about: str
     summary: list[str]
+    short: ShortTable | None
+    full: list[str]
     tables: list[tuple[str, Rows]]
     papers: list[list[str]]
     remarks: list[str]
@@ -93,7 +97,7 @@ class Document:
             records: of runs, as `read_records` gives them.
             title: of the report.
             commands: what to type to get the same again, before the records' own.
-            summary: the sentences at the top; None: `verdicts`.
+            summary: the sentences at the top; None: those of `InShort`.
             figures: whether to draw.
 
         Raises:
@@ -124,15 +128,14 @@ class Document:
                 )
             )
         drawn, missing = _draw(records, plain, rows) if figures and records else ({}, [])
+        short = InShort.of(records)
         given = [*commands, *(c for r in records for c in _commands(r))]
         return cls(
             title=title,
             about=_about(records),
-            # what makes averages doubtful stands beside what is concluded from them
-            summary=[
-                *(summary if summary is not None else verdicts(plain or records)),
-                *notes(plain),
-            ],
+            summary=list(summary) if summary is not None else short.sentences,
+            short=short.table,
+            full=short.full if records else [],
             tables=tables,
             papers=papers.beside(records, rows),
             remarks=[*missing, *_unlike(records)] if records else [],

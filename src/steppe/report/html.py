@@ -61,7 +61,7 @@ def write_report(
         title: of the page.
         records: of the runs, as `read_records` gives them.
         commands: what to type to get the same again.
-        summary: the sentences at the top; None: `verdicts` of the records.
+        summary: the sentences at the top; None: those of `InShort`.
         sections: more of them, after the figures.
 
     Raises:
@@ -78,6 +78,17 @@ def write_report(
     own = _sections(held) if records else []
     made = [_made(held)] if records or commands else []
     write_text(Path(path), _page(held, [*own, *sections, *made]))
+
+
+def _short(held: Document) -> str:
+    """The sentences, the table, and folded away all that is to be said."""
+    text = f'<div class="summary">{_list(held.summary)}</div>'
+    if held.short is not None:
+        text += held.short.html()
+    if held.full:
+        head = f"<summary>In full ({len(held.full)} sentences)</summary>"
+        text += f'<details class="full">{head}{_list(held.full)}</details>'
+    return text
 
 
 def _sections(held: Document) -> list[Section]:
@@ -180,9 +191,10 @@ def _page(held: Document, sections: Sequence[Section]) -> str:
     title, about, summary = held.title, held.about, held.summary
     style = files("steppe.report").joinpath("report.css").read_text(encoding="utf-8")
     links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in sections)
-    first = Section("summary", "In short", f'<div class="summary">{_list(summary)}</div>')
+    first = Section("summary", "In short", _short(held))
     body = "".join(section.html() for section in ([first] if summary else []) + list(sections))
-    lead = f"<p>{escape(about)}</p>" if about else ""
+    # a number and its unit stay on one line
+    lead = f"<p>{escape(about).replace(' %', '&nbsp;%')}</p>" if about else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -9,6 +9,7 @@ from typing import Any
 from steppe.report import papers
 from steppe.report.document import Document
 from steppe.report.record import Record
+from steppe.report.short_table import ShortTable
 
 
 def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] = ()) -> str:
@@ -30,7 +31,11 @@ def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] =
     """
     held = Document.of(records, title=title, commands=commands, figures=False)
     parts = [f"# {title}", held.about, "\n".join(f"- {text}" for text in held.summary)]
+    if held.short is not None:
+        parts.append(held.short.markdown())
     parts += [f"## {caption}\n\n{rows.markdown()}" for caption, rows in held.tables]
+    if held.full:
+        parts.append("## In full\n\n" + "\n".join(f"- {text}" for text in held.full))
     if held.papers:
         lines = [_row(papers.HEAD), _row(["---"] * len(papers.HEAD)), *map(_row, held.papers)]
         parts.append(
@@ -52,6 +57,18 @@ def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] =
 
 def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _short(table: ShortTable) -> list[dict[str, Any]]:
+    """A row per method: the texts that are shown, and where it wins."""
+    return [
+        {
+            "method": row.method,
+            "shown": dict(zip(table.head, (row.display, *row.texts), strict=True)),
+            "best": [h for h, won in zip(table.head[1:], row.wins, strict=True) if won],
+        }
+        for row in table.rows
+    ]
 
 
 def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,6 +103,8 @@ def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ())
         "title": title,
         "about": held.about,
         "summary": held.summary,
+        "in_short": _short(held.short) if held.short is not None else [],
+        "in_full": held.full,
         "rows": list(rows.values()),
         "papers": [dict(zip(papers.HEAD, row, strict=True)) for row in held.papers],
         "remarks": held.remarks,

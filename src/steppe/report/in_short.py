@@ -1,0 +1,205 @@
+"""What a manager reads: at most five sentences, and one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from steppe.report.column import Cell
+from steppe.report.notes import notes
+from steppe.report.record import Record, wrong_labels
+from steppe.report.short_table import FASTER, MEASURES, Measure, ShortTable
+from steppe.report.table import Rows
+from steppe.report.verdicts import verdicts
+
+MOST = 5  # sentences
+NAMES = 3  # of methods in a sentence
+_QUALITY = {
+    "accuracy": "most accurate",
+    "perplexity": "best (perplexity)",
+    "loss": "best (loss)",
+}
+
+
+@dataclass(frozen=True)
+class InShort:
+    """The top of a report.
+
+    Args:
+        sentences: at most five.
+        table: a row per method; None where no run was pruned.
+        full: all that can be said of the runs in sentences, with every number.
+    """
+
+    sentences: list[str]
+    table: ShortTable | None
+    full: list[str]
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> InShort:
+        """Of the runs of a report.
+
+        Args:
+            records: as `Rows.from_records` takes them. Those on wrong labels count only where
+                there are no others.
+
+        Example:
+            >>> runs = [{"method": m, "seed": 0, "sparsity_asked": 0.9, "dense": {"accuracy": 0.9},
+            ...          "sparse": {"accuracy": a}} for m, a in (("safe", 0.898), ("gmp", 0.7))]
+            >>> for sentence in InShort.of(runs).sentences: print(sentence)
+            At 90 % zeros SAFE is as accurate as the dense network: 89.80 % against 90.00 %.
+            One run per method and sparsity: small differences may be chance.
+        """
+        records = [r for r in records if not wrong_labels(r)] or records
+        rows = Rows.from_records(records)
+        table = ShortTable.of(records, rows)
+        remarks = notes(records)
+        full = [*verdicts(records), *remarks]
+        if table is None:
+            return cls(full[:1], None, full)
+        told = [
+            _quality(table),
+            _up_to(table, rows),
+            _size_and_time(table),
+            _sturdiest(table, rows),
+            _caution(rows, len(remarks)),
+        ]
+        return cls([sentence for sentence in told if sentence], table, full)
+
+
+def _names(methods: Iterable[str], table: ShortTable) -> str:
+    """``A``, ``A and B``, or a few and how many more."""
+    displays = {row.method: row.display for row in table.rows}
+    names = [displays[m] for m in methods]
+    if len(names) > NAMES:
+        names = [*names[: NAMES - 1], f"{len(names) - NAMES + 1} others"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _place(table: ShortTable) -> str:
+    return "Here" if table.where is None else f"At {100 * table.where:.6g} % zeros"
+
+
+def _shown(measure: Measure, cell: Cell) -> str:
+    """A mean without its error, which the table has."""
+    unit = " %" if measure.column.scale == 100 else ""
+    return measure.column.show(Cell(cell.mean, None, cell.n), cell.n) + unit
+
+
+def _best(
+    table: ShortTable, measure: Measure, cells: dict[str, Cell | None]
+) -> list[tuple[str, Cell]]:
+    """The compared methods that none is better than, the best first."""
+    there = [(m, c) for m in table.compared if (c := cells.get(m)) is not None]
+    there.sort(key=lambda pair: -pair[1].mean if measure.higher else pair[1].mean)
+    return [(m, c) for m, c in there if not measure.better(there[0][1], c)]
+
+
+def _quality(table: ShortTable) -> str:
+    key = next((key for key in _QUALITY if key in table.cells), None)
+    if key is None:
+        return "No record holds an accuracy, perplexity or loss: methods are not compared on it."
+    measure, cells = MEASURES[key], table.cells[key]
+    best = _best(table, measure, cells)
+    if not best:
+        return ""
+    dense, (first, cell) = cells.get("dense"), best[0]
+    many = len(best) > 1
+    if dense is None:
+        are = "are level: the best" if many else f"is the {_QUALITY[key]}"
+        if len(table.compared) == 1:
+            are = "reaches"
+        said = f"{_names((m for m, _ in best), table)} {are}"
+        if key == "accuracy":
+            return f"{_place(table)} {said}: {_shown(measure, cell)} of the answers are right."
+        return f"{_place(table)} {said}: {key} {_shown(measure, cell)}."
+    against = f"{_shown(measure, cell)} against {_shown(measure, dense)}"
+    word = "" if key == "accuracy" else f" in {key}"
+    kept = [m for m in table.compared if (c := cells[m]) and not measure.better(dense, c)]
+    if kept:
+        kept.sort(key=lambda m: m != first)
+        are = "are" if len(kept) > 1 else "is"
+        as_good = "as accurate as" if key == "accuracy" else f"as good{word} as"
+        return (
+            f"{_place(table)} {_names(kept, table)} {are} {as_good} the dense network: {against}."
+        )
+    below = f"below the dense network{word}"
+    if len(table.compared) == 1:
+        return f"{_place(table)} {_names([first], table)} is {below}: {against}."
+    closest = f"{_names((m for m, _ in best), table)} {'come' if many else 'comes'} closest"
+    return f"{_place(table)} every method is {below}; {closest}: {against}."
+
+
+def _up_to(table: ShortTable, rows: Rows) -> str:
+    """The highest sparsity at which some method is as accurate as dense, if it is another one."""
+    dense = table.cells.get("accuracy", {}).get("dense")
+    scored = [
+        (r.sparsity, r.method, c)
+        for r in rows.rows
+        if r.method != "dense" and r.sparsity is not None and (c := r.cells["accuracy"])
+    ]
+    levels = {sparsity for sparsity, _, _ in scored}
+    if dense is None or len(levels) < 2:
+        return ""
+    kept = [(s, m) for s, m, c in scored if not MEASURES["accuracy"].better(dense, c)]
+    if not kept:
+        return f"Already at {100 * min(levels):.6g} % zeros no method is as accurate as dense."
+    most = max(s for s, _ in kept)
+    if most == table.where:
+        return ""
+    names = [m for s, m in kept if s == most]
+    keep = "keep" if len(names) > 1 else "keeps"
+    return f"Up to {100 * most:.6g} % zeros {_names(names, table)} {keep} the dense accuracy."
+
+
+def _size_and_time(table: ShortTable) -> str:
+    """How much smaller and faster than dense, or that it is neither."""
+    parts = []
+    smaller, dense = table.cells.get("size", {}), table.cells.get("size", {}).get("dense")
+    if dense and (best := _best(table, MEASURES["size"], smaller)):
+        times = dense.mean / best[0][1].mean
+        parts.append(
+            f"stored without its zeros, the network is {times:.1f} times smaller than dense"
+            if times > 1.05
+            else "no network is smaller than dense"
+        )
+    faster, dense = table.cells.get("latency", {}), table.cells.get("latency", {}).get("dense")
+    if dense and (best := _best(table, MEASURES["latency"], faster)):
+        times = dense.mean / best[0][1].mean
+        names = _names((m for m, _ in best), table)
+        parts.append(
+            f"one input is {times:.1f} times as fast with {names}"
+            if times > 1 + FASTER
+            else "none is faster here, as zeros are multiplied like other numbers"
+        )
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _sturdiest(table: ShortTable, rows: Rows) -> str:
+    """Who loses least on corrupted or attacked images, and whose minimum is the flattest."""
+    own = {r.method: r.cells for r in rows.rows if r.sparsity == table.where}
+    attacked = [c.key for c in rows.columns if c.key.split(" ")[0] in ("linf", "l2")]
+    parts = []
+    places = {"corrupted": "on corrupted images"} | dict.fromkeys(attacked[:1], "under attack")
+    for key, place in places.items():
+        cells = {m: own[m].get(key) for m in table.compared}
+        best = _best(table, MEASURES["accuracy"], cells)
+        if len([c for c in cells.values() if c]) > 1:
+            right = _shown(MEASURES["accuracy"], best[0][1])
+            parts.append(f"{place}: {_names((m for m, _ in best), table)} ({right})")
+    if not parts:
+        return ""
+    return f"Most answers are right {'; '.join(parts)}."
+
+
+def _caution(rows: Rows, remarks: int) -> str:
+    """What makes the numbers doubtful."""
+    doubts = []
+    if all(r.seeds == 1 for r in rows.rows if r.method != "dense"):
+        doubts.append("one run per method and sparsity: small differences may be chance")
+    if remarks:
+        count = "1 remark" if remarks == 1 else f"{remarks} remarks"
+        doubts.append(f"read the {count} on these averages at the end of the full sentences")
+    text = "; ".join(doubts)
+    return f"{text[0].upper()}{text[1:]}." if text else ""

@@ -1,0 +1,230 @@
+"""At most five sentences, one table with a mark where a method wins, and nothing lost."""
+
+from __future__ import annotations
+
+import io
+import re
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from steppe.report.html import write_report
+from steppe.report.in_short import MOST, InShort
+from steppe.report.markdown import data, markdown
+from steppe.report.notes import notes
+from steppe.report.short_table import MARK, ShortTable
+from steppe.report.verdicts import verdicts
+
+
+def run(method: str, level: float = 0.9, seed: int = 0, **sparse: Any) -> dict[str, Any]:
+    dense = {"accuracy": 0.95, "bytes": 4000, "latency_ms": 2.0, "parameters": 1000}
+    return {
+        "method": method,
+        "seed": seed,
+        "sparsity_asked": level,
+        "sparsity_reached": level,
+        "dense": {k: v for k, v in dense.items() if k in sparse or k == "parameters"},
+        "sparse": sparse,
+    }
+
+
+def table_of(*runs: dict[str, Any]) -> ShortTable:
+    table = InShort.of(runs).table
+    assert table is not None
+    return table
+
+
+def marks(*runs: dict[str, Any]) -> dict[str, list[str]]:
+    """Method -> the headings of the columns that it wins."""
+    table = table_of(*runs)
+    return {
+        row.display: [h for h, won in zip(table.head[1:], row.wins, strict=True) if won]
+        for row in table.rows
+        if any(row.wins)
+    }
+
+
+def first(*runs: dict[str, Any]) -> str:
+    return InShort.of(runs).sentences[0]
+
+
+def test_the_best_is_marked_and_those_level_with_it() -> None:
+    runs = [run("safe", accuracy=0.93), run("gmp", accuracy=0.8), run("admm", accuracy=0.7)]
+    assert marks(*runs) == {"SAFE": ["Accuracy, %"]}
+    runs[1]["sparse"]["accuracy"] = 0.926
+    assert marks(*runs) == {"SAFE": ["Accuracy, %"], "GMP": ["Accuracy, %"]}
+
+
+def test_nobody_wins_alone_or_where_all_are_level() -> None:
+    assert marks(run("safe", accuracy=0.93)) == {}
+    assert marks(run("safe", accuracy=0.93), run("gmp", accuracy=0.931)) == {}
+
+
+def test_seeds_that_differ_more_than_methods_do_make_them_level() -> None:
+    runs = [run("safe", seed=s, accuracy=a) for s, a in enumerate((0.80, 0.94))]
+    assert marks(*runs, *(run("gmp", seed=s, accuracy=0.90) for s in range(2))) == {}
+
+
+def test_less_is_better_for_perplexity_and_loss() -> None:
+    runs = [run("wanda", perplexity=7.0, loss=2.1), run("alps", perplexity=6.5, loss=2.2)]
+    assert marks(*runs) == {"ALPS": ["Perplexity"]}, "one measure of quality in the table"
+    assert marks(run("a", loss=2.0), run("b", loss=1.0)) == {"b": ["Loss"]}
+
+
+def test_a_size_or_time_wins_only_if_it_is_better_than_dense() -> None:
+    runs = [run("a", latency_ms=2.5), run("b", latency_ms=1.95)]
+    assert marks(*runs) == {}, "5 % is within what timings differ by"
+    runs[1]["sparse"]["latency_ms"] = 1.0
+    assert marks(*runs) == {"b": ["Time, ms"]}
+    runs = [run("a", bytes=4000), run("b", bytes=4000, bytes_packed=500)]
+    assert marks(*runs) == {"b": ["Size, kB"]}
+
+
+def test_removed_parameters_replace_zeros() -> None:
+    table = table_of(run("a", parameters=400), run("b", parameters=500))
+    assert table.head == ("Method", "Parameters removed, %")
+    assert [(r.texts, r.wins) for r in table.rows] == [
+        (("60.00",), (True,)),
+        (("50.00",), (False,)),
+    ]
+
+
+def test_only_methods_of_one_sparsity_are_compared() -> None:
+    runs = [run("safe", 0.5, accuracy=0.94), run("gmp", accuracy=0.8), run("iht", accuracy=0.9)]
+    table = table_of(*runs)
+    assert [r.display for r in table.rows] == ["dense", "SAFE", "GMP", "IHT"]
+    assert marks(*runs) == {"IHT": ["Accuracy, %"]}
+    assert "Methods without that sparsity" in table.caption
+    assert "Methods without that sparsity" not in table_of(*runs[1:]).caption
+
+
+def test_large_networks_are_in_megabytes() -> None:
+    table = table_of(run("a", bytes=13_476_000_000))
+    assert table.head[-1] == "Size, MB"
+    assert table.rows[-1].texts[-1] == "13,476.0"
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "sentence"),
+    [
+        ((0.949, 0.8), "At 90 % zeros SAFE is as accurate as the dense network: 94.90 % against"),
+        ((0.949, 0.95), "At 90 % zeros GMP and SAFE are as accurate as the dense network: 95.00 %"),
+        ((0.8, 0.9), "At 90 % zeros every method is below the dense network; GMP comes closest: "),
+        ((0.9, 0.9), "At 90 % zeros every method is below the dense network; SAFE and GMP come"),
+    ],
+)
+def test_the_first_sentence_is_about_quality(accuracies: Any, sentence: str) -> None:
+    pairs = zip(("safe", "gmp"), accuracies, strict=True)
+    assert first(*(run(m, accuracy=a) for m, a in pairs)).startswith(sentence)
+
+
+def test_the_first_sentence_of_other_runs() -> None:
+    assert first(run("safe", accuracy=0.8)) == (
+        "At 90 % zeros SAFE is below the dense network: 80.00 % against 95.00 %."
+    )
+    assert first(run("a", perplexity=7.0)) == "At 90 % zeros a reaches: perplexity 7.00."
+    assert first(run("a", perplexity=7.0), run("b", perplexity=9.0)) == (
+        "At 90 % zeros a is the best (perplexity): perplexity 7.00."
+    )
+    assert "No record holds an accuracy" in first(run("a", bytes=1))
+    assert first({"method": "dense"}) == "No sparse run among the records: nothing to compare."
+
+
+def test_how_far_the_accuracy_holds() -> None:
+    runs = [run("safe", level, accuracy=a) for level, a in ((0.5, 0.95), (0.9, 0.7))]
+    assert "Up to 50 % zeros SAFE keeps the dense accuracy." in InShort.of(runs).sentences
+    runs[0]["sparse"]["accuracy"] = 0.9
+    text = "Already at 50 % zeros no method is as accurate as dense."
+    assert text in InShort.of(runs).sentences
+
+
+def test_what_was_gained_or_that_nothing_was() -> None:
+    (_, gained, *_) = InShort.of([run("a", bytes=4000, bytes_packed=500, latency_ms=1.0)]).sentences
+    assert gained == (
+        "Stored without its zeros, the network is 8.0 times smaller than dense; one input is 2.0 "
+        "times as fast with a."
+    )
+    (_, gained, *_) = InShort.of([run("a", bytes=4000, latency_ms=2.1)]).sentences
+    assert gained == (
+        "No network is smaller than dense; none is faster here, as zeros are multiplied like "
+        "other numbers."
+    )
+
+
+def odd_ones() -> list[list[dict[str, Any]]]:
+    many = [run(f"mine {i}", accuracy=0.9) for i in range(12)]
+    noisy = run("safe", accuracy=0.5) | {"recipe": {"data": {"label_noise": {"rate": 0.5}}}}
+    twice = [run("safe", accuracy=0.9, latency_ms=1.0, bytes=1)] * 2
+    return [[], [{}], [{"method": "safe"}], many, [noisy], twice, [run("a", 1 / 3, loss=-1.0)]]
+
+
+@pytest.mark.parametrize("odd", odd_ones())
+def test_at_most_five_sentences(odd: Any) -> None:
+    assert 1 <= len(InShort.of(odd).sentences) <= MOST == 5
+
+
+def test_at_most_five_sentences_of_much(records: Any) -> None:
+    records[-1]["fallbacks"] = ["no GPU: ran on the CPU"]
+    short = InShort.of(records)
+    assert len(short.sentences) == MOST
+    assert all(sentence.count(". ") == 0 for sentence in short.sentences), "each is one sentence"
+    assert max(map(len, short.sentences)) < 180
+    assert "1 remark" in short.sentences[-1]
+    assert len(short.full) > 10
+
+
+def test_many_names_are_few_and_a_count() -> None:
+    assert "mine 0, mine 1 and 10 others" in first(*odd_ones()[3])
+
+
+def test_no_number_is_lost(tmp_path: Path, records: Any) -> None:
+    full = [*verdicts(records), *notes(records)]
+    short = InShort.of(records)
+    assert short.full == full
+    assert short.table is not None
+    shown = [text for row in short.table.rows for text in row.texts]
+    write_report(tmp_path / "report.html", title="x", records=records)
+    page = unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    written = markdown(records, title="x")
+    held = data(records, title="x")
+    assert held["in_full"] == full
+    assert held["summary"] == short.sentences
+    for text in (*full, *short.sentences, *shown):
+        assert text in page
+        assert text in written
+    numbers = {n for text in short.sentences for n in re.findall(r"\d+\.\d\d", text)}
+    assert numbers
+    assert all(any(n in text for text in (*full, *shown)) for n in numbers), "none is made up"
+
+
+def test_the_sentences_fold_away_below_the_table(tmp_path: Path, records: Any) -> None:
+    write_report(tmp_path / "report.html", title="x", records=records)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    (part,) = re.findall(r'<section id="summary".*?</section>', page, re.DOTALL)
+    assert part.index("<ul>") < part.index("<table>") < part.index('<details class="full">')
+    assert part.count('role="img" aria-label="best"') == part.count('<td class="wins">') > 0
+    assert len(re.findall(r"<li>", part[: part.index("<table>")])) <= MOST
+
+
+def test_markdown_and_terminal_have_the_marks_and_the_sentences_below(records: Any) -> None:
+    table = InShort.of(records).table
+    assert table is not None
+    wins = sum(sum(row.wins) for row in table.rows)
+    assert wins > 0
+    written = markdown(records, title="x")
+    assert written.count(f"{MARK} ") == wins + table.caption.count(MARK)
+    assert written.index("| Method |") < written.index("## In full")
+    out = io.StringIO()
+    Console(file=out, width=200).print(table.rich())
+    assert out.getvalue().count(f"{MARK} ") == wins + table.caption.count(MARK)
+    best = [row["method"] for row in data(records, title="x")["in_short"] if row["best"]]
+    assert best == [row.method for row in table.rows if any(row.wins)]
+
+
+def test_names_are_escaped() -> None:
+    table = table_of(run("<b>|x", loss=1.0))
+    assert "<b>" not in table.html()
+    assert "\\|x" in table.markdown()
