@@ -46,13 +46,13 @@ def command(
         raise SteppeError(
             "--out must be a new or empty folder", got=str(out), way_out="choose another --out"
         )
-    held = ImageRun.read(str(run), device, "clean")
-    example = torch.zeros(2, *held.data.shape, device=device)
+    trained = ImageRun.read(str(run), device, "clean")
+    example = torch.zeros(2, *trained.data.shape, device=device)
     # seeded noise, as zeros would hide a difference
     example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
-    found = coupled_channels(held.model, example, exclude=held.recipe.exclude)
-    channels = Channels(found.groups, Units(found.groups), found.left_out)
-    removed, gained = slim(held.model, example, channels)
+    coupled = coupled_channels(trained.model, example, exclude=trained.recipe.exclude)
+    channels = Channels(coupled.groups, Units(coupled.groups), coupled.left_out)
+    removed, gained = slim(trained.model, example, channels)
     if not removed.report["removed"]:
         raise SteppeError(
             "some channel must be zero in all layers that it is coupled with",

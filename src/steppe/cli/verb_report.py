@@ -57,13 +57,13 @@ def command(
         )
     records = read_records(runs)
     again = f"steppe report {' '.join(map(str, runs))} --out {path}"
-    found = data(records, title=title, commands=[again])
+    result = data(records, title=title, commands=[again])
     if kind == "html":
         write_report(path, title=title, records=records, commands=[again])
     elif kind == "md":
         write_text(path, markdown(records, title=title, commands=[again]))
     else:
-        write_text(path, dumps(found, indent=1) + "\n")
+        write_text(path, dumps(result, indent=1) + "\n")
     say_short(InShort.of(records), quiet)
     say(f"report: {path.resolve()}", quiet)
-    emit(found | {"report": str(path)}, json)
+    emit(result | {"report": str(path)}, json)

@@ -22,8 +22,8 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         >>> def run(*severities):
         ...     return {"entries": [{"on": "corruptions", "options": {"severities": s},
         ...                          "result": {"mean": float(s)}} for s in severities]}
-        >>> held = aligned([run("3"), run("3", "5")])
-        >>> [r["evaluations"]["corruptions"]["mean"] for r in held]
+        >>> counts = aligned([run("3"), run("3", "5")])
+        >>> [r["evaluations"]["corruptions"]["mean"] for r in counts]
         [3.0, 3.0]
     """
     names = _shared(entry for record in records for entry in record.get("entries", ()))
@@ -32,12 +32,12 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for on, key in {(e["on"], _key(e, names)): 0 for e in record.get("entries", ())}:
             votes.setdefault(on, Counter())[key] += 1
     # of several that as many share, the one measured last
-    best = {on: max(reversed(held), key=lambda k: held[k]) for on, held in votes.items()}
-    found = []
+    best = {on: max(reversed(counts), key=lambda k: counts[k]) for on, counts in votes.items()}
+    alike = []
     for record in records:
         entries = record.get("entries")
         if entries is None:
-            found.append(record)
+            alike.append(record)
             continue
         used: dict[str, Any] = {}
         for entry in entries:
@@ -48,7 +48,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             ):
                 used[entry["on"]] = entry
         aside = {e["on"] for e in entries} - set(used)
-        found.append(
+        alike.append(
             {k: v for k, v in record.items() if k != "entries"}
             | {
                 "evaluations": {on: _plain(entry["result"]) for on, entry in used.items()},
@@ -59,7 +59,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "unlike": sorted(aside),
             }
         )
-    return found
+    return alike
 
 
 def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,11 +71,11 @@ def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shared(entries: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:
     """Kind of measurement -> the options that all its entries know: a later version has more."""
-    found: dict[str, set[str]] = {}
+    shared: dict[str, set[str]] = {}
     for entry in entries:
         own = set(entry["options"]) - {"device", "beside", "like"}
-        found[entry["on"]] = found.get(entry["on"], own) & own
-    return found
+        shared[entry["on"]] = shared.get(entry["on"], own) & own
+    return shared
 
 
 def _key(entry: Mapping[str, Any], names: Mapping[str, set[str]]) -> str:

@@ -81,16 +81,16 @@ def draw_lines(ax: Axes, rows: Rows, key: str, scale: float, levels: Sequence[fl
     methods = list(dict.fromkeys(r.method for r in sparse_rows(rows, key)))
     for i, method in enumerate(methods):
         shift = 0.09 * (i - (len(methods) - 1) / 2)
-        held = [
+        points = [
             (levels.index(r.sparsity) + shift, c)
             for r in sparse_rows(rows, key)
             if r.method == method and (c := r.cells[key]) is not None and r.sparsity is not None
         ]
         look = style[method]
         ax.errorbar(
-            [x for x, _ in held],
-            [scale * c.mean for _, c in held],
-            yerr=[scale * (c.error or 0.0) for _, c in held],
+            [x for x, _ in points],
+            [scale * c.mean for _, c in points],
+            yerr=[scale * (c.error or 0.0) for _, c in points],
             color=look.colour,
             marker=look.marker,
             markersize=5,
@@ -105,17 +105,17 @@ def draw_bars(
     rows: Rows, key: str, title: str, unit: str, caption: str, log: bool
 ) -> Figure | None:
     """Bars per method, grouped by sparsity; dense as a dashed band."""
-    held = sparse_rows(rows, key)
-    if not held:
+    sparse = sparse_rows(rows, key)
+    if not sparse:
         return None
-    levels, style = levels_of(held), looks_of(rows)
-    methods = list(dict.fromkeys(r.method for r in held))
+    levels, style = levels_of(sparse), looks_of(rows)
+    methods = list(dict.fromkeys(r.method for r in sparse))
     width = 0.8 / len(methods)
     cells = [c for r in rows.rows if (c := r.cells[key]) is not None]
     log = log and all(c.mean > 0 for c in cells)
     with canvas(key, 3.3) as (figure, (ax,)):
         for i, method in enumerate(methods):
-            own = [(r.sparsity, r.cells[key]) for r in held if r.method == method]
+            own = [(r.sparsity, r.cells[key]) for r in sparse if r.method == method]
             pairs = [(levels.index(s), c) for s, c in own if s is not None and c is not None]
             look = style[method]
             ax.bar(
@@ -154,8 +154,8 @@ def highest(records: Sequence[Record]) -> float | None:
 
 def mean_of(values: Sequence[float | None]) -> float | None:
     """The mean of what is there."""
-    held = [v for v in values if v is not None]
-    return fmean(held) if held else None
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None
 
 
 def panels(rows: Rows, family: str, title: str, caption: str, named: str) -> Figure | None:
@@ -168,12 +168,12 @@ def panels(rows: Rows, family: str, title: str, caption: str, named: str) -> Fig
         named: the heading of a panel, with ``{}`` for the rest of the key.
     """
     keys = [c.key for c in rows.columns if c.key.startswith(f"{family} ")]
-    held = sparse_rows(rows, *keys)
-    if not held:
+    sparse = sparse_rows(rows, *keys)
+    if not sparse:
         return None
     # of many, evenly chosen ones: a page is no table
     shown = [keys[round(i * (len(keys) - 1) / 3)] for i in range(4)] if len(keys) > 4 else keys
-    levels = levels_of(held)
+    levels = levels_of(sparse)
     with canvas(family, 0.9 + 1.75 * len(shown), len(shown)) as (figure, axes):
         for i, (ax, key) in enumerate(zip(axes, shown, strict=True)):
             draw_lines(ax, rows, key, 100, levels)

@@ -41,11 +41,11 @@ class Cell:
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Cell | None:
         """The mean of what was measured; None where nothing was."""
-        held = [v for v in values if v is not None]
-        if not held:
+        known = [v for v in values if v is not None]
+        if not known:
             return None
-        error = stdev(held) / sqrt(len(held)) if len(held) > 1 else None
-        return cls(fmean(held), error, len(held))
+        error = stdev(known) / sqrt(len(known)) if len(known) > 1 else None
+        return cls(fmean(known), error, len(known))
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class Document:
         Raises:
             SteppeError: an accuracy that is no fraction.
         """
-        settings = list(dict.fromkeys(held for r in records if (held := setting_of(r))))
+        settings = list(dict.fromkeys(setting for r in records if (setting := setting_of(r))))
         if len(settings) > 1:
             raise SteppeError(
                 "a report compares runs of one network on one data set",
@@ -151,17 +151,17 @@ class Document:
 def _draw(
     records: Sequence[Record], plain: Sequence[Record], rows: Rows
 ) -> tuple[dict[str, list[Figure]], list[str]]:
-    found: dict[str, list[Figure]] = {}
+    drawn: dict[str, list[Figure]] = {}
     missing = []
     for kind in sorted((FIGURES[name] for name in FIGURES), key=lambda k: k.place):
         figure = kind().draw(records if kind.section == "labels" else plain, rows)
         if figure is not None:
-            found.setdefault(kind.section, []).append(figure)
+            drawn.setdefault(kind.section, []).append(figure)
         elif kind.needs:
             missing.append(
                 f"{kind.what}: left out, as no record of a sparse network has {kind.needs}."
             )
-    return found, missing
+    return drawn, missing
 
 
 def _unlike(records: Sequence[Record]) -> list[str]:
@@ -195,7 +195,7 @@ def _about(records: Sequence[Record]) -> str:
         else ""
     )
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
-    setting = next((f" ({held})" for r in records if (held := setting_of(r))), "")
+    setting = next((f" ({text})" for r in records if (text := setting_of(r))), "")
     return (
         f"{runs} of {', '.join(methods)}{setting}{at}. Pruning sets weights of a network to zero; "
         "dense is the network without pruning. A flat network loses little when its weights are "
@@ -204,33 +204,33 @@ def _about(records: Sequence[Record]) -> str:
 
 
 def _commands(record: Record) -> list[str]:
-    held = record.get("commands")
-    more = [str(c) for c in held] if isinstance(held, list | tuple) else []
+    commands = record.get("commands")
+    more = [str(c) for c in commands] if isinstance(commands, list | tuple) else []
     return [str(record["command"]), *more] if record.get("command") else more
 
 
 def _versions(records: Sequence[Record]) -> dict[str, list[str]]:
-    found: dict[str, dict[str, None]] = {}
+    seen: dict[str, dict[str, None]] = {}
     for record in records:
-        held = find(record, "versions")
-        for name, value in held.items() if isinstance(held, Mapping) else ():
-            found.setdefault(str(name), {})[str(value)] = None
-    return {name: list(values) for name, values in found.items()}
+        versions = find(record, "versions")
+        for name, value in versions.items() if isinstance(versions, Mapping) else ():
+            seen.setdefault(str(name), {})[str(value)] = None
+    return {name: list(values) for name, values in seen.items()}
 
 
 def _recipes(records: Sequence[Record]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    shown_recipes: dict[str, str] = {}
     for record in records:
         if isinstance(record.get("recipe"), Mapping | str):
-            held = record["recipe"]
-            shown = held if isinstance(held, str) else json.dumps(held, indent=2, default=str)
+            recipe = record["recipe"]
+            shown = recipe if isinstance(recipe, str) else json.dumps(recipe, indent=2, default=str)
             # one per method and sparsity: the seeds differ in the seed alone, or `notes` tells
             where = sparsity_of(record)
             at = "" if where is None or is_dense(record) else f" at {100 * where:.6g} %"
             wrong = wrong_labels(record)
             labels = f", {100 * wrong:g} % wrong labels" if wrong else ""
-            found.setdefault(display(record) + at + labels, shown)
-    return found
+            shown_recipes.setdefault(display(record) + at + labels, shown)
+    return shown_recipes
 
 
 def _words(records: Sequence[Record], tables: Sequence[Rows]) -> dict[str, str]:
@@ -245,10 +245,10 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
     """Of the first seed of each method at the highest sparsity it has."""
     best: dict[str, Record] = {}
     for record in records:
-        held = find(record, "evaluations.clean.beside.examples")
+        examples = find(record, "evaluations.clean.beside.examples")
         method = method_of(record)
         at = sparsity_of(record) or 0.0
-        if held and (method not in best or at > (sparsity_of(best[method]) or 0.0)):
+        if examples and (method not in best or at > (sparsity_of(best[method]) or 0.0)):
             best[method] = record
     return [
         (

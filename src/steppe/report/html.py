@@ -74,56 +74,60 @@ def write_report(
         >>> "Nothing was run." in path.read_text()
         True
     """
-    held = Document.of(records, title=title, commands=commands, summary=summary)
-    own = _sections(held) if records else []
-    made = [_made(held)] if records or commands else []
-    write_text(Path(path), _page(held, [*own, *sections, *made]))
+    document = Document.of(records, title=title, commands=commands, summary=summary)
+    own = _sections(document) if records else []
+    made = [_made(document)] if records or commands else []
+    write_text(Path(path), _page(document, [*own, *sections, *made]))
 
 
-def _short(held: Document) -> str:
+def _short(document: Document) -> str:
     """The sentences, the table, and folded away all that is to be said."""
-    text = f'<div class="summary">{_list(held.summary)}</div>'
-    if held.short is not None:
-        text += held.short.html()
-    if held.full:
-        head = f"<summary>In full ({len(held.full)} sentences)</summary>"
-        text += f'<details class="full">{head}{_list(held.full)}</details>'
+    text = f'<div class="summary">{_list(document.summary)}</div>'
+    if document.short is not None:
+        text += document.short.html()
+    if document.full:
+        head = f"<summary>In full ({len(document.full)} sentences)</summary>"
+        text += f'<details class="full">{head}{_list(document.full)}</details>'
     return text
 
 
-def _sections(held: Document) -> list[Section]:
-    found = []
+def _sections(document: Document) -> list[Section]:
+    sections = []
     for key, title in SECTIONS.items():
-        if figures := held.drawn.get(key):
+        if figures := document.drawn.get(key):
             body = "".join(figure.html() for figure in figures)
-            found.append(Section(key, title, f'<div class="figures">{body}</div>'))
-    numbers = "".join(rows.html(caption) for caption, rows in held.tables)
+            sections.append(Section(key, title, f'<div class="figures">{body}</div>'))
+    numbers = "".join(rows.html(caption) for caption, rows in document.tables)
     # pictures before the numbers, which are many; what lies inside the runs last
-    found.insert(sum(s.key != "inside" for s in found), Section("numbers", "Numbers", numbers))
-    if held.examples:
-        found.append(Section("forgotten", "What was forgotten", _examples(held)))
-    if held.papers:
+    sections.insert(
+        sum(s.key != "inside" for s in sections), Section("numbers", "Numbers", numbers)
+    )
+    if document.examples:
+        sections.append(Section("forgotten", "What was forgotten", _examples(document)))
+    if document.papers:
         text = (
             "<p>The same method, sparsity and quantity in the papers. Networks, data and length of "
             "training differ from the runs here: the numbers stand side by side for "
             "orientation, they are no target.</p>"
         )
-        table = _table("What the papers print, beside these runs", papers.HEAD, held.papers)
-        found.append(Section("papers", "The papers' numbers", text + table))
-    if held.words:
-        shown = "".join(f"<dt>{escape(w)}</dt><dd>{escape(t)}</dd>" for w, t in held.words.items())
-        found.append(Section("words", "Words", f"<dl>{shown}</dl>"))
-    if held.remarks:
-        found.append(Section("remarks", "Left out, and to be known", _list(held.remarks)))
-    return found
+        table = _table("What the papers print, beside these runs", papers.HEAD, document.papers)
+        sections.append(Section("papers", "The papers' numbers", text + table))
+    if document.words:
+        shown = "".join(
+            f"<dt>{escape(w)}</dt><dd>{escape(t)}</dd>" for w, t in document.words.items()
+        )
+        sections.append(Section("words", "Words", f"<dl>{shown}</dl>"))
+    if document.remarks:
+        sections.append(Section("remarks", "Left out, and to be known", _list(document.remarks)))
+    return sections
 
 
-def _examples(held: Document) -> str:
+def _examples(document: Document) -> str:
     text = (
         "<p>Test images that the dense network has right and the pruned one has wrong, those first "
         "of which the pruned one is surest. Numbers are classes.</p>"
     )
-    for title, examples in held.examples:
+    for title, examples in document.examples:
         cells = "".join(_example(example) for example in examples)
         text += f'<h3>{escape(title)}</h3><ul class="examples">{cells}</ul>'
     return text
@@ -164,22 +168,22 @@ def _code(lines: Sequence[str]) -> str:
     return f"<pre><code>{text}</code></pre>"
 
 
-def _made(held: Document) -> Section:
+def _made(document: Document) -> Section:
     text = ""
-    first, rest = held.commands[:SHOWN], held.commands[SHOWN:]
+    first, rest = document.commands[:SHOWN], document.commands[SHOWN:]
     if first:
         text += f"<h3>Commands</h3>{_code(first)}"
     if rest:
         text += f"<details><summary>{len(rest)} more commands</summary>{_code(rest)}</details>"
-    if held.versions:
-        body = [[name, ", ".join(values)] for name, values in held.versions.items()]
+    if document.versions:
+        body = [[name, ", ".join(values)] for name, values in document.versions.items()]
         text += _table("Versions", ("Package", "Version"), body)
-    if held.recipes:
+    if document.recipes:
         shown = "".join(
             f"<h4>{escape(name)}</h4><pre><code>{escape(recipe)}</code></pre>"
-            for name, recipe in held.recipes.items()
+            for name, recipe in document.recipes.items()
         )
-        text += f"<details><summary>Recipes ({len(held.recipes)})</summary>{shown}</details>"
+        text += f"<details><summary>Recipes ({len(document.recipes)})</summary>{shown}</details>"
     return Section("made", "How this was made", text or "<p>The records do not say.</p>")
 
 
@@ -187,11 +191,11 @@ def _list(sentences: Sequence[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(s)}</li>' for s in sentences)}</ul>"
 
 
-def _page(held: Document, sections: Sequence[Section]) -> str:
-    title, about, summary = held.title, held.about, held.summary
+def _page(document: Document, sections: Sequence[Section]) -> str:
+    title, about, summary = document.title, document.about, document.summary
     style = files("steppe.report").joinpath("report.css").read_text(encoding="utf-8")
     links = "".join(f'<li><a href="#{s.key}">{escape(s.title)}</a></li>' for s in sections)
-    first = Section("summary", "In short", _short(held))
+    first = Section("summary", "In short", _short(document))
     body = "".join(section.html() for section in ([first] if summary else []) + list(sections))
     # a number and its unit stay on one line
     lead = f"<p>{escape(about).replace(' %', '&nbsp;%')}</p>" if about else ""

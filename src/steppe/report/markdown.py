@@ -29,28 +29,28 @@ def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] =
         # One
         ...
     """
-    held = Document.of(records, title=title, commands=commands, figures=False)
-    parts = [f"# {title}", held.about, "\n".join(f"- {text}" for text in held.summary)]
-    if held.short is not None:
-        parts.append(held.short.markdown())
-    parts += [f"## {caption}\n\n{rows.markdown()}" for caption, rows in held.tables]
-    if held.full:
-        parts.append("## In full\n\n" + "\n".join(f"- {text}" for text in held.full))
-    if held.papers:
-        lines = [_row(papers.HEAD), _row(["---"] * len(papers.HEAD)), *map(_row, held.papers)]
+    document = Document.of(records, title=title, commands=commands, figures=False)
+    parts = [f"# {title}", document.about, "\n".join(f"- {text}" for text in document.summary)]
+    if document.short is not None:
+        parts.append(document.short.markdown())
+    parts += [f"## {caption}\n\n{rows.markdown()}" for caption, rows in document.tables]
+    if document.full:
+        parts.append("## In full\n\n" + "\n".join(f"- {text}" for text in document.full))
+    if document.papers:
+        lines = [_row(papers.HEAD), _row(["---"] * len(papers.HEAD)), *map(_row, document.papers)]
         parts.append(
             "## The papers' numbers\n\nFor orientation: networks, data and length of training "
             "differ.\n\n" + "\n".join(lines)
         )
-    if held.words:
-        told = "\n".join(f"- **{word}**: {text}" for word, text in held.words.items())
+    if document.words:
+        told = "\n".join(f"- **{word}**: {text}" for word, text in document.words.items())
         parts.append(f"## Words\n\n{told}")
-    if held.remarks:
-        parts.append("## To be known\n\n" + "\n".join(f"- {text}" for text in held.remarks))
-    if held.commands:
-        parts.append("## Commands\n\n```sh\n" + "\n".join(held.commands) + "\n```")
-    if held.versions:
-        shown = "\n".join(f"- {name} {', '.join(v)}" for name, v in held.versions.items())
+    if document.remarks:
+        parts.append("## To be known\n\n" + "\n".join(f"- {text}" for text in document.remarks))
+    if document.commands:
+        parts.append("## Commands\n\n```sh\n" + "\n".join(document.commands) + "\n```")
+    if document.versions:
+        shown = "\n".join(f"- {name} {', '.join(v)}" for name, v in document.versions.items())
         parts.append(f"## Versions\n\n{shown}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -83,13 +83,13 @@ def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ())
         SteppeError: an accuracy that is no fraction.
 
     Example:
-        >>> held = data([{"method": "safe", "sparse": {"accuracy": 0.9}}], title="One")
-        >>> held["rows"][0]["accuracy"]["mean"]
+        >>> document = data([{"method": "safe", "sparse": {"accuracy": 0.9}}], title="One")
+        >>> document["rows"][0]["accuracy"]["mean"]
         0.9
     """
-    held = Document.of(records, title=title, commands=commands, figures=False)
+    document = Document.of(records, title=title, commands=commands, figures=False)
     rows: dict[tuple[str, float | None], dict[str, Any]] = {}
-    for _, table in held.tables:
+    for _, table in document.tables:
         for row in table.rows:
             own = rows.setdefault(
                 (row.method, row.sparsity),
@@ -101,13 +101,13 @@ def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ())
                     own[column.key] = asdict(cell)
     return {
         "title": title,
-        "about": held.about,
-        "summary": held.summary,
-        "in_short": _short(held.short) if held.short is not None else [],
-        "in_full": held.full,
+        "about": document.about,
+        "summary": document.summary,
+        "in_short": _short(document.short) if document.short is not None else [],
+        "in_full": document.full,
         "rows": list(rows.values()),
-        "papers": [dict(zip(papers.HEAD, row, strict=True)) for row in held.papers],
-        "remarks": held.remarks,
-        "commands": held.commands,
-        "versions": held.versions,
+        "papers": [dict(zip(papers.HEAD, row, strict=True)) for row in document.papers],
+        "remarks": document.remarks,
+        "commands": document.commands,
+        "versions": document.versions,
     }

@@ -25,10 +25,10 @@ def flat(tree: Any, path: str = "") -> dict[str, Any]:
     """
     if not isinstance(tree, Mapping):
         return {path: tree}
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        found |= flat(value, f"{path}.{key}" if path else str(key))
-    return found
+        leaves |= flat(value, f"{path}.{key}" if path else str(key))
+    return leaves
 
 
 def _not_finite(tree: Any) -> bool:
@@ -55,34 +55,34 @@ def notes(records: Sequence[Record]) -> list[str]:
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(_place(record), []).append(record)
-    found = []
-    for place, held in groups.items():
-        seeds = [json.dumps(r.get("seed"), default=str) for r in held]
+    remarks = []
+    for place, runs in groups.items():
+        seeds = [json.dumps(r.get("seed"), default=str) for r in runs]
         for seed in dict.fromkeys(seeds):
             if (times := seeds.count(seed)) > 1:
                 name = "no seed" if seed == "null" else f"seed {seed}"
-                found.append(
+                remarks.append(
                     f"{place}: {name} is there {times} times; the runs are averaged as if they "
                     "were independent."
                 )
-        if differ := _differences(held):
-            found.append(f"{place}: runs of different recipes are averaged ({differ}).")
-        if any(map(_not_finite, held)):
-            found.append(f"{place}: a record holds NaN or infinity; it is left out of the means.")
+        if differ := _differences(runs):
+            remarks.append(f"{place}: runs of different recipes are averaged ({differ}).")
+        if any(map(_not_finite, runs)):
+            remarks.append(f"{place}: a record holds NaN or infinity; it is left out of the means.")
     fallbacks = [f"{_place(r)}: {text}" for r in records for text in _strings(r.get("fallbacks"))]
-    return found + [f"Fallback taken, {text}" for text in dict.fromkeys(fallbacks)]
+    return remarks + [f"Fallback taken, {text}" for text in dict.fromkeys(fallbacks)]
 
 
-def _strings(held: Any) -> list[str]:
-    return [str(item) for item in held] if isinstance(held, list | tuple) else []
+def _strings(items: Any) -> list[str]:
+    return [str(item) for item in items] if isinstance(items, list | tuple) else []
 
 
-def _differences(held: Sequence[Record]) -> str:
+def _differences(runs: Sequence[Record]) -> str:
     """The recipe's options in which the runs differ, besides the seed."""
-    recipes = [flat(r["recipe"]) for r in held if isinstance(r.get("recipe"), Mapping)]
-    found = []
+    recipes = [flat(r["recipe"]) for r in runs if isinstance(r.get("recipe"), Mapping)]
+    differences = []
     for key in dict.fromkeys(key for recipe in recipes for key in recipe):
         values = list(dict.fromkeys(json.dumps(r.get(key), default=str) for r in recipes))
         if key.split(".")[-1] != "seed" and len(values) > 1:
-            found.append(f"{key}: {', '.join(values[:3])}")
-    return "; ".join(found[:4])
+            differences.append(f"{key}: {', '.join(values[:3])}")
+    return "; ".join(differences[:4])

@@ -87,16 +87,16 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
     """
     columns = {c.key: c for c in rows.columns}
     data = next((str(d) for r in records if (d := find(r, "recipe.data.name"))), "")
-    held = {
+    measured = {
         (r.method.lower(), round(100 * r.sparsity, 3)): r
         for r in rows.rows
         if r.sparsity is not None
     }
-    found = []
+    lines = []
     for p in printed():
         if p.zeros is None or (data and not _same_data(p.setting, data)):
             continue
-        row = held.get((p.method, p.zeros))
+        row = measured.get((p.method, p.zeros))
         wrong = _wrong(p, records)
         if wrong is not None:
             label, shown = f"Accuracy, {p.quantity.split()[1]} % wrong labels, %", wrong
@@ -108,8 +108,8 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
         theirs = p.value + (f" ± {p.error}" if p.error else "")
         where = f"{p.paper}, table {p.table}" + (" (from notes)" if p.source != "paper" else "")
         zeros = f"{p.zeros:g} %"
-        found.append([where, p.setting, display_of(p.method), zeros, label, theirs, shown])
-    return found
+        lines.append([where, p.setting, display_of(p.method), zeros, label, theirs, shown])
+    return lines
 
 
 def _same_data(setting: str, data: str) -> bool:

@@ -68,10 +68,10 @@ def _measured(run: Path) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
     commands = [f"steppe train {run / 'recipe.yaml'} --out {run}"] if _trained(run) else []
-    held: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     try:
         if path.exists():
-            held = json.loads(path.read_text(encoding="utf-8"))
+            entries = json.loads(path.read_text(encoding="utf-8"))
         entries = [
             {
                 "on": entry["on"],
@@ -79,7 +79,7 @@ def _measured(run: Path) -> dict[str, Any]:
                 "result": dict(entry["result"]),
                 "command": str(entry.get("command", "")),
             }
-            for entry in held
+            for entry in entries
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SteppeError(
@@ -124,12 +124,12 @@ def find(record: Record, path: str) -> Any:
         >>> find({"sparse": {"loss": 0.1}}, "sparse.loss"), find({}, "sparse.loss")
         (0.1, None)
     """
-    held: Any = record
+    value: Any = record
     for key in path.split("."):
-        if not isinstance(held, Mapping):
+        if not isinstance(value, Mapping):
             return None
-        held = held.get(key)
-    return held
+        value = value.get(key)
+    return value
 
 
 def number(record: Record, path: str) -> float | None:
@@ -139,12 +139,12 @@ def number(record: Record, path: str) -> float | None:
         >>> number({"flatness": {"hessian_top": [3.0, 1.0]}}, "flatness.hessian_top")
         3.0
     """
-    held = find(record, path)
-    if isinstance(held, list | tuple) and held:
-        held = held[0]
-    if isinstance(held, bool) or not isinstance(held, int | float) or not isfinite(held):
+    value = find(record, path)
+    if isinstance(value, list | tuple) and value:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
         return None
-    return float(held)
+    return float(value)
 
 
 def first(record: Record, *paths: str) -> float | None:
@@ -164,10 +164,10 @@ def method_of(record: Record) -> str:
         >>> method_of({"method": {"name": "safe"}}), method_of({})
         ('safe', 'unnamed')
     """
-    held = record.get("label") or record.get("method")
-    if isinstance(held, Mapping):
-        held = held.get("name")
-    name = str(held or "unnamed")
+    method = record.get("label") or record.get("method")
+    if isinstance(method, Mapping):
+        method = method.get("name")
+    name = str(method or "unnamed")
     return "dense" if name.lower() == "dense" else name
 
 
@@ -225,8 +225,8 @@ def sparsity_of(record: Record) -> float | None:
 
 def curve_of(record: Record) -> list[Record]:
     """The rows of a training curve: ``curve``, or ``metrics`` as `steppe train` writes them."""
-    held = record.get("curve") or record.get("metrics")
-    return [row for row in held if isinstance(row, Mapping)] if isinstance(held, list) else []
+    rows = record.get("curve") or record.get("metrics")
+    return [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
 
 
 def sigmas_of(records: Sequence[Record]) -> list[tuple[float, str]]:
@@ -236,21 +236,21 @@ def sigmas_of(records: Sequence[Record]) -> list[tuple[float, str]]:
         >>> sigmas_of([{"noise": {"0.2": 0.5, "0.1": 0.7}}])
         [(0.1, '0.1'), (0.2, '0.2')]
     """
-    found: dict[float, str] = {}
+    sigmas: dict[float, str] = {}
     for record in records:
-        held = record.get("noise")
-        for key in held if isinstance(held, Mapping) else ():
+        noise = record.get("noise")
+        for key in noise if isinstance(noise, Mapping) else ():
             try:
-                found.setdefault(float(key), str(key))
+                sigmas.setdefault(float(key), str(key))
             except (TypeError, ValueError):
                 continue
-    return sorted(found.items())
+    return sorted(sigmas.items())
 
 
 def noise_of(record: Record, sigma: float) -> float | None:
     """Accuracy under noise of that strength; the key may be a number or text, 0.1 or 0.10."""
-    held = record.get("noise")
-    for key, value in held.items() if isinstance(held, Mapping) else ():
+    noise = record.get("noise")
+    for key, value in noise.items() if isinstance(noise, Mapping) else ():
         try:
             if float(key) == sigma:
                 return number({"value": value}, "value")
@@ -271,10 +271,10 @@ def wrong_labels(record: Record) -> float:
 
 def corrupted_cells(record: Record) -> dict[str, dict[str, float]]:
     """Corruption -> severity -> accuracy."""
-    held = find(record, "evaluations.corruptions.accuracy")
+    kinds = find(record, "evaluations.corruptions.accuracy")
     return {
         str(name): {str(s): float(v) for s, v in cells.items()}
-        for name, cells in (held.items() if isinstance(held, Mapping) else ())
+        for name, cells in (kinds.items() if isinstance(kinds, Mapping) else ())
         if isinstance(cells, Mapping)
     }
 
@@ -289,31 +289,31 @@ def severity_mean(record: Record, severity: str) -> float | None:
 
     Example:
         >>> cells = {"fog": {"3": 0.5}, "snow": {"3": 0.7}, "spatter": {"3": 1.0}}
-        >>> held = {"accuracy": cells, "extra": ["spatter"]}
-        >>> severity_mean({"evaluations": {"corruptions": held}}, "3")
+        >>> shares = {"accuracy": cells, "extra": ["spatter"]}
+        >>> severity_mean({"evaluations": {"corruptions": shares}}, "3")
         0.6
     """
     extra = find(record, "evaluations.corruptions.extra") or ()
     cells = corrupted_cells(record)
-    held = [c[severity] for name, c in cells.items() if name not in extra and severity in c]
-    return fmean(held) if held else None
+    shares = [c[severity] for name, c in cells.items() if name not in extra and severity in c]
+    return fmean(shares) if shares else None
 
 
 def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Norms and radii of the attacks that any network was under; the norms in their order."""
-    found: dict[str, set[str]] = {}
+    radii: dict[str, set[str]] = {}
     for record in records:
-        held = find(record, "evaluations.attacks.accuracy")
-        for norm, cells in held.items() if isinstance(held, Mapping) else ():
-            found.setdefault(norm, set()).update(cells)
-    return [(norm, eps) for norm, held in found.items() for eps in sorted(held, key=float)]
+        norms = find(record, "evaluations.attacks.accuracy")
+        for norm, cells in norms.items() if isinstance(norms, Mapping) else ():
+            radii.setdefault(norm, set()).update(cells)
+    return [(norm, eps) for norm, norms in radii.items() for eps in sorted(norms, key=float)]
 
 
 def robust_accuracy(record: Record, norm: str, eps: str) -> float | None:
     """Accuracy under attack in one ball."""
-    held = find(record, f"evaluations.attacks.accuracy.{norm}")
+    shares = find(record, f"evaluations.attacks.accuracy.{norm}")
     # the key holds a point itself, so it is no path
-    return number({"value": held.get(eps)}, "value") if isinstance(held, Mapping) else None
+    return number({"value": shares.get(eps)}, "value") if isinstance(shares, Mapping) else None
 
 
 def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:
@@ -332,7 +332,7 @@ def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:
             {**r, "sparse": {**(find(r, "dense") or {}), **(find(r, "sparse") or {})}}
             for r in trained
         ]
-    found: dict[Any, dict[str, Any]] = {}
+    distinct: dict[Any, dict[str, Any]] = {}
     for record in records:
         part = record.get("dense")
         if isinstance(part, Mapping) and any(
@@ -341,5 +341,5 @@ def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:
             parts = {key: part[key] for key in ("flatness", "noise") if key in part}
             seed = record.get("seed")
             own = {"method": "dense", "seed": seed, "sparse": dict(part), **parts}
-            found.setdefault(json.dumps(seed, default=str), own)
-    return list(found.values())
+            distinct.setdefault(json.dumps(seed, default=str), own)
+    return list(distinct.values())

@@ -106,9 +106,9 @@ def finish(figure: Canvas, key: str, title: str, caption: str, description: str)
     """
     from io import StringIO
 
-    held = StringIO()
-    figure.savefig(held, format="svg", metadata={"Date": None})
-    svg = held.getvalue()
+    buffer = StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # HTML knows svg's names by itself; an address in the page would look like a request
@@ -155,15 +155,15 @@ def looks(displays: Mapping[str, str]) -> dict[str, Look]:
         >>> looks({"dense": "dense", "safe": "SAFE"})["safe"].colour
         '#0072B2'
     """
-    found = {"dense": Look("dense", INK, "", "")}
+    by_method = {"dense": Look("dense", INK, "", "")}
     for i, method in enumerate(m for m in displays if m != "dense"):
-        found[method] = Look(
+        by_method[method] = Look(
             displays[method],
             COLOURS[i % len(COLOURS)],
             MARKERS[i % len(MARKERS)],
             HATCHES[i % len(HATCHES)],
         )
-    return found
+    return by_method
 
 
 def legend(figure: Canvas, ax: Axes, columns: int = 3) -> None:

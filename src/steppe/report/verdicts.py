@@ -40,27 +40,31 @@ def verdicts(records: Sequence[Record]) -> list[str]:
     if not sparse:
         return ["No sparse run among the records: nothing to compare."]
     if not any(r.cells["accuracy"] for r in sparse):
-        found = ["No record of a sparse network holds an accuracy: methods are not compared on it."]
+        sentences = [
+            "No record of a sparse network holds an accuracy: methods are not compared on it."
+        ]
     else:
-        found = []
+        sentences = []
     dense = next((r.cells["accuracy"] for r in rows.rows if r.method == "dense"), None)
     for where in dict.fromkeys(r.sparsity for r in sparse):
         group = [r for r in sparse if r.sparsity == where]
         scored = [(r, c) for r in group if (c := r.cells["accuracy"]) is not None]
         scored.sort(key=lambda pair: -pair[1].mean)
         place = "At unknown sparsity" if where is None else f"At {group[0].where} zeros"
-        found += _against_dense(place, scored, dense) + _leader(place, scored)
-        found += _safe_against_gmp(place, scored) + _flatter(place, group)
-        found += _sturdier(place, group, rows)
+        sentences += _against_dense(place, scored, dense) + _leader(place, scored)
+        sentences += _safe_against_gmp(place, scored) + _flatter(place, group)
+        sentences += _sturdier(place, group, rows)
     if dense is None and any(r.cells["accuracy"] for r in sparse):
-        found.append("No record holds the dense network's accuracy: nothing is compared with it.")
-    if any(re.search(r"(?<!none is )level with|too little", text) for text in found):
-        found.append(
+        sentences.append(
+            "No record holds the dense network's accuracy: nothing is compared with it."
+        )
+    if any(re.search(r"(?<!none is )level with|too little", text) for text in sentences):
+        sentences.append(
             "Level: less than half a point apart, or than one standard error of the difference."
         )
     if all(r.seeds == 1 for r in sparse):
-        found.append("One seed per point: no error bars, so small differences may be chance.")
-    return found
+        sentences.append("One seed per point: no error bars, so small differences may be chance.")
+    return sentences
 
 
 def _error(a: Cell, b: Cell) -> float:
@@ -114,13 +118,13 @@ def _leader(place: str, scored: list[tuple[Row, Cell]]) -> list[str]:
 
 
 def _safe_against_gmp(place: str, scored: list[tuple[Row, Cell]]) -> list[str]:
-    held = [(r, c) for r, c in scored if r.method.lower() in ("safe", "gmp")]
-    if len(held) != 2:
+    pair = [(r, c) for r, c in scored if r.method.lower() in ("safe", "gmp")]
+    if len(pair) != 2:
         return []
-    (ahead, a), (behind, b) = held  # the better one first
+    (ahead, a), (behind, b) = pair  # the better one first
     first, second = ahead.display, behind.display
     gap = f"{_percent(a)} against {_percent(b)}, {100 * (a.mean - b.mean):.2f} points"
-    lead = "leads and " if held[0] == scored[0] and len(scored) > 2 else ""
+    lead = "leads and " if pair[0] == scored[0] and len(scored) > 2 else ""
     if a.mean == b.mean:
         return [f"{place} {first} and {second} are equal: {_percent(a)}."]
     if not _level(a, b):
@@ -132,7 +136,7 @@ def _flatter(place: str, group: Sequence[Row]) -> list[str]:
     rows = {r.method.lower(): r for r in group}
     if "safe" not in rows or "admm" not in rows:
         return []
-    found = []
+    claims = []
     for key, name in (("hessian_top", "top Hessian eigenvalue"), ("sharpness", "sharpness")):
         safe, admm = rows["safe"].cells[key], rows["admm"].cells[key]
         if safe is None or admm is None:
@@ -144,8 +148,8 @@ def _flatter(place: str, group: Sequence[Row]) -> list[str]:
             text += f" ({high / low:.2g} times {'lower' if safe.mean == low else 'higher'})"
         if abs(safe.mean - admm.mean) <= _error(safe, admm):
             text += ", within one standard error"
-        found.append(text)
-    return [f"{place} SAFE's {'; its '.join(found)}."] if found else []
+        claims.append(text)
+    return [f"{place} SAFE's {'; its '.join(claims)}."] if claims else []
 
 
 def _sturdier(place: str, group: Sequence[Row], rows: Rows) -> list[str]:
@@ -156,16 +160,16 @@ def _sturdier(place: str, group: Sequence[Row], rows: Rows) -> list[str]:
         if norm in ("linf", "l2") and not any(key.startswith(norm) for key in keys):
             keys[column.key] = f"under attack ({column.label.split(', ')[1]})"
     dense = next((r for r in rows.rows if r.method == "dense"), None)
-    found = []
+    claims = []
     for key, name in keys.items():
-        held = [(r, c) for r in group if (c := r.cells.get(key)) is not None]
-        if not held:
+        ranked = [(r, c) for r in group if (c := r.cells.get(key)) is not None]
+        if not ranked:
             continue
-        held.sort(key=lambda pair: -pair[1].mean)
-        shown = [f"{r.display} {_percent(c)}" for r, c in held]
-        if len(held) > 1 and _level(held[0][1], held[1][1]):
+        ranked.sort(key=lambda pair: -pair[1].mean)
+        shown = [f"{r.display} {_percent(c)}" for r, c in ranked]
+        if len(ranked) > 1 and _level(ranked[0][1], ranked[1][1]):
             shown[:2] = [f"{shown[0]} level with {shown[1]}"]
         own = dense.cells.get(key) if dense is not None else None
         beside = f" (dense {_percent(own)})" if own is not None else ""
-        found.append(f"{name}, {', '.join(shown)}{beside}")
-    return [f"{place}, best first {'; '.join(found)}."] if found else []
+        claims.append(f"{name}, {', '.join(shown)}{beside}")
+    return [f"{place}, best first {'; '.join(claims)}."] if claims else []

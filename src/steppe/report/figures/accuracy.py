@@ -29,10 +29,10 @@ class Accuracy(Drawing):
     needs = "sparse.accuracy"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
-        held = sparse_rows(rows, "accuracy")
-        if not held:
+        sparse = sparse_rows(rows, "accuracy")
+        if not sparse:
             return None
-        levels = levels_of(held)
+        levels = levels_of(sparse)
         close = _close_up(rows)
         with canvas("accuracy", 6.0 if close else 3.5, 2 if close else 1) as (figure, axes):
             for ax in axes:

@@ -47,16 +47,16 @@ class Attacked(Drawing):
                 for method in dict.fromkeys(map(method_of, having)):
                     own = [r for r in having if method_of(r) == method]
                     cells = [Cell.of(_under(r, norm, eps) for r in own) for eps in places]
-                    held = [
+                    points = [
                         (i, c, eps)
                         for i, (eps, c) in enumerate(zip(places, cells, strict=True))
                         if c is not None
                     ]
                     look = style[method]
                     ax.errorbar(
-                        [x for x, _, _ in held],
-                        [100 * c.mean for _, c, _ in held],
-                        yerr=[100 * (c.error or 0.0) for _, c, _ in held],
+                        [x for x, _, _ in points],
+                        [100 * c.mean for _, c, _ in points],
+                        yerr=[100 * (c.error or 0.0) for _, c, _ in points],
                         color=look.colour,
                         linestyle="--" if method == "dense" else "-",
                         marker=look.marker,
@@ -66,7 +66,7 @@ class Attacked(Drawing):
                         clip_on=False,
                         label=look.label,
                     )
-                    parts += [f"{look.label}, {ball(norm, e)}: {c.mean:.1%}" for _, c, e in held]
+                    parts += [f"{look.label}, {ball(norm, e)}: {c.mean:.1%}" for _, c, e in points]
                 ax.set_xticks(range(len(places)), ["none", *map(radius, places[1:])])
                 ax.set_xlabel(
                     f"radius, {ball(norm, CLEAN).split()[0]}, of pixels in [0, 1] (evenly spaced)"

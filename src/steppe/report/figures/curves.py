@@ -19,14 +19,14 @@ _CURVES = (
 
 def _series(records: Sequence[Record], keys: Sequence[str]) -> dict[float, float]:
     """Epoch -> mean over seeds of the first of the keys that a row has."""
-    found: dict[float, list[float]] = {}
+    by_epoch: dict[float, list[float]] = {}
     for record in records:
         for i, row in enumerate(curve_of(record)):
             value = next((v for key in keys if (v := number(row, key)) is not None), None)
             epoch = number(row, "epoch")
             if value is not None:
-                found.setdefault(i if epoch is None else epoch, []).append(value)
-    return {epoch: fmean(values) for epoch, values in sorted(found.items())}
+                by_epoch.setdefault(i if epoch is None else epoch, []).append(value)
+    return {epoch: fmean(values) for epoch, values in sorted(by_epoch.items())}
 
 
 @FIGURES.register("curves")

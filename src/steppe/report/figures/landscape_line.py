@@ -32,10 +32,10 @@ class LandscapeLine(Drawing):
         with canvas("landscape_line", 3.5) as (figure, (ax,)):
             parts, tops = [], []
             for method in dict.fromkeys(map(method_of, having)):
-                held = [
+                surfaces = [
                     find(r, "evaluations.landscape.line") for r in having if method_of(r) == method
                 ]
-                line = [mean_of(values) for values in zip(*map(_rise, held), strict=True)]
+                line = [mean_of(values) for values in zip(*map(_rise, surfaces), strict=True)]
                 look = style[method]
                 ax.plot(
                     places,

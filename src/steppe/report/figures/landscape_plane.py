@@ -32,7 +32,7 @@ class LandscapePlane(Drawing):
         if not first:
             return None
         first = dict(list(first.items())[:MOST])
-        values = [v for held in first.values() for row in held["plane"] for v in row if v]
+        values = [v for surface in first.values() for row in surface["plane"] for v in row if v]
         # the floor of the scale: differences between losses next to nothing are not drawn
         low, high = max(min(values), max(values) / 1e4), max(values)
         steps = (
@@ -45,9 +45,11 @@ class LandscapePlane(Drawing):
             for ax in axes[len(first) :]:
                 ax.set_axis_off()
             parts = []
-            for ax, (method, held) in zip(axes, first.items(), strict=False):
-                grid = [[min(max(v, low), high) if v else high for v in r] for r in held["plane"]]
-                sides = held["sides"]
+            for ax, (method, surface) in zip(axes, first.items(), strict=False):
+                grid = [
+                    [min(max(v, low), high) if v else high for v in r] for r in surface["plane"]
+                ]
+                sides = surface["sides"]
                 drawn = ax.contourf(
                     sides, sides, [[log10(v) for v in row] for row in grid],
                     levels=[log10(s) for s in steps], cmap="cividis", extend="both",
@@ -56,8 +58,8 @@ class LandscapePlane(Drawing):
                 ax.set_title(style[method].label, loc="left", fontsize=9.5)
                 ax.set_aspect("equal")
                 middle, corner = (
-                    held["plane"][len(sides) // 2][len(sides) // 2],
-                    held["plane"][0][0],
+                    surface["plane"][len(sides) // 2][len(sides) // 2],
+                    surface["plane"][0][0],
                 )
                 parts.append(f"{style[method].label}: {_said(middle)}, {_said(corner)}")
             figure.colorbar(

@@ -13,15 +13,15 @@ from steppe.report.table import Rows
 
 def _fractions(record: Record) -> dict[str, float]:
     """Layer -> fraction of zeros."""
-    held = record.get("layers")
-    found: dict[str, float] = {}
-    for layer in held if isinstance(held, list | tuple) else ():
+    layers = record.get("layers")
+    fractions: dict[str, float] = {}
+    for layer in layers if isinstance(layers, list | tuple) else ():
         if not isinstance(layer, Mapping):
             continue
         total, zeros = number(layer, "total"), number(layer, "zeros")
         if total and zeros is not None:
-            found[str(layer.get("name", len(found)))] = zeros / total
-    return found
+            fractions[str(layer.get("name", len(fractions)))] = zeros / total
+    return fractions
 
 
 @FIGURES.register("layers")
