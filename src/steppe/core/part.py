@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -103,3 +104,17 @@ class Part:
 def axis(kind: str) -> Any:
     """The registry of the parts of one kind."""
     return Registry(kind, f"steppe.{kind}")
+
+
+def __getattr__(name: str) -> Any:
+    """The protocols of the axes, which were in this module before version 0.1."""
+    from steppe.core import protocols
+
+    if name.startswith("_") or name not in vars(protocols):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        f"steppe.core.part.{name} is now steppe.core.protocols.{name}",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return vars(protocols)[name]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
+from steppe.core.errors import unknown
+from steppe.core.part import typed
 from steppe.method import Method
 from steppe.methods.abcpruner import abcpruner
 from steppe.methods.adasap import adasap
@@ -29,7 +32,6 @@ from steppe.methods.published import (
     PublishedMethod,
     budget_of,
     display_of,
-    make,
     published,
 )
 from steppe.methods.safe import safe
@@ -79,6 +81,24 @@ __all__ = [
 ]
 
 
+def make(name: str, **options: Any) -> Method:
+    """A method by its name and options.
+
+    Raises:
+        SteppeError: the name or an option is not known, or of another type.
+
+    Example:
+        >>> make("safe", sparsity=0.9).perturb.rho
+        0.1
+    """
+    method = METHODS[name]
+    for key, value in options.items():
+        if key not in method.options:
+            raise unknown(f"option of method {name}", key, method.options)
+        typed(f"method {name}", key, str(method.options[key].annotation), value)
+    return method(**options)
+
+
 def for_language(method: Method) -> Method:
     """The same as `Method.for_language`."""
     return method.for_language()
@@ -87,7 +107,11 @@ def for_language(method: Method) -> Method:
 if not TYPE_CHECKING:  # a type checker shall see a misspelt method
 
     def __getattr__(name: str) -> Any:
-        """A method of an outside package."""
+        """A method of an outside package, or a former name."""
+        if name == "amount":
+            text = "steppe.methods.amount is now called budget_of"
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            return budget_of
         if name.startswith("_") or name not in METHODS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return METHODS[name]

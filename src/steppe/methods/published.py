@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec
 
-from steppe.core.errors import SteppeError, unknown
-from steppe.core.part import typed
+from steppe.core.errors import SteppeError
 from steppe.core.protocols import Budget, Objective, Score, Structure
 from steppe.core.registry import Registry
 from steppe.method import Method, Spec
@@ -67,7 +67,26 @@ class PublishedMethod(Generic[P]):
         return inspect.signature(self._build).parameters
 
 
-METHODS: Registry[PublishedMethod[...]] = Registry("method", "steppe.methods")
+class MethodRegistry(Registry[PublishedMethod[...]]):
+    """Names to methods. A plain function, registered as before version 0.1, becomes a method."""
+
+    def register(self, name: str) -> Callable[[Any], Any]:
+        add = super().register(name)
+
+        def wrapped(build: Any) -> Any:
+            if isinstance(build, PublishedMethod):
+                return add(build)
+            warnings.warn(
+                f"METHODS.register({name!r}) is now published({name!r}, its display name)",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            return add(PublishedMethod(build, name, name, {}))
+
+        return wrapped
+
+
+METHODS = MethodRegistry("method", "steppe.methods")
 
 
 def published(
@@ -119,21 +138,3 @@ def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSp
         )
     spec = {"name": budget} if isinstance(budget, str) else dict(budget)
     return Budget.make({"sparsity": sparsity} | spec)
-
-
-def make(name: str, **options: Any) -> Method:
-    """A method by its name and options.
-
-    Raises:
-        SteppeError: the name or an option is not known, or of another type.
-
-    Example:
-        >>> make("safe", sparsity=0.9).perturb.rho
-        0.1
-    """
-    method = METHODS[name]
-    for key, value in options.items():
-        if key not in method.options:
-            raise unknown(f"option of method {name}", key, method.options)
-        typed(f"method {name}", key, str(method.options[key].annotation), value)
-    return method(**options)
