@@ -25,30 +25,32 @@ def counts(shares: list[float], sparsity: float = 0.6, **options: float) -> dict
     return owl.counts(LAYERS, SIZES, round(sparsity * TOTAL), profile)
 
 
-def sparsities(found: dict[str, int]) -> list[float]:
+def sparsities(pruned: dict[str, int]) -> list[float]:
     """One per block; its layers share it."""
-    each = [[found[n] / SIZES[n] for n in LAYERS if n.startswith(f"blocks.{i}.")] for i in range(4)]
+    each = [
+        [pruned[n] / SIZES[n] for n in LAYERS if n.startswith(f"blocks.{i}.")] for i in range(4)
+    ]
     assert all(max(x) - min(x) < 2 / min(SIZES.values()) for x in each)
     return [x[0] for x in each]
 
 
 def test_by_the_papers_formula() -> None:
     shares = [0.02, 0.05, 0.03, 0.01]
-    found = counts(shares)
-    assert sum(found.values()) == round(0.6 * TOTAL)
+    pruned = counts(shares)
+    assert sum(pruned.values()) == round(0.6 * TOTAL)
     # D scaled to [0, 2 lambda], density = (1 - S) + D - mean D
     scaled = [(s - 0.01) / 0.04 * 2 * 0.08 for s in shares]
     density = [0.4 + d - sum(scaled) / 4 for d in scaled]
-    assert sparsities(found) == pytest.approx([1 - d for d in density], abs=2e-3)
-    assert max(sparsities(found)) - min(sparsities(found)) == pytest.approx(0.16, abs=2e-3)
+    assert sparsities(pruned) == pytest.approx([1 - d for d in density], abs=2e-3)
+    assert max(sparsities(pruned)) - min(sparsities(pruned)) == pytest.approx(0.16, abs=2e-3)
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.013, 0.5, 0.77, 0.999])
 @pytest.mark.parametrize("spread", [0.0, 0.08, 0.3, 0.49])
 def test_the_total_is_exact_also_where_a_block_is_full(sparsity: float, spread: float) -> None:
-    found = counts([0.0, 0.9, 0.1, 0.3], sparsity, spread=spread)
-    assert sum(found.values()) == round(sparsity * TOTAL)
-    assert all(0 <= found[n] <= SIZES[n] for n in SIZES)
+    pruned = counts([0.0, 0.9, 0.1, 0.3], sparsity, spread=spread)
+    assert sum(pruned.values()) == round(sparsity * TOTAL)
+    assert all(0 <= pruned[n] <= SIZES[n] for n in SIZES)
 
 
 def test_blocks_alike_are_treated_alike() -> None:

@@ -39,9 +39,9 @@ def test_one_multiple_of_the_deviation_bisected(prune):
             low = q
         else:
             high = q
-    found, kept = below(high), keep(units, prune)
+    pruned, kept = below(high), keep(units, prune)
     assert sum(int((~k).sum()) for k in kept.values()) == prune
-    assert all(torch.equal(kept[n], ~found[n]) for n in units)
+    assert all(torch.equal(kept[n], ~pruned[n]) for n in units)
 
 
 @pytest.mark.parametrize("prune", [1, 100, 274, 500, 548])

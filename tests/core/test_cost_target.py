@@ -135,13 +135,13 @@ def test_what_returns_is_the_most_salient_and_never_too_much(case, share, seed) 
         values[0] = 0.0  # gone before
     start = cost.total({name: int(mask.sum()) for name, mask in kept.items()})
     allowed = max(start, (1 - share) * cost.total({}))
-    found = fill(gone, groups, cost, allowed, kept)
-    left = cost.total({name: int(mask.sum()) for name, mask in found.items()})
+    filled = fill(gone, groups, cost, allowed, kept)
+    left = cost.total({name: int(mask.sum()) for name, mask in filled.items()})
     assert start <= left <= allowed
     for g in groups:
-        back = found[g.name] & ~kept[g.name]
-        assert not (kept[g.name] & ~found[g.name]).any(), "nothing more goes"
+        back = filled[g.name] & ~kept[g.name]
+        assert not (kept[g.name] & ~filled[g.name]).any(), "nothing more goes"
         assert not back[0] or bool(kept[g.name][0]), "what was gone before stays so"
-        still = ~found[g.name]
+        still = ~filled[g.name]
         if back.any() and still.any():
             assert gone[g.name][back].min() >= gone[g.name][still].max()

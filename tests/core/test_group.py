@@ -38,19 +38,19 @@ def tensors() -> dict[str, torch.Tensor]:
 
 def test_members_are_the_rows_of_each_unit() -> None:
     a, _ = pair()
-    held = a.members(tensors(), ("output", "bias"))
-    assert held.tolist() == [[0, 1, 2, 3, 0, 1], [4, 5, 6, 7, 2, 3]]
+    member_indices = a.members(tensors(), ("output", "bias"))
+    assert member_indices.tolist() == [[0, 1, 2, 3, 0, 1], [4, 5, 6, 7, 2, 3]]
     columns = a.members(tensors(), ("input",))
     assert columns.tolist() == [[0, 7, 1, 8], [2, 9, 3, 10]]
 
 
 def test_masks_and_positions_tell_the_same() -> None:
-    groups, held = pair(), tensors()
+    groups, by_name = pair(), tensors()
     kept = {"a.weight": torch.tensor([False, True]), "b.weight": torch.tensor([True, False, True])}
-    masks = masks_of(groups, kept, held)
-    stays = positions(groups, kept, {name: t.shape for name, t in held.items()})
+    masks = masks_of(groups, kept, by_name)
+    stays = positions(groups, kept, {name: t.shape for name, t in by_name.items()})
     assert stays["c.weight"][1].tolist() == [2, 3, 4, 6]
-    for name, tensor in held.items():
+    for name, tensor in by_name.items():
         cut = tensor
         for dim, index in stays[name].items():
             cut = cut.index_select(dim, index)
@@ -58,7 +58,7 @@ def test_masks_and_positions_tell_the_same() -> None:
 
 
 def test_what_is_kept_whole_has_no_positions() -> None:
-    groups, held = pair(), tensors()
-    shapes = {name: t.shape for name, t in held.items()}
+    groups, by_name = pair(), tensors()
+    shapes = {name: t.shape for name, t in by_name.items()}
     assert positions(groups, {"a.weight": torch.ones(2, dtype=torch.bool)}, shapes) == {}
-    assert all(bool(m.all()) for m in masks_of(groups, {}, held).values())
+    assert all(bool(m.all()) for m in masks_of(groups, {}, by_name).values())

@@ -8,9 +8,9 @@ from steppe.core.text import read_yaml
 
 @pytest.mark.parametrize("text", ["1e-4", "1E5", "-2e+3", "3.e2", "1.5e-3", "10", "0.5", "-1"])
 def test_numbers(text):
-    found = read_yaml(f"a: {text}")["a"]
-    assert not isinstance(found, str)
-    assert found == float(text)
+    parsed = read_yaml(f"a: {text}")["a"]
+    assert not isinstance(parsed, str)
+    assert parsed == float(text)
 
 
 @pytest.mark.parametrize("text", ["e5", "1e", "a1e-4", "'1e-4'", "1e-4x"])

@@ -212,9 +212,9 @@ def fill(
             break
         name = group.name
         order = free[name].sort(descending=True, stable=True)
-        for value, place in zip(order.values.tolist(), order.indices.tolist(), strict=True):
+        for value, unit in zip(order.values.tolist(), order.indices.tolist(), strict=True):
             if value == 0.0 or cost.total(sizes | {name: sizes[name] + 1}) > allowed:
                 break
-            wider[name][place] = True
+            wider[name][unit] = True
             sizes[name] += 1
     return wider

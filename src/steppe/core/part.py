@@ -90,15 +90,15 @@ class Part:
             if field.name in given:
                 typed(f"{axis.kind} {name}", field.name, str(field.type), given[field.name])
         try:
-            made = part(**given)
+            built = part(**given)
         except TypeError as error:
             raise SteppeError(
                 f"{axis.kind} {name} needs its options in their types",
                 got=f"{given} ({error})",
                 way_out=f"its options: {', '.join(known) or 'none'}",
             ) from None
-        assert isinstance(made, cls)
-        return made
+        assert isinstance(built, cls)
+        return built
 
 
 def axis(kind: str) -> Any:

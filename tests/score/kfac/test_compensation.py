@@ -29,11 +29,11 @@ def dense(weight, keep, rows, columns):
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
 def test_the_best_of_all_changes(kept):
     weight, keep, rows, columns = problem(3, 4, 6, kept)
-    found = compensated(weight, keep, rows, columns)
-    assert (found[~keep] == 0).all()
+    compensated_weight = compensated(weight, keep, rows, columns)
+    assert (compensated_weight[~keep] == 0).all()
     for k in range(3):
         best = dense(weight[k], keep[k], rows[k], columns[k])
-        torch.testing.assert_close(found[k], best, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(compensated_weight[k], best, rtol=1e-7, atol=1e-9)
 
 
 def test_one_weight_is_the_surgeons_own_update():
@@ -41,8 +41,10 @@ def test_one_weight_is_the_surgeons_own_update():
     keep[0, 1, 2] = False
     g, a = torch.linalg.inv(rows[0]), torch.linalg.inv(columns[0])
     update = -weight[0, 1, 2] / (g[1, 1] * a[2, 2]) * torch.outer(g[:, 1], a[2])
-    found = compensated(weight, keep, rows, columns)
-    torch.testing.assert_close(found[0], (weight[0] + update) * keep[0], rtol=1e-8, atol=1e-10)
+    compensated_weight = compensated(weight, keep, rows, columns)
+    torch.testing.assert_close(
+        compensated_weight[0], (weight[0] + update) * keep[0], rtol=1e-8, atol=1e-10
+    )
 
 
 def test_what_went_earlier_costs_nothing():
@@ -54,10 +56,10 @@ def test_what_went_earlier_costs_nothing():
 def test_groups_that_lose_nothing_stay_beside_others():
     weight, keep, rows, columns = problem(2, 3, 3)
     keep[0] = True
-    found = compensated(weight, keep, rows, columns)
-    assert torch.equal(found[0], weight[0])
-    assert found.isfinite().all()
-    assert not torch.equal(found[1], weight[1] * keep[1])
+    compensated_weight = compensated(weight, keep, rows, columns)
+    assert torch.equal(compensated_weight[0], weight[0])
+    assert compensated_weight.isfinite().all()
+    assert not torch.equal(compensated_weight[1], weight[1] * keep[1])
 
 
 def test_a_layer_may_go_whole():
@@ -74,7 +76,7 @@ def test_no_step_makes_it_worse(steps):
         away = made - weight
         return float((away * (rows @ away @ columns)).sum())
 
-    found = compensated(weight, keep, rows, columns, steps)
+    compensated_weight = compensated(weight, keep, rows, columns, steps)
     more = compensated(weight, keep, rows, columns, steps + 1)
-    assert rise(more) <= rise(found) * (1 + 1e-5)
-    assert rise(found) <= rise(weight * keep) * (1 + 1e-6)
+    assert rise(more) <= rise(compensated_weight) * (1 + 1e-5)
+    assert rise(compensated_weight) <= rise(weight * keep) * (1 + 1e-6)
