@@ -38,19 +38,21 @@ def test_every_candidate_costs_what_is_allowed_and_the_best_wins():
 
 
 def test_deterministic_under_its_seed():
-    def found(seed):
+    def widths_drawn(seed):
         budget = AdaptiveBnSearch(sparsity=0.5, candidates=10, seed=seed)
         return budget.drawn(UNITS, GROUPS, COST, 64)
 
     state = torch.get_rng_state()
-    assert found(3) == found(3) != found(4)
+    assert widths_drawn(3) == widths_drawn(3) != widths_drawn(4)
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_where_no_width_lies_in_the_band_the_nearest_is_tried():
     coarse = [Group("a", GROUPS[0].slices, multiple=16)]
-    found = AdaptiveBnSearch(sparsity=0.5).drawn({"a": UNITS["a"]}, coarse, Units(coarse), 30.0)
-    assert found == [{"a": 16}]
+    widths_drawn = AdaptiveBnSearch(sparsity=0.5).drawn(
+        {"a": UNITS["a"]}, coarse, Units(coarse), 30.0
+    )
+    assert widths_drawn == [{"a": 16}]
 
 
 def test_wrong_options():

@@ -66,6 +66,6 @@ def test_a_gram_in_strips_is_the_whole_one(columns: int) -> None:
     for batch in batches:
         gram.add(batch)
     rows = batches.flatten(0, 1).double()
-    found = gram.mean()
-    torch.testing.assert_close(found.double(), rows.T @ rows / 60, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found, found.T, rtol=0, atol=1e-6)
+    mean_gram = gram.mean()
+    torch.testing.assert_close(mean_gram.double(), rows.T @ rows / 60, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mean_gram, mean_gram.T, rtol=0, atol=1e-6)

@@ -64,11 +64,11 @@ def test_equal_radii_are_asam_or_sam_bit_for_bit(rho):
         (AdaSap(**same), Asam(rho=rho)),
         (AdaSap(**same, eta=0.0), Asam(rho=rho, eta=0.0)),
     ):
-        found = mine.perturbation(weights, grads, NAMES)
-        for a, b in zip(found, theirs.perturbation(weights, grads, NAMES), strict=True):
+        perturbations = mine.perturbation(weights, grads, NAMES)
+        for a, b in zip(perturbations, theirs.perturbation(weights, grads, NAMES), strict=True):
             assert torch.equal(a, b)
-    found = AdaSap(**same, adaptive=False).perturbation(weights, grads, NAMES)
-    for a, b in zip(found, Sam(rho=rho).perturbation(weights, grads, NAMES), strict=True):
+    perturbations = AdaSap(**same, adaptive=False).perturbation(weights, grads, NAMES)
+    for a, b in zip(perturbations, Sam(rho=rho).perturbation(weights, grads, NAMES), strict=True):
         assert torch.equal(a, b)
 
 
@@ -77,7 +77,7 @@ def test_equal_radii_are_asam_or_sam_bit_for_bit(rho):
 def test_neuron_by_neuron(norm, adaptive):
     weights, grads = example(torch.float64)
     part = AdaSap(norm=norm, adaptive=adaptive, eta=0.1)
-    found = part.perturbation(weights, grads, NAMES)
+    perturbations = part.perturbation(weights, grads, NAMES)
     radii = part.radii(weights, NAMES)
     t = [
         w.abs() + 0.1 if adaptive and "weight" in n else torch.ones_like(w)
@@ -90,7 +90,7 @@ def test_neuron_by_neuron(norm, adaptive):
             over = whole if norm == "global" else float(both) ** 0.5
             for k in (weight, bias):
                 wanted = radii[weight][i] * t[k][i] ** 2 * grads[k][i] / over
-                torch.testing.assert_close(found[k][i], wanted, rtol=1e-6, atol=0)
+                torch.testing.assert_close(perturbations[k][i], wanted, rtol=1e-6, atol=0)
 
 
 def test_removed_neurons_have_no_say_and_stay():

@@ -210,10 +210,10 @@ def _bracket(pool: Pool, k: int) -> tuple[int, int]:
     draw = np.random.default_rng(0).random(size)
     position = np.minimum((np.arange(size) + draw) * (pool.n / size), pool.n - 1).astype(np.int64)
     start = list(accumulate((t.numel() for t in pool.tensors), initial=0))
-    cut = np.searchsorted(position, start)
+    bounds = np.searchsorted(position, start)
     keys = np.concatenate(
         [
-            _keys_at(t, position[cut[i] : cut[i + 1]] - start[i], pool.dtype)
+            _keys_at(t, position[bounds[i] : bounds[i + 1]] - start[i], pool.dtype)
             for i, t in enumerate(pool.tensors)
         ]
     )

@@ -28,12 +28,12 @@ Lists = list[list[float]]
 
 def brute(values: Lists, costs: Lists, capacity: float) -> float | None:
     """The best value of all combinations that fit."""
-    found = [
+    feasible = [
         sum(v[c] for v, c in zip(values, chosen, strict=True))
         for chosen in itertools.product(*(range(len(v)) for v in values))
         if sum(p[c] for p, c in zip(costs, chosen, strict=True)) <= capacity
     ]
-    return max(found, default=None)
+    return max(feasible, default=None)
 
 
 @st.composite
@@ -122,9 +122,9 @@ def group(name: str, units: int, multiple: int = 1) -> Group:
 def test_widths_keep_the_multiple_or_all() -> None:
     saliency = torch.tensor([3.0, -7.0, 1.0, 5.0, 2.0])
     assert widths_of(group("a", 5), saliency).units == (1, 2, 3, 4, 5)
-    found = widths_of(group("a", 5, 2), saliency)
-    assert found.units == (2, 4, 5)
-    assert found.values.tolist() == [12, 17, 18]
+    options = widths_of(group("a", 5, 2), saliency)
+    assert options.units == (2, 4, 5)
+    assert options.values.tolist() == [12, 17, 18]
     assert widths_of(group("a", 5, 2), saliency, chunk=3).units == (4, 5)
     assert widths_of(group("a", 5, 8), saliency).units == (5,)
     assert widths_of(group("a", 5), saliency, floor=0.5).units == (3, 4, 5)

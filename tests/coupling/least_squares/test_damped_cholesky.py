@@ -30,11 +30,11 @@ def test_refinement_stays_inside_the_mask_and_rows_do_not_mix():
     hessian, target = definite(20), torch.randn(6, 20)
     mask = torch.rand(6, 20) < 0.5
     mask[0], mask[1] = False, True
-    found = refined(hessian, target, target * mask, mask, 25)
-    assert not found[~mask].any()
-    torch.testing.assert_close(found[1], target[1])
+    refined_weight = refined(hessian, target, target * mask, mask, 25)
+    assert not refined_weight[~mask].any()
+    torch.testing.assert_close(refined_weight[1], target[1])
     alone = refined(hessian, target[2:3], (target * mask)[2:3], mask[2:3], 25)
-    torch.testing.assert_close(found[2:3], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(refined_weight[2:3], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_shares_are_exact_and_take_the_dead_first():
@@ -44,14 +44,18 @@ def test_shares_are_exact_and_take_the_dead_first():
     blocks = [slice(i, min(i + 16, columns)) for i in range(0, columns, 16)]
     for prune in (0, 1, 20, 28, 29, 100, rows * columns):
         problem = LayerProblem("w", torch.zeros(rows, columns), {}, prune, None, None)
-        found = shares(problem, dead, blocks)
-        assert sum(found) == prune
+        prune_counts = shares(problem, dead, blocks)
+        assert sum(prune_counts) == prune
         gone = [rows * int(dead[b].sum()) for b in blocks]
         sizes = [rows * (b.stop - b.start) for b in blocks]
         if prune >= 28:
-            assert all(f >= g for f, g in zip(found, gone, strict=True))
-            rest = [(f - g) / (s - g) for f, g, s in zip(found, gone, sizes, strict=True) if s > g]
+            assert all(f >= g for f, g in zip(prune_counts, gone, strict=True))
+            rest = [
+                (f - g) / (s - g)
+                for f, g, s in zip(prune_counts, gone, sizes, strict=True)
+                if s > g
+            ]
             for a, b in itertools.combinations(rest[:3], 2):
                 assert abs(a - b) < 0.02
         else:
-            assert all(f <= g for f, g in zip(found, gone, strict=True))
+            assert all(f <= g for f, g in zip(prune_counts, gone, strict=True))

@@ -139,8 +139,8 @@ def test_the_gradient_of_the_penalty():
     coupling.add_gradient(context)
     leaves = [p.clone().requires_grad_() for p in weights.values()]
     (0.25 * sum(p.square().sum() for p in leaves)).backward()
-    for found, leaf in zip(grads.values(), leaves, strict=True):
-        torch.testing.assert_close(found, leaf.grad)
+    for gradient, leaf in zip(grads.values(), leaves, strict=True):
+        torch.testing.assert_close(gradient, leaf.grad)
 
 
 def test_what_is_cut_stays_zero_in_both_factors():

@@ -43,8 +43,8 @@ def never():
 )
 def test_controller(before, accuracy, number, length, up):
     s = strength(decay="controlled")
-    found = s.after(0.2, before, Epoch(number, 10, accuracy), lambda: torch.tensor(length))
-    assert found == pytest.approx(0.2 * 1.5 if up else 0.2 / 1.5)
+    new_strength = s.after(0.2, before, Epoch(number, 10, accuracy), lambda: torch.tensor(length))
+    assert new_strength == pytest.approx(0.2 * 1.5 if up else 0.2 / 1.5)
 
 
 def test_what_it_watches():

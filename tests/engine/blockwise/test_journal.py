@@ -19,9 +19,9 @@ def test_what_was_put_is_there_for_the_next(tmp_path: Path) -> None:
     journal.put(blocks=[{"block": 0}], counts={"a": 3})
     journal.put(blocks=[{"block": 0}, {"block": 1}])
     again = Journal(path)
-    for held in (journal, again):
-        assert held.get("blocks") == [{"block": 0}, {"block": 1}]
-        assert held.get("counts") == {"a": 3}
+    for opened in (journal, again):
+        assert opened.get("blocks") == [{"block": 0}, {"block": 1}]
+        assert opened.get("counts") == {"a": 3}
     assert [p.name for p in path.parent.iterdir()] == ["journal.json"]
 
 

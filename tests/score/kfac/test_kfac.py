@@ -116,9 +116,9 @@ def test_damping_keeps_what_has_no_inverse_positive(dtype):
     v = torch.randn(2, 30, dtype=dtype)
     few = (v.T @ v)[None]  # rank 2 of 30
     for damp in (1e-5, 1e-3, 1.0):
-        found = stiffness(few, torch.tensor([damp], dtype=dtype))
-        assert found.isfinite().all()
-        assert (found > 0).all()
+        diagonal = stiffness(few, torch.tensor([damp], dtype=dtype))
+        assert diagonal.isfinite().all()
+        assert (diagonal > 0).all()
 
 
 @pytest.mark.parametrize("mean", [0.0, 2.0])

@@ -66,7 +66,7 @@ def test_sums_over_single_samples(bias):
     def loss(part):
         return model(part).square().sum(1).mean()
 
-    (found,) = gather(model, lambda: loss(x)).values()
+    (gathered,) = gather(model, lambda: loss(x)).values()
     inputs = torch.cat([x, torch.ones(7, 1)], 1) if bias else x
     a = sum(torch.outer(v, v) for v in inputs) / 7
     g = 0
@@ -74,7 +74,7 @@ def test_sums_over_single_samples(bias):
         out = model(sample[None])
         (d,) = torch.autograd.grad(out.square().sum(), out)
         g = g + torch.outer(d[0], d[0]) / 7
-    close(found, (g[None], a[None]))
+    close(gathered, (g[None], a[None]))
 
 
 CONVOLUTIONS = {
@@ -244,8 +244,8 @@ def test_neither_loss_scaling_nor_a_second_pass_is_seen(how):
 def test_half_precision_is_summed_in_full():
     model = nn.Sequential(nn.Linear(3, 2)).bfloat16()
     x = torch.randn(6, 3).bfloat16()
-    (found,) = gather(model, lambda: model(x).float().square().mean()).values()
-    assert all(f.dtype == torch.float32 for f in found)
+    (gathered,) = gather(model, lambda: model(x).float().square().mean()).values()
+    assert all(f.dtype == torch.float32 for f in gathered)
 
 
 def test_the_mean_eigenvalue_of_the_network():
@@ -259,9 +259,9 @@ def test_the_mean_eigenvalue_of_the_network():
     ]
     mean = torch.cat(values).mean()
     assert sum(len(v) for v in values) == 2 * 3 * 9 + 25 * 4
-    found = gather(model, lambda: cross(model, x, y), kinds=(KfacMean,))
-    assert found.keys() == factors.keys()
-    for (value,) in found.values():
+    gathered = gather(model, lambda: cross(model, x, y), kinds=(KfacMean,))
+    assert gathered.keys() == factors.keys()
+    for (value,) in gathered.values():
         torch.testing.assert_close(value**2, mean[None])
 
 
@@ -275,6 +275,6 @@ def test_stacked_experts_are_refused():
 def test_shapes_are_as_announced(shape):
     module = nn.Linear(3, 4, bias=False) if len(shape) == 2 else nn.Conv2d(3, 4, 2, bias=False)
     model = nn.Sequential(module)
-    found = gather(model, lambda: model(torch.randn(2, *shape[1:])).square().mean())["0.weight"]
+    gathered = gather(model, lambda: model(torch.randn(2, *shape[1:])).square().mean())["0.weight"]
     announced = [STATISTICS[n].shape(shape) for n in ("kfac_rows", "kfac_columns")]
-    assert [tuple(f.shape) for f in found] == announced
+    assert [tuple(f.shape) for f in gathered] == announced

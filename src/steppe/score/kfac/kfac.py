@@ -100,8 +100,8 @@ class Kfac(Score):
             for m, damp, n in zip((rows, columns), damps, full.shape[1:], strict=True)
         ]
         full = full.to(both[0].dtype)
-        made = compensated(full, keep.reshape(shape), both[0], both[1])
-        return made.reshape(weight.shape).to(weight.dtype)
+        updated = compensated(full, keep.reshape(shape), both[0], both[1])
+        return updated.reshape(weight.shape).to(weight.dtype)
 
     def _factors(
         self, stats: Mapping[str, Tensor], key: str
