@@ -38,6 +38,7 @@ MAY = {
     "theory": {"core", "coupling", "theory"},
     "record": {"core", "record"},
     "report": {"core", "methods", "record", "report"},  # methods: to say what each is
+    "__main__": {"cli"},
     "__init__": {"core", "engine", "experiment", "llm", "method", "methods", "removal"},
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.

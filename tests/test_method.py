@@ -71,6 +71,8 @@ def test_one_part_replaced():
     assert method.coupling == methods.safe(sparsity=0.9).coupling
     with pytest.raises(SteppeError):
         method.replace(structure="2:4")
+    with pytest.raises(SteppeError, match="did you mean perturb"):
+        method.replace(perturbation="none")
 
 
 FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
@@ -155,11 +157,16 @@ def test_text_that_is_no_method(text):
         Method.from_yaml(text)
 
 
+def test_text_that_is_no_yaml():
+    with pytest.raises(SteppeError, match="must be YAML"):
+        Method.from_yaml("name: [safe")
+
+
 def test_unknown_methods_and_options():
     with pytest.raises(SteppeError, match="did you mean safe"):
         methods.make("saef")
     with pytest.raises(SteppeError, match="radius"):
         methods.make("safe", sparsity=0.5, radius=1)
-    with pytest.raises(AttributeError, match="saef"):
+    with pytest.raises(AttributeError, match=r"saef.*did you mean safe"):
         _ = methods.saef
     assert steppe.methods.safe is methods.METHODS["safe"]

@@ -17,6 +17,7 @@ CROSS = {
     "test_suite.py": "this file",
     "test_docs.py": "README and docs",
     "test_outside.py": "parts of another package",
+    "test_former_names.py": "names of before 0.1",
     "test_types.py": "the code of README and docs, as type checkers see it",
     "contract": "what every part of an axis fulfils, from the registries",
     "parity": "whole methods beside plain transcriptions of their rules",

@@ -139,6 +139,9 @@ class Method:
             >>> m.replace(perturb="none").perturb.name
             'none'
         """
+        for name in parts:
+            if name not in {"name", "language", *_AXES}:
+                raise unknown("axis", name, [*_AXES, "name", "language"])
         if "language" not in parts:
             parts["language"] = [p for p in self.language if p.registry.kind not in parts]
         return dataclasses.replace(self, **parts)
@@ -200,7 +203,11 @@ class Method:
     @classmethod
     def from_yaml(cls, text: str) -> Method:
         """The inverse of `to_yaml`."""
-        data = read_yaml(text)
+        try:
+            data = read_yaml(text)
+        except yaml.YAMLError as error:
+            said = " ".join(str(error).split())
+            raise SteppeError("a method must be YAML", got=said) from None
         if not isinstance(data, dict):
             raise SteppeError("a method in YAML is a mapping of axes", got=type(data).__name__)
         return cls.from_dict(data)

@@ -57,3 +57,17 @@ def test_recipes_that_come_with_steppe_are_known_by_name():
     assert load_recipe("digits").data.name == "digits"
     with pytest.raises(SteppeError, match="steppe recipes lists"):
         load_recipe("digit")
+
+
+def test_any_part_of_a_method_may_be_exchanged_in_a_recipe():
+    method = {"name": "gmp", "sparsity": 0.8, "coupling": "project", "perturb": "sam"}
+    built = load_recipe(SMALL | {"method": method}).build_method()
+    assert built.coupling.name == "project"
+    assert built.perturb.name == "sam"
+    assert built.schedule == steppe.methods.gmp(sparsity=0.8).schedule
+
+
+def test_a_method_is_taken_as_it_is():
+    method = steppe.methods.safe(sparsity=0.8).replace(perturb="none")
+    built = load_recipe(SMALL | {"method": method}).build_method()
+    assert built == method.replace(language=())

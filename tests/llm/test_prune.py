@@ -124,6 +124,13 @@ def test_a_method_without_language_settings_is_refused(language_model, tokens, t
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_no_method_or_no_model_is_said(language_model, tmp_path):
+    with pytest.raises(SteppeError, match=r"str where a Method belongs.*methods\.wanda"):
+        steppe.prune(language_model, "wanda", None, tmp_path / "out")
+    with pytest.raises(SteppeError, match=r"got Linear.*save_pretrained"):
+        steppe.prune(torch.nn.Linear(2, 2), methods.wanda(sparsity=0.5), None, tmp_path / "out")
+
+
 def test_layer_errors_grow_with_the_sparsity(language_model, tokens, tmp_path):
     def error(sparsity):
         method = methods.wanda(sparsity=sparsity)

@@ -70,6 +70,30 @@ def test_a_strangers_method_is_one_of_ours(registry):
 def test_options_of_the_wrong_kind(options, says):
     with pytest.raises(SteppeError, match=says):
         methods.make("safe", **options)
+    with pytest.raises(SteppeError, match=says):
+        methods.safe(**options)
+
+
+def test_an_option_may_not_hide_what_its_axis_declares():
+    from dataclasses import dataclass
+
+    from steppe.core.protocols import Coupling, Perturb
+
+    with pytest.raises(SteppeError, match=r"strength of Pulling.*another name"):
+
+        @dataclass(frozen=True, kw_only=True)
+        class Pulling(Coupling):
+            """An option named like a declaration."""
+
+            strength: float = 0.1
+
+    with pytest.raises(SteppeError, match="due of Late"):
+
+        @dataclass(frozen=True, kw_only=True)
+        class Late(Perturb):
+            """An option named like a method."""
+
+            due: int = 3
 
 
 def test_parts_may_be_given_in_every_form():

@@ -169,6 +169,13 @@ def prunable(
         >>> [layer.name for layer in layers]
         ['1.weight']
     """
+    for name, patterns in (("include", include), ("exclude", exclude)):
+        if isinstance(patterns, str):
+            raise SteppeError(
+                f"{name} is a list of patterns",
+                got=repr(patterns),
+                way_out=f"{name}=[{patterns!r}]",
+            )
     model = unwrap(model)
     head = getattr(model, "get_output_embeddings", lambda: None)()
     used: set[str] = set()

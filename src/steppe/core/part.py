@@ -56,6 +56,17 @@ class Part:
     registry: ClassVar[Registry[Any]]
     name: ClassVar[str]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, annotation in vars(cls).get("__annotations__", {}).items():
+            if "ClassVar" not in str(annotation) and _declared(name, cls.__mro__[1:]):
+                raise SteppeError(
+                    "an option of a part may not be called like what its axis declares",
+                    got=f"{name} of {cls.__name__}",
+                    consequence="the engine would read the option's value for the declaration",
+                    way_out=f"another name than {name!r}",
+                )
+
     def fits(self, method: Method) -> None:
         """Raise SteppeError when this part cannot work beside the method's other parts."""
 
@@ -99,6 +110,15 @@ class Part:
             ) from None
         assert isinstance(built, cls)
         return built
+
+
+def _declared(name: str, bases: tuple[type, ...]) -> bool:
+    """Whether a protocol has that name, and not as an option."""
+    protocols = [b for b in bases if b.__module__.startswith("steppe.core.") and name in vars(b)]
+    options = {
+        f.name for b in protocols if dataclasses.is_dataclass(b) for f in dataclasses.fields(b)
+    }
+    return bool(protocols) and name not in options
 
 
 def axis(kind: str) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from steppe import methods, recipes
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.protocols import AXES
 from steppe.core.text import read_yaml
 from steppe.engine.trainer import TrainConfig
 from steppe.method import Method
@@ -125,7 +126,9 @@ class Recipe(_Strict):
     @field_validator("model", "data", "method", mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
-        """``model: resnet20`` means ``model: {name: resnet20}``."""
+        """``model: resnet20`` means ``model: {name: resnet20}``; a Method is its plain data."""
+        if isinstance(value, Method):
+            return _for_images(value).to_dict()
         return {"name": value} if isinstance(value, str) else value
 
     def build_method(self) -> Method:
@@ -138,9 +141,13 @@ class Recipe(_Strict):
             raise SteppeError(
                 "a method needs a name", way_out="method: {name: safe, sparsity: 0.9}"
             )
-        # any method may be given another objective, whether or not its function takes one
-        objective = {"objective": spec.pop("objective")} if "objective" in spec else {}
-        return _for_images(methods.make(str(name), **spec).replace(**objective))
+        # any part may be exchanged, whether or not the method's function takes it
+        own = methods.METHODS[str(name)].options
+        axes = [axis.registry.kind for axis in AXES]
+        exchanged = {axis: spec.pop(axis) for axis in axes if axis in spec and axis not in own}
+        if "objective" in spec:
+            exchanged["objective"] = spec.pop("objective")
+        return _for_images(methods.make(str(name), **spec).replace(**exchanged))
 
     def check_start(self, method: Method) -> None:
         """Whether the network may start as the recipe says.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.engine.blockwise.compatibility import needs_windows
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.walk import Blockwise
@@ -40,6 +41,18 @@ class PreparedPruning:
     """
 
     def __init__(self, model: str | Path, method: Method, config: PruneConfig) -> None:
+        if not isinstance(method, Method):
+            raise SteppeError(
+                "prune takes a model's folder or hub id, and a method",
+                got=f"{type(method).__name__} where a Method belongs",
+                way_out='steppe.prune("folder", steppe.methods.wanda(sparsity=0.5), ...)',
+            )
+        if not isinstance(model, str | Path):
+            raise SteppeError(
+                "prune streams a model from a folder or a hub id",
+                got=type(model).__name__,
+                way_out='model.save_pretrained("folder"), then steppe.prune("folder", ...)',
+            )
         self.config, self.method = config, method.for_language()
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         _join_processes(self.device)

@@ -6,7 +6,6 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from steppe.core.errors import unknown
-from steppe.core.part import typed
 from steppe.method import Method
 from steppe.methods.abcpruner import abcpruner
 from steppe.methods.adasap import adasap
@@ -91,12 +90,7 @@ def make(name: str, **options: Any) -> Method:
         >>> make("safe", sparsity=0.9).perturb.rho
         0.1
     """
-    method = METHODS[name]
-    for key, value in options.items():
-        if key not in method.options:
-            raise unknown(f"option of method {name}", key, method.options)
-        typed(f"method {name}", key, str(method.options[key].annotation), value)
-    return method(**options)
+    return METHODS[name](**options)
 
 
 def for_language(method: Method) -> Method:
@@ -113,7 +107,7 @@ if not TYPE_CHECKING:  # a type checker shall see a misspelt method
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             return budget_of
         if name.startswith("_") or name not in METHODS:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(str(unknown("method", name, METHODS)))
         return METHODS[name]
 
     def __dir__() -> list[str]:

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.part import typed
 from steppe.core.protocols import Budget, Objective, Score, Structure
 from steppe.core.registry import Registry
 from steppe.method import Method, Spec
@@ -50,6 +51,10 @@ class PublishedMethod(Generic[P]):
         functools.update_wrapper(self, build)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Method:
+        for key, value in kwargs.items():
+            if key not in self.options:
+                raise unknown(f"option of method {self.name}", key, self.options)
+            typed(f"method {self.name}", key, str(self.options[key].annotation), value)
         if not self._language:
             return self._build(*args, **kwargs)
         given = inspect.signature(self._build).bind(*args, **kwargs).arguments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,8 +78,8 @@ def sparsify(
     """
     options = with_former_keywords(options, former)
     coupling = arguments(model, optimizer, method)
-    if total_steps < 1:
-        raise SteppeError("total_steps must be at least 1", got=total_steps)
+    if not isinstance(total_steps, numbers.Integral) or total_steps < 1:
+        raise SteppeError("total_steps is a whole number of at least 1", got=repr(total_steps))
     objective = ObjectiveLoss(method.objective, unwrap(model))  # before anything is changed
     prunable = PrunableWeights(model, optimizer, method, coupling, include, exclude, groups)
     names = {id(p): n for n, p in unwrap(model).named_parameters()}
