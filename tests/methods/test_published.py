@@ -100,3 +100,12 @@ def test_parts_may_be_given_in_every_form():
     text = methods.safe(sparsity=0.5, budget="uniform")
     mapping = methods.safe(sparsity=0.5, budget={"name": "uniform"})
     assert text == mapping == methods.safe(budget=Uniform(sparsity=0.5))
+
+
+def test_what_differs_for_language_models_is_an_option_of_the_method(registry):
+    with pytest.raises(SteppeError, match="coupling of method odd"):
+
+        @published("odd", "Odd", language={"coupling": "admm"})
+        def odd(sparsity: float) -> Method:
+            """Odd."""
+            return Method(name="odd", budget={"name": "pooled", "sparsity": sparsity})

@@ -40,12 +40,14 @@ class PublishedMethod(Generic[P]):
     """
 
     def __init__(
-        self,
-        build: Callable[P, Method],
-        name: str,
-        display: str,
-        language: Mapping[str, Any],
+        self, build: Callable[P, Method], name: str, display: str, language: Mapping[str, Any]
     ) -> None:
+        if wrong := [k for k in language if k not in inspect.signature(build).parameters]:
+            raise SteppeError(
+                "what differs for language models is given by options of the method",
+                got=f"{', '.join(wrong)} of method {name}",
+                way_out="make it a parameter of the function, or leave it out",
+            )
         self.name, self.display = name, display
         self._build, self._language = build, dict(language)
         functools.update_wrapper(self, build)

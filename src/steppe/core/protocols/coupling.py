@@ -130,7 +130,8 @@ class LayerSolver(AnyCoupling):
 
         Returns:
             The new weights and the mask (True = kept), both ``[rows, columns]``; exactly
-            ``problem.prune`` entries of the mask are False and the weights are 0 there.
+            ``problem.prune`` entries of the mask are False and the weights are 0 there, not -0
+            (``weight.where(mask, 0.0)``).
         """
         raise NotImplementedError
 
