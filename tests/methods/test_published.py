@@ -1,6 +1,7 @@
 """How methods are declared and found."""
 
 import inspect
+import pickle
 import pkgutil
 
 import pytest
@@ -42,6 +43,11 @@ def test_signature_and_text_are_the_builders():
     assert list(inspect.signature(methods.safe).parameters)[:3] == ["sparsity", "rho", "penalty"]
     assert list(methods.safe.options) == list(inspect.signature(methods.safe).parameters)
     assert "algorithm 1" in (inspect.getdoc(methods.safe) or "")
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_a_method_can_be_sent_to_another_process(name):
+    assert pickle.loads(pickle.dumps(METHODS[name])) is METHODS[name]
 
 
 def test_a_strangers_method_is_one_of_ours(registry):

@@ -68,6 +68,9 @@ class PublishedMethod(Generic[P]):
         own = plain.parts
         return plain.replace(language=[p for axis, p in form.parts.items() if p != own[axis]])
 
+    def __reduce__(self) -> str:
+        return self._build.__qualname__  # pickled by its place, as a function is
+
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
         """Name -> option, with its default."""
