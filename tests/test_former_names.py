@@ -7,7 +7,7 @@ import pytest
 
 import steppe
 from steppe import Method
-from steppe.methods.published import METHODS, PublishedMethod
+from steppe.methods.registry import METHODS, PublishedMethod
 
 FORMER = {
     "steppe.core.part.Score": "steppe.core.protocols.Score",
@@ -20,8 +20,11 @@ FORMER = {
         "steppe.engine.step.candidate_evaluation.candidate_evaluator"
     ),
     "steppe.cli.evaluations.EVALUATIONS": "steppe.evaluation.EVALUATIONS",
-    "steppe.methods.amount": "steppe.methods.published.budget_of",
+    "steppe.methods.amount": "steppe.methods.options.budget_of",
     "steppe.llm.calibration.windows": "steppe.llm.calibration_windows.windows",
+    "steppe.robustness.calibration.calibration_error": (
+        "steppe.robustness.calibration_error.calibration_error"
+    ),
 }
 
 

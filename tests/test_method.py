@@ -6,7 +6,8 @@ import pytest
 
 import steppe
 from steppe import Method, SteppeError, methods
-from steppe.core.protocols import AXES, UnitBudget
+from steppe.core.protocols import AXES, Coupling, UnitBudget
+from steppe.perturb.sam import Sam
 from steppe.structure.nm import NM
 
 POOLED = {"name": "pooled", "sparsity": 0.5}
@@ -82,9 +83,9 @@ def test_equal_methods_have_equal_forms_for_language_models():
     able = []
     for name in methods.METHODS:
         build = methods.METHODS[name]
-        method = build() if name == "dense" else build(sparsity=0.5)
+        method = build.example()
         copy = Method.from_yaml(method.to_yaml())
-        if method.language or method.objective.scope != "task":
+        if method.has_language_form:
             able.append(name)
             form = copy.for_language()
             assert form == method.for_language(), name
@@ -155,6 +156,47 @@ def test_what_cannot_work_is_said_when_built(data, says):
 def test_text_that_is_no_method(text):
     with pytest.raises(SteppeError, match="mapping"):
         Method.from_yaml(text)
+
+
+def test_one_sparsity_holds_for_language_models_too():
+    with pytest.raises(SteppeError, match=r"one sparsity.*0\.9, and 0\.5 under language"):
+        Method(
+            budget={"name": "pooled", "sparsity": 0.9},
+            language={"budget": {"name": "uniform", "sparsity": 0.5}},
+        )
+    assert Method(budget=POOLED, language=None) == Method(budget=POOLED)
+    twice = [Sam(rho=0.1), Sam(rho=0.2)]
+    with pytest.raises(SteppeError, match="one part of an axis"):
+        Method(budget=POOLED, language=twice)
+
+
+def test_a_form_that_cannot_be_says_that_it_is_the_forms_fault():
+    method = methods.magnitude(sparsity=0.5).replace(coupling="admm")  # for images that is fine
+    with pytest.raises(SteppeError, match=r"form of magnitude.*objective layer_reconstruction"):
+        method.for_language()
+
+
+@pytest.mark.parametrize("wrong", [2, 3.0, ["2:4"], None])
+def test_what_is_no_part_is_said(wrong):
+    with pytest.raises(SteppeError, match="given by its name"):
+        methods.safe(sparsity=0.5, structure=wrong)
+    with pytest.raises(SteppeError, match="given by its name"):
+        methods.safe(sparsity=0.5).replace(perturb=wrong)
+
+
+def test_a_parts_own_rule_adds_to_that_of_its_protocol():
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Idle(Coupling):
+        """Prunes nothing, and has a rule of its own."""
+
+        name = "idle"
+        prunes = False
+
+        def fits(self, method):
+            assert method.structure.name == "unstructured"
+
+    with pytest.raises(SteppeError, match="coupling idle prunes nothing"):
+        Method(budget=POOLED, coupling=Idle())
 
 
 def test_text_that_is_no_yaml():

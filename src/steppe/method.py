@@ -81,7 +81,7 @@ class Method:
         perturb: Perturb | Spec = "none",
         objective: Objective | Spec = "task",
         name: str = "custom",
-        language: LanguageSpec = (),
+        language: LanguageSpec | None = (),
     ) -> None:
         values: dict[str, Any] = {
             "name": name,
@@ -97,7 +97,14 @@ class Method:
         for field, value in values.items():
             object.__setattr__(self, field, value)
         for part in self.parts.values():
-            part.fits(self)
+            part.check_fits(self)
+        for part in self.language:
+            if isinstance(part, Budget) and part.target != self.budget.target:
+                raise SteppeError(
+                    "a method has one sparsity, for language models too",
+                    got=f"{self.budget.target:g}, and {part.target:g} under language",
+                    way_out="the same sparsity in both budgets",
+                )
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -146,14 +153,21 @@ class Method:
             parts["language"] = [p for p in self.language if p.registry.kind not in parts]
         return dataclasses.replace(self, **parts)
 
+    @property
+    def has_language_form(self) -> bool:
+        """Whether it says what is optimised where a language model is pruned block by block."""
+        scopes = [p.scope for p in (self.objective, *self.language) if isinstance(p, Objective)]
+        return scopes[-1] != "task"
+
     def for_language(self) -> Method:
         """The method as it prunes a language model: with the parts of ``language`` in place.
 
         A function of the value alone: equal methods give equal ones. A part that was exchanged
-        with `replace` stays exchanged.
+        with `replace` stays exchanged. Whether the parts fit in this form is looked at here.
 
         Raises:
-            SteppeError: it optimises the task of a training loop and says nothing else.
+            SteppeError: it optimises the task of a training loop and says nothing else, or the
+                parts do not fit.
 
         Example:
             >>> import steppe
@@ -161,15 +175,24 @@ class Method:
             >>> plain.perturb.rho, plain.for_language().perturb.rho
             (0.1, 0.0002)
         """
-        form = self.replace(language=(), **{p.registry.kind: p for p in self.language})
-        if form.objective.scope == "task":
+        if not self.has_language_form:
             raise SteppeError(
                 "a language model is pruned with an objective over layers or blocks",
-                got=f"method {self.name} with objective {form.objective.name}",
+                got=f"method {self.name} with objective {self.objective.name}",
                 way_out="a method for language models (steppe methods shows which), or "
                 "replace(objective='block_reconstruction')",
             )
-        return form
+        parts: dict[str, Part] = {p.registry.kind: p for p in self.language}
+        try:
+            return self.replace(language=(), **parts)
+        except SteppeError as error:
+            raise SteppeError(
+                error.rule,
+                got=f"{error.got}, in the form of {self.name} for language models "
+                f"({', '.join(f'{axis} {p.name}' for axis, p in parts.items())})",
+                consequence=error.consequence,
+                way_out=error.way_out,
+            ) from None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `from_dict` reads it back."""
@@ -213,12 +236,14 @@ class Method:
         return cls.from_dict(data)
 
 
-def _language_parts(language: LanguageSpec) -> tuple[Part, ...]:
+def _language_parts(language: LanguageSpec | None) -> tuple[Part, ...]:
     """The parts for language models, in the order of the axes.
 
     Raises:
         SteppeError: an axis is not known, or something is no part.
     """
+    if language is None:  # an empty key in YAML
+        return ()
     if isinstance(language, Mapping):
         for axis in language:
             if axis not in _AXES:
@@ -226,6 +251,11 @@ def _language_parts(language: LanguageSpec) -> tuple[Part, ...]:
         specs: dict[str, Any] = dict(language)
     elif isinstance(language, Sequence) and all(isinstance(p, Part) for p in language):
         specs = {part.registry.kind: part for part in language}
+        if len(specs) < len(language):
+            raise SteppeError(
+                "what differs for language models is one part of an axis",
+                got=", ".join(f"{part.registry.kind} {part.name}" for part in language),
+            )
     else:
         raise SteppeError(
             "what differs for language models is given by axis",

@@ -123,6 +123,9 @@ BAD = {
     "No such option": ["--sparsty", "0.5"],
     "did you mean alpha": ["--method", "lasso", "--sparsity", "0.5", "--set", "method.alhpa=1e-3"],
     "train.epoks": ["--method", "lasso", "--sparsity", "0.5", "--set", "train.epoks=3"],
+    "read from a table": ["--method", "halp", "--sparsity", "0.5", "--target", "latency"],
+    "images held out from training": ["--method", "eagleeye", "--sparsity", "0.5"],
+    "takes a method that trains": ["--method", "wanda", "--sparsity", "0.5"],
     "keys of a recipe": ["--method", "lasso", "--sparsity", "0.5", "--set", "method.alpha"],
 }
 

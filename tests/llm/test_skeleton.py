@@ -14,7 +14,6 @@ from steppe import SteppeError
 from steppe.llm.skeleton import (
     check_same,
     decoder_blocks,
-    device_of,
     forget,
     is_tied,
     patched,
@@ -67,16 +66,6 @@ def test_a_config_that_is_no_json(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(data)
     with pytest.raises(SteppeError, match="must be JSON"):
         read_config(tmp_path)
-
-
-@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:99", "cpu:x"])
-def test_devices_that_are_not_there(name: str) -> None:
-    with pytest.raises(SteppeError, match=f"must exist here; got '{name}'"):
-        device_of(name)
-
-
-def test_the_cpu_is_there() -> None:
-    assert device_of("cpu") == torch.device("cpu")
 
 
 def test_a_skeleton_has_shapes_and_buffers_but_no_weights() -> None:

@@ -1,6 +1,7 @@
 """Distillation: the formula by hand, the teacher, and what is refused."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -37,7 +38,12 @@ def test_its_ends():
 
 @pytest.mark.parametrize(
     ("options", "expected"),
-    [({"temperature": 0.0}, "positive"), ({"weight": 1.5}, r"\[0, 1\]"), ({"weight": -0.1}, "0")],
+    [
+        ({"temperature": 0.0}, "above 0"),
+        ({"temperature": math.inf}, "finite"),
+        ({"weight": 1.5}, r"\[0, 1\]"),
+        ({"weight": -0.1}, "0"),
+    ],
 )
 def test_what_is_refused(options, expected):
     with pytest.raises(SteppeError, match=expected):
@@ -61,6 +67,27 @@ def loop(model, method, total):
         return sparsifier.loss(F.cross_entropy(outputs, Y), outputs=outputs, inputs=X)
 
     return sparsifier, closure
+
+
+def test_the_teacher_follows_the_model_to_another_type():
+    model = network()
+    method = steppe.methods.gmp(sparsity=0.5).replace(objective="distillation")
+    sparsifier, _ = loop(model, method, 2)
+    model.to(torch.float64)
+
+    def closure():
+        outputs = model(X.double())
+        return sparsifier.loss(F.cross_entropy(outputs, Y), outputs=outputs, inputs=X.double())
+
+    assert sparsifier.step(closure).dtype == torch.float64
+
+
+def test_a_network_that_cannot_be_copied_is_said():
+    model = nn.utils.weight_norm(nn.Linear(6, 3))
+    model(X)  # its hook keeps a tensor with a graph
+    method = steppe.methods.gmp(sparsity=0.5).replace(objective="distillation")
+    with pytest.raises(SteppeError, match="before the first forward pass"):
+        method.objective.reference(model)
 
 
 @pytest.mark.parametrize("name", ["gmp", "safe", "spred"])

@@ -94,6 +94,12 @@ def read(out: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any
     return weights, masks, json.loads((out / "record.json").read_text())
 
 
+def blocks_before_a_flip(flipped: dict[str, int], record: dict[str, Any]) -> int:
+    """How many blocks come before the first one in which a mask fell the other way."""
+    flips = [any(flipped[x["name"]] for x in row["layers"]) for row in record["blocks"]]
+    return [*flips, True].index(True)
+
+
 @pytest.mark.parametrize("case", worker.CASES)
 def test_two_processes_give_what_one_gives(case: str, folder: Path, two: Path) -> None:
     worker.run(case, folder, folder / "one" / case)
@@ -103,16 +109,19 @@ def test_two_processes_give_what_one_gives(case: str, folder: Path, two: Path) -
     assert weights.keys() == weights2.keys()
     assert masks.keys() == masks2.keys()
     total = sum(m.numel() for m in masks.values())
-    flipped = sum(int((masks2[n] != m).sum()) for n, m in masks.items())
-    # where two saliencies are equal to the last digits; on the machines we tried there are none
-    assert flipped <= 1e-3 * total
+    flipped = {n: int((masks2[n] != m).sum()) for n, m in masks.items()}
+    # where two saliencies are equal to the last digits, each may keep another
+    assert sum(flipped.values()) <= 1e-3 * total
     tolerance = DENSE_START if case in {"safe", "safe_plus"} else 1e-5
-    apart = sum(int(((weights2[n] - w).abs() > tolerance).sum()) for n, w in weights.items())
-    # one that fell the other way moves the kept weights of its row, and a little all that follow
-    assert apart <= 1e-1 * total * (flipped > 0)
-    for which in ("dense", "sparse"):
+    same, blocks = blocks_before_a_flip(flipped, record), len(record["blocks"])
+    after = tuple(f".layers.{i}." for i in range(same, blocks))
+    for name, weight in weights.items():
+        if not any(block in name for block in after):
+            assert float((weights2[name] - weight).abs().max()) <= tolerance, name
+    # what follows a tie is another network, as good as this one
+    for which in ("dense", *(["sparse"] if same == blocks else [])):
         perplexity, perplexity2 = (r[which]["perplexity"] for r in (record, record2))
-        assert abs(perplexity2 / perplexity - 1) < (2e-2 if flipped else 1e-3)
+        assert abs(perplexity2 / perplexity - 1) < 1e-3
     assert record["sparse"]["perplexity"] != pytest.approx(record["dense"]["perplexity"], rel=1e-4)
     assert record["sparsity_reached"] == record2["sparsity_reached"] == 0.5
     zeros = sum(int((weights2[n] == 0).sum()) for n in weights2 if ".layers." in n)

@@ -21,13 +21,13 @@ DRAWS = 20
 @SearchBudget.registry.register("adaptive_bn_search")
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveBnSearch(SearchBudget):
-    """The best of many random allotments by a trial without training.
+    """The best of many random allocations, each evaluated without training.
 
     Each candidate draws, for every group of coupled channels, the share of it that goes from
     U(low, high); all shares are shifted alike until the cost lies in
-    [(1 - band) allowed, allowed]. Channels within a group stay by saliency. The trial re-estimates
-    batch-norm statistics and measures accuracy on data held out from training. Where channels are
-    too few for the band, the candidates nearest to it are tried.
+    [(1 - band) allowed, allowed]. Channels within a group stay by saliency. The evaluation
+    re-estimates batch-norm statistics and measures accuracy on data held out from training. Where
+    channels are too few for the band, the candidates nearest to it are tried.
 
     Args:
         candidates: how many are tried. The authors' code searches without end.

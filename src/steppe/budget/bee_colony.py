@@ -30,7 +30,7 @@ class BeeColony(SearchBudget):
     compete at the same cost; channels within a group stay by saliency.
 
     The authors' fitness is the accuracy on the test data after two epochs of training; here it is
-    that of the trial: held-out training data, batch norm re-estimated, no training.
+    that of the candidate: held-out training data, batch norm re-estimated, no training.
 
     Args:
         food: codes at a time.

@@ -41,7 +41,7 @@ def build(
 ) -> Method:
     """The method that flags ask for, as it prunes a language model."""
     options = options | {k: v for k, v in given.items() if v is not None}
-    method = methods.make(name, **options).for_language()
+    method = methods.for_language(methods.make(name, **options))
     for change in changes or []:
         key, _, value = change.partition("=")
         axis, _, field = key.partition(".")

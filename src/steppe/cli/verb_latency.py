@@ -10,12 +10,12 @@ import typer
 from torch import Tensor, nn
 
 from steppe.cli.main import emit, say
+from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
-from steppe.experiment.experiment import build_model, load_data, read_run
+from steppe.experiment.image_run import trained
 from steppe.removal.dependency_graph import traced_groups
 from steppe.removal.latency_table import measure_table
-from steppe.removal.plan import TEXT, load_removed
-from steppe.vision.models import build, load_weights
+from steppe.vision.models import build
 
 
 def add(app: typer.Typer) -> None:
@@ -81,15 +81,9 @@ def command(
 def _moved(network: nn.Module, example: Tensor, device: str, channels_last: bool) -> Tensor:
     """The network where and as it is measured, and its example there."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    try:
-        network.to(device, memory_format=layout)  # type: ignore[call-overload]
-        return example.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise SteppeError(
-            "the device must exist here",
-            got=f"{device!r} ({str(error).splitlines()[0]})",
-            way_out="--device cpu",
-        ) from None
+    there = device_of(device)
+    network.to(there, memory_format=layout)  # type: ignore[call-overload]
+    return example.to(there)
 
 
 def _batches(text: str) -> list[int]:
@@ -110,14 +104,8 @@ def _network(model: str, input_size: int, classes: int) -> tuple[nn.Module, Tens
     """
     path = Path(model)
     if (path / "recipe.yaml").exists():
-        recipe = read_run(path)
-        data = load_data(recipe)
-        network = build_model(recipe, data)
-        if (path / TEXT).exists():
-            network = load_removed(path, lambda: network)
-        else:
-            load_weights(network, model)
-        return network.eval(), torch.zeros(1, *data.shape)
+        _, data, network = trained(path)
+        return network, torch.zeros(1, *data.shape)
     if input_size < 1:
         raise SteppeError("--input-size is 1 or more", got=input_size)
     network = build(model, classes, (3, input_size, input_size))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,6 @@ from rich.table import Table
 from steppe import methods
 from steppe.cli.main import emit
 from steppe.core.part import Part
-from steppe.method import Method
 
 _AXES = ("score", "structure", "budget", "schedule", "coupling", "perturb", "objective")
 
@@ -21,23 +21,15 @@ def add(app: typer.Typer) -> None:
     app.command("methods", short_help="List the methods, or explain one.")(command)
 
 
-def _example(name: str) -> Method:
-    build = methods.METHODS[name]
-    return build(**({"sparsity": 0.9} if "sparsity" in build.options else {}))
-
-
-def _has_language_form(method: Method) -> bool:
-    return bool(method.language) or method.objective.scope != "task"
-
-
 def command(
     name: Annotated[str | None, typer.Argument(help="one method, in full")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """List the methods, or show one as its seven parts, options and source."""
-    console = Console()
+    # through a pipe nothing shall be cut off
+    console = Console(width=None if sys.stdout.isatty() else 200)
     if name is None:
-        examples = {n: _example(n) for n in methods.METHODS}
+        examples = {n: methods.METHODS[n].example() for n in methods.METHODS}
         if json:
             return emit({n: m.to_dict() for n, m in examples.items()}, True)
         table = Table(box=None, pad_edge=False)
@@ -47,10 +39,10 @@ def command(
         table.add_column("language models")
         for n, m in examples.items():
             names = [p.name for a, p in m.parts.items() if a != "objective"]
-            table.add_row(n, *names, "yes" if _has_language_form(m) else "")
+            table.add_row(n, *names, "yes" if m.has_language_form else "")
         console.print(table)
         return None
-    method = _example(name)
+    method = methods.METHODS[name].example()
     build = methods.METHODS[name]
     if json:
         defaults = {k: option.default for k, option in build.options.items()}

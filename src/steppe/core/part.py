@@ -68,7 +68,16 @@ class Part:
                 )
 
     def fits(self, method: Method) -> None:
-        """Raise SteppeError when this part cannot work beside the method's other parts."""
+        """Raise SteppeError when this part cannot work beside the method's other parts.
+
+        What its protocol asks for is asked as well: see `check_fits`.
+        """
+
+    def check_fits(self, method: Method) -> None:
+        """Every `fits`, the protocol's first: a part adds to what its protocol asks for."""
+        for kind in reversed(type(self).__mro__):
+            if "fits" in vars(kind):
+                vars(kind)["fits"](self, method)
 
     def to_dict(self) -> dict[str, Any]:
         """Name and every field, as plain data."""
@@ -86,6 +95,12 @@ class Part:
             if not isinstance(spec, cls):
                 raise SteppeError(f"expected a {axis.kind}", got=repr(spec))
             return spec
+        if not isinstance(spec, str | Mapping):
+            raise SteppeError(
+                f"a {axis.kind} is given by its name, or by name and options",
+                got=repr(spec),
+                way_out=f"one of {', '.join(axis)}",
+            )
         given = {"name": spec} if isinstance(spec, str) else dict(spec)
         name = given.pop("name", None)
         part = axis[str(name)]

@@ -26,6 +26,7 @@ from rich.progress import (
 from torch import Tensor, nn
 
 from steppe.core.cost import Cost
+from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
@@ -117,13 +118,8 @@ class Outcome:
 
 def make_accelerator(config: TrainConfig, device: str | None, folder: str) -> Accelerator:
     """accelerate's engine for a config; one process may run several after another."""
-    kind = None if device is None else device.partition(":")[0]
-    if kind not in (None, "cpu") and not _available(str(kind)):
-        raise SteppeError(
-            "the device must exist here",
-            got=repr(device),
-            way_out="leave it out, or use cpu",
-        )
+    if device is not None:
+        device_of(device)
     state = AcceleratorState._shared_state
     if state and state.get("_mixed_precision") != config.mixed_precision:
         AcceleratorState._reset_state()  # it refuses a second precision in one process
@@ -133,11 +129,6 @@ def make_accelerator(config: TrainConfig, device: str | None, folder: str) -> Ac
         log_with=list(config.trackers) or None,
         project_dir=folder,
     )
-
-
-def _available(kind: str) -> bool:
-    module = getattr(torch, kind, None) or getattr(torch.backends, kind, None)
-    return bool(getattr(module, "is_available", lambda: False)())
 
 
 class Trainer:
@@ -154,8 +145,8 @@ class Trainer:
         config: how to train.
         run: where everything goes; None keeps nothing.
         include, exclude: patterns of what is prunable.
-        groups, cost, trial: coupled channels, what sparsity counts of them, and how good the
-            network is with some of them, see `sparsify`.
+        groups, cost, evaluate_candidate: coupled channels, what sparsity counts of them, and how
+            good the network is with some of them, see `sparsify`.
         accelerator: from `make_accelerator`.
         forward: (model, inputs) -> logits.
         quiet: no progress bar.
@@ -175,7 +166,7 @@ class Trainer:
         exclude: tuple[str, ...] = (),
         groups: Sequence[Group] = (),
         cost: Cost | None = None,
-        trial: CandidateEvaluator | None = None,
+        evaluate_candidate: CandidateEvaluator | None = None,
         forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
         quiet: bool = False,
     ) -> None:
@@ -207,7 +198,7 @@ class Trainer:
             scaler=accelerator.scaler,
             steps_per_epoch=self.steps_per_epoch,
             groups=groups,
-            options=StepOptions(sync=config.sync, cost=cost, evaluate_candidate=trial),
+            options=StepOptions(sync=config.sync, cost=cost, evaluate_candidate=evaluate_candidate),
         )
         self.model = self.sparsifier.model = accelerator.prepare_model(model)
         training = self.sparsifier.clock[1]

@@ -194,7 +194,7 @@ class Experiment:
             exclude=recipe.exclude,
             groups=channels.groups if channels else (),
             cost=channels.cost if channels else None,
-            trial=self._trial(model, channels, loader, options) if channels else None,
+            evaluate_candidate=self._evaluator(model, channels, loader, options),
             forward=logits,
             quiet=self.quiet,
         )
@@ -215,11 +215,11 @@ class Experiment:
         accelerator.wait_for_everyone()
         return record, model, outcome
 
-    def _trial(
-        self, model: nn.Module, channels: Channels, loader: Loader, options: dict[str, Any]
+    def _evaluator(
+        self, model: nn.Module, channels: Channels | None, loader: Loader, options: dict[str, Any]
     ) -> CandidateEvaluator | None:
         """How good the network is with some channels, on images held out from training."""
-        if not isinstance(self.recipe.build_method().budget, SearchBudget):
+        if channels is None or not isinstance(self.recipe.build_method().budget, SearchBudget):
             return None
         if self.data.validation is None:
             raise SteppeError(

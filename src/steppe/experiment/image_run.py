@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.mask import unpack
 from steppe.experiment.experiment import build_model, load_data, read_run
@@ -36,6 +37,22 @@ def _trained(recipe: Path) -> bool:
     return recipe.exists() and not any(
         line.startswith("calibration:") for line in recipe.read_text(encoding="utf-8").splitlines()
     )
+
+
+def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:
+    """The recipe, images and network of a finished run, its channels removed or not; in eval mode.
+
+    Raises:
+        SteppeError: the folder is no run, or the run is not finished.
+    """
+    recipe = read_run(path)
+    data = load_data(recipe)
+    model = build_model(recipe, data)
+    if (path / TEXT).exists():
+        model = load_removed(path, lambda: model)
+    else:
+        load_weights(model, str(path))
+    return recipe, data, model.eval()
 
 
 @dataclass
@@ -76,22 +93,9 @@ class ImageRun:
                 got=f"{path}, which holds a language model",
                 way_out="--on perplexity --text FILE",
             )
-        recipe = read_run(path)
-        data = load_data(recipe)
-        model = build_model(recipe, data)
-        if (path / TEXT).exists():
-            model = load_removed(path, lambda: model)
-        else:
-            load_weights(model, run)
-        try:
-            model.to(device)
-        except (RuntimeError, AssertionError) as error:
-            raise SteppeError(
-                "the device must exist here",
-                got=f"{device!r} ({str(error).splitlines()[0]})",
-                way_out="--device cpu",
-            ) from None
-        return cls(recipe, data, model.eval(), device, path)
+        there = device_of(device)
+        recipe, data, model = trained(path)
+        return cls(recipe, data, model.to(there), device, path)
 
     @property
     def on_pixels(self) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
 from steppe.core.serialization import atomic
@@ -21,7 +22,6 @@ from steppe.llm.keys import REST, Keys
 from steppe.llm.skeleton import (
     check_same,
     decoder_blocks,
-    device_of,
     forget,
     is_tied,
     patched,

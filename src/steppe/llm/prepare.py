@@ -24,6 +24,7 @@ from steppe.llm.perplexity import pieces
 from steppe.llm.prune_config import PruneConfig
 from steppe.llm.text import read, tokenize, too_short
 from steppe.method import Method
+from steppe.methods import for_language
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -53,7 +54,7 @@ class PreparedPruning:
                 got=type(model).__name__,
                 way_out='model.save_pretrained("folder"), then steppe.prune("folder", ...)',
             )
-        self.config, self.method = config, method.for_language()
+        self.config, self.method = config, for_language(method)
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         _join_processes(self.device)
         self.model = StreamedModel(str(model), self.device)

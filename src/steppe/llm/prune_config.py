@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.part import typed
 from steppe.engine.blockwise.config import ReconstructionConfig
 
 _FORMER = {"fit": "reconstruction"}
@@ -59,6 +60,7 @@ class PruneConfig(BaseModel):
         for key in value:
             if key not in known:
                 raise unknown("option of the reconstruction", key, known)
+            typed("the reconstruction", key, str(known[key].type), value[key])
         return ReconstructionConfig(**value)
 
     @classmethod

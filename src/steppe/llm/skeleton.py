@@ -67,24 +67,6 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def device_of(name: str) -> torch.device:
-    """A device that is there.
-
-    Raises:
-        SteppeError: it is not.
-    """
-    try:
-        device = torch.device(name)
-        torch.ones(1, device=device).item()  # the meta device has no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise SteppeError(
-            "the device must exist here",
-            got=f"{name!r} ({str(error).splitlines()[0].split('. ')[0]})",
-            way_out="--device cpu",
-        ) from None
-    return device
-
-
 def skeleton(config: Any, dtype: torch.dtype) -> Any:
     """The model on no device: modules, names and shapes, real buffers, no weights."""
     from accelerate import init_empty_weights

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from steppe.core.errors import unknown
+from steppe.core.errors import SteppeError, unknown
 from steppe.method import Method
 from steppe.methods.abcpruner import abcpruner
 from steppe.methods.adasap import adasap
@@ -23,16 +23,11 @@ from steppe.methods.lrr import lrr
 from steppe.methods.lth import lth
 from steppe.methods.magnitude import magnitude
 from steppe.methods.mlprune import mlprune
+from steppe.methods.options import budget_of
 from steppe.methods.pbw import pbw
 from steppe.methods.pilot import pilot
 from steppe.methods.polarreg import polarreg
-from steppe.methods.published import (
-    METHODS,
-    PublishedMethod,
-    budget_of,
-    display_of,
-    published,
-)
+from steppe.methods.registry import METHODS, PublishedMethod, display_of, published
 from steppe.methods.safe import safe
 from steppe.methods.safe_plus import safe_plus
 from steppe.methods.smcp import smcp
@@ -94,7 +89,14 @@ def make(name: str, **options: Any) -> Method:
 
 
 def for_language(method: Method) -> Method:
-    """The same as `Method.for_language`."""
+    """As `Method.for_language`; the error names the methods that have such a form."""
+    if not method.has_language_form:
+        names = [n for n in METHODS if METHODS[n].example().has_language_form]
+        raise SteppeError(
+            "a language model is pruned with an objective over layers or blocks",
+            got=f"method {method.name} with objective {method.objective.name}",
+            way_out=f"methods that have one: {', '.join(names)}; or set the objective of yours",
+        )
     return method.for_language()
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from steppe.coupling.none import NoCoupling
 from steppe.method import Method
-from steppe.methods.published import budget_of, published
+from steppe.methods.options import budget_of
+from steppe.methods.registry import published
 from steppe.perturb.sam import Sam
 
 

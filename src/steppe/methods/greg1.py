@@ -5,7 +5,8 @@ from __future__ import annotations
 from steppe.core.protocols import Score, Structure
 from steppe.coupling.growing_reg import GrowingReg
 from steppe.method import Method
-from steppe.methods.published import BudgetSpec, ScoreSpec, StructureSpec, budget_of, published
+from steppe.methods.options import BudgetSpec, ScoreSpec, StructureSpec, budget_of
+from steppe.methods.registry import published
 from steppe.schedule.constant import Constant
 
 

@@ -5,14 +5,8 @@ from __future__ import annotations
 from steppe.core.protocols import Objective, Score, Structure
 from steppe.coupling.hard_mask import HardMask
 from steppe.method import Method
-from steppe.methods.published import (
-    BudgetSpec,
-    ObjectiveSpec,
-    ScoreSpec,
-    StructureSpec,
-    budget_of,
-    published,
-)
+from steppe.methods.options import BudgetSpec, ObjectiveSpec, ScoreSpec, StructureSpec, budget_of
+from steppe.methods.registry import published
 from steppe.schedule.one_shot import OneShot
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from steppe.core.protocols import Perturb, Structure
 from steppe.coupling.reparam.reparam import Reparam
 from steppe.method import Method
-from steppe.methods.published import BudgetSpec, StructureSpec, budget_of, published
+from steppe.methods.options import BudgetSpec, StructureSpec, budget_of
+from steppe.methods.registry import published
 from steppe.schedule.cyclic import once_or_cyclic
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from steppe.core.protocols import Objective, Structure
 from steppe.coupling.admm import Admm
 from steppe.method import Method
-from steppe.methods.published import BudgetSpec, ObjectiveSpec, StructureSpec, budget_of, published
+from steppe.methods.options import BudgetSpec, ObjectiveSpec, StructureSpec, budget_of
+from steppe.methods.registry import published
 from steppe.perturb.sam import Sam
 from steppe.schedule.constant import Constant
 from steppe.score.magnitude import Magnitude

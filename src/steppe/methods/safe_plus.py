@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from steppe.core.protocols import Score
 from steppe.method import Method
-from steppe.methods.published import BudgetSpec, ObjectiveSpec, ScoreSpec, StructureSpec, published
+from steppe.methods.options import BudgetSpec, ObjectiveSpec, ScoreSpec, StructureSpec
+from steppe.methods.registry import published
 from steppe.methods.safe import LANGUAGE, safe
 
 

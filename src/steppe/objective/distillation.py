@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
@@ -39,9 +40,9 @@ class Distillation(Objective):
     reads = ("task_loss", "outputs", "reference_outputs")
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
+        if not 0 < self.temperature < math.inf:
             raise SteppeError(
-                "the temperature of a distillation is positive",
+                "the temperature of a distillation is above 0 and finite",
                 got=f"temperature {self.temperature}",
                 way_out="temperature: 4.0",
             )
@@ -53,7 +54,15 @@ class Distillation(Objective):
             )
 
     def reference(self, model: nn.Module) -> nn.Module:
-        return copy.deepcopy(model).eval().requires_grad_(False)
+        try:
+            return copy.deepcopy(model).eval().requires_grad_(False)
+        except RuntimeError as error:
+            raise SteppeError(
+                "a distillation copies the network before the first step",
+                got=f"{type(model).__name__} ({str(error).splitlines()[0]})",
+                way_out="sparsify before the first forward pass; torch.nn.utils.parametrizations "
+                "instead of hooks that keep tensors",
+            ) from None
 
     def loss(self, batch: Batch) -> Tensor:
         assert batch.task_loss is not None

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from steppe import Method, SteppeError, methods
-from steppe.core.mask import unpack
 from steppe.core.protocols import AnyCoupling
 from steppe.engine.blockwise import reconstruct
 from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.walk import Blockwise
+from walked import masks, weights
 
 KINDS = ["plain", "conv1d", "experts"]
 
@@ -35,18 +34,7 @@ def run(
         micro_batch=micro_batch, reconstruction=ReconstructionConfig(**options)
     )
     Blockwise(toy.Row(kind=kind), method, config, toy.tokens(8), out).run()
-    return {
-        f"{path.stem}.{name}": t
-        for path in sorted(out.glob("block-*.safetensors"))
-        for name, t in load_file(path).items()
-    }
-
-
-def masks(out: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(out.glob("masks-*.safetensors")):
-        found |= unpack(load_file(path))
-    return found
+    return weights(out)
 
 
 def language(name: str, **options: Any) -> Method:
@@ -166,9 +154,9 @@ def test_a_start_is_improved(start: str, toy: ModuleType, tmp_path: Path) -> Non
     hidden = row.embedding[toy.tokens(8)]
     dense = row.load(0)(hidden)
     errors = []
-    for weights in (new, started):
+    for written in (new, started):
         block = row.load(0)
-        block.load_state_dict({n: weights[f"block-0.{n}"] for n in block.state_dict()})
+        block.load_state_dict({n: written[f"block-0.{n}"] for n in block.state_dict()})
         errors.append(float((block(hidden) - dense).square().mean()))
     assert errors[0] < 0.9 * errors[1]
     found = masks(tmp_path / "fit")

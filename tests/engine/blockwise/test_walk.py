@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steppe import Method, SteppeError, methods
-from steppe.core.mask import unpack
 from steppe.engine.blockwise.compatibility import check
 from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.walk import Blockwise
+from walked import masks, weights
 
 FIT = ReconstructionConfig(epochs=2, warmup_epochs=0, batch_size=3)
 
@@ -27,21 +27,6 @@ def walk(
     config = options.pop("config", BlockwiseConfig(micro_batch=2, reconstruction=FIT))
     tokens = options.pop("tokens", toy.tokens())
     return Blockwise(toy.Row(kind=kind), method, config, tokens, out, **options)
-
-
-def weights(out: Path) -> dict[str, Tensor]:
-    return {
-        f"{path.stem}.{name}": t
-        for path in sorted(out.glob("block-*.safetensors"))
-        for name, t in load_file(path).items()
-    }
-
-
-def masks(out: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(out.glob("masks-*.safetensors")):
-        found |= unpack(load_file(path))
-    return found
 
 
 def zeros(toy: ModuleType, out: Path) -> int:

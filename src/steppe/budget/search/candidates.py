@@ -108,6 +108,6 @@ class Tried:
         return self.known[key]
 
     def best(self) -> Tensors:
-        """The units that stay in the best trial so far, the first of equal ones."""
+        """The units that stay of the best candidate so far, the first of equal ones."""
         best, _ = max(self.known.items(), key=lambda known: known[1])
         return kept_units(self.units, dict(best))

@@ -26,13 +26,13 @@ def candidate_evaluator(
     """A function that masks the model, adapts batch norm, evaluates, and restores it bit for bit.
 
     Neither the weights, the statistics nor the random state differ afterwards, so that a training
-    with trials in it goes on as it would without. On several processes every one makes all trials,
-    so let ``batches`` and ``evaluate`` give the same on each.
+    with evaluations in it goes on as it would without. On several processes every one makes them
+    all, so let ``batches`` and ``evaluate`` give the same on each.
 
     Args:
         model: tried in place, at its weights of the moment.
         groups: its coupled channels.
-        batches: inputs as in training; iterated anew for each trial.
+        batches: inputs as in training; iterated anew for each candidate.
         evaluate: a model in eval mode -> how good it is, higher is better: accuracy on data that
             is held out **from training**, never the test data.
         bn_batches: how many of the batches re-estimate the batch-norm statistics.
@@ -46,16 +46,18 @@ def candidate_evaluator(
         >>> from steppe.core.group import Slice
         >>> rows = Slice("weight", 0, torch.arange(2).view(2, 1), "output")
         >>> groups = [Group("a", (rows,))]
-        >>> trial = candidate_evaluator(model, groups, [], lambda m: float(m.weight.sum()))
-        >>> trial({"a": torch.tensor([True, False])}), float(model.weight.detach().sum())
+        >>> evaluate = candidate_evaluator(model, groups, [], lambda m: float(m.weight.sum()))
+        >>> evaluate({"a": torch.tensor([True, False])}), float(model.weight.detach().sum())
         (2.0, 4.0)
     """
     if bn_batches < 1:
-        raise SteppeError("a trial needs at least one batch for batch norm", got=bn_batches)
+        raise SteppeError(
+            "a candidate's evaluation needs at least one batch for batch norm", got=bn_batches
+        )
     inner = unwrap(model)
 
     @torch.no_grad()
-    def trial(kept: Tensors) -> float:
+    def evaluate_candidate(kept: Tensors) -> float:
         tensors = {**dict(inner.named_parameters()), **dict(inner.named_buffers())}
         # all of them: batch norm outside the groups adapts too
         before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
@@ -74,4 +76,4 @@ def candidate_evaluator(
                 for module, mode in modes.items():
                     module.training = mode
 
-    return trial
+    return evaluate_candidate

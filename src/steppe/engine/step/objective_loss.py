@@ -25,6 +25,7 @@ class ObjectiveLoss:
 
     def __init__(self, objective: Objective, model: nn.Module) -> None:
         self.objective, self.reference = objective, objective.reference(model)
+        self._model = model
         self._calls = 0
 
     def compute(self, forward: Forward, **fields: Any) -> Tensor:
@@ -39,6 +40,7 @@ class ObjectiveLoss:
         """
         self._calls += 1
         if self.reference is not None and fields.get("inputs") is not None:
+            self._follow(self.reference)
             with torch.no_grad():
                 fields["reference_outputs"] = forward(self.reference, fields["inputs"])
         missing = [name for name in self.objective.reads if fields.get(name) is None]
@@ -49,6 +51,13 @@ class ObjectiveLoss:
                 way_out=self._way_out(),
             )
         return self.objective.loss(Batch(**fields))
+
+    def _follow(self, reference: nn.Module) -> None:
+        """The reference goes where the model went since it was made: device and data type."""
+        own, there = (next(m.parameters(), None) for m in (reference, self._model))
+        if own is None or there is None or (own.device, own.dtype) == (there.device, there.dtype):
+            return
+        reference.to(there.device, there.dtype)
 
     def begin(self) -> None:
         """A step's first pass begins."""

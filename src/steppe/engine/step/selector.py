@@ -39,7 +39,7 @@ class Selector:
         if not isinstance(method.budget, UnitBudget):
             raise SteppeError(
                 f"budget {method.budget.name} chooses among coupled channels",
-                got="no groups of them",
+                got="no groups of coupled channels",
                 way_out="groups=steppe.channel_groups(model, x) (on the command line --target), or "
                 "budget pooled or uniform",
             )

@@ -70,8 +70,8 @@ def step_sizes(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> Ten
         >>> step_sizes(torch.optim.SGD([p], lr=0.5), {"a": p})
         {'a': tensor(0.5000)}
     """
-    pace = _STEP_SIZES.get(type(optimizer))
-    if pace is None:
+    size_of = _STEP_SIZES.get(type(optimizer))
+    if size_of is None:
         raise SteppeError(
             "a proximal step must know how the optimizer scales its own",
             got=type(optimizer).__name__,
@@ -80,7 +80,7 @@ def step_sizes(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> Ten
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     # a step that the scaler skipped has left no state, and moved nothing
     return {
-        n: pace(groups[id(p)], optimizer.state[p], p)
+        n: size_of(groups[id(p)], optimizer.state[p], p)
         for n, p in weights.items()
-        if pace is _sgd or p in optimizer.state
+        if size_of is _sgd or p in optimizer.state
     }

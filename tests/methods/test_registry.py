@@ -9,7 +9,8 @@ import pytest
 import steppe
 from steppe import Method, SteppeError, methods
 from steppe.budget.uniform import Uniform
-from steppe.methods.published import METHODS, budget_of, published
+from steppe.methods.options import budget_of
+from steppe.methods.registry import METHODS, published
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def registry(monkeypatch):
 
 def test_the_imports_are_the_registry():
     """What an editor completes is what there is; pip may have added some of outside packages."""
-    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {"published"}
+    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {"options", "registry"}
     own = {n for n in METHODS if METHODS[n].__module__.startswith("steppe.methods.")}
     assert own == files
     assert own <= set(methods.__all__)
@@ -106,6 +107,15 @@ def test_parts_may_be_given_in_every_form():
     text = methods.safe(sparsity=0.5, budget="uniform")
     mapping = methods.safe(sparsity=0.5, budget={"name": "uniform"})
     assert text == mapping == methods.safe(budget=Uniform(sparsity=0.5))
+
+
+def test_every_option_but_the_sparsity_has_a_default(registry):
+    with pytest.raises(SteppeError, match="none for strength of method bare"):
+
+        @published("bare", "Bare")
+        def bare(sparsity: float, strength: float) -> Method:
+            """Bare."""
+            return Method(name="bare", budget={"name": "pooled", "sparsity": sparsity})
 
 
 def test_what_differs_for_language_models_is_an_option_of_the_method(registry):

@@ -10,17 +10,11 @@ from typing import Any, Generic, ParamSpec
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.part import typed
-from steppe.core.protocols import Budget, Objective, Score, Structure
+from steppe.core.protocols import Objective
 from steppe.core.registry import Registry
-from steppe.method import Method, Spec
+from steppe.method import Method
 
 P = ParamSpec("P")
-
-# what an option of a method may be: a part, its name, or its name and options
-ScoreSpec = Score | Spec
-StructureSpec = Structure | Spec
-BudgetSpec = Budget | Spec
-ObjectiveSpec = Objective | Spec
 
 
 class PublishedMethod(Generic[P]):
@@ -42,11 +36,19 @@ class PublishedMethod(Generic[P]):
     def __init__(
         self, build: Callable[P, Method], name: str, display: str, language: Mapping[str, Any]
     ) -> None:
-        if wrong := [k for k in language if k not in inspect.signature(build).parameters]:
+        known = inspect.signature(build).parameters
+        if wrong := [key for key in language if key not in known]:
             raise SteppeError(
                 "what differs for language models is given by options of the method",
                 got=f"{', '.join(wrong)} of method {name}",
                 way_out="make it a parameter of the function, or leave it out",
+            )
+        bare = [k for k, o in known.items() if o.default is o.empty and k != "sparsity"]
+        if bare:
+            raise SteppeError(
+                "every option of a method but its sparsity has a default",
+                got=f"none for {', '.join(bare)} of method {name}",
+                way_out=f"{bare[0]} = the paper's value",
             )
         self.name, self.display = name, display
         self._build, self._language = build, dict(language)
@@ -70,6 +72,11 @@ class PublishedMethod(Generic[P]):
 
     def __reduce__(self) -> str:
         return self._build.__qualname__  # pickled by its place, as a function is
+
+    def example(self) -> Method:
+        """The method at 90 % zeros, or as it is if it has no sparsity; to show it."""
+        build: Callable[..., Method] = self
+        return build(**({"sparsity": 0.9} if "sparsity" in self.options else {}))
 
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
@@ -130,21 +137,3 @@ def display_of(name: str) -> str:
         ('SAFE+', 'my method')
     """
     return METHODS[name].display if name in METHODS else name
-
-
-def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSpec) -> Budget:
-    """The budget for a sparsity, which an N:M structure fixes when it is left out.
-
-    Raises:
-        SteppeError: neither says how sparse.
-    """
-    if isinstance(budget, Budget):
-        return budget
-    if sparsity is None:
-        sparsity = Structure.make(structure).sparsity
-    if sparsity is None:
-        raise SteppeError(
-            "a sparsity must be given", way_out="sparsity 0.95 (--sparsity 0.95), or structure 2:4"
-        )
-    spec = {"name": budget} if isinstance(budget, str) else dict(budget)
-    return Budget.make({"sparsity": sparsity} | spec)

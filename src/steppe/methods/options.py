@@ -1,0 +1,31 @@
+"""What the options of published methods may be, and the budget that they stand for."""
+
+from __future__ import annotations
+
+from steppe.core.errors import SteppeError
+from steppe.core.protocols import Budget, Objective, Score, Structure
+from steppe.method import Spec
+
+# what an option of a method may be: a part, its name, or its name and options
+ScoreSpec = Score | Spec
+StructureSpec = Structure | Spec
+BudgetSpec = Budget | Spec
+ObjectiveSpec = Objective | Spec
+
+
+def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSpec) -> Budget:
+    """The budget for a sparsity, which an N:M structure fixes when it is left out.
+
+    Raises:
+        SteppeError: neither says how sparse.
+    """
+    if isinstance(budget, Budget):
+        return budget
+    if sparsity is None:
+        sparsity = Structure.make(structure).sparsity
+    if sparsity is None:
+        raise SteppeError(
+            "a sparsity must be given", way_out="sparsity 0.95 (--sparsity 0.95), or structure 2:4"
+        )
+    spec = {"name": budget} if isinstance(budget, str) else dict(budget)
+    return Budget.make({"sparsity": sparsity} | spec)
