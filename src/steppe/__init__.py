@@ -1,7 +1,7 @@
 """steppe: neural networks that are sparse and flat.
 
 Public names: `sparsify`, `train`, `prune`, `channel_groups`, `remove`, `methods`, `Method`,
-`prunable`, `SteppeError`.
+`prunable`, `MaskKeeper`, `SteppeError`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
 from steppe.engine.blockwise.config import ReconstructionConfig
+from steppe.engine.mask_keeper import MaskKeeper
 from steppe.engine.step.finished import Finished
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
@@ -24,6 +25,7 @@ from steppe.removal.remove import remove
 __version__ = "0.1.0"
 __all__ = [
     "Finished",
+    "MaskKeeper",
     "Method",
     "PruneConfig",
     "ReconstructionConfig",

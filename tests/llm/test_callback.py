@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.llm.finetune import MaskKeeper, read_masks
+from steppe.engine.mask_keeper import MaskKeeper, read_masks
 
 transformers = pytest.importorskip("transformers")
 

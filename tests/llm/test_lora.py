@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.llm.finetune import MaskKeeper
+from steppe.engine.mask_keeper import MaskKeeper
 from steppe.llm.lora import mask_adapters, merge_lora
 
 peft = pytest.importorskip("peft", reason="merging adapters is tested with peft: steppe[finetune]")

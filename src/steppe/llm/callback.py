@@ -12,7 +12,7 @@ import torch
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors
-from steppe.llm.finetune import MASKS, MaskKeeper, read_masks
+from steppe.engine.mask_keeper import MASKS, MaskKeeper, read_masks
 
 
 class _Keeping:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
-from steppe.llm.finetune import MaskKeeper, named_weights
+from steppe.engine.mask_keeper import MaskKeeper, named_weights
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
-from steppe.llm.finetune import MaskKeeper, named_weights, read_masks
+from steppe.engine.mask_keeper import MaskKeeper, named_weights, read_masks
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True),
