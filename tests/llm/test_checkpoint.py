@@ -58,6 +58,35 @@ def test_hub_ids_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "*.bin" not in asked[0][1], "pickles are not even downloaded"
 
 
+def test_shards_of_any_name_are_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    names = ["model.safetensors-00001-of-00002.safetensors", "mtp.safetensors"]
+    asked: list[list[str]] = []
+
+    def download(name: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        index = {"weight_map": {"a": names[0], "b": names[1]}}
+        (tmp_path / INDEX).write_text(json.dumps(index))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    folder_of("some/model")
+    assert asked[1:] == [names]
+    for name in names:
+        save_file({"a": torch.ones(1)}, tmp_path / name)
+    folder_of("some/model")
+    assert len(asked) == 3, "what is there is not asked for again"
+
+
+@pytest.mark.parametrize("text", ['{"base_model_name_or_path": "some/base"}', "{}", "{", "[]"])
+def test_a_folder_of_adapters(text: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(text)
+    base = "some/base" if "some" in text else "BASE"
+    with pytest.raises(SteppeError, match=rf"adapters.*for {base}.*merge_and_unload.*merge_lora"):
+        folder_of(str(tmp_path))
+
+
 def test_hub_ids_without_a_network() -> None:
     with pytest.raises(SteppeError, match="could not be downloaded"):
         folder_of("steppe-test/no-such-model")
@@ -152,3 +181,28 @@ def test_empty_tensors_are_finite(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path)
     checkpoint.check_finite()  # refuses nothing
     assert checkpoint.read(["a"])["a"].shape == (0, 3)
+
+
+@pytest.mark.parametrize("portion", [4, 1 << 20])
+def test_whether_two_tensors_are_equal(
+    portion: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "_PORTION", portion)
+    tensor = torch.arange(12.0).view(4, 3)
+    other = tensor.clone()
+    other[-1, -1] += 1
+    tensors = {"a": tensor, "same": tensor.clone(), "other": other, "half": tensor.half()}
+    tensors |= {"flat": torch.arange(12.0), "one": torch.tensor(1.0), "two": torch.tensor(2.0)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    stored = Checkpoint(tmp_path)
+    assert stored.same("a", "same")
+    assert not any(stored.same("a", name) for name in ("other", "half", "flat"))
+    assert stored.same("one", "one")
+    assert not stored.same("one", "two")
+
+
+def test_portions_are_as_large_as_they_may_be(folder: Path) -> None:
+    stored = Checkpoint(folder)  # a: 24 bytes, b: 4, c: 24
+    assert stored.portions(["a", "b", "c"], 28) == [["a", "b"], ["c"]]
+    assert stored.portions(["a", "c"], 1) == [["a"], ["c"]]
+    assert stored.portions([], 1) == []

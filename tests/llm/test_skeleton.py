@@ -15,7 +15,6 @@ from steppe.llm.skeleton import (
     check_same,
     decoder_blocks,
     forget,
-    is_tied,
     patched,
     quiet,
     read_config,
@@ -86,11 +85,6 @@ def test_the_blocks_are_the_heaviest_list_of_that_length() -> None:
     del model.model.layers, model.more
     with pytest.raises(SteppeError, match="none of 2 modules in LlamaForCausalLM"):
         decoder_blocks(model)
-
-
-def test_whether_the_head_is_tied() -> None:
-    assert is_tied(small(tie_word_embeddings=True))
-    assert not is_tied(small(tie_word_embeddings=False))
 
 
 def test_forget_keeps_shapes() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors, write_text
+from steppe.llm.side_files import hub_patterns
 
 INDEX = "model.safetensors.index.json"
 _PORTION = 8 << 20  # bytes
@@ -23,20 +24,21 @@ _KINDS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
-_FROM_HUB = ["*.safetensors", "*.json", "tokenizer*", "*.model", "*.txt"]
+_FROM_HUB = hub_patterns()
 
 
 def folder_of(name: str) -> Path:
     """The folder of a model: a path as it is, a hub id after its download.
 
     Raises:
-        SteppeError: neither a folder nor something the hub knows (or there is no network), or
-            transformers is not installed.
+        SteppeError: neither a folder nor something the hub knows (or there is no network), a
+            folder of adapters, or transformers is not installed.
     """
     # before a download, and before anything else that needs it
     require("transformers", install="'steppe[llm]'", purpose="a language model")
     path = Path(name)
     if path.is_dir():
+        check_no_adapter(path)
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SteppeError(
@@ -44,10 +46,24 @@ def folder_of(name: str) -> Path:
             got=repr(name),
             way_out="check the path",
         )
+    folder = _download(name)
+    check_no_adapter(folder)
+    return folder
+
+
+def _download(name: str) -> Path:
+    """The snapshot of a hub id: all but weights, and the weights once."""
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=_FROM_HUB))
+        folder = Path(snapshot_download(name, allow_patterns=_FROM_HUB))
+        index = folder / INDEX
+        named = set(Checkpoint.indexed(index).values()) if index.is_file() else set()
+        absent = sorted(p.relative_to(folder).as_posix() for p in named if not p.is_file())
+        if absent:  # shards may have any name; their index says which
+            folder = Path(snapshot_download(name, allow_patterns=absent))
+    except SteppeError:
+        raise
     except Exception as error:  # the hub's own exceptions differ by its version
         raise SteppeError(
             "a model is a folder with config.json and safetensors, or a hub id",
@@ -55,6 +71,32 @@ def folder_of(name: str) -> Path:
             consequence="it is no folder here and could not be downloaded",
             way_out="check the path, the id and the network",
         ) from error
+    return folder
+
+
+def check_no_adapter(folder: Path) -> None:
+    """A folder of adapters is no model: they change another one, which they name.
+
+    Raises:
+        SteppeError: it holds adapters.
+    """
+    described = folder / "adapter_config.json"
+    if not described.is_file():
+        return
+    try:
+        base = json.loads(described.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):
+        base = None
+    base = base or "BASE"
+    raise SteppeError(
+        "a model is a folder with all of its weights",
+        got=f"{folder}, which holds adapters (of peft) for {base}",
+        consequence="they are no model without it",
+        way_out="merge them first: model = peft.PeftModel.from_pretrained("
+        f"transformers.AutoModelForCausalLM.from_pretrained({base!r}), {str(folder)!r}); "
+        "model.merge_and_unload().save_pretrained('merged'), or steppe.llm.lora.merge_lora(model) "
+        "in its place if the base is pruned; then name that folder",
+    )
 
 
 class Checkpoint:
@@ -71,7 +113,7 @@ class Checkpoint:
         self.folder = folder
         index = folder / INDEX
         if index.is_file():
-            self.files = self._indexed(index)
+            self.files = self.indexed(index)
         else:
             single = folder / "model.safetensors"
             if not single.is_file():
@@ -91,7 +133,12 @@ class Checkpoint:
             )
 
     @staticmethod
-    def _indexed(index: Path) -> dict[str, Path]:
+    def indexed(index: Path) -> dict[str, Path]:
+        """Key -> file, as an index of shards says.
+
+        Raises:
+            SteppeError: it is none.
+        """
         try:
             weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
             return {key: index.parent / name for key, name in weight_map.items()}
@@ -125,6 +172,19 @@ class Checkpoint:
                     tensors[name] = file.get_tensor(name)
         return tensors
 
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors are equal; read some rows at a time."""
+        with self._open(self.files[one]) as a, self._open(self.files[other]) as b:
+            first, second = a.get_slice(one), b.get_slice(other)
+            shape = first.get_shape()
+            if shape != second.get_shape() or first.get_dtype() != second.get_dtype():
+                return False
+            if not shape:
+                return torch.equal(a.get_tensor(one), b.get_tensor(other))
+            step = max(_PORTION // max(torch.Size(shape[1:]).numel(), 1), 1)
+            parts = (slice(i, i + step) for i in range(0, shape[0], step))
+            return all(torch.equal(first[part], second[part]) for part in parts)
+
     def headers(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
         """Key -> stored dtype and shape; no weight is read.
 
@@ -153,7 +213,8 @@ class Checkpoint:
         Raises:
             SteppeError: by the tensor's name.
         """
-        for keys in self._portions():
+        # pages of an open file that were read count as memory
+        for keys in self.portions(self.files, _PORTION):
             for key, tensor in self.read(keys).items():
                 # the extremes are NaN or infinite if anything is, and found much faster
                 ends = torch.aminmax(tensor) if tensor.numel() else ()
@@ -165,18 +226,19 @@ class Checkpoint:
                         way_out="download or copy it again",
                     )
 
-    def _portions(self) -> Iterator[list[str]]:
-        """All keys, some at a time: pages of an open file that were read count as memory."""
-        keys: list[str] = []
-        size_so_far = 0
-        for key, (dtype, shape) in self.headers().items():
+    def portions(self, names: Iterable[str], most: int) -> list[list[str]]:
+        """Keys, some at a time: together of at most so many bytes, or one by itself."""
+        headers, portions = self.headers(), list[list[str]]()
+        size_so_far = most + 1
+        for key in names:
+            dtype, shape = headers[key]
             size = shape.numel() * dtype.itemsize
-            if keys and size_so_far + size > _PORTION:
-                yield keys
-                keys, size_so_far = [], 0
-            keys.append(key)
+            if size_so_far + size > most:
+                portions.append([])
+                size_so_far = 0
+            portions[-1].append(key)
             size_so_far += size
-        yield keys
+        return portions
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,8 @@ from typing import Any
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.core.serialization import atomic, write_text
+from steppe.llm import side_files as beside
+from steppe.llm.checkpoint import check_no_adapter
 
 RECORD = "export.json"
 
@@ -70,6 +72,7 @@ class OutFolder:
     def __init__(self, run: Path, out: Path, to: str) -> None:
         self.run, self.path = run, out
         self.identity = {"run": str(run), "to": to}
+        check_no_adapter(run)
         if not (run / "config.json").is_file():
             raise SteppeError(
                 "what is exported is a language model's folder with config.json",
@@ -121,8 +124,4 @@ def side_files(run: Path) -> list[str]:
         >>> side_files(Path("/nowhere"))
         []
     """
-    weights = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".gguf")
-    if not run.is_dir():
-        return []
-    names = sorted(p.name for p in run.iterdir() if p.is_file() and not p.name.startswith("."))
-    return [name for name in names if not name.endswith(weights) and name != RECORD]
+    return [name for name in beside.side_files(run) if name != RECORD]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.llm.checkpoint import Checkpoint
 from steppe.llm.skeleton import quiet
 
+_NAMED = 8
 REST = -1
 """The number of what lies outside of the blocks: embeddings, last norm, head."""
 
@@ -19,10 +22,12 @@ class Keys:
     """A checkpoint's tensors by decoder block, and the way between them and parameters.
 
     Names differ: a prefix may be missing, each expert of a mixture may be a tensor of its own.
-    transformers' own conversions are used in both directions.
+    transformers' own conversions are used in both directions. Which parameters are one is read
+    from the checkpoint, as transformers does: a head that it holds is the model's, whatever the
+    config says.
 
     Args:
-        model: without weights.
+        model: without weights; parameters that the checkpoint holds apart are untied in it.
         checkpoint: its weights.
         prefix: name of the list of blocks.
         count: how many there are.
@@ -45,28 +50,83 @@ class Keys:
         converters = [x for x in self._mapping if isinstance(x, WeightConverter)]
         names = model.state_dict()
         self.of: dict[int, list[str]] = {i: [] for i in range(REST, count)}
+        self.extra: list[str] = []  # what the model has no place for
         self._dtypes: dict[str, torch.dtype] = {}
-        sizes: dict[str, int] = {}
+        self._made_of: dict[str, list[str]] = {}
+        self._sizes: dict[str, int] = {}
         for key, (dtype, shape) in checkpoint.headers().items():
             name, pattern = rename_source_key(
                 key, renamings, converters, model.base_model_prefix, names
             )
+            if name not in names and key in names:
+                name, pattern = key, None
+            if name not in names:
+                self.extra.append(key)
+                continue
             inside = name.startswith(f"{prefix}.")
             number = name.removeprefix(f"{prefix}.").split(".")[0] if inside else ""
             self.of[int(number) if number.isdigit() else REST].append(key)
             self._dtypes[name] = dtype
-            sizes[name] = sizes.get(name, 0) + shape.numel()
-            if pattern is None and name in names and names[name].shape != shape:
+            self._made_of.setdefault(name, []).append(key)
+            self._sizes[name] = self._sizes.get(name, 0) + shape.numel()
+            if pattern is None and names[name].shape != shape:
                 raise self._misfit(f"{key} of shape {list(shape)}, not {list(names[name].shape)}")
         # of one tensor that becomes several parameters only the first is known by name
-        if not any(c.was_used() and len(c.target_patterns) > 1 for c in converters):
-            self._check_sizes(sizes)
+        self._split = any(c.was_used() and len(c.target_patterns) > 1 for c in converters)
+        self.ties = self._resolve_ties()
+        self._check_sizes()
 
-    def _check_sizes(self, sizes: dict[str, int]) -> None:
-        tied = getattr(self._model, "all_tied_weights_keys", {})
-        for name, parameter in self._model.named_parameters():
-            if name not in tied and sizes.get(name, 0) < parameter.numel():
-                raise self._misfit(f"too little for {name}" if name in sizes else f"no {name}")
+    def _resolve_ties(self) -> dict[str, str]:
+        """Parameter -> the stored one that it is, where the config ties and the checkpoint agrees.
+
+        As transformers: of parameters that the config ties, those that the checkpoint holds with
+        other values stay apart, and those that it lacks are the one that it holds.
+        """
+        declared: dict[str, str] = getattr(self._model, "all_tied_weights_keys", {})
+        groups: dict[str, list[str]] = {}
+        for target, source in declared.items():
+            groups.setdefault(source, [source]).append(target)
+        ties: dict[str, str] = {}
+        for group in groups.values():
+            stored = [name for name in group if name in self._sizes]
+            for name in group if stored else ():
+                if name == stored[0]:
+                    continue
+                if name in stored and not self._equal(name, stored[0]):
+                    declared.pop(name, None)
+                else:
+                    ties[name] = stored[0]
+        return ties
+
+    def _equal(self, one: str, other: str) -> bool:
+        first, second = self._made_of[one], self._made_of[other]
+        return len(first) == len(second) == 1 and self._checkpoint.same(first[0], second[0])
+
+    def tie(self) -> None:
+        """Give tied parameters the values that were read for the ones that they are."""
+        for name, source in self.ties.items():
+            value = self._model.get_parameter(source)
+            if not value.is_meta and self._model.get_parameter(name) is not value:
+                module, _, own = name.rpartition(".")
+                setattr(self._model.get_submodule(module), own, value)
+
+    def _check_sizes(self) -> None:
+        if self._split:
+            return
+        for name, parameter in self._model.named_parameters(remove_duplicate=False):
+            if name in self.ties or self._sizes.get(name, 0) >= parameter.numel():
+                continue
+            head = self._model.get_output_embeddings()
+            if name not in self._sizes and head is not None and parameter is head.weight:
+                raise SteppeError(
+                    "a model folder must hold the output head, unless it is the embedding",
+                    got=f"no {name} in {self._checkpoint.folder}, whose config.json says "
+                    "tie_word_embeddings: false",
+                    consequence="in its place there would be random numbers",
+                    way_out='write "tie_word_embeddings": true in config.json if the head is the '
+                    "embedding, or download the model again",
+                )
+            raise self._misfit(f"too little for {name}" if name in self._sizes else f"no {name}")
 
     def _misfit(self, got: str) -> SteppeError:
         return SteppeError(
@@ -74,6 +134,24 @@ class Keys:
             got=f"{got}, in {self._checkpoint.folder}",
             way_out="download it again, or save it with transformers' save_pretrained",
         )
+
+    def keys_of(self, names: Iterable[str]) -> set[str]:
+        """The checkpoint's tensors that these parameters are made of, those of a tie included."""
+        return {key for n in names for key in self._made_of.get(self.ties.get(n, n), ())}
+
+    def unused(self) -> list[str]:
+        """What the checkpoint holds and the model does not, in words for a record.
+
+        Example: a layer beyond the configured count, that predicts a token further on.
+        """
+        groups: dict[str, int] = {}
+        for key in self.extra:
+            numbers = [m.end() for m in re.finditer(r"\.\d+(?=\.)", key)]
+            place = key[: numbers[0]] if numbers else key
+            groups[place] = groups.get(place, 0) + 1
+        said = [f"{place} ({n} tensors)" if n > 1 else place for place, n in groups.items()]
+        more = [f"{len(said) - _NAMED} more"] if len(said) > _NAMED else []
+        return [*said[:_NAMED], *more]
 
     def dtype(self, name: str) -> torch.dtype:
         """A parameter's stored dtype: one model may hold several."""

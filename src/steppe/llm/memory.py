@@ -71,15 +71,17 @@ def _block(prepared: PreparedPruning) -> int:
 
 
 def _rest(prepared: PreparedPruning, head: bool) -> int:
-    inside = {id(p) for p in prepared.model.blocks.parameters()}
-    output = prepared.model.model.get_output_embeddings()
-    tied = (
-        output is not None and output.weight is prepared.model.model.get_input_embeddings().weight
-    )
-    apart = {id(p) for p in output.parameters()} if output is not None and not tied else set()
-    left = {id(p): int(p.numel()) for p in prepared.model.model.parameters() if id(p) not in inside}
-    kept = [n for key, n in left.items() if head or key not in apart]
-    return _FLOAT * sum(kept)
+    """Embeddings, last norm and head; the head only if it is wanted, or the embedding."""
+    model = prepared.model
+    inside = {id(p) for p in model.blocks.parameters()}
+    output = model.model.get_output_embeddings()
+    apart = {id(p) for p in output.parameters()} if output is not None and not head else set()
+    named = model.model.named_parameters(remove_duplicate=False)
+    outside = {n: p for n, p in named if id(p) not in inside}
+    ends = model.stored_names(n for n, p in outside.items() if id(p) in apart)
+    kept = model.stored_names(n for n, p in outside.items() if id(p) not in apart)
+    wanted = kept if not head else kept | ends
+    return _FLOAT * sum(int(outside[n].numel()) for n in wanted if n in outside)
 
 
 def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ from steppe.core.serialization import atomic
 from steppe.engine.host_memory import settle
 from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
 from steppe.llm.keys import REST, Keys
+from steppe.llm.side_files import side_files
 from steppe.llm.skeleton import (
     check_same,
     decoder_blocks,
     forget,
-    is_tied,
     patched,
     quiet,
     read_config,
@@ -31,9 +31,10 @@ from steppe.llm.skeleton import (
     take_hidden,
 )
 
+APART = 1 << 30
+"""Bytes of what the model does not use that are in memory at once, and in a shard."""
 _PLAIN_ATTENTION = 512  # tokens; beyond, the matrix of all pairs would take much memory
-_OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json"}
-_COPIED = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+_OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json", "export.json"}
 
 
 class _Stop(Exception):
@@ -65,6 +66,7 @@ class StreamedModel:
             self.model = skeleton(self.config, dtype)
         self.prefix, self.blocks = decoder_blocks(self.model)
         self._keys = Keys(self.model, self.checkpoint, self.prefix, len(self.blocks))
+        self._apart = self.checkpoint.portions(self._keys.extra, APART)
         self._calls: dict[tuple[int, int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
         self._sample: Tensor | None = None
         self._extra: tuple[Any, ...] | None = None  # what blocks return beside the hidden states
@@ -151,6 +153,23 @@ class StreamedModel:
                 patterns[f"{self.prefix}.*.{name.partition('.')[2]}"] = None
         return list(patterns)
 
+    def parameters(self) -> int:
+        """How many the model has; what is tied counts once."""
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        return sum({id(named[n]): named[n].numel() for n in self.stored_names(named)}.values())
+
+    def stored_names(self, names: Iterable[str]) -> set[str]:
+        """Parameters by the names under which the checkpoint holds them: what is tied has one."""
+        return {self._keys.ties.get(n, n) for n in names}
+
+    def stored_dtype(self, name: str) -> torch.dtype:
+        """A parameter's dtype in the checkpoint."""
+        return self._keys.dtype(name)
+
+    def unused(self) -> list[str]:
+        """What the checkpoint holds beside the model, such as layers that its config counts not."""
+        return self._keys.unused()
+
     # weights in and out
 
     def load(self, index: int) -> nn.Module:
@@ -188,19 +207,24 @@ class StreamedModel:
             if stored != self.dtype:
                 p.copy_(p.to(stored))
 
+    @property
+    def _shards(self) -> int:
+        """Shards of the new model: the blocks, the rest, and what the model does not use."""
+        return len(self) + 1 + len(self._apart)
+
     def write(self, index: int, out: Path) -> None:
         """A block as its shard of the new model."""
-        write_shard(out, index + 1, len(self) + 1, self.stored(index))
+        write_shard(out, index + 1, self._shards, self.stored(index))
 
     def write_rest(self, out: Path) -> int:
         """Embeddings, head, config and tokenizer as they were, and the index; bytes of weights."""
-        write_shard(out, len(self) + 1, len(self) + 1, self.checkpoint.read(self._keys.of[REST]))
-        for path in sorted(self.folder.iterdir()):
-            known = path.suffix in _COPIED and not path.name.endswith(".index.json")
-            if path.is_file() and known and path.name not in _OURS:
-                with atomic(out / path.name) as temporary:
-                    shutil.copyfile(path, temporary)
-        return write_index(out, len(self) + 1)
+        for number, keys in enumerate([self._keys.of[REST], *self._apart], len(self) + 1):
+            write_shard(out, number, self._shards, self.checkpoint.read(keys))
+        for name in side_files(self.folder):
+            if name not in _OURS:
+                with atomic(out / name) as temporary:
+                    shutil.copyfile(self.folder / name, temporary)
+        return write_index(out, self._shards)
 
     # running it
 
@@ -229,22 +253,16 @@ class StreamedModel:
         output = self.model.get_output_embeddings()
         own_head = {id(p) for p in output.parameters()} if output is not None and not head else ()
         inside = {id(p) for b in self.blocks for p in b.parameters()}
-        names = [
-            n
-            for n, p in self.model.named_parameters()
-            if p.is_meta and id(p) not in inside and id(p) not in own_head
-        ]
-        if not names or (head and "head" in self._rest_loaded):
+        named = dict(self.model.named_parameters(remove_duplicate=False))
+        outside = {n: p for n, p in named.items() if id(p) not in inside and id(p) not in own_head}
+        absent = [n for n, p in outside.items() if p.is_meta]
+        if not absent or (head and "head" in self._rest_loaded):
             return
         self._rest_loaded.add("head" if head else "body")
-        keys = self._keys.of[REST]
-        if not head:
-            ends = {n for n, p in self.model.named_parameters() if id(p) in own_head}
-            keys = [k for k in keys if k not in ends]
-        self._keys.fill(keys, self.dtype)
-        embedding = self.model.get_input_embeddings()
-        if output is not None and output.weight.is_meta and is_tied(self.config):
-            output.weight = embedding.weight
+        ends = self._keys.keys_of(n for n, p in named.items() if id(p) in own_head)
+        ends -= self._keys.keys_of(outside)
+        self._keys.fill([k for k in self._keys.of[REST] if k not in ends], self.dtype)
+        self._keys.tie()
         for name, module in self.model.named_modules():
             if not name.startswith(f"{self.prefix}.") and name != self.prefix:
                 for p in module.parameters(recurse=False):

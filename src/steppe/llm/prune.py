@@ -141,9 +141,8 @@ def _record(
 ) -> dict[str, Any]:
     weights = sum(_numel(x) for row in rows for x in row["layers"])
     zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
-    names = set(prepared.model.model.parameters())
     dense_parts = prepared.model.left_dense()
-    parameters = sum(p.numel() for p in names)
+    parameters = prepared.model.parameters()
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
     packed = _packed(rows, written, round(written / parameters))
     spent: dict[str, float] = {}
@@ -177,7 +176,14 @@ def _record(
         "processes": ranks.world(),
         "calibration": prepared.calibration,
         "versions": versions() | _versions(),
-        "fallbacks": [*(f"{x}: dense, its layout is unknown" for x in dense_parts), *notes],
+        "fallbacks": [
+            *(f"{x}: dense, its layout is unknown" for x in dense_parts),
+            *(
+                f"{x}: in the checkpoint but not in the model, copied as it is, dense"
+                for x in prepared.model.unused()
+            ),
+            *notes,
+        ],
         "gain": _gain(prepared.method, written, packed),
     }
 

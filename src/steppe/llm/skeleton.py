@@ -103,14 +103,6 @@ def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
     return name, blocks
 
 
-def is_tied(config: Any) -> bool:
-    """Whether the output head is the embedding."""
-    return bool(
-        getattr(config, "tie_word_embeddings", False)
-        or getattr(config.get_text_config(), "tie_word_embeddings", False)
-    )
-
-
 def forget(module: nn.Module, recurse: bool = True) -> None:
     """Give a module's weights up; their shapes stay."""
     for each in module.modules() if recurse else [module]:

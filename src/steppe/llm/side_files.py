@@ -1,0 +1,102 @@
+"""What lies beside a model's weights: configuration, tokenizer, templates, licence, code."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+ENDINGS = (
+    ".bin",
+    ".ckpt",
+    ".ggml",
+    ".gguf",
+    ".h5",
+    ".llamafile",
+    ".mlmodel",
+    ".msgpack",
+    ".nemo",
+    ".onnx",
+    ".onnx.data",
+    ".onnx_data",
+    ".ot",
+    ".pdparams",
+    ".pickle",
+    ".pkl",
+    ".pt",
+    ".pth",
+    ".pte",
+    ".safetensors",
+    ".tflite",
+)
+"""How the names of files of weights end, in any tool's form."""
+_OTHER_FORMS = ("original", "onnx", "openvino", "coreml", "gguf", "metal", "mlx")
+"""Folders in which a repository of the hub holds the model once more; their weights stay there."""
+_OURS = ("checkpoints", "__pycache__")
+_NUMBER = 5 * "[0-9]"
+
+
+def side_files(folder: Path) -> list[str]:
+    """Everything in a model's folder but weights, by its path inside, subfolders included.
+
+    A subfolder that holds weights is the model in another form (``original/``, ``onnx/``, a
+    trainer's ``checkpoint-500/``) and is left out whole; so are hidden files.
+
+    Example:
+        >>> side_files(Path("/nowhere"))
+        []
+    """
+    names: dict[str, list[str]] = {}
+    other_forms = set(_OTHER_FORMS)
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _OURS)
+        for file in files:
+            path = (Path(place) / file).relative_to(folder)
+            top = path.parts[0] if len(path.parts) > 1 else ""
+            if is_weights(file):
+                other_forms.add(top)
+            elif not file.startswith(".") and (folder / path).is_file():
+                names.setdefault(top, []).append(path.as_posix())
+    return sorted(n for top in names if not top or top not in other_forms for n in names[top])
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights, or is the index of such files.
+
+    Example:
+        >>> is_weights("model.fp16.safetensors"), is_weights("tokenizer.model")
+        (True, False)
+    """
+    return name.lower().endswith((*ENDINGS, ".index.json"))
+
+
+def hub_patterns() -> list[str]:
+    """Shell patterns of what is fetched from the hub: safetensors once, and all but weights.
+
+    Example:
+        >>> from fnmatch import fnmatch
+        >>> names = ["model.safetensors", "qwen.tiktoken", "consolidated.safetensors", "a.bin"]
+        >>> [n for n in names if any(fnmatch(n, pattern) for pattern in hub_patterns())]
+        ['model.safetensors', 'qwen.tiktoken']
+    """
+    shards = [
+        f"model-{_NUMBER}{more}-of-{_NUMBER}{most}.safetensors"
+        for more, most in (("", ""), ("", "[0-9]"), ("[0-9]", "[0-9]"))
+    ]
+    return ["model.safetensors", *shards, *_not_ending_in(ENDINGS)]
+
+
+def _not_ending_in(endings: Iterable[str]) -> list[str]:
+    """Shell patterns, of which one matches a name exactly if it ends in none of these.
+
+    The hub's client takes a list of what is wanted, and shell patterns know "not" for single
+    letters only: for each tail of an ending, the names in which another letter stands before it.
+    """
+    endings = set(endings)
+    tails = {ending[i:] for ending in endings for i in range(1, len(ending) + 1)}
+    patterns = []
+    for tail in sorted(tails - endings):
+        before = {ending[-len(tail) - 1] for ending in endings if ending.endswith(tail)}
+        patterns += [tail, f"*[!{''.join(sorted(before))}]{tail}"]
+    last = "".join(sorted({ending[-1] for ending in endings}))
+    return [f"*[!{last}]", *patterns]
