@@ -39,3 +39,22 @@ def test_known_statistics_are_not_gathered():
         s.state_dict()["statistics"]["activation_square"]["weight"],
         known["activation_square"]["weight"],
     )
+
+
+def test_losses_that_are_parts_of_the_steps_loss_are_added():
+    """Micro-batches of unequal size: shares of one mean, as language models' tokens are."""
+    x, y = torch.randn(6, 4), torch.randn(6, 2)
+    shares = [slice(0, 2), slice(2, 6)]
+
+    def run(micro_batches, parts):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        options = StepOptions(micro_batches=micro_batches)
+        s = steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5), 2, options=options)
+        closures = [lambda rows=r: (model(x[rows]) - y[rows]).square().sum() / 12 for r in parts]
+        return s.step(*closures), model.weight.detach()
+
+    whole = run("mean", [slice(0, 6)])
+    for added, together in zip(run("sum", shares), whole, strict=True):
+        torch.testing.assert_close(added, together)

@@ -38,6 +38,7 @@ class GradientPasses:
         params: the optimiser's parameters, with their names.
         scaler: of float16 autocast, or None.
         rank_local: whether each rank perturbs along its own gradient (m-sharpness).
+        micro_batches: ``mean`` or ``sum`` of the closures' losses.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class GradientPasses:
         params: Sequence[tuple[str, Tensor]],
         scaler: GradScaler | None,
         rank_local: bool,
+        micro_batches: str = "mean",
     ) -> None:
+        self._averaged = micro_batches == "mean"
         self.model, self.optimizer, self.scaler = model, optimizer, scaler
         self._params, self._rank_local = list(params), rank_local
         self._backup: list[Tensor] = []
@@ -74,7 +77,7 @@ class GradientPasses:
         exchange: bool = True,
         see: Callable[[Tensor | None], None] = lambda accuracy: None,
     ) -> Tensor:
-        """Gradients of the mean of the closures' losses, in ``p.grad``.
+        """Gradients of the mean (or sum) of the closures' losses, in ``p.grad``.
 
         Args:
             closures: micro-batches.
@@ -92,7 +95,8 @@ class GradientPasses:
             with self._no_sync() if quiet else contextlib.nullcontext():
                 with torch.enable_grad():
                     loss, accuracy = outcome(closure())
-                    loss = loss / len(closures)
+                    if self._averaged:
+                        loss = loss / len(closures)
                 self._backward(loss)
             total = loss.detach() if total is None else total + loss.detach()
             see(accuracy)

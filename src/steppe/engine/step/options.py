@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from steppe.core.cost import Cost
+from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator, Tensors
 
 
@@ -24,6 +25,12 @@ class StepOptions:
             try them out; see `steppe.engine.step.candidate_evaluation`.
         statistics: statistic -> weight name -> value, for what a score needs and is known
             beforehand; it is not gathered then.
+        micro_batches: whether the losses of a step's closures are averaged (``mean``), or are
+            parts of the step's loss already and added (``sum``): language models divide each by
+            the tokens of the whole step, as micro-batches differ in how many they have.
+
+    Raises:
+        SteppeError: an option has none of its values.
 
     Example:
         >>> StepOptions(sync="local").cost is None
@@ -34,6 +41,14 @@ class StepOptions:
     cost: Cost | None = None
     evaluate_candidate: CandidateEvaluator | None = None
     statistics: Mapping[str, Tensors] | None = None
+    micro_batches: Literal["mean", "sum"] = "mean"
+
+    def __post_init__(self) -> None:
+        for name, choices in (("sync", ("global", "local")), ("micro_batches", ("mean", "sum"))):
+            if getattr(self, name) not in choices:
+                raise SteppeError(
+                    f"{name} is {' or '.join(choices)}", got=repr(getattr(self, name))
+                )
 
 
 _FORMER = {"sync": "sync", "cost": "cost", "trial": "evaluate_candidate"}

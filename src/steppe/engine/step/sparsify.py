@@ -112,7 +112,7 @@ def sparsify(
         method,
         coupling,
         total_steps,
-        passes=GradientPasses(model, optimizer, params, scaler, rank_local),
+        passes=GradientPasses(model, optimizer, params, scaler, rank_local, options.micro_batches),
         prunable=prunable,
         statistics=statistics,
         selector=selector,
