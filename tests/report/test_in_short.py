@@ -15,7 +15,9 @@ from steppe.report.html import write_report
 from steppe.report.in_short import MOST, InShort
 from steppe.report.markdown import data, markdown
 from steppe.report.notes import notes
+from steppe.report.record import robust_accuracy
 from steppe.report.short_table import MARK, ShortTable
+from steppe.report.table import Rows
 from steppe.report.verdicts import verdicts
 
 
@@ -228,3 +230,22 @@ def test_names_are_escaped() -> None:
     table = table_of(run("<b>|x", loss=1.0))
     assert "<b>" not in table.html()
     assert "\\|x" in table.markdown()
+
+
+def test_an_accuracy_under_attack_that_cannot_be_trusted_is_left_out_and_said(study: Any) -> None:
+    records = study(layers=2, seeds=1)
+    masked = next(r for r in records if r["method"] == "gmp")
+    attacks = masked["evaluations"]["attacks"]
+    attacks["probes"] = {
+        norm: {eps: {"doubt": "its gradients vanish"} for eps in shares}
+        for norm, shares in attacks["accuracy"].items()
+    }
+    doubted = attacks["accuracy"]["l2"]["0.25"]
+    told = " ".join(InShort.of(records).full)
+    assert f"({doubted:.2%}), cannot be trusted and is left out: its gradients vanish." in told
+    assert robust_accuracy(masked, "l2", "0.25") is None
+    (row,) = Rows.from_records([masked]).rows
+    assert row.cells["l2 0.25"] is None
+    del attacks["probes"]
+    assert robust_accuracy(masked, "l2", "0.25") == doubted
+    assert "cannot be trusted" not in " ".join(InShort.of(records).full)

@@ -28,3 +28,27 @@ def test_accuracy_by_hand_and_in_batches():
         accuracy_under_attack(model, x, y, radii={"linf": []})
     with pytest.raises(SteppeError, match="did you mean autoattack"):
         accuracy_under_attack(model, x, y, radii=radii, attack="auto_attack")
+
+
+def test_masked_gradients_stand_in_the_result_and_a_siblings_images_help():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    x = torch.rand(30, 3, 8, 8)
+    y = net(x).argmax(1)
+
+    class Numpy(nn.Module):
+        def forward(self, x):
+            return net(torch.from_numpy(x.numpy()))
+
+    radii = {"linf": [0.02]}
+    true = accuracy_under_attack(net, x, y, radii=radii)
+    assert true["vanishing"]["linf"]["0.02"] == 0.0
+    assert true["probes"]["linf"]["0.02"]["doubt"] == ""
+    alone = accuracy_under_attack(Numpy(), x, y, radii=radii, batch_size=11)
+    assert alone["vanishing"]["linf"]["0.02"] == 1.0
+    probe = alone["probes"]["linf"]["0.02"]
+    assert "vanish" in probe["doubt"] or "do not tell" in probe["doubt"]
+    assert alone["accuracy"]["linf"]["0.02"] > true["accuracy"]["linf"]["0.02"]
+    beside = accuracy_under_attack(Numpy(), x, y, radii=radii, sibling=net)
+    assert beside["accuracy"]["linf"]["0.02"] == pytest.approx(true["accuracy"]["linf"]["0.02"])
+    assert beside["probes"]["linf"]["0.02"]["transferred"] > 0

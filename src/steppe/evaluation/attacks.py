@@ -47,6 +47,8 @@ class Attacks(Evaluation):
         restarts: how often an attack starts; once if not given.
         limit: images at most.
         seed: of what is random.
+        beside: another run on the same images, usually the dense one; images made for it are
+            tried too.
     """
 
     part: str = "test"
@@ -57,6 +59,7 @@ class Attacks(Evaluation):
     restarts: int | None = None
     limit: int | None = None
     seed: int = 0
+    beside: str | None = None
 
     def measure(self) -> dict[str, Any]:
         """Clean and robust accuracy for each norm and radius."""
@@ -70,6 +73,7 @@ class Attacks(Evaluation):
                 "an attack takes --steps 1 or more", got=self.steps, way_out="leave it out"
             )
         run = ImageRun.read(self.run, self.device, "attacks")
+        other = run.beside(self.beside, self.part) if self.beside is not None else None
         images, labels = run.pixels(self.part, self.limit)
         return accuracy_under_attack(
             run.on_pixels,
@@ -80,13 +84,21 @@ class Attacks(Evaluation):
             steps=self.steps,
             restarts=self.restarts,
             seed=self.seed,
+            sibling=other.on_pixels if other is not None else None,
         )
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """Each accuracy in a row."""
+        """Each accuracy in a row; below it why one cannot be trusted."""
         cells = [
             f"{norm} {float(eps):.4g}: {share:.2%}"
             for norm, shares in result["accuracy"].items()
             for eps, share in shares.items()
         ]
-        return f"accuracy {result['clean']:.2%}, attacked by {result['attack']} {', '.join(cells)}"
+        said = [
+            f"{norm} {float(eps):.4g}, {line}"
+            for norm, probes in result["probes"].items()
+            for eps, probe in probes.items()
+            for line in probe["lines"]
+        ]
+        accuracies = f"attacked by {result['attack']} {', '.join(cells)}"
+        return "\n".join([f"accuracy {result['clean']:.2%}, {accuracies}", *said])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from steppe.core.errors import SteppeError
 from steppe.core.mask import count_zeros
 from steppe.engine.step.batchnorm import reestimate
 from steppe.evaluation import EVALUATIONS, Evaluation, read_record
@@ -44,7 +42,7 @@ class Clean(Evaluation):
     def measure(self) -> dict[str, Any]:
         """Accuracy, loss, calibration error, classes; where the other run disagrees."""
         run = ImageRun.read(self.run, self.device, "clean")
-        other = self._other(run)
+        other = run.beside(self.beside, self.part) if self.beside is not None else None
         if self.reestimate_bn:
             recipe = run.recipe
             loader = Loader.of(
@@ -66,25 +64,6 @@ class Clean(Evaluation):
             "bn_reestimated": self.reestimate_bn,
             "zeros": count_zeros(dict(run.model.named_parameters())),
         }
-
-    def _other(self, run: ImageRun) -> ImageRun | None:
-        if self.beside is None:
-            return None
-        if Path(self.beside).resolve() == Path(self.run).resolve():
-            raise SteppeError(
-                "a run is laid beside another",
-                got=f"--beside {self.beside}, the run itself",
-                way_out="--beside the dense run",
-            )
-        other = ImageRun.read(self.beside, self.device, "clean")
-        own, theirs = (r.loader(self.part).split.labels for r in (run, other))
-        if not torch.equal(own, theirs):
-            raise SteppeError(
-                "two runs are compared on the same images",
-                got=f"{self.beside}, whose {self.part} images are others",
-                way_out="--beside with a run of the same data",
-            )
-        return other
 
     def _beside(
         self, other: ImageRun, answers: Tensor, labels: Tensor, run: ImageRun

@@ -97,6 +97,32 @@ class ImageRun:
         recipe, data, model = trained(path)
         return cls(recipe, data, model.to(there), device, path)
 
+    def beside(self, other: str, part: str) -> ImageRun:
+        """Another run on the same images, usually the dense one.
+
+        Args:
+            other: its folder.
+            part: test, validation or train.
+
+        Raises:
+            SteppeError: it is this run, no finished run, or its images are others.
+        """
+        if Path(other).resolve() == self.path.resolve():
+            raise SteppeError(
+                "a run is laid beside another",
+                got=f"--beside {other}, the run itself",
+                way_out="--beside the dense run",
+            )
+        run = ImageRun.read(other, self.device, "clean")
+        own, theirs = (r.loader(part).split.labels for r in (self, run))
+        if not torch.equal(own, theirs):
+            raise SteppeError(
+                "two runs are compared on the same images",
+                got=f"{other}, whose {part} images are others",
+                way_out="--beside with a run of the same data",
+            )
+        return run
+
     @property
     def on_pixels(self) -> nn.Module:
         """The network that takes images in [0, 1]: normalisation inside, logits out."""

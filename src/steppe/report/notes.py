@@ -7,7 +7,16 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from steppe.report.record import Record, display, is_dense, sparsity_of
+from steppe.report.column import ball
+from steppe.report.record import (
+    Record,
+    attack_doubt,
+    display,
+    find,
+    is_dense,
+    radii_of,
+    sparsity_of,
+)
 
 
 def _place(record: Record) -> str:
@@ -69,8 +78,22 @@ def notes(records: Sequence[Record]) -> list[str]:
             remarks.append(f"{place}: runs of different recipes are averaged ({differ}).")
         if any(map(_not_finite, runs)):
             remarks.append(f"{place}: a record holds NaN or infinity; it is left out of the means.")
+        remarks += dict.fromkeys(doubt for run in runs for doubt in _doubts(place, run))
     fallbacks = [f"{_place(r)}: {text}" for r in records for text in _strings(r.get("fallbacks"))]
     return remarks + [f"Fallback taken, {text}" for text in dict.fromkeys(fallbacks)]
+
+
+def _doubts(place: str, run: Record) -> list[str]:
+    """Accuracies under attack that are left out, and why."""
+    doubts = []
+    for norm, eps in radii_of([run]):
+        if doubt := attack_doubt(run, norm, eps):
+            shares = find(run, f"evaluations.attacks.accuracy.{norm}")
+            doubts.append(
+                f"{place}: accuracy under attack, {ball(norm, eps)} ({shares[eps]:.2%}), cannot be "
+                f"trusted and is left out: {doubt}."
+            )
+    return doubts
 
 
 def _strings(items: Any) -> list[str]:

@@ -310,10 +310,19 @@ def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def robust_accuracy(record: Record, norm: str, eps: str) -> float | None:
-    """Accuracy under attack in one ball."""
+    """Accuracy under attack in one ball; None where probes say that it cannot be trusted."""
     shares = find(record, f"evaluations.attacks.accuracy.{norm}")
+    if attack_doubt(record, norm, eps) or not isinstance(shares, Mapping):
+        return None
     # the key holds a point itself, so it is no path
-    return number({"value": shares.get(eps)}, "value") if isinstance(shares, Mapping) else None
+    return number({"value": shares.get(eps)}, "value")
+
+
+def attack_doubt(record: Record, norm: str, eps: str) -> str:
+    """Why an accuracy under attack cannot be trusted; "" where it can, or was not looked at."""
+    probes = find(record, f"evaluations.attacks.probes.{norm}")
+    probe = probes.get(eps) if isinstance(probes, Mapping) else None
+    return str(probe.get("doubt") or "") if isinstance(probe, Mapping) else ""
 
 
 def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -130,3 +130,27 @@ def test_without_the_library_the_way_out_is_named(monkeypatch):
     model = network()
     with pytest.raises(SteppeError, match=r"pip install 'steppe\[attacks\]'"):
         LIGHT(model, *data(model), norm="linf", eps=0.1)
+
+
+@pytest.mark.parametrize("kind", ["saturated", "softmax", "detached", "numpy"])
+def test_masked_gradients_are_seen_through_or_said(library, kind):
+    model = network()
+    x, y = data(model, 12, 0)
+    changes = {
+        "saturated": lambda x: model(x) * 1e5,
+        "softmax": lambda x: (model(x) * 1e5).softmax(1),
+        "detached": lambda x: model(x.detach()),
+        "numpy": lambda x: model(torch.from_numpy(x.numpy())),
+    }
+
+    class Masked(nn.Module):
+        def forward(self, x):
+            return changes[kind](x)
+
+    true = LIGHT(model, x, y, norm="linf", eps=0.02)
+    assert not true.probed.lines()
+    masked = LIGHT(Masked(), x, y, norm="linf", eps=0.02)
+    if kind == "numpy":
+        assert "cannot be trusted" in masked.probed.lines()[0]
+    else:
+        assert int(masked.right.sum()) <= int(true.right.sum()) + 1

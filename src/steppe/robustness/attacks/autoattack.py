@@ -20,16 +20,17 @@ from steppe.robustness.attacks import (
     Attack,
     Attacked,
     FrozenWeights,
-    ImageLoss,
-    Normalised,
     check_attack,
     check_deterministic,
-    is_worse,
 )
+from steppe.robustness.image_loss import ImageLoss, class_scores
+from steppe.robustness.second_look import Prober, Worst
 from steppe.robustness.seeded import seeded
+from steppe.robustness.straight_through import Followed
 from steppe.robustness.surface import evaluating
 
 LIBRARY = "adversarial-robustness-toolbox"
+PROBE_STEPS = 10  # of further ascents where gradients vanish
 _BATCH, _SHARE = 100, 0.8  # images at once; of an image, Square's first square
 
 
@@ -87,11 +88,12 @@ class AutoAttack(Attack):
         key = f"{seed}/{norm}/{eps}/{first}"
         with device, evaluating(model), FrozenWeights(model), seeded(key):
             image_loss = ImageLoss(model, labels, lambda net, x: net(x))
-            classes = _classes(model, images)
-            loss, right = image_loss(images)
-            check_deterministic(loss, image_loss(images)[0])
-            worst, clean = images.clone(), right
+            classes = _classes(image_loss, images)
+            loss, clean = check_deterministic(image_loss, images)
+            worst = Worst(images, radius, ball, images.clone(), loss, clean)
+            *_, vanishes = image_loss.with_gradient(images)
             for attack in self._attacks(model, images, classes, ball.order, float(eps)):
+                right = worst.right
                 if not right.any():
                     break
                 x, truth = images[right], torch.eye(classes)[labels[right].cpu()]
@@ -99,14 +101,14 @@ class AutoAttack(Attack):
                     array = attack.generate(x.float().cpu().numpy().copy(), truth.numpy())
                 new = torch.from_numpy(array).to(x)
                 moved = ball.project(torch.where(new.isfinite(), new, x) - x, radius[right])
-                candidate = worst.clone()
+                candidate = worst.points.clone()
                 candidate[right] = (x + moved).clamp(0.0, 1.0)
-                new_loss, new_right = image_loss(candidate)
-                better = is_worse(new_loss, new_right, loss, right)
-                worst = torch.where(better.view(-1, 1, 1, 1), candidate, worst)
-                loss = torch.where(better, new_loss, loss)
-                right = torch.where(better, new_right, right)
-        return Attacked(worst, loss, right, clean)
+                worst.visit(candidate, *image_loss(candidate))
+            probed = Prober(image_loss, worst, clean, PROBE_STEPS, seed, first).look(
+                vanishes.float()
+            )
+        vanishing = vanishes.to(loss.dtype)
+        return Attacked(worst.points, worst.loss, worst.right, clean, vanishing, probed)
 
     def _attacks(
         self, model: nn.Module, images: Tensor, classes: int, order: float, eps: float
@@ -115,7 +117,7 @@ class AutoAttack(Attack):
         library = require("art", install="'steppe[attacks]'", purpose="autoattack")
         evasion = library.attacks.evasion
         wrapped = library.estimators.classification.PyTorchClassifier(
-            Normalised(model, [0.0], [1.0]),  # of a bare Sequential it calls the members itself
+            _Scores(model),
             loss=nn.CrossEntropyLoss(),
             input_shape=tuple(images.shape[1:]),
             nb_classes=classes,
@@ -138,10 +140,35 @@ class AutoAttack(Attack):
         ]
 
 
-def _classes(model: nn.Module, images: Tensor) -> int:
+class _Scores(nn.Module):
+    """A network as the library takes it: scores before a softmax, with a gradient if only zero."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores ``[n, classes]``."""
+        try:
+            scores = self._of(x)
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or not x.requires_grad:
+                raise
+            scores = self._of(x.detach())  # it computes outside torch
+        if x.requires_grad and not scores.requires_grad:
+            scores = scores + 0 * x.flatten(1).sum(1, keepdim=True)
+        return scores
+
+    def _of(self, x: Tensor) -> Tensor:
+        with Followed() as followed:
+            output = self.model(x)
+        return class_scores(followed.scores(output))
+
+
+def _classes(image_loss: ImageLoss, images: Tensor) -> int:
     """How many classes the network has, if the attacks can work with it and the images."""
     with torch.no_grad():
-        classes = int(model(images[:1]).shape[1])
+        classes = image_loss.scores(images).shape[1]
     height, width = images.shape[-2:]
     square = round(math.sqrt(_SHARE * height * width)) | 1  # odd, as the library makes it
     known = images.device.type in ("cpu", "cuda")
