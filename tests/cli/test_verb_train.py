@@ -336,3 +336,58 @@ def test_two_processes_give_the_weights_of_one(
     assert capsys.readouterr().err.count("zeros\n") == 1
     one, two = (load_file(path / "model.safetensors") for path in (tmp_path / "one", folder / name))
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-5
+
+
+QUICK = [
+    *("train", "--data", "digits", "--train-size", "64", "--model", "small-cnn", "--method", "gmp"),
+    *("--sparsity", "0.5", "--epochs", "2", "--batch-size", "32", "--device", "cpu", "--quiet"),
+]
+
+
+@pytest.mark.parametrize("broken", ["_show", "write_report"])
+def test_what_is_shown_of_a_run_cannot_cost_it(
+    broken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(f"steppe.cli.verb_train.{broken}", fails)
+    run(*QUICK, "--out", tmp_path / "run", "--json")
+    shown = capsys.readouterr()
+    lines = shown.err.strip().splitlines()
+    assert len(lines) == 1
+    assert "an internal error (ZeroDivisionError: float division by zero" in lines[0]
+    assert json.loads(shown.out)["sparsity_asked"] == 0.5
+    assert (tmp_path / "run" / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "record.json", "checkpoints/last.safetensors"]
+)
+def test_the_end_of_a_run_with_a_damaged_file_is_done_again_and_said(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    run(*QUICK, "--out", out)
+    weights = (out / "model.safetensors").read_bytes()
+    (out / name).write_bytes(b"\0" * 100)
+    if name.startswith("checkpoints"):
+        (out / "record.json").unlink()
+    run(*QUICK, "--out", out)
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "damaged" in lines[0]
+    assert (out / "model.safetensors").read_bytes() == weights
+    notes = json.loads((out / "record.json").read_text())["notes"]
+    assert lines[0].removeprefix("steppe: ") in notes
+
+
+def test_printed_commands_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my run"
+    run(*[word for word in QUICK if word != "--quiet"], "--out", out)
+    shown = capsys.readouterr().err
+    assert f"steppe evaluate '{out}' --on" in shown
+    assert f"; steppe report '{out}'" in shown

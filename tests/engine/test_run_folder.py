@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from steppe import SteppeError
 from steppe.core.serialization import PARTIAL
-from steppe.engine.run_folder import RunFolder
+from steppe.engine.run_folder import LAST, PREVIOUS, RunFolder
 
 RECIPE = {
     "method": {"name": "safe", "budget": {"name": "uniform", "sparsity": 0.5}},
@@ -96,3 +98,75 @@ def test_a_record_says_that_it_is_done(tmp_path: Path) -> None:
     folder.finish_record({"a": 1})
     assert RunFolder(tmp_path, RECIPE).record == {"a": 1}
     assert json.loads((tmp_path / "record.json").read_text()) == {"a": 1}
+
+
+def states(folder: RunFolder) -> Path:
+    """Two checkpoints, the second one the last."""
+    for epoch in (1, 2):
+        folder.save_checkpoint({"epoch": epoch, "w": torch.full((50,), float(epoch))})
+    return folder.path / "checkpoints"
+
+
+def flip(path: Path) -> None:
+    """One bit of the values, which no format notices by itself."""
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+DAMAGES = {
+    "zeros": lambda path: path.write_bytes(b"\0" * 100),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-50]),
+    "empty": lambda path: path.write_bytes(b""),
+    "one bit": flip,
+    "another file": lambda path: save_file({"a": torch.ones(1)}, path),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_of_two_checkpoints_the_last_whole_one_counts(damage: str, tmp_path: Path) -> None:
+    folder = claimed(tmp_path)
+    assert folder.load_checkpoint() is None
+    checkpoints = states(folder)
+    whole = folder.load_checkpoint()
+    assert whole is not None
+    assert (whole["epoch"], folder.notes) == (2, [])
+    DAMAGES[damage](checkpoints / LAST)
+    earlier = folder.load_checkpoint()
+    assert earlier is not None
+    assert earlier["epoch"] == 1
+    assert folder.notes == [f"checkpoint {LAST} is damaged; the one before it, {PREVIOUS}, is used"]
+    DAMAGES[damage](checkpoints / PREVIOUS)
+    folder = RunFolder(tmp_path, RECIPE)
+    assert folder.load_checkpoint() is None
+    assert folder.notes == [f"checkpoint {LAST} and {PREVIOUS} is damaged; the run begins anew"]
+
+
+def test_killed_between_two_checkpoints_there_is_one(tmp_path: Path) -> None:
+    folder = claimed(tmp_path)
+    (states(folder) / LAST).unlink()
+    earlier = folder.load_checkpoint()
+    assert earlier is not None
+    assert earlier["epoch"] == 1
+
+
+def test_a_record_that_is_not_whole_is_made_again_where_that_can_be(tmp_path: Path) -> None:
+    folder = claimed(tmp_path)
+    for text in ("{", "[1]"):
+        (tmp_path / "record.json").write_text(text)
+        with pytest.raises(SteppeError, match="as it was written"):
+            _ = folder.record
+    folder.finish_record({"a": 1, "not_computed": ["the gain"]})
+    assert folder.record == {"a": 1, "not_computed": ["the gain"]}, "there is nothing to go on from"
+    states(folder)
+    assert folder.record is None
+    (tmp_path / "record.json").write_text("{")
+    assert folder.record is None
+    assert folder.notes == ["record.json was damaged; the end of the run is done again"]
+
+
+def test_a_damaged_recipe_is_one_line(tmp_path: Path) -> None:
+    for content in (b"a: [", b"\xff\xfe\x00"):
+        (tmp_path / "recipe.yaml").write_bytes(content)
+        with pytest.raises(SteppeError, match="as it was written"):
+            RunFolder(tmp_path, RECIPE)

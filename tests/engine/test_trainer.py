@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import steppe
+from steppe import SteppeError
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
 
@@ -122,3 +123,32 @@ def test_the_controller_can_be_followed():
     assert all(0.0 <= row["train_accuracy"] <= 1.0 for row in rows)
     plain = trainer(steppe.methods.gmp(sparsity=0.5), 2, Batches())
     assert "alpha" not in plain.fit().metrics[0]
+
+
+def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(tmp_path, capsys):
+    method = METHODS["distillation"]
+    whole = trainer(method(), 6, Batches())
+    whole.fit()
+    folder = RunFolder(tmp_path, {})
+    folder.claim()
+    with pytest.raises(Stop):
+        trainer(method(), 6, Batches(11), folder).fit()
+    (tmp_path / "checkpoints" / "last.safetensors").write_bytes(b"\0" * 100)
+    resumed = trainer(method(), 6, Batches(), RunFolder(tmp_path, {}))
+    resumed.fit()
+    said = (
+        "checkpoint last.safetensors is damaged; the one before it, previous.safetensors, is used"
+    )
+    assert capsys.readouterr().err == f"steppe: {said}\n"
+    assert resumed.sparsifier.notes[:2] == [said, "resumed after step 8 of 24"]
+    for key, tensor in resumed.plain.state_dict().items():
+        assert torch.equal(tensor, whole.plain.state_dict()[key]), key
+
+
+def test_a_checkpoint_of_another_network_is_one_line(tmp_path):
+    folder = RunFolder(tmp_path, {})
+    folder.claim()
+    trainer(METHODS["lth"](), 3, Batches(), folder).fit()
+    folder.save_checkpoint(folder.load_checkpoint() | {"model": {"other": torch.ones(1)}})
+    with pytest.raises(SteppeError, match="of the model that goes on"):
+        trainer(METHODS["lth"](), 3, Batches(), RunFolder(tmp_path, {})).fit()

@@ -43,10 +43,11 @@ def command(
         where = out / f"{value:.6g}"
         record, _, _ = Experiment(varied(base, option, value), data, where, quiet).train()
         total = sum(layer["total"] for layer in record["layers"])
-        own = float(record["zeros_before_projection"] / total)
-        accuracy = record["sparse"]["accuracy"]
+        own = float(record["zeros_before_projection"] / max(total, 1))
+        accuracy = record["sparse"].get("accuracy")
         rows.append({"value": value, "sparsity": own, "accuracy": accuracy, "run": str(where)})
-        say(f"{option} {value:.4g}: {own:.2%} zeros by itself, accuracy {accuracy:.2%}", quiet)
+        shown = "" if accuracy is None else f", accuracy {accuracy:.2%}"
+        say(f"{option} {value:.4g}: {own:.2%} zeros by itself{shown}", quiet)
         return own
 
     bisect(measure, target, low, high, tries=tries, tolerance=tolerance)

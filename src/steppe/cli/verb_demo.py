@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 
 from steppe.cli.main import emit, say
 from steppe.cli.short import say_short
+from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
 from steppe.core.text import read_yaml
@@ -59,21 +61,20 @@ def command(
     work = [(recipe.plain(), str(out / folder), plan) for folder, recipe in wanted]
     _run_all(work, jobs, quiet)
     records = read_records([out / folder for folder, _ in wanted])
-    table = Rows.from_records(records)
     short = InShort.of(records)
-    if not quiet:
-        shown = table.only("accuracy", "hessian_top", "sharpness", plan["shown_noise"])
-        Console(stderr=json).print(shown.rich())
-    say_short(short, quiet)
     report = out / "report.html"
-    write_report(
-        report,
-        title="steppe demo: digits",
-        records=records,
-        commands=["make demo", f"steppe demo --seeds {seeds}"],
-    )
+    again = ["steppe", "demo", "--seeds", str(seeds), "--out", str(out)]
+    commands = ["make demo", shlex.join(again)]
+    with courtesy("the table"):
+        table = Rows.from_records(records)
+        shown = table.only("accuracy", "hessian_top", "sharpness", plan["shown_noise"])
+        if not quiet:
+            Console(stderr=json).print(shown.rich())
+        say_short(short, quiet)
+    with courtesy("the report"):
+        write_report(report, title="steppe demo: digits", records=records, commands=commands)
+        say(f"report: {report.resolve()} ({time.monotonic() - begun:.0f} s)", quiet)
     seconds = time.monotonic() - begun
-    say(f"report: {report.resolve()} ({seconds:.0f} s)", quiet)
     result = {"records": records, "verdicts": short.full, "report": str(report), "seconds": seconds}
     emit(result, json)
 
@@ -120,7 +121,8 @@ def _train(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     _, model, _ = Experiment(recipe, data, Path(folder), quiet=True).train()
     measured = Path(folder) / "flatness.json"
     if not measured.exists():
-        write_text(measured, json_module.dumps(_measure(model, data, plan["measure"])))
+        with courtesy(f"flatness of {folder}"):
+            write_text(measured, json_module.dumps(_measure(model, data, plan["measure"])))
 
 
 def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
@@ -128,11 +130,13 @@ def _evaluate(job: tuple[dict[str, Any], str, dict[str, Any]]) -> None:
     plain, folder, plan = job
     method, seed = plain["method"], plain["seed"]
     dense = Path(folder).parent / f"dense-seed{seed}"
-    ensure("clean", folder, {"beside": str(dense)} if method["name"] != "dense" else {})
-    for name, given in plan["evaluate"].items():
-        ensure(name, folder, given)
+    beside = {"beside": str(dense)} if method["name"] != "dense" else {}
+    wanted = {"clean": beside, **plan["evaluate"]}
     if method.get("sparsity", max(plan["sparsities"])) == max(plan["sparsities"]):
-        ensure("landscape", folder, plan["landscape"])
+        wanted["landscape"] = plan["landscape"]
+    for name, given in wanted.items():
+        with courtesy(f"{name} of {folder}"):
+            ensure(name, folder, given)
 
 
 def _measure(model: nn.Module, data: ImageData, measure: dict[str, Any]) -> dict[str, Any]:

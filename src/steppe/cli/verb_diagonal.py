@@ -54,11 +54,11 @@ def command(
         seed=seed,
     )
     result = problem.run()
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "diagonal.json", json_module.dumps(result) + "\n")  # before any picture
     chosen = best_strengths(result)
     labels = {name: arm.label for name, arm in ARMS.items()}
     figure = draw(result["steps"], chosen, labels, FORMULAS)
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "diagonal.json", json_module.dumps(result) + "\n")
     write_text(out / "diagonal.svg", alone(figure) + "\n")
     write_report(
         out / "diagonal.html",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from steppe.cli.main import emit, say
+from steppe.core.courtesy import courtesy
 from steppe.evaluation import EVALUATIONS, keep, make, meanings, read_record
 
 _OWN = ("run", "device")  # every measurement has them
@@ -77,8 +78,9 @@ def command(
     results: dict[str, dict[str, Any]] = {}
     for name, evaluation in chosen.items():
         results[name] = result = evaluation.measure()
-        say(evaluation.line(result, record), quiet)
-        lost = keep(name, evaluation, result)
+        lost = keep(name, evaluation, result)  # before anything is made of it
+        with courtesy(f"the line on {name}"):
+            say(evaluation.line(result, record), quiet)
         if lost is not None:
             say(f"note: {lost}", quiet)
     # one measurement lies flat in the object, several under their names

@@ -11,7 +11,9 @@ import typer
 from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, say
+from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
+from steppe.evaluation import read_record
 
 if TYPE_CHECKING:
     from steppe.llm.prepare import PreparedPruning
@@ -30,14 +32,16 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     if make.keywords.get("out") is None:
         say(f"writing to {out}", quiet)
     done = len(Journal(out / "checkpoints" / "journal.json").get("blocks", []))
-    finished = (out / "record.json").exists()
+    earlier = read_record(str(out))
+    finished = bool(earlier) and NOT_COMPUTED not in earlier
     if done and not finished:
         say(f"going on: {done} of {blocks} blocks were done before", quiet)
     with BlockTable(blocks, quiet) as table:
         record = run(prepared, table.add)
     if finished:
         say("this run was finished before; nothing was done again", quiet)
-    _show(record, out, quiet)
+    with courtesy("the summary"):
+        _show(record, out, quiet)
     emit(record | {"out": str(out)}, json)
 
 
@@ -60,4 +64,5 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     )
     for note in record["fallbacks"]:
         say(f"note: {note}", quiet)
-    say(record["gain"], quiet)
+    if "gain" in record:
+        say(record["gain"], quiet)

@@ -12,16 +12,18 @@ import typer
 
 from steppe.cli.main import emit, say
 from steppe.core.cost import Units
+from steppe.core.courtesy import courtesy, decorated
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
 from steppe.evaluation import read_record
-from steppe.experiment.channels import Channels, slim
+from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.image_run import ImageRun
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
+from steppe.removal.remove import Removed
 from steppe.report.record import display
 
 
@@ -52,7 +54,7 @@ def command(
     example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
     coupled = coupled_channels(trained.model, example, exclude=trained.recipe.exclude)
     channels = Channels(coupled.groups, Units(coupled.groups), coupled.left_out)
-    removed, gained = slim(trained.model, example, channels)
+    removed = slim(trained.model, example, channels)
     if not removed.report["removed"]:
         raise SteppeError(
             "some channel must be zero in all layers that it is coupled with",
@@ -60,34 +62,51 @@ def command(
             way_out="steppe train ... --structure channel, or --method adasap",
         )
     record = read_record(str(run))
-    sparse = {**record.get("sparse", {}), "parameters": gained["parameters"][1]}
-    out.mkdir(parents=True, exist_ok=True)
-    if onnx:
-        gained["onnx"] = write_onnx(removed.model.cpu(), example.cpu(), out / "model.onnx")
+    before, after = removed.report["parameters"]
+    sparse = {**record.get("sparse", {}), "parameters": after}
     # a report of both folders tells them apart
-    label = f"{display(record)}, removed"
-    smaller = record | {"label": label, "removed": gained, "sparse": sparse}
-    _write(run, out, removed, stamped(smaller, display_of(str(record.get("method")))))
-    before, after = gained["parameters"]
-    say(
-        f"{before:,} -> {after:,} parameters, {_times(gained, 'flops', 1e6)} million multiply-adds",
-        quiet,
-    )
-    say(
-        f"one image {_times(gained, 'latency_ms')} ms, 64 images "
-        f"{_times(gained, 'latency_ms_64')} ms, {gained['threads']} threads",
-        quiet,
-    )
+    own = {"label": f"{display(record)}, removed", "sparse": sparse}
+    own["removed"] = {"parameters": [before, after], "error": removed.report["error"]}
+    smaller = stamped(record | own, display_of(str(record.get("method"))))
+    out.mkdir(parents=True, exist_ok=True)
+    _write(run, out, removed)
+
+    def measured(plain: dict[str, Any]) -> None:
+        plain["removed"] |= gains(trained.model, removed, example, channels)
+
+    def save(plain: dict[str, Any]) -> None:
+        write_text(out / "record.json", json_module.dumps(plain, indent=2) + "\n")
+
+    whole = decorated(smaller, {"what removal gains": measured}, save)
     if onnx:
-        held_there = gained["onnx"]
+        there = write_onnx(removed.model.cpu(), example.cpu(), out / "model.onnx")
+        whole["removed"]["onnx"] = there
+        save(whole)
+    gained = whole["removed"]
+    with courtesy("the summary"):
+        _show(gained, out, quiet)
+    emit({"run": str(run), "out": str(out), **gained}, json)
+
+
+def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
+    before, after = gained["parameters"]
+    flops = f", {_times(gained, 'flops', 1e6)} million multiply-adds" if "flops" in gained else ""
+    say(f"{before:,} -> {after:,} parameters{flops}", quiet)
+    if "latency_ms" in gained:
         say(
-            f"model.onnx: the same to {held_there['error']:.1e}; two images "
-            f"{held_there['torch_ms']:.3g} ms in torch, {held_there['onnxruntime_ms']:.3g} ms in "
+            f"one image {_times(gained, 'latency_ms')} ms, 64 images "
+            f"{_times(gained, 'latency_ms_64')} ms, {gained['threads']} threads",
+            quiet,
+        )
+    if "onnx" in gained:
+        there = gained["onnx"]
+        say(
+            f"model.onnx: the same to {there['error']:.1e}; two images "
+            f"{there['torch_ms']:.3g} ms in torch, {there['onnxruntime_ms']:.3g} ms in "
             "onnxruntime",
             quiet,
         )
     say(f"the same outputs to {gained['error']:.1e} of the largest; written to {out}", quiet)
-    emit({"run": str(run), "out": str(out), **gained}, json)
 
 
 def _times(gained: dict[str, Any], key: str, unit: float = 1.0) -> str:
@@ -95,8 +114,7 @@ def _times(gained: dict[str, Any], key: str, unit: float = 1.0) -> str:
     return f"{before:.4g} -> {after:.4g} ({before / after:.2f}x)"
 
 
-def _write(run: Path, out: Path, removed: Any, record: dict[str, Any]) -> None:
-    """The folder, and last the record, whose presence says that all is there."""
+def _write(run: Path, out: Path, removed: Removed) -> None:
+    """Weights and recipe; last comes the record, whose presence says that all is there."""
     save_removed(out, removed.model, removed.plan)
     shutil.copyfile(run / "recipe.yaml", out / "recipe.yaml")
-    write_text(out / "record.json", json_module.dumps(record, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from json import dumps
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +40,7 @@ def command(
         raise SteppeError(
             "--out names the report's file",
             got=f"{out}, a folder",
-            way_out=f"--out {out / 'report.html'}",
+            way_out=f"--out {shlex.quote(str(out / 'report.html'))}",
         )
     kind = format or (out.suffix.removeprefix(".").lower() if out is not None else "html")
     if kind not in SUFFIX:
@@ -49,14 +50,15 @@ def command(
             way_out="--format html, or --out report.html",
         )
     path = out if out is not None else Path("report" + SUFFIX[kind])
+    other = shlex.quote(str(path.with_suffix(SUFFIX[kind])))
     if format and out is not None and out.suffix.lower() not in ("", SUFFIX[kind]):
         raise SteppeError(
             "--out and --format must name one kind of file",
             got=f"{out} and {format}",
-            way_out=f"--out {out.with_suffix(SUFFIX[kind])}, or leave --format out",
+            way_out=f"leave --format out, or --out {other}",
         )
     records = read_records(runs)
-    again = f"steppe report {' '.join(map(str, runs))} --out {path}"
+    again = shlex.join(["steppe", "report", *map(str, runs), "--out", str(path)])
     result = data(records, title=title, commands=[again])
     if kind == "html":
         write_report(path, title=title, records=records, commands=[again])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 import yaml
 
 from steppe.cli.main import emit, say
+from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
@@ -144,14 +146,19 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     record, _, outcome = Experiment(recipe, data, out, quiet).train()
     if outcome is None:
         say(f"{out} was finished before; nothing to do", quiet)
-    _show(record, out, quiet)
-    report = out / "report.html"
-    if ranks.first():
-        write_report(report, title=f"steppe train: {out.name}", records=read_records([out]))
-    say(f"report: {report.resolve()}", quiet)
+    with courtesy("the summary"):
+        _show(record, out, quiet)
+    report: Path | None = None
+    with courtesy("the report"):
+        if ranks.first():
+            page = out / "report.html"
+            write_report(page, title=f"steppe train: {out.name}", records=read_records([out]))
+            report = page
+            say(f"report: {report.resolve()}", quiet)
     beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
-    say(f"more for it: steppe evaluate {out} --on {MORE}{beside}; steppe report {out}", quiet)
-    emit(record | {"out": str(out), "report": str(report)}, json)
+    here = shlex.quote(str(out))
+    say(f"more for it: steppe evaluate {here} --on {MORE}{beside}; steppe report {here}", quiet)
+    emit(record | {"out": str(out), "report": None if report is None else str(report)}, json)
     return record
 
 
@@ -161,17 +168,19 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
     cut = "" if record["method"] == "dense" else "the last projection and "
-    say(
-        f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
-        f"(before {cut}new batch-norm statistics {before['accuracy']:.2%}{start})",
-        quiet,
-    )
-    say(
-        f"latency {dense['latency_ms']:.2f} -> {sparse['latency_ms']:.2f} ms, "
-        f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), "
-        f"{record['seconds']:.1f} s, in {out}",
-        quiet,
-    )
+    if sparse.get("accuracy") is not None and before:
+        say(
+            f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
+            f"(before {cut}new batch-norm statistics {before['accuracy']:.2%}{start})",
+            quiet,
+        )
+    latency = "latency was not measured"
+    if "latency_ms" in dense and "latency_ms" in sparse:
+        latency = f"latency {dense['latency_ms']:.2f} -> {sparse['latency_ms']:.2f} ms"
+    stored = "bytes" in dense and "bytes_packed" in sparse
+    size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
+    say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     for note in record["notes"]:
         say(f"note: {note}", quiet)
-    say(record["gain"], quiet)
+    if "gain" in record:
+        say(record["gain"], quiet)

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from steppe.core.errors import SteppeError
 
@@ -124,11 +125,52 @@ def save_state(path: Path, tree: Any) -> None:
         return str(len(tensors) - 1)
 
     plan = json.dumps(_flatten(tree, put))
-    write_tensors(path, tensors, {"tree": plan})
+    write_tensors(path, tensors, {"tree": plan, "crc32": _checksum(plan, tensors)})
 
 
 def load_state(path: Path) -> Any:
-    """What `save_state` wrote, tensors on the CPU."""
-    with safe_open(path, framework="pt") as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return _unflatten(json.loads(file.metadata()["tree"]), tensors)
+    """What `save_state` wrote, tensors on the CPU.
+
+    Raises:
+        SteppeError: the file is not as it was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        whole = metadata.get("crc32")
+        if whole is not None and whole != _checksum(metadata["tree"], tensors):
+            raise ValueError("its checksum differs")
+        return _unflatten(json.loads(metadata["tree"]), tensors)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> SteppeError:
+    """The error for a file that is not as it was written."""
+    return SteppeError(
+        "a file of a run must be as it was written",
+        got=f"{path} ({type(error).__name__}: {error})",
+        way_out="restore it, or make it anew in another folder",
+    )
+
+
+def _checksum(plan: str, tensors: dict[str, torch.Tensor]) -> str:
+    """Of the tree and all values: safetensors itself sees only that a file was cut short."""
+    crc = zlib.crc32(plan.encode())
+    for key in sorted(tensors, key=int):
+        crc = zlib.crc32(tensors[key].reshape(-1).view(torch.uint8).numpy().data, crc)
+    return f"{crc:08x}"
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file that a run wrote, on the CPU.
+
+    Raises:
+        SteppeError: the file is not there, or not as it was written.
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+        return tensors
+    except (OSError, SafetensorError, ValueError) as error:
+        raise damaged(path, error) from None

@@ -15,10 +15,12 @@ import torch
 import yaml
 from torch import Tensor
 
+from steppe.core.courtesy import NOT_COMPUTED
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
 from steppe.core.serialization import (
     PARTIAL,
+    damaged,
     load_state,
     save_state,
     sweep,
@@ -26,6 +28,9 @@ from steppe.core.serialization import (
     write_text,
 )
 from steppe.core.text import read_yaml
+
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
+"""The two checkpoints that are kept, newest first."""
 
 
 class RunFolder:
@@ -42,9 +47,11 @@ class RunFolder:
     def __init__(self, path: Path | str, recipe: dict[str, Any]) -> None:
         self.path = Path(path)
         self.recipe = recipe
+        self.notes: list[str] = []
+        """What was damaged, and what is used instead."""
         recipe_file = self.path / "recipe.yaml"
         if recipe_file.exists():
-            stored = read_yaml(recipe_file.read_text(encoding="utf-8"))
+            stored = _read_recipe(recipe_file)
             if stored != recipe:
                 keys = _differences(stored, recipe)
                 raise SteppeError(
@@ -83,9 +90,33 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """The finished run's record, or None."""
+        """The finished run's record; None when there is none, or when its end must be done again.
+
+        The end is done again, from the last checkpoint, where something is missing from the
+        record (`steppe.core.courtesy`) or the record cannot be read.
+        """
         path = self.path / "record.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        try:
+            record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            incomplete = record.get(NOT_COMPUTED)
+        except (ValueError, AttributeError) as error:
+            if not self.resumable:
+                raise damaged(path, error) from None
+            self._note(f"{path.name} was damaged; the end of the run is done again")
+            return None
+        return None if incomplete and self.resumable else record
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is something to go on from."""
+        folder = self.path / "checkpoints"
+        return folder.is_dir() and any(folder.iterdir())
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
     def metrics(self, rows: list[dict[str, Any]]) -> None:
         """All metrics so far, one JSON object a line."""
@@ -93,26 +124,47 @@ class RunFolder:
         write_text(self.path / "metrics.jsonl", lines)
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace the last checkpoint, whole or not at all."""
-        save_state(self.path / "checkpoints" / "last.safetensors", state)
+        """A new last checkpoint, whole or not at all; the one before it is kept too."""
+        folder = self.path / "checkpoints"
+        if (folder / LAST).exists():
+            os.replace(folder / LAST, folder / PREVIOUS)
+        save_state(folder / LAST, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None."""
-        path = self.path / "checkpoints" / "last.safetensors"
-        return load_state(path) if path.exists() else None
+        """The last checkpoint that is whole, or None; what was damaged is in `notes`."""
+        wrong: list[str] = []
+        for name in (LAST, PREVIOUS):
+            path = self.path / "checkpoints" / name
+            if not path.exists():
+                continue
+            try:
+                state: dict[str, Any] = load_state(path)
+            except SteppeError:
+                wrong.append(name)
+                continue
+            if wrong:
+                self._note(f"checkpoint {wrong[0]} is damaged; the one before it, {name}, is used")
+            return state
+        if wrong:
+            self._note(f"checkpoint {' and '.join(wrong)} is damaged; the run begins anew")
+        return None
 
-    def finish(
-        self, weights: dict[str, Tensor], masks: dict[str, Tensor], record: dict[str, Any]
-    ) -> None:
-        """Weights, masks, and last the record, whose presence says that all is there."""
+    def save_weights(self, weights: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
+        """Weights and masks, before anything is measured of them."""
         own = {name: t.detach().cpu().clone().contiguous() for name, t in weights.items()}
         write_tensors(self.path / "model.safetensors", own, {"format": "pt"})
         write_tensors(self.path / "masks.safetensors", pack(masks), {"packing": "numpy.packbits"})
-        self.finish_record(record)
 
     def finish_record(self, record: dict[str, Any]) -> None:
-        """The record alone, when the weights are there already."""
+        """The record, whose presence says that weights and masks are there."""
         write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+
+
+def _read_recipe(path: Path) -> Any:
+    try:
+        return read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise damaged(path, error) from None
 
 
 def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 import warnings
@@ -14,23 +13,17 @@ from typing import Any, Literal, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from torch import Tensor, nn
 
 from steppe.core.cost import Cost
+from steppe.core.courtesy import courtesy
 from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.optim import lr_factor, optimizer
+from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate
 from steppe.engine.step.finished import Finished
@@ -101,7 +94,8 @@ class Outcome:
         finished: masks, zeros, distance of the last projection.
         metrics: one row per epoch.
         before: evaluation before the last projection.
-        after: evaluation after it and the batch-norm re-estimation.
+        after: evaluation after it and the batch-norm re-estimation; either is empty where the
+            evaluation failed.
         seconds: wall-clock time of this process; a resumed run counts what came before.
         peak_memory: bytes (GPU: allocated by torch; CPU: the process's resident peak).
         notes: what the user should know.
@@ -219,18 +213,21 @@ class Trainer:
         begun = time.monotonic()
         self._resume()
         self.accelerator.init_trackers("steppe", {}) if self.config.trackers else None
-        with self._progress() as progress:
+        with progress_bar(self.accelerator.is_main_process and not self.quiet) as progress:
             bar = progress.add_task("training", total=self.total)
             while self._epoch < self.config.epochs:
                 self._one_epoch(progress, bar, begun)
-        before = self.evaluate()
+        before = self._evaluated("the accuracy before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
             finished = self.sparsifier.finish()
         self._reestimate()
-        after = self.evaluate()
-        if self.config.trackers:
-            self.accelerator.end_training()
+        if self.run is not None and self.accelerator.is_main_process:
+            self.run.save_weights(self.plain.state_dict(), finished.masks)
+        # from here on nothing can cost the run
+        after = self._evaluated("the accuracy")
+        with courtesy("the last entry of the trackers"):
+            self.accelerator.end_training() if self.config.trackers else None
         seconds = self._earlier + time.monotonic() - begun
         return Outcome(
             finished, self._metrics, before, after, seconds, peak_memory(), self.sparsifier.notes
@@ -246,6 +243,12 @@ class Trainer:
                 return self._evaluate(model)
         finally:
             model.train(training)
+
+    def _evaluated(self, what: str) -> dict[str, float]:
+        """The evaluation, or nothing where it fails: it is never worth the training."""
+        with courtesy(what):
+            return self.evaluate()
+        return {}
 
     def _one_epoch(self, progress: Progress, bar: Any, begun: float) -> None:
         self.model.train()
@@ -281,16 +284,16 @@ class Trainer:
         row |= self.sparsifier.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every
         if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
-            row |= self.evaluate()
+            row |= self._evaluated(f"the accuracy after epoch {row['epoch']}")
         self._metrics.append(row)
-        if self.config.trackers:
-            self.accelerator.log(row, step=row["step"])
         shown = f"epoch {row['epoch']}/{self.config.epochs} loss {row['train_loss']:.3f}"
         progress.update(bar, description=shown)
         self._say(shown)
         self._epoch, self._start = self._epoch + 1, 0
         self._loss_sum.zero_()
         self._checkpoint(self._epoch, 0, begun)
+        with courtesy("the trackers' entry"):
+            self.accelerator.log(row, step=row["step"]) if self.config.trackers else None
 
     def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor | tuple[Tensor, Tensor]:
@@ -335,10 +338,20 @@ class Trainer:
 
     def _resume(self) -> None:
         state = self.run.load_checkpoint() if self.run is not None else None
+        for note in self.run.notes if self.run is not None else ():
+            self.sparsifier.notes.append(note)
+            if self.accelerator.is_main_process:  # also when quiet: it is no progress
+                print(f"steppe: {note}", file=sys.stderr, flush=True)
         if state is None:
             return
-        with torch.no_grad():
+        try:
             self.plain.load_state_dict(state["model"])
+        except (RuntimeError, KeyError) as error:
+            raise SteppeError(
+                "a checkpoint must be of the model that goes on",
+                got=f"{self.run and self.run.path}: {str(error)[:200]}",
+                way_out="another --out, or the model as it was",
+            ) from None
         self.sparsifier.load_state_dict(state["sparsifier"])
         self._epoch, self._start = state["epoch"], state["start"]
         self._metrics, self._earlier = state["metrics"], state["seconds"]
@@ -365,24 +378,3 @@ class Trainer:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""
         if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
             print(text, file=sys.stderr, flush=True)
-
-    def _progress(self) -> Progress:
-        shown = self.accelerator.is_main_process and not self.quiet and sys.stderr.isatty()
-        return Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not shown,
-            refresh_per_second=4,
-        )
-
-
-def peak_memory() -> int:
-    """Bytes: what torch held at most on the GPU, or the process on the CPU."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    scale = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale

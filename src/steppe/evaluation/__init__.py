@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
-from steppe.core.serialization import write_text
+from steppe.core.serialization import damaged, write_text
 from steppe.engine.run_folder import versions
 
 EVALUATIONS: Registry[type[Evaluation]] = Registry("measurement", "steppe.evaluation")
@@ -158,10 +158,14 @@ def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:
     evaluation = make(name, run, given, [])
     wanted = command_of(name, evaluation)
     path = Path(run) / FILE
-    for entry in json.loads(path.read_text(encoding="utf-8")) if path.exists() else ():
-        if entry.get("command") == wanted:
-            earlier: dict[str, Any] = entry["result"]
-            return earlier
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        for entry in entries:
+            if entry.get("command") == wanted:
+                earlier: dict[str, Any] = entry["result"]
+                return earlier
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise damaged(path, error) from None
     result = evaluation.measure()
     lost = keep(name, evaluation, result)
     if lost is not None:

@@ -92,26 +92,37 @@ def _meets(model: nn.Module, groups: Sequence[Group], cost: Cost, sparsity: floa
     return left >= (1.0 - cost.tolerance) * allowed
 
 
-def slim(model: nn.Module, example: Tensor, channels: Channels) -> tuple[Removed, dict[str, Any]]:
-    """The network without the channels that are zero, and what that gained.
+def slim(model: nn.Module, example: Tensor, channels: Channels) -> Removed:
+    """The network without the channels that are zero.
 
     Args:
         model: with zeros; stays as it is.
         example: one batch of inputs.
         channels: of the network.
-
-    Returns:
-        What `remove` gives, and plain values before and after: parameters, multiply-adds of one
-        input, milliseconds of one input and of 64 here, and widths.
     """
     # every zero channel goes: one group may have ended at a width that is no multiple
-    done = remove(model, example, groups=[replace(g, multiple=1) for g in channels.groups])
+    return remove(model, example, groups=[replace(g, multiple=1) for g in channels.groups])
+
+
+def gains(model: nn.Module, done: Removed, example: Tensor, channels: Channels) -> dict[str, Any]:
+    """What the removal gained, measured here.
+
+    Args:
+        model: before the removal.
+        done: what `slim` gave.
+        example: one batch of inputs.
+        channels: of the network.
+
+    Returns:
+        Plain values before and after: parameters, multiply-adds of one input, milliseconds of one
+        input and of 64, and widths.
+    """
     flops = COSTS["flops"].of(model, example, channels.groups)
     removed = done.report["removed"]
     kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}
     wide = example[:1].expand(64, *example.shape[1:]).contiguous()
     one, many = (latencies_ms([model, done.model], x) for x in (example[:1], wide))
-    return done, {
+    return {
         "parameters": list(done.report["parameters"]),
         "flops": [flops.total({}), flops.total(kept)],
         "latency_ms": one,

@@ -12,22 +12,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from steppe.core.courtesy import decorated
 from steppe.core.errors import SteppeError
-from steppe.core.layer import unwrap
 from steppe.core.protocols import CandidateEvaluator, SearchBudget
-from steppe.engine.model_latency import latencies_ms
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
-from steppe.experiment.channels import Channels, channels_of, slim
+from steppe.experiment.channels import Channels, channels_of
+from steppe.experiment.ending import Ending, clean
 from steppe.experiment.recipe import Recipe
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.robustness.label_noise import noisy_labels
-from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
@@ -65,30 +64,6 @@ def load_data(recipe: Recipe) -> ImageData:
     return replace(data, train=train, clean_labels=noisy.clean)
 
 
-def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> dict[str, Any]:
-    """What a network trained on wrong labels makes of its training images.
-
-    Returns:
-        ``changed`` labels, and of these images the shares that get the label ``given`` and the
-        ``clean`` one; empty when no label was changed.
-    """
-    if data.clean_labels is None:
-        return {}
-    where = data.train.labels != data.clean_labels
-    parts = {
-        "given": Split(data.train.images[where], data.train.labels[where]),
-        "clean": Split(data.train.images[where], data.clean_labels[where]),
-    }
-    shares: dict[str, Any] = {"changed": int(where.sum())}
-    if not shares["changed"]:
-        return shares
-    with evaluating(model):
-        for name, split in parts.items():
-            loader = Loader.of(replace(data, test=split), "test", 500, device=device)
-            shares[name] = clean(model, loader)["accuracy"]
-    return shares
-
-
 def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
     """The recipe's network with its starting weights."""
     seed_everything(recipe.seed)
@@ -96,36 +71,6 @@ def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
     if recipe.model.weights is not None:
         load_weights(model, recipe.model.weights)
     return model
-
-
-@torch.no_grad()
-def clean(model: nn.Module, loader: Loader) -> dict[str, float]:
-    """Accuracy (fraction) and mean cross entropy over a loader, each image once."""
-    right, loss, seen = 0, 0.0, 0
-    for x, y in loader.epoch(0):
-        out = logits(model, x).float()
-        right += int((out.argmax(-1) == y).sum())
-        loss += float(F.cross_entropy(out, y, reduction="sum"))
-        seen += len(y)
-    return {"accuracy": right / seen, "loss": loss / seen}
-
-
-def size(model: nn.Module, masks: dict[str, Tensor] | None = None) -> dict[str, int]:
-    """Parameters, how many are not zero, bytes as stored, bytes if zeros were a bit mask."""
-    values = list(dict(unwrap(model).named_parameters()).items())
-    parameters = sum(p.numel() for _, p in values)
-    nonzero = sum(int(torch.count_nonzero(p)) for _, p in values)
-    stored = sum(p.numel() * p.element_size() for _, p in values)
-    packed = stored
-    for name, mask in (masks or {}).items():
-        element = dict(values)[name].element_size()
-        packed -= int((~mask).sum()) * element - (mask.numel() + 7) // 8
-    return {
-        "parameters": parameters,
-        "nonzero": nonzero,
-        "bytes": stored,
-        "bytes_packed": min(packed, stored),
-    }
 
 
 @dataclass(frozen=True)
@@ -161,9 +106,8 @@ class Experiment:
         recipe.check_start(method)
         config = recipe.train.config()
         model = build_model(recipe, self.data)
-        if folder is not None and folder.record is not None:
-            load_weights(model, str(folder.path))
-            return folder.record, model, None
+        if (record := self._finished(folder, model)) is not None:
+            return record, model, None
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         options: dict[str, Any] = {"device": accelerator.device, "memory_format": layout}
@@ -199,21 +143,31 @@ class Experiment:
             quiet=self.quiet,
         )
         started = trainer.evaluate() if recipe.model.weights is not None else {}
-        dense: dict[str, Any] = started | size(original)
         if folder is not None and accelerator.is_main_process:
             folder.claim()
         outcome = trainer.fit()
-        sparse: dict[str, Any] = outcome.after | size(model, outcome.finished.masks)
-        bare = accelerator.unwrap_model(trainer.model)
-        dense["latency_ms"], sparse["latency_ms"] = latencies_ms([original, bare], example)
-        gone = _removed(bare, example, channels, dense, sparse) if channels else {}
-        wrong = believed(bare, self.data, accelerator.device)
-        plain = self._record(outcome, dense, sparse, str(accelerator.device), wrong) | gone
-        record = stamped(plain, display_of(method.name))
-        if folder is not None and accelerator.is_main_process:
-            folder.finish(model.state_dict(), outcome.finished.masks, record)
+        main = folder is not None and accelerator.is_main_process
+        record = decorated(
+            stamped(self._record(outcome, started, accelerator), display_of(method.name)),
+            Ending(self.recipe, self.data, outcome, trainer, original, example, channels).all(),
+            folder.finish_record if folder is not None and main else lambda record: None,
+        )
         accelerator.wait_for_everyone()
         return record, model, outcome
+
+    def _finished(self, folder: RunFolder | None, model: nn.Module) -> dict[str, Any] | None:
+        """The record of a run that is done, its weights loaded; None where it must go on."""
+        record = folder.record if folder is not None else None
+        if folder is None or record is None:
+            return None
+        try:
+            load_weights(model, str(folder.path))
+        except SteppeError as error:
+            if not folder.resumable:
+                raise
+            folder.notes.append(f"the end of the run is done again, since {error.got} is damaged")
+            return None
+        return record
 
     def _evaluator(
         self, model: nn.Module, channels: Channels | None, loader: Loader, options: dict[str, Any]
@@ -238,28 +192,24 @@ class Experiment:
         )
 
     def _record(
-        self,
-        outcome: Outcome,
-        dense: dict[str, Any],
-        sparse: dict[str, Any],
-        device: str,
-        wrong: dict[str, Any],
+        self, outcome: Outcome, started: dict[str, float], accelerator: Accelerator
     ) -> dict[str, Any]:
+        """What the run itself knows: nothing here is computed anew."""
         done = outcome.finished
         method, recipe = self.recipe.build_method(), self.recipe.plain()
         return {
             "method": method.name,
             "recipe": recipe,
-            "device": device,
+            "device": str(accelerator.device),
             "parts": method.to_dict(),
             "sparsity_asked": method.sparsity,
             "sparsity_reached": done.reached,
             "units_zeroed": done.units_zeroed,
             "units": done.units,
             "evaluated_on": self.part,
-            "dense": dense,
+            "dense": dict(started),
             "before_projection": outcome.before,
-            "sparse": sparse,
+            "sparse": dict(outcome.after),
             "projection_distance": done.distance,
             "zeros_before_projection": done.zeros_before,
             "layers": [
@@ -273,79 +223,8 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": [
-                *outcome.notes,
-                *projection_notes(outcome),
-                *guessing_notes(outcome, len(self.data.classes)),
-            ],
-            **({"label_noise": wrong} if wrong else {}),
-            "gain": gain(dense, sparse, str(recipe["method"].get("structure", "unstructured"))),
+            "notes": list(outcome.notes),
         }
-
-
-def _removed(
-    model: nn.Module,
-    example: Tensor,
-    channels: Channels,
-    dense: dict[str, Any],
-    sparse: dict[str, Any],
-) -> dict[str, Any]:
-    """What is left when the channels are sliced out; its sizes and times go into ``sparse``."""
-    removed, gained = slim(model, example, channels)
-    sparse |= size(removed.model)
-    dense["latency_ms"], sparse["latency_ms"] = gained["latency_ms"]
-    dense["flops"], sparse["flops"] = gained["flops"]
-    dense["latency_ms_64"], sparse["latency_ms_64"] = gained["latency_ms_64"]
-    gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
-    return {"removed": gained, "left_out": channels.left_out}
-
-
-def projection_notes(outcome: Outcome) -> list[str]:
-    """What to say when the last projection cost accuracy: x and z had not met."""
-    lost = outcome.before["accuracy"] - outcome.after["accuracy"]
-    if lost < 0.02 or outcome.finished.distance == 0.0:
-        return []
-    return [
-        f"the last projection cost {100 * lost:.1f} points of accuracy and moved the weights by "
-        f"{outcome.finished.distance:.1%}: for a run of this length the pull was too weak; raise "
-        "the penalty (tenfold to begin with), or train longer"
-    ]
-
-
-def guessing_notes(outcome: Outcome, classes: int) -> list[str]:
-    """What to say of a network that answers no better than by chance."""
-    accuracy = outcome.after["accuracy"]
-    if accuracy > 1.5 / classes:
-        return []
-    return [
-        f"{accuracy:.1%} is what guessing among {classes} classes gives: the run has failed; try a "
-        "lower sparsity, rho, penalty or learning rate, or train longer"
-    ]
-
-
-def gain(dense: dict[str, Any], sparse: dict[str, Any], structure: str) -> str:
-    """One plain sentence: what was gained here, or that nothing was, and why."""
-    ratio = dense["latency_ms"] / sparse["latency_ms"]
-    smaller = dense["bytes"] / sparse["bytes_packed"]
-    if "flops" in sparse:
-        wide = dense["latency_ms_64"] / sparse["latency_ms_64"]
-        return (
-            f"{1 - sparse['parameters'] / dense['parameters']:.1%} of the parameters and "
-            f"{1 - sparse['flops'] / dense['flops']:.1%} of the multiply-adds are gone; here one "
-            f"image is {ratio:.2f}x and 64 images are {wide:.2f}x as fast as dense."
-        )
-    zeros = 1 - sparse["nonzero"] / sparse["parameters"]
-    if zeros < 0.01:
-        return "Nothing was pruned."
-    text = (
-        f"{zeros:.1%} of all parameters are zero; with a bit mask they store {smaller:.1f}x smaller"
-    )
-    if ratio > 1.1:
-        return f"{text}, and one image is {ratio:.2f}x faster here."
-    return (
-        f"{text}; no speed-up here ({ratio:.2f}x): dense kernels multiply {structure} zeros too, "
-        "only N:M on some GPUs and removed channels run faster."
-    )
 
 
 def read_run(path: Path) -> Recipe:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.mask import unpack
+from steppe.core.serialization import damaged, load_tensors
 from steppe.experiment.experiment import build_model, load_data, read_run
 from steppe.experiment.recipe import Recipe
 from steppe.removal.plan import TEXT, load_removed
@@ -35,7 +35,8 @@ class _Logits(nn.Module):
 def _trained(recipe: Path) -> bool:
     """Whether there is a recipe of steppe train; that of steppe prune has a calibration."""
     return recipe.exists() and not any(
-        line.startswith("calibration:") for line in recipe.read_text(encoding="utf-8").splitlines()
+        line.startswith("calibration:")
+        for line in recipe.read_text(encoding="utf-8", errors="replace").splitlines()
     )
 
 
@@ -134,7 +135,13 @@ class ImageRun:
         path = self.path / "masks.safetensors"
         if not path.exists():
             return {}
-        return {k: v.to(self.device) for k, v in unpack(load_file(path)).items()}
+        try:
+            masks = unpack(load_tensors(path))
+        except (LookupError, ValueError) as error:  # tensors of another kind, or of other shapes
+            if isinstance(error, SteppeError):
+                raise
+            raise damaged(path, error) from None
+        return {name: mask.to(self.device) for name, mask in masks.items()}
 
     def loader(self, part: str, batch: int = 500) -> Loader:
         """A part's images as the network takes them, in stored order, none changed."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.courtesy import decorated
 from steppe.core.protocols import Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
@@ -103,15 +104,30 @@ def _work(
         prepared.model.write_rest(prepared.out)
     ranks.barrier()
     prepared.model.free_rest()
-    sparse = _perplexities(prepared, journal, "sparse", texts)
-    spent = float(journal.get("seconds", 0.0)) + time.time() - began
-    journal.put(seconds=spent)
-    plain = _record(prepared, rows, walk.notes, dense, sparse, spent)
-    record = stamped(plain, display_of(prepared.method.name))
-    if ranks.first():
-        for path in checkpoints.glob("*.bin"):
-            path.unlink()
-        folder.finish_record(record)
+    before = float(journal.get("seconds", 0.0)) - began
+
+    def measured(record: dict[str, Any]) -> None:
+        sparse = _perplexities(prepared, journal, "sparse", texts)
+        record["sparse"] = _quality(sparse) | record["sparse"]
+        spent = before + time.time()
+        record["seconds"] = round(spent, 3)
+        journal.put(seconds=spent)
+
+    def gained(record: dict[str, Any]) -> None:
+        if ranks.first():  # before the record is whole: nothing that was for the way is left
+            for path in checkpoints.glob("*.bin"):
+                path.unlink()
+        written = record["sparse"]["bytes"]
+        packed = _packed(rows, written, round(written / record["sparse"]["parameters"]))
+        record["sparse"]["bytes_packed"] = packed
+        record["gain"] = _gain(prepared.method, written, packed)
+
+    plain = _record(prepared, rows, walk.notes, dense, before + time.time())
+    record = decorated(
+        stamped(plain, display_of(prepared.method.name)),
+        {"the perplexity of the pruned model": measured, "the gain": gained},
+        folder.finish_record if ranks.first() else lambda record: None,
+    )
     ranks.barrier()
     return record
 
@@ -136,7 +152,6 @@ def _record(
     rows: list[dict[str, Any]],
     notes: list[str],
     dense: dict[str, Any],
-    sparse: dict[str, Any],
     seconds: float,
 ) -> dict[str, Any]:
     weights = sum(_numel(x) for row in rows for x in row["layers"])
@@ -144,7 +159,6 @@ def _record(
     dense_parts = prepared.model.left_dense()
     parameters = prepared.model.parameters()
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
-    packed = _packed(rows, written, round(written / parameters))
     spent: dict[str, float] = {}
     for row in rows:
         for key, value in row["seconds"].items():
@@ -160,13 +174,7 @@ def _record(
             "nonzero": parameters,
             "bytes": prepared.model.checkpoint.bytes,
         },
-        "sparse": _quality(sparse)
-        | {
-            "parameters": parameters,
-            "nonzero": parameters - zeros,
-            "bytes": written,
-            "bytes_packed": packed,
-        },
+        "sparse": {"parameters": parameters, "nonzero": parameters - zeros, "bytes": written},
         "blocks": rows,
         "seconds": round(seconds, 3),
         "seconds_pruning": round(spent.get("all", 0.0), 3),
@@ -184,7 +192,6 @@ def _record(
             ),
             *notes,
         ],
-        "gain": _gain(prepared.method, written, packed),
     }
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,7 +188,7 @@ class LatencyTable:
             raise SteppeError(
                 "a latency table is a file that steppe latency wrote",
                 got=f"{path} ({type(error).__name__})",
-                way_out=f"steppe latency MODEL --batch 1,64 --out {path}",
+                way_out=f"steppe latency MODEL --batch 1,64 --out {shlex.quote(str(path))}",
             ) from None
 
     def write(self) -> None:
@@ -238,7 +239,8 @@ class LatencyTable:
                 "a latency needs every layer's time at every width it may get",
                 got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{hint}",
                 consequence="it was never measured",
-                way_out=f"steppe latency MODEL --batch {batch} --out {self.path or 'table.json'}",
+                way_out=f"steppe latency MODEL --batch {batch} --out "
+                + shlex.quote(str(self.path or "table.json")),
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
         return best["in"], best["out"], entry["points"]

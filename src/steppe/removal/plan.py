@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
-from steppe.core.serialization import write_tensors, write_text
+from steppe.core.serialization import damaged, load_tensors, write_tensors, write_text
 from steppe.removal.surgery import Replaced, Stays, slice_model
 
 FORMAT = 1
@@ -113,17 +111,19 @@ class Plan:
                     got=f"{folder} without {name}",
                     way_out="give the folder that was saved to",
                 )
-        text = json.loads((folder / TEXT).read_text(encoding="utf-8"))
+        try:
+            text = dict(json.loads((folder / TEXT).read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise damaged(folder / TEXT, error) from None
         stays: dict[str, dict[int, Tensor]] = {}
-        with safe_open(folder / TENSORS, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                name, _, dim = key.rpartition(":")
-                stays.setdefault(name, {})[int(dim)] = file.get_tensor(key)
+        for key, kept in load_tensors(folder / TENSORS).items():
+            name, _, dim = key.rpartition(":")
+            stays.setdefault(name, {})[int(dim) if dim.isdecimal() else -1] = kept
         sizes = {
             name: {str(dim): len(index) for dim, index in dims.items()}
             for name, dims in stays.items()
         }
-        if text.get("format") != FORMAT or sizes != text["stays"]:
+        if text.get("format") != FORMAT or sizes != text.get("stays"):
             raise SteppeError(
                 f"{TEXT} and {TENSORS} must be of one plan, of format {FORMAT}",
                 got=f"{folder}, where they differ",
@@ -172,7 +172,7 @@ def load_removed(folder: str | Path, build: Callable[[], nn.Module]) -> nn.Modul
             got=f"{folder} without it",
             way_out="write it with save_removed, or apply Plan.load(folder) alone",
         )
-    weights = load_file(folder / WEIGHTS)
+    weights = load_tensors(folder / WEIGHTS)
     own = dict([*inner.named_parameters(), *inner.named_buffers()])
     expected = {name: own[name].shape for name in own if name in inner.state_dict()}
     stored = {name: tensor.shape for name, tensor in weights.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -10,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.serialization import damaged
 from steppe.methods import display_of
 from steppe.record import checked
 from steppe.report.align import aligned
@@ -67,7 +69,8 @@ def _folders(runs: Iterable[Path]) -> Iterator[Path]:
 def _measured(run: Path) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    commands = [f"steppe train {run / 'recipe.yaml'} --out {run}"] if _trained(run) else []
+    again = ["steppe", "train", str(run / "recipe.yaml"), "--out", str(run)]
+    commands = [shlex.join(again)] if _trained(run) else []
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():
@@ -88,14 +91,18 @@ def _measured(run: Path) -> dict[str, Any]:
             way_out="restore it, or delete it and measure again",
         ) from error
     own = run / "flatness.json"  # steppe demo measures noise and flatness on its own
-    more = json.loads(own.read_text(encoding="utf-8")) if own.is_file() else {}
-    if flat := more.pop("flatness", None):
-        result = {
+    try:
+        more = dict(json.loads(own.read_text(encoding="utf-8"))) if own.is_file() else {}
+        flat = more.pop("flatness", None)
+        result = flat and {
             "radius": flat["rho"],
             "ball": flat["sharpness"],
             "top_eigenvalue": flat["hessian_top"],
         }
-        options = {"by": "steppe demo", "radius": flat["rho"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(own, error) from None
+    if result:
+        options = {"by": "steppe demo", "radius": result["radius"]}
         entries.insert(0, {"on": "sharpness", "options": options, "result": result, "command": ""})
     return {**more, "entries": entries, "commands": commands}
 
@@ -114,7 +121,7 @@ def setting_of(record: Record) -> str:
 
 def _trained(run: Path) -> bool:
     recipe = run / "recipe.yaml"
-    return recipe.exists() and "\ntrain:" in recipe.read_text(encoding="utf-8")
+    return recipe.exists() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")
 
 
 def find(record: Record, path: str) -> Any:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steppe.core.serialization import write_text
+from steppe.core.serialization import damaged, write_text
 from steppe.engine import ranks
 
 
@@ -15,6 +15,9 @@ class Journal:
 
     Args:
         path: the file; read when it is there.
+
+    Raises:
+        SteppeError: the file is not as it was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,7 +25,7 @@ class Journal:
         ranks.barrier()
         self._values: dict[str, Any] = {}
         if path.exists():
-            self._values = json.loads(path.read_text("utf-8"))
+            self._values = _read(path)
         ranks.barrier()  # all have read before the first writes
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -35,3 +38,10 @@ class Journal:
         if ranks.first():
             write_text(self.path, json.dumps(self._values) + "\n")
         ranks.barrier()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(path, error) from None

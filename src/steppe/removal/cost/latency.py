@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,8 @@ class Latency(SummedCost):
             raise SteppeError(
                 "a latency needs the time of the whole network too",
                 got=f"a table of other networks or batches; its batches: {table.batches}",
-                way_out=f"steppe latency MODEL --batch {batch} --out {table.path or 'table.json'}",
+                way_out=f"steppe latency MODEL --batch {batch} --out "
+                + shlex.quote(str(table.path or "table.json")),
             )
         self._grids = [table.grid(layer, batch) for layer in layers]
         self._computed: dict[tuple[int, int, int], float] = {}

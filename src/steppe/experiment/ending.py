@@ -1,0 +1,200 @@
+"""What a finished run's record gets once the run is saved: sizes, times, notes, the gain."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from steppe.core.courtesy import Decoration
+from steppe.core.layer import unwrap
+from steppe.engine.model_latency import latencies_ms
+from steppe.engine.trainer import Outcome, Trainer
+from steppe.experiment.channels import Channels, gains, slim
+from steppe.experiment.recipe import Recipe
+from steppe.robustness.surface import evaluating
+from steppe.vision.data import ImageData
+from steppe.vision.data.base import Split
+from steppe.vision.loader import Loader
+from steppe.vision.models import logits
+
+
+@dataclass
+class Ending:
+    """What is known when a run is saved, and what can be computed from it.
+
+    Args:
+        recipe: of the run.
+        data: its images.
+        outcome: of the training.
+        trainer: with the network as it ended.
+        original: the network as it began.
+        example: one input.
+        channels: of the network, where the method prunes channels.
+    """
+
+    recipe: Recipe
+    data: ImageData
+    outcome: Outcome
+    trainer: Trainer
+    original: nn.Module
+    example: Tensor
+    channels: Channels | None
+
+    def all(self) -> dict[str, Decoration]:
+        """What each computes -> how; for the reader, none of it for the network."""
+        steps: dict[str, Decoration] = {}
+        if not self.outcome.after:
+            steps["the accuracy"] = lambda record: record["sparse"].update(self.trainer.evaluate())
+        steps |= {"the sizes": self._sizes, "the latencies": self._latencies}
+        if self.channels is not None:
+            steps["what removal gains"] = self._removed
+        if self.data.clean_labels is not None:
+            steps["what wrong labels did"] = self._believed
+        return steps | {"the notes": self._notes, "the gain": self._gain}
+
+    @property
+    def _bare(self) -> nn.Module:
+        bare: nn.Module = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        return bare
+
+    def _sizes(self, record: dict[str, Any]) -> None:
+        record["dense"] |= size(self.original)
+        record["sparse"] |= size(self.trainer.plain, self.outcome.finished.masks)
+
+    def _latencies(self, record: dict[str, Any]) -> None:
+        pair = latencies_ms([self.original, self._bare], self.example)
+        record["dense"]["latency_ms"], record["sparse"]["latency_ms"] = pair
+
+    def _removed(self, record: dict[str, Any]) -> None:
+        """What is left when the channels are sliced out; sizes and times are of that network."""
+        channels, dense, sparse = self.channels, record["dense"], record["sparse"]
+        assert channels is not None
+        removed = slim(self._bare, self.example, channels)
+        gained = gains(self._bare, removed, self.example, channels)
+        sparse |= size(removed.model)
+        dense["latency_ms"], sparse["latency_ms"] = gained["latency_ms"]
+        dense["flops"], sparse["flops"] = gained["flops"]
+        dense["latency_ms_64"], sparse["latency_ms_64"] = gained["latency_ms_64"]
+        gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
+        record |= {"removed": gained, "left_out": channels.left_out}
+
+    def _believed(self, record: dict[str, Any]) -> None:
+        wrong = believed(self._bare, self.data, self.example.device)
+        record |= {"label_noise": wrong} if wrong else {}
+
+    def _notes(self, record: dict[str, Any]) -> None:
+        record["notes"] += projection_notes(self.outcome)
+        record["notes"] += guessing_notes(self.outcome, self.data.num_classes)
+
+    def _gain(self, record: dict[str, Any]) -> None:
+        structure = str(self.recipe.plain()["method"].get("structure", "unstructured"))
+        record["gain"] = gain(record["dense"], record["sparse"], structure)
+
+
+def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> dict[str, Any]:
+    """What a network trained on wrong labels makes of its training images.
+
+    Returns:
+        ``changed`` labels, and of these images the shares that get the label ``given`` and the
+        ``clean`` one; empty when no label was changed.
+    """
+    if data.clean_labels is None:
+        return {}
+    where = data.train.labels != data.clean_labels
+    parts = {
+        "given": Split(data.train.images[where], data.train.labels[where]),
+        "clean": Split(data.train.images[where], data.clean_labels[where]),
+    }
+    shares: dict[str, Any] = {"changed": int(where.sum())}
+    if not shares["changed"]:
+        return shares
+    with evaluating(model):
+        for name, split in parts.items():
+            loader = Loader.of(replace(data, test=split), "test", 500, device=device)
+            shares[name] = clean(model, loader)["accuracy"]
+    return shares
+
+
+@torch.no_grad()
+def clean(model: nn.Module, loader: Loader) -> dict[str, float]:
+    """Accuracy (fraction) and mean cross entropy over a loader, each image once."""
+    right, loss, seen = 0, 0.0, 0
+    for x, y in loader.epoch(0):
+        out = logits(model, x).float()
+        right += int((out.argmax(-1) == y).sum())
+        loss += float(F.cross_entropy(out, y, reduction="sum"))
+        seen += len(y)
+    return {"accuracy": right / seen, "loss": loss / seen}
+
+
+def size(model: nn.Module, masks: dict[str, Tensor] | None = None) -> dict[str, int]:
+    """Parameters, how many are not zero, bytes as stored, bytes if zeros were a bit mask."""
+    values = list(dict(unwrap(model).named_parameters()).items())
+    parameters = sum(p.numel() for _, p in values)
+    nonzero = sum(int(torch.count_nonzero(p)) for _, p in values)
+    stored = sum(p.numel() * p.element_size() for _, p in values)
+    packed = stored
+    for name, mask in (masks or {}).items():
+        element = dict(values)[name].element_size()
+        packed -= int((~mask).sum()) * element - (mask.numel() + 7) // 8
+    return {
+        "parameters": parameters,
+        "nonzero": nonzero,
+        "bytes": stored,
+        "bytes_packed": min(packed, stored),
+    }
+
+
+def projection_notes(outcome: Outcome) -> list[str]:
+    """What to say when the last projection cost accuracy: x and z had not met."""
+    if not (outcome.before and outcome.after):
+        return []
+    lost = outcome.before["accuracy"] - outcome.after["accuracy"]
+    if lost < 0.02 or outcome.finished.distance == 0.0:
+        return []
+    return [
+        f"the last projection cost {100 * lost:.1f} points of accuracy and moved the weights by "
+        f"{outcome.finished.distance:.1%}: for a run of this length the pull was too weak; raise "
+        "the penalty (tenfold to begin with), or train longer"
+    ]
+
+
+def guessing_notes(outcome: Outcome, classes: int) -> list[str]:
+    """What to say of a network that answers no better than by chance."""
+    accuracy = outcome.after.get("accuracy", math.inf)
+    if accuracy > 1.5 / classes:
+        return []
+    return [
+        f"{accuracy:.1%} is what guessing among {classes} classes gives: the run has failed; try a "
+        "lower sparsity, rho, penalty or learning rate, or train longer"
+    ]
+
+
+def gain(dense: dict[str, Any], sparse: dict[str, Any], structure: str) -> str:
+    """One plain sentence: what was gained here, or that nothing was, and why."""
+    ratio = dense["latency_ms"] / sparse["latency_ms"]
+    smaller = dense["bytes"] / sparse["bytes_packed"]
+    if "flops" in sparse:
+        wide = dense["latency_ms_64"] / sparse["latency_ms_64"]
+        return (
+            f"{1 - sparse['parameters'] / dense['parameters']:.1%} of the parameters and "
+            f"{1 - sparse['flops'] / dense['flops']:.1%} of the multiply-adds are gone; here one "
+            f"image is {ratio:.2f}x and 64 images are {wide:.2f}x as fast as dense."
+        )
+    zeros = 1 - sparse["nonzero"] / sparse["parameters"]
+    if zeros < 0.01:
+        return "Nothing was pruned."
+    text = (
+        f"{zeros:.1%} of all parameters are zero; with a bit mask they store {smaller:.1f}x smaller"
+    )
+    if ratio > 1.1:
+        return f"{text}, and one image is {ratio:.2f}x faster here."
+    return (
+        f"{text}; no speed-up here ({ratio:.2f}x): dense kernels multiply {structure} zeros too, "
+        "only N:M on some GPUs and removed channels run faster."
+    )
