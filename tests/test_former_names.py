@@ -16,6 +16,10 @@ FORMER = {
     "steppe.core.tree.save_tree": "steppe.core.serialization.save_state",
     "steppe.core.tree.load_tree": "steppe.core.serialization.load_state",
     "steppe.engine.batchnorm.reestimate": "steppe.engine.step.batchnorm.reestimate",
+    "steppe.engine.batchnorm.frozen_statistics": "steppe.engine.step.buffers.restored_buffers",
+    "steppe.engine.step.batchnorm.frozen_statistics": (
+        "steppe.engine.step.buffers.restored_buffers"
+    ),
     "steppe.engine.trial.make_trial": (
         "steppe.engine.step.candidate_evaluation.candidate_evaluator"
     ),
@@ -37,7 +41,8 @@ def thing(dotted):
 @pytest.mark.parametrize("former", FORMER)
 def test_a_former_name_is_the_new_thing(former, monkeypatch):
     module = former.rpartition(".")[0]
-    if module not in ("steppe.core.part", "steppe.methods"):  # those are modules of today, too
+    # those are modules of today, too
+    if module not in ("steppe.core.part", "steppe.methods", "steppe.engine.step.batchnorm"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     with pytest.warns(DeprecationWarning, match="is now"):
         old = thing(former)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-from steppe.engine.step.batchnorm import frozen_statistics, reestimate
+from steppe.engine.step.batchnorm import reestimate
+from steppe.engine.step.buffers import restored_buffers as frozen_statistics
 
 __all__ = ["frozen_statistics", "reestimate"]
 

@@ -25,7 +25,7 @@ from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
-from steppe.engine.step.batchnorm import reestimate
+from steppe.engine.step.batchnorm import reestimate, running_norms
 from steppe.engine.step.finished import Finished
 from steppe.engine.step.gradient_passes import Closure
 from steppe.engine.step.options import StepOptions
@@ -368,11 +368,15 @@ class Trainer:
             return
         # an epoch number that training never uses: other augmentations, same for any resume
         stream = self.batches.epoch(self.config.epochs)
-        reestimate(
-            self.accelerator.unwrap_model(self.model),
-            (x for (x, _), _ in zip(stream, range(limit), strict=False)),
-            self.forward,
+        model = self.accelerator.unwrap_model(self.model)
+        used = reestimate(
+            model, (x for (x, _), _ in zip(stream, range(limit), strict=False)), self.forward
         )
+        if used:
+            self.sparsifier.notes.append(
+                f"running statistics of {len(running_norms(model))} norms estimated anew from "
+                f"{used} batches"
+            )
 
     def _say(self, text: str) -> None:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""

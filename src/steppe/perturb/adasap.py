@@ -69,7 +69,7 @@ class AdaSap(Perturb):
         if self.norm == "global":
             # in the order of operations of rho / norm, so that equal radii give ASAM's bits
             over = (global_norm(once) + 1e-12).reciprocal()
-            scales = [over * r.to(over.dtype) for r in radii]
+            scales = [over.to(r.device) * r.to(over.dtype) for r in radii]
         else:
             scales = self._each(once, radii, weights, names)
         shaped = [
@@ -84,9 +84,7 @@ class AdaSap(Perturb):
     ) -> list[Tensor]:
         """rho / ||T g|| neuron by neuron, its bias counted in."""
         owners = _owners(weights, names)
-        squares = [
-            (t.view(-1, 1) if i in owners else _rows(t)).square().sum(1) for i, t in enumerate(once)
-        ]
+        squares = [_rows(t, i in owners).abs().square().sum(1) for i, t in enumerate(once)]
         for i, owner in owners.items():
             squares[owner] = squares[owner] + squares[i]
         for i, owner in owners.items():
@@ -107,14 +105,16 @@ class AdaSap(Perturb):
             groups = [[i] for i in range(len(scored))]
         radii: list[Any] = [None] * len(weights)
         for group in groups:
-            every = torch.cat([scores[i] for i in group])
+            every = torch.cat([scores[i].to(scores[group[0]].device) for i in group])
             mapped = self._map(every).split([len(scores[i]) for i in group])
             for i, rho in zip(group, mapped, strict=True):
                 radii[scored[i]] = rho
         for i, owner in _owners(weights, names).items():
             radii[i] = radii[owner]
         return [
-            w.new_full((1,), self.rho_min) if rho is None else rho.to(w.dtype)
+            torch.full((1,), self.rho_min, dtype=w.real.dtype, device=w.device)
+            if rho is None
+            else rho.to(w.device, w.real.dtype)
             for w, rho in zip(weights, radii, strict=True)
         ]
 
@@ -134,9 +134,9 @@ class AdaSap(Perturb):
         ]
 
 
-def _rows(t: Tensor) -> Tensor:
-    """``[neurons, rest]``; a vector is one of them."""
-    return t.flatten(1) if t.ndim > 1 else t.reshape(1, -1)
+def _rows(t: Tensor, apart: bool = False) -> Tensor:
+    """``[neurons, rest]``; a vector is one of them, or apart one for each entry."""
+    return t.flatten(1) if t.ndim > 1 else t.reshape(*((-1, 1) if apart else (1, -1)))
 
 
 def _owners(weights: list[Tensor], names: list[str]) -> dict[int, int]:

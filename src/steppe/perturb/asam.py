@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.norm import global_norm
+from steppe.core.norm import global_norm, scale_
 from steppe.core.protocols import Perturb
 
 
@@ -47,7 +46,7 @@ class Asam(Perturb):
         once = self._times(weights, grads, names)
         scale = self.rho / (global_norm(once) + 1e-12)
         twice = self._times(weights, once, names)
-        torch._foreach_mul_(twice, scale)
+        scale_(twice, scale)
         return twice
 
     def _times(self, weights: list[Tensor], grads: list[Tensor], names: list[str]) -> list[Tensor]:

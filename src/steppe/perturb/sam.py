@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.norm import global_norm
+from steppe.core.norm import global_norm, scaled
 from steppe.core.protocols import Perturb
 
 
@@ -47,4 +46,4 @@ class Sam(Perturb):
     ) -> list[Tensor]:
         # a tensor, not a number: no device sync
         scale = self.rho / (global_norm(grads) + 1e-12)
-        return list(torch._foreach_mul(grads, scale))
+        return scaled(grads, scale)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from steppe.engine.step.batchnorm import frozen_statistics, reestimate
+from steppe.engine.step.batchnorm import reestimate, running_norms
 
 
 def network():
@@ -21,40 +21,49 @@ def statistics(model):
     return {k: v.clone() for k, v in model.state_dict().items() if "running" in k or "num" in k}
 
 
-def test_frozen_normalises_by_the_batch_and_keeps_the_statistics():
-    model = network()
-    model[3].p = 0.0
-    before = statistics(model)
-    with frozen_statistics(model):
-        frozen = model(BATCHES[0])
-    after = statistics(model)
-    assert all(torch.equal(before[k], after[k]) for k in before)
-    assert torch.equal(frozen, model(BATCHES[0])), "not what training computes"
-    assert not torch.equal(statistics(model)["1.running_mean"], before["1.running_mean"])
-
-
-def test_frozen_ends_with_an_error_too():
-    model = network()
-    with pytest.raises(KeyError), frozen_statistics(model):
-        raise KeyError
-    assert model[1].track_running_stats
-    assert model[5].track_running_stats
-
-
-def test_a_norm_in_evaluation_stays_there():
-    model = network().eval()
-    with frozen_statistics(model):
-        a = model(BATCHES[0])
-    assert torch.equal(a, model(BATCHES[0]))
-    assert all(m.track_running_stats for m in (model[1], model[5]))
-
-
 def test_a_norm_without_statistics_is_left_alone():
     norm = nn.BatchNorm1d(3, track_running_stats=False)
-    with frozen_statistics(norm):
-        norm(torch.randn(4, 3))
-    assert not norm.track_running_stats
     assert reestimate(norm, [torch.randn(4, 3)]) == 0
+    assert not norm.track_running_stats
+
+
+NORMS = {
+    "instance": (lambda: nn.InstanceNorm2d(3, track_running_stats=True), (64, 3, 8, 8)),
+    "instance-affine": (
+        lambda: nn.InstanceNorm1d(3, affine=True, track_running_stats=True, momentum=0.5),
+        (64, 3, 8),
+    ),
+    "lazy-instance": (lambda: nn.LazyInstanceNorm2d(track_running_stats=True), (64, 3, 8, 8)),
+    "lazy-batch": (nn.LazyBatchNorm2d, (64, 3, 8, 8)),
+    "sync": (lambda: nn.SyncBatchNorm(3), (64, 3, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_every_norm_with_running_statistics(kind):
+    make, shape = NORMS[kind]
+    norm = make()
+    if kind == "sync":
+        norm = nn.Sequential(norm)[0].eval()  # on a CPU it only counts
+        assert list(running_norms(nn.Sequential(norm))) == ["0"]
+        return
+    momentum = norm.momentum
+    batches = [torch.randn(shape) * 3 + 5 + i for i in range(3)]
+    assert reestimate(norm, batches) == 3
+    over = (0, 2, 3)[: len(shape) - 1]
+    means = torch.stack([b.mean(over) for b in batches]).mean(0)
+    torch.testing.assert_close(norm.running_mean, means)
+    assert ((norm.running_var - 9).abs() < 1.5).all()
+    assert norm.momentum == momentum
+    assert not norm._forward_pre_hooks
+
+
+def test_a_norm_called_twice_averages_all_its_calls():
+    norm = nn.InstanceNorm1d(2, track_running_stats=True)
+    model = nn.Sequential(norm, norm)
+    x = torch.randn(4, 2, 8) + 2
+    reestimate(model, [x])
+    torch.testing.assert_close(norm.running_mean, x.mean((0, 2)) / 2, atol=1e-6, rtol=1e-5)
 
 
 def test_reestimated_is_the_plain_average():

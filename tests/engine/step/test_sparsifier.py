@@ -430,7 +430,7 @@ def test_batch_norm_moves_once_per_step(method):
 
 
 def test_parameters_without_a_gradient():
-    """They are not perturbed, but the coupling still pulls them to be sparse."""
+    """They are neither perturbed nor moved; only the cuts reach them."""
 
     class Partial(nn.Module):
         def __init__(self):
@@ -451,7 +451,8 @@ def test_parameters_without_a_gradient():
     for _ in range(5):
         sparsifier.step(lambda: model(torch.ones(2, 4)).square().mean())
     assert torch.equal(model.unused.bias, bias)
-    assert not torch.equal(model.unused.weight, weight)
+    assert torch.equal(model.unused.weight, weight)
+    assert model.unused.weight.grad is None
     assert equal(model.frozen, frozen)
     done = sparsifier.finish()
     assert (done.zeros, done.total) == (12, 24)

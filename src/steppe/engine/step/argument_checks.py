@@ -19,10 +19,13 @@ def arguments(model: object, optimizer: object, method: object) -> Coupling:
     Raises:
         SteppeError: an argument of `steppe.sparsify` is of another kind.
     """
-    for value, kind in ((model, nn.Module), (optimizer, Optimizer), (method, Method)):
+    several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    given = [(model, nn.Module), *((o, Optimizer) for o in several), (method, Method)]
+    for value, kind in given if several else [(optimizer, Optimizer)]:
         if not isinstance(value, kind):
             raise SteppeError(
-                "sparsify takes a model, an optimizer and a method, in this order",
+                "sparsify takes a model, an optimizer (or a list of them) and a method, in this "
+                "order",
                 got=f"{type(value).__name__} where a {kind.__name__} belongs",
                 way_out="steppe.sparsify(model, optimizer, steppe.methods.safe(0.9), steps)",
             )
@@ -46,14 +49,14 @@ def closures_of(closures: Sequence[object]) -> None:
         )
 
 
-def outcome(value: object) -> tuple[Tensor, Tensor | None]:
+def outcome(value: object, needs_gradient: bool = True) -> tuple[Tensor, Tensor | None]:
     """What a closure returned: the loss, and the accuracy if it gave one.
 
     Raises:
         SteppeError: the loss is not a scalar tensor with a gradient, or the accuracy no fraction.
     """
     loss, accuracy = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad:
+    if isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad >= needs_gradient:
         return loss, None if accuracy is None else _fraction(accuracy)
     shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
     raise SteppeError(

@@ -68,9 +68,13 @@ class GatheredStatistics:
         may_overflow: bool,
     ) -> bool:
         """Take in the gradient at x of one step; False where it overflowed and was left out."""
-        grads = {n: p.grad for n, p in parameters.items() if p.grad is not None}
+        grads = {
+            n: p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
+            for n, p in parameters.items()
+            if p.grad is not None
+        }
         unscaled = {n: g * unscale if unscale != 1.0 else g for n, g in grads.items()}
-        if may_overflow and not bool(global_norm(list(unscaled.values())).isfinite()):
+        if may_overflow and unscaled and not bool(global_norm(list(unscaled.values())).isfinite()):
             return False
         for statistic in self.statistics.values():
             statistic.observe(weights, unscaled)

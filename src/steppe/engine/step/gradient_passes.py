@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.amp import GradScaler
-from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
-from steppe.core.norm import global_norm
+from steppe.core.layer import unwrap
+from steppe.core.norm import clip_grad_norm, global_norm
 from steppe.core.protocols import Perturb
 from steppe.engine.step.argument_checks import closures_of, outcome
-from steppe.engine.step.batchnorm import frozen_statistics
-
-Closure = Callable[[], Tensor | tuple[Tensor, Tensor]]
+from steppe.engine.step.buffers import Buffers
+from steppe.engine.step.draws import back_to, generators
+from steppe.engine.step.foreign_gradients import ForeignGradients
+from steppe.engine.step.micro_batches import Closure as Closure
+from steppe.engine.step.micro_batches import MicroBatches, bound, check_same
+from steppe.engine.step.optimizers import Optimizers
 
 
 class Gradients(NamedTuple):
@@ -32,33 +34,43 @@ class Gradients(NamedTuple):
 class GradientPasses:
     """Runs the closures of a step: micro-batches, loss scaling, exchange between ranks.
 
+    Which parameters there are is looked at in each step: they may be unfrozen, added, moved.
+
     Args:
         model: whose gradients are taken.
-        optimizer: clears them.
-        params: the optimiser's parameters, with their names.
-        scaler: of float16 autocast, or None.
+        optimizers: clear them, and say which parameters they are of.
         rank_local: whether each rank perturbs along its own gradient (m-sharpness).
+        draws: whether the second pass sees the same random numbers as the first, or fresh ones.
         micro_batches: ``mean`` or ``sum`` of the closures' losses.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
-        params: Sequence[tuple[str, Tensor]],
-        scaler: GradScaler | None,
+        optimizers: Optimizers,
         rank_local: bool,
-        micro_batches: str = "mean",
+        draws: Literal["same", "fresh"] = "same",
+        micro_batches: Literal["mean", "sum"] = "mean",
     ) -> None:
+        self.model, self.optimizers = model, optimizers
+        self._rank_local, self._draws = rank_local, draws
         self._averaged = micro_batches == "mean"
-        self.model, self.optimizer, self.scaler = model, optimizer, scaler
-        self._params, self._rank_local = list(params), rank_local
+        self._buffers = Buffers()
         self._backup: list[Tensor] = []
+        self._gathered: list[MicroBatches] = []
+        self._over_calls = self._checked = False
+        self._seen: list[Tensor] = []
+        self._places: dict[int, tuple[int, str]] = {}
 
     @property
     def params(self) -> list[Tensor]:
-        """The optimiser's parameters that take a gradient."""
-        return [p for _, p in self._params]
+        """The optimisers' parameters that take a gradient now."""
+        return [p for p in self.optimizers.params if p.requires_grad]
+
+    @property
+    def gathering(self) -> bool:
+        """Whether a step has begun whose optimisers wait for more micro-batches."""
+        return bool(self._gathered)
 
     @property
     def rank_local(self) -> bool:
@@ -68,27 +80,59 @@ class GradientPasses:
     @property
     def unscale(self) -> float:
         """What a gradient is multiplied with to be that of the loss."""
-        return 1.0 / self.scaler.get_scale() if self.scaler else 1.0
+        scaler = self.optimizers.scaler
+        return 1.0 / scaler.get_scale() if scaler else 1.0
 
-    def run(
+    def first(
         self,
         closures: Sequence[Closure],
         *,
+        twice: bool,
         exchange: bool = True,
         see: Callable[[Tensor | None], None] = lambda accuracy: None,
-    ) -> Tensor:
-        """Gradients of the mean (or sum) of the closures' losses, in ``p.grad``.
+    ) -> tuple[Tensor, bool]:
+        """Gradients at x of the mean (or sum) of the closures' losses, in ``p.grad``.
 
         Args:
-            closures: micro-batches.
+            closures: micro-batches; all of a step, or some of them where accelerate accumulates.
+            twice: whether a second pass will follow.
             exchange: whether the ranks share the gradient, once, with the last micro-batch.
             see: is told each micro-batch's accuracy, None where there is none.
 
         Returns:
-            The loss, detached.
+            The loss, detached, and whether the step's micro-batches are complete.
         """
         closures_of(closures)
-        self.optimizer.zero_grad()
+        complete = self.optimizers.syncs
+        if not self._gathered:
+            self.optimizers.check_training()
+            self.optimizers.zero_grad()
+        self._over_calls = self._over_calls or not complete
+        again = twice and self._draws == "same"
+        batches = MicroBatches(
+            list(closures) if complete or not twice else [bound(c) for c in closures],
+            self.optimizers.micro_batches if self._over_calls and self._averaged else 1,
+            generators(self.params) if again else None,
+        )
+        loss = self._run(list(closures), batches.share, exchange and complete, see)
+        batches.loss = loss
+        if not twice:
+            batches.closures = []  # nothing keeps the data alive
+        self._gathered.append(batches)
+        return loss, complete
+
+    def end(self) -> None:
+        """The step is over; its micro-batches are let go."""
+        self._gathered = []
+
+    def _run(
+        self,
+        closures: list[Closure],
+        share: int,
+        exchange: bool,
+        see: Callable[[Tensor | None], None],
+        foreign: ForeignGradients | None = None,
+    ) -> Tensor:
         total: Tensor | None = None
         for i, closure in enumerate(closures):
             quiet = not exchange or i < len(closures) - 1
@@ -97,15 +141,19 @@ class GradientPasses:
                     loss, accuracy = outcome(closure())
                     if self._averaged:
                         loss = loss / len(closures)
-                self._backward(loss)
+                    each = loss / share if share > 1 else loss
+                if foreign is not None:
+                    foreign.spare(each)
+                self._backward(each)
             total = loss.detach() if total is None else total + loss.detach()
             see(accuracy)
         assert total is not None
         return total
 
     def _backward(self, loss: Tensor) -> None:
+        scaler = self.optimizers.scaler
         try:
-            (self.scaler.scale(loss) if self.scaler else loss).backward()
+            (scaler.scale(loss) if scaler else loss).backward()
         except RuntimeError as error:
             if "second time" not in str(error):
                 raise
@@ -119,12 +167,41 @@ class GradientPasses:
         no_sync = getattr(self.model, "no_sync", None)
         return no_sync() if no_sync is not None else contextlib.nullcontext()
 
+    def _look(self) -> None:
+        """Where the optimisers' parameters lie in the model, found anew when there are others."""
+        params = self.optimizers.params
+        if len(params) == len(self._seen) and all(map(_is, params, self._seen)):
+            return
+        named = enumerate(unwrap(self.model).named_parameters())
+        self._seen, self._places = params, {id(p): (i, n) for i, (n, p) in named}
+
     def gradients(self) -> Gradients:
-        """The parameters that have a gradient."""
-        present = [(p.detach(), p.grad, n) for n, p in self._params if p.grad is not None]
-        assert present, "no parameter has a gradient: does the closure return the model's loss?"
+        """The parameters that have a gradient.
+
+        Raises:
+            SteppeError: none has one.
+        """
+        self._look()
+        missing = (0, "")
+        present = [
+            (p.detach(), p.grad, self._places.get(id(p), missing)[1])
+            for p in self.params
+            if p.grad is not None
+        ]
+        if not present:
+            raise SteppeError(
+                "the loss must depend on parameters of the optimizer",
+                got="a closure after which none of them has a gradient",
+                way_out="return the loss of the model that was given to sparsify",
+            )
         params, grads, names = zip(*present, strict=True)
         return Gradients(list(params), list(grads), list(names))
+
+    def clip(self, largest: float) -> None:
+        """Clip the gradients together, in the model's order, as loops of one's own do."""
+        self._look()
+        last = (len(self._places), "")
+        clip_grad_norm(sorted(self.params, key=lambda p: self._places.get(id(p), last)[0]), largest)
 
     @torch.no_grad()
     def perturbation(self, perturb: Perturb, first: Gradients, local: bool) -> list[Tensor] | None:
@@ -135,8 +212,9 @@ class GradientPasses:
             first: of the pass at x.
             local: whether it is this rank's own.
         """
-        grads = first.grads
-        if self.scaler:
+        # of a sparse gradient the other entries are zeros
+        grads = [g if g.layout == torch.strided else g.to_dense() for g in first.grads]
+        if self.optimizers.scaler:
             grads = list(torch._foreach_mul(grads, self.unscale))
             # the scaler will see the overflow and skip this step; where each rank has its own
             # gradient, all must meet in the second pass to see it
@@ -144,19 +222,62 @@ class GradientPasses:
                 return None
         return perturb.perturbation(first.params, grads, first.names)
 
-    def run_perturbed(
-        self, closures: Sequence[Closure], params: list[Tensor], eps: list[Tensor]
-    ) -> None:
-        """Gradients at x + eps, with batch-norm statistics frozen; x is restored bit for bit."""
+    def second(self, params: list[Tensor], eps: list[Tensor]) -> None:
+        """Gradients of the same micro-batches at x + eps; x and all buffers are put back."""
+        self._check_kept()
+        with self._moved(params, eps), self._again():
+            self.optimizers.zero_grad()
+            own = self.optimizers.params
+            with ForeignGradients(self.model, own).kept() as foreign:
+                for batches in self._gathered:
+                    if batches.drawn is not None:
+                        back_to(batches.drawn)
+                    exchange = batches is self._gathered[-1]
+                    self._run(batches.closures, batches.share, exchange, _unseen, foreign)
+
+    @contextlib.contextmanager
+    def _moved(self, params: list[Tensor], eps: list[Tensor]) -> Iterator[None]:
         with torch.no_grad():
-            if [b.shape for b in self._backup] != [p.shape for p in params]:
+            like = [(b.shape, b.dtype, b.device) for b in self._backup]
+            if like != [(p.shape, p.dtype, p.device) for p in params]:
                 self._backup = [torch.empty_like(p) for p in params]
             # a copy, because x + eps - eps is not x in floating point
             torch._foreach_copy_(self._backup, params)
             torch._foreach_add_(params, eps)
         try:
-            with frozen_statistics(self.model):
-                self.run(closures)
+            yield
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(params, self._backup)
+
+    @contextlib.contextmanager
+    def _again(self) -> Iterator[None]:
+        """A pass that leaves no trace in buffers, and none in what is drawn after it."""
+        with self._buffers.kept(self.model):
+            after = generators(self.params) if self._draws == "same" else {}
+            try:
+                yield
+            finally:
+                back_to(after)
+
+    def _check_kept(self) -> None:
+        """Once, that closures kept over several calls compute what they did."""
+        if self._checked or len(self._gathered) < 2:
+            return
+        self._checked = True
+        for batches in self._gathered[:-1]:
+            with self._again(), self._no_sync(), torch.no_grad():
+                if batches.drawn is None:
+                    return
+                back_to(batches.drawn)
+                losses = [outcome(c(), needs_gradient=False)[0] for c in batches.closures]
+                assert batches.loss is not None
+                check_same(batches.loss, torch.stack(losses).mean())
+
+
+def _is(a: object, b: object) -> bool:
+    return a is b
+
+
+def _unseen(accuracy: Tensor | None) -> None:
+    """The second pass is no answer that counts."""

@@ -25,6 +25,9 @@ class StepOptions:
             try them out; see `steppe.engine.step.candidate_evaluation`.
         statistics: statistic -> weight name -> value, for what a score needs and is known
             beforehand; it is not gathered then.
+        draws: ``same``: the second pass draws the random numbers of the first again (dropout drops
+            the same), and what is drawn later is as after one pass; ``fresh``: it draws its own.
+            Only torch's generators, see `steppe.engine.step.draws.generators`.
         micro_batches: whether the losses of a step's closures are averaged (``mean``), or are
             parts of the step's loss already and added (``sum``): language models divide each by
             the tokens of the whole step, as micro-batches differ in how many they have.
@@ -42,13 +45,16 @@ class StepOptions:
     evaluate_candidate: CandidateEvaluator | None = None
     statistics: Mapping[str, Tensors] | None = None
     micro_batches: Literal["mean", "sum"] = "mean"
+    draws: Literal["same", "fresh"] = "same"
 
     def __post_init__(self) -> None:
-        for name, choices in (("sync", ("global", "local")), ("micro_batches", ("mean", "sum"))):
-            if getattr(self, name) not in choices:
-                raise SteppeError(
-                    f"{name} is {' or '.join(choices)}", got=repr(getattr(self, name))
-                )
+        for name, value, known in (
+            ("sync", self.sync, ("global", "local")),
+            ("micro_batches", self.micro_batches, ("mean", "sum")),
+            ("draws", self.draws, ("same", "fresh")),
+        ):
+            if value not in known:
+                raise SteppeError(f"{name} is {' or '.join(known)}", got=repr(value))
 
 
 _FORMER = {"sync": "sync", "cost": "cost", "trial": "evaluate_candidate"}

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors, WeightParametrization
+from steppe.engine.step.optimizers import Optimizers
 
 
 class _Join(nn.Module):
@@ -30,11 +31,11 @@ class _Join(nn.Module):
 
 
 class ParametrizedWeights:
-    """The parts of a model's weights, in the model and in its optimiser.
+    """The parts of a model's weights, in the model and in its optimisers.
 
     Args:
         model: not yet wrapped (DistributedDataParallel, compile): they must see the parts.
-        optimizer: over the weights; each is replaced by its parts, in a group of their own with
+        optimizers: over the weights; each is replaced by its parts, in a group of their own with
             the same options if the coupling does not want the group's weight decay.
         parametrization: says how.
         name: of the coupling that it belongs to, for messages.
@@ -47,12 +48,12 @@ class ParametrizedWeights:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizers: Optimizers,
         parametrization: WeightParametrization,
         name: str,
         weights: Mapping[str, nn.Parameter],
     ) -> None:
-        self._model, self._optimizer, self.parametrization = model, optimizer, parametrization
+        self._model, self._optimizers, self.parametrization = model, optimizers, parametrization
         self._name = name
         self.notes: list[str] = []
         _check(model, weights, name)
@@ -64,36 +65,37 @@ class ParametrizedWeights:
             registered: Any = module.parametrizations
             parts = list(registered[tensor].parameters())
             self.parts |= dict(zip(parametrization.named(layer), parts, strict=True))
-        self._swap(weights)
+        for optimizer in optimizers.each():
+            self._swap(optimizer, weights)
 
     def _where(self, layer: str) -> tuple[nn.Module, str]:
         path, _, tensor = layer.rpartition(".")
         return self._model.get_submodule(path), tensor
 
-    def _swap(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """The optimiser's weights give way to their parts."""
+    def _swap(self, optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
+        """An optimiser's weights give way to their parts."""
         names = {id(p): layer for layer, p in weights.items()}
-        for group in list(self._optimizer.param_groups):
+        for group in list(optimizer.param_groups):
             own = [names[id(p)] for p in group["params"] if id(p) in names]
             new = [self.parts[n] for layer in own for n in self.parametrization.named(layer)]
             rest = [p for p in group["params"] if id(p) not in names]
             for layer in own:
-                self._optimizer.state.pop(weights[layer], None)
+                optimizer.state.pop(weights[layer], None)
             decay = group.get("weight_decay", 0.0)
             if not new or self.parametrization.decays or not decay:
                 group["params"] = rest + new
                 continue
-            _unscheduled(self._optimizer, self._name)
+            _unscheduled(optimizer, self._name)
             group["params"] = rest
             options = {k: v for k, v in group.items() if k != "params"}
-            self._optimizer.add_param_group(options | {"params": new, "weight_decay": 0.0})
+            optimizer.add_param_group(options | {"params": new, "weight_decay": 0.0})
             self.notes.append(
                 f"the optimizer's weight decay {decay:g} is off for {len(own)} tensors, whose "
                 f"parts {' and '.join(self.parametrization.parts)} coupling {self._name} decays"
             )
-        empty = [g for g in self._optimizer.param_groups if not g["params"]]
+        empty = [g for g in optimizer.param_groups if not g["params"]]
         for group in empty:
-            self._optimizer.param_groups.remove(group)
+            optimizer.param_groups.remove(group)
 
     @torch.no_grad()
     def joined(self) -> Tensors:
@@ -116,15 +118,16 @@ class ParametrizedWeights:
             with torch.enable_grad():  # else it makes a buffer of it
                 parametrize.remove_parametrizations(module, tensor)
             weights[layer] = getattr(module, tensor)
-        for group in self._optimizer.param_groups:
+        for group in self._optimizers.groups:
             optimised: Sequence[nn.Parameter] = group["params"]
             group["params"] = [
                 weights[first[id(p)]] if id(p) in first else p
                 for p in optimised
                 if id(p) in first or id(p) not in gone
             ]
-        for part in self.parts.values():
-            self._optimizer.state.pop(part, None)
+        for optimizer in self._optimizers.each():
+            for part in self.parts.values():
+                optimizer.state.pop(part, None)
         return weights
 
 

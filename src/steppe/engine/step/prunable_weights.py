@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
+import torch
 from torch import nn
-from torch.optim import Optimizer
 
+from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import Layer, prunable, unwrap
 from steppe.core.protocols import Coupling, Tensors
 from steppe.engine.step.argument_checks import optimised, single
 from steppe.engine.step.channel_selector import coupled
+from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.parametrization import ParametrizedWeights
 from steppe.method import Method
 
@@ -21,7 +24,7 @@ class PrunableWeights:
 
     Args:
         model: that they belong to.
-        optimizer: that moves them.
+        optimizers: that move them.
         method: its structure and coupling decide.
         coupling: the method's.
         include, exclude: shell patterns, see `steppe.prunable`.
@@ -34,7 +37,7 @@ class PrunableWeights:
     def __init__(
         self,
         model: nn.Module,
-        optimizer: Optimizer,
+        optimizers: Optimizers,
         method: Method,
         coupling: Coupling,
         include: Sequence[str],
@@ -42,22 +45,67 @@ class PrunableWeights:
         groups: Sequence[Group],
     ) -> None:
         self.notes: list[str] = []
+        self.frozen: dict[str, nn.Parameter] = {}
+        """What is left out because it was frozen."""
         if groups:
+            groups = self._trained_groups(unwrap(model), groups)
             self.layers, weights = coupled(unwrap(model), groups)
         else:
             self.layers, weights = prunable(model, include, exclude)
             if method.structure.whole_outputs and method.sparsity > 0:
                 self.layers = self._without_output(model, include)
-        optimised(weights, [p for group in optimizer.param_groups for p in group["params"]])
+        if coupling.prunes:  # else nothing here is ever touched
+            self.layers = self._trained(self.layers, weights)
+            optimised({x.name: weights[x.name] for x in self.layers}, optimizers.params)
         self.parameters: dict[str, nn.Parameter] = {x.name: weights[x.name] for x in self.layers}
         """Name -> the weight's parameter."""
+        self.groups = list(groups)
+        """The coupled channels that are pruned."""
         self._parametrized: ParametrizedWeights | None = None
         if coupling.parametrization is not None:
             single(coupling.name, groups)
             self._parametrized = ParametrizedWeights(
-                model, optimizer, coupling.parametrization, coupling.name, self.parameters
+                model, optimizers, coupling.parametrization, coupling.name, self.parameters
             )
             self.notes += self._parametrized.notes
+        self._places = self._whereabouts()
+        self._pulls = type(coupling).add_gradient is not Coupling.add_gradient
+
+    def _trained(self, layers: list[Layer], weights: dict[str, nn.Parameter]) -> list[Layer]:
+        """The layers whose weights take a gradient; the others stay as they are, and are named."""
+        trained = [x for x in layers if weights[x.name].requires_grad]
+        frozen = [x.name for x in layers if not weights[x.name].requires_grad]
+        if not trained:
+            raise SteppeError(
+                "some prunable weight must be trained",
+                got=f"requires_grad False of all {len(layers)}: {_few(frozen)}",
+                way_out="requires_grad_(True) before sparsify; or steppe.methods.dense()",
+            )
+        if frozen:
+            self.notes.append(
+                f"frozen (requires_grad False), so they stay dense: {_few(frozen)}; unfreeze them "
+                "before sparsify to prune them"
+            )
+        self.frozen = {name: weights[name] for name in frozen}
+        return trained
+
+    def _trained_groups(self, model: nn.Module, groups: Sequence[Group]) -> list[Group]:
+        """The groups all of whose tensors take a gradient."""
+        frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
+        fixed = {g.name: next((s.name for s in g.slices if s.name in frozen), "") for g in groups}
+        trained = [g for g in groups if not fixed[g.name]]
+        if not trained:
+            raise SteppeError(
+                "some group of coupled channels must be trained whole",
+                got=f"requires_grad False of {_few(sorted(set(fixed.values())))}",
+                way_out="requires_grad_(True) before sparsify; or steppe.methods.dense()",
+            )
+        if len(trained) < len(groups):
+            self.notes.append(
+                f"{len(groups) - len(trained)} groups of channels hold frozen tensors "
+                f"({_few(sorted({n for n in fixed.values() if n}))}) and stay whole"
+            )
+        return trained
 
     def _without_output(self, model: nn.Module, include: Sequence[str]) -> list[Layer]:
         model = unwrap(model)
@@ -96,11 +144,76 @@ class PrunableWeights:
 
     def home(self, tensors: Tensors) -> Tensors:
         """Copies beside the weight of that name; what is a mere number stays where it is."""
-        device = next(iter(self.parameters.values())).device
-        there = {n: self.parameters[n].device if n in self.parameters else device for n in tensors}
-        return {n: (t.to(there[n]) if t.ndim else t).clone() for n, t in tensors.items()}
+        there = {n.partition(":")[0]: p.device for n, p in self.trained.items()}
+        there |= {n: p.device for n, p in self.trained.items()}
+        device = next(iter(there.values()))
+        return {
+            n: (t.to(there.get(n, device)) if t.ndim else t).clone() for n, t in tensors.items()
+        }
+
+    def _whereabouts(self) -> list[torch.device]:
+        return [p.device for p in self.trained.values()]
+
+    def moved(self) -> bool:
+        """Whether the weights lie on other devices than when this was last asked."""
+        before, self._places = self._places, self._whereabouts()
+        return before != self._places
+
+    def check(self, model: nn.Module) -> None:
+        """Look at what may have changed since the last step.
+
+        Args:
+            model: not wrapped.
+
+        Raises:
+            SteppeError: a pruned weight is no longer the model's.
+        """
+        present = {id(p) for p in model.parameters()}
+        for name, p in self.trained.items():
+            if id(p) not in present:
+                raise SteppeError(
+                    "the weights that are pruned stay the model's own parameters",
+                    got=f"another tensor in the place of {name}",
+                    way_out="a new sparsifier after the model was changed; load weights with "
+                    "model.load_state_dict(state), without assign=True",
+                )
+        for name in [n for n, p in self.frozen.items() if p.requires_grad]:
+            del self.frozen[name]
+            warnings.warn(
+                f"{name} was frozen when sparsify was called and is trained now: it stays dense; "
+                "a new sparsifier prunes it too",
+                stacklevel=4,
+            )
+
+    def gradients(self) -> Tensors:
+        """Name -> the gradient to which the coupling adds.
+
+        A weight that took no part in the loss has none, and gets none: what is added to its zeros
+        is read by nobody, as the optimiser leaves it alone.
+
+        Raises:
+            SteppeError: a gradient is sparse and the coupling would add a dense one.
+        """
+        grads = {
+            n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.trained.items()
+        }
+        for name, grad in grads.items() if self._pulls else ():
+            if grad.layout != torch.strided:
+                raise SteppeError(
+                    "the coupling adds to the gradient of every weight that it prunes",
+                    got=f"a sparse gradient of {name}",
+                    way_out=f"sparse=False there, exclude=[{name!r}], or a method that only masks, "
+                    "such as gmp",
+                )
+        return grads
 
     def fold(self) -> None:
         """Plain weights again, in the model and in the optimiser."""
         if self._parametrized is not None:
             self.parameters, self._parametrized = self._parametrized.fold(), None
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Schedule, Tensors
+from steppe.engine.step.optimizers import Optimizers
 
 
 class Rewind:
@@ -39,11 +39,11 @@ class Rewind:
             self.kept = {name: t.detach().clone() for name, t in model.state_dict().items()}
 
     @torch.no_grad()
-    def back(self, model: nn.Module, optimizer: Optimizer) -> None:
-        """Weights and batch-norm statistics as they were, an optimiser that has done nothing."""
+    def back(self, model: nn.Module, optimizers: Optimizers) -> None:
+        """Weights and running statistics as they were, optimisers that have done nothing."""
         if self.what == "weights":
             assert self.kept is not None, "nothing was kept before the first cut"
             own = model.state_dict()
             for name, tensor in self.kept.items():
                 own[name].copy_(tensor)
-        optimizer.state.clear()
+        optimizers.reset()

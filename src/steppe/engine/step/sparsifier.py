@@ -11,25 +11,26 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, unwrap
-from steppe.core.protocols import Coupling, Perturb, Tensors
+from steppe.core.protocols import Coupling, Tensors
 from steppe.core.step_context import Epoch, StepContext
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.finished import Finished, projected
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import Closure, GradientPasses
 from steppe.engine.step.objective_loss import Forward, ObjectiveLoss
+from steppe.engine.step.optimizers import AVERAGED
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.selector import Selector
-from steppe.engine.step.step_size import step_sizes
+from steppe.engine.step.step_size import step_sizes_of
 from steppe.method import Method
 
 
 class Sparsifier:
     """Steps a model towards sparse and flat weights; made by `steppe.sparsify`.
 
-    The order of one step, which every method shares: gradient at x (batch-norm statistics
-    move); perturb to x + eps; gradient there (statistics frozen); x restored bit for bit;
+    The order of one step, which every method shares: gradient at x; perturb to x + eps; gradient
+    there, with the same random draws; x and all buffers (running statistics) put back bit for bit;
     gradient clipped; the coupling's gradient at x added; optimiser step; the coupling's
     after-step. The coupling starts at the first step, after the first gradient when its score
     needs one.
@@ -38,7 +39,7 @@ class Sparsifier:
         method: what is done.
         coupling: the method's.
         total_steps: of the whole run.
-        passes: runs the closures; holds model, optimiser and scaler.
+        passes: runs the closures; holds model, optimisers and scaler.
         prunable: the weights that are pruned.
         statistics: what the score needs to know.
         selector: from weights to masks.
@@ -83,8 +84,13 @@ class Sparsifier:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimiser that makes the steps."""
-        return self._passes.optimizer
+        """The optimiser that makes the steps; the first one if there are several."""
+        return self.optimizers[0]
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """The optimisers that make the steps, as they were given."""
+        return self._passes.optimizers.given
 
     @property
     def layers(self) -> list[Layer]:
@@ -114,6 +120,9 @@ class Sparsifier:
     def step(self, *closures: Closure) -> Tensor:
         """One optimiser step; several closures are micro-batches whose losses are averaged.
 
+        Inside ``accelerator.accumulate`` a call adds its micro-batches to the step that the last
+        of them takes; until then it returns after the pass at x.
+
         Args:
             closures: each computes and returns a loss (no backward inside), under autocast
                 if wanted; with its accuracy for methods that watch it (pilot). It is called twice
@@ -123,7 +132,7 @@ class Sparsifier:
             The loss at x, detached, averaged over the closures.
 
         Raises:
-            SteppeError: the run is over already.
+            SteppeError: the run is over already; a pruned weight is no longer the model's.
 
         Example:
             >>> import steppe
@@ -139,23 +148,31 @@ class Sparsifier:
                 got=f"step {self._step + 1}",
                 way_out="pass the true total_steps to sparsify, or call finish()",
             )
+        self._look()
         self._rewind.keep(unwrap(self.model), self._step)
         if self._state is None and not self._statistics.waits:
             self._begin()
         perturb = self.method.perturb.at(self._step / self.total_steps)
+        twice = perturb.active and perturb.due(self._step)
         local = self._passes.rank_local and perturb.due(self._step)
-        loss = self._first_pass(closures, local)
+        loss, complete = self._first_pass(closures, twice, local)
+        if not complete:
+            return loss
         if not local:
             self._observe()
-        self._second_pass(closures, perturb, local)
+        first = self._passes.gradients()
+        eps = self._passes.perturbation(perturb, first, local) if twice else None
+        if eps is not None:
+            self._passes.second(first.params, eps)
         if local:
             self._observe()
+        self._passes.end()
         done, length = self.clock
         context = self._update(self._epochs.end((done + 1, length)))
         self._step += 1
         if context.due and self._rewind.what and self._state is not None:
             with torch.no_grad():
-                self._rewind.back(unwrap(self.model), self.optimizer)
+                self._rewind.back(unwrap(self.model), self._passes.optimizers)
                 self.coupling.restarted(context)
         return loss
 
@@ -200,21 +217,29 @@ class Sparsifier:
             forward, task_loss=task_loss, outputs=outputs, inputs=inputs, targets=targets
         )
 
-    def _first_pass(self, closures: Sequence[Closure], local: bool) -> Tensor:
+    def _look(self) -> None:
+        """What changed since the last step: who is the model's, and where the weights lie."""
+        self._prunable.check(unwrap(self.model))
+        if self._prunable.moved():
+            home = self._prunable.home
+            if self._state is not None:
+                self._state = {key: home(value) for key, value in self._state.items()}
+            for statistic in self._statistics.statistics.values():
+                statistic.values = home(statistic.values)
+            if self._rewind.kept is not None:
+                self._rewind.kept = home(self._rewind.kept)
+
+    def _first_pass(
+        self, closures: Sequence[Closure], twice: bool, local: bool
+    ) -> tuple[Tensor, bool]:
         self._statistics.active(self._gathers)
         self._objective.begin()
-        loss = self._passes.run(closures, exchange=not local, see=self._epochs.see)
+        loss, complete = self._passes.first(
+            closures, twice=twice, exchange=not local, see=self._epochs.see
+        )
         self._objective.check(len(closures))
         self._statistics.active(False)
-        return loss
-
-    def _second_pass(self, closures: Sequence[Closure], perturb: Perturb, local: bool) -> None:
-        first = self._passes.gradients()
-        if not perturb.active or not perturb.due(self._step):
-            return
-        eps = self._passes.perturbation(perturb, first, local)
-        if eps is not None:
-            self._passes.run_perturbed(closures, first.params, eps)
+        return loss, complete
 
     @property
     def _gathers(self) -> bool:
@@ -228,7 +253,7 @@ class Sparsifier:
             self.weights,
             self._prunable.parameters,
             self._passes.unscale,
-            may_overflow=self._passes.scaler is not None,
+            may_overflow=self._passes.optimizers.scaler is not None,
         )
         if finite and self._state is None:
             self._begin()
@@ -253,30 +278,30 @@ class Sparsifier:
     @torch.no_grad()
     def _update(self, epoch: Epoch | None) -> StepContext:
         """Clip, add the coupling's gradient, step, let the coupling act."""
-        scaler, schedule, total = self._passes.scaler, self.method.schedule, self.total_steps
-        if scaler:
-            scaler.unscale_(self.optimizer)
+        optimizers, schedule, total = (
+            self._passes.optimizers,
+            self.method.schedule,
+            self.total_steps,
+        )
+        optimizers.unscale()
         if self.clip_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self._passes.params, self.clip_grad_norm)
+            self._passes.clip(self.clip_grad_norm)
         sparsity = schedule.after(self._step, total, self.method.sparsity)
         context = self._context(self._step, sparsity, schedule.due(self._step, total))
         context.epoch = epoch
-        for name, p in self._prunable.trained.items():
-            if p.grad is None:  # took no part in the loss, but the coupling still pulls
-                p.grad = torch.zeros_like(p)
-            context.grads[name] = p.grad
+        context.grads = self._prunable.gradients()
         begun = self._state is not None
         if begun:  # it is not while the first steps overflow: the score knows nothing
             self.coupling.add_gradient(context)
-        if scaler:
-            scaler.step(self.optimizer)
-            scaler.update()
-        else:
-            self.optimizer.step()
+        optimizers.step()
         if begun:
             if self.coupling.needs_step_sizes:
-                context.step_sizes = step_sizes(self.optimizer, self._prunable.trained)
+                # what was not moved has no step whose size matters
+                moved = optimizers.moved(self._prunable.trained)
+                context.step_sizes = step_sizes_of(optimizers, moved)
             self.coupling.after_step(context)
+            if self.coupling.prunes:
+                optimizers.mask(self._prunable.trained.values(), AVERAGED)
         return context
 
     @torch.no_grad()
@@ -297,9 +322,13 @@ class Sparsifier:
                     f"score {self.method.score.name} needs at least one step before finish()"
                 )
             self._begin()
+        optimizers = self._passes.optimizers
+        optimizers.evaluate()  # what it averages is what is cut
         before = {name: w.clone() for name, w in self.weights.items()}
         folds = self._prunable.parametrized
         masks = self.coupling.finish(self._context(self._step, self.method.sparsity, due=True))
+        if self.coupling.prunes:
+            optimizers.mask(self._prunable.trained.values())
         self._prunable.fold()
         finished = projected(before, self.weights, masks, self.selector)
         if self._step:
@@ -315,13 +344,13 @@ class Sparsifier:
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        scaler, reference = self._passes.scaler, self._objective.reference
+        optimizers, reference = self._passes.optimizers, self._objective.reference
         return {
             "step": self._step,
             "total_steps": self.total_steps,
             "method": self._method_in_state(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": scaler.state_dict() if scaler else None,
+            "optimizer": optimizers.state_dict(),
+            "scaler": optimizers.scaler.state_dict() if optimizers.scaler else None,
             "coupling": self._state,
             "rewind": self._rewind.kept,
             "seen": self._epochs.seen,
@@ -346,11 +375,12 @@ class Sparsifier:
                     f"a state can only be resumed by a sparsifier of the same {key}",
                     got=f"{state[key]} in the state, {value} here",
                 )
-        self.optimizer.load_state_dict(state["optimizer"])
+        optimizers = self._passes.optimizers
+        optimizers.load_state_dict(state["optimizer"])
         if self._objective.reference is not None:
             self._objective.reference.load_state_dict(state["reference"])
-        if self._passes.scaler:
-            self._passes.scaler.load_state_dict(state["scaler"])
+        if optimizers.scaler:
+            optimizers.scaler.load_state_dict(state["scaler"])
         home, coupling, kept = self._prunable.home, state["coupling"], state["rewind"]
         self._state = None if coupling is None else {k: home(v) for k, v in coupling.items()}
         for name, statistic in self._statistics.statistics.items():

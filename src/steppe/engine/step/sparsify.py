@@ -19,6 +19,8 @@ from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import GradientPasses
 from steppe.engine.step.objective_loss import ObjectiveLoss
+from steppe.engine.step.optimizer_checks import steppable
+from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.options import StepOptions, with_former_keywords
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
@@ -31,7 +33,7 @@ _NONE = StepOptions()
 
 def sparsify(
     model: nn.Module,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     method: Method,
     total_steps: int,
     *,
@@ -48,14 +50,16 @@ def sparsify(
 
     Args:
         model: any module, also inside DistributedDataParallel.
-        optimizer: any torch optimiser over its parameters.
+        optimizer: any torch optimiser over its parameters that makes a step from gradients, or a
+            list of them (Muon for matrices and AdamW for the rest).
         method: e.g. ``steppe.methods.safe(sparsity=0.95)``.
         total_steps: optimiser steps of the whole run; schedules stretch over it.
         include: shell patterns of weights or modules to prune; all prunable ones if empty.
         exclude: shell patterns of what stays dense.
         clip_grad_norm: largest L2 norm of the loss gradient, clipped before the coupling's
             gradient is added.
-        scaler: a GradScaler for float16 autocast; the sparsifier steps and updates it.
+        scaler: a GradScaler for float16 autocast; the sparsifier steps and updates it. That of an
+            optimizer from ``accelerator.prepare`` need not be given.
         steps_per_epoch: for methods that act when an epoch ends (pilot).
         groups: coupled channels (``steppe.channel_groups``), which go in all layers at once; for
             structure ``channel``.
@@ -80,12 +84,11 @@ def sparsify(
     coupling = arguments(model, optimizer, method)
     if not isinstance(total_steps, numbers.Integral) or total_steps < 1:
         raise SteppeError("total_steps is a whole number of at least 1", got=repr(total_steps))
+    several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
+    optimizers = Optimizers(several, scaler)
+    steppable(optimizers, coupling)
     objective = ObjectiveLoss(method.objective, unwrap(model))  # before anything is changed
-    prunable = PrunableWeights(model, optimizer, method, coupling, include, exclude, groups)
-    names = {id(p): n for n, p in unwrap(model).named_parameters()}
-    # read now: a parametrisation has put its parts into the optimiser
-    optimised = [p for group in optimizer.param_groups for p in group["params"]]
-    params = [(names.get(id(p), ""), p) for p in optimised if p.requires_grad]
+    prunable = PrunableWeights(model, optimizers, method, coupling, include, exclude, groups)
     statistics = GatheredStatistics(
         method,
         model,
@@ -100,7 +103,7 @@ def sparsify(
             method,
             prunable.layers,
             statistics.statistics,
-            groups,
+            prunable.groups,
             options.cost,
             evaluate_candidate=options.evaluate_candidate,
         )
@@ -112,7 +115,7 @@ def sparsify(
         method,
         coupling,
         total_steps,
-        passes=GradientPasses(model, optimizer, params, scaler, rank_local, options.micro_batches),
+        passes=GradientPasses(model, optimizers, rank_local, options.draws, options.micro_batches),
         prunable=prunable,
         statistics=statistics,
         selector=selector,

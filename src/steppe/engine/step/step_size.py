@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Tensors
+from steppe.engine.step.optimizers import Optimizers
 
 
 def _over(rate: float, root: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ def step_sizes(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> Ten
 
     Args:
         optimizer: that has just made a step.
-        weights: name -> parameter of it.
+        weights: name -> parameter of it, which the step moved.
 
     Returns:
         name -> tensor that broadcasts over the weight.
@@ -70,13 +71,8 @@ def step_sizes(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> Ten
         >>> step_sizes(torch.optim.SGD([p], lr=0.5), {"a": p})
         {'a': tensor(0.5000)}
     """
-    size_of = _STEP_SIZES.get(type(optimizer))
-    if size_of is None:
-        raise SteppeError(
-            "a proximal step must know how the optimizer scales its own",
-            got=type(optimizer).__name__,
-            way_out=f"one of {', '.join(k.__name__ for k in _STEP_SIZES)}, or step subgradient",
-        )
+    check_known(optimizer)
+    size_of = _STEP_SIZES[type(optimizer)]
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     # a step that the scaler skipped has left no state, and moved nothing
     return {
@@ -84,3 +80,23 @@ def step_sizes(optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> Ten
         for n, p in weights.items()
         if size_of is _sgd or p in optimizer.state
     }
+
+
+def check_known(optimizer: Optimizer) -> None:
+    """Raise SteppeError where it is not known how the optimiser scales its steps."""
+    if type(optimizer) not in _STEP_SIZES:
+        raise SteppeError(
+            "a proximal step must know how the optimizer scales its own",
+            got=type(optimizer).__name__,
+            way_out=f"one of {', '.join(k.__name__ for k in _STEP_SIZES)}, or step subgradient",
+        )
+
+
+def step_sizes_of(optimizers: Optimizers, weights: Mapping[str, nn.Parameter]) -> Tensors:
+    """`step_sizes` of weights that several optimisers hold between them."""
+    owners = optimizers.owners()
+    sizes: Tensors = {}
+    for optimizer in optimizers.each():
+        own = {n: p for n, p in weights.items() if owners[id(p)] is optimizer}
+        sizes |= step_sizes(optimizer, own) if own else {}
+    return sizes

@@ -1,0 +1,84 @@
+"""Optimisers whose steps a sparsifier cannot take, said before any work."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections import defaultdict
+from typing import Any
+
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+from steppe.core.protocols import Coupling
+from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.step_size import check_known
+
+
+def steppable(optimizers: Optimizers, coupling: Coupling) -> None:
+    """Look at what the optimisers can do.
+
+    Raises:
+        SteppeError: one needs a closure, takes its steps elsewhere, or shares a parameter with
+            another; the coupling must know its steps and does not.
+    """
+    for given in optimizers.given:
+        state = getattr(given, "accelerator_state", None)
+        kind = str(getattr(state, "distributed_type", "")).rpartition(".")[2]
+        if kind in ("DEEPSPEED", "MEGATRON_LM"):
+            raise SteppeError(
+                "the optimizer must make its steps itself",
+                got=f"one of {kind}, whose engine makes them",
+                way_out="accelerate with DDP or FSDP2",
+            )
+    for optimizer in optimizers.each():
+        if _needs_closure(optimizer):
+            raise SteppeError(
+                "the optimizer must make a step from gradients alone",
+                got=f"{type(optimizer).__name__}, whose step calls a closure by itself",
+                consequence="it would evaluate the loss behind the back of the sparsifier",
+                way_out="SGD, AdamW or another that needs none; instead of a SAM wrapper its base "
+                "optimizer and a method that perturbs, such as safe(rho=0.05) or dense(rho=0.05)",
+            )
+        if coupling.needs_step_sizes:
+            check_known(optimizer)
+    _disjoint(optimizers)
+
+
+def _disjoint(optimizers: Optimizers) -> None:
+    params = [id(p) for p in optimizers.params]
+    if len(set(params)) < len(params):
+        raise SteppeError(
+            "a parameter is in one optimizer only",
+            got=f"{len(params) - len(set(params))} that are in two",
+            consequence="they would make two steps at once",
+            way_out="divide the parameters between the optimizers",
+        )
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    """By what its step asks for, or by its two steps (SAM), or by what it says of none."""
+    if all(callable(getattr(optimizer, name, None)) for name in ("first_step", "second_step")):
+        return True
+    needed = inspect.signature(type(optimizer).step).parameters
+    if any(
+        p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in [*needed.values()][1:]
+    ):
+        return True
+    if type(optimizer).__module__.startswith("torch."):
+        return False
+    return _refuses_none(optimizer)
+
+
+def _refuses_none(optimizer: Optimizer) -> bool:
+    """Whether a copy without parameters complains that its step got no closure."""
+    if any(isinstance(value, Optimizer) for value in vars(optimizer).values()):
+        return False  # it would step the one inside
+    alone: Any = copy.copy(optimizer)
+    alone.param_groups = [group | {"params": []} for group in optimizer.param_groups]
+    alone.state = defaultdict(dict)
+    try:
+        type(optimizer).step(alone)
+    except Exception as error:
+        return "closure" in f"{type(error).__name__} {error}".lower()
+    return False

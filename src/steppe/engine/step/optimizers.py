@@ -1,0 +1,211 @@
+"""One or several optimisers of a model as one: cleared, stepped, saved together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from steppe.core.errors import SteppeError
+
+AVERAGED = ("x", "z")
+"""What schedule-free optimisers call the sequences from which they make the weights."""
+
+
+def unwrapped(optimizer: Optimizer) -> Optimizer:
+    """The optimiser inside accelerate's wrapper, which steps only where gradients are shared."""
+    while hasattr(optimizer, "gradient_state") and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+class Optimizers:
+    """The optimisers that make a sparsifier's steps.
+
+    Args:
+        given: one or several, also as accelerate wraps them.
+        scaler: of float16 autocast; if None, that of accelerate's wrapper.
+
+    Example:
+        >>> p, q = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+        >>> both = Optimizers([torch.optim.SGD([p], lr=1.0), torch.optim.AdamW([q])], None)
+        >>> len(both.params)
+        2
+    """
+
+    def __init__(self, given: Sequence[Optimizer], scaler: GradScaler | None) -> None:
+        self.given = tuple(given)
+        self._own = tuple(unwrapped(o) for o in given)
+        wrapped = (getattr(o, "scaler", None) for o in given if o not in self._own)
+        self.scaler = scaler or next((s for s in wrapped if s is not None), None)
+        self._counters = [_counters(o) for o in self._own]
+        self._stepped = [True] * len(self._own)
+
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        """The parameter groups of all."""
+        return [group for o in self._own for group in o.param_groups]
+
+    @property
+    def params(self) -> list[Tensor]:
+        """Every parameter that one of them holds, frozen ones too, in their order."""
+        return [p for group in self.groups for p in group["params"]]
+
+    @property
+    def syncs(self) -> bool:
+        """Whether a step is taken now; inside ``accelerator.accumulate`` only the last is."""
+        states = (getattr(o, "gradient_state", None) for o in self.given)
+        return all(state is None or state.sync_gradients for state in states)
+
+    @property
+    def micro_batches(self) -> int:
+        """Of how many micro-batches accelerate makes a step."""
+        states = (getattr(o, "gradient_state", None) for o in self.given)
+        return max((int(s.num_steps) for s in states if s is not None), default=1)
+
+    def owners(self) -> dict[int, Optimizer]:
+        """``id(parameter)`` -> the one that holds it."""
+        return {id(p): o for o in self._own for g in o.param_groups for p in g["params"]}
+
+    def each(self) -> tuple[Optimizer, ...]:
+        """Those that make the steps, wrappers taken off."""
+        return self._own
+
+    def zero_grad(self) -> None:
+        """Clear the gradients of all."""
+        for o in self._own:
+            o.zero_grad()
+
+    def unscale(self) -> None:
+        """Divide the gradients by the scale of the loss, where it was scaled."""
+        if self.scaler is None:
+            return
+        for o in self._own:
+            if _has_gradient(o):
+                self.scaler.unscale_(o)
+
+    def step(self) -> None:
+        """One step of each; one whose gradients overflowed is left out by the scaler."""
+        if self.scaler is None:
+            for o in self._own:
+                o.step()
+            return
+        scale = self.scaler.get_scale()
+        called = [self._scaled_step(o) for o in self._own]
+        self.scaler.update()
+        overflowed = self.scaler.get_scale() < scale
+        # one that looks at the overflow itself is called in any case
+        self._stepped = [
+            not (overflowed and (not was or getattr(o, "_step_supports_amp_scaling", False)))
+            for o, was in zip(self._own, called, strict=True)
+        ]
+        for wrapper, own, stepped in zip(self.given, self._own, self._stepped, strict=True):
+            if wrapper is not own:  # accelerate's schedulers wait for it
+                wrapper._is_overflow = not stepped  # type: ignore[attr-defined]
+
+    def _scaled_step(self, optimizer: Optimizer) -> bool:
+        """Whether the scaler let it make a step."""
+        assert self.scaler is not None
+        if not _has_gradient(optimizer):
+            return False
+        called: list[bool] = []
+        handle = optimizer.register_step_post_hook(lambda *_: called.append(True))
+        try:
+            self.scaler.step(optimizer)
+        finally:
+            handle.remove()
+        return bool(called)
+
+    def moved(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+        """Those that the step just made moved: they had a gradient, and it was finite."""
+        owners, stepped = self.owners(), dict(zip(map(id, self._own), self._stepped, strict=True))
+        return {
+            name: p
+            for name, p in parameters.items()
+            if p.grad is not None and stepped[id(owners[id(p)])]
+        }
+
+    def evaluate(self) -> None:
+        """Let the weights be those that evaluation sees, where an optimiser trains others."""
+        for o in self._switching():
+            o.eval()
+
+    @torch.no_grad()
+    def mask(self, pruned: Iterable[Tensor], names: tuple[str, ...] = ()) -> None:
+        """Zero what evaluation's weights are made from, where the weights are zero.
+
+        Only in optimisers that train other weights than they evaluate (schedule-free): both are
+        averages of sequences that lie in their state.
+
+        Args:
+            pruned: the parameters that are looked at.
+            names: of the state's entries; all that have the parameter's shape if empty.
+        """
+        switching = self._switching()
+        for p in pruned if switching else ():
+            gone = p.detach() == 0
+            for key, value in (item for o in switching for item in o.state.get(p, {}).items()):
+                if (not names or key in names) and getattr(value, "shape", None) == p.shape:
+                    value.masked_fill_(gone.to(value.device), 0)
+
+    def _switching(self) -> list[Any]:
+        """Those whose weights differ between training and evaluation; they say how to switch."""
+        return [o for o in self._own if _switches(o)]
+
+    def check_training(self) -> None:
+        """Raise SteppeError when one stands at the weights of evaluation."""
+        for o in self._switching():
+            if any(group.get("train_mode") is False for group in o.param_groups):
+                raise SteppeError(
+                    f"{type(o).__name__} trains other weights than it evaluates",
+                    got="a step in eval mode",
+                    way_out="optimizer.train() before the step, optimizer.eval() to evaluate",
+                )
+
+    def reset(self) -> None:
+        """As if none had ever made a step."""
+        for o, counters in zip(self._own, self._counters, strict=True):
+            o.state.clear()
+            for group, start in zip(o.param_groups, counters, strict=False):
+                group.update(start)
+
+    def state_dict(self) -> Any:
+        """That of the one, or a list of those of several."""
+        states = [o.state_dict() for o in self._own]
+        return states[0] if len(states) == 1 else states
+
+    def load_state_dict(self, state: Any) -> None:
+        """What `state_dict` gave.
+
+        Raises:
+            SteppeError: it is of another number of optimisers.
+        """
+        states = state if isinstance(state, list) else [state]
+        if len(states) != len(self._own):
+            raise SteppeError(
+                "a state can only be resumed with as many optimizers",
+                got=f"{len(states)} in the state, {len(self._own)} here",
+                way_out="sparsify(model, [...], ...) with those of the run that was stopped",
+            )
+        for o, its in zip(self._own, states, strict=True):
+            o.load_state_dict(its)
+
+
+def _has_gradient(optimizer: Optimizer) -> bool:
+    return any(p.grad is not None for g in optimizer.param_groups for p in g["params"])
+
+
+def _switches(optimizer: Optimizer) -> bool:
+    return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+def _counters(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """What an optimiser counts in its groups (schedule-free: steps, sums), as it begins."""
+    if not _switches(optimizer):
+        return []
+    counted = ("k", "weight_sum", "lr_max", "scheduled_lr")
+    return [{k: g[k] for k in counted if k in g} for g in optimizer.param_groups]

@@ -1,0 +1,100 @@
+"""Buffers are put back, of whatever module, changed in place or replaced."""
+
+import pytest
+import torch
+from torch import nn
+
+from steppe.engine.step import buffers
+from steppe.engine.step.buffers import Buffers, restored_buffers
+
+
+class Stateful(nn.Module):
+    """Moves a buffer in each of the ways that are seen in public code."""
+
+    def __init__(self, how, size=3):
+        super().__init__()
+        self.how = how
+        self.register_buffer("seen", torch.zeros(size))
+        self.register_buffer("late", None)
+
+    def forward(self, x):
+        if self.how == "in place":
+            self.seen += x.mean()
+        elif self.how == "data":  # leaves torch's version counter alone
+            self.seen.data.add_(x.mean())
+        elif self.how == "replaced":
+            self.seen = self.seen + x.mean()
+        elif self.how == "resized":
+            self.seen.resize_(5).fill_(1.0)
+        elif self.how == "late":
+            self.late = x.mean()
+        elif self.how == "new":
+            self.register_buffer("another", x.mean())
+        return x
+
+
+def state(model):
+    return {n: t.clone() for n, t in model.named_buffers()}
+
+
+@pytest.mark.parametrize("how", ["in place", "data", "replaced", "resized", "late", "new"])
+@pytest.mark.parametrize("size", [3, buffers.LARGE + 1])
+def test_what_a_pass_did_is_undone(how, size):
+    model = Stateful(how, size)
+    kept, x, same = Buffers(), torch.ones(4), model.seen
+    for _ in range(3):
+        before = state(model)
+        with kept.kept(model):
+            model(x)
+        after = state(model)
+        assert list(after) == list(before)
+        assert all(torch.equal(before[n], after[n]) for n in before)
+        assert model.seen is same
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.BatchNorm2d(3),
+        lambda: nn.InstanceNorm2d(3, track_running_stats=True),
+        lambda: torch.ao.quantization.FakeQuantize(),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 1)),
+    ],
+    ids=["batch", "instance", "observer", "spectral"],
+)
+def test_modules_of_torch(make):
+    model, x = make(), torch.randn(4, 3, 5, 5)
+    model(x)
+    before = state(model)
+    assert before
+    with restored_buffers(model):
+        normal = model(x * 3)
+    after = state(model)
+    assert all(torch.equal(before[n], after[n]) for n in before)
+    assert torch.equal(model(x * 3), normal), "not what training computes"
+    moved = state(model)
+    assert any(not torch.equal(before[n], moved[n]) for n in before)
+
+
+def test_an_error_within_puts_them_back_too():
+    model = nn.BatchNorm1d(2)
+    with pytest.raises(ValueError, match="2D or 3D"), restored_buffers(model):
+        model(torch.randn(4, 2)) + model(torch.randn(4))
+    assert int(model.num_batches_tracked) == 0
+
+
+def test_a_large_buffer_that_rests_is_not_copied_until_it_moves():
+    model = Stateful("nothing", buffers.LARGE + 1)
+    kept = Buffers()
+
+    def copied():
+        with kept.kept(model):
+            model(torch.ones(4))
+        return len(kept._backup)
+
+    assert [copied(), copied()] == [1, 0]
+    model.how = "in place"
+    model(torch.ones(4))  # the first pass of a step
+    before = model.seen.clone()
+    assert [copied(), copied()] == [1, 1]
+    assert torch.equal(model.seen, before)
