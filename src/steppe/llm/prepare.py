@@ -66,6 +66,7 @@ class PreparedPruning:
             seed=config.seed,
             micro_batch=config.micro_batch,
             measure=config.measure,
+            regrow=config.regrow,
             reconstruction=dataclasses.replace(config.reconstruction, precision=precision),
         )
         if isinstance(config.calibration, Tensor):
@@ -133,6 +134,7 @@ class PreparedPruning:
             "device": self.device,
             "micro_batch": config.micro_batch,
             "measure": config.measure,
+            "regrow": config.regrow,
         }
         if self.method.objective.scope == "block":
             plain["fit"] = dataclasses.asdict(self.walk_config.reconstruction)

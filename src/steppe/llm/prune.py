@@ -52,7 +52,8 @@ def prune(
             ``window`` of the calibration, ``evaluate`` (texts on which perplexity is measured,
             dense and sparse), ``evaluate_window``, ``reconstruction`` (how SAFE and ADMM optimise
             a block, e.g. ``{"epochs": 30}``), ``precision``, ``micro_batch``, ``measure``,
-            ``include``, ``exclude``, ``seed``, ``device``.
+            ``include``, ``exclude``, ``regrow`` (weights that are zero already may come back; else
+            they stay zero and count as pruned), ``seed``, ``device``.
 
     Returns:
         The record, as in ``record.json``.
@@ -83,17 +84,21 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     ranks.barrier()  # all have looked before the first one writes
     walk, texts = prepared.walk(report), prepared.texts()
     memory.check(prepared, memory.estimate(prepared, texts))
-    prepared.model.checkpoint.check_finite()
+    stored_nonzero = prepared.model.checkpoint.check_finite()
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
             claimed.enter_context(folder.alone())
         ranks.barrier()
-        return _work(prepared, folder, walk, texts)
+        return _work(prepared, folder, walk, texts, stored_nonzero)
 
 
 def _work(
-    prepared: PreparedPruning, folder: RunFolder, walk: Blockwise, texts: dict[str, Tensor]
+    prepared: PreparedPruning,
+    folder: RunFolder,
+    walk: Blockwise,
+    texts: dict[str, Tensor],
+    stored_nonzero: dict[str, int],
 ) -> dict[str, Any]:
     checkpoints = prepared.out / "checkpoints"
     journal = Journal(checkpoints / "job.json")
@@ -118,11 +123,11 @@ def _work(
             for path in checkpoints.glob("*.bin"):
                 path.unlink()
         written = record["sparse"]["bytes"]
-        packed = _packed(rows, written, round(written / record["sparse"]["parameters"]))
+        packed = _packed(prepared, rows, written)
         record["sparse"]["bytes_packed"] = packed
         record["gain"] = _gain(prepared.method, written, packed)
 
-    plain = _record(prepared, rows, walk.notes, dense, before + time.time())
+    plain = _record(prepared, rows, walk.notes, dense, before + time.time(), stored_nonzero)
     record = decorated(
         stamped(plain, display_of(prepared.method.name)),
         {"the perplexity of the pruned model": measured, "the gain": gained},
@@ -153,9 +158,11 @@ def _record(
     notes: list[str],
     dense: dict[str, Any],
     seconds: float,
+    stored_nonzero: dict[str, int],
 ) -> dict[str, Any]:
     weights = sum(_numel(x) for row in rows for x in row["layers"])
     zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
+    before = sum(round(x["sparsity_before"] * _numel(x)) for row in rows for x in row["layers"])
     dense_parts = prepared.model.left_dense()
     parameters = prepared.model.parameters()
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
@@ -167,14 +174,20 @@ def _record(
         "method": prepared.method.name,
         "recipe": prepared.recipe,
         "sparsity_asked": prepared.method.sparsity,
+        "sparsity_before": before / max(weights, 1),
         "sparsity_reached": zeros / max(weights, 1),
         "dense": _quality(dense)
         | {
             "parameters": parameters,
-            "nonzero": parameters,
+            "nonzero": sum(stored_nonzero[key] for key in prepared.model.stored_keys()),
             "bytes": prepared.model.checkpoint.bytes,
         },
-        "sparse": {"parameters": parameters, "nonzero": parameters - zeros, "bytes": written},
+        "sparse": {
+            "parameters": parameters,
+            "nonzero": sum(row["nonzero"] for row in rows)
+            + sum(stored_nonzero[key] for key in prepared.model.stored_keys(blocks=False)),
+            "bytes": written,
+        },
         "blocks": rows,
         "seconds": round(seconds, 3),
         "seconds_pruning": round(spent.get("all", 0.0), 3),
@@ -206,18 +219,18 @@ def _quality(measured: dict[str, Any]) -> dict[str, Any]:
     return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": measured}
 
 
-def _packed(rows: list[dict[str, Any]], written: int, width: int) -> int:
+def _packed(prepared: PreparedPruning, rows: list[dict[str, Any]], written: int) -> int:
     """Bytes when only nonzero weights are stored, with one bit per weight of where they are.
 
     Args:
+        prepared: whose model says how wide a weight is as stored.
         rows: of the blocks.
         written: bytes of all shards.
-        width: bytes of a weight as stored.
     """
     total = written
     for row in rows:
         for layer in row["layers"]:
-            n = _numel(layer)
+            n, width = _numel(layer), prepared.model.stored_dtype(layer["name"]).itemsize
             zeros = round(layer["sparsity_reached"] * n)
             total -= zeros * width - n // 8
     return total

@@ -47,6 +47,7 @@ class PruneConfig(BaseModel):
     measure: int = Field(8, description="windows on which layer errors are measured")
     include: tuple[str, ...] = Field((), description="pattern of what to prune")
     exclude: tuple[str, ...] = Field((), description="pattern of what stays dense")
+    regrow: bool = Field(False, description="let weights that are zero already come back")
     seed: int = Field(0, description="of the windows and their order")
     device: str | None = Field(None, description="cpu, cuda, ... [a GPU if there is one]")
 
