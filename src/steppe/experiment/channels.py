@@ -13,7 +13,7 @@ from steppe.core.cost import Cost, Units
 from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group
-from steppe.engine.model_latency import latencies_ms
+from steppe.engine.model_latency import compare
 from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
@@ -115,18 +115,21 @@ def gains(model: nn.Module, done: Removed, example: Tensor, channels: Channels) 
 
     Returns:
         Plain values before and after: parameters, multiply-adds of one input, milliseconds of one
-        input and of 64, and widths.
+        input and of 64 with what they allow to claim, and widths.
     """
     flops = COSTS["flops"].of(model, example, channels.groups)
     removed = done.report["removed"]
     kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}
     wide = example[:1].expand(64, *example.shape[1:]).contiguous()
-    one, many = (latencies_ms([model, done.model], x) for x in (example[:1], wide))
+    gone = sum(removed.values())
+    reason = f"{gone:,} channels are removed" if gone else ""
+    one, many = (compare(model, done.model, x, reason) for x in (example[:1], wide))
     return {
         "parameters": list(done.report["parameters"]),
         "flops": [flops.total({}), flops.total(kept)],
-        "latency_ms": one,
-        "latency_ms_64": many,
+        "latency_ms": [one.dense_ms, one.sparse_ms],
+        "latency_ms_64": [many.dense_ms, many.sparse_ms],
+        "speed": {"one": one.record(), "many": many.record()},
         "threads": torch.get_num_threads(),
         "widths": kept,
         "error": done.report["error"],

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steppe.core.courtesy import decorated
 from steppe.core.protocols import Structure
+from steppe.core.speed import DENSE_KERNELS
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
@@ -243,7 +244,7 @@ def _gain(method: Method, written: int, packed: int) -> str:
     )
     if method.structure == Structure.make("2:4"):
         return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
-    return text + ". Unstructured zeros do not make torch's dense products faster."
+    return f"{text}. Not faster: {DENSE_KERNELS}."
 
 
 def _versions() -> dict[str, str]:

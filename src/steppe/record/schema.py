@@ -58,6 +58,9 @@ class RunRecord(BaseModel):
     seed: int = Field(description="of the run")
     versions: dict[str, str] = Field(description="package to version, and the machine")
     fallbacks: list[str] = Field(description="where the run could not do what was asked")
+    speed: dict[str, Any] | None = Field(
+        None, description="times in paired turns, bounds of the ratio, and whether it is faster"
+    )
     label: str | None = Field(None, description="shown instead of the method's name, if given")
 
 
