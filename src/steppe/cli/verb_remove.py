@@ -22,6 +22,7 @@ from steppe.experiment.image_run import ImageRun
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.dependency_graph import nothing_free
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 from steppe.removal.remove import Removed
@@ -54,6 +55,8 @@ def command(
     # seeded noise, as zeros would hide a difference
     example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
     coupled = coupled_channels(trained.model, example, exclude=trained.recipe.exclude)
+    if not coupled.groups:
+        raise nothing_free(trained.model, coupled.left_out)
     channels = Channels(coupled.groups, Units(coupled.groups), coupled.left_out)
     removed = slim(trained.model, example, channels)
     if not removed.report["removed"]:

@@ -17,6 +17,7 @@ from steppe.engine.model_latency import compare
 from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
+from steppe.removal.dependency_graph import nothing_free
 from steppe.removal.remove import Removed, remove
 
 COUNTS = "channels"
@@ -57,6 +58,8 @@ def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels |
     if spec.target != COUNTS and spec.target not in COSTS:
         raise unknown("target of channels", spec.target, [COUNTS, *COSTS])
     coupled = coupled_channels(model, example, exclude=recipe.exclude)
+    if not coupled.groups:
+        raise nothing_free(model, coupled.left_out)
     given = {"table": spec.table, "batch": spec.batch}
     options = {key: value for key, value in given.items() if value is not None}
     # a table holds the widths that steppe latency measures, multiples of 8 if not told otherwise

@@ -13,7 +13,7 @@ from steppe.core.group import Group
 from steppe.core.layer import Layer, prunable, unwrap
 from steppe.core.protocols import Coupling, Tensors
 from steppe.engine.step.argument_checks import optimised, single
-from steppe.engine.step.channel_selector import coupled
+from steppe.engine.step.channel_selector import coupled, not_empty
 from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.parametrization import ParametrizedWeights
 from steppe.engine.step.trained_weights import trained_groups, trained_layers
@@ -48,6 +48,7 @@ class PrunableWeights:
         self.notes: list[str] = []
         self.frozen: dict[str, nn.Parameter] = {}
         """What is left out because it was frozen."""
+        not_empty(groups)
         if groups:
             if coupling.prunes:
                 groups, notes = trained_groups(unwrap(model), groups)
