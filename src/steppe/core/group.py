@@ -189,14 +189,16 @@ def positions(
     """
     stays: dict[str, dict[int, Tensor]] = {}
     for group in groups:
-        alive = kept.get(group.name)
-        if alive is None or bool(alive.all()):
+        if group.name not in kept:
+            continue
+        alive = _alive(group, kept[group.name])
+        if bool(alive.all()):
             continue
         for s in group.slices:
             dims = stays.setdefault(s.name, {})
             size = shapes[s.name][s.dim]
             mask = dims.setdefault(s.dim, torch.ones(size, dtype=torch.bool))
-            mask[s.index[~_alive(group, alive)].reshape(-1)] = False
+            mask[s.index[~alive].reshape(-1)] = False
     return {
         name: {dim: mask.nonzero().flatten() for dim, mask in dims.items()}
         for name, dims in stays.items()
