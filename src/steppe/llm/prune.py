@@ -13,7 +13,6 @@ from torch import Tensor
 
 from steppe.core.courtesy import decorated
 from steppe.core.protocols import Structure
-from steppe.core.speed import DENSE_KERNELS
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
@@ -53,8 +52,8 @@ def prune(
             ``window`` of the calibration, ``evaluate`` (texts on which perplexity is measured,
             dense and sparse), ``evaluate_window``, ``reconstruction`` (how SAFE and ADMM optimise
             a block, e.g. ``{"epochs": 30}``), ``precision``, ``micro_batch``, ``measure``,
-            ``include``, ``exclude``, ``regrow`` (weights that are zero already may come back; else
-            they stay zero and count as pruned), ``seed``, ``device``.
+            ``include``, ``exclude``, ``seed``, ``device``, ``streamed`` (auto, always one block at
+            a time, or never: the whole model in memory).
 
     Returns:
         The record, as in ``record.json``.
@@ -83,23 +82,21 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     if folder.record is not None:
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
-    walk, texts = prepared.walk(report), prepared.texts()
+    texts = prepared.texts()
+    prepared.decide()
+    walk = prepared.walk(report)
     memory.check(prepared, memory.estimate(prepared, texts))
-    stored_nonzero = prepared.model.checkpoint.check_finite()
+    prepared.model.checkpoint.check_finite()
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
             claimed.enter_context(folder.alone())
         ranks.barrier()
-        return _work(prepared, folder, walk, texts, stored_nonzero)
+        return _work(prepared, folder, walk, texts)
 
 
 def _work(
-    prepared: PreparedPruning,
-    folder: RunFolder,
-    walk: Blockwise,
-    texts: dict[str, Tensor],
-    stored_nonzero: dict[str, int],
+    prepared: PreparedPruning, folder: RunFolder, walk: Blockwise, texts: dict[str, Tensor]
 ) -> dict[str, Any]:
     checkpoints = prepared.out / "checkpoints"
     journal = Journal(checkpoints / "job.json")
@@ -124,11 +121,11 @@ def _work(
             for path in checkpoints.glob("*.bin"):
                 path.unlink()
         written = record["sparse"]["bytes"]
-        packed = _packed(prepared, rows, written)
+        packed = _packed(rows, written, round(written / record["sparse"]["parameters"]))
         record["sparse"]["bytes_packed"] = packed
         record["gain"] = _gain(prepared.method, written, packed)
 
-    plain = _record(prepared, rows, walk.notes, dense, before + time.time(), stored_nonzero)
+    plain = _record(prepared, rows, walk.notes, dense, before + time.time())
     record = decorated(
         stamped(plain, display_of(prepared.method.name)),
         {"the perplexity of the pruned model": measured, "the gain": gained},
@@ -146,11 +143,17 @@ def _perplexities(
     model = prepared.model if which == "dense" else None
     for name, tokens in texts.items():
         if name not in measured:
-            model = model or StreamedModel(str(prepared.out), prepared.device)
+            model = model or _as_streamed(prepared)
             scratch, size = prepared.out / "checkpoints", prepared.config.micro_batch
             measured[name] = streamed_perplexity(model, tokens, scratch, size)
             journal.put(**{which: measured})
     return measured
+
+
+def _as_streamed(prepared: PreparedPruning) -> StreamedModel:
+    """The result, walked as the dense model was."""
+    way = "always" if prepared.model.chained else "never"
+    return StreamedModel(str(prepared.out), prepared.device, streamed=way)
 
 
 def _record(
@@ -159,11 +162,9 @@ def _record(
     notes: list[str],
     dense: dict[str, Any],
     seconds: float,
-    stored_nonzero: dict[str, int],
 ) -> dict[str, Any]:
     weights = sum(_numel(x) for row in rows for x in row["layers"])
     zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
-    before = sum(round(x["sparsity_before"] * _numel(x)) for row in rows for x in row["layers"])
     dense_parts = prepared.model.left_dense()
     parameters = prepared.model.parameters()
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
@@ -175,20 +176,14 @@ def _record(
         "method": prepared.method.name,
         "recipe": prepared.recipe,
         "sparsity_asked": prepared.method.sparsity,
-        "sparsity_before": before / max(weights, 1),
         "sparsity_reached": zeros / max(weights, 1),
         "dense": _quality(dense)
         | {
             "parameters": parameters,
-            "nonzero": sum(stored_nonzero[key] for key in prepared.model.stored_keys()),
+            "nonzero": parameters,
             "bytes": prepared.model.checkpoint.bytes,
         },
-        "sparse": {
-            "parameters": parameters,
-            "nonzero": sum(row["nonzero"] for row in rows)
-            + sum(stored_nonzero[key] for key in prepared.model.stored_keys(blocks=False)),
-            "bytes": written,
-        },
+        "sparse": {"parameters": parameters, "nonzero": parameters - zeros, "bytes": written},
         "blocks": rows,
         "seconds": round(seconds, 3),
         "seconds_pruning": round(spent.get("all", 0.0), 3),
@@ -197,9 +192,10 @@ def _record(
         "seed": prepared.config.seed,
         "processes": ranks.world(),
         "calibration": prepared.calibration,
+        "walk": _walked(prepared),
         "versions": versions() | _versions(),
         "fallbacks": [
-            *(f"{x}: dense, its layout is unknown" for x in dense_parts),
+            *(f"{name}: {why}" for name, why in dense_parts.items()),
             *(
                 f"{x}: in the checkpoint but not in the model, copied as it is, dense"
                 for x in prepared.model.unused()
@@ -207,6 +203,15 @@ def _record(
             *notes,
         ],
     }
+
+
+def _walked(prepared: PreparedPruning) -> dict[str, Any]:
+    """How blocks were called, and how far that is from one plain forward pass of the model."""
+    verdict = prepared.model.verdict
+    if verdict is None:
+        return {}
+    walked = {"streamed": prepared.model.chained, "error": verdict.error}
+    return walked if verdict.reason is None else walked | {"reason": verdict.reason}
 
 
 def _numel(row: dict[str, Any]) -> int:
@@ -220,18 +225,18 @@ def _quality(measured: dict[str, Any]) -> dict[str, Any]:
     return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": measured}
 
 
-def _packed(prepared: PreparedPruning, rows: list[dict[str, Any]], written: int) -> int:
+def _packed(rows: list[dict[str, Any]], written: int, width: int) -> int:
     """Bytes when only nonzero weights are stored, with one bit per weight of where they are.
 
     Args:
-        prepared: whose model says how wide a weight is as stored.
         rows: of the blocks.
         written: bytes of all shards.
+        width: bytes of a weight as stored.
     """
     total = written
     for row in rows:
         for layer in row["layers"]:
-            n, width = _numel(layer), prepared.model.stored_dtype(layer["name"]).itemsize
+            n = _numel(layer)
             zeros = round(layer["sparsity_reached"] * n)
             total -= zeros * width - n // 8
     return total
@@ -244,7 +249,7 @@ def _gain(method: Method, written: int, packed: int) -> str:
     )
     if method.structure == Structure.make("2:4"):
         return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
-    return f"{text}. Not faster: {DENSE_KERNELS}."
+    return text + ". Unstructured zeros do not make torch's dense products faster."
 
 
 def _versions() -> dict[str, str]:

@@ -42,7 +42,7 @@ def transformer_groups(
     model = unwrap(model)
     excluded = excluded_names(model, exclude)
     groups = [s.group(round_to) for s in sublayers_of(model, excluded) if not _is_in(s, excluded)]
-    tied = tied_names(model)
+    tied = {name for name, count in _name_counts(model).items() if count > 1}
     return [group for group in groups if not any(s.name in tied for s in group.slices)]
 
 
@@ -51,12 +51,11 @@ def _is_in(sublayer: Sublayer, excluded: set[str]) -> bool:
     return any(name in excluded or f"{name}.weight" in excluded for name in names)
 
 
-def tied_names(model: nn.Module) -> set[str]:
-    """The first names of the parameters that have several."""
+def _name_counts(model: nn.Module) -> dict[str, int]:
+    """How many names each parameter has; a tied one has several."""
     first: dict[int, str] = {}
-    tied = set()
+    count: dict[str, int] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         known = first.setdefault(id(parameter), name)
-        if known != name:
-            tied.add(known)
-    return tied
+        count[known] = count.get(known, 0) + 1
+    return count

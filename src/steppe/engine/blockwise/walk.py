@@ -95,11 +95,11 @@ class Blockwise:
     def first_block(self) -> dict[str, Any]:
         """Prune only the first block that loses weights; its row of the record.
 
-        Its inputs are the embeddings, wherever it is. Nothing is noted in the journal, so that a
-        later `run` begins at the beginning.
+        Its inputs are those of the dense model, or the embeddings, wherever it is. Nothing is noted
+        in the journal, so that a later `run` begins at the beginning.
         """
         run, places = self.context, {layer.block for layer in self.context.layers}
-        index = next(i for i in range(len(run.blocks)) if any(p.endswith(f".{i}") for p in places))
+        index = next(i for i, name in enumerate(run.blocks.names) if name in places)
         counts = counts_of(run.method, run.layers, dict.fromkeys((x.name for x in run.layers), 0.0))
         with self._draws_apart():
             if run.states is not None:
@@ -118,8 +118,10 @@ class Blockwise:
             self.report(row)
         if len(rows) == len(blocks):
             return rows
+        blocks.restore(len(rows), self.context.out)
         if states is not None:
-            blocks.embed(states.tokens[:1])  # so that it knows how blocks are called
+            # so that it knows how blocks are called
+            blocks.inputs(len(rows), states.tokens[:1])
         counts = self._counts()
         if states is not None:
             states.resume(len(rows)) if rows else states.embed(0)
@@ -151,18 +153,15 @@ class Blockwise:
             masks, solving = self._prune(block) if block.layers else ({}, {})
             with block.timed("propagate"):
                 errors = self._round_and_propagate(block, dense)
-            if not run.config.regrow:  # masks say what is zero, also what the dtype rounded to it
-                masks = {x.name: masks[x.name] & block.alive(x) for x in block.layers}
         with block.timed("write"):
             if ranks.first():
                 self._write(block, masks)
             ranks.barrier()
             rows = [layer_row(block, x, masks[x.name], errors, solving) for x in block.layers]
-            nonzero = sum(int(torch.count_nonzero(p)) for p in block.module.parameters())
             run.blocks.free(index)
         block.seconds["all"] = time.perf_counter() - began
         seconds = {stage: round(value, 4) for stage, value in block.seconds.items()}
-        return {"block": index, "layers": rows, "nonzero": nonzero, "seconds": seconds}
+        return {"block": index, "layers": rows, "seconds": seconds}
 
     def _prune(self, block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Layer name -> mask; piece name -> seconds of its solver."""
@@ -173,9 +172,7 @@ class Blockwise:
                 solver = block.method.solver
                 assert solver is not None, "an objective over layers fits solvers only"
                 return solve_block(block, solver)
-            masks = reconstruct(block)
-            block.look_again()
-            return masks, {}
+            return reconstruct(block), {}
 
     def _round_and_propagate(
         self, block: BlockContext, dense: Mapping[str, Tensor]
