@@ -26,6 +26,7 @@ FORMER = {
     "steppe.cli.evaluations.EVALUATIONS": "steppe.evaluation.EVALUATIONS",
     "steppe.methods.amount": "steppe.methods.options.budget_of",
     "steppe.llm.finetune.MaskKeeper": "steppe.engine.mask_keeper.MaskKeeper",
+    "steppe.llm.callback.MaskCallback": "steppe.callbacks.MaskCallback",
     "steppe.llm.calibration.windows": "steppe.llm.calibration_windows.windows",
     "steppe.robustness.calibration.calibration_error": (
         "steppe.robustness.calibration_error.calibration_error"

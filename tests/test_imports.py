@@ -17,7 +17,7 @@ MAY = {
     "methods": {"core", "method", "methods", *AXES},
     "engine": {"core", "method", "engine"},  # parts reach it through the registries only
     "vision": {"core", "engine", "vision"},
-    "llm": {"core", "method", "methods", "engine", "record", "llm"},
+    "llm": {"callbacks", "core", "method", "methods", "engine", "record", "llm"},
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
     "recipes": {"core", "recipes"},
@@ -35,17 +35,35 @@ MAY = {
         "vision",
     },
     "evaluation": {"core", "engine", "evaluation", "experiment", "llm", "robustness", "vision"},
+    "callbacks": {"callbacks", "core", "engine", "method"},
     "theory": {"core", "coupling", "theory"},
     "record": {"core", "record"},
     "report": {"core", "methods", "record", "report"},  # methods: to say what each is
     "__main__": {"cli"},
-    "__init__": {"core", "engine", "experiment", "llm", "method", "methods", "removal"},
+    "__init__": {
+        "callbacks",
+        "core",
+        "engine",
+        "experiment",
+        "llm",
+        "method",
+        "methods",
+        "removal",
+    },
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.
 MAY_FOR_TYPES = {name: {"method"} for name in ("core", *AXES)}
 
 # Slow or optional packages: only inside a function, or under TYPE_CHECKING.
-LATE = {"torchvision", "transformers", "datasets", "matplotlib", "peft", "pytorch_optimizer"}
+LATE = {
+    "torchvision",
+    "transformers",
+    "datasets",
+    "matplotlib",
+    "peft",
+    "pytorch_optimizer",
+    "lightning",
+}
 # Packages that are never imported: they run code from a file.
 NEVER = {"pickle", "dill", "joblib", "cloudpickle"}
 

@@ -22,6 +22,7 @@ CROSS = {
     "contract": "what every part of an axis fulfils, from the registries",
     "parity": "whole methods beside plain transcriptions of their rules",
     "end_to_end": "commands, run as a user runs them",
+    "callbacks/test_ddp.py": "both trainers in two processes",
     "llm/test_families.py": "every family of language models, from folder to folder",
 }
 

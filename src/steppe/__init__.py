@@ -6,7 +6,7 @@ Public names: `sparsify`, `train`, `prune`, `channel_groups`, `remove`, `methods
 
 from __future__ import annotations
 
-from steppe import methods
+from steppe import callbacks, methods
 from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
 from steppe.engine.blockwise.config import ReconstructionConfig
@@ -32,6 +32,7 @@ __all__ = [
     "Sparsifier",
     "StepOptions",
     "SteppeError",
+    "callbacks",
     "channel_groups",
     "methods",
     "prunable",

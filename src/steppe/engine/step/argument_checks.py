@@ -94,6 +94,12 @@ def optimised(weights: Mapping[str, nn.Parameter], parameters: Iterable[Tensor])
     """Every weight that may become zero must be the optimiser's."""
     ids = {id(p) for p in parameters}
     for name, weight in weights.items():
+        if hasattr(weight, "full_tensor"):  # a DTensor, whose class is slow to import
+            raise SteppeError(
+                "sparsify works on whole weights",
+                got=f"{name}, which is split over processes (FSDP)",
+                way_out="DistributedDataParallel, or block by block with steppe.prune",
+            )
         if id(weight) not in ids:
             raise SteppeError(
                 "every prunable weight must be in the optimizer",

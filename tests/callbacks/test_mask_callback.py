@@ -58,7 +58,7 @@ def trainer(model: nn.Module, out: Path, *callbacks: Any, steps: int = 4, **opti
 
 
 def callback(*given: Any, **named: Any) -> Any:
-    from steppe.llm.callback import MaskCallback
+    from steppe.callbacks import MaskCallback
 
     return MaskCallback(*given, **named)
 
@@ -141,7 +141,7 @@ def test_adapters_are_trained_beside_kept_zeros(tmp_path: Path) -> None:
 
 
 def test_importing_it_imports_no_transformers() -> None:
-    code = "import sys, steppe.llm.callback; print('transformers' in sys.modules)"
+    code = "import sys, steppe.callbacks; print('transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
     with pytest.raises(ImportError, match="Other"):
