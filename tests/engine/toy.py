@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +96,7 @@ class Row:
     """
 
     device = torch.device("cpu")
-    hidden_size = WIDTH
+    chained = True
 
     def __init__(self, blocks: int = 3, kind: str = "plain", seed: int = 0) -> None:
         with torch.random.fork_rng():
@@ -107,6 +106,7 @@ class Row:
             self.embedding = torch.randn(TOKENS, WIDTH)
         self.model.requires_grad_(False)
         self.blocks = self.model.blocks
+        self.names = [f"blocks.{i}" for i in range(blocks)]
         self.held = [{n: t.clone() for n, t in block.state_dict().items()} for block in self.blocks]
         self.embedded = 0
 
@@ -135,16 +135,22 @@ class Row:
         state = {n: t.clone() for n, t in self.blocks[index].state_dict().items()}
         write_tensors(out / f"block-{index}.safetensors", state, {})
 
-    def embed(self, tokens: Tensor) -> Tensor:
+    def restore(self, done: int, folder: Path) -> None:
+        pass
+
+    def state_shape(self, window: int) -> tuple[int, ...]:
+        return window, WIDTH
+
+    def inputs(self, index: int, tokens: Tensor) -> Tensor:
         self.embedded += len(tokens)
         return self.embedding[tokens]
 
-    def arguments(self, index: int, batch: int, window: int) -> tuple[tuple[Any, ...], Any]:
-        return (), {}
+    def call(self, index: int, state: Tensor, block: nn.Module | None = None) -> Tensor:
+        given: Tensor = (block or self.blocks[index])(state)
+        return given
 
-    def call(self, index: int, hidden: Tensor, block: nn.Module | None = None) -> Tensor:
-        found: Tensor = (block or self.blocks[index])(hidden)
-        return found
+    def after(self, index: int, state: Tensor, tokens: Tensor) -> Tensor:
+        return self.call(index, state)
 
     @contextlib.contextmanager
     def fitting(self, low_precision: bool) -> Iterator[None]:

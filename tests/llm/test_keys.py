@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel, MixtralForCausalLM
 
 from steppe import SteppeError, methods, prune
+from steppe.llm.architecture import block_names
 from steppe.llm.checkpoint import Checkpoint
 from steppe.llm.keys import REST, Keys
 from steppe.llm.model import StreamedModel
-from steppe.llm.skeleton import decoder_blocks, read_config, skeleton
+from steppe.llm.skeleton import read_config, skeleton
 from steppe.llm.streamed import streamed_perplexity
 
 
@@ -41,8 +42,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made(folder: Path) -> tuple[Any, Keys]:
     model = skeleton(read_config(folder), torch.float32)
-    prefix, blocks = decoder_blocks(model)
-    return model, Keys(model, Checkpoint(folder), prefix, len(blocks))
+    return model, Keys(model, Checkpoint(folder), block_names(model))
 
 
 def test_each_tensor_belongs_somewhere(mixture: Path) -> None:

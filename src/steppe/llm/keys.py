@@ -29,14 +29,13 @@ class Keys:
     Args:
         model: without weights; parameters that the checkpoint holds apart are untied in it.
         checkpoint: its weights.
-        prefix: name of the list of blocks.
-        count: how many there are.
+        blocks: their names.
 
     Raises:
         SteppeError: a weight is missing or has another shape than the config says.
     """
 
-    def __init__(self, model: Any, checkpoint: Checkpoint, prefix: str, count: int) -> None:
+    def __init__(self, model: Any, checkpoint: Checkpoint, blocks: list[str]) -> None:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import (
             WeightConverter,
@@ -49,7 +48,8 @@ class Keys:
         renamings = [x for x in self._mapping if isinstance(x, WeightRenaming)]
         converters = [x for x in self._mapping if isinstance(x, WeightConverter)]
         names = model.state_dict()
-        self.of: dict[int, list[str]] = {i: [] for i in range(REST, count)}
+        self.of: dict[int, list[str]] = {i: [] for i in range(REST, len(blocks))}
+        self._number = {name: i for i, name in enumerate(blocks)}
         self.extra: list[str] = []  # what the model has no place for
         self._dtypes: dict[str, torch.dtype] = {}
         self._made_of: dict[str, list[str]] = {}
@@ -63,9 +63,7 @@ class Keys:
             if name not in names:
                 self.extra.append(key)
                 continue
-            inside = name.startswith(f"{prefix}.")
-            number = name.removeprefix(f"{prefix}.").split(".")[0] if inside else ""
-            self.of[int(number) if number.isdigit() else REST].append(key)
+            self.of[self._block(name)].append(key)
             self._dtypes[name] = dtype
             self._made_of.setdefault(name, []).append(key)
             self._sizes[name] = self._sizes.get(name, 0) + shape.numel()
@@ -75,6 +73,14 @@ class Keys:
         self._split = any(c.was_used() and len(c.target_patterns) > 1 for c in converters)
         self.ties = self._resolve_ties()
         self._check_sizes()
+
+    def _block(self, name: str) -> int:
+        """The number of the block that a parameter lies in, or REST."""
+        while name:
+            if name in self._number:
+                return self._number[name]
+            name = name.rpartition(".")[0]
+        return REST
 
     def _resolve_ties(self) -> dict[str, str]:
         """Parameter -> the stored one that it is, where the config ties and the checkpoint agrees.
@@ -162,6 +168,10 @@ class Keys:
 
     def fill(self, keys: list[str], dtype: torch.dtype) -> None:
         """Read some of the checkpoint's tensors into the model."""
+        self.take(self._checkpoint.read(keys), dtype)
+
+    def take(self, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
+        """Tensors under the checkpoint's names become the model's parameters."""
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
         from transformers.modeling_utils import LoadStateDictConfig
 
@@ -169,7 +179,7 @@ class Keys:
             weight_mapping=list(self._mapping), device_map={"": "cpu"}, dtype=dtype
         )
         with quiet():
-            convert_and_load_state_dict_in_model(self._model, self._checkpoint.read(keys), plan)
+            convert_and_load_state_dict_in_model(self._model, tensors, plan)
 
     def check_filled(self, tensors: dict[str, Tensor]) -> None:
         """Parameters that should have been read; conversions that failed left them empty.

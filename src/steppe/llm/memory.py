@@ -41,7 +41,10 @@ def estimate(
     """
     texts = texts or {}
     computing = {"embeddings and head": _rest(prepared, head=False), **_at_a_block(prepared)}
-    if texts:  # the head is loaded when no block is
+    if not prepared.model.chained:
+        del computing["embeddings and head"], computing["block"]
+        computing["the whole model"] = _FLOAT * sum(p.numel() for p in _parameters(prepared))
+    elif texts:  # the head is loaded when no block is
         measured = {
             "embeddings and head": _rest(prepared, True),
             "logits": _logits(prepared, texts),
@@ -55,6 +58,10 @@ def estimate(
         host |= {"the device's own": _CONTEXT}
         device = {**computing, "buffers": _BUFFERS}
     return {"host": host, "device": device, "disk": _disk(prepared, texts)}
+
+
+def _parameters(prepared: PreparedPruning) -> list[Tensor]:
+    return list(prepared.model.model.parameters())
 
 
 def layers_by_block(prepared: PreparedPruning) -> dict[str, list[Layer]]:
@@ -180,12 +187,13 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
         "masks": sum(-(-layer.numel // 8) for layer in pruned),
     }
     hidden = _FLOAT * prepared.model.hidden_size
-    if prepared.tokens is not None and (prepared.needs_text or prepared.config.measure):
-        needed["activations"] = 2 * hidden * prepared.tokens.numel()
+    if prepared.tokens is not None and prepared.walks:
+        row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
+        needed["activations"] = 2 * _FLOAT * row * len(prepared.tokens)
         if prepared.method.objective.scope == "block":
             apart = prepared.method.objective.stages == "children"
             needed["targets"] = (1 + apart) * hidden * prepared.tokens.numel()
-    if texts:
+    if texts and prepared.model.chained:
         needed["evaluation"] = hidden * max(t.numel() for t in texts.values())
     return needed
 
@@ -254,6 +262,12 @@ def check(prepared: PreparedPruning, needed: Mapping[str, Mapping[str, int]]) ->
             )
 
 
+def _why_whole(prepared: PreparedPruning) -> str:
+    verdict = prepared.model.verdict
+    assert verdict is not None, "only a check loads the whole model"
+    return f"it cannot be streamed ({verdict.reason})"
+
+
 def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
 
@@ -264,6 +278,8 @@ def _way_out(prepared: PreparedPruning, which: str, largest: str) -> str:
         return ("fewer --samples, a shorter --window, or " if fewer else "") + (
             "--out on another disk"
         )
+    if largest == "the whole model":
+        return f"a machine with more: {_why_whole(prepared)}"
     ways = []
     solving = largest in ("solver", "input grams")
     if prepared.config.micro_batch > 1 and prepared.tokens is not None and not solving:

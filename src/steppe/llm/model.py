@@ -1,15 +1,17 @@
-"""A causal language model of which only the embeddings and one block are in memory."""
+"""A language model of which only the embeddings and one block are in memory, where it can be."""
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steppe.core.device import device_of
@@ -17,46 +19,46 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, prunable
 from steppe.core.serialization import atomic
 from steppe.engine.host_memory import settle
-from steppe.llm.checkpoint import Checkpoint, folder_of, write_index, write_shard
+from steppe.llm.architecture import answers_in_tokens, block_names, other_lists
+from steppe.llm.checkpoint import Checkpoint, folder_of, shard_name, write_index, write_shard
 from steppe.llm.keys import REST, Keys
+from steppe.llm.perplexity import positions_of
+from steppe.llm.self_check import Verdict, check_stream
 from steppe.llm.side_files import side_files
-from steppe.llm.skeleton import (
-    check_same,
-    decoder_blocks,
-    forget,
-    patched,
-    quiet,
-    read_config,
-    skeleton,
-    take_hidden,
-)
+from steppe.llm.skeleton import forget, quiet, read_config, skeleton
+from steppe.llm.stream import Stream
+from steppe.llm.whole import Whole
 
 APART = 1 << 30
 """Bytes of what the model does not use that are in memory at once, and in a shard."""
-_PLAIN_ATTENTION = 512  # tokens; beyond, the matrix of all pairs would take much memory
 _OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json", "export.json"}
 
 
-class _Stop(Exception):
-    """Raised by the first block's stand-in: what comes after it is not needed."""
-
-
 class StreamedModel:
-    """The decoder blocks of a causal language model, loaded one at a time.
+    """The blocks of a language model, loaded one at a time where that is what the model computes.
 
     The model is built without memory for its weights. Blocks are called with the arguments that
-    the model itself passes them: they are recorded, never rebuilt.
+    the model itself passes them: they are recorded, never rebuilt. Where something else than the
+    hidden states goes from block to block, the whole model is loaded (`decide`).
 
     Args:
         name: a folder with config.json and safetensors, or a hub id.
         device: where blocks compute.
         dtype: what they compute in; weights are written back in their stored dtype.
+        streamed: ``always`` a block at a time, ``never`` (the whole model in memory), or ``auto``:
+            a block at a time where it can be.
 
     Raises:
-        SteppeError: it is no causal language model, or its weights are no safetensors.
+        SteppeError: text does not run it, or its weights are no safetensors.
     """
 
-    def __init__(self, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        name: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        streamed: str = "auto",
+    ) -> None:
         settle()
         self.folder = folder_of(name)
         self.device, self.dtype = device_of(device), dtype
@@ -64,16 +66,27 @@ class StreamedModel:
         self.checkpoint = Checkpoint(self.folder)
         with quiet():
             self.model = skeleton(self.config, dtype)
-        self.prefix, self.blocks = decoder_blocks(self.model)
-        self._keys = Keys(self.model, self.checkpoint, self.prefix, len(self.blocks))
+        self.names = block_names(self.model)
+        self.blocks = nn.ModuleList(self.model.get_submodule(name) for name in self.names)
+        self._keys = Keys(self.model, self.checkpoint, self.names)
         self._apart = self.checkpoint.portions(self._keys.extra, APART)
-        self._calls: dict[tuple[int, int, int], tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        self._sample: Tensor | None = None
-        self._extra: tuple[Any, ...] | None = None  # what blocks return beside the hidden states
         self._rest_loaded: set[str] = set()
+        self.streamed = streamed
+        self.verdict: Verdict | None = None
+        self.passes: Stream | Whole = Stream(self)
 
     def __len__(self) -> int:
         return len(self.blocks)
+
+    @property
+    def prefix(self) -> str:
+        """Names of the lists that the blocks are in."""
+        return ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in self.names))
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it predicts each next token, so that it has a perplexity."""
+        return answers_in_tokens(self.model)
 
     @property
     def vocabulary(self) -> int:
@@ -89,8 +102,7 @@ class StreamedModel:
     @property
     def positions(self) -> int | None:
         """The longest window the model was made for, where its config says."""
-        value = getattr(self.config.get_text_config(), "max_position_embeddings", None)
-        return None if value is None else int(value)
+        return positions_of(self.model)
 
     def window(self, asked: int | None) -> int:
         """Tokens in a window: what is asked for, or 2048, or the positions if they are fewer.
@@ -132,26 +144,37 @@ class StreamedModel:
         return self._inside(prunable(self.model, include, exclude)[0])
 
     def _inside(self, layers: list[Layer]) -> list[Layer]:
-        inside = []
-        for layer in layers:
-            block = layer.name.removeprefix(f"{self.prefix}.").split(".")[0]
-            if layer.name.startswith(f"{self.prefix}.") and block.isdigit():
-                name = f"{self.prefix}.{block}"
-                inside.append(Layer(layer.name, layer.shape, layer.transposed, layer.stacked, name))
-        return inside
+        owner = {id(p): n for n, b in self._reached() for p in b.parameters()}
+        block = {n: owner.get(id(p)) for n, p in self.model.named_parameters()}
+        return [
+            Layer(x.name, x.shape, x.transposed, x.stacked, name)
+            for x in layers
+            if (name := block.get(x.name)) is not None
+        ]
 
-    def left_dense(self) -> list[str]:
-        """Patterns of the packed matrices in the blocks that `layers` does not know.
+    def _reached(self) -> Iterator[tuple[str, nn.Module]]:
+        for index, (name, block) in enumerate(zip(self.names, self.blocks, strict=True)):
+            if index not in self.passes.skipped:
+                yield name, block
 
-        Modules differ in which dimension is which (Llama 4's experts, JetMoe's), and only those
-        that say it are prunable.
+    def left_dense(self) -> dict[str, str]:
+        """Patterns of what in the model's text part is not pruned, with the reasons.
+
+        Modules differ in which dimension of a packed matrix is which (Llama 4's experts,
+        JetMoe's), and only those that say it are prunable.
         """
         known = {id(p) for p in prunable(self.model)[1].values()}
-        patterns: dict[str, None] = {}
-        for name, p in self.blocks.named_parameters():
-            if p.ndim == 3 and min(p.shape) > 1 and id(p) not in known:
-                patterns[f"{self.prefix}.*.{name.partition('.')[2]}"] = None
-        return list(patterns)
+        left: dict[str, str] = {}
+        for block_name, block in self._reached():
+            for name, p in block.named_parameters():
+                if p.ndim == 3 and min(p.shape) > 1 and id(p) not in known:
+                    pattern = f"{block_name.rpartition('.')[0]}.*.{name}"
+                    left[pattern] = "dense, its layout is unknown"
+        for index in self.passes.skipped:
+            left[self.names[index]] = "dense, text alone does not reach it"
+        for name in other_lists(self.model, self.names):
+            left[name] = "dense, it is none of the decoder blocks"
+        return left
 
     def parameters(self) -> int:
         """How many the model has; what is tied counts once."""
@@ -178,26 +201,34 @@ class StreamedModel:
         Raises:
             SteppeError: the checkpoint lacks some of its weights.
         """
-        block = self.blocks[index]
-        self._keys.fill(self._keys.of[index], self.dtype)
+        if isinstance(self.passes, Stream):
+            self.read(index)
+        return self.blocks[index].eval()
+
+    def read(self, index: int, pruned: Path | None = None) -> None:
+        """A block's weights from the checkpoint, or from the folder in which it is pruned."""
+        if pruned is None:
+            self._keys.fill(self._keys.of[index], self.dtype)
+        else:
+            shard = pruned / shard_name(index + 1, self._shards)
+            self._keys.take(load_file(shard), self.dtype)
         self._keys.check_filled(self._named(index, buffers=True))
-        block.requires_grad_(False)
-        block.to(self.device)
-        return block.eval()
+        self.blocks[index].requires_grad_(False).to(self.device)
 
     def _named(self, index: int, buffers: bool = False) -> dict[str, Tensor]:
         block = self.blocks[index]
         own = [*block.named_parameters(), *(block.named_buffers() if buffers else ())]
-        return {f"{self.prefix}.{index}.{name}": tensor for name, tensor in own}
+        return {f"{self.names[index]}.{name}": tensor for name, tensor in own}
 
     def free(self, index: int) -> None:
-        """Forget a block's weights."""
-        forget(self.blocks[index])
+        """Forget a block's weights, if it is alone in memory."""
+        if isinstance(self.passes, Stream):
+            forget(self.blocks[index])
 
     def stored(self, index: int) -> dict[str, Tensor]:
         """A block's weights as they are written: the checkpoint's names and dtypes."""
         state = self.blocks[index].state_dict()
-        return self._keys.written({f"{self.prefix}.{index}.{n}": t for n, t in state.items()})
+        return self._keys.written({f"{self.names[index]}.{n}": t for n, t in state.items()})
 
     @torch.no_grad()
     def round(self, index: int) -> None:
@@ -228,28 +259,8 @@ class StreamedModel:
 
     # running it
 
-    @contextlib.contextmanager
-    def fitting(self, low_precision: bool) -> Iterator[None]:
-        """While a block is optimised: attention in the form whose gradient is the fastest.
-
-        On CPUs torch's fused attention has a slow backward pass in bfloat16; for short windows
-        the plain products are faster and their memory is small.
-        """
-        window = 0 if self._sample is None else self._sample.shape[1]
-        plain = low_precision and self.device.type == "cpu" and window <= _PLAIN_ATTENTION
-        implementation = self.config._attn_implementation
-        if not plain or implementation == "eager":
-            yield
-            return
-        calls, self._calls = self._calls, {}
-        self.model.set_attn_implementation("eager")
-        try:
-            yield
-        finally:
-            self.model.set_attn_implementation(implementation)
-            self._calls = calls
-
-    def _load_rest(self, head: bool) -> None:
+    def load_rest(self, head: bool) -> None:
+        """Embeddings and all else outside of the blocks, with or without the head."""
         output = self.model.get_output_embeddings()
         own_head = {id(p) for p in output.parameters()} if output is not None and not head else ()
         inside = {id(p) for b in self.blocks for p in b.parameters()}
@@ -263,8 +274,9 @@ class StreamedModel:
         ends -= self._keys.keys_of(outside)
         self._keys.fill([k for k in self._keys.of[REST] if k not in ends], self.dtype)
         self._keys.tie()
-        for name, module in self.model.named_modules():
-            if not name.startswith(f"{self.prefix}.") and name != self.prefix:
+        blocks = {id(m) for b in self.blocks for m in b.modules()}
+        for module in self.model.modules():
+            if id(module) not in blocks:
                 for p in module.parameters(recurse=False):
                     p.requires_grad_(False)
                     p.data = p.data.to(self.device) if not p.is_meta else p.data
@@ -272,116 +284,97 @@ class StreamedModel:
                     setattr(module, key, b.to(self.device))
 
     def free_rest(self) -> None:
-        """Forget the embeddings and the head too."""
-        kept = {id(m) for b in self.blocks for m in b.modules()}
-        for module in self.model.modules():
-            if id(module) not in kept:
-                forget(module, recurse=False)
+        """Forget the embeddings and the head too, and blocks that are still there."""
+        forget(self.model)
         self._rest_loaded.clear()
 
-    def _run(self, tokens: Tensor) -> Any:
-        with torch.no_grad():
-            return self.model(input_ids=tokens.to(self.device), use_cache=False)
+    def run(self, tokens: Tensor) -> Any:
+        """What the model makes of token ids; all that it needs must be in memory.
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """Token ids ``[batch, window]`` -> the first block's inputs ``[batch, window, hidden]``.
+        An encoder and a decoder both get them.
+        """
+        ids = tokens.to(self.device)
+        known = inspect.signature(self.model.forward).parameters
+        options: dict[str, Any] = {}
+        if "use_cache" in known or self.predicts:
+            options["use_cache"] = False
+        if "decoder_input_ids" in known:
+            options["decoder_input_ids"] = ids
+        with torch.no_grad():
+            return self.model(input_ids=ids, **options)
+
+    def decide(self, window: int) -> Verdict:
+        """Whether blocks are streamed or the whole model is loaded; the walk is checked.
+
+        Args:
+            window: tokens in a text.
 
         Raises:
-            SteppeError: blocks get arguments that depend on the text.
+            SteppeError: the walk is not what the model computes, or streaming is asked for and
+                cannot be.
         """
-        self._load_rest(head=False)
-        if self._sample is None or tokens.shape[1] > self._sample.shape[1]:
-            self._sample = tokens[:1].clone()
-        seen: list[Tensor] = []
+        if self.verdict is not None:
+            return self.verdict
+        stream = Stream(self)
+        verdict = Verdict(0.0, "it was asked for")
+        if self.streamed != "never":
+            verdict = check_stream(self, stream, window)
+        self.passes = stream
+        if verdict.reason is not None:
+            if self.streamed == "always":
+                raise SteppeError(
+                    "only hidden states may go from one streamed block to the next",
+                    got=verdict.reason,
+                    way_out="--streamed never, with the whole model in memory",
+                )
+            self.passes = Whole(self)
+            verdict = Verdict(self.passes.check(window), verdict.reason)
+        self.verdict = verdict
+        return verdict
 
-        def stop(*args: Any, **kwargs: Any) -> None:
-            hidden, args, kwargs = take_hidden(args, kwargs)
-            key = (0, *hidden.shape[:2])
-            if key in self._calls:
-                check_same(self._calls[key], (args, kwargs))
-            self._calls[key] = (args, kwargs)
-            seen.append(hidden)
-            raise _Stop
+    # the passes, by their names here
 
-        with patched({0: stop}, self.blocks), contextlib.suppress(_Stop):
-            self._run(tokens)
-        return seen[0]
+    def inputs(self, index: int, tokens: Tensor) -> Tensor:
+        """What a block gets for token ids ``[batch, window]``; see `Stream` and `Whole`."""
+        return self.passes.inputs(index, tokens)
 
-    def _record(self, batch: int, window: int) -> None:
-        assert self._sample is not None
-        if self._extra is None:
-            self._probe()
-        self._load_rest(head=False)
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Token ids -> the first block's inputs ``[batch, window, hidden]``."""
+        return self.passes.inputs(0, tokens)
 
-        def recorder(index: int) -> Any:
-            def record(*args: Any, **kwargs: Any) -> Any:
-                hidden, args, kwargs = take_hidden(args, kwargs)
-                self._calls[index, batch, window] = (args, kwargs)
-                if index == len(self.blocks) - 1:
-                    raise _Stop
-                return self._returned(hidden)
+    def call(self, index: int, state: Tensor, block: nn.Module | None = None) -> Tensor:
+        """A block's outputs for what it gets."""
+        return self.passes.call(index, state, block)
 
-            return record
+    def after(self, index: int, state: Tensor, tokens: Tensor) -> Tensor:
+        """What the next block gets."""
+        return self.passes.after(index, state, tokens)
 
-        stand_ins = {i: recorder(i) for i in range(len(self.blocks))}
-        with patched(stand_ins, self.blocks), contextlib.suppress(_Stop):
-            self._run(self._sample[:, :window].expand(batch, window))
+    def state_shape(self, window: int) -> tuple[int, ...]:
+        """Of what a block gets for one window."""
+        return self.passes.state_shape(window)
 
-    def _probe(self) -> None:
-        """Run the first block once, to see whether it returns a tensor or a tuple."""
-        assert self._sample is not None
-        absent = any(p.is_meta for p in self.blocks[0].parameters())
-        if absent:
-            self.load(0)
-        with torch.no_grad():
-            self.call(0, self.embed(self._sample))
-        if absent:
-            self.free(0)
+    @property
+    def chained(self) -> bool:
+        """Whether a block's outputs are what the next one gets."""
+        return self.passes.chained
 
-    def _returned(self, hidden: Tensor) -> Any:
-        return (hidden, *self._extra) if self._extra else hidden
+    def restore(self, done: int, folder: Path) -> None:
+        """Make the model as it was when so many blocks were pruned into a folder."""
+        self.passes.restore(done, folder)
 
-    def arguments(self, index: int, batch: int, window: int) -> tuple[tuple[Any, ...], Any]:
-        """What the model passes to a block beside the hidden states, for a shape of them."""
-        if (index, batch, window) not in self._calls:
-            if index == 0:
-                assert self._sample is not None
-                self.embed(self._sample[:, :window].expand(batch, window))
-            else:
-                self._record(batch, window)
-        return self._calls[index, batch, window]
+    def fitting(self, low_precision: bool) -> AbstractContextManager[None]:
+        """While a block is optimised; see `Stream`."""
+        return self.passes.fitting(low_precision)
 
-    def call(self, index: int, hidden: Tensor, block: nn.Module | None = None) -> Tensor:
-        """A block's outputs for its inputs, both ``[batch, window, hidden]``."""
-        args, kwargs = self.arguments(index, hidden.shape[0], hidden.shape[1])
-        returned = (block or self.blocks[index])(hidden, *args, **kwargs)
-        if isinstance(returned, tuple):
-            self._extra = tuple(None for _ in returned[1:])
-            returned = returned[0]
-            assert isinstance(returned, Tensor)
-            return returned
-        self._extra = ()
-        assert isinstance(returned, Tensor)
-        return returned
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Final norm and output layer: the last block's outputs ``[rows, hidden]`` -> logits."""
-        rows = min(self.positions or 2048, 2048)
-        ids = torch.zeros(1, rows, dtype=torch.int64)
-        parts = [self.logits(ids[:, : len(part)], part[None])[0] for part in hidden.split(rows)]
-        return torch.cat(parts)
+    def _stream(self) -> Stream:
+        assert isinstance(self.passes, Stream), "the whole model is in memory"
+        return self.passes
 
     def logits(self, tokens: Tensor, hidden: Tensor) -> Tensor:
-        """What the model makes of the last block's outputs, ``[batch, window, vocabulary]``."""
-        self._load_rest(head=True)
+        """What the model makes of the last block's outputs; see `Stream`."""
+        return self._stream().logits(tokens, hidden)
 
-        def first(*args: Any, **kwargs: Any) -> Any:
-            return self._returned(hidden)
-
-        def through(*args: Any, **kwargs: Any) -> Any:
-            return self._returned(take_hidden(args, kwargs)[0])
-
-        stand_ins = dict.fromkeys(range(len(self.blocks)), through) | {0: first}
-        with patched(stand_ins, self.blocks):
-            logits: Tensor = self._run(tokens).logits
-        return logits
+    def head(self, hidden: Tensor) -> Tensor:
+        """Final norm and output layer, row by row; see `Stream`."""
+        return self._stream().head(hidden)

@@ -174,7 +174,13 @@ def positions_of(model: nn.Module) -> int | None:
     if hasattr(config, "get_text_config"):
         config = config.get_text_config()
     most = getattr(config, "max_position_embeddings", None)
-    return int(most) if most is not None else None
+    if not isinstance(most, int) or most < 1:  # XLNet says -1: as long as one likes
+        return None
+    for module in model.modules():
+        inside = getattr(module, "position_embeddings", None)
+        if isinstance(inside, nn.Embedding) and inside.padding_idx is not None:
+            return most - inside.padding_idx - 1  # RoBERTa counts its positions from there
+    return most
 
 
 def check_positions(model: nn.Module, window: int) -> None:

@@ -43,6 +43,7 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
     layers = [layer for inside in layers_by_block(prepared).values() for layer in inside]
     check(prepared.method, layers, prepared.tokens)
     texts = prepared.texts()
+    prepared.decide()
     needed = estimate(prepared, texts)
     check_fits(prepared, needed)
     planned: dict[str, Any] = {

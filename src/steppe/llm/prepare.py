@@ -57,7 +57,7 @@ class PreparedPruning:
         self.config, self.method = config, for_language(method)
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         _join_processes(self.device)
-        self.model = StreamedModel(str(model), self.device)
+        self.model = StreamedModel(str(model), self.device, streamed=config.streamed)
         self.window = self.model.window(config.window)
         wanted = self.window if config.evaluate_window is None else config.evaluate_window
         self.evaluate_window = self.model.window(wanted)
@@ -107,6 +107,12 @@ class PreparedPruning:
         return {str(name): self._text(str(name)) for name in self.config.evaluate}
 
     def _text(self, name: str) -> Tensor:
+        if not self.model.predicts:
+            raise SteppeError(
+                "perplexity is measured of models that predict each next token",
+                got=f"--evaluate {name} for {type(self.model.model).__name__}",
+                way_out="leave --evaluate out, and measure the result on the model's own task",
+            )
         corpus = read(name, "test")
         tokens = tokenize(tokenizer_of(self.model.folder), corpus.joined())
         if len(tokens) < self.evaluate_window:
@@ -134,10 +140,28 @@ class PreparedPruning:
             "micro_batch": config.micro_batch,
             "measure": config.measure,
         }
+        if config.streamed != "auto":  # how blocks are called decides the last bits
+            plain["streamed"] = config.streamed
         if self.method.objective.scope == "block":
             plain["fit"] = dataclasses.asdict(self.walk_config.reconstruction)
         as_json: dict[str, Any] = json.loads(json.dumps(plain))
         return as_json
+
+    def decide(self) -> None:
+        """Find out how blocks can be called, if anything runs them; nothing is written.
+
+        Raises:
+            SteppeError: the walk would not be what the model computes.
+        """
+        windows = [self.tokens.shape[1]] if self.tokens is not None and self.walks else []
+        windows += [self.evaluate_window] if self.config.evaluate else []
+        if windows or self.config.streamed == "never":
+            self.model.decide(max(windows, default=self.window))
+
+    @property
+    def walks(self) -> bool:
+        """Whether text goes through the blocks while they are pruned."""
+        return self.needs_text or self.config.measure > 0
 
     def walk(self, report: Report) -> Blockwise:
         """The walk over the blocks; everything that can be wrong is found here."""

@@ -52,7 +52,8 @@ def prune(
             ``window`` of the calibration, ``evaluate`` (texts on which perplexity is measured,
             dense and sparse), ``evaluate_window``, ``reconstruction`` (how SAFE and ADMM optimise
             a block, e.g. ``{"epochs": 30}``), ``precision``, ``micro_batch``, ``measure``,
-            ``include``, ``exclude``, ``seed``, ``device``.
+            ``include``, ``exclude``, ``seed``, ``device``, ``streamed`` (auto, always one block at
+            a time, or never: the whole model in memory).
 
     Returns:
         The record, as in ``record.json``.
@@ -81,7 +82,9 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     if folder.record is not None:
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
-    walk, texts = prepared.walk(report), prepared.texts()
+    texts = prepared.texts()
+    prepared.decide()
+    walk = prepared.walk(report)
     memory.check(prepared, memory.estimate(prepared, texts))
     prepared.model.checkpoint.check_finite()
     with contextlib.ExitStack() as claimed:
@@ -140,11 +143,17 @@ def _perplexities(
     model = prepared.model if which == "dense" else None
     for name, tokens in texts.items():
         if name not in measured:
-            model = model or StreamedModel(str(prepared.out), prepared.device)
+            model = model or _as_streamed(prepared)
             scratch, size = prepared.out / "checkpoints", prepared.config.micro_batch
             measured[name] = streamed_perplexity(model, tokens, scratch, size)
             journal.put(**{which: measured})
     return measured
+
+
+def _as_streamed(prepared: PreparedPruning) -> StreamedModel:
+    """The result, walked as the dense model was."""
+    way = "always" if prepared.model.chained else "never"
+    return StreamedModel(str(prepared.out), prepared.device, streamed=way)
 
 
 def _record(
@@ -183,9 +192,10 @@ def _record(
         "seed": prepared.config.seed,
         "processes": ranks.world(),
         "calibration": prepared.calibration,
+        "walk": _walked(prepared),
         "versions": versions() | _versions(),
         "fallbacks": [
-            *(f"{x}: dense, its layout is unknown" for x in dense_parts),
+            *(f"{name}: {why}" for name, why in dense_parts.items()),
             *(
                 f"{x}: in the checkpoint but not in the model, copied as it is, dense"
                 for x in prepared.model.unused()
@@ -193,6 +203,15 @@ def _record(
             *notes,
         ],
     }
+
+
+def _walked(prepared: PreparedPruning) -> dict[str, Any]:
+    """How blocks were called, and how far that is from one plain forward pass of the model."""
+    verdict = prepared.model.verdict
+    if verdict is None:
+        return {}
+    walked = {"streamed": prepared.model.chained, "error": verdict.error}
+    return walked if verdict.reason is None else walked | {"reason": verdict.reason}
 
 
 def _numel(row: dict[str, Any]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
@@ -47,6 +47,9 @@ class PruneConfig(BaseModel):
     measure: int = Field(8, description="windows on which layer errors are measured")
     include: tuple[str, ...] = Field((), description="pattern of what to prune")
     exclude: tuple[str, ...] = Field((), description="pattern of what stays dense")
+    streamed: Literal["auto", "always", "never"] = Field(
+        "auto", description="one block in memory at a time: auto, always, or never (whole model)"
+    )
     seed: int = Field(0, description="of the windows and their order")
     device: str | None = Field(None, description="cpu, cuda, ... [a GPU if there is one]")
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.llm.architecture import class_of
 
 
 def read_config(folder: Path) -> Any:
-    """A folder's config, of a causal language model that transformers itself knows.
+    """A folder's config, of a model that transformers itself knows and that text runs.
 
     Raises:
         SteppeError: there is none, or it is of something else.
@@ -28,22 +29,13 @@ def read_config(folder: Path) -> Any:
             way_out="name the folder that transformers' save_pretrained wrote, or a hub id",
         )
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # also what is no UTF-8
         raise SteppeError(
             "config.json must be JSON", got=f"{path} ({error})", way_out="copy it again"
         ) from error
-    kinds = described.get("architectures") or []
-    causal = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    if kinds and not any(kind in causal for kind in kinds):
-        raise SteppeError(
-            "blockwise pruning takes causal language models",
-            got=f"{', '.join(kinds)} in {folder}",
-            way_out="a model of a class ...ForCausalLM; for image models use steppe train",
-        )
     try:
         config = AutoConfig.from_pretrained(folder)
     except (ValueError, KeyError, OSError) as error:
@@ -52,12 +44,7 @@ def read_config(folder: Path) -> Any:
             got=f"{folder}: {str(error).splitlines()[0]}",
             consequence="code that comes with a model is never run",
         ) from error
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise SteppeError(
-            "blockwise pruning takes causal language models",
-            got=f"model type {config.model_type} in {folder}",
-            way_out="a model of a class ...ForCausalLM; for image models use steppe train",
-        )
+    class_of(config, config.architectures or [])
     if getattr(config, "quantization_config", None) is not None:
         raise SteppeError(
             "weights to be pruned must not be quantised",
@@ -70,37 +57,16 @@ def read_config(folder: Path) -> Any:
 def skeleton(config: Any, dtype: torch.dtype) -> Any:
     """The model on no device: modules, names and shapes, real buffers, no weights."""
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
 
+    kind = class_of(config, config.architectures or [])
+    # only the automatic classes have a public constructor that takes a dtype
+    build = kind.from_config if hasattr(kind, "from_config") else kind._from_config
     with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        model = build(config, dtype=dtype)
     for part in (model.config, model.config.get_text_config()):
         # one product per expert, each of which calibration can see
         part._experts_implementation = "eager"
     return model.eval().requires_grad_(False)
-
-
-def decoder_blocks(model: Any) -> tuple[str, nn.ModuleList]:
-    """The name and list of a causal language model's decoder blocks.
-
-    It is the list of as many modules as the config has hidden layers that holds most weights.
-
-    Raises:
-        SteppeError: there is none.
-    """
-    depth = getattr(model.config.get_text_config(), "num_hidden_layers", 0)
-    lists = [
-        (sum(p.numel() for p in module.parameters()), name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == depth > 0
-    ]
-    if not lists:
-        raise SteppeError(
-            "a causal language model has a list of decoder blocks",
-            got=f"none of {depth} modules in {type(model).__name__}",
-        )
-    _, name, blocks = max(lists, key=lambda item: item[0])
-    return name, blocks
 
 
 def forget(module: nn.Module, recurse: bool = True) -> None:
@@ -109,43 +75,6 @@ def forget(module: nn.Module, recurse: bool = True) -> None:
         for name, p in each._parameters.items():
             if p is not None and not p.is_meta:
                 each._parameters[name] = nn.Parameter(p.detach().to("meta"), requires_grad=False)
-
-
-def take_hidden(args: Any, kwargs: Any) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """A block's arguments: the hidden states, and all others."""
-    if args:
-        return args[0], tuple(args[1:]), kwargs
-    kwargs = dict(kwargs)
-    return kwargs.pop("hidden_states"), (), kwargs
-
-
-def check_same(known: Any, new: Any) -> None:
-    """Two windows of one length must give blocks the same arguments.
-
-    Raises:
-        SteppeError: they differ.
-    """
-    flat: list[tuple[Any, Any]] = [(known, new)]
-    while flat:
-        a, b = flat.pop()
-        if isinstance(a, Tensor) and isinstance(b, Tensor):
-            if a.shape == b.shape and torch.equal(a, b):
-                continue
-        elif isinstance(a, dict) and isinstance(b, dict):
-            flat += [(a[k], b.get(k)) for k in a]
-            continue
-        elif isinstance(a, tuple | list) and isinstance(b, tuple | list) and len(a) == len(b):
-            flat += list(zip(a, b, strict=True))
-            continue
-        elif type(a) is type(b) and not isinstance(a, Tensor | tuple | list):
-            plain = isinstance(a, int | float | str)
-            if not plain or a == b:  # caches and configs have no value to compare
-                continue
-        raise SteppeError(
-            "the arguments of decoder blocks must not depend on the text",
-            got="arguments that differ between two windows of one length",
-            consequence="they would have to be kept for every window",
-        )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from steppe.engine.host_memory import reused
 from steppe.llm.calibration_windows import check_vocabulary, sha256
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import token_loss
+from steppe.llm.stream import answer
 
 
 @torch.no_grad()
@@ -25,7 +26,8 @@ def streamed_perplexity(
     """Perplexity on windows that do not overlap, block after block.
 
     The hidden states of all windows wait in a file between two blocks; each block is read once.
-    Memory: a block, the embeddings and head, one batch. Processes share the windows.
+    Memory: a block, the embeddings and head, one batch. Processes share the windows. A model that
+    cannot be streamed is measured whole.
 
     Args:
         model: any causal language model.
@@ -36,10 +38,34 @@ def streamed_perplexity(
     Returns:
         ``perplexity``, ``loss`` (nats a token), ``tokens`` (predictions), ``windows``,
         ``window``, ``stride``, ``dtype``, ``seconds`` and ``sha256`` of the ids.
+
+    Raises:
+        SteppeError: the model's own forward pass is not what a walk over its blocks gives.
     """
     check_vocabulary(tokens, model.vocabulary)
+    model.decide(tokens.shape[1])
     began = time.perf_counter()
-    states = Activations(scratch / "evaluation.bin", (*tokens.shape, model.hidden_size))
+    sums = _streamed(model, tokens, scratch, batch) if model.chained else _whole(model, tokens)
+    ranks.add_up([sums])
+    mean = float(sums[0] / sums[1])
+    return {
+        "perplexity": math.exp(mean) if mean < 700 else math.inf,
+        "loss": mean,
+        "tokens": int(sums[1]),
+        "windows": len(tokens),
+        "window": tokens.shape[1],
+        "stride": tokens.shape[1],
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "seconds": round(time.perf_counter() - began, 3),
+        "sha256": sha256(tokens),
+    }
+
+
+def _streamed(model: StreamedModel, tokens: Tensor, scratch: Path, batch: int) -> Tensor:
+    """Summed loss and number of targets of this process's windows, block after block."""
+    states = Activations(
+        scratch / "evaluation.bin", (len(tokens), *model.state_shape(tokens.shape[1]))
+    )
     mine = ranks.share(len(tokens))
     parts = [slice(i, min(i + batch, mine.stop)) for i in range(mine.start, mine.stop, batch)]
     for part in parts:
@@ -56,17 +82,15 @@ def streamed_perplexity(
         hidden = states.tensor[part].to(model.device, model.dtype)
         loss, count = token_loss(hidden, model.head, tokens[part])
         sums += torch.tensor([loss, count], dtype=torch.float64)
-    ranks.add_up([sums])
     states.delete()
-    mean = float(sums[0] / sums[1])
-    return {
-        "perplexity": math.exp(mean) if mean < 700 else math.inf,
-        "loss": mean,
-        "tokens": int(sums[1]),
-        "windows": len(tokens),
-        "window": tokens.shape[1],
-        "stride": tokens.shape[1],
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "seconds": round(time.perf_counter() - began, 3),
-        "sha256": sha256(tokens),
-    }
+    return sums
+
+
+def _whole(model: StreamedModel, tokens: Tensor) -> Tensor:
+    """The same, of a model that is in memory whole: a window at a time."""
+    sums = torch.zeros(2, dtype=torch.float64)
+    mine = ranks.share(len(tokens))
+    for window in tokens[mine.start : mine.stop].split(1):
+        loss, count = token_loss(answer(model.run(window)), lambda logits: logits, window)
+        sums += torch.tensor([loss, count], dtype=torch.float64)
+    return sums

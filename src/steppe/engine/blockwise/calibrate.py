@@ -52,9 +52,12 @@ def _collect(block: BlockContext, needs: Sequence[str], propagate: bool) -> Cali
     run, layers = block.run, {name: layer for name, (layer, _) in block.pieces.items()}
     collector = CalibrationCollector(layers, needs, run.blocks.device)
     with InputRecorder(block.weights, collector.see) as recorder:
-        if propagate and block.index + 1 < len(run.blocks):
+        further = propagate and block.index + 1 < len(run.blocks)
+        if further and run.blocks.chained:
             run.inputs.propagate(block.index)
         else:
             run.inputs.replay(block.index, recorder)
+    if further and not run.blocks.chained:
+        run.inputs.propagate(block.index)
     collector.finish()
     return collector

@@ -62,7 +62,7 @@ class Run:
         Raises:
             SteppeError: the block would lose all of its weights.
         """
-        layers = [x for x in self.layers if x.block.endswith(f".{index}")]
+        layers = [x for x in self.layers if x.block == self.blocks.names[index]]
         module = self.blocks.load(index)
         return BlockContext(
             run=self,

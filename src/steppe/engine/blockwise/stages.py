@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from steppe.core.layer import Layer
 from steppe.engine import ranks
+from steppe.engine.blockwise.call_form import Arguments, CallForm
 from steppe.engine.blockwise.context import BlockContext
 from steppe.engine.blockwise.states import Activations
 
@@ -79,60 +80,58 @@ class _EnoughError(Exception):
     """The child's inputs are known: the rest of the block need not run."""
 
 
-class _ChildInputs:
-    """What a block passes to one of its children: hidden states, and the rest by their shape."""
+class _ChildCalls:
+    """What a block passes to one of its children, one row of numbers for each window."""
 
-    def __init__(self, block: BlockContext, child: nn.Module) -> None:
+    def __init__(self, block: BlockContext, child: nn.Module, name: str) -> None:
         self._block, self._child = block, child
-        self._arguments: dict[tuple[int, ...], tuple[tuple[Any, ...], dict[str, Any]]] = {}
-        self._hidden: Tensor | None = None
+        windows = block.run.inputs.of(block.index).tensor
+        # as many different windows as there are, the first again where there are fewer than three
+        three = windows[[i % len(windows) for i in range(3)]].to(block.run.blocks.device)
+        form = CallForm(self._given(three[1:]), self._given(three), name)
+        self.form = form
 
-    def of(self, hidden: Tensor) -> Tensor:
-        """The child's hidden states for those of the block."""
-        handle = self._child.register_forward_pre_hook(self._take, with_kwargs=True)
+    def _given(self, state: Tensor) -> Arguments:
+        """The child's arguments for what the block gets."""
+        seen: list[Arguments] = []
+
+        def take(module: nn.Module, args: Any, kwargs: Any) -> None:
+            seen.append((args, kwargs))
+            raise _EnoughError
+
+        handle = self._child.register_forward_pre_hook(take, with_kwargs=True)
         try:
             with torch.no_grad(), contextlib.suppress(_EnoughError):
-                self._block.run.blocks.call(self._block.index, hidden)
+                self._block.run.blocks.call(self._block.index, state)
         finally:
             handle.remove()
-        taken, self._hidden = self._hidden, None
-        assert taken is not None, "the block did not call its child"
-        return taken
+        assert seen, "the block did not call its child"
+        return seen[0]
 
-    def _take(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        kwargs = dict(kwargs)
-        hidden = args[0] if args else kwargs.pop("hidden_states")
-        self._arguments[tuple(hidden.shape[:2])] = (tuple(args[1:]), kwargs)
-        self._hidden = hidden
-        raise _EnoughError
+    def of(self, state: Tensor) -> Tensor:
+        """The child's rows for what the block gets."""
+        return self.form.pack(self._given(state))
 
-    def forward(self, x: Tensor, module: nn.Module) -> Tensor:
+    def forward(self, rows: Tensor, module: nn.Module) -> Tensor:
         """The child's outputs, called as the block calls it."""
-        shape = tuple(x.shape[:2])
-        if shape not in self._arguments:
-            run = self._block.run
-            states = run.inputs.of(self._block.index)
-            self.of(states.tensor[: x.shape[0]].to(run.blocks.device))
-        args, kwargs = self._arguments[shape]
-        returned = module(x, *args, **kwargs)
+        args, kwargs = self.form.unpack(rows)
+        returned = module(*args, **kwargs)
         outputs: Tensor = returned[0] if isinstance(returned, tuple) else returned
         return outputs
 
 
 def _child_stage(block: BlockContext, name: str, layers: list[Layer]) -> Stage:
     run, child = block.run, block.module.get_submodule(name)
-    child_inputs, device = _ChildInputs(block, child), block.run.blocks.device
+    calls = _ChildCalls(block, child, f"{run.blocks.names[block.index]}.{name}")
     states = run.inputs.of(block.index)
-    width = child_inputs.of(states.tensor[:1].to(device)).shape[-1]
-    inputs = run.inputs.scratch("stage.bin", width)
+    inputs = run.inputs.scratch("stage.bin", (calls.form.width,))
     for windows in run.inputs.slices():
-        hidden = states.tensor[windows].to(device)
-        inputs.tensor[windows] = child_inputs.of(hidden).float().cpu()
+        inputs.tensor[windows] = calls.of(states.tensor[windows].to(run.blocks.device)).cpu()
     ranks.barrier()
     return Stage(
         name=f"{name}.",
         module=child,
-        forward=child_inputs.forward,
+        forward=calls.forward,
         inputs=inputs,
         layers=layers,
     )
@@ -156,8 +155,7 @@ def dense_targets(
     if dense is not None:
         module.load_state_dict({n: dense[stage.name + n] for n in now})
     first = stage.inputs.tensor[:1].to(run.blocks.device)
-    width = stage.forward(first, module).shape[-1]
-    targets = run.inputs.scratch("targets.bin", width)
+    targets = run.inputs.scratch("targets.bin", tuple(stage.forward(first, module).shape[1:]))
     for windows in run.inputs.slices():
         hidden = stage.inputs.tensor[windows].to(run.blocks.device)
         targets.tensor[windows] = stage.forward(hidden, module).float().cpu()

@@ -17,19 +17,19 @@ from steppe.engine.blockwise.input_recorder import InputRecorder
 
 
 class Activations:
-    """``[windows, tokens, hidden]`` float32 in a file; the system keeps in memory what fits.
+    """Float32 tensors of all windows in a file; the system keeps in memory what fits.
 
     Processes share the file and write disjoint windows.
 
     Args:
         path: the file; made, or read again when it has the right size.
-        shape: windows, tokens per window, width.
+        shape: windows, and of what there is for each: tokens per window, width.
 
     Raises:
         SteppeError: there is no space for it.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self.path, self.shape = path, shape
         if ranks.first() and not self.there(path, shape):
             _reserve(path, _bytes(shape))
@@ -44,7 +44,7 @@ class Activations:
         self.tensor: Tensor = torch.from_numpy(self._map)
 
     @staticmethod
-    def there(path: Path, shape: tuple[int, int, int]) -> bool:
+    def there(path: Path, shape: tuple[int, ...]) -> bool:
         """Whether a file of this shape's size exists."""
         return path.is_file() and path.stat().st_size == _bytes(shape)
 
@@ -62,7 +62,7 @@ class Activations:
             self.path.unlink(missing_ok=True)
 
 
-def _bytes(shape: tuple[int, int, int]) -> int:
+def _bytes(shape: tuple[int, ...]) -> int:
     return 4 * int(np.prod(shape, dtype=np.int64))
 
 
@@ -102,11 +102,12 @@ class HiddenStates:
             self._open[index % 2] = Activations(*self._place(index))
         return self._open[index % 2]
 
-    def _place(self, index: int) -> tuple[Path, tuple[int, int, int]]:
+    def _place(self, index: int) -> tuple[Path, tuple[int, ...]]:
         windows, window = self.tokens.shape
+        shape = self.blocks.state_shape(window)
         # two files take turns: a block's inputs stay until the journal says that it is done
         path = self.folder / f"inputs-{index % 2}.bin"
-        return path, (windows, window, self.blocks.hidden_size)
+        return path, (windows, *shape)
 
     def resume(self, index: int) -> None:
         """The inputs of the first block that is not done must be as they were left.
@@ -134,20 +135,22 @@ class HiddenStates:
         return [slice(i, min(i + size, mine.stop)) for i in range(mine.start, mine.stop, size)]
 
     def embed(self, index: int) -> None:
-        """The embeddings of all windows become a block's inputs."""
+        """What the model gives a block for the tokens becomes its inputs."""
         states = self.of(index)
         for windows in self.slices():
-            states.tensor[windows] = self.blocks.embed(self.tokens[windows]).float().cpu()
+            given = self.blocks.inputs(index, self.tokens[windows])
+            states.tensor[windows] = given.float().cpu()
         states.flush()
         ranks.barrier()
 
     @torch.no_grad()
     def propagate(self, index: int) -> None:
-        """A block's outputs become the next block's inputs."""
+        """What the model gives the next block becomes its inputs."""
         inputs, outputs = self.of(index), self.of(index + 1)
         for windows in self.slices():
             hidden = inputs.tensor[windows].to(self.blocks.device)
-            outputs.tensor[windows] = self.blocks.call(index, hidden).float().cpu()
+            given = self.blocks.after(index, hidden, self.tokens[windows])
+            outputs.tensor[windows] = given.float().cpu()
 
     @torch.no_grad()
     def replay(self, index: int, recorder: InputRecorder, windows: int | None = None) -> None:
@@ -163,12 +166,11 @@ class HiddenStates:
             hidden = inputs.tensor[some].to(self.blocks.device)
             recorder.through(partial(self.blocks.call, index, hidden))
 
-    def scratch(self, name: str, width: int) -> Activations:
-        """Room for one vector per token of all windows, beside the inputs.
+    def scratch(self, name: str, shape: tuple[int, ...]) -> Activations:
+        """Room for a tensor per window, beside the inputs.
 
         Args:
             name: of the file.
-            width: of a vector.
+            shape: of a window's tensor.
         """
-        windows, window = self.tokens.shape
-        return Activations(self.folder / name, (windows, window, width))
+        return Activations(self.folder / name, (len(self.tokens), *shape))

@@ -95,11 +95,11 @@ class Blockwise:
     def first_block(self) -> dict[str, Any]:
         """Prune only the first block that loses weights; its row of the record.
 
-        Its inputs are the embeddings, wherever it is. Nothing is noted in the journal, so that a
-        later `run` begins at the beginning.
+        Its inputs are those of the dense model, or the embeddings, wherever it is. Nothing is noted
+        in the journal, so that a later `run` begins at the beginning.
         """
         run, places = self.context, {layer.block for layer in self.context.layers}
-        index = next(i for i in range(len(run.blocks)) if any(p.endswith(f".{i}") for p in places))
+        index = next(i for i, name in enumerate(run.blocks.names) if name in places)
         counts = counts_of(run.method, run.layers, dict.fromkeys((x.name for x in run.layers), 0.0))
         with self._draws_apart():
             if run.states is not None:
@@ -118,8 +118,10 @@ class Blockwise:
             self.report(row)
         if len(rows) == len(blocks):
             return rows
+        blocks.restore(len(rows), self.context.out)
         if states is not None:
-            blocks.embed(states.tokens[:1])  # so that it knows how blocks are called
+            # so that it knows how blocks are called
+            blocks.inputs(len(rows), states.tokens[:1])
         counts = self._counts()
         if states is not None:
             states.resume(len(rows)) if rows else states.embed(0)
