@@ -26,6 +26,7 @@ FORMER = {
     "steppe.cli.evaluations.EVALUATIONS": "steppe.evaluation.EVALUATIONS",
     "steppe.methods.amount": "steppe.methods.options.budget_of",
     "steppe.llm.finetune.MaskKeeper": "steppe.engine.mask_keeper.MaskKeeper",
+    "steppe.removal.groups.all_of": "steppe.removal.channel_groups.coupled_channels",
     "steppe.llm.callback.MaskCallback": "steppe.callbacks.MaskCallback",
     "steppe.llm.calibration.windows": "steppe.llm.calibration_windows.windows",
     "steppe.robustness.calibration.calibration_error": (

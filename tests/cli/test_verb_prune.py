@@ -492,3 +492,16 @@ def test_no_space_for_a_shard(
     assert all(name.endswith(".bin") for name in left(tmp_path / "out"))
     run(*asked)
     assert len(list((tmp_path / "out").glob("model-*.safetensors"))) == 3
+
+
+@pytest.mark.parametrize("regrow", [True, False])
+def test_zeros_that_were_there_are_said(
+    regrow: bool, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--method", "magnitude", "--sparsity"]
+    run(model, *flags, "0.7", "--out", tmp_path / "a")
+    assert "were zero before" not in capsys.readouterr().err
+    run(tmp_path / "a", *flags, "0.5", "--out", tmp_path / "b", *["--regrow"] * regrow)
+    said = capsys.readouterr().err
+    assert "70.0" in said.split("were zero before")[0]
+    assert ("stayed zero (--regrow)" in said) != regrow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from steppe.core.group import Group, Slice, masks_of, positions
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group, Slice, masks_of, positions, require_fit
 
 
 def pair() -> tuple[Group, Group]:
@@ -62,3 +64,20 @@ def test_what_is_kept_whole_has_no_positions() -> None:
     shapes = {name: t.shape for name, t in by_name.items()}
     assert positions(groups, {"a.weight": torch.ones(2, dtype=torch.bool)}, shapes) == {}
     assert all(bool(m.all()) for m in masks_of(groups, {}, by_name).values())
+
+
+def test_one_boolean_for_each_unit_and_tensors_that_fit() -> None:
+    group, _ = pair()
+    shapes = {name: t.shape for name, t in tensors().items()}
+    for kept in (torch.ones(3, dtype=torch.bool), torch.tensor([[True], [False]])):
+        for decide in (
+            lambda kept=kept: masks_of([group], {"a.weight": kept}, tensors()),
+            lambda kept=kept: positions([group], {"a.weight": kept}, shapes),
+        ):
+            with pytest.raises(SteppeError, match=r"for the 2 units of a\.weight") as error:
+                decide()
+            assert "\n" not in str(error.value)
+    require_fit([group], tensors())
+    for wrong in ({}, tensors() | {"c.weight": torch.ones(2, 3)}):
+        with pytest.raises(SteppeError, match="of other groups than this model's"):
+            require_fit([group], wrong)

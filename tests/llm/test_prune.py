@@ -181,3 +181,26 @@ def test_alps_is_at_least_as_good_as_sparsegpt_on_every_layer(grams, structure):
     assert len(grams) == 42
     assert not worse
     assert LayerSolver.registry["layer_admm"].needs == ("gram",)
+
+
+@pytest.mark.parametrize("name", ["magnitude", "wanda", "sparsegpt"])
+def test_a_sparser_model_than_asked_for(name, language_model, tokens, tmp_path):
+    steppe.prune(language_model, methods.magnitude(sparsity=0.7), None, tmp_path / "a")
+    method = getattr(methods, name)(sparsity=0.5)
+    record = steppe.prune(tmp_path / "a", method, tokens, tmp_path / "b")
+    before, after = (load(str(tmp_path / x))[0] for x in "ab")
+    for key, model in (("dense", before), ("sparse", after)):
+        assert record[key]["nonzero"] == sum(int((p != 0).sum()) for p in model.parameters())
+        assert record[key]["parameters"] == sum(p.numel() for p in model.parameters())
+    assert record["sparsity_asked"] == 0.5
+    for key, model in (("sparsity_before", before), ("sparsity_reached", after)):
+        weights = inside(model).values()
+        zeros = sum(int((w == 0).sum()) for w in weights)
+        assert record[key] == zeros / sum(w.numel() for w in weights)
+    assert record["sparsity_reached"] >= record["sparsity_before"] == pytest.approx(0.7, abs=1e-3)
+    keeper = steppe.MaskKeeper(after, masks=tmp_path / "b")
+    optimizer = keeper.wrap(torch.optim.AdamW(after.parameters(), lr=1e-2))
+    share = keeper.sparsity()
+    after.train()(input_ids=tokens, labels=tokens).loss.backward()
+    optimizer.step()
+    assert keeper.sparsity() == share == pytest.approx(record["sparsity_reached"])

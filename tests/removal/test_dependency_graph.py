@@ -226,16 +226,16 @@ def test_inputs_and_outputs_of_all_forms(inputs):
     assert {s.name for s in group.slices} == {"one.weight", "one.bias", "two.weight", "side.weight"}
 
 
-class Recurrent(nn.Module):
-    """An operation in the middle that cannot be traced."""
+class Unknown(nn.Module):
+    """An operation in the middle that has no rule."""
 
     def __init__(self):
         super().__init__()
-        self.a, self.rnn, self.b = nn.Linear(3, 4), nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 6)
+        self.a, self.mix, self.b = nn.Linear(3, 4), nn.Identity(), nn.Linear(4, 6)
         self.c = nn.Linear(6, 2)
 
     def forward(self, x):
-        return self.c(torch.relu(self.b(self.rnn(self.a(x))[0])))
+        return self.c(torch.relu(self.b(torch.cdist(self.a(x), torch.eye(4)))))
 
 
 def line(error):
@@ -244,12 +244,10 @@ def line(error):
     return text
 
 
-def test_what_cannot_be_followed_is_named_with_the_way_out():
-    with pytest.raises(SteppeError, match="in rnn") as error:
-        traced_groups(Recurrent(), torch.zeros(1, 2, 3))
-    assert "exclude=['rnn']" in line(error)
-    groups = traced_groups(Recurrent(), torch.zeros(1, 2, 3), exclude=["rnn"])
-    assert [g.name for g in groups] == ["b.weight"]
+def test_what_cannot_be_followed_stays_and_is_named_with_the_operation():
+    traced = trace_channels(Unknown(), torch.zeros(1, 2, 3))
+    assert [g.name for g in traced.groups] == ["b.weight"]
+    assert "_cdist_forward" in traced.left_out["a.weight"]
 
 
 def test_inputs_that_the_model_refuses():

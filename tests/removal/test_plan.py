@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from steppe.core.errors import SteppeError
 from steppe.removal.dependency_graph import traced_groups
+from steppe.removal.example import example_of
 from steppe.removal.plan import TEXT, WEIGHTS, Plan, load_removed, save_removed
-from steppe.removal.remove import example_of, remove
+from steppe.removal.remove import remove
 from steppe.vision.models import build
 
 FRESH = """

@@ -14,7 +14,9 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group, Slice
 from steppe.removal.channel_groups import channel_groups
 from steppe.removal.dependency_graph import traced_groups
-from steppe.removal.remove import NotTheSame, example_of, remove, units_to_keep
+from steppe.removal.example import example_of
+from steppe.removal.remove import NotTheSame, remove
+from steppe.removal.zero_units import units_to_keep
 
 IMAGES = [
     *("resnet20", "vgg11-bn", "lenet-300-100", "small-cnn"),
@@ -200,11 +202,14 @@ class Literal(nn.Module):
 
 def test_what_would_not_run_is_refused():
     net = Literal()
+    groups = traced_groups(net, torch.zeros(1, 3, 2, 2))  # found, but not proved
     net.conv.weight.data[1], net.conv.bias.data[1] = 0, 0
     with pytest.raises(NotTheSame, match=r"let it read x\.shape") as error:
-        remove(net, torch.zeros(1, 3, 2, 2), inplace=True)
+        remove(net, torch.zeros(1, 3, 2, 2), groups=groups, inplace=True)
     assert "\n" not in str(error.value)
     assert net.conv.out_channels == 4
+    with pytest.warns(UserWarning, match="nothing to remove.*invalid for input"):
+        assert remove(net, torch.zeros(1, 3, 2, 2)).model.conv.out_channels == 4
 
 
 def test_without_verification_nothing_is_copied(networks):

@@ -7,7 +7,8 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.removal.channel_groups import channel_groups
-from steppe.removal.remove import example_of, remove
+from steppe.removal.example import example_of
+from steppe.removal.remove import remove
 from steppe.removal.transformer_config import require_plain
 from steppe.removal.transformer_groups import transformer_groups
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from steppe.core.speed import Speed
 from steppe.report.html import write_report
 from steppe.report.in_short import MOST, InShort
 from steppe.report.markdown import data, markdown
@@ -19,6 +20,11 @@ from steppe.report.record import robust_accuracy
 from steppe.report.short_table import MARK, ShortTable
 from steppe.report.table import Rows
 from steppe.report.verdicts import verdicts
+
+
+def timed(ratio: float, reason: str = "channels are removed", turns: int = 25) -> dict[str, Any]:
+    """As a record holds it: ``ratio`` times as fast in every turn."""
+    return {"one": Speed.of([(2.0, 2.0 / ratio)] * turns, reason).record()}
 
 
 def run(method: str, level: float = 0.9, seed: int = 0, **sparse: Any) -> dict[str, Any]:
@@ -80,7 +86,11 @@ def test_a_size_or_time_wins_only_if_it_is_better_than_dense() -> None:
     runs = [run("a", latency_ms=2.5), run("b", latency_ms=1.95)]
     assert marks(*runs) == {}, "5 % is within what timings differ by"
     runs[1]["sparse"]["latency_ms"] = 1.0
+    assert marks(*runs) == {}, "not timed in turns"
+    runs[1]["speed"] = timed(2.0)
     assert marks(*runs) == {"b": ["Time, ms"]}
+    runs[1]["speed"] = timed(2.0, reason="")
+    assert marks(*runs) == {}, "no reason to be faster"
     runs = [run("a", bytes=4000), run("b", bytes=4000, bytes_packed=500)]
     assert marks(*runs) == {"b": ["Size, kB"]}
 
@@ -144,16 +154,22 @@ def test_how_far_the_accuracy_holds() -> None:
 
 
 def test_what_was_gained_or_that_nothing_was() -> None:
-    (_, gained, *_) = InShort.of([run("a", bytes=4000, bytes_packed=500, latency_ms=1.0)]).sentences
+    one = run("a", bytes=4000, bytes_packed=500, latency_ms=1.0) | {"speed": timed(2.0)}
+    (_, gained, *_) = InShort.of([one]).sentences
     assert gained == (
         "Stored without its zeros, the network is 8.0 times smaller than dense; one input is 2.0 "
-        "times as fast with a."
+        "times as fast with a (at least 2.00)."
     )
-    (_, gained, *_) = InShort.of([run("a", bytes=4000, latency_ms=2.1)]).sentences
-    assert gained == (
-        "No network is smaller than dense; none is faster here, as zeros are multiplied like "
-        "other numbers."
-    )
+    for speed, said in (
+        (timed(16.6, reason=""), "none is faster here, as zeros in dense tensors are multiplied"),
+        (timed(1.04), "none is surely faster here."),
+        (timed(2.0, turns=7), "none is surely faster here."),
+        (None, "whether one is faster is not known, as they were not timed in paired turns."),
+    ):
+        (_, gained, *_) = InShort.of(
+            [run("a", bytes=4000, latency_ms=0.1) | {"speed": speed}]
+        ).sentences
+        assert gained.startswith(f"No network is smaller than dense; {said}")
 
 
 def odd_ones() -> list[list[dict[str, Any]]]:

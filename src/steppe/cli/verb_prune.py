@@ -15,6 +15,8 @@ from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
 from steppe.evaluation import read_record
 
+_WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
+
 if TYPE_CHECKING:
     from steppe.llm.prepare import PreparedPruning
 
@@ -47,6 +49,13 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     say(f"{record['method']}: {record['sparsity_reached']:.4%} zeros in the decoder blocks", quiet)
+    before = record.get("sparsity_before") or 0.0
+    if before >= _WORTH_SAYING:
+        what = "could come back" if record["recipe"]["regrow"] else "stayed zero (--regrow)"
+        say(
+            f"{before:.4%} were zero before and {what}; asked for: {record['sparsity_asked']:.2%}",
+            quiet,
+        )
     dense, sparse = record["dense"], record["sparse"]
     for name, measured in sparse.get("texts", {}).items():
         before = dense["texts"][name]["perplexity"]

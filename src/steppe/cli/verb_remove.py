@@ -17,10 +17,12 @@ from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
 from steppe.evaluation import read_record
 from steppe.experiment.channels import Channels, gains, slim
+from steppe.experiment.ending import times_of
 from steppe.experiment.image_run import ImageRun
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.dependency_graph import nothing_free
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 from steppe.removal.remove import Removed
@@ -53,6 +55,8 @@ def command(
     # seeded noise, as zeros would hide a difference
     example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
     coupled = coupled_channels(trained.model, example, exclude=trained.recipe.exclude)
+    if not coupled.groups:
+        raise nothing_free(trained.model, coupled.left_out)
     channels = Channels(coupled.groups, Units(coupled.groups), coupled.left_out)
     removed = slim(trained.model, example, channels)
     if not removed.report["removed"]:
@@ -73,6 +77,7 @@ def command(
 
     def measured(plain: dict[str, Any]) -> None:
         plain["removed"] |= gains(trained.model, removed, example, channels)
+        plain["speed"] = plain["removed"]["speed"]
 
     def save(plain: dict[str, Any]) -> None:
         write_text(out / "record.json", json_module.dumps(plain, indent=2) + "\n")
@@ -90,14 +95,15 @@ def command(
 
 def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
     before, after = gained["parameters"]
-    flops = f", {_times(gained, 'flops', 1e6)} million multiply-adds" if "flops" in gained else ""
+    flops = f", {_pair(gained, 'flops', 1e6)} million multiply-adds" if "flops" in gained else ""
     say(f"{before:,} -> {after:,} parameters{flops}", quiet)
     if "latency_ms" in gained:
         say(
-            f"one image {_times(gained, 'latency_ms')} ms, 64 images "
-            f"{_times(gained, 'latency_ms_64')} ms, {gained['threads']} threads",
+            f"one image {_pair(gained, 'latency_ms')} ms, 64 images "
+            f"{_pair(gained, 'latency_ms_64')} ms, {gained['threads']} threads",
             quiet,
         )
+        say(times_of(gained["speed"]), quiet)
     if "onnx" in gained:
         there = gained["onnx"]
         say(
@@ -109,9 +115,9 @@ def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
     say(f"the same outputs to {gained['error']:.1e} of the largest; written to {out}", quiet)
 
 
-def _times(gained: dict[str, Any], key: str, unit: float = 1.0) -> str:
+def _pair(gained: dict[str, Any], key: str, unit: float = 1.0) -> str:
     before, after = (value / unit for value in gained[key])
-    return f"{before:.4g} -> {after:.4g} ({before / after:.2f}x)"
+    return f"{before:.4g} -> {after:.4g}"
 
 
 def _write(run: Path, out: Path, removed: Removed) -> None:

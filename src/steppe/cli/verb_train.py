@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -140,7 +139,7 @@ def _method(spec: dict[str, Any], name: str | None, flags: dict[str, Any]) -> di
 def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[str, Any]:
     """Run a recipe and say what was gained."""
     method = recipe.build_method()  # a bad method fails before data are read
-    data = load_data(recipe, say=lambda note: say(f"note: {note}", quiet))
+    data = load_data(recipe)
     if out is None:
         out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"
         say(f"writing to {out}", quiet)
@@ -148,7 +147,7 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     if outcome is None:
         say(f"{out} was finished before; nothing to do", quiet)
     with courtesy("the summary"):
-        _show(record, out, quiet, data.notes)
+        _show(record, out, quiet)
     report: Path | None = None
     with courtesy("the report"):
         if ranks.first():
@@ -163,7 +162,7 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     return record
 
 
-def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -> None:
+def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
     gone = f"of the {record['removed']['target']} gone" if "removed" in record else "zeros"
     say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
@@ -182,7 +181,6 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -
     size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
     say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     for note in record["notes"]:
-        if note not in said:
-            say(f"note: {note}", quiet)
+        say(f"note: {note}", quiet)
     if "gain" in record:
         say(record["gain"], quiet)

@@ -98,6 +98,41 @@ class Group:
         return torch.cat(rows, dim=1)
 
 
+def require_fit(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
+    """Check that groups lie within a model's tensors.
+
+    Args:
+        groups: of some model.
+        tensors: name -> tensor of this model.
+
+    Raises:
+        SteppeError: a tensor is not there, or too small.
+
+    Example:
+        >>> rows = Slice("a.weight", 0, torch.arange(2).view(2, 1), "output")
+        >>> require_fit([Group("a.weight", (rows,))], {"a.weight": torch.ones(2, 3)})
+    """
+    for group in groups:
+        for s in group.slices:
+            tensor = tensors.get(s.name)
+            if tensor is None or tensor.ndim <= s.dim or int(s.index.max()) >= tensor.shape[s.dim]:
+                raise SteppeError(
+                    "groups of channels belong to one model",
+                    got=f"{s.name}, of other groups than this model's",
+                    way_out="steppe.channel_groups of this model, or leave groups out",
+                )
+
+
+def _alive(group: Group, kept: Tensor) -> Tensor:
+    if kept.shape != (group.units,):
+        raise SteppeError(
+            "what is kept of a group is one boolean for each of its units",
+            got=f"{tuple(kept.shape)} for the {group.units} units of {group.name}",
+            way_out=f"torch.ones({group.units}, dtype=torch.bool), with False where one goes",
+        )
+    return kept.cpu()
+
+
 def masks_of(
     groups: Sequence[Group], kept: Mapping[str, Tensor], like: Mapping[str, Tensor]
 ) -> Tensors:
@@ -127,7 +162,7 @@ def masks_of(
                 masks[s.name] = torch.ones(tensor.shape, dtype=torch.bool, device=tensor.device)
             if group.name in kept:
                 mask = masks[s.name]
-                gone = s.index[~kept[group.name].cpu()].reshape(-1).to(mask.device)
+                gone = s.index[~_alive(group, kept[group.name])].reshape(-1).to(mask.device)
                 mask.index_fill_(s.dim, gone, False)
     return masks
 
@@ -154,14 +189,16 @@ def positions(
     """
     stays: dict[str, dict[int, Tensor]] = {}
     for group in groups:
-        alive = kept.get(group.name)
-        if alive is None or bool(alive.all()):
+        if group.name not in kept:
+            continue
+        alive = _alive(group, kept[group.name])
+        if bool(alive.all()):
             continue
         for s in group.slices:
             dims = stays.setdefault(s.name, {})
             size = shapes[s.name][s.dim]
             mask = dims.setdefault(s.dim, torch.ones(size, dtype=torch.bool))
-            mask[s.index[~alive.cpu()].reshape(-1)] = False
+            mask[s.index[~alive].reshape(-1)] = False
     return {
         name: {dim: mask.nonzero().flatten() for dim, mask in dims.items()}
         for name, dims in stays.items()

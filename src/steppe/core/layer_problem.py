@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class LayerProblem:
         score: what matters; called through `saliency`.
         multiple: columns that are chosen together: M of N:M, else 1.
         note: called with one sentence for each fallback taken; it ends in the record.
+        gone: booleans ``[rows, columns]``, True where the weight was zero before and stays so;
+            None where there is none.
     """
 
     name: str
@@ -40,6 +43,27 @@ class LayerProblem:
     score: Score
     multiple: int = 1
     note: Callable[[str], None] = lambda text: None
+    gone: Tensor | None = None
+
+    def select(self, saliency: Tensor, prune: int, columns: slice = slice(None)) -> Tensor:
+        """A mask as the structure and the budget choose it; what was zero stays zero.
+
+        Zeros that were there count: they are the first of what is pruned.
+
+        Args:
+            saliency: ``[rows, as many columns]``.
+            prune: how many of these weights go at least.
+            columns: which of the layer's columns they are.
+
+        Returns:
+            Booleans ``[rows, as many columns]``, True = kept.
+        """
+        if self.gone is None:
+            return self.choose(saliency, prune)
+        gone = self.gone[:, columns]
+        least = torch.finfo(saliency.dtype).tiny  # an input that is always zero comes after
+        mask = self.choose(saliency.abs().clamp_min(least).masked_fill(gone, 0.0), prune)
+        return mask & ~gone
 
     def saliency(
         self,

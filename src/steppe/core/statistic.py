@@ -35,6 +35,9 @@ class Statistic:
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         """Called once before the first step with weight name -> (layer, module)."""
 
+    def begin(self) -> None:
+        """Told that a step begins: what was seen in one that was never observed is forgotten."""
+
     def active(self, on: bool) -> None:
         """Told before and after each pass whether it is one to be observed (that at x is)."""
 

@@ -51,7 +51,7 @@ class HardMask(Coupling, LayerSolver):
             )
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
-        mask = problem.choose(problem.saliency(problem.weight), problem.prune)
+        mask = problem.select(problem.saliency(problem.weight), problem.prune)
         return problem.weight.masked_fill(~mask, 0.0), mask
 
     def init(self, context: StepContext) -> dict[str, Tensors]:

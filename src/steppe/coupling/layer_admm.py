@@ -115,7 +115,7 @@ class LayerAdmm(LayerSolver):
         self, problem: LayerProblem, hessian: Tensor, target: Tensor, mean: float
     ) -> tuple[Tensor, Tensor]:
         """D ``[rows, columns]`` and its mask after all iterations."""
-        x, mask = target.clone(), problem.choose(problem.saliency(target), problem.prune)
+        x, mask = target.clone(), problem.select(problem.saliency(target), problem.prune)
         if mean > 1.0 - _SEPARABLE:
             return x.masked_fill_(~mask, 0.0), mask
         level, rho, inverse = -1, 0.0, torch.empty_like(hessian)
@@ -134,5 +134,5 @@ class LayerAdmm(LayerSolver):
             dual += target
             x -= dual
             x = dual.addmm_(x, inverse, alpha=rho)
-            mask = problem.choose(problem.saliency(x), problem.prune)
+            mask = problem.select(problem.saliency(x), problem.prune)
         return x.masked_fill_(~mask, 0.0), mask

@@ -128,7 +128,7 @@ def _sweep(
         extra = {"obs_scale": diagonal[None, start:stop]}
         saliency = problem.saliency(weight[start:stop].t(), where, extra)
         saliency = saliency.contiguous() if group == 1 else saliency
-        pruned[start:stop] = drop[start:stop] = ~problem.choose(saliency, prune).t()
+        pruned[start:stop] = drop[start:stop] = ~problem.select(saliency, prune, where).t()
 
     strip = -(-_STRIP // group) * group
     if group == 1:

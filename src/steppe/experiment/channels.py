@@ -13,10 +13,11 @@ from steppe.core.cost import Cost, Units
 from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group
-from steppe.engine.model_latency import latencies_ms
+from steppe.engine.model_latency import compare
 from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
+from steppe.removal.dependency_graph import nothing_free
 from steppe.removal.remove import Removed, remove
 
 COUNTS = "channels"
@@ -57,6 +58,8 @@ def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels |
     if spec.target != COUNTS and spec.target not in COSTS:
         raise unknown("target of channels", spec.target, [COUNTS, *COSTS])
     coupled = coupled_channels(model, example, exclude=recipe.exclude)
+    if not coupled.groups:
+        raise nothing_free(model, coupled.left_out)
     given = {"table": spec.table, "batch": spec.batch}
     options = {key: value for key, value in given.items() if value is not None}
     # a table holds the widths that steppe latency measures, multiples of 8 if not told otherwise
@@ -115,18 +118,21 @@ def gains(model: nn.Module, done: Removed, example: Tensor, channels: Channels) 
 
     Returns:
         Plain values before and after: parameters, multiply-adds of one input, milliseconds of one
-        input and of 64, and widths.
+        input and of 64 with what they allow to claim, and widths.
     """
     flops = COSTS["flops"].of(model, example, channels.groups)
     removed = done.report["removed"]
     kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}
     wide = example[:1].expand(64, *example.shape[1:]).contiguous()
-    one, many = (latencies_ms([model, done.model], x) for x in (example[:1], wide))
+    gone = sum(removed.values())
+    reason = f"{gone:,} channels are removed" if gone else ""
+    one, many = (compare(model, done.model, x, reason) for x in (example[:1], wide))
     return {
         "parameters": list(done.report["parameters"]),
         "flops": [flops.total({}), flops.total(kept)],
-        "latency_ms": one,
-        "latency_ms_64": many,
+        "latency_ms": [one.dense_ms, one.sparse_ms],
+        "latency_ms_64": [many.dense_ms, many.sparse_ms],
+        "speed": {"one": one.record(), "many": many.record()},
         "threads": torch.get_num_threads(),
         "widths": kept,
         "error": done.report["error"],

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from steppe.core.courtesy import Decoration
 from steppe.core.layer import unwrap
-from steppe.engine.model_latency import latencies_ms
+from steppe.core.speed import Speed
+from steppe.engine.model_latency import compare
 from steppe.engine.trainer import Outcome, Trainer
 from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.recipe import Recipe
@@ -67,8 +68,10 @@ class Ending:
         record["sparse"] |= size(self.trainer.plain, self.outcome.finished.masks)
 
     def _latencies(self, record: dict[str, Any]) -> None:
-        pair = latencies_ms([self.original, self._bare], self.example)
-        record["dense"]["latency_ms"], record["sparse"]["latency_ms"] = pair
+        # zeros in dense tensors are no reason to be faster
+        one = compare(self.original, self._bare, self.example)
+        record["dense"]["latency_ms"], record["sparse"]["latency_ms"] = one.dense_ms, one.sparse_ms
+        record["speed"] = {"one": one.record()}
 
     def _removed(self, record: dict[str, Any]) -> None:
         """What is left when the channels are sliced out; sizes and times are of that network."""
@@ -77,9 +80,9 @@ class Ending:
         removed = slim(self._bare, self.example, channels)
         gained = gains(self._bare, removed, self.example, channels)
         sparse |= size(removed.model)
-        dense["latency_ms"], sparse["latency_ms"] = gained["latency_ms"]
-        dense["flops"], sparse["flops"] = gained["flops"]
-        dense["latency_ms_64"], sparse["latency_ms_64"] = gained["latency_ms_64"]
+        for key in ("latency_ms", "flops", "latency_ms_64"):
+            dense[key], sparse[key] = gained[key]
+        record["speed"] = gained["speed"]
         gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
         record |= {"removed": gained, "left_out": channels.left_out}
 
@@ -92,8 +95,7 @@ class Ending:
         record["notes"] += guessing_notes(self.outcome, self.data.num_classes)
 
     def _gain(self, record: dict[str, Any]) -> None:
-        structure = str(self.recipe.plain()["method"].get("structure", "unstructured"))
-        record["gain"] = gain(record["dense"], record["sparse"], structure)
+        record["gain"] = gain(record["dense"], record["sparse"], record["speed"])
 
 
 def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> dict[str, Any]:
@@ -175,26 +177,32 @@ def guessing_notes(outcome: Outcome, classes: int) -> list[str]:
     ]
 
 
-def gain(dense: dict[str, Any], sparse: dict[str, Any], structure: str) -> str:
-    """One plain sentence: what was gained here, or that nothing was, and why."""
-    ratio = dense["latency_ms"] / sparse["latency_ms"]
+def gain(dense: dict[str, Any], sparse: dict[str, Any], speed: dict[str, Any]) -> str:
+    """One plain sentence: what was gained here, or that nothing was, and why.
+
+    Args:
+        dense: sizes of the network before pruning.
+        sparse: after.
+        speed: ``one`` and ``many`` -> `steppe.core.speed.Speed` as a record; see `times_of`.
+    """
     smaller = dense["bytes"] / sparse["bytes_packed"]
     if "flops" in sparse:
-        wide = dense["latency_ms_64"] / sparse["latency_ms_64"]
         return (
             f"{1 - sparse['parameters'] / dense['parameters']:.1%} of the parameters and "
-            f"{1 - sparse['flops'] / dense['flops']:.1%} of the multiply-adds are gone; here one "
-            f"image is {ratio:.2f}x and 64 images are {wide:.2f}x as fast as dense."
+            f"{1 - sparse['flops'] / dense['flops']:.1%} of the multiply-adds are gone; "
+            f"{times_of(speed)}."
         )
     zeros = 1 - sparse["nonzero"] / sparse["parameters"]
     if zeros < 0.01:
         return "Nothing was pruned."
-    text = (
-        f"{zeros:.1%} of all parameters are zero; with a bit mask they store {smaller:.1f}x smaller"
-    )
-    if ratio > 1.1:
-        return f"{text}, and one image is {ratio:.2f}x faster here."
     return (
-        f"{text}; no speed-up here ({ratio:.2f}x): dense kernels multiply {structure} zeros too, "
-        "only N:M on some GPUs and removed channels run faster."
+        f"{zeros:.1%} of all parameters are zero; with a bit mask they store {smaller:.1f}x "
+        f"smaller; {times_of(speed)}."
     )
+
+
+def times_of(speed: dict[str, Any]) -> str:
+    """What is claimed of the time of one image and of 64, or why nothing is."""
+    named = {"one": "one image", "many": "64 images"}
+    read = {name: Speed.read(speed.get(name)) for name in named}
+    return "; ".join(s.sentence(named[name]) for name, s in read.items() if s is not None)

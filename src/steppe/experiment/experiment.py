@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import random
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> ImageData:
-    """The recipe's images; of the training labels some wrong, if it says so.
-
-    Args:
-        recipe: of the run.
-        say: called with each sentence on what was left out or read in one of several ways.
-    """
+def load_data(recipe: Recipe) -> ImageData:
+    """The recipe's images; of the training labels some wrong, if it says so."""
     spec = recipe.data
     data = load(
         spec.name,
@@ -61,10 +55,6 @@ def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> I
         mean=spec.mean,
         std=spec.std,
         augment=spec.augment,
-        value_range=spec.value_range,
-        channels=spec.channels,
-        background=spec.background,
-        say=say,
     )
     if spec.label_noise is None:
         return data
@@ -233,7 +223,7 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": [*self.data.notes, *outcome.notes],
+            "notes": list(outcome.notes),
         }
 
 

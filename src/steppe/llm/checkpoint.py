@@ -207,12 +207,16 @@ class Checkpoint:
                 )
         return {key: kinds[key] for key in self.files}
 
-    def check_finite(self) -> None:
+    def check_finite(self) -> dict[str, int]:
         """No number may be NaN or infinite; reads each tensor once, which takes a disk's time.
+
+        Returns:
+            Key -> how many of the tensor's numbers are not zero.
 
         Raises:
             SteppeError: by the tensor's name.
         """
+        nonzero = {}
         # pages of an open file that were read count as memory
         for keys in self.portions(self.files, _PORTION):
             for key, tensor in self.read(keys).items():
@@ -225,6 +229,8 @@ class Checkpoint:
                         consequence="no method can rank or solve it",
                         way_out="download or copy it again",
                     )
+                nonzero[key] = int(torch.count_nonzero(tensor))
+        return nonzero
 
     def portions(self, names: Iterable[str], most: int) -> list[list[str]]:
         """Keys, some at a time: together of at most so many bytes, or one by itself."""

@@ -98,7 +98,7 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
         layers_by_block(prepared).values(), key=lambda inside: sum(x.numel for x in inside)
     )
     weights = sum(x.numel for x in layers)
-    needed = {"block": _FLOAT * block, "masks": weights}
+    needed = {"block": _FLOAT * block, "masks": weights, "zeros that were there": block}
     if _measured(prepared):
         needed["dense weights, to measure errors"] = _FLOAT * weights
     if "gram" in _needs(prepared):

@@ -66,6 +66,7 @@ class PreparedPruning:
             seed=config.seed,
             micro_batch=config.micro_batch,
             measure=config.measure,
+            regrow=config.regrow,
             reconstruction=dataclasses.replace(config.reconstruction, precision=precision),
         )
         if isinstance(config.calibration, Tensor):
@@ -139,6 +140,7 @@ class PreparedPruning:
             "device": self.device,
             "micro_batch": config.micro_batch,
             "measure": config.measure,
+            "regrow": config.regrow,
         }
         if config.streamed != "auto":  # how blocks are called decides the last bits
             plain["streamed"] = config.streamed

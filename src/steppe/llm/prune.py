@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steppe.core.courtesy import decorated
 from steppe.core.protocols import Structure
+from steppe.core.speed import DENSE_KERNELS
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
@@ -52,8 +53,9 @@ def prune(
             ``window`` of the calibration, ``evaluate`` (texts on which perplexity is measured,
             dense and sparse), ``evaluate_window``, ``reconstruction`` (how SAFE and ADMM optimise
             a block, e.g. ``{"epochs": 30}``), ``precision``, ``micro_batch``, ``measure``,
-            ``include``, ``exclude``, ``seed``, ``device``, ``streamed`` (auto, always one block at
-            a time, or never: the whole model in memory).
+            ``include``, ``exclude``, ``regrow`` (weights that are zero already may come back; else
+            they stay zero and count as pruned), ``streamed`` (auto, always one block at a time, or
+            never: the whole model in memory), ``seed``, ``device``.
 
     Returns:
         The record, as in ``record.json``.
@@ -86,17 +88,21 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     prepared.decide()
     walk = prepared.walk(report)
     memory.check(prepared, memory.estimate(prepared, texts))
-    prepared.model.checkpoint.check_finite()
+    stored_nonzero = prepared.model.checkpoint.check_finite()
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
             claimed.enter_context(folder.alone())
         ranks.barrier()
-        return _work(prepared, folder, walk, texts)
+        return _work(prepared, folder, walk, texts, stored_nonzero)
 
 
 def _work(
-    prepared: PreparedPruning, folder: RunFolder, walk: Blockwise, texts: dict[str, Tensor]
+    prepared: PreparedPruning,
+    folder: RunFolder,
+    walk: Blockwise,
+    texts: dict[str, Tensor],
+    stored_nonzero: dict[str, int],
 ) -> dict[str, Any]:
     checkpoints = prepared.out / "checkpoints"
     journal = Journal(checkpoints / "job.json")
@@ -121,11 +127,11 @@ def _work(
             for path in checkpoints.glob("*.bin"):
                 path.unlink()
         written = record["sparse"]["bytes"]
-        packed = _packed(rows, written, round(written / record["sparse"]["parameters"]))
+        packed = _packed(prepared, rows, written)
         record["sparse"]["bytes_packed"] = packed
         record["gain"] = _gain(prepared.method, written, packed)
 
-    plain = _record(prepared, rows, walk.notes, dense, before + time.time())
+    plain = _record(prepared, rows, walk.notes, dense, before + time.time(), stored_nonzero)
     record = decorated(
         stamped(plain, display_of(prepared.method.name)),
         {"the perplexity of the pruned model": measured, "the gain": gained},
@@ -162,9 +168,11 @@ def _record(
     notes: list[str],
     dense: dict[str, Any],
     seconds: float,
+    stored_nonzero: dict[str, int],
 ) -> dict[str, Any]:
     weights = sum(_numel(x) for row in rows for x in row["layers"])
     zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
+    before = sum(round(x["sparsity_before"] * _numel(x)) for row in rows for x in row["layers"])
     dense_parts = prepared.model.left_dense()
     parameters = prepared.model.parameters()
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
@@ -176,14 +184,20 @@ def _record(
         "method": prepared.method.name,
         "recipe": prepared.recipe,
         "sparsity_asked": prepared.method.sparsity,
+        "sparsity_before": before / max(weights, 1),
         "sparsity_reached": zeros / max(weights, 1),
         "dense": _quality(dense)
         | {
             "parameters": parameters,
-            "nonzero": parameters,
+            "nonzero": sum(stored_nonzero[key] for key in prepared.model.stored_keys()),
             "bytes": prepared.model.checkpoint.bytes,
         },
-        "sparse": {"parameters": parameters, "nonzero": parameters - zeros, "bytes": written},
+        "sparse": {
+            "parameters": parameters,
+            "nonzero": sum(row["nonzero"] for row in rows)
+            + sum(stored_nonzero[key] for key in prepared.model.stored_keys(blocks=False)),
+            "bytes": written,
+        },
         "blocks": rows,
         "seconds": round(seconds, 3),
         "seconds_pruning": round(spent.get("all", 0.0), 3),
@@ -225,18 +239,18 @@ def _quality(measured: dict[str, Any]) -> dict[str, Any]:
     return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": measured}
 
 
-def _packed(rows: list[dict[str, Any]], written: int, width: int) -> int:
+def _packed(prepared: PreparedPruning, rows: list[dict[str, Any]], written: int) -> int:
     """Bytes when only nonzero weights are stored, with one bit per weight of where they are.
 
     Args:
+        prepared: whose model says how wide a weight is as stored.
         rows: of the blocks.
         written: bytes of all shards.
-        width: bytes of a weight as stored.
     """
     total = written
     for row in rows:
         for layer in row["layers"]:
-            n = _numel(layer)
+            n, width = _numel(layer), prepared.model.stored_dtype(layer["name"]).itemsize
             zeros = round(layer["sparsity_reached"] * n)
             total -= zeros * width - n // 8
     return total
@@ -249,7 +263,7 @@ def _gain(method: Method, written: int, packed: int) -> str:
     )
     if method.structure == Structure.make("2:4"):
         return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
-    return text + ". Unstructured zeros do not make torch's dense products faster."
+    return f"{text}. Not faster: {DENSE_KERNELS}."
 
 
 def _versions() -> dict[str, str]:

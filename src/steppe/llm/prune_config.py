@@ -47,6 +47,7 @@ class PruneConfig(BaseModel):
     measure: int = Field(8, description="windows on which layer errors are measured")
     include: tuple[str, ...] = Field((), description="pattern of what to prune")
     exclude: tuple[str, ...] = Field((), description="pattern of what stays dense")
+    regrow: bool = Field(False, description="let weights that are zero already come back")
     streamed: Literal["auto", "always", "never"] = Field(
         "auto", description="one block in memory at a time: auto, always, or never (whole model)"
     )

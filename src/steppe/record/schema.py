@@ -48,6 +48,9 @@ class RunRecord(BaseModel):
     recipe: dict[str, Any] = Field(description="everything that decides the result")
     sparsity_asked: float | None = Field(description="fraction asked for; null where none was")
     sparsity_reached: float = Field(description="fraction of the prunable weights that is zero")
+    sparsity_before: float | None = Field(
+        None, description="fraction of them that was zero before the run, where it was counted"
+    )
     dense: Measured = Field(description="the network before pruning")
     sparse: Measured = Field(description="the network after pruning")
     seconds: float = Field(description="of the whole run")
@@ -55,6 +58,9 @@ class RunRecord(BaseModel):
     seed: int = Field(description="of the run")
     versions: dict[str, str] = Field(description="package to version, and the machine")
     fallbacks: list[str] = Field(description="where the run could not do what was asked")
+    speed: dict[str, Any] | None = Field(
+        None, description="times in paired turns, bounds of the ratio, and whether it is faster"
+    )
     label: str | None = Field(None, description="shown instead of the method's name, if given")
 
 

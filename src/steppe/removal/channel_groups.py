@@ -1,10 +1,12 @@
 """The groups of coupled channels of any model.
 
 Known transformers are recognised by the names of their modules; every other network is traced.
+Both are proved by a trial removal.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,9 +15,18 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
-from steppe.removal.dependency_graph import CoupledChannels, excluded_names, trace_channels
-from steppe.removal.transformer_groups import transformer_groups
+from steppe.removal.dependency_graph import (
+    CoupledChannels,
+    all_stay,
+    excluded_names,
+    trace_channels,
+)
+from steppe.removal.example import example_of
+from steppe.removal.forward import said
+from steppe.removal.left_out import reasons_by_name
+from steppe.removal.transformer_groups import tied_names, transformer_groups
 from steppe.removal.transformer_patterns import sublayers_of
+from steppe.removal.trial import prove
 
 
 def channel_groups(
@@ -27,6 +38,9 @@ def channel_groups(
 ) -> list[Group]:
     """The groups of coupled channels, heads and neurons of a model.
 
+    A trial removal on a copy proves them: what would not run, or would compute something else,
+    stays.
+
     Args:
         model: a transformer whose modules are known by name, or any other network.
         example_inputs: one batch; only other networks need it. See `traced_groups`.
@@ -34,10 +48,11 @@ def channel_groups(
         round_to: keep a multiple of so many units where there are at least twice as many.
 
     Returns:
-        Groups that never overlap.
+        Groups that never overlap; none, with a warning that says why, where every channel must
+        stay.
 
     Raises:
-        SteppeError: there are no groups, see `traced_groups` and `transformer_groups`.
+        SteppeError: see `traced_groups` and `transformer_groups`.
 
     Example:
         >>> import torch
@@ -45,7 +60,10 @@ def channel_groups(
         >>> [g.units for g in channel_groups(net, torch.zeros(1, 3))]
         [4]
     """
-    return coupled_channels(model, example_inputs, exclude=exclude, round_to=round_to).groups
+    coupled = coupled_channels(model, example_inputs, exclude=exclude, round_to=round_to)
+    if not coupled.groups:
+        warnings.warn(f"no channels can go: {all_stay(model, coupled.left_out)}", stacklevel=2)
+    return coupled.groups
 
 
 def coupled_channels(
@@ -55,30 +73,78 @@ def coupled_channels(
     exclude: Sequence[str] = (),
     round_to: int = 1,
 ) -> CoupledChannels:
-    """As `channel_groups`, with the reasons why other channels of a traced network must stay."""
+    """As `channel_groups`, with the reasons why other weights keep their channels."""
     model = unwrap(model)
-    by_name = example_inputs is None and any(sublayers_of(model, excluded_names(model, exclude)))
-    if by_name or is_transformer(model, exclude):
-        groups = transformer_groups(model, exclude=exclude, round_to=round_to)
-        if not groups:
-            raise SteppeError(
-                "some heads or neurons must be free to go",
-                got=f"{type(model).__name__} with everything excluded or tied",
-                way_out="exclude fewer modules",
-            )
-        return CoupledChannels(groups, {})
-    if example_inputs is None:
+    if is_transformer(model, exclude):
+        coupled = _by_name(model, exclude, round_to)
+        if example_inputs is None:
+            example_inputs = _own_example(model)
+    elif example_inputs is None:
         raise SteppeError(
             "a network that is no known transformer is run once to find its groups",
             got=f"{type(model).__name__} without example_inputs",
             way_out="give one batch, e.g. example_inputs=torch.zeros(1, 3, 32, 32), and exclude "
             "its attention, if any",
         )
-    return trace_channels(model, example_inputs, exclude=exclude, round_to=round_to)
+    else:
+        coupled = trace_channels(model, example_inputs, exclude=exclude, round_to=round_to)
+    return coupled if example_inputs is None else _proved(model, coupled, example_inputs)
 
 
 def is_transformer(model: nn.Module, exclude: Sequence[str] = ()) -> bool:
-    """Whether a model has attention heads that are recognised by their modules' names."""
+    """Whether a model's groups are found by name: it has heads, or is of transformers, with MLPs.
+
+    This says nothing of inputs, so that a model takes the same way with and without them.
+    """
     model = unwrap(model)
-    sublayers = sublayers_of(model, excluded_names(model, exclude))
-    return any(sublayer.kind == "head" for sublayer in sublayers)
+    kinds = {sublayer.kind for sublayer in sublayers_of(model, excluded_names(model, exclude))}
+    of_transformers = hasattr(getattr(model, "config", None), "to_dict")
+    return "head" in kinds or (of_transformers and bool(kinds))
+
+
+def _by_name(model: nn.Module, exclude: Sequence[str], round_to: int) -> CoupledChannels:
+    groups = transformer_groups(model, exclude=exclude, round_to=round_to)
+    if not groups:
+        raise SteppeError(
+            "some heads or neurons must be free to go",
+            got=f"{type(model).__name__} with everything excluded or tied",
+            way_out="exclude fewer modules",
+        )
+    excluded = excluded_names(model, exclude)
+    return CoupledChannels(groups, reasons_by_name(model, groups, excluded, tied_names(model)))
+
+
+def _own_example(model: nn.Module) -> Any:
+    try:
+        return example_of(model)
+    except SteppeError:
+        _unproved(model, "without example_inputs, which prove them")
+    return None
+
+
+def _proved(model: nn.Module, coupled: CoupledChannels, example_inputs: Any) -> CoupledChannels:
+    """The groups that a trial removal proves; the others' weights, with what went wrong."""
+    try:
+        groups, faults = prove(model, coupled.groups, example_inputs)
+    except TypeError as error:  # e.g. a lock or a file in a module
+        _unproved(model, f"which cannot be copied ({said(error)})")
+        return coupled
+    left_out = dict(coupled.left_out)
+    inside = {s.name for group in groups for s in group.slices}
+    for group in coupled.groups:
+        if group.name in faults:
+            weights = [
+                s.name
+                for s in group.slices
+                if s.role == "output" or (s.role == "input" and s.name not in inside)
+            ]
+            left_out |= dict.fromkeys(weights, faults[group.name])
+    return CoupledChannels(groups, left_out)
+
+
+def _unproved(model: nn.Module, why: str) -> None:
+    warnings.warn(
+        f"no trial removal has proved the groups of {type(model).__name__}, {why}; remove() "
+        "checks what it does",
+        stacklevel=5,
+    )

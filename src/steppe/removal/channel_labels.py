@@ -40,7 +40,9 @@ def roles(module: nn.Module, name: str, ndim: int, is_buffer: bool) -> tuple[str
             pair = ("input", "output") if outputs_last else ("output", "input")
             return (*pair, *(None,) * (ndim - 2))
         return ("bias",) * ndim
-    if isinstance(module, nn.Embedding):
+    if isinstance(module, nn.RNNBase | nn.RNNCellBase) and not getattr(module, "proj_size", 0):
+        return ("output", "input") if ndim == 2 else ("bias",) * ndim
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return (None, "output")
     return ("norm",) * ndim
 
@@ -61,11 +63,14 @@ class ChannelLabels:
         """Of each labelled dimension; its labels are consecutive."""
         self.of_tensor: dict[int, list[Labels | None]] = {}
         """id of a parameter or buffer -> labels of its dimensions."""
+        self.tensors: list[Tensor] = []
+        """The labelled ones; kept, as an id may be used again after its tensor is gone."""
         self.count = 0
         for module_name, module in model.named_modules():
             prefix = f"{module_name}." if module_name else ""
             for name, tensor, is_buffer in _own_tensors(module):
                 if id(tensor) not in self.of_tensor:
+                    self.tensors.append(tensor)
                     tensor_roles = roles(module, name, tensor.ndim, is_buffer)
                     self.of_tensor[id(tensor)] = self._number(prefix + name, tensor, tensor_roles)
         role_of = [role for _, _, role in self.dimensions]
@@ -77,8 +82,6 @@ class ChannelLabels:
         self.couplings: list[tuple[Labels, Labels]] = []
         self.fixed: list[tuple[Labels, str]] = []
         """Labels that must stay, and why."""
-        self.untraced: list[tuple[Labels, str, str]] = []
-        """Labels that entered an unknown operation, the module that ran, the operation."""
 
     def _number(
         self, name: str, tensor: Tensor, tensor_roles: tuple[str | None, ...]
@@ -98,11 +101,6 @@ class ChannelLabels:
         """These channels must stay."""
         if labels is not None and (labels >= 0).any():
             self.fixed.append((labels[labels >= 0], reason))
-
-    def mark_untraced(self, labels: list[Labels], module: str, operation: str) -> None:
-        """These channels went into an operation without a propagation rule."""
-        joined = np.concatenate(labels)
-        self.untraced.append((joined[joined >= 0], module, operation))
 
     def couple(self, a: Labels | None, b: Labels | None, where: str = "") -> Labels | None:
         """Couple the channels at the same positions; the labels of the result."""

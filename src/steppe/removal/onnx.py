@@ -6,6 +6,7 @@ import logging
 import warnings
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.core.serialization import atomic
-from steppe.engine.model_latency import turns_ms
+from steppe.engine.model_latency import TURNS, in_turns
 from steppe.removal.forward import call
 
 TOLERANCE = 1e-4  # other kernels add in another order
 
 
 def write_onnx(
-    model: nn.Module, example: Tensor, path: str | Path, repeats: int = 15
+    model: nn.Module, example: Tensor, path: str | Path, repeats: int = TURNS
 ) -> dict[str, Any]:
     """Write a network as ONNX and run it in onnxruntime and in torch, taking turns.
 
@@ -63,7 +64,7 @@ def write_onnx(
             )
         with torch.no_grad():
             calls = [partial(call, model, example), partial(session.run, None, feed)]
-            torch_ms, onnxruntime_ms = turns_ms(calls, repeats)
+            torch_ms, onnxruntime_ms = (median(own) for own in in_turns(calls, repeats))
     return {
         "error": error,
         "torch_ms": torch_ms,

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.group import Group, positions
+from steppe.core.group import Group, positions, require_fit
 from steppe.core.layer import unwrap
 from steppe.removal.channel_groups import coupled_channels
-from steppe.removal.forward import call, tensors_of, to_device, untouched
+from steppe.removal.copies import copy_of
+from steppe.removal.dependency_graph import all_stay
+from steppe.removal.example import example_of
 from steppe.removal.plan import Plan
 from steppe.removal.surgery import Stays, migrate, slice_model, slice_states, slice_tensors
 from steppe.removal.transformer_config import update_config
-
-TOLERANCE = 1e-5
+from steppe.removal.trial import largest_passing
+from steppe.removal.verification import Difference, largest_difference
+from steppe.removal.zero_units import half_zero, silenced_by_norms, units_to_keep, zero_units
 
 
 class NotTheSame(SteppeError, AssertionError):
@@ -37,6 +39,7 @@ class Removed:
         report: plain values: ``removed`` (group -> units), ``units`` (group -> units before),
             ``rounded`` (group -> zero units kept for the group's multiple), ``parameters``
             (before, after), ``error`` (relative, of the outputs; None without verification),
+            ``unchecked`` (why training mode was not compared, "" if it was),
             ``left_out`` (weight -> why its channels must stay),
             ``plain`` ("" when plain ``from_pretrained`` loads it, else why not).
         ema: the averages that were given, cut.
@@ -63,8 +66,9 @@ def remove(
     """Cut out every unit that is zero.
 
     A unit is zero when all weights that compute it are (their rows, biases, scales and shifts of
-    its norms), or all weights that read it. A model without such units comes back whole, with a
-    warning.
+    its norms), or all weights that read it. One of which only scale and shift are zero, in all
+    norms that it passes, goes where that leaves the outputs as they were. A model without zero
+    units comes back whole, with a warning.
 
     Args:
         model: with zeros in it.
@@ -74,7 +78,8 @@ def remove(
         optimizer: of the model; goes on with what stays, see `migrate`.
         ema: named tensors of the model's shapes, to be cut alike.
         inplace: cut this model; else a copy.
-        verify: compare outputs with those before, in float32 and evaluation mode.
+        verify: compare all outputs with those before, in float32, in evaluation and in training
+            mode.
         exclude: patterns of what stays whole, see `channel_groups`; not together with ``groups``.
 
     Returns:
@@ -104,75 +109,111 @@ def remove(
         )
     before = sum(p.numel() for p in inner.parameters())
     tensors = _masked(inner, masks)
-    _check(groups, tensors)
-    decisions = {group.name: units_to_keep(group, tensors) for group in groups}
-    kept = {name: alive for name, (alive, _) in decisions.items()}
-    stays = positions(groups, kept, {name: t.shape for name, t in tensors.items()})
-    removed = {name: int((~alive).sum()) for name, alive in kept.items() if not alive.all()}
-    rounded = {name: spared for name, (_, spared) in decisions.items() if spared}
-    _warn(removed, len(groups))
-    plan = Plan.of(inner, stays, removed=removed)
+    require_fit(groups, tensors)
+    example_inputs = example_of(inner) if verify and example_inputs is None else example_inputs
+    choice = _chosen(inner, groups, tensors, example_inputs, verify)
+    left_out |= choice.spared
+    removed = {n: int((~alive).sum()) for n, alive in choice.kept.items() if not alive.all()}
+    if not removed:
+        why = _why_whole(groups, tensors) if groups else all_stay(inner, left_out)
+        warnings.warn(f"nothing to remove: {why}", stacklevel=2)
+    plan = Plan.of(inner, choice.stays, removed=removed)
     own = dict(inner.named_parameters())
     if optimizer is not None:
-        slice_states(optimizer, own, stays)  # raises before anything is cut
-    smaller, error = None, None
-    if verify or not inplace:
-        smaller, error = _smaller_copy(inner, tensors, stays, example_inputs, verify)
-    if inplace or smaller is None:
+        slice_states(optimizer, own, choice.stays)  # raises before anything is cut
+    if inplace:
         _load(inner, tensors)
-        replaced, result = slice_model(inner, stays), model
+        replaced, result = slice_model(inner, choice.stays), model
     else:
+        smaller = copy_of(inner, share=False)
+        _load(smaller, tensors)
+        slice_model(smaller, choice.stays)
         new, result = dict(smaller.named_parameters()), smaller
         replaced = {name: (own[name], new[name]) for name in own}
     if optimizer is not None and replaced:
-        migrate(optimizer, replaced, stays)
+        migrate(optimizer, replaced, choice.stays)
     report = {
         "removed": removed,
         "units": {group.name: group.units for group in groups},
-        "rounded": rounded,
+        "rounded": choice.rounded,
         "parameters": (before, sum(p.numel() for p in unwrap(result).parameters())),
-        "error": error,
+        "error": choice.error,
+        "unchecked": choice.unchecked,
         "left_out": left_out,
         "plain": update_config(unwrap(result)),
     }
-    averages = None if ema is None else slice_tensors(ema, stays)
+    averages = None if ema is None else slice_tensors(ema, choice.stays)
     return Removed(result, plan, report, averages)
 
 
-def _warn(removed: Mapping[str, int], groups: int) -> None:
-    if not removed:
-        warnings.warn(
-            f"nothing to remove: in none of {groups} groups is a channel zero in all layers that "
-            "it is coupled with; prune with structure channel first",
-            stacklevel=3,
-        )
+@dataclass(frozen=True)
+class _Choice:
+    """What goes, and what the comparison of outputs said.
+
+    Args:
+        kept: group name -> ``[units]`` booleans.
+        rounded: group name -> zero units that are kept for the multiple.
+        stays: see `steppe.core.group.positions`.
+        error: of the outputs; None if it was not asked for.
+        unchecked: why training mode was not compared; "" if it was.
+        spared: group name -> why units whose norm is zero stay.
+    """
+
+    kept: dict[str, Tensor]
+    rounded: dict[str, int]
+    stays: Stays
+    error: float | None = None
+    unchecked: str = ""
+    spared: dict[str, str] = field(default_factory=dict)
 
 
-def _check(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
-    for group in groups:
-        for s in group.slices:
-            tensor = tensors.get(s.name)
-            if tensor is None or tensor.ndim <= s.dim or int(s.index.max()) >= tensor.shape[s.dim]:
-                raise SteppeError(
-                    "groups of channels belong to one model",
-                    got=f"{s.name}, of other groups than this model's",
-                    way_out="steppe.channel_groups of this model, or leave groups out",
-                )
-
-
-def _smaller_copy(
+def _chosen(
     model: nn.Module,
+    groups: Sequence[Group],
     tensors: Mapping[str, Tensor],
-    stays: Stays,
     example_inputs: Any,
     verify: bool,
-) -> tuple[nn.Module, float | None]:
-    """A copy that is cut, and by how much its outputs differ."""
-    smaller = deepcopy(model)
-    _load(smaller, tensors)
-    before = deepcopy(smaller) if verify else None
-    slice_model(smaller, stays)
-    return smaller, None if before is None else _verify(before, smaller, example_inputs)
+) -> _Choice:
+    """The units that go; those whose norm is zero only where the outputs stay the same."""
+    if not verify:
+        return _decided(groups, tensors, {})
+    silenced = {g.name: silenced_by_norms(model, g, tensors) for g in groups}
+    more = [g for g in groups if bool((silenced[g.name] & ~zero_units(g, tensors)).any())]
+
+    def attempt(some: Sequence[Group]) -> _Choice:
+        choice = _decided(groups, tensors, {g.name: silenced[g.name] for g in some})
+        before, after = copy_of(model, changed=tensors), copy_of(model, changed=tensors)
+        slice_model(after, choice.stays)
+        error, unchecked = _verify(before, after, example_inputs)
+        return replace(choice, error=error, unchecked=unchecked)
+
+    def fault(some: Sequence[Group]) -> str:
+        try:
+            attempt(some)
+        except NotTheSame as failed:
+            return f"has units whose norm is zero, but what is without them gives {failed.got}"
+        return ""
+
+    passed, spared = largest_passing(more, fault, lambda group: group.name)
+    return replace(attempt(passed), spared=spared)
+
+
+def _decided(
+    groups: Sequence[Group], tensors: Mapping[str, Tensor], silenced: Mapping[str, Tensor]
+) -> _Choice:
+    decisions = {g.name: units_to_keep(g, tensors, silenced.get(g.name)) for g in groups}
+    kept = {name: alive for name, (alive, _) in decisions.items()}
+    rounded = {name: spared for name, (_, spared) in decisions.items() if spared}
+    return _Choice(kept, rounded, positions(groups, kept, {n: t.shape for n, t in tensors.items()}))
+
+
+def _why_whole(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> str:
+    count = half_zero(groups, tensors)
+    but = f" ({count} have zero weights, but a bias or shift that is not zero)" if count else ""
+    return (
+        f"in none of {len(groups)} groups is a channel zero in all layers that it is coupled "
+        f"with{but}; prune with structure channel first"
+    )
 
 
 def _masked(model: nn.Module, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
@@ -199,113 +240,39 @@ def _load(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
                 parameter.copy_(tensors[name])
 
 
-def units_to_keep(group: Group, tensors: Mapping[str, Tensor]) -> tuple[Tensor, int]:
-    """Which units of a group stay, and how many zero ones among them.
-
-    Args:
-        group: its multiple and its least number are kept to.
-        tensors: name -> weight.
+def _verify(before: nn.Module, after: nn.Module, example_inputs: Any) -> tuple[float, str]:
+    """The largest difference of the outputs, relative to the largest, in both modes.
 
     Returns:
-        ``[units]`` booleans, and the number of units that are zero and kept only for the multiple,
-        the lowest first.
+        It, and why training mode was not compared; "" if it was.
     """
-    dead = _zero(group, tensors, ("input",))
-    if not _norms_without_scale(group):
-        dead |= _zero(group, tensors, ("output", "bias", "norm"))
-    alive = ~dead
-    count = int(alive.sum())
-    wanted = max(group.least, -(-count // group.multiple) * group.multiple)
-    spare = min(wanted, group.units) - count
-    alive[dead.nonzero().flatten()[:spare]] = True
-    return alive, spare
-
-
-def _zero(group: Group, tensors: Mapping[str, Tensor], roles: tuple[str, ...]) -> Tensor:
-    if not any(s.role in roles for s in group.slices):
-        return torch.zeros(group.units, dtype=torch.bool)
-    return (group.members(tensors, roles) == 0).all(dim=1).cpu()
-
-
-def _norms_without_scale(group: Group) -> bool:
-    """A norm that has statistics but no scale gives zero rows another value than zero."""
-    norms = {s.name.rpartition(".")[0] for s in group.slices if s.role == "buffer"}
-    return not norms <= {s.name.rpartition(".")[0] for s in group.slices if s.role == "norm"}
-
-
-def _verify(before: nn.Module, after: nn.Module, example_inputs: Any) -> float:
-    """The largest difference of the outputs, relative to the largest output."""
-    inputs = example_of(before) if example_inputs is None else example_inputs
-    inputs = _noisy(inputs)
     error = 0.0
-    # sums in another order differ a little in float32: what is wrong is so in float64 too
-    for dtype in (torch.float32, torch.float64):
-        expected = _outputs(before, inputs, dtype)
+    for training in (False, True):
+        mode = " in training mode" if training else ""
         try:
-            got = _outputs(after, inputs, dtype)
-        except SteppeError as failed:
-            raise NotTheSame(
-                "a network must run after its zero units are gone",
-                got=str(failed.got),
-                consequence="nothing was changed",
-                way_out="where forward() has a size of channels written in it, let it read "
-                "x.shape, or exclude the layers there",
-            ) from failed
-        error = max(_distance(a, b) for a, b in zip(expected, got, strict=True))
-        if error <= TOLERANCE:
-            return error
-    raise NotTheSame(
-        "a network must compute the same after its zero units are gone",
-        got=f"outputs that differ by {error:.1e} of the largest",
+            error = max(error, largest_difference(before, after, example_inputs, training))
+        except Difference as difference:
+            raise _not_the_same(difference, mode) from difference
+        except SteppeError as refused:
+            if not training:
+                raise
+            return error, str(refused.got)
+    return error, ""
+
+
+def _not_the_same(difference: Difference, mode: str) -> NotTheSame:
+    if difference.ran:
+        return NotTheSame(
+            f"a network must compute the same{mode} after its zero units are gone",
+            got=str(difference),
+            consequence="nothing was changed",
+            way_out="after an activation that is not 0 at 0, the weights that read a unit must be "
+            "zero too; where forward() does what cannot be traced, exclude the layers there",
+        )
+    return NotTheSame(
+        f"a network must run{mode} after its zero units are gone",
+        got=str(difference),
         consequence="nothing was changed",
-        way_out="after an activation that is not 0 at 0, the weights that read a unit must be zero "
-        "too; where forward() does what cannot be traced, exclude the layers there",
-    )
-
-
-def _distance(a: Tensor, b: Tensor) -> float:
-    if a.shape != b.shape:
-        return float("inf")
-    gap = (a - b).abs().max() / a.abs().max().clamp_min(torch.finfo(a.dtype).tiny)
-    return float(gap) if bool(torch.isfinite(gap)) else float("inf")
-
-
-def _outputs(model: nn.Module, inputs: Any, dtype: torch.dtype) -> list[Tensor]:
-    model = deepcopy(model).to(dtype)  # a copy: the given model keeps its dtype
-    device = next(model.parameters()).device
-    with untouched(model):
-        out = tensors_of(call(model, to_device(inputs, device, dtype)))
-    return [t.detach() for t in out if t.is_floating_point() and t.numel()]
-
-
-def _noisy(tree: Any) -> Any:
-    """Add noise to real inputs: examples are often zeros, which would hide differences."""
-    if isinstance(tree, Tensor) and tree.is_floating_point():
-        noise = torch.randn(tree.shape, generator=torch.Generator().manual_seed(0))
-        return tree + noise.to(tree.device, tree.dtype)
-    if isinstance(tree, Mapping):
-        return {key: _noisy(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return type(tree)(_noisy(value) for value in tree)
-    return tree
-
-
-def example_of(model: nn.Module) -> dict[str, Tensor]:
-    """A small batch for a model of transformers.
-
-    Raises:
-        SteppeError: it takes something else than tokens or images.
-    """
-    config = getattr(model, "config", None)
-    kind = getattr(model, "main_input_name", "")
-    vocabulary, size = getattr(config, "vocab_size", None), getattr(config, "image_size", None)
-    if kind == "input_ids" and isinstance(vocabulary, int):
-        return {"input_ids": (torch.arange(16) * 7 % vocabulary).view(2, 8)}
-    if kind == "pixel_values" and size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-        return {"pixel_values": torch.zeros(2, getattr(config, "num_channels", 3), height, width)}
-    raise SteppeError(
-        "removal is verified on a batch of inputs",
-        got=f"{type(model).__name__} without example_inputs",
-        way_out="give one batch, or verify=False",
+        way_out="where forward() has a size of channels written in it, let it read x.shape, or "
+        "exclude the layers there",
     )

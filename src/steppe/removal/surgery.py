@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
-from steppe.removal.dependency_graph import shortcut_padding
+from steppe.removal.tracing import shortcut_padding
 from steppe.removal.transformer_config import update_attributes, update_config
 from steppe.removal.transformer_patterns import sublayers_of
 
@@ -118,8 +118,10 @@ def _update_conv(module: Any) -> None:
 
 
 def _update_transposed(module: Any) -> None:
-    module.in_channels, columns = module.weight.shape[:2]
-    module.out_channels = columns * module.groups
+    rows, columns = module.weight.shape[:2]
+    if module.groups > 1 and columns == 1 and module.in_channels == module.groups:
+        module.groups = rows
+    module.in_channels, module.out_channels = rows, columns * module.groups
 
 
 def _update_norm(module: Any) -> None:
@@ -142,6 +144,18 @@ def _update_embedding(module: Any) -> None:
     module.num_embeddings, module.embedding_dim = module.weight.shape
 
 
+def _update_recurrent(module: Any) -> None:
+    module.input_size, module.hidden_size = (
+        module.weight_ih_l0.shape[1],
+        module.weight_hh_l0.shape[1],
+    )
+    module._flat_weights = [getattr(module, name, None) for name in module._flat_weights_names]
+
+
+def _update_cell(module: Any) -> None:
+    module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
+
+
 def _is(*kinds: type[nn.Module]) -> Callable[[nn.Module], bool]:
     return lambda module: isinstance(module, kinds)
 
@@ -152,7 +166,9 @@ SIZE_UPDATES: list[tuple[Callable[[nn.Module], bool], Callable[[Any], None]]] = 
     (_is(*_TRANSPOSED), _update_transposed),
     (_is(_NormBase), _update_norm),
     (_is(nn.PReLU), _update_prelu),
-    (_is(nn.Embedding), _update_embedding),
+    (_is(nn.Embedding, nn.EmbeddingBag), _update_embedding),
+    (_is(nn.RNNBase), _update_recurrent),
+    (_is(nn.RNNCellBase), _update_cell),
     (lambda module: hasattr(module, "nf") and hasattr(module, "weight"), _update_conv1d),
 ]
 """(whether it is for a module, how to set the module's sizes from its weights)."""

@@ -42,7 +42,7 @@ def transformer_groups(
     model = unwrap(model)
     excluded = excluded_names(model, exclude)
     groups = [s.group(round_to) for s in sublayers_of(model, excluded) if not _is_in(s, excluded)]
-    tied = {name for name, count in _name_counts(model).items() if count > 1}
+    tied = tied_names(model)
     return [group for group in groups if not any(s.name in tied for s in group.slices)]
 
 
@@ -51,11 +51,12 @@ def _is_in(sublayer: Sublayer, excluded: set[str]) -> bool:
     return any(name in excluded or f"{name}.weight" in excluded for name in names)
 
 
-def _name_counts(model: nn.Module) -> dict[str, int]:
-    """How many names each parameter has; a tied one has several."""
+def tied_names(model: nn.Module) -> set[str]:
+    """The first names of the parameters that have several."""
     first: dict[int, str] = {}
-    count: dict[str, int] = {}
+    tied = set()
     for name, parameter in model.named_parameters(remove_duplicate=False):
         known = first.setdefault(id(parameter), name)
-        count[known] = count.get(known, 0) + 1
-    return count
+        if known != name:
+            tied.add(known)
+    return tied

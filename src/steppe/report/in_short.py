@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+from steppe.core.speed import DENSE_KERNELS
 from steppe.report.column import Cell
 from steppe.report.notes import notes
 from steppe.report.record import Record, wrong_labels
-from steppe.report.short_table import FASTER, MEASURES, Measure, ShortTable
+from steppe.report.short_table import MEASURES, Measure, ShortTable
 from steppe.report.table import Rows
 from steppe.report.verdicts import verdicts
 
@@ -163,17 +165,28 @@ def _size_and_time(table: ShortTable) -> str:
             if times > 1.05
             else "no network is smaller than dense"
         )
-    faster, dense = table.cells.get("latency", {}), table.cells.get("latency", {}).get("dense")
-    if dense and (best := _best(table, MEASURES["latency"], faster)):
-        times = dense.mean / best[0][1].mean
-        names = _names((m for m, _ in best), table)
-        parts.append(
-            f"one input is {times:.1f} times as fast with {names}"
-            if times > 1 + FASTER
-            else "none is faster here, as zeros are multiplied like other numbers"
-        )
+    if table.cells.get("latency", {}).get("dense"):
+        parts.append(_time(table))
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _time(table: ShortTable) -> str:
+    """Who is surely faster than dense, or why nobody is."""
+    cells = table.cells["latency"]
+    surely = {m: cells[m] if table.faster(m) else None for m in table.compared}
+    best = [m for m, _ in _best(table, MEASURES["latency"], surely)]
+    if best:
+        speeds = [s for s in table.speeds[best[0]] if s is not None]
+        times, least = fmean(s.ratio for s in speeds), min(s.low for s in speeds)
+        names = _names(best, table)
+        return f"one input is {times:.1f} times as fast with {names} (at least {least:.2f})"
+    known = [s for m in table.compared for s in table.speeds[m]]
+    if any(s is None for s in known):
+        return "whether one is faster is not known, as they were not timed in paired turns"
+    if any(s.reason for s in known if s is not None):
+        return "none is surely faster here"
+    return f"none is faster here, as {DENSE_KERNELS}"
 
 
 def _sturdiest(table: ShortTable, rows: Rows) -> str:

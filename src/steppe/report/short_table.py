@@ -8,9 +8,10 @@ from html import escape
 from math import hypot
 from typing import TYPE_CHECKING
 
+from steppe.core.speed import Speed
 from steppe.report.axes import highest
 from steppe.report.column import COLUMNS, Cell, Column
-from steppe.report.record import Record, first, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, first, is_dense, method_of, sparsity_of, speed_of
 from steppe.report.table import Row, Rows
 from steppe.report.verdicts import LEVEL
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MARK = "★"
-FASTER = 0.1  # of the time: timings of one network differ by less
+LEVEL_TIMES = 0.1  # of the time: timings of one network differ by less
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ MEASURES = {
     "latency": Measure(
         Column("latency", "Time, ms", lambda _: None),
         False,
-        FASTER,
+        LEVEL_TIMES,
         True,
         beats_dense=True,
     ),
     "seconds": Measure(
-        Column("seconds", "The run took, s", lambda _: None, 1, 1), False, FASTER, True
+        Column("seconds", "The run took, s", lambda _: None, 1, 1), False, LEVEL_TIMES, True
     ),
 }
 
@@ -119,6 +120,7 @@ class ShortTable:
         cells: measure -> method -> mean, as shown; ``dense`` among them.
         where: the sparsity at which methods are compared; None where records do not say.
         compared: the methods at that sparsity.
+        speeds: method -> of each of its runs how its time compares with dense; None: not known.
     """
 
     caption: str
@@ -127,6 +129,11 @@ class ShortTable:
     cells: dict[str, dict[str, Cell | None]]
     where: float | None
     compared: tuple[str, ...]
+    speeds: dict[str, list[Speed | None]]
+
+    def faster(self, method: str) -> bool:
+        """Whether all runs of a method may claim to be faster than dense."""
+        return _surely_faster(self.speeds[method])
 
     @classmethod
     def of(cls, records: Sequence[Record], rows: Rows) -> ShortTable | None:
@@ -149,6 +156,14 @@ class ShortTable:
         compared = tuple(m for m, row in chosen.items() if row.sparsity == where)
         cells = _cells(records, rows, chosen)
         measures = {key: _sized(MEASURES[key], cells[key]) for key in cells}
+        speeds = {
+            method: [
+                speed_of(r)
+                for r in records
+                if method_of(r) == method and sparsity_of(r) == row.sparsity
+            ]
+            for method, row in chosen.items()
+        }
         wins = {
             key: dict(
                 zip(
@@ -159,6 +174,10 @@ class ShortTable:
             )
             for key, measure in measures.items()
         }
+        if "latency" in wins:
+            wins["latency"] = {
+                m: won and _surely_faster(speeds[m]) for m, won in wins["latency"].items()
+            }
         shown = {"dense": "dense"} | {m: row.display for m, row in chosen.items()}
         seeds = {m: row.seeds for m, row in chosen.items()}
         made = tuple(
@@ -176,7 +195,7 @@ class ShortTable:
         )
         head = ("Method", *(m.column.label for m in measures.values()))
         caption = _caption(where, len(compared) < len(chosen))
-        return cls(caption, head, made, cells, where, compared)
+        return cls(caption, head, made, cells, where, compared, speeds)
 
     def markdown(self) -> str:
         """In GitHub's Markdown, the caption below."""
@@ -216,6 +235,10 @@ class ShortTable:
         )
 
 
+def _surely_faster(speeds: Sequence[Speed | None]) -> bool:
+    return all(speed is not None and speed.claimed for speed in speeds)
+
+
 def _marked(row: ShortRow) -> list[str]:
     return [
         f"{MARK} {text}" if won else text for text, won in zip(row.texts, row.wins, strict=True)
@@ -231,8 +254,8 @@ def _caption(where: float | None, others: bool) -> str:
     at = "Pruned networks" if where is None else f"Networks with {100 * where:.6g} % zeros"
     text = (
         f"{at}. {MARK} marks the best; networks that are level share it, and where all are level "
-        "nobody has it. A size or time no better than dense gets none. Size without zeros; time "
-        "of one input, as measured with the run."
+        "nobody has it. A size no better than dense gets none, nor a time that is not surely "
+        "better. Size without zeros; time of one input, as measured with the run."
     )
     return text + " Methods without that sparsity stand at their own and get no mark." * others
 

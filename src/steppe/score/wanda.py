@@ -63,10 +63,11 @@ class ActivationSquare(Statistic):
 
         return hook
 
+    def begin(self) -> None:
+        self._seen.clear()  # of a step that overflowed, which was not observed
+
     def active(self, on: bool) -> None:
         self._on = on
-        if on:
-            self._seen.clear()  # of a step that overflowed, which was not observed
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:

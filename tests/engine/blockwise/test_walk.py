@@ -256,3 +256,98 @@ def test_without_text_the_weights_alone_decide(toy: ModuleType, tmp_path: Path) 
     assert zeros(toy, tmp_path) == sum(m.numel() for m in masks(tmp_path).values()) // 2
     assert "output_error" not in rows[0]["layers"][0]
     assert not list((tmp_path / "checkpoints").glob("*.bin"))
+
+
+class Sparse:
+    """The toy row, 70 % of whose weights are zero before."""
+
+    def __init__(self, toy: ModuleType, kind: str) -> None:
+        self.row = toy.Row(kind=kind)
+        self.before: dict[str, Tensor] = {}
+        draws = torch.Generator().manual_seed(3)
+        for layer in self.row.layers((), ()):
+            index, name = layer.name.split(".", 2)[1:]
+            weight = self.row.held[int(index)][name]
+            weight *= torch.rand(weight.shape, generator=draws) < 0.3
+            self.before[layer.name] = weight == 0
+
+
+WAYS = {
+    "magnitude": methods.magnitude,
+    "wanda": methods.wanda,
+    "sparsegpt": methods.sparsegpt,
+    "alps": methods.alps,
+    "safe": methods.safe,
+    "safe_plus": methods.safe_plus,
+}
+
+
+def pruned_again(
+    toy: ModuleType, out: Path, method: Method, kind: str, **options: Any
+) -> tuple[Sparse, list[dict[str, Any]]]:
+    sparse = Sparse(toy, kind)
+    regrow = options.pop("regrow", False)
+    config = BlockwiseConfig(micro_batch=2, reconstruction=FIT, regrow=regrow)
+    return sparse, Blockwise(sparse.row, method, config, toy.tokens(), out, **options).run()
+
+
+@pytest.mark.parametrize("kind", ["plain", "conv1d", "experts"])
+@pytest.mark.parametrize("shape", ["unstructured", "2:4"])
+@pytest.mark.parametrize("name", WAYS)
+def test_what_is_zero_stays_zero(
+    name: str, shape: str, kind: str, toy: ModuleType, tmp_path: Path
+) -> None:
+    options = {"structure": "2:4"} if shape == "2:4" else {"sparsity": 0.5}
+    method = methods.for_language(WAYS[name](**options))
+    sparse, rows = pruned_again(toy, tmp_path, method, kind)
+    written, kept = weights(tmp_path), masks(tmp_path)
+    for layer in (x for row in rows for x in row["layers"]):
+        index, inner = layer["name"].split(".", 2)[1:]
+        weight, before = written[f"block-{index}.{inner}"], sparse.before[layer["name"]]
+        assert torch.equal(weight == 0, ~kept[layer["name"]]), "masks say what is zero"
+        assert bool((weight == 0)[before].all())
+        assert layer["sparsity_before"] == float(before.double().mean())
+        assert layer["sparsity_reached"] == float((weight == 0).double().mean())
+        assert layer["sparsity_reached"] >= layer["sparsity_asked"] == 0.5
+    for row in rows:
+        whole = [t for n, t in written.items() if n.startswith(f"block-{row['block']}.")]
+        buffers = [t for t in whole if t.shape == (toy.WIDTH, 3)]
+        nonzero = sum(int(t.count_nonzero()) for t in whole) - sum(
+            int(t.count_nonzero()) for t in buffers
+        )
+        assert row["nonzero"] == nonzero
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_zeros_that_were_there_count(name: str, toy: ModuleType, tmp_path: Path) -> None:
+    # more is asked for than was there: the total is exact, as of a dense model
+    method = methods.for_language(WAYS[name](sparsity=0.9)).replace(
+        budget={"name": "uniform", "sparsity": 0.9}
+    )
+    sparse, _ = pruned_again(toy, tmp_path, method, "plain")
+    gone = sum(int((~m).sum()) for m in masks(tmp_path).values())
+    total = sum(m.numel() for m in sparse.before.values())
+    assert gone == pytest.approx(0.9 * total, abs=0.01 * total)
+    assert gone >= round(0.9 * total)
+
+
+def test_zeros_may_come_back(toy: ModuleType, tmp_path: Path) -> None:
+    method = methods.alps(sparsity=0.75)
+    sparse, _ = pruned_again(toy, tmp_path, method, "plain", regrow=True)
+    written, back = weights(tmp_path), 0
+    for name, before in sparse.before.items():
+        index, inner = name.split(".", 2)[1:]
+        back += int((written[f"block-{index}.{inner}"] != 0)[before].sum())
+    assert back > 0
+
+
+def test_zeros_of_layers_that_are_not_pruned_stay_too(toy: ModuleType, tmp_path: Path) -> None:
+    method = methods.for_language(methods.safe(sparsity=0.5))
+    sparse, _ = pruned_again(toy, tmp_path, method, "experts", include=("*.attention.q",))
+    written = weights(tmp_path)
+    for name, before in sparse.before.items():
+        index, inner = name.split(".", 2)[1:]
+        weight = written[f"block-{index}.{inner}"]
+        assert bool((weight == 0)[before].all()), name
+        if not inner.startswith("attention.q"):
+            assert not torch.equal(weight[~before], torch.zeros_like(weight[~before]))

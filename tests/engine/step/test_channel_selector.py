@@ -338,3 +338,22 @@ def test_exponential_cuts_leave_what_the_schedule_says_and_end_at_the_target() -
         else:
             assert left[-1] == left[-2]
     assert left[0] - left[-1] == 7 == sum(a - b for a, b in pairwise(left))
+
+
+def test_no_groups_of_a_model_whose_channels_all_stay_are_refused() -> None:
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    method = Method(structure="channel", budget={"name": "pooled", "sparsity": 0.5})
+    with pytest.raises(SteppeError, match="every channel of this model must stay"):
+        steppe.sparsify(net, optimizer, method, total_steps=2, groups=[])
+    steppe.sparsify(net, optimizer, method, total_steps=2)  # single layers
+
+
+def test_groups_of_a_wider_model_are_refused_before_the_training() -> None:
+    net = Net()
+    first = groups()[0].slices[0]
+    owner, _, name = first.name.rpartition(".")
+    weight = net.get_parameter(first.name)
+    setattr(net.get_submodule(owner), name, nn.Parameter(weight.detach()[:1].clone()))
+    with pytest.raises(SteppeError, match="groups of channels belong to one model"):
+        coupled(net, groups())

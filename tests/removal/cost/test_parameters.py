@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from steppe.core.group import Group, Slice
 from steppe.removal.channel_groups import channel_groups
 from steppe.removal.cost import COSTS
-from steppe.removal.remove import example_of, remove
+from steppe.removal.example import example_of
+from steppe.removal.remove import remove
 
 
 def units(start: int, count: int, each: int = 1) -> Tensor:

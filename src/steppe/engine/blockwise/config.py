@@ -70,12 +70,15 @@ class BlockwiseConfig:
         micro_batch: windows that go through a block together; bounds its working memory.
         measure: windows on which the layers' output errors are measured; 0 for none.
         reconstruction: how a block is optimised, for methods that do.
+        regrow: whether weights that are zero before may become nonzero; else they stay zero, and
+            count as pruned.
     """
 
     seed: int = 0
     micro_batch: int = 8
     measure: int = 8
     reconstruction: ReconstructionConfig = dataclasses.field(default_factory=ReconstructionConfig)
+    regrow: bool = False
 
     def __post_init__(self) -> None:
         if self.micro_batch < 1 or self.measure < 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from steppe.core.layer import Layer
+from steppe.core.layer import Layer, prunable
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.blocks import Blocks
 from steppe.engine.blockwise.calibration_collector import CalibrationCollector
@@ -64,15 +64,21 @@ class Run:
         """
         layers = [x for x in self.layers if x.block == self.blocks.names[index]]
         module = self.blocks.load(index)
-        return BlockContext(
+        pieces = _pieces(module, layers)
+        block = BlockContext(
             run=self,
             method=for_block(self.method, counts, layers) if counts and layers else self.method,
             index=index,
             module=module,
             layers=layers,
-            pieces=_pieces(module, layers),
+            pieces=pieces,
             counts={x.name: counts[x.name] for x in layers} if counts else {},
         )
+        block.zeros = {x.name: block.zeros_of(x) for x in layers}
+        if layers and not self.config.regrow:
+            gone = {n: w == 0 for n, (_, w) in _pieces(module, block.every_layer(module)).items()}
+            block.gone = {n: g for n, g in gone.items() if bool(g.any())}
+        return block
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -88,6 +94,9 @@ class BlockContext:
         pieces: piece name -> (layer, weight); the experts of a mixture apart. Stages change the
             weights in place.
         counts: layer name -> units that it loses.
+        zeros: layer name -> weights of it that were zero before.
+        gone: piece name -> booleans, True where a weight was zero before and stays so, of all
+            layers of the block that had zeros, pruned or not.
         statistics: what calibration saw of the layers' inputs, if the method needs any.
         seconds: stage -> how long it took.
     """
@@ -99,6 +108,8 @@ class BlockContext:
     layers: list[Layer]
     pieces: Mapping[str, tuple[Layer, Tensor]]
     counts: Mapping[str, int]
+    zeros: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    gone: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     statistics: CalibrationCollector | None = None
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -106,6 +117,32 @@ class BlockContext:
     def weights(self) -> dict[str, Tensor]:
         """Piece name -> weight."""
         return {name: weight for name, (_, weight) in self.pieces.items()}
+
+    def look_again(self) -> None:
+        """Take the weights that the module has now: a parametrisation that was folded made new."""
+        self.pieces = _pieces(self.module, self.layers)
+
+    def zeros_of(self, layer: Layer) -> int:
+        """How many of a layer's weights are zero now."""
+        weights = [self.pieces[p.name][1] for p in layer.split()]
+        return sum(w.numel() - int(torch.count_nonzero(w)) for w in weights)
+
+    def every_layer(self, module: nn.Module) -> list[Layer]:
+        """The layers of the block or of a module in it, pruned or not, by their names in the model.
+
+        Args:
+            module: the block, or a child of it.
+        """
+        place = next(n for n, m in self.module.named_modules() if m is module)
+        name = self.layers[0].block
+        prefix = f"{name}.{place}" if place else name
+        inside = prunable(module)[0]
+        return [dataclasses.replace(x, name=f"{prefix}.{x.name}", block=name) for x in inside]
+
+    def alive(self, layer: Layer) -> Tensor:
+        """Where a layer's weights are not zero now, in its shape."""
+        pieces = [self.pieces[p.name][1] != 0 for p in layer.split()]
+        return torch.stack(pieces) if layer.stacked else pieces[0]
 
     def note(self, text: str) -> None:
         """Keep a sentence for the record of the run."""

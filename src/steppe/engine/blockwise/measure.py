@@ -62,12 +62,13 @@ def layer_row(
     count, structure = block.counts[layer.name], block.run.method.structure
     units = sizes_of(block.run.method, [layer])[layer.name]
     kept = int(structure.groups(mask, layer).any(-1).sum())
-    assert units - kept == count, f"{layer.name}: {units - kept} units zeroed, not {count}"
+    assert units - kept >= count, f"{layer.name}: {units - kept} units zeroed, not {count}"
     row: dict[str, Any] = {
         "name": layer.name,
         "shape": list(layer.shape),
         "sparsity_asked": count / units,
-        "sparsity_reached": int((~mask).sum()) / mask.numel(),
+        "sparsity_before": block.zeros[layer.name] / layer.numel,
+        "sparsity_reached": block.zeros_of(layer) / layer.numel,
     }
     known = [errors[n] for n in names if n in errors]
     if known:

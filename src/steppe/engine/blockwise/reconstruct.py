@@ -17,6 +17,7 @@ from steppe.engine.blockwise.context import BlockContext
 from steppe.engine.blockwise.solve import solve_block
 from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
+from steppe.engine.mask_keeper import MaskKeeper
 from steppe.engine.optim import lr_factor, optimizer
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
@@ -84,6 +85,9 @@ class _Reconstruction:
         steps = -(-len(self.targets) // config.batch_size)
         total = steps * config.epochs
         inside = self.inside
+        zeros = self._zeros_that_were_there()
+        if zeros:
+            MaskKeeper(module, zeros).wrap(optim)
         statistics = {need: {inside[n]: v[n] for n in inside} for need, v in known.items()}
         sparsifier = sparsify(
             _parallel(module),
@@ -106,6 +110,19 @@ class _Reconstruction:
         module.requires_grad_(False)
         optim.zero_grad(set_to_none=True)
         return {name: finished.masks[inside[name]] for name in inside}
+
+    def _zeros_that_were_there(self) -> dict[str, Tensor]:
+        """Name in the stage's module -> mask, of each of its layers that had zeros before."""
+        block, masks = self.block, {}
+        for layer in block.every_layer(self.stage.module):
+            gone = [block.gone.get(piece.name) for piece in layer.split()]
+            if any(g is not None for g in gone):
+                shape, device = layer.shape[layer.stacked :], block.run.blocks.device
+                none = torch.zeros(shape, dtype=torch.bool, device=device)
+                whole = [none if g is None else g for g in gone]
+                name = block.relative(layer).removeprefix(self.stage.name)
+                masks[name] = ~(torch.stack(whole) if layer.stacked else whole[0])
+        return masks
 
     def _method(self) -> Method:
         """The method with this stage's share of the budget, for layers by their names inside."""

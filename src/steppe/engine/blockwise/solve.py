@@ -48,7 +48,7 @@ def solve_block(
 def _solve(block: BlockContext, solver: LayerSolver, piece: Layer, prune: int) -> Tensor:
     """Prune one layer, or one expert of a mixture, in place; its mask."""
     method, statistics = block.method, block.statistics
-    weight = block.pieces[piece.name][1]
+    weight, gone = block.pieces[piece.name][1], block.gone.get(piece.name)
     problem = LayerProblem(
         name=piece.name,
         weight=piece.flat(weight).float().contiguous(),
@@ -58,8 +58,11 @@ def _solve(block: BlockContext, solver: LayerSolver, piece: Layer, prune: int) -
         score=method.score,
         multiple=method.structure.columns or 1,
         note=block.note,
+        gone=None if gone is None else piece.flat(gone).contiguous(),
     )
     new, mask = solver.solve(problem)
+    if problem.gone is not None:  # whatever the solver asked
+        new, mask = new.masked_fill(problem.gone, 0.0), mask & ~problem.gone
     weight.copy_(piece.unflat(new))
     return piece.unflat(mask).contiguous()
 

@@ -153,15 +153,18 @@ class Blockwise:
             masks, solving = self._prune(block) if block.layers else ({}, {})
             with block.timed("propagate"):
                 errors = self._round_and_propagate(block, dense)
+            if not run.config.regrow:  # masks say what is zero, also what the dtype rounded to it
+                masks = {x.name: masks[x.name] & block.alive(x) for x in block.layers}
         with block.timed("write"):
             if ranks.first():
                 self._write(block, masks)
             ranks.barrier()
             rows = [layer_row(block, x, masks[x.name], errors, solving) for x in block.layers]
+            nonzero = sum(int(torch.count_nonzero(p)) for p in block.module.parameters())
             run.blocks.free(index)
         block.seconds["all"] = time.perf_counter() - began
         seconds = {stage: round(value, 4) for stage, value in block.seconds.items()}
-        return {"block": index, "layers": rows, "seconds": seconds}
+        return {"block": index, "layers": rows, "nonzero": nonzero, "seconds": seconds}
 
     def _prune(self, block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Layer name -> mask; piece name -> seconds of its solver."""
@@ -172,7 +175,9 @@ class Blockwise:
                 solver = block.method.solver
                 assert solver is not None, "an objective over layers fits solvers only"
                 return solve_block(block, solver)
-            return reconstruct(block), {}
+            masks = reconstruct(block)
+            block.look_again()
+            return masks, {}
 
     def _round_and_propagate(
         self, block: BlockContext, dense: Mapping[str, Tensor]

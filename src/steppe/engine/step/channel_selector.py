@@ -11,7 +11,7 @@ from torch import nn
 from steppe.core.cost import Cost, Units
 from steppe.core.cost_target import fill, meet_cost
 from steppe.core.errors import SteppeError
-from steppe.core.group import Group, masks_of
+from steppe.core.group import Group, masks_of, require_fit
 from steppe.core.layer import Layer
 from steppe.core.protocols import CandidateEvaluator, ChannelBudget, SearchBudget, Tensors
 from steppe.core.statistic import Statistic
@@ -180,6 +180,23 @@ class ChannelSelector(Selector):
         return sum(int(alive.sum()) for alive in self.alive(masks).values())
 
 
+def not_empty(groups: Sequence[Group]) -> None:
+    """Refuse the empty list of a model whose channels must all stay; ``()`` means no coupling.
+
+    Raises:
+        SteppeError: it is an empty list.
+    """
+    if isinstance(groups, list) and not groups:
+        raise SteppeError(
+            "coupled channels are pruned where some of them can go",
+            got="groups=[]: every channel of this model must stay",
+            consequence="without groups, channels of single layers would be made zero, which "
+            "remove() cannot cut out",
+            way_out="leave groups out to prune single layers, or see the warning of "
+            "steppe.channel_groups for what stays and why",
+        )
+
+
 def coupled(
     model: nn.Module, groups: Sequence[Group]
 ) -> tuple[list[Layer], dict[str, nn.Parameter]]:
@@ -190,12 +207,7 @@ def coupled(
     """
     named = dict(model.named_parameters())
     names = sorted({s.name for g in groups for s in g.slices if s.role != "buffer"})
-    missing = [name for name in names if name not in named]
-    if missing:
-        raise SteppeError(
-            "groups of channels belong to one model",
-            got=f"{missing[0]}, which {type(model).__name__} does not have",
-            way_out="steppe.channel_groups of this model",
-        )
+    own = dict([*model.named_parameters(), *model.named_buffers()])
+    require_fit(groups, own)  # before the training, not after it
     layers = [Layer(name, tuple(named[name].shape)) for name in names]
     return layers, {name: named[name] for name in names}

@@ -54,6 +54,11 @@ class GatheredStatistics:
         """Whether this step's are; until the coupling has begun they are."""
         return bool(self.statistics) and (not begun or step <= self._until)
 
+    def begin(self) -> None:
+        """A step begins, whose micro-batches may come in several calls."""
+        for statistic in self.statistics.values():
+            statistic.begin()
+
     def active(self, on: bool) -> None:
         """Whether what passes through the layers now is to be observed."""
         for statistic in self.statistics.values():

@@ -13,9 +13,10 @@ from steppe.core.group import Group
 from steppe.core.layer import Layer, prunable, unwrap
 from steppe.core.protocols import Coupling, Tensors
 from steppe.engine.step.argument_checks import optimised, single
-from steppe.engine.step.channel_selector import coupled
+from steppe.engine.step.channel_selector import coupled, not_empty
 from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.parametrization import ParametrizedWeights
+from steppe.engine.step.trained_weights import trained_groups, trained_layers
 from steppe.method import Method
 
 
@@ -47,15 +48,22 @@ class PrunableWeights:
         self.notes: list[str] = []
         self.frozen: dict[str, nn.Parameter] = {}
         """What is left out because it was frozen."""
+        not_empty(groups)
         if groups:
-            groups = self._trained_groups(unwrap(model), groups)
+            if coupling.prunes:
+                groups, notes = trained_groups(unwrap(model), groups)
+                self.notes += notes
             self.layers, weights = coupled(unwrap(model), groups)
         else:
             self.layers, weights = prunable(model, include, exclude)
             if method.structure.whole_outputs and method.sparsity > 0:
                 self.layers = self._without_output(model, include)
         if coupling.prunes:  # else nothing here is ever touched
-            self.layers = self._trained(self.layers, weights)
+            before = self.layers
+            self.layers, notes = trained_layers(before, weights)
+            self.notes += notes
+            left = {x.name for x in before} - {x.name for x in self.layers}
+            self.frozen = {n: weights[n] for n in left if not weights[n].requires_grad}
             optimised({x.name: weights[x.name] for x in self.layers}, optimizers.params)
         self.parameters: dict[str, nn.Parameter] = {x.name: weights[x.name] for x in self.layers}
         """Name -> the weight's parameter."""
@@ -70,42 +78,6 @@ class PrunableWeights:
             self.notes += self._parametrized.notes
         self._places = self._whereabouts()
         self._pulls = type(coupling).add_gradient is not Coupling.add_gradient
-
-    def _trained(self, layers: list[Layer], weights: dict[str, nn.Parameter]) -> list[Layer]:
-        """The layers whose weights take a gradient; the others stay as they are, and are named."""
-        trained = [x for x in layers if weights[x.name].requires_grad]
-        frozen = [x.name for x in layers if not weights[x.name].requires_grad]
-        if not trained:
-            raise SteppeError(
-                "some prunable weight must be trained",
-                got=f"requires_grad False of all {len(layers)}: {_few(frozen)}",
-                way_out="requires_grad_(True) before sparsify; or steppe.methods.dense()",
-            )
-        if frozen:
-            self.notes.append(
-                f"frozen (requires_grad False), so they stay dense: {_few(frozen)}; unfreeze them "
-                "before sparsify to prune them"
-            )
-        self.frozen = {name: weights[name] for name in frozen}
-        return trained
-
-    def _trained_groups(self, model: nn.Module, groups: Sequence[Group]) -> list[Group]:
-        """The groups all of whose tensors take a gradient."""
-        frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
-        fixed = {g.name: next((s.name for s in g.slices if s.name in frozen), "") for g in groups}
-        trained = [g for g in groups if not fixed[g.name]]
-        if not trained:
-            raise SteppeError(
-                "some group of coupled channels must be trained whole",
-                got=f"requires_grad False of {_few(sorted(set(fixed.values())))}",
-                way_out="requires_grad_(True) before sparsify; or steppe.methods.dense()",
-            )
-        if len(trained) < len(groups):
-            self.notes.append(
-                f"{len(groups) - len(trained)} groups of channels hold frozen tensors "
-                f"({_few(sorted({n for n in fixed.values() if n}))}) and stay whole"
-            )
-        return trained
 
     def _without_output(self, model: nn.Module, include: Sequence[str]) -> list[Layer]:
         model = unwrap(model)
@@ -211,9 +183,3 @@ class PrunableWeights:
         """Plain weights again, in the model and in the optimiser."""
         if self._parametrized is not None:
             self.parameters, self._parametrized = self._parametrized.fold(), None
-
-
-def _few(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, unwrap
-from steppe.core.protocols import Coupling, Tensors
+from steppe.core.protocols import Coupling, Perturb, Tensors
 from steppe.core.step_context import Epoch, StepContext
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.finished import Finished, projected
@@ -21,6 +21,7 @@ from steppe.engine.step.objective_loss import Forward, ObjectiveLoss
 from steppe.engine.step.optimizers import AVERAGED
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
+from steppe.engine.step.saved_state import SavedState
 from steppe.engine.step.selector import Selector
 from steppe.engine.step.step_size import step_sizes_of
 from steppe.method import Method
@@ -68,6 +69,7 @@ class Sparsifier:
         self.selector, self.clip_grad_norm = selector, clip_grad_norm
         self._passes, self._prunable, self._statistics = passes, prunable, statistics
         self._epochs, self._rewind, self._objective = epochs, rewind, objective
+        self._saved = SavedState(passes.optimizers, statistics, objective, epochs, rewind)
         self.notes: list[str] = [*prunable.notes, *epochs.notes]
         self._finished: Finished | None = None
         self._state: dict[str, Tensors] | None = None
@@ -158,15 +160,10 @@ class Sparsifier:
         loss, complete = self._first_pass(closures, twice, local)
         if not complete:
             return loss
-        if not local:
-            self._observe()
-        first = self._passes.gradients()
-        eps = self._passes.perturbation(perturb, first, local) if twice else None
-        if eps is not None:
-            self._passes.second(first.params, eps)
-        if local:
-            self._observe()
-        self._passes.end()
+        try:
+            self._second_pass(perturb, twice, local)
+        finally:
+            self._passes.end()
         done, length = self.clock
         context = self._update(self._epochs.end((done + 1, length)))
         self._step += 1
@@ -221,25 +218,35 @@ class Sparsifier:
         """What changed since the last step: who is the model's, and where the weights lie."""
         self._prunable.check(unwrap(self.model))
         if self._prunable.moved():
-            home = self._prunable.home
-            if self._state is not None:
-                self._state = {key: home(value) for key, value in self._state.items()}
-            for statistic in self._statistics.statistics.values():
-                statistic.values = home(statistic.values)
-            if self._rewind.kept is not None:
-                self._rewind.kept = home(self._rewind.kept)
+            home, state = self._prunable.home, self._state
+            self._state = None if state is None else {k: home(v) for k, v in state.items()}
+            self._saved.move(home)
 
     def _first_pass(
         self, closures: Sequence[Closure], twice: bool, local: bool
     ) -> tuple[Tensor, bool]:
+        if not self._passes.gathering:
+            self._statistics.begin()
         self._statistics.active(self._gathers)
         self._objective.begin()
-        loss, complete = self._passes.first(
-            closures, twice=twice, exchange=not local, see=self._epochs.see
-        )
+        try:
+            loss, complete = self._passes.first(
+                closures, twice=twice, exchange=not local, see=self._epochs.see
+            )
+        finally:
+            self._statistics.active(False)
         self._objective.check(len(closures))
-        self._statistics.active(False)
         return loss, complete
+
+    def _second_pass(self, perturb: Perturb, twice: bool, local: bool) -> None:
+        if not local:
+            self._observe()
+        first = self._passes.gradients()
+        eps = self._passes.perturbation(perturb, first, local) if twice else None
+        if eps is not None:
+            self._passes.second(first.params, eps)
+        if local:
+            self._observe()
 
     @property
     def _gathers(self) -> bool:
@@ -343,23 +350,12 @@ class Sparsifier:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        optimizers, reference = self._passes.optimizers, self._objective.reference
         return {
             "step": self._step,
             "total_steps": self.total_steps,
             "method": self._method_in_state(),
-            "optimizer": optimizers.state_dict(),
-            "scaler": optimizers.scaler.state_dict() if optimizers.scaler else None,
             "coupling": self._state,
-            "rewind": self._rewind.kept,
-            "seen": self._epochs.seen,
-            "statistics": self._statistics.values,
-            # saved, as the model may not begin at the same weights when the run goes on
-            "reference": reference.state_dict() if reference is not None else None,
-            "rng": torch.get_rng_state(),
-            "cuda_rng": cuda,
-        }
+        } | self._saved.collect()
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -375,19 +371,7 @@ class Sparsifier:
                     f"a state can only be resumed by a sparsifier of the same {key}",
                     got=f"{state[key]} in the state, {value} here",
                 )
-        optimizers = self._passes.optimizers
-        optimizers.load_state_dict(state["optimizer"])
-        if self._objective.reference is not None:
-            self._objective.reference.load_state_dict(state["reference"])
-        if optimizers.scaler:
-            optimizers.scaler.load_state_dict(state["scaler"])
-        home, coupling, kept = self._prunable.home, state["coupling"], state["rewind"]
+        home, coupling = self._prunable.home, state["coupling"]
+        self._saved.restore(state, home)
         self._state = None if coupling is None else {k: home(v) for k, v in coupling.items()}
-        for name, statistic in self._statistics.statistics.items():
-            statistic.values = home(state["statistics"][name])
-        self._rewind.kept = None if kept is None else home(kept)
-        self._epochs.seen = state["seen"].clone()
         self._step = state["step"]
-        torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])

@@ -157,10 +157,11 @@ class _OfPasses(Statistic):
             total.value += value
         total.rows += len(rows)
 
+    def begin(self) -> None:
+        self._sums.clear()  # of a step that overflowed, which was not observed
+
     def active(self, on: bool) -> None:
         self._on = on
-        if on:
-            self._sums.clear()  # of a step that overflowed, which was not observed
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:

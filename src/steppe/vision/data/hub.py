@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
-from steppe.vision.data.base import Source
-from steppe.vision.data.encoded import Encoded, source
-from steppe.vision.data.levels import Reading
+from steppe.vision.data.base import Rows, Source
+from steppe.vision.data.decode import decode, is_grey
 from steppe.vision.data.parquet import TEST_NAMES
 
-_AS_STORED = Reading()
 
-
-def hub(name: str, reading: Reading = _AS_STORED) -> Source:
+def hub(name: str, size: int | None = None) -> Source:
     """A dataset by its hub id; the network is used unless it lies in the hub's cache already.
 
     The image column is the first of type Image, the label column the first of type ClassLabel.
 
     Args:
         name: ``org/name``.
-        reading: how images become pixels.
+        size: height and width to scale and crop to; None where all images have one size.
 
     Returns:
         The source.
@@ -48,17 +47,16 @@ def hub(name: str, reading: Reading = _AS_STORED) -> Source:
     image = _first(features, datasets.Image, name)
     label = _first(features, datasets.ClassLabel, name)
 
-    def encoded(split: str, part: str) -> Encoded:
+    def rows(split: str) -> Rows:
         table = splits[split].cast_column(image, datasets.Image(decode=False))
         # The fingerprint names the content; without one the images are simply decoded again.
         key = str(getattr(table, "_fingerprint", ""))
-        return _encoded(table, image, label, f"{split} of {name}", part, key)
+        return _rows(table, image, label, f"{split} of {name}", size, key)
 
-    names = tuple(features[label].names)
-    return source(encoded("train", "train"), encoded(test, "test"), reading, names)
+    return Source(rows("train"), rows(test), tuple(features[label].names))
 
 
-def _encoded(table: Any, image: str, label: str, of: str, part: str, key: str) -> Encoded:
+def _rows(table: Any, image: str, label: str, of: str, size: int | None, key: str) -> Rows:
     def describe(row: int) -> str:
         return f"row {row} of {of}"
 
@@ -68,10 +66,12 @@ def _encoded(table: Any, image: str, label: str, of: str, part: str, key: str) -
             raise SteppeError("a hub dataset must embed its images", got=describe(row))
         return data
 
-    def blobs(chosen: Sequence[int]) -> Iterator[bytes]:
-        return (blob(row) for row in chosen)
+    def decode_rows(chosen: Sequence[int]) -> Tensor:
+        grey = is_grey(blob(0), describe(0))
+        blobs = [blob(row) for row in chosen]
+        return decode(blobs, describe=lambda i: describe(chosen[i]), grey=grey, size=size)
 
-    return Encoded(name=part, labels=list(table[label]), blobs=blobs, describe=describe, key=key)
+    return Rows(list(table[label]), decode_rows, describe, f"{key}\nsize={size}" if key else "")
 
 
 def _first(features: Any, kind: type, name: str) -> str:

@@ -1,0 +1,81 @@
+"""What a run must remember besides its model and its coupling, to go on bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from steppe.core.protocols import Tensors
+from steppe.engine.step.epochs import Epochs
+from steppe.engine.step.gathered_statistics import GatheredStatistics
+from steppe.engine.step.objective_loss import ObjectiveLoss
+from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.rewind import Rewind
+
+
+class SavedState:
+    """Optimisers, scaler, statistics, what is rewound, the reference, random numbers.
+
+    Args:
+        optimizers: with their scaler.
+        statistics: of the score.
+        objective: its reference network.
+        epochs: what they counted.
+        rewind: what it keeps.
+    """
+
+    def __init__(
+        self,
+        optimizers: Optimizers,
+        statistics: GatheredStatistics,
+        objective: ObjectiveLoss,
+        epochs: Epochs,
+        rewind: Rewind,
+    ) -> None:
+        self._optimizers, self._statistics, self._objective = optimizers, statistics, objective
+        self._epochs, self._rewind = epochs, rewind
+
+    def collect(self) -> dict[str, Any]:
+        """As plain data and tensors."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        scaler, reference = self._optimizers.scaler, self._objective.reference
+        return {
+            "optimizer": self._optimizers.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "rewind": self._rewind.kept,
+            "seen": self._epochs.seen,
+            "statistics": self._statistics.values,
+            # saved, as the model may not begin at the same weights when the run goes on
+            "reference": reference.state_dict() if reference is not None else None,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": cuda,
+        }
+
+    def restore(self, state: dict[str, Any], home: Callable[[Tensors], Tensors]) -> None:
+        """What `collect` gave.
+
+        Args:
+            state: among other things.
+            home: copies beside the weights of their names.
+        """
+        self._optimizers.load_state_dict(state["optimizer"])
+        if self._objective.reference is not None:
+            self._objective.reference.load_state_dict(state["reference"])
+        if self._optimizers.scaler:
+            self._optimizers.scaler.load_state_dict(state["scaler"])
+        for name, statistic in self._statistics.statistics.items():
+            statistic.values = home(state["statistics"][name])
+        self._rewind.kept = None if state["rewind"] is None else home(state["rewind"])
+        self._epochs.seen = state["seen"].clone()
+        torch.set_rng_state(state["rng"].cpu())
+        if state["cuda_rng"]:
+            torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])
+
+    def move(self, home: Callable[[Tensors], Tensors]) -> None:
+        """Follow the weights to another device."""
+        for statistic in self._statistics.statistics.values():
+            statistic.values = home(statistic.values)
+        if self._rewind.kept is not None:
+            self._rewind.kept = home(self._rewind.kept)

@@ -1,0 +1,1 @@
+"""The rules by which labels of channels pass through the operations of torch."""
