@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -391,3 +392,33 @@ def test_printed_commands_can_be_copied(tmp_path: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().err
     assert f"steppe evaluate '{out}' --on" in shown
     assert f"; steppe report '{out}'" in shown
+
+
+def test_plain_parquet_without_class_names_trains_to_the_end_and_says_what_it_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from PIL import Image
+
+    def picture(level: int) -> dict[str, Any]:
+        file = io.BytesIO()
+        Image.fromarray(np.full((8, 8), 1000 * level, np.uint16)).save(file, "png")
+        return {"bytes": file.getvalue(), "path": None}
+
+    labels = [i % 4 for i in range(16)]
+    for part in ("train", "test"):
+        table = pa.table({"image": [picture(label) for label in labels], "label": labels})
+        pq.write_table(table, tmp_path / f"{part}.parquet")
+    flags = ["--data", tmp_path, "--model", "small-cnn", "--method", "gmp", "--sparsity", "0.5"]
+    flags += ["--epochs", "1", "--batch-size", "8", "--device", "cpu", "--out", tmp_path / "run"]
+    run("train", *flags)
+    said = capsys.readouterr().err
+    assert said.count("with values in 0..3000 are read as 0..4095; say otherwise") == 1
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert "not_computed" not in record
+    assert "0..4095" in record["notes"][0]
+    given = ["--set", "data.value_range=[0, 3000]", "--out", tmp_path / "other"]
+    run("train", *flags[:-2], *given)
+    assert "0..4095" not in capsys.readouterr().err

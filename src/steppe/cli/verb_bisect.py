@@ -36,7 +36,7 @@ def command(
     """Find the option with which a method gets as sparse by itself as it is asked to be."""
     base = load_recipe(recipe)
     target = base.build_method().sparsity
-    data = load_data(base)
+    data = load_data(base, say=lambda note: say(f"note: {note}", quiet))
     rows: list[dict[str, Any]] = []
 
     def measure(value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -139,7 +140,7 @@ def _method(spec: dict[str, Any], name: str | None, flags: dict[str, Any]) -> di
 def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[str, Any]:
     """Run a recipe and say what was gained."""
     method = recipe.build_method()  # a bad method fails before data are read
-    data = load_data(recipe)
+    data = load_data(recipe, say=lambda note: say(f"note: {note}", quiet))
     if out is None:
         out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"
         say(f"writing to {out}", quiet)
@@ -147,7 +148,7 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     if outcome is None:
         say(f"{out} was finished before; nothing to do", quiet)
     with courtesy("the summary"):
-        _show(record, out, quiet)
+        _show(record, out, quiet, data.notes)
     report: Path | None = None
     with courtesy("the report"):
         if ranks.first():
@@ -162,7 +163,7 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     return record
 
 
-def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
+def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -> None:
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
     gone = f"of the {record['removed']['target']} gone" if "removed" in record else "zeros"
     say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
@@ -181,6 +182,7 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
     say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     for note in record["notes"]:
-        say(f"note: {note}", quiet)
+        if note not in said:
+            say(f"note: {note}", quiet)
     if "gain" in record:
         say(record["gain"], quiet)

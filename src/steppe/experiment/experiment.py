@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import os
 import random
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,13 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_data(recipe: Recipe) -> ImageData:
-    """The recipe's images; of the training labels some wrong, if it says so."""
+def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> ImageData:
+    """The recipe's images; of the training labels some wrong, if it says so.
+
+    Args:
+        recipe: of the run.
+        say: called with each sentence on what was left out or read in one of several ways.
+    """
     spec = recipe.data
     data = load(
         spec.name,
@@ -55,6 +61,10 @@ def load_data(recipe: Recipe) -> ImageData:
         mean=spec.mean,
         std=spec.std,
         augment=spec.augment,
+        value_range=spec.value_range,
+        channels=spec.channels,
+        background=spec.background,
+        say=say,
     )
     if spec.label_noise is None:
         return data
@@ -223,7 +233,7 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": list(outcome.notes),
+            "notes": [*self.data.notes, *outcome.notes],
         }
 
 

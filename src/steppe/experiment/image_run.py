@@ -47,7 +47,7 @@ def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:
         SteppeError: the folder is no run, or the run is not finished.
     """
     recipe = read_run(path)
-    data = load_data(recipe)
+    data = load_data(recipe, say=lambda note: None)  # the run has said it
     model = build_model(recipe, data)
     if (path / TEXT).exists():
         model = load_removed(path, lambda: model)

@@ -54,6 +54,9 @@ class DataSpec(_Strict):
     augment: str | None = "auto"
     cache: str | None = None
     label_noise: LabelNoiseSpec | None = None
+    value_range: tuple[float, ...] | None = None
+    channels: int | None = None
+    background: str = "white"
 
 
 class ChannelSpec(_Strict):
@@ -167,8 +170,10 @@ class Recipe(_Strict):
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
         whole = self.model_dump(mode="json") | {"method": self._method_in_full()}
-        if whole["data"]["label_noise"] is None:
-            del whole["data"]["label_noise"]  # so that a run from before is the same run
+        data = whole["data"]
+        for key in ("label_noise", "value_range", "channels", "background"):
+            if data[key] == DataSpec.model_fields[key].default:
+                del data[key]  # so that a run from before is the same run
         if not self._prunes_channels():
             del whole["channels"]
         return whole

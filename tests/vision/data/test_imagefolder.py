@@ -66,6 +66,77 @@ def test_errors(folder, tmp_path):
 
 def test_train_and_test_must_have_one_shape(folder, png):
     for value, place in ((12, "cat"), (22, "dog")):
-        (folder / "test" / place / f"{value}.png").write_bytes(png(np.full((6, 6), value)))
-    with pytest.raises(SteppeError, match=r"one shape; got \(3, 6, 6\) and \(1, 6, 6\)"):
+        (folder / "test" / place / f"{value}.png").write_bytes(png(np.full((5, 5, 3), value)))
+    with pytest.raises(SteppeError, match=r"one shape; got \(3, 6, 6\) and \(3, 5, 5\).*size=32"):
         load(str(folder))
+
+
+def test_grey_test_images_beside_coloured_ones_are_read_in_colour(folder, png):
+    for value, place in ((12, "cat"), (22, "dog")):
+        (folder / "test" / place / f"{value}.png").write_bytes(png(np.full((6, 6), value)))
+    with pytest.warns(UserWarning, match="test: grey images are read with three channels"):
+        data = load(str(folder))
+    assert data.test.images[:, :, 0, 0].tolist() == [[12] * 3, [22] * 3]
+    # the other way round a colour would be lost, and the way out that is named works
+    for path in (folder / "train").rglob("*.png"):
+        path.write_bytes(png(np.full((6, 6), int(path.stem))))
+    (folder / "test" / "cat" / "12.png").write_bytes(png(np.full((6, 6, 3), 12)))
+    with pytest.raises(SteppeError, match=r"all be grey .*Way out: channels=3 \(data.channels"):
+        load(str(folder))
+    for channels in (1, 3):
+        assert load(str(folder), channels=channels).shape == (channels, 6, 6)
+
+
+def left_out(folder):
+    said = []
+    data = load(str(folder), say=said.append)
+    assert data.notes == tuple(said)
+    return data, said
+
+
+def test_what_is_no_image_of_the_dataset_is_said_with_counts(folder, png):
+    image = png(np.full((6, 6, 3), 10))
+    for name in (
+        "train/cat/.ipynb_checkpoints/10-checkpoint.png",
+        "train/__MACOSX/cat/._10.png",
+        "train/cat/._10.png",
+        "train/cat/11.heic",
+        "train/cat/12.HEIC",
+        "train/Thumbs.db",
+        "train/alone.png",
+        "train/dog/deeper/23.JPG",
+        "val/cat/13.png",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(image)
+    data, said = left_out(folder)
+    assert data.classes == ("cat", "dog")
+    assert data.train.labels.bincount().tolist() == [2, 3]
+    assert said == [
+        "train/: left out: 2 files of kind .heic, 1 file of kind .db, 1 file in __MACOSX, 1 file "
+        "outside of the class folders, 1 file hidden (.*.png), 1 file in .ipynb_checkpoints",
+        "test/ is what is tested on: val/ left out",
+    ]
+
+
+def test_classes_without_images_are_said(folder):
+    (folder / "train" / "bird").mkdir()
+    for path in (folder / "train" / "cat").glob("*.png"):
+        path.rename(path.with_suffix(".heic"))
+    (folder / "test" / "dog" / "22.png").unlink()
+    data, said = left_out(folder)
+    assert data.train.labels.tolist() == [2, 2]
+    assert said == [
+        "train/: left out: 2 files of kind .heic",
+        "train: no image of 2 of 3 classes: bird, cat",
+        "test: no image of 2 of 3 classes: bird, dog",
+    ]
+
+
+def test_of_several_configurations_one_must_be_given(folder):
+    (folder / "large").mkdir()
+    for part in ("train", "test"):
+        (folder / part).rename(folder / "large" / part)
+    with pytest.raises(SteppeError, match=r"Way out: give .*large") as refused:
+        load(str(folder))
+    assert load(refused.value.way_out.removeprefix("give ")).classes == ("cat", "dog")

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.data.labels import check_labels, select, stratified_order
+from steppe.vision.data.base import Rows, Source
+from steppe.vision.data.labels import check_labels, labels_of, select, stratified_order
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,51 @@ def test_sizes(size, held_out, expected):
 def test_nothing_may_be_left_to_train_on():
     with pytest.raises(SteppeError, match="validation=100"):
         select(torch.arange(100) % 4, None, 100, seed=0)
+
+
+def made(train, test=None, num_classes=None, classes=()):
+    rows = [Rows(labels, lambda chosen: None, "row {}".format) for labels in (train, test or train)]
+    return labels_of(Source(*rows, classes), num_classes)
+
+
+@pytest.mark.parametrize(
+    ("stored", "labels", "classes", "said"),
+    [
+        ([7, 100_000] * 2, [0, 1, 0, 1], ("7", "100000"), "2 numbers from 7 to 100000: taken for"),
+        ([[0], [1]] * 2, [0, 1, 0, 1], (), "lists of one"),
+        ([(1,), (0,)], [1, 0], (), "lists of one"),
+        (["dog", "cat", "cat"], [1, 0, 0], ("cat", "dog"), "2 texts: numbered in alphabetical"),
+        ([["b"], ["a"]] * 2, [1, 0, 1, 0], ("a", "b"), "lists of one"),
+        ([1, 2] * 2, [1, 2, 1, 2], (), None),
+    ],
+)
+def test_labels_of_any_form_become_numbers_of_classes(stored, labels, classes, said):
+    found = made(stored)
+    assert found.train.tolist() == found.test.tolist() == labels
+    assert (found.classes, found.num_classes) == (classes, max(labels) + 1)
+    assert (said or "train: no image of 1 of 3 classes: 0") in found.notes[0]
+
+
+def test_ids_stay_where_the_number_of_classes_is_known():
+    assert made([7, 30], num_classes=40).train.tolist() == [7, 30]
+    assert made([7, 30], classes=tuple("a" * 40)).num_classes == 40
+    with pytest.raises(SteppeError, match=r"a test image's label .* got 8 in row 1"):
+        made([7, 100_000] * 2, [7, 8])
+
+
+@pytest.mark.parametrize(
+    ("stored", "rule"),
+    [
+        ([[0, 1], [1]], r"an image has one label; got \[0, 1\] in row 0"),
+        ([[], [1]], r"one label; got \[\] in row 0"),
+        ([[[0]], [[1]]], r"one label; got \[\[0\]\] in row 0"),
+        ([0, [1, 2]], "one label"),
+        ([0.0, 1.0], "labels must be integers; got 0.0 in row 0"),
+        ([0, None], "labels must be integers; got None in row 1"),
+        (["a", None], "labels must be integers; got 'a' in row 0"),
+        (["a photo", "another", "a third", "one more"], "must be that of several images"),
+    ],
+)
+def test_what_is_no_label_is_named(stored, rule):
+    with pytest.raises(SteppeError, match=rule):
+        made(stored)

@@ -62,7 +62,7 @@ def test_the_cache_is_used_and_follows_the_file(parquet_folder, tmp_path, monkey
     folder, _ = parquet_folder([0, 1, 1], [0, 1])
     first = load(str(folder), cache=tmp_path / "cache")
     with monkeypatch.context() as m:
-        m.setattr("steppe.vision.data.parquet.decode", None)  # would fail if it were called
+        m.setattr("steppe.vision.data.encoded.decode", None)  # would fail if it were called
         again = load(str(folder), cache=tmp_path / "cache")
     assert torch.equal(first.train.images, again.train.images)
     _, arrays = parquet_folder([0, 1, 1], [0, 1], shape=(7, 6, 3))
@@ -129,3 +129,39 @@ def test_cifar_10_is_read_whole_and_in_part(shared, tmp_path):
     again = load(name, train_size=500, test_size=100, validation=0.1, cache=tmp_path)
     assert time.perf_counter() - start < 5
     assert torch.equal(data.train.images, again.train.images)
+
+
+def test_hidden_copies_and_files_of_no_split_are_left_out_and_said(parquet_folder):
+    folder, _ = parquet_folder([0, 1, 1], [0, 1])
+    (folder / ".ipynb_checkpoints").mkdir()
+    copy = (folder / "train.parquet").read_bytes()
+    (folder / ".ipynb_checkpoints" / "train-checkpoint.parquet").write_bytes(copy)
+    (folder / "extra.parquet").write_bytes(copy)
+    said = []
+    assert len(load(str(folder), say=said.append).train) == 3
+    assert said == ["1 parquet files are neither train nor test: left out: extra.parquet"]
+    (folder / "train_more.parquet").write_bytes(copy)
+    assert len(load(str(folder), say=said.append).train) == 6
+    assert said[-1] == "read as one split: the files of train and train_more"
+
+
+def test_several_configurations_below_one_folder_are_refused_and_one_can_be_given(parquet_folder):
+    folder, _ = parquet_folder([0, 1, 1], [0, 1])
+    for name in ("large", "small one"):
+        (folder / name).mkdir()
+        for part in ("train", "test"):
+            (folder / name / f"{part}.parquet").write_bytes(
+                (folder / f"{part}.parquet").read_bytes()
+            )
+    for part in ("train", "test"):
+        (folder / f"{part}.parquet").unlink()
+    rule = r"one configuration; got train.parquet and others in 2 folders: large, small one"
+    with pytest.raises(SteppeError, match=rule):
+        load(str(folder))
+    assert len(load(str(folder / "small one")).train) == 3
+    # a folder for each split is one configuration
+    for part in ("train", "test"):
+        (folder / part).mkdir()
+        (folder / "large" / f"{part}.parquet").rename(folder / part / f"{part}.parquet")
+        (folder / "small one" / f"{part}.parquet").unlink()
+    assert len(load(str(folder)).train) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from steppe.core.registry import Registry
 from steppe.vision.augment import Augmentation, augmentation
 from steppe.vision.data.base import ImageData, Source, Split
 from steppe.vision.data.cache import decoded
-from steppe.vision.data.labels import check_labels, select
+from steppe.vision.data.labels import labels_of, select
+from steppe.vision.data.levels import Reading
 
 DATASETS: Registry[Callable[[int | None], Source]] = Registry("dataset", "steppe.vision.data")
 """Name -> ``source(size)``."""
@@ -38,6 +40,10 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     augment: str | Augmentation | None = "auto",
+    value_range: Sequence[float] | None = None,
+    channels: int | None = None,
+    background: str = "white",
+    say: Callable[[str], object] = warnings.warn,
 ) -> ImageData:
     """Load a dataset of images.
 
@@ -59,9 +65,14 @@ def load(
             images, otherwise computed from the training images.
         std: as ``mean``.
         augment: see :func:`steppe.vision.augment.augmentation`.
+        value_range: the stored values that are black and white, e.g. (0, 4095); None: 0..255 for
+            images of 8 bits, and for deeper ones the usual range that covers all of the dataset.
+        channels: 1 (grey) or 3 (colour); None is what the first training image has.
+        background: behind transparent pixels: white, black or keep (they show what is stored).
+        say: called with each sentence on what was left out or read in one of several ways.
 
     Returns:
-        The dataset, images as uint8 [n, c, h, w] on the CPU.
+        The dataset, images as uint8 [n, c, h, w] on the CPU; the sentences are its ``notes``.
 
     Raises:
         SteppeError: unknown name, missing column, bad label, undecodable image, impossible size.
@@ -71,11 +82,11 @@ def load(
         >>> len(data.train), len(data.validation), len(data.test), data.shape
         (100, 20, 500, (1, 8, 8))
     """
-    source = resolve(str(name), size)
-    known = num_classes or len(source.classes) or None
-    train_labels = check_labels(source.train.labels, source.train.describe, known)
-    known = known or int(train_labels.max()) + 1
-    test_labels = check_labels(source.test.labels, source.test.describe, known)
+    ends = None if value_range is None else tuple(value_range)
+    reading = Reading(size=size, value_range=ends, channels=channels, background=background)
+    source = resolve(str(name), reading)
+    labels = labels_of(source, num_classes)
+    train_labels, test_labels, known = labels.train, labels.test, labels.num_classes
     train_rows, held_out_rows = select(train_labels, train_size, validation, seed)
     test_rows, _ = select(test_labels, test_size, 0, seed, what="test")
     folder = None if cache is None else Path(cache)
@@ -85,13 +96,10 @@ def load(
         images = decoded(source.train, held_out_rows, folder)
         held_out = Split(images, train_labels[held_out_rows])
     test = Split(decoded(source.test, test_rows, folder), test_labels[test_rows])
-    shape = tuple(train.images.shape[1:])
-    if tuple(test.images.shape[1:]) != shape:
-        raise SteppeError(
-            "training and test images must have one shape",
-            got=f"{shape} and {tuple(test.images.shape[1:])}",
-            way_out="give size=32 or another side to scale and crop to",
-        )
+    shape = _one_shape(train, test)
+    notes = dict.fromkeys([*source.notes, *labels.notes, *source.train.notes, *source.test.notes])
+    for note in notes:
+        say(note)
     own_mean, own_std = _statistics(train.images)
     return ImageData(
         name=str(name),
@@ -101,12 +109,26 @@ def load(
         num_classes=known,
         mean=_per_channel("mean", mean, own_mean),
         std=_per_channel("std", std, own_std),
-        classes=source.classes,
+        classes=labels.classes,
         augment=augmentation(augment, shape),
+        notes=tuple(notes),
     )
 
 
-def resolve(name: str, size: int | None = None) -> Source:
+def _one_shape(train: Split, test: Split) -> tuple[int, ...]:
+    shape, other = (tuple(split.images.shape[1:]) for split in (train, test))
+    if shape != other:
+        raise SteppeError(
+            "training and test images must have one shape",
+            got=f"{shape} and {other}",
+            way_out="give size=32 or another side to scale and crop to"
+            if shape[0] == other[0]
+            else "channels=3 (data.channels in a recipe) reads all in colour",
+        )
+    return shape
+
+
+def resolve(name: str, reading: Reading) -> Source:
     """Find out what ``name`` is; no image is decoded yet."""
     # Here, not above: these modules must not be needed to define DATASETS.
     from steppe.vision.data.hub import hub
@@ -114,15 +136,21 @@ def resolve(name: str, size: int | None = None) -> Source:
     from steppe.vision.data.parquet import find, parquet
 
     if name in DATASETS:
-        return DATASETS[name](size)
+        if reading != Reading(size=reading.size):
+            raise SteppeError(
+                "value_range, channels and background are for images in files",
+                got=f"dataset {name}, which has its own",
+                way_out="leave them out",
+            )
+        return DATASETS[name](reading.size)
     path = Path(name).expanduser()
     files = find(str(path))
     if files:
-        return parquet(files, size)
+        return parquet(files, reading)
     if path.is_dir():
-        return imagefolder(path, size)
+        return imagefolder(path, reading)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return hub(name, size)
+        return hub(name, reading)
     if "/" in name or name.startswith(("~", ".")) or path.exists():
         raise SteppeError(
             "a dataset's path must be a folder or parquet files that exist",

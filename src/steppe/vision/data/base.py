@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class ImageData:
         classes: names of the classes, empty where unknown.
         augment: what is done to training images, or None.
         clean_labels: the labels of ``train`` before label noise was added, or None.
+        notes: what was read in one of several ways, or left out, in sentences with counts.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ImageData:
     classes: tuple[str, ...] = ()
     augment: Augmentation | None = None
     clean_labels: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,12 +81,14 @@ class Rows:
         decode: row numbers -> uint8 images [k, c, h, w].
         describe: row number -> words for an error message, e.g. ``"row 7 of train.parquet"``.
         key: of the cache; changes whenever the stored images do, empty where none is needed.
+        notes: what is worth saying of the images, in sentences; grows as they are decoded.
     """
 
     labels: Sequence[object]
     decode: Callable[[Sequence[int]], Tensor]
     describe: Callable[[int], str]
     key: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +99,10 @@ class Source:
         train: rows to train on.
         test: rows to test on.
         classes: names of the classes in label order, empty where the source does not say.
+        notes: what is worth saying of the files, in sentences.
     """
 
     train: Rows
     test: Rows
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import __version__ as pil
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from steppe.vision.data.base import Rows
 
-_FORMAT = 1  # raise it when decode() changes what it returns
+_FORMAT = 2  # raise it when decode() changes what it returns
 
 
 def stamp(files: Iterable[Path]) -> str:
@@ -38,7 +39,8 @@ def decoded(rows: Rows, chosen: Sequence[int], folder: Path | None) -> Tensor:
         folder: of the cache; None decodes every time. Created if missing.
 
     Returns:
-        [len(chosen), c, h, w], uint8.
+        [len(chosen), c, h, w], uint8. What is worth saying of them is in ``rows.notes``, from the
+        cache too.
     """
     if folder is None or not rows.key:
         return rows.decode(chosen)
@@ -46,14 +48,17 @@ def decoded(rows: Rows, chosen: Sequence[int], folder: Path | None) -> Tensor:
     digest.update(np.asarray(chosen, dtype="<i8").tobytes())
     file = folder / f"images-{digest.hexdigest()[:24]}.safetensors"
     try:
-        cached: Tensor = load_file(file)["images"]
+        with safe_open(file, framework="pt") as stored:
+            cached: Tensor = stored.get_tensor("images")
+            rows.notes.extend(json.loads(stored.metadata()["notes"]))
         return cached
-    except (FileNotFoundError, SafetensorError, KeyError):
-        pass  # absent or cut short: decode and write it anew
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError):
+        pass  # absent or damaged: decode and write it anew
+    before = len(rows.notes)
     images = rows.decode(chosen)
     folder.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed: a killed run, or a second one beside it, leaves no half file.
     aside = file.with_suffix(f".{os.getpid()}.part")
-    save_file({"images": images}, aside)
+    save_file({"images": images}, aside, {"notes": json.dumps(rows.notes[before:])})
     aside.replace(file)
     return images

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,18 +16,23 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.vision.data.levels import BACKGROUNDS, Blob, Levels, Reading, is_deep, opened
 
-Blob = bytes | Path
-"""An encoded image, or the file that holds it."""
-
-GREY = {"1", "L", "I", "F", "I;16", "LA"}
 # Below this, Python's part of the work outweighs PIL's and threads only wait for each other
 # (measured: 32x32 JPEGs, 2 cores, 0.87 s for 10,000 with one thread, 1.17 s with two).
 THREADED_BYTES = 16_384
 
+TRANSPARENT, FRAMES, DEEP_COLOUR = "transparent", "frames", "deep colour"
+
 
 def decode(
-    blobs: Sequence[Blob], *, describe: Callable[[int], str], grey: bool, size: int | None
+    blobs: Sequence[Blob],
+    *,
+    describe: Callable[[int], str],
+    grey: bool,
+    size: int | None = None,
+    levels: Levels | None = None,
+    notes: list[str] | None = None,
 ) -> Tensor:
     """Decode images into one tensor.
 
@@ -36,6 +42,8 @@ def decode(
         grey: one channel instead of three; a coloured image is then an error, not a silent loss.
         size: height and width; the image is scaled to cover size x size and cropped to the middle.
             None: all images must already be of one size.
+        levels: of the dataset that they belong to, with its size; None: they are all of it.
+        notes: gets what was read in one of several ways, in sentences.
 
     Returns:
         [n, c, h, w], uint8.
@@ -44,16 +52,21 @@ def decode(
         SteppeError: an image that cannot be decoded, has colour among grey ones, or another size.
 
     Example:
+        >>> from io import BytesIO
         >>> file = BytesIO()
         >>> Image.new("RGB", (2, 1), (255, 0, 0)).save(file, "png")
-        >>> decode([file.getvalue()], describe=str, grey=False, size=None)[0, :, 0, 0]
+        >>> decode([file.getvalue()], describe=str, grey=False)[0, :, 0, 0]
         tensor([255,   0,   0], dtype=torch.uint8)
     """
-    first = _decode_one(blobs[0], describe(0), grey, size)
+    if levels is None:
+        levels = Levels(Reading(size=size))
+        levels.add(lambda: ((blob, describe(i)) for i, blob in enumerate(blobs)))
+    seen: Counter[str] = Counter()
+    first, _ = _decode_one(blobs[0], describe(0), grey, levels)
     out = np.empty((len(blobs), *first.shape), dtype=np.uint8)
 
-    def fill(i: int) -> None:
-        image = _decode_one(blobs[i], describe(i), grey, size)
+    def fill(i: int) -> list[str]:
+        image, properties = _decode_one(blobs[i], describe(i), grey, levels)
         if image.shape != first.shape:
             raise SteppeError(
                 "all images must have one size",
@@ -62,16 +75,20 @@ def decode(
                 way_out="give size=32 or another side to scale and crop to",
             )
         out[i] = image
+        return properties
 
     first_blob = blobs[0]
     size_of_first = first_blob.stat().st_size if isinstance(first_blob, Path) else len(first_blob)
     if size_of_first < THREADED_BYTES:
         for i in range(len(blobs)):
-            fill(i)
+            seen.update(fill(i))
     else:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(fill, range(len(blobs))):
-                pass
+            for properties in pool.map(fill, range(len(blobs))):
+                seen.update(properties)
+    ambiguous = _notes(seen, levels.reading.background, int(out.max(initial=0)))
+    if notes is not None:
+        notes += ambiguous
     # One pass to the order a network wants; views would make every later batch pay for it.
     return torch.from_numpy(out).permute(0, 3, 1, 2).contiguous()
 
@@ -84,34 +101,97 @@ def is_grey(blob: Blob, name: str) -> bool:
         name: of it, for an error message.
     """
     try:
-        with Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob) as image:
-            return image.mode in GREY
+        with opened(blob) as image:
+            return _without_colour(image.mode)
     except Exception as error:
         raise _undecodable(name, error) from error
 
 
-def _decode_one(blob: Blob, name: str, grey: bool, size: int | None) -> NDArray[np.uint8]:
+def _without_colour(mode: str) -> bool:
+    return mode in {"1", "L", "LA", "La"} or is_deep(mode)
+
+
+def _decode_one(
+    blob: Blob, name: str, grey: bool, levels: Levels
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """The pixels [h, w, c], and what is worth saying of the image."""
+    size = levels.reading.size
     try:
-        with Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob) as opened:
-            image: Image.Image = opened
+        with opened(blob) as image:
+            properties = _properties(image)
             if "exif" in image.info:  # without it photographs may be turned by 90 degrees
                 image = ImageOps.exif_transpose(image)
-            coloured = image.mode not in GREY
-            if image.mode.startswith("I"):  # 16 bits: PIL would clip at 255
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            coloured, deep = not _without_colour(image.mode), is_deep(image.mode)
+            if deep:  # PIL would clip at 255
+                image = Image.fromarray(levels.of(np.asarray(image)))
+            image, transparent = _on_background(image, levels.reading.background)
+            properties += [TRANSPARENT] if transparent else []
             image = image.convert("L" if grey else "RGB")
+            if levels.reading.value_range is not None and not deep:
+                image = Image.fromarray(levels.of(np.asarray(image)))
             if size is not None and image.size != (size, size):
                 image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(image, dtype=np.uint8)
+    except SteppeError:
+        raise
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise _undecodable(name, error) from error
-    if grey and coloured:
+    if grey and coloured and levels.reading.channels is None:
         raise SteppeError(
             "images must all be grey where the first one is",
             got=f"a coloured image in {name}",
-            way_out="store them all as RGB, or all as grey",
+            way_out="channels=3 (data.channels in a recipe) reads all in colour, 1 all in grey",
         )
-    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+    return (pixels if pixels.ndim == 3 else pixels[:, :, None]), properties
+
+
+def _properties(image: Any) -> list[str]:
+    """What PIL does not tell by itself: more frames than one, more bits than it keeps."""
+    properties = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
+    stored = [str(tile[3]) for tile in getattr(image, "tile", ())]  # e.g. RGB;16B
+    if len(image.getbands()) > 1 and any(";16" in raw for raw in stored):
+        properties.append(DEEP_COLOUR)
+    return properties
+
+
+def _on_background(image: Image.Image, background: str) -> tuple[Image.Image, bool]:
+    """The image with what is transparent laid over a colour, and whether anything is."""
+    if not {"A", "a"} & set(image.getbands()) and "transparency" not in image.info:
+        return image, False
+    whole = image.convert("RGBA")
+    least = whole.getchannel("A").getextrema()[0]
+    level = BACKGROUNDS[background]
+    if least == 255 or level is None:
+        return image, least != 255
+    behind = Image.new("RGBA", whole.size, (level, level, level, 255))
+    return Image.alpha_composite(behind, whole), True
+
+
+def _notes(seen: Counter[str], background: str, most: int) -> list[str]:
+    """What was read in one of several ways, in sentences with counts."""
+    notes = []
+    if seen[TRANSPARENT]:
+        how = (
+            "they show the stored colour"
+            if BACKGROUNDS[background] is None
+            else f"they are laid over {background}"
+        )
+        notes.append(
+            f"{seen[TRANSPARENT]} images have transparent pixels: {how}; say otherwise with "
+            f"background (data.background in a recipe): {', '.join(BACKGROUNDS)}"
+        )
+    if seen[FRAMES]:
+        notes.append(f"{seen[FRAMES]} images have more than one frame: the first is taken")
+    if seen[DEEP_COLOUR]:
+        if most < 64:
+            raise SteppeError(
+                "colour images of 16 bits must use the upper ones",
+                got=f"{seen[DEEP_COLOUR]} images whose upper 8 bits are {most} at most",
+                consequence="PIL reads the upper 8 bits alone, so nearly all would be black",
+                way_out="store them with 8 bits for a channel",
+            )
+        notes.append(f"{seen[DEEP_COLOUR]} colour images of 16 bits: the upper 8 are taken")
+    return notes
 
 
 def _undecodable(name: str, error: Exception) -> SteppeError:

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
-
-from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
-from steppe.vision.data.base import Rows, Source
-from steppe.vision.data.decode import decode, is_grey
+from steppe.vision.data.base import Source
+from steppe.vision.data.encoded import Encoded, source
+from steppe.vision.data.levels import Reading
 from steppe.vision.data.parquet import TEST_NAMES
 
+_AS_STORED = Reading()
 
-def hub(name: str, size: int | None = None) -> Source:
+
+def hub(name: str, reading: Reading = _AS_STORED) -> Source:
     """A dataset by its hub id; the network is used unless it lies in the hub's cache already.
 
     The image column is the first of type Image, the label column the first of type ClassLabel.
 
     Args:
         name: ``org/name``.
-        size: height and width to scale and crop to; None where all images have one size.
+        reading: how images become pixels.
 
     Returns:
         The source.
@@ -47,16 +48,17 @@ def hub(name: str, size: int | None = None) -> Source:
     image = _first(features, datasets.Image, name)
     label = _first(features, datasets.ClassLabel, name)
 
-    def rows(split: str) -> Rows:
+    def encoded(split: str, part: str) -> Encoded:
         table = splits[split].cast_column(image, datasets.Image(decode=False))
         # The fingerprint names the content; without one the images are simply decoded again.
         key = str(getattr(table, "_fingerprint", ""))
-        return _rows(table, image, label, f"{split} of {name}", size, key)
+        return _encoded(table, image, label, f"{split} of {name}", part, key)
 
-    return Source(rows("train"), rows(test), tuple(features[label].names))
+    names = tuple(features[label].names)
+    return source(encoded("train", "train"), encoded(test, "test"), reading, names)
 
 
-def _rows(table: Any, image: str, label: str, of: str, size: int | None, key: str) -> Rows:
+def _encoded(table: Any, image: str, label: str, of: str, part: str, key: str) -> Encoded:
     def describe(row: int) -> str:
         return f"row {row} of {of}"
 
@@ -66,12 +68,10 @@ def _rows(table: Any, image: str, label: str, of: str, size: int | None, key: st
             raise SteppeError("a hub dataset must embed its images", got=describe(row))
         return data
 
-    def decode_rows(chosen: Sequence[int]) -> Tensor:
-        grey = is_grey(blob(0), describe(0))
-        blobs = [blob(row) for row in chosen]
-        return decode(blobs, describe=lambda i: describe(chosen[i]), grey=grey, size=size)
+    def blobs(chosen: Sequence[int]) -> Iterator[bytes]:
+        return (blob(row) for row in chosen)
 
-    return Rows(list(table[label]), decode_rows, describe, f"{key}\nsize={size}" if key else "")
+    return Encoded(name=part, labels=list(table[label]), blobs=blobs, describe=describe, key=key)
 
 
 def _first(features: Any, kind: type, name: str) -> str:

@@ -2,76 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import shlex
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from torch import Tensor
+from PIL import Image
 
 from steppe.core.errors import SteppeError
-from steppe.vision.data.base import Rows, Source
+from steppe.vision.data.base import Source
 from steppe.vision.data.cache import stamp
-from steppe.vision.data.decode import decode, is_grey
-from steppe.vision.data.parquet import TEST_NAMES
+from steppe.vision.data.encoded import Encoded, source
+from steppe.vision.data.levels import Blob, Reading
+from steppe.vision.data.parquet import TEST_NAMES, is_hidden
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
+# Of all that PIL opens, what holds one image of pixels.
+_IMAGES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif"),
+    *(".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".avif", ".jp2", ".j2k", ".tga", ".qoi"),
+)
+_AS_STORED = Reading()
 
 
-def imagefolder(folder: Path, size: int | None = None) -> Source:
+@functools.cache
+def suffixes() -> frozenset[str]:
+    """How the names of images end that PIL, as installed here, can open.
+
+    Example:
+        >>> ".png" in suffixes(), ".txt" in suffixes()
+        (True, False)
+    """
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix in _IMAGES if known.get(suffix) in Image.OPEN)
+
+
+def imagefolder(folder: Path, reading: Reading = _AS_STORED) -> Source:
     """A dataset from a folder per class.
 
     Args:
         folder: holds ``train`` and one of ``test``, ``validation``, ``valid``, ``val``, each with
             a folder per class; classes are numbered in alphabetical order of ``train``.
-        size: height and width to scale and crop to; None where all images have one size.
+        reading: how images become pixels.
 
     Returns:
-        The source; files are listed, not read.
+        The source; files are listed, not read. What is left out of the folders is in its notes.
 
     Raises:
         SteppeError: a split is missing or empty, or the test split has a class that train lacks.
     """
     tests = [folder / name for name in TEST_NAMES if (folder / name).is_dir()]
     if not (folder / "train").is_dir() or not tests:
+        inner = [p for p in sorted(folder.iterdir()) if (p / "train").is_dir()]
         raise SteppeError(
             "a dataset folder needs train/<class>/ and test/<class>/, or train and test .parquet",
             got=folder,
             consequence=f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8])}",
+            way_out=f"give {shlex.quote(str(inner[0]))}" if inner else "",
         )
     classes = tuple(sorted(p.name for p in (folder / "train").iterdir() if _visible(p)))
-    train = _rows(folder / "train", classes, size)
-    return Source(train=train, test=_rows(tests[0], classes, size), classes=classes)
+    train, of_train = _split("train", folder / "train", classes)
+    test, of_test = _split("test", tests[0], classes)
+    notes = [*of_train, *of_test]
+    if len(tests) > 1:
+        others = ", ".join(f"{other.name}/" for other in tests[1:])
+        notes.append(f"{tests[0].name}/ is what is tested on: {others} left out")
+    return source(train, test, reading, classes, notes)
 
 
-def _rows(split: Path, classes: Sequence[str], size: int | None) -> Rows:
+def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, list[str]]:
     files: list[Path] = []
     labels: list[int] = []
-    for folder in sorted(filter(_visible, split.iterdir())):
-        if folder.name not in classes:
+    left: Counter[str] = Counter()
+    for entry in sorted(split.iterdir()):
+        if _visible(entry) and entry.name not in classes:
             raise SteppeError(
                 f"classes in {split.name} must be in train too",
-                got=folder,
+                got=entry,
                 way_out=f"rename it to one of {', '.join(classes[:10])}, or remove it",
             )
-        images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-        files += images
-        labels += [classes.index(folder.name)] * len(images)
+        # a class folder may be a link, which a walk from above would not enter
+        for path in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
+            if not path.is_file():
+                continue
+            why = _left_out(path.relative_to(split).parts)
+            if why:
+                left[why] += 1
+            else:
+                files.append(path)
+                labels.append(classes.index(entry.name))
     if not files:
         raise SteppeError(
             "a split of a dataset must have images",
             got=split,
-            consequence=f"no {', '.join(sorted(SUFFIXES))} in its class folders",
+            consequence=f"no {', '.join(sorted(suffixes()))} in its class folders"
+            + (f", but {_counted(left)}" if left else ""),
         )
 
-    def describe(row: int) -> str:
-        return str(files[row])
+    def blobs(chosen: Sequence[int]) -> Iterator[Blob]:
+        return (files[row] for row in chosen)
 
-    def decode_rows(chosen: Sequence[int]) -> Tensor:
-        grey = is_grey(files[0], describe(0))
-        blobs = [files[row] for row in chosen]
-        return decode(blobs, describe=lambda i: describe(chosen[i]), grey=grey, size=size)
+    encoded = Encoded(
+        name=name,
+        labels=labels,
+        blobs=blobs,
+        describe=lambda row: str(files[row]),
+        key=stamp(files),
+    )
+    return encoded, [f"{split.name}/: left out: {_counted(left)}"] if left else []
 
-    return Rows(labels, decode_rows, describe, f"{stamp(files)}\nsize={size}")
+
+def _left_out(parts: Sequence[str]) -> str:
+    """Why a file is no image of the dataset; "" for those that are.
+
+    Args:
+        parts: of its path below the split.
+    """
+    *folders, name = parts
+    hidden = next(filter(is_hidden, folders), None)
+    suffix = Path(name).suffix.lower()
+    if hidden is not None:
+        return f"in {hidden}"
+    if is_hidden(name):
+        return f"hidden ({name})" if name.count(".") == 1 else f"hidden (.*{suffix})"
+    if suffix not in suffixes():
+        return f"of kind {suffix or '(no suffix)'}"
+    return "" if folders else "outside of the class folders"
+
+
+def _counted(reasons: Counter[str]) -> str:
+    return ", ".join(
+        f"{count} {'file' if count == 1 else 'files'} {why}" for why, count in reasons.most_common()
+    )
 
 
 def _visible(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+    return path.is_dir() and not is_hidden(path.name)

@@ -3,12 +3,141 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.vision.data.base import Rows, Source
+
+_SCATTERED = 2
+"""From so many numbers to a label on, labels are taken for ids and numbered anew."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Checked labels of a dataset: 0..num_classes - 1.
+
+    Args:
+        train: [n], int64.
+        test: [m], int64.
+        num_classes: how many classes there are.
+        classes: their names, empty where nothing gives them.
+        notes: what was done to the stored labels, in sentences.
+    """
+
+    train: Tensor
+    test: Tensor
+    num_classes: int
+    classes: tuple[str, ...]
+    notes: list[str]
+
+
+def labels_of(source: Source, num_classes: int | None) -> Labels:
+    """The labels of a source, as numbers of classes.
+
+    Lists of one label are that label. Texts are numbered in alphabetical order. Integers stay as
+    they are, unless no number of classes is known and they are ids, far more apart than there are
+    classes: these are numbered in ascending order.
+
+    Args:
+        source: with its labels as stored.
+        num_classes: None takes what the source says, else what the training labels need.
+
+    Raises:
+        SteppeError: a label that is none, or a test label that no training image has.
+
+    Example:
+        >>> from steppe.vision.data.base import Rows
+        >>> rows = [Rows(labels, lambda rows: None, str) for labels in (["dog", "cat"], ["dog"])]
+        >>> made = labels_of(Source(*rows), None)
+        >>> made.train, made.test, made.classes
+        (tensor([1, 0]), tensor([1]), ('cat', 'dog'))
+    """
+    notes: list[str] = []
+    train, test = (_single(rows, notes) for rows in (source.train, source.test))
+    known, classes = num_classes or len(source.classes) or None, source.classes
+    names: list[Any] | None = None
+    if all(isinstance(label, str) for label in train) and train:
+        names = sorted({str(label) for label in train})
+        if 2 * len(names) > len(train) + 2:
+            raise SteppeError(
+                "a label must be that of several images",
+                got=f"{len(names)} different texts for {len(train)} images, e.g. {names[0]!r}",
+                way_out="store the class of each image in the column of labels",
+            )
+        notes.append(f"labels are {len(names)} texts: numbered in alphabetical order")
+    elif known is None:
+        values = check_labels(train, source.train.describe, None).unique().tolist()
+        if values[-1] + 1 > _SCATTERED * len(values):
+            names = values
+            notes.append(
+                f"labels are {len(names)} numbers from {names[0]} to {names[-1]}: taken for ids "
+                "and numbered in ascending order; num_classes keeps them as they are"
+            )
+    if names is not None:
+        train, test = (
+            _numbered(labels, names, rows.describe)
+            for labels, rows in ((train, source.train), (test, source.test))
+        )
+        known, classes = known or len(names), tuple(map(str, names))
+    own = check_labels(train, source.train.describe, known)
+    known = known or int(own.max()) + 1
+    made = Labels(own, check_labels(test, source.test.describe, known), known, classes, notes)
+    notes += empty_classes(made.train, known, classes, "train")
+    notes += empty_classes(made.test, known, classes, "test")
+    return made
+
+
+def _single(rows: Rows, notes: list[str]) -> Sequence[Any]:
+    """The labels, one for each image, out of lists of one."""
+    listed = [i for i, label in enumerate(rows.labels) if isinstance(label, list | tuple)]
+    if not listed:
+        return rows.labels
+    single: list[Any] = list(rows.labels)
+    for i in listed:
+        if len(single[i]) != 1 or isinstance(single[i][0], list | tuple):
+            raise SteppeError(
+                "an image has one label",
+                got=f"{single[i]!r} in {rows.describe(i)}",
+                way_out="a column with one integer for each image",
+            )
+        single[i] = single[i][0]
+    text = "labels are lists of one: the label in each is taken"
+    notes += [] if text in notes else [text]
+    return single
+
+
+def _numbered(
+    labels: Sequence[Any], names: Sequence[Any], describe: Callable[[int], str]
+) -> list[int]:
+    places = {name: place for place, name in enumerate(names)}
+    for i, label in enumerate(labels):
+        if label not in places:
+            raise SteppeError(
+                "a test image's label must be one that training images have",
+                got=f"{label!r} in {describe(i)}",
+                way_out="correct that row, or remove it",
+            )
+    return [places[label] for label in labels]
+
+
+def empty_classes(labels: Tensor, num_classes: int, classes: Sequence[str], part: str) -> list[str]:
+    """A note on the classes without an image of a split, if there are some.
+
+    Example:
+        >>> empty_classes(torch.tensor([0, 0]), 2, ("cat", "dog"), "train")
+        ['train: no image of 1 of 2 classes: dog']
+    """
+    missing = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
+    if not missing:
+        return []
+    shown = ", ".join(classes[i] if i < len(classes) else str(i) for i in missing[:8])
+    more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+    return [f"{part}: no image of {len(missing)} of {num_classes} classes: {shown}{more}"]
 
 
 def check_labels(
@@ -33,14 +162,18 @@ def check_labels(
     """
     if len(labels) == 0:
         raise SteppeError("a dataset must have rows", got="none")
+    bad = next((i for i, v in enumerate(labels) if not _whole(v)), None)
+    if bad is not None:
+        raise SteppeError(
+            "labels must be integers",
+            got=f"{labels[bad]!r} in {describe(bad)}",
+            way_out="store the number of each image's class, from 0; remove rows without one",
+        )
     values = np.asarray(labels)
-    if values.dtype.kind not in "iu":
-        bad = next(i for i, v in enumerate(labels) if not _whole(v))
-        raise SteppeError("labels must be integers", got=f"{labels[bad]!r} in {describe(bad)}")
     limit = np.iinfo(np.int64).max if num_classes is None else num_classes
     wrong = (values < 0) | (values >= limit)
     if wrong.any():
-        bad = int(wrong.argmax())
+        bad = int(np.argmax(wrong))
         upper = "" if num_classes is None else f" and below num_classes={num_classes}"
         raise SteppeError(
             f"labels must be at least 0{upper}",

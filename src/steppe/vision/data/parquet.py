@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
-from steppe.vision.data.base import Rows, Source
+from steppe.vision.data.base import Source
 from steppe.vision.data.cache import stamp
-from steppe.vision.data.decode import decode, is_grey
+from steppe.vision.data.encoded import Encoded, source
+from steppe.vision.data.levels import Reading
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
+_AS_STORED = Reading()
 TEST_NAMES = ("test", "validation", "valid", "val")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is another program's: a notebook's copies, an archive's marks.
+
+    Example:
+        >>> is_hidden(".ipynb_checkpoints"), is_hidden("__MACOSX"), is_hidden("cats")
+        (True, True, False)
+    """
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
 
 
 def find(path: str) -> list[Path]:
@@ -33,23 +45,25 @@ def find(path: str) -> list[Path]:
     folder = Path(path)
     if folder.suffix == ".parquet" and folder.is_file():
         return sorted(folder.parent.glob("*.parquet"))
-    return sorted(folder.rglob("*.parquet"))
+    every = folder.rglob("*.parquet")
+    return sorted(p for p in every if not any(map(is_hidden, p.relative_to(folder).parts)))
 
 
-def parquet(files: Sequence[Path], size: int | None = None) -> Source:
+def parquet(files: Sequence[Path], reading: Reading = _AS_STORED) -> Source:
     """A dataset from files called train*.parquet and test*.parquet (or validation, valid, val).
 
     Columns: ``img`` or ``image``, a struct with ``bytes`` (or plain binary), and ``label``.
 
     Args:
         files: as :func:`find` gives them.
-        size: height and width to scale and crop to; None where all images have one size.
+        reading: how images become pixels.
 
     Returns:
         The source; only labels are read until images are asked for.
 
     Raises:
-        SteppeError: no file for training or testing, a column missing, not a parquet file.
+        SteppeError: no file for training or testing, a column missing, not a parquet file, files
+            of several configurations.
     """
     train = [file for file in files if file.name.startswith("train")]
     tests = ([f for f in files if f.name.startswith(name)] for name in TEST_NAMES)
@@ -60,17 +74,51 @@ def parquet(files: Sequence[Path], size: int | None = None) -> Source:
             got=", ".join(file.name for file in files[:10]) or "no file",
             way_out="name the files train.parquet and test.parquet",
         )
-    train_split, test_split = _ParquetSplit(train, size), _ParquetSplit(test, size)
-    classes = train_split.classes
-    return Source(train=train_split.rows(), test=test_split.rows(), classes=classes)
+    _one_configuration(train, test)
+    train_split, test_split = _ParquetSplit("train", train), _ParquetSplit("test", test)
+    return source(
+        train_split.encoded(),
+        test_split.encoded(),
+        reading,
+        train_split.classes,
+        _unused(files, train, test),
+    )
+
+
+def _one_configuration(train: Sequence[Path], test: Sequence[Path]) -> None:
+    """Whether all files of a split lie in one folder: of another they may be another dataset."""
+    for files in (train, test):
+        folders = sorted({file.parent for file in files})
+        if len(folders) > 1:
+            raise SteppeError(
+                "a dataset's folder must hold one configuration",
+                got=f"{', '.join(f.name for f in files[:1])} and others in "
+                f"{len(folders)} folders: {', '.join(f.name for f in folders[:8])}",
+                consequence="their rows would be mixed",
+                way_out=f"give one of them, such as {shlex.quote(str(folders[0]))}",
+            )
+
+
+def _unused(files: Sequence[Path], train: Sequence[Path], test: Sequence[Path]) -> list[str]:
+    """What is said of files that take no part, and of training files of several names."""
+    others = [file for file in files if file not in train and file not in test]
+    notes = []
+    if others:
+        names = ", ".join(sorted({file.name for file in others})[:8])
+        notes.append(f"{len(others)} parquet files are neither train nor test: left out: {names}")
+    for part in (train, test):
+        stems = sorted({re.split(r"[-.\d]", file.name)[0] for file in part})
+        if len(stems) > 1:
+            notes.append(f"read as one split: the files of {' and '.join(stems)}")
+    return notes
 
 
 class _ParquetSplit:
     """The files of one split, read as one table."""
 
-    def __init__(self, files: Sequence[Path], size: int | None) -> None:
+    def __init__(self, name: str, files: Sequence[Path]) -> None:
         pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
-        self.size = size
+        self.name = name
         self.tables: list[tuple[Path, Any]] = []
         for file in files:
             try:
@@ -82,14 +130,16 @@ class _ParquetSplit:
         self.label = _column(names, LABEL_COLUMNS, files[0])
         self.classes = _classes(self.tables[0][1].schema_arrow.metadata or {}, self.label)
 
-    def rows(self) -> Rows:
+    def encoded(self) -> Encoded:
         labels: list[object] = []
         for file, table in self.tables:
             _column(table.schema_arrow.names, (self.image,), file)
             _column(table.schema_arrow.names, (self.label,), file)
             labels += table.read(columns=[self.label]).column(0).to_pylist()
-        key = f"{stamp(file for file, _ in self.tables)}\nsize={self.size}"
-        return Rows(labels, self.decode, self.describe, key)
+        key = stamp(file for file, _ in self.tables)
+        return Encoded(
+            name=self.name, labels=labels, blobs=self.blobs, describe=self.describe, key=key
+        )
 
     def describe(self, row: int) -> str:
         for file, table in self.tables:
@@ -97,16 +147,6 @@ class _ParquetSplit:
                 return f"row {row} of {file}"
             row -= table.metadata.num_rows
         raise IndexError(row)
-
-    def decode(self, chosen: Sequence[int]) -> Tensor:
-        # The mode is decided by row 0, so that it does not depend on what is selected.
-        grey = is_grey(next(self.blobs([0])), self.describe(0))
-        return decode(
-            list(self.blobs(chosen)),
-            describe=lambda i: self.describe(chosen[i]),
-            grey=grey,
-            size=self.size,
-        )
 
     def blobs(self, chosen: Sequence[int]) -> Iterator[bytes]:
         """The encoded images of ascending rows, one row group in memory at a time."""

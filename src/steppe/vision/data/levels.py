@@ -1,0 +1,170 @@
+"""From stored values to the levels 0..255: one rule for all images of a dataset."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from steppe.core.errors import SteppeError
+
+Blob = bytes | Path
+"""An encoded image, or the file that holds it."""
+
+BACKGROUNDS = {"white": 255, "black": 0, "keep": None}
+"""What lies behind transparent pixels; keep: nothing, they show the colour that is stored."""
+
+_BITS = (8, 10, 12, 14, 16)
+_FLOATS = ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0), (0.0, 65535.0))
+_SAY = "say otherwise with value_range (data.value_range in a recipe)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How stored images become pixels.
+
+    Args:
+        size: height and width to scale and crop to; None keeps images as they are.
+        value_range: the values that are black and white; None looks at those that are stored.
+        channels: 1 (grey) or 3 (colour) for all images; None is what the first training image is.
+        background: behind transparent pixels: white, black or keep.
+
+    Raises:
+        SteppeError: a value that means nothing.
+
+    Example:
+        >>> Reading(value_range=(0, 4095)).value_range
+        (0, 4095)
+    """
+
+    size: int | None = None
+    value_range: tuple[float, ...] | None = None
+    channels: int | None = None
+    background: str = "white"
+
+    def __post_init__(self) -> None:
+        if self.background not in BACKGROUNDS:
+            raise SteppeError(
+                f"background must be {', '.join(BACKGROUNDS)}", got=repr(self.background)
+            )
+        if self.channels not in (None, 1, 3):
+            raise SteppeError(
+                "channels must be 1 (grey) or 3 (colour)", got=self.channels, way_out="leave it out"
+            )
+        given = self.value_range
+        if given is not None and not (len(given) == 2 and given[0] < given[1]):
+            raise SteppeError(
+                "value_range must be two numbers, what is black and what is white",
+                got=given,
+                way_out="value_range [0, 4095]",
+            )
+
+
+def opened(blob: Blob) -> Any:
+    """The image, its header read and its pixels not yet."""
+    return Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob)
+
+
+def is_deep(mode: str) -> bool:
+    """Whether an image of that mode has more than 256 levels."""
+    return mode == "F" or mode.startswith("I")
+
+
+class Levels:
+    """The range of the values of deep images (16 or 32 bits, or floats), over a whole dataset.
+
+    Which values are black and white is not in a file. It is looked for when the first deep image
+    is met, over all images of all splits, so that it depends on no selection.
+
+    Args:
+        reading: with a range, where one is given.
+    """
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.notes: list[str] = []
+        self._parts: list[Callable[[], Iterator[tuple[Blob, str]]]] = []
+        self._ranges: dict[bool, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, part: Callable[[], Iterator[tuple[Blob, str]]]) -> None:
+        """Images to look at: encoded, and what each is called."""
+        self._parts.append(part)
+
+    def of(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Stored values to levels, ``[h, w]`` or ``[h, w, c]``; what lies outside is clipped."""
+        floats = values.dtype.kind == "f"
+        low, high = self.reading.value_range or self._range(floats)
+        if floats:
+            levels = (values.astype(np.float64) - low) * (255.0 / (high - low))
+            levels = np.round(levels)
+        else:  # equal shares of the range for all levels: of 16 bits the upper eight
+            levels = np.floor((values.astype(np.float64) - low) * (256.0 / (high - low + 1)))
+        return np.clip(levels, 0, 255).astype(np.uint8)
+
+    def _range(self, floats: bool) -> tuple[float, float]:
+        with self._lock:
+            if not self._ranges:
+                self._look()
+            return self._ranges[floats]
+
+    def _look(self) -> None:
+        ends: dict[bool, list[float]] = {}
+        for part in self._parts:
+            for blob, name in part():
+                with opened(blob) as image:
+                    if not is_deep(image.mode):
+                        continue
+                    values = np.asarray(image)
+                least, most = float(values.min()), float(values.max())
+                if not np.isfinite([least, most]).all():
+                    raise SteppeError(
+                        "the values of an image must be finite",
+                        got=f"NaN or infinity in {name}",
+                        way_out="replace them, or remove that image",
+                    )
+                both = ends.setdefault(image.mode == "F", [least, most])
+                both[:] = [min(both[0], least), max(both[1], most)]
+        for floats, (least, most) in ends.items():
+            chosen = float_range(least, most) if floats else integer_range(least, most)
+            kind = "float" if floats else "16- or 32-bit"
+            if chosen is None:
+                raise SteppeError(
+                    "which values are black and white must be given where it cannot be seen",
+                    got=f"{kind} images with values in {least:g}..{most:g}",
+                    way_out=f"value_range [{least:g}, {most:g}] (data.value_range in a recipe)",
+                )
+            self._ranges[floats] = chosen
+            if floats or chosen[1] != 65535:
+                self.notes.append(
+                    f"{kind} images with values in {least:g}..{most:g} are read as "
+                    f"{chosen[0]:g}..{chosen[1]:g}; {_SAY}"
+                )
+
+
+def integer_range(least: float, most: float) -> tuple[float, float] | None:
+    """0 to the largest number of 8, 10, 12, 14 or 16 bits that covers the values, or None.
+
+    Example:
+        >>> integer_range(3, 4090), integer_range(-1, 5)
+        ((0.0, 4095.0), None)
+    """
+    tops = [2.0**bits - 1 for bits in _BITS if most < 2**bits]
+    return (0.0, tops[0]) if tops and least >= 0 else None
+
+
+def float_range(least: float, most: float) -> tuple[float, float] | None:
+    """The first of 0..1, 0..255, -1..1 and 0..65535 that covers the values, or None.
+
+    Example:
+        >>> float_range(0.0, 0.97), float_range(-0.5, 1.0), float_range(-1000.0, 400.0)
+        ((0.0, 1.0), (-1.0, 1.0), None)
+    """
+    return next(((a, b) for a, b in _FLOATS if a <= least and most <= b), None)
