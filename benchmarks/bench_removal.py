@@ -30,6 +30,7 @@ import steppe
 from steppe.budget.latency_knapsack import LatencyKnapsack
 from steppe.core.cost_target import meet_cost
 from steppe.core.group import masks_of
+from steppe.core.speed import Speed
 from steppe.engine.step.batchnorm import reestimate
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam
@@ -58,8 +59,9 @@ def times(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[fl
     return found
 
 
-def paired(held: dict[str, list[float]], first: str, second: str) -> float:
-    return statistics.median(a / b for a, b in zip(held[first], held[second], strict=True))
+def paired(held: dict[str, list[float]], first: str, second: str) -> Speed:
+    pairs = [(1000 * a, 1000 * b) for a, b in zip(held[first], held[second], strict=True)]
+    return Speed.of(pairs, "channels are removed")
 
 
 def pretrained(name: str) -> nn.Module:
@@ -128,7 +130,7 @@ def speed(repeats: int, threads: int) -> dict[str, Any]:
             "lower_quartile_ms": quick,
             "predicted_ms": latency.total(own),
             "prediction_error": latency.total(own) / quick - 1,
-            "speed_up": paired(held, "dense", way),
+            "speed_up": paired(held, "dense", way).record(),
             "widths": own,
         }
     return found
@@ -168,7 +170,7 @@ def perturbation(repeats: int) -> dict[str, float]:
 
     arms = {"asam": arm(Asam(rho=0.5)), "adasap": arm(AdaSap(rho_max=0.5))}
     held = times(arms, repeats)
-    return {"adasap_over_asam": paired(held, "adasap", "asam")} | {
+    return {"adasap_over_asam": paired(held, "adasap", "asam").ratio} | {
         f"{name}_ms": 1000 * statistics.median(own) for name, own in held.items()
     }
 

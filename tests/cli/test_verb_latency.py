@@ -94,3 +94,20 @@ def test_wrong_input(
     run("latency", *arguments, "--out", out, code=2)
     assert said.lower() in " ".join(capsys.readouterr().err.split()).lower()
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("spread", "said"), [(1.0, True), (0.1, False)])
+def test_a_loaded_machine_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    spread: float,
+    said: bool,
+) -> None:
+    timed = partial(measure_table, timer=lambda module, inputs: (1.0, 2.0, spread))
+    monkeypatch.setattr(verb_latency, "measure_table", timed)
+    options = ["--batch", "1", "--input-size", 16, "--passes", 1]
+    run("latency", "resnet20", "--out", tmp_path / "table.json", *options, "--json")
+    shown = capsys.readouterr()
+    assert ("other programs" in shown.err) == said
+    assert json.loads(shown.out)["spread"] == spread / 2

@@ -14,8 +14,10 @@ from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.experiment.image_run import trained
 from steppe.removal.dependency_graph import traced_groups
-from steppe.removal.latency_table import measure_table
+from steppe.removal.latency_table import LatencyTable, measure_table
 from steppe.vision.models import build
+
+QUIET = 0.2  # interquartile range as a share of the median
 
 
 def add(app: typer.Typer) -> None:
@@ -65,6 +67,12 @@ def command(
     points = sum(len(timed["points"]) for timed in table.layers.values())
     whole = {name: {b: t[0] for b, t in timed.items()} for name, timed in table.networks.items()}
     say(f"{len(table.layers)} layers at {points} widths: written to {out}", quiet)
+    if (spread := _spread(table)) > QUIET:
+        say(
+            f"note: the network's times spread by {spread:.0%} of their median, so other programs "
+            "were running; on a quiet machine a table holds better",
+            quiet,
+        )
     emit(
         {
             "model": model,
@@ -73,9 +81,16 @@ def command(
             "layers": len(table.layers),
             "points": points,
             "networks_ms": whole,
+            "spread": spread,
         },
         json,
     )
+
+
+def _spread(table: LatencyTable) -> float:
+    """The largest interquartile range of a whole network's times, as a share of their median."""
+    points = [point for batches in table.networks.values() for point in batches.values()]
+    return max(point[2] / max(point[1], 1e-9) for point in points)
 
 
 def _moved(network: nn.Module, example: Tensor, device: str, channels_last: bool) -> Tensor:

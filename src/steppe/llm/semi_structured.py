@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import prunable
 from steppe.core.optional_import import require
 from steppe.core.serialization import write_text
+from steppe.core.speed import Speed
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 
 PLAN = "semi_structured.json"
-# Medians of the same kernel differ by about as much from one run to the next.
-MARGIN = 1.02
 # Half precision has 8 to 11 bits; the order of sums may cost a few of them, a wrong kernel all.
 TOLERANCE = 2**-5
 _HALF = (torch.float16, torch.bfloat16)
@@ -36,13 +35,13 @@ class Hardware:
         name: the device as it calls itself; a plan holds for this one.
         device: where weights go.
         convert: a dense 2:4 weight [outputs, inputs] -> what takes its place in a Linear.
-        time: a call without arguments -> its median in milliseconds.
+        turns: two calls without arguments -> milliseconds of each, in pairs.
     """
 
     name: str
     device: torch.device
     convert: Callable[[Tensor], Tensor]
-    time: Callable[[Callable[[], Any]], float]
+    turns: Callable[[Callable[[], Any], Callable[[], Any]], list[tuple[float, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +55,7 @@ class Measured:
         reason: in words.
         dense_ms: median per number of tokens; empty when it was not measured.
         sparse_ms: the same of the sparse tensor.
+        low: lower bound of how many times as fast it is, per number of tokens.
         difference: largest difference of the outputs over the largest dense output.
     """
 
@@ -65,6 +65,7 @@ class Measured:
     reason: str
     dense_ms: tuple[float, ...] = ()
     sparse_ms: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()
     difference: float = 0.0
 
 
@@ -103,27 +104,34 @@ def hardware(device: str = "cuda") -> Hardware:
         name=torch.cuda.get_device_name(chosen),
         device=chosen,
         convert=to_sparse_semi_structured,
-        time=lambda call: _cuda_median(call, chosen),
+        turns=lambda dense, sparse: _cuda_turns((dense, sparse), chosen),
     )
 
 
-def _cuda_median(call: Callable[[], Any], device: torch.device, repeats: int = 30) -> float:
+def _cuda_turns(
+    calls: tuple[Callable[[], Any], Callable[[], Any]], device: torch.device, repeats: int = 30
+) -> list[tuple[float, float]]:
+    def once(call: Callable[[], Any]) -> float:
+        other.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end))
+
     with torch.cuda.device(device):
         # in a model other layers' weights pass between two uses of this one, so that it comes
         # from memory and not from the cache
         other = torch.empty(_DAMPEN, dtype=torch.int8, device=device)
-        for _ in range(5):
+        for call in calls * 5:
             call()
-        times = []
-        for _ in range(repeats):
-            other.zero_()
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            call()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
-    return float(statistics.median(times))
+        pairs = []
+        for turn in range(repeats):  # every other one the other way round
+            first = turn % 2
+            times = {i: once(calls[i]) for i in (first, 1 - first)}
+            pairs.append((times[0], times[1]))
+        return pairs
 
 
 def is_two_four(weight: Tensor) -> bool:
@@ -149,8 +157,8 @@ def measure(
 ) -> Measured:
     """One layer's Linear dense and sparse, with every number of tokens.
 
-    It is used sparse when it is faster by more than 2 % (`MARGIN`) with **each** number of
-    tokens, so that nothing that was asked about becomes slower.
+    It is used sparse when it is surely faster (see `steppe.core.speed.Speed`) with **each** number
+    of tokens, so that nothing that was asked about becomes slower.
 
     Args:
         name: the weight's name.
@@ -181,20 +189,21 @@ def measure(
             expected, got = F.linear(x, dense, bias), F.linear(x, sparse, bias)
             scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
             differences.append(float((got - expected).abs().max() / scale))
-        dense_ms = tuple(gpu.time(lambda x=x: F.linear(x, dense, bias)) for x in inputs)  # type: ignore[misc]
-        sparse_ms = tuple(gpu.time(lambda x=x: F.linear(x, sparse, bias)) for x in inputs)  # type: ignore[misc]
+        calls = [[partial(F.linear, x, own, bias) for own in (dense, sparse)] for x in inputs]
+        speeds = [Speed.of(gpu.turns(*pair), "2:4 kernels skip zeros") for pair in calls]
     except (RuntimeError, NotImplementedError, ValueError) as error:
         # the kernels' own limits on shapes differ by GPU and version of torch
         return no(f"torch cannot: {str(error).splitlines()[0]}")
     numbers: dict[str, Any] = {
-        "dense_ms": dense_ms,
-        "sparse_ms": sparse_ms,
+        "dense_ms": tuple(speed.dense_ms for speed in speeds),
+        "sparse_ms": tuple(speed.sparse_ms for speed in speeds),
+        "low": tuple(speed.low for speed in speeds),
         "difference": max(differences),
     }
     if not max(differences) <= TOLERANCE:
         return no("the sparse kernel's outputs differ", **numbers)
-    for n, slow, fast in zip(tokens, dense_ms, sparse_ms, strict=True):
-        if not slow > MARGIN * fast:
+    for n, speed in zip(tokens, speeds, strict=True):
+        if not speed.claimed:
             return no(f"not faster with {n} tokens", **numbers)
     return Measured(name=name, shape=shape, keep=True, reason="faster", **numbers)
 
