@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steppe.core.speed import Speed
 from torch import Tensor, nn
 
 import steppe
 from steppe.budget.latency_knapsack import LatencyKnapsack
 from steppe.core.cost_target import meet_cost
 from steppe.core.group import masks_of
+from steppe.core.speed import Speed
 from steppe.engine.step.batchnorm import reestimate
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from steppe.core.speed import Speed
 
 from steppe.cli.main import main as steppe_command
+from steppe.core.speed import Speed
 from steppe.engine.model_latency import in_turns
 from steppe.evaluation import ensure
 from steppe.experiment.experiment import Experiment, load_data
