@@ -38,6 +38,16 @@ def _wide(t: Tensor) -> Tensor:
     return t if t.dtype in (torch.float32, torch.float64) else t.float()
 
 
+def squares_of(t: Tensor) -> Tensor:
+    """|t|^2 of each entry, real and in float32 at least, so that they do not overflow.
+
+    Example:
+        >>> squares_of(torch.tensor([3.0 + 4.0j]))
+        tensor([25.])
+    """
+    return t.abs().to(torch.promote_types(t.real.dtype, torch.float32)).square()
+
+
 def scaled(tensors: Sequence[Tensor], factor: Tensor) -> list[Tensor]:
     """Each tensor times one scalar; new tensors, each on its own device.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.norm import global_norm
+from steppe.core.norm import global_norm, squares_of
 from steppe.core.protocols import Perturb
 
 SCOPES = ("network", "layer")
@@ -84,7 +84,7 @@ class AdaSap(Perturb):
     ) -> list[Tensor]:
         """rho / ||T g|| neuron by neuron, its bias counted in."""
         owners = _owners(weights, names)
-        squares = [_rows(t, i in owners).abs().square().sum(1) for i, t in enumerate(once)]
+        squares = [squares_of(_rows(t, i in owners)).sum(1) for i, t in enumerate(once)]
         for i, owner in owners.items():
             squares[owner] = squares[owner] + squares[i]
         for i, owner in owners.items():

@@ -22,7 +22,7 @@ def arguments(model: object, optimizer: object, method: object) -> Coupling:
     several = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
     given = [(model, nn.Module), *((o, Optimizer) for o in several), (method, Method)]
     for value, kind in given if several else [(optimizer, Optimizer)]:
-        if not isinstance(value, kind):
+        if not isinstance(value, kind) and not (kind is Optimizer and _steps(value)):
             raise SteppeError(
                 "sparsify takes a model, an optimizer (or a list of them) and a method, in this "
                 "order",
@@ -37,6 +37,12 @@ def arguments(model: object, optimizer: object, method: object) -> Coupling:
             way_out="steppe.prune(...) for language models, or safe, gmp, magnitude here",
         )
     return method.coupling
+
+
+def _steps(value: object) -> bool:
+    """Whether a wrapper that is no optimiser of torch's can do what one does."""
+    needed = ("param_groups", "state", "step", "zero_grad", "state_dict", "load_state_dict")
+    return all(hasattr(value, name) for name in needed)
 
 
 def closures_of(closures: Sequence[object]) -> None:

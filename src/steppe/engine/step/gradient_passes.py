@@ -108,11 +108,10 @@ class GradientPasses:
             self.optimizers.check_training()
             self.optimizers.zero_grad()
         self._over_calls = self._over_calls or not complete
-        again = twice and self._draws == "same"
         batches = MicroBatches(
             list(closures) if complete or not twice else [bound(c) for c in closures],
             self.optimizers.micro_batches if self._over_calls and self._averaged else 1,
-            generators(self.params) if again else None,
+            generators(self.params) if twice else None,
         )
         loss = self._run(list(closures), batches.share, exchange and complete, see)
         batches.loss = loss
@@ -225,12 +224,12 @@ class GradientPasses:
     def second(self, params: list[Tensor], eps: list[Tensor]) -> None:
         """Gradients of the same micro-batches at x + eps; x and all buffers are put back."""
         self._check_kept()
-        with self._moved(params, eps), self._again():
+        with self._moved(params, eps), self._again(fresh=self._draws == "fresh"):
             self.optimizers.zero_grad()
             own = self.optimizers.params
             with ForeignGradients(self.model, own).kept() as foreign:
                 for batches in self._gathered:
-                    if batches.drawn is not None:
+                    if batches.drawn is not None and self._draws == "same":
                         back_to(batches.drawn)
                     exchange = batches is self._gathered[-1]
                     self._run(batches.closures, batches.share, exchange, _unseen, foreign)
@@ -251,10 +250,10 @@ class GradientPasses:
                 torch._foreach_copy_(params, self._backup)
 
     @contextlib.contextmanager
-    def _again(self) -> Iterator[None]:
+    def _again(self, fresh: bool = False) -> Iterator[None]:
         """A pass that leaves no trace in buffers, and none in what is drawn after it."""
         with self._buffers.kept(self.model):
-            after = generators(self.params) if self._draws == "same" else {}
+            after = {} if fresh else generators(self.params)
             try:
                 yield
             finally:
@@ -267,8 +266,7 @@ class GradientPasses:
         self._checked = True
         for batches in self._gathered[:-1]:
             with self._again(), self._no_sync(), torch.no_grad():
-                if batches.drawn is None:
-                    return
+                assert batches.drawn is not None
                 back_to(batches.drawn)
                 losses = [outcome(c(), needs_gradient=False)[0] for c in batches.closures]
                 assert batches.loss is not None

@@ -22,7 +22,7 @@ class MicroBatches:
     Args:
         closures: compute the losses.
         share: by how much each loss is divided.
-        drawn: the random state before the first pass; None where a second one draws anew.
+        drawn: the random state before the first pass; None where no second one follows.
         loss: at x.
     """
 

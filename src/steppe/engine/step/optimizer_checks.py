@@ -31,6 +31,12 @@ def steppable(optimizers: Optimizers, coupling: Coupling) -> None:
                 got=f"one of {kind}, whose engine makes them",
                 way_out="accelerate with DDP or FSDP2",
             )
+        if hasattr(given, "fused_backward"):
+            raise SteppeError(
+                "the optimizer must make its steps itself",
+                got=f"{type(given).__name__}, which makes them within the backward pass",
+                way_out="SGD or AdamW",
+            )
     for optimizer in optimizers.each():
         if _needs_closure(optimizer):
             raise SteppeError(

@@ -92,7 +92,7 @@ class Optimizers:
         """One step of each; one whose gradients overflowed is left out by the scaler."""
         if self.scaler is None:
             for o in self._own:
-                o.step()
+                _step(o)
             return
         scale = self.scaler.get_scale()
         called = [self._scaled_step(o) for o in self._own]
@@ -112,6 +112,9 @@ class Optimizers:
         assert self.scaler is not None
         if not _has_gradient(optimizer):
             return False
+        if not hasattr(optimizer, "_optimizer_step_post_hooks"):  # a wrapper that tells nobody
+            self.scaler.step(optimizer)
+            return False
         called: list[bool] = []
         handle = optimizer.register_step_post_hook(lambda *_: called.append(True))
         try:
@@ -126,7 +129,7 @@ class Optimizers:
         return {
             name: p
             for name, p in parameters.items()
-            if p.grad is not None and stepped[id(owners[id(p)])]
+            if p.grad is not None and id(p) in owners and stepped[id(owners[id(p)])]
         }
 
     def evaluate(self) -> None:
@@ -136,19 +139,19 @@ class Optimizers:
 
     @torch.no_grad()
     def mask(self, pruned: Iterable[Tensor], names: tuple[str, ...] = ()) -> None:
-        """Zero what evaluation's weights are made from, where the weights are zero.
+        """Zero other weights that an optimiser holds, where the model's are zero.
 
-        Only in optimisers that train other weights than they evaluate (schedule-free): both are
-        averages of sequences that lie in their state.
+        Schedule-free optimisers train other weights than they evaluate: both are averages of
+        sequences that lie in their state. Lookahead and SWA wrappers hold slow or averaged ones.
 
         Args:
             pruned: the parameters that are looked at.
             names: of the state's entries; all that have the parameter's shape if empty.
         """
-        switching = self._switching()
-        for p in pruned if switching else ():
+        holding = [o for o in self._own if _holds_weights(o)]
+        for p in pruned if holding else ():
             gone = p.detach() == 0
-            for key, value in (item for o in switching for item in o.state.get(p, {}).items()):
+            for key, value in (item for o in holding for item in o.state.get(p, {}).items()):
                 if (not names or key in names) and getattr(value, "shape", None) == p.shape:
                     value.masked_fill_(gone.to(value.device), 0)
 
@@ -201,6 +204,25 @@ def _has_gradient(optimizer: Optimizer) -> bool:
 
 def _switches(optimizer: Optimizer) -> bool:
     return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
+
+
+def _holds_weights(optimizer: Optimizer) -> bool:
+    """Whether it holds other weights beside the model's, by what it can do."""
+    inner = any(isinstance(value, Optimizer) for value in vars(optimizer).values())
+    return inner or _switches(optimizer) or hasattr(optimizer, "swap_swa_sgd")
+
+
+def _step(optimizer: Optimizer) -> None:
+    try:
+        optimizer.step()
+    except RuntimeError as error:
+        if "does not require grad and does not have a grad_fn" not in str(error):
+            raise
+        raise SteppeError(
+            "the optimizer must make a step from gradients alone",
+            got=f"{type(optimizer).__name__}, which differentiates them once more",
+            way_out="an optimizer without Hessians, such as SGD or AdamW",
+        ) from error
 
 
 def _counters(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -1,0 +1,266 @@
+"""The two passes: what is drawn, what is perturbed, what a second one leaves behind."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import steppe
+from looped import looped
+from steppe import StepOptions, SteppeError, methods
+from steppe.core.norm import global_norm
+from steppe.perturb.adasap import AdaSap
+from steppe.perturb.asam import Asam
+from steppe.perturb.sam import Sam
+
+X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
+Y = torch.arange(16) % 4
+PERTURBS = {
+    "sam": Sam(rho=0.3),
+    "asam": Asam(rho=0.3),
+    "adasap": AdaSap(rho_min=0.3, rho_max=0.3),
+    "adasap-neuron": AdaSap(norm="neuron"),
+}
+each_perturb = pytest.mark.parametrize("perturb", PERTURBS.values(), ids=PERTURBS)
+
+
+def network(dropout=0.0):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 6), nn.Dropout(dropout), nn.ReLU(), nn.Linear(6, 4))
+
+
+def sparsifier_of(model, perturb, optimizer=None, steps=9, **given):
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
+    method = methods.dense().replace(perturb=perturb)
+    return steppe.sparsify(model, optimizer, method, steps, **given)
+
+
+def loss(model):
+    return F.cross_entropy(model(X), Y)
+
+
+class Watch:
+    """A closure that remembers where it was called, and what it drew."""
+
+    def __init__(self, model, value=loss):
+        self.model, self.value, self.places, self.drawn = model, value, [], []
+
+    def __call__(self):
+        self.places.append([p.detach().clone() for p in self.model.parameters()])
+        self.drawn.append(torch.rand(2))
+        return self.value(self.model)
+
+    @property
+    def eps(self):
+        return [b - a for a, b in zip(*self.places[-2:], strict=True)]
+
+
+@each_perturb
+def test_the_second_pass_draws_the_same(perturb):
+    model = network(0.5)
+    watch = Watch(model)
+    sparsifier = sparsifier_of(model, perturb)
+    sparsifier.step(watch)
+    after = torch.rand(3)
+    assert torch.equal(*watch.drawn)
+    plain = network(0.5)
+    sparsifier_of(plain, methods.dense().perturb).step(Watch(plain))
+    assert torch.equal(after, torch.rand(3)), "what is drawn next depends on the second pass"
+
+
+def test_fresh_draws_are_an_option():
+    model = network(0.5)
+    watch = Watch(model)
+    sparsifier = sparsifier_of(model, Sam(), options=StepOptions(draws="fresh"))
+    sparsifier.step(watch)
+    assert not torch.equal(*watch.drawn)
+    torch.manual_seed(0)
+    network(0.5)
+    with pytest.raises(SteppeError, match="draws is same or fresh"):
+        StepOptions(draws="other")
+
+
+def test_dropout_drops_the_same_in_each_micro_batch():
+    model, masks = network(), []
+
+    def closure(rows):
+        dropped = F.dropout(torch.ones(20))
+        masks.append(dropped)
+        return (model(X[rows]).square().mean(1) * dropped[: len(X[rows])]).mean()
+
+    sparsifier = sparsifier_of(model, Sam(), steps=1)
+    sparsifier.step(lambda: closure(slice(0, 8)), lambda: closure(slice(8, 16)))
+    first, second, again, once_more = masks
+    assert torch.equal(first, again)
+    assert torch.equal(second, once_more)
+    assert not torch.equal(first, second)
+
+
+@each_perturb
+def test_what_is_unfrozen_or_added_later_is_perturbed_and_clipped(perturb):
+    model = network()
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=1.0)
+    optimizer.param_groups[0]["params"].append(model[3].weight)
+    sparsifier = sparsifier_of(model, perturb, optimizer, clip_grad_norm=1e-3)
+    watch = Watch(model)
+    sparsifier.step(watch)
+    assert [bool(e.any()) for e in watch.eps] == [False, False, True, False]
+    model[0].requires_grad_(True)
+    optimizer.add_param_group({"params": [model[3].bias]})
+    before = [p.detach().clone() for p in model.parameters()]
+    watch.value = lambda model: 100 * loss(model)
+    sparsifier.step(watch)
+    assert all(bool(e.any()) for e in watch.eps)
+    moved = [p.detach() - b for p, b in zip(model.parameters(), before, strict=True)]
+    assert float(global_norm(moved)) <= 1.001e-3
+    assert all(bool(m.any()) for m in moved)
+
+
+def test_a_pruned_weight_that_is_replaced_asks_for_a_new_sparsifier():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, methods.gmp(sparsity=0.5), 4)
+    sparsifier.step(lambda: loss(model))
+    model.load_state_dict(copy.deepcopy(model.state_dict()))  # in place: nothing changed
+    sparsifier.step(lambda: loss(model))
+    model.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    with pytest.raises(SteppeError, match=r"another tensor in the place of 0\.weight"):
+        sparsifier.step(lambda: loss(model))
+
+
+def test_a_bias_may_be_replaced_where_the_optimizer_knows():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    sparsifier = steppe.sparsify(model, optimizer, methods.gmp(sparsity=0.5), 4)
+    sparsifier.step(lambda: loss(model))
+    model[3].bias = nn.Parameter(torch.zeros(4))
+    optimizer.param_groups[0]["params"][-1] = model[3].bias
+    sparsifier.step(lambda: loss(model))
+    assert model[3].bias.any()
+
+
+@each_perturb
+def test_complex_parameters_are_perturbed_as_pairs_of_real_ones(perturb):
+    class Real(nn.Module):
+        def __init__(self, z):
+            super().__init__()
+            self.weight = nn.Parameter(torch.view_as_real(z).clone())
+
+        def value(self):
+            return torch.view_as_complex(self.weight)
+
+    class Complex(nn.Module):
+        def __init__(self, z):
+            super().__init__()
+            self.weight = nn.Parameter(z.clone())
+
+        def value(self):
+            return self.weight
+
+    z, x = torch.randn(4, 8, dtype=torch.cfloat), X.to(torch.cfloat)
+
+    def value(model):
+        return (x @ model.value().mT).abs().square().mean() + model.value().real.sum()
+
+    eps = []
+    for model in (Complex(z), Real(z)):
+        watch = Watch(model, value)
+        head = nn.Linear(1, 1)  # what sparsify looks for
+        model.head = head
+        sparsifier_of(model, perturb).step(watch)
+        eps.append(watch.eps[0])
+    if isinstance(perturb, Sam):
+        torch.testing.assert_close(torch.view_as_real(eps[0]), eps[1])
+    assert float(global_norm([eps[0]])) > 0
+    if isinstance(perturb, Sam):
+        assert float(global_norm([eps[0]])) == pytest.approx(0.3, rel=1e-5)
+
+
+def test_asam_of_complex_parameters():
+    w, g = torch.randn(3, 2, dtype=torch.cfloat), torch.randn(3, 2, dtype=torch.cfloat)
+    (eps,) = Asam(rho=0.5, eta=0.1).perturbation([w], [g], ["weight"])
+    t = w.abs() + 0.1
+    length = (t * g).abs().square().sum().sqrt()
+    torch.testing.assert_close(eps, 0.5 * t * t * g / length)
+
+
+@each_perturb
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_sparse_gradients_give_the_perturbation_of_dense_ones(perturb):
+    def run(sparse):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(9, 8, sparse=sparse), nn.Linear(8, 4))
+        words = torch.tensor([1, 5, 1, 7])
+        watch = Watch(model, lambda m: F.cross_entropy(m(words), Y[:4]))
+        sparsifier_of(model, perturb, clip_grad_norm=0.1).step(watch)
+        return [*watch.eps, *(p.detach() for p in model.parameters())]
+
+    for a, b in zip(run(True), run(False), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-7, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_a_pull_on_a_sparse_gradient_is_refused_in_one_line():
+    model = nn.Sequential(nn.Embedding(9, 8, sparse=True), nn.Linear(8, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, methods.admm(sparsity=0.5), 3)
+    sparsifier._prunable.parameters["0.weight"] = model[0].weight
+    F.cross_entropy(model(torch.tensor([1, 2])), Y[:2]).backward()
+    with pytest.raises(SteppeError, match=r"a sparse gradient of 0\.weight"):
+        sparsifier._prunable.gradients()
+
+
+@looped(perturb=list(PERTURBS.values()))
+def test_gradients_of_zero_perturb_nothing(perturb):
+    model = network()
+    watch = Watch(model, lambda m: m(X).sum() * 0.0)
+    sparsifier_of(model, perturb).step(watch)
+    assert not any(e.any() for e in watch.eps)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+@looped(perturb=list(PERTURBS.values()))
+def test_large_gradients_in_float16(perturb):
+    """Their norm has no float16; the radius is kept all the same."""
+    model = nn.Linear(64, 64, bias=False).half()
+    watch = Watch(model, lambda m: (m.weight * 4e4).sum())
+    sparsifier_of(model, perturb, torch.optim.SGD(model.parameters(), lr=0.0)).step(watch)
+    size = float(global_norm(watch.eps))
+    assert size > 0
+    if isinstance(perturb, Sam):
+        assert size == pytest.approx(0.3, rel=0.05)
+
+
+def test_buffers_are_as_after_the_first_pass():
+    def run(rho):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.InstanceNorm2d(3, track_running_stats=True),
+            nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3),
+            torch.ao.quantization.FakeQuantize(), nn.Flatten(), nn.Linear(48, 4),
+        )  # fmt: skip
+        model = model.double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        sparsifier = steppe.sparsify(
+            model, optimizer, methods.dense(rho=rho), 3, clip_grad_norm=1.0
+        )
+        x = torch.randn(8, 2, 6, 6, dtype=torch.double)
+        for _ in range(3):
+            sparsifier.step(
+                lambda: F.cross_entropy(model(x[:4]), Y[:4]),
+                lambda: F.cross_entropy(model(x[4:]), Y[4:8]),
+            )
+        return dict(model.named_buffers())
+
+    plain, flat = run(0.0), run(0.5)
+    assert all(torch.equal(plain[name], flat[name]) for name in plain)
+
+
+def test_a_loss_of_other_parameters_is_refused():
+    model, other = network(), network()
+    sparsifier = sparsifier_of(model, Sam())
+    with pytest.raises(SteppeError, match="none of them has a gradient"):
+        sparsifier.step(lambda: loss(other))
