@@ -167,3 +167,167 @@ def test_one_that_overflows_leaves_the_other_alone():
     assert not torch.equal(model[0].bias, bias)
     sparsifier.step(lambda: loss(model))
     assert not torch.equal(model[0].weight, weight)
+
+
+def schedule_free(kind):
+    free = pytest.importorskip("schedulefree", reason="schedulefree is not installed")
+    if kind == "wrapper":
+        return lambda p: free.ScheduleFreeWrapper(torch.optim.SGD(p, lr=0.5), momentum=0.9)
+    return lambda p: getattr(free, f"{kind}ScheduleFree")(p, lr={"SGD": 1.0}.get(kind, 0.02))
+
+
+FREE = {
+    "gmp": (methods.gmp(sparsity=0.5, every=3), True),
+    "iht": (methods.iht(sparsity=0.5), False),
+    "safe": (methods.safe(sparsity=0.5, penalty=1.0, interval=5), False),
+    "pilot": (methods.pilot(sparsity=0.5, decay="constant"), False),
+    "lth": (methods.lth(sparsity=0.5, cycles=2), True),
+}
+
+
+def zeros(model):
+    return sum(int((p == 0).sum()) for p in model.parameters() if p.ndim > 1)
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "SGD", "RAdam", "wrapper"])
+@pytest.mark.parametrize("method", FREE)
+def test_the_zeros_are_where_evaluation_looks(kind, method):
+    make, (rule, masks) = schedule_free(kind), FREE[method]
+    for order in ("finish, eval", "eval, finish"):
+        model = network()
+        optimizer = make(model.parameters())
+        optimizer.train()
+        sparsifier = steppe.sparsify(model, optimizer, rule, 20)
+        for step in range(20):
+            sparsifier.step(lambda model=model: loss(model))
+            if masks and step == 18:
+                before = zeros(model)
+                optimizer.eval()
+                assert zeros(model) == before > 0, "evaluation on the way sees no zeros"
+                optimizer.train()
+        if order == "eval, finish":
+            optimizer.eval()
+        done = sparsifier.finish()
+        assert done.zeros == zeros(model) == 80
+        for switch in (optimizer.eval, optimizer.train, optimizer.eval):
+            switch()
+            assert zeros(model) == 80, order
+
+
+def test_a_schedule_free_step_in_eval_mode_is_one_line():
+    model = network()
+    optimizer = schedule_free("AdamW")(model.parameters())
+    sparsifier = steppe.sparsify(model, optimizer, METHODS["gmp"], 3)
+    with pytest.raises(SteppeError, match=r"optimizer\.train\(\)"):
+        sparsifier.step(lambda: pytest.fail("the closure was called"))
+
+
+def test_schedule_free_is_the_plain_loop():
+    make = schedule_free("AdamW")
+
+    def run_(ours):
+        model = network()
+        torch.manual_seed(3)
+        optimizer = make(model.parameters())
+        optimizer.train()
+        sparsifier = steppe.sparsify(model, optimizer, methods.dense(), 5) if ours else None
+        for _ in range(5):
+            if sparsifier is None:
+                optimizer.zero_grad()
+                loss(model).backward()
+                optimizer.step()
+            else:
+                sparsifier.step(lambda: loss(model))
+        optimizer.eval()
+        return vector(model)
+
+    assert torch.equal(run_(True), run_(False))
+
+
+class Averaged(torch.optim.SGD):
+    """As the SWA wrappers of old: keeps an average, and swaps it in when told."""
+
+    def step(self, closure=None):
+        super().step(closure)
+        for p in (p for g in self.param_groups for p in g["params"]):
+            mean = self.state[p].setdefault("mean", p.detach().clone())
+            mean.lerp_(p.detach(), 0.5)
+
+    def swap_swa_sgd(self):
+        for p in (p for g in self.param_groups for p in g["params"]):
+            p.data, self.state[p]["mean"] = self.state[p]["mean"], p.data
+
+
+def test_an_average_that_is_swapped_in_later_holds_the_zeros():
+    model = network()
+    optimizer = Averaged(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, METHODS["safe"], 5)
+    for _ in range(5):
+        sparsifier.step(lambda: loss(model))
+    sparsifier.finish()
+    optimizer.swap_swa_sgd()
+    assert zeros(model) == 80
+
+
+def test_accelerates_own_scaler_is_used():
+    """An optimiser from ``accelerator.prepare`` under float16 scales the loss by itself."""
+    from accelerate import Accelerator
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    Accelerator(cpu=True)
+
+    def run_(ours):
+        model = network()
+        model[1].p = 0.0
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        inner = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        optimizer = AcceleratedOptimizer(inner, scaler=scaler)
+        sparsifier = steppe.sparsify(model, optimizer, methods.dense(), 5) if ours else None
+        skipped = []
+        for step in range(5):
+            huge = float("inf") if step == 2 else 1.0
+
+            def closure(huge=huge):
+                return loss(model) * huge
+
+            if sparsifier is None:
+                optimizer.zero_grad()
+                scaler.scale(closure()).backward()
+                optimizer.step()
+            else:
+                sparsifier.step(closure)
+            skipped.append(optimizer.step_was_skipped)
+        assert skipped == [False, False, True, False, False]
+        return vector(model), scaler.get_scale()
+
+    (a, one), (b, other) = run_(True), run_(False)
+    assert torch.equal(a, b)
+    assert one == other == 2.0**7
+
+
+class Hessian(torch.optim.SGD):
+    """Differentiates the gradients, as AdaHessian does."""
+
+    def step(self, closure=None):
+        grads = [p.grad for g in self.param_groups for p in g["params"]]
+        torch.autograd.grad(grads, [p for g in self.param_groups for p in g["params"]], grads)
+
+
+def test_an_optimizer_with_hessians_is_one_line():
+    model = network()
+    sparsifier = steppe.sparsify(model, Hessian(model.parameters(), lr=0.1), METHODS["gmp"], 3)
+    with pytest.raises(SteppeError, match="Hessian, which differentiates them once more"):
+        sparsifier.step(lambda: loss(model))
+
+
+def test_proximal_steps_only_where_a_step_was_made():
+    """A weight without a gradient in this step is not shrunk."""
+    model = nn.ModuleDict({"a": nn.Linear(16, 4), "b": nn.Linear(16, 4)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    method = methods.lasso(sparsity=0.5, alpha=1.0)
+    sparsifier = steppe.sparsify(model, optimizer, method, 3)
+    before = model["b"].weight.detach().clone()
+    sparsifier.step(lambda: F.cross_entropy(model["a"](X), Y))
+    assert torch.equal(model["b"].weight, before)
+    sparsifier.step(lambda: F.cross_entropy(model["b"](X), Y))
+    assert (model["b"].weight.abs() < before.abs()).float().mean() > 0.9
