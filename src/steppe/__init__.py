@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from steppe import callbacks, methods
 from steppe.core.errors import SteppeError
-from steppe.core.layer import prunable
+from steppe.core.prunable import prunable
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.mask_keeper import MaskKeeper
 from steppe.engine.step.finished import Finished

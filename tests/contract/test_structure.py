@@ -20,6 +20,9 @@ LAYERS = [
     Layer("conv1d", (8, 16, 3)),
     Layer("conv2d", (8, 16, 3, 2)),
     Layer("conv3d", (8, 8, 2, 1, 3)),
+    Layer("transposed convolution", (16, 8, 3), transposed=True),
+    Layer("grouped transposed convolution", (32, 4, 3), transposed=True, groups=2),
+    Layer("gates", (32, 8), coupled_outputs=True),
 ]
 each = pytest.mark.parametrize("structure", [Structure.make(s) for s in STRUCTURES], ids=STRUCTURES)
 
@@ -95,13 +98,13 @@ def test_what_the_shape_selects_is_its_sparsity(structure, layer):
 
 def inputs_innermost(mask, layer):
     """Written out with loops: one list per output and kernel position, over the inputs."""
-    if layer.transposed:
-        return [[mask[i, o] for i in range(layer.shape[0])] for o in range(layer.shape[1])]
     lists = []
-    for o in range(layer.shape[0]):
-        kernel = mask[o].reshape(layer.shape[1], -1)
-        for position in range(kernel.shape[1]):
-            lists.append([kernel[i, position] for i in range(layer.shape[1])])
+    for group in mask.chunk(layer.groups):
+        outputs_first = group.transpose(0, 1) if layer.transposed else group
+        for output in outputs_first:
+            kernel = output.reshape(layer.inputs, -1)
+            for position in range(kernel.shape[1]):
+                lists.append([kernel[i, position] for i in range(layer.inputs)])
     return lists
 
 

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from steppe import SteppeError
-from steppe.core.layer import Layer, prunable
+from steppe.core.layer import Layer
+from steppe.core.prunable import prunable
 
 LAYERS = [
     Layer("linear", (6, 4)),
@@ -13,6 +14,8 @@ LAYERS = [
     Layer("conv1d", (6, 4, 3)),
     Layer("conv2d", (6, 4, 3, 2)),
     Layer("conv3d", (6, 4, 1, 2, 3)),
+    Layer("bilinear", (6, 4, 5)),
+    Layer("transposed convolution", (4, 6, 3, 2), transposed=True),
 ]
 each = pytest.mark.parametrize("layer", LAYERS, ids=lambda x: x.name)
 
@@ -101,3 +104,30 @@ def test_only_transformers_conv1d_is_stored_inputs_first():
     assert (layer.rows, layer.inputs, layer.transposed) == (6, 4, True)
     (layer,), _ = prunable(nn.Sequential(nn.Conv1d(4, 6, 1)))
     assert (layer.rows, layer.inputs, layer.transposed) == (6, 4, False)
+
+
+def test_a_grouped_transposed_convolution_has_its_groups_outputs_one_after_the_other():
+    module = nn.ConvTranspose1d(4, 6, 3, groups=2, bias=False)
+    (layer,), _ = prunable(module)
+    assert (layer.rows, layer.inputs, layer.columns) == (6, 2, 6)
+    weight = torch.randn(layer.shape)
+    for there, back in ((layer.flat, layer.unflat), (layer.matrix, layer.unmatrix)):
+        assert torch.equal(back(there(weight)), weight)
+    with torch.no_grad():
+        for output in range(6):
+            rows = torch.zeros(6, 6)
+            rows[output] = 1.0
+            module.weight.copy_(layer.unflat(rows))
+            y = module(torch.rand(1, 4, 5) + 1.0)
+            assert (y[0, output] != 0).all(), "a row computes an output"
+            assert not y[0, [i for i in range(6) if i != output]].any()
+            # and neighbours in a row are inputs: every second column is the first input's
+            rows = torch.zeros(6, 3, 2)
+            rows[output, :, 0] = 1.0
+            module.weight.copy_(layer.unmatrix(rows.reshape(6, 6)))
+            first = output // 3 * 2
+            x = torch.zeros(1, 4, 5)
+            x[0, first] = 1.0
+            assert (module(x)[0, output] != 0).all()
+            x = 1.0 - x
+            assert not module(x)[0, output].any()

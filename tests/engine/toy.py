@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from steppe.core.layer import Layer, prunable
+from steppe.core.layer import Layer
+from steppe.core.prunable import prunable
 from steppe.core.serialization import write_tensors
 
 WIDTH, INNER, TOKENS = 8, 12, 11

@@ -75,7 +75,9 @@ def objective_loss(steps, method, loss, outputs, inputs):
 
 def summary(finished):
     """The numbers of what `finish` returns."""
-    return {k: v for k, v in vars(finished).items() if isinstance(v, int | float)}
+    numbers = {k: v for k, v in vars(finished).items() if isinstance(v, int | float)}
+    numbers.pop("parameters", None)  # of the model, not of the run
+    return numbers
 
 
 def pruned(folder, method, tokens, out, **options):

@@ -8,10 +8,10 @@ from safetensors.torch import load_file
 
 import steppe
 from steppe import SteppeError, methods
-from steppe.core.layer import prunable
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.mask import unpack
 from steppe.core.protocols import LayerSolver
+from steppe.core.prunable import prunable
 from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.blockwise.input_recorder import InputRecorder

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from steppe.core.layer import prunable
+from steppe.core.prunable import prunable
 from steppe.score.wanda import ActivationSquare, Wanda
 
 

@@ -32,6 +32,11 @@ class Statistic:
         """Shape of a value for a weight of that shape; the weight's, over which it broadcasts."""
         return weight
 
+    @classmethod
+    def gathers(cls, layer: Layer, module: nn.Module) -> bool:
+        """Whether it can be gathered for that weight; else the layer stays dense and is named."""
+        return True
+
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         """Called once before the first step with weight name -> (layer, module)."""
 

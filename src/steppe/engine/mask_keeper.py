@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import prunable, unwrap
+from steppe.core.layer import unwrap
 from steppe.core.mask import count_zeros, pack, unpack
+from steppe.core.prunable import prunable
 
 MASKS = "masks.safetensors"
 _MERGES = ("merge_and_unload", "merge_adapter")

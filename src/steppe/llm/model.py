@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer, prunable
+from steppe.core.layer import Layer
+from steppe.core.prunable import prunable
 from steppe.core.serialization import atomic
 from steppe.engine.host_memory import settle
 from steppe.llm.architecture import answers_in_tokens, block_names, other_lists

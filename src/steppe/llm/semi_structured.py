@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import prunable
 from steppe.core.optional_import import require
+from steppe.core.prunable import prunable
 from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files

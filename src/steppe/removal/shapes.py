@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.layer import _is_transposed as is_transposed
+from steppe.core.layer import inputs_first as is_transposed
 from steppe.removal.forward import call
 
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

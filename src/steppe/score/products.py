@@ -34,12 +34,12 @@ class _OfOutputs(Statistic):
 
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         self._dims: dict[str, tuple[int, ...]] = {}
+        self._groups: dict[str, int] = {}
         for name, (layer, module) in modules.items():
             inputs_first = layer.transposed or type(module).__name__ == "Conv1D"
             inputs_first = inputs_first and not isinstance(module, nn.Conv1d)
-            inputs_first |= isinstance(
-                module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
-            )
+            if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+                inputs_first, self._groups[name] = True, module.groups
             row = int(layer.stacked) + int(inputs_first)
             outputs = {row, 0} if layer.stacked else {row}
             self._dims[name] = tuple(d for d in range(len(layer.shape)) if d not in outputs)
@@ -47,11 +47,20 @@ class _OfOutputs(Statistic):
     def _of(self, sums: Tensor) -> Tensor:
         raise NotImplementedError
 
+    def _sums(self, product: Tensor, name: str) -> Tensor:
+        groups = self._groups.get(name, 1)
+        if groups == 1:
+            return product.sum(self._dims[name], keepdim=True)
+        apart = product.unflatten(0, (groups, -1))  # [groups, inputs, outputs, *kernel]
+        sums = apart.sum((1, *range(3, apart.ndim)), keepdim=True)
+        every: Tensor = sums.expand(-1, apart.shape[1], *[-1] * (apart.ndim - 2))
+        return every.flatten(0, 1)
+
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
         self.mean_of(
             {
-                name: self._of(_product(weights, grads, name).sum(self._dims[name], keepdim=True))
+                name: self._of(self._sums(_product(weights, grads, name), name))
                 for name in grads
                 if weights[name].ndim > 1
             }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from steppe.core.layer import Layer
 from steppe.core.protocols import Score
 from steppe.core.statistic import STATISTICS, Statistic
+from steppe.score.input_squares import squares_of
 
 
 @Score.registry.register("wanda")
@@ -31,35 +33,31 @@ class ActivationSquare(Statistic):
     """E[x_j^2] of each input j, shaped to broadcast over the weight (Sun et al. 2024).
 
     For a convolution j is an input channel: borders aside, every kernel position sees it.
-    Grouped convolutions take each group's own inputs.
+    Grouped convolutions take each group's own inputs. The recurrent weights of an LSTM read the
+    states of the step before, the projections of attention queries, keys, values and heads.
     """
 
     name = "activation_square"
+
+    @classmethod
+    def gathers(cls, layer: Layer, module: nn.Module) -> bool:
+        return squares_of(layer, module) is not None
 
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         self._on = False
         self._seen: dict[str, list[Tensor]] = {}
         for name, (layer, module) in modules.items():
-            module.register_forward_pre_hook(self._hook(name, layer, module))
+            if len(layer.shape) > 1:  # norms and biases of coupled channels have no inputs
+                module.register_forward_hook(self._hook(name, layer), with_kwargs=True)
 
-    def _hook(self, name: str, layer: Layer, module: nn.Module):  # type: ignore[no-untyped-def]
-        groups = int(getattr(module, "groups", 1))
-        convolution = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-
-        def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if not self._on:
-                return
-            x = args[0].detach().float()
-            if not convolution:
-                mean = x.reshape(-1, x.shape[-1]).square().mean(0)
-                value = mean[:, None] if layer.transposed else mean[None]
-            else:
-                batched = x if x.ndim == len(layer.shape) else x[None]
-                mean = batched.square().mean(dim=[0, *range(2, batched.ndim)])
-                per_group = mean.reshape(groups, -1)
-                value = per_group.repeat_interleave(layer.rows // groups, 0)
-                value = value.reshape(*value.shape, *[1] * (len(layer.shape) - 2))
-            self._seen.setdefault(name, []).append(value)
+    def _hook(self, name: str, layer: Layer) -> Any:
+        def hook(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+            squares = squares_of(layer, module)
+            if self._on and squares is not None:
+                self._on = False  # the module may be run once more to see inside
+                value = squares(module, layer, (args, kwargs), output)
+                self._on = True
+                self._seen.setdefault(name, []).append(value)
 
         return hook
 

@@ -669,9 +669,7 @@ def test_a_tied_weight_is_dense_where_one_of_its_names_is_excluded():
 
 
 def test_norms_biases_and_embeddings_are_never_pruned():
-    model = nn.Sequential(
-        nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.ConvTranspose1d(3, 3, 1)
-    )
+    model = nn.Sequential(nn.Embedding(5, 4), nn.LayerNorm(4), nn.Linear(4, 3), nn.PReLU(3))
     layers, weights = steppe.prunable(model)
     assert [layer.name for layer in layers] == list(weights) == ["2.weight"]
 

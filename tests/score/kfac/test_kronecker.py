@@ -10,7 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 import steppe
 from steppe import Method, SteppeError
-from steppe.core.layer import Layer, prunable
+from steppe.core.layer import Layer
+from steppe.core.prunable import prunable
 from steppe.core.statistic import STATISTICS
 from steppe.score.kfac import kronecker
 from steppe.score.kfac.kronecker import KfacColumns, KfacMean, KfacRows, patches

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from steppe.core.layer import Layer, prunable
+from steppe.core.layer import Layer
+from steppe.core.prunable import prunable
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.blocks import Blocks
 from steppe.engine.blockwise.calibration_collector import CalibrationCollector

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
+from steppe.core.patterns import patterns_of
 from steppe.core.protocols import Coupling
 from steppe.method import Method
 
@@ -106,9 +107,19 @@ def optimised(weights: Mapping[str, nn.Parameter], parameters: Iterable[Tensor])
                 got=f"{name}, which is split over processes (FSDP)",
                 way_out="DistributedDataParallel, or block by block with steppe.prune",
             )
-        if id(weight) not in ids:
-            raise SteppeError(
-                "every prunable weight must be in the optimizer",
-                got=f"{name} is not",
-                way_out=f"add it to a parameter group, or exclude {name!r}",
-            )
+    absent = [name for name, weight in weights.items() if id(weight) not in ids]
+    present = [name for name in weights if name not in absent]
+    if not absent:
+        return
+    patterns = patterns_of(absent, present)
+    named = absent if len(absent) <= len(patterns) else patterns
+    ways = [f"exclude={patterns}"]
+    if present:
+        ways.append(f"include={patterns_of(present, absent)}")
+    raise SteppeError(
+        "every prunable weight must be in the optimizer",
+        got=f"{len(absent)} of {len(weights)} that are not: {', '.join(named)}",
+        way_out=f"add them to a parameter group, or {min(ways, key=len)}"
+        if present
+        else "make the optimizer from model.parameters()",
+    )

@@ -38,16 +38,24 @@ class Finished:
     """Zeros before the last projection: those that a penalty or a threshold made by itself."""
     reached: float
     """What the budget counts, and how much of it went; with coupled channels a cost."""
+    parameters: int
+    """Parameters of the whole model, with those that are never pruned."""
 
     @property
     def sparsity(self) -> float:
         """Zeros over prunable weights."""
         return self.zeros / self.total
 
+    @property
+    def sparsity_of_all(self) -> float:
+        """Those zeros over all parameters of the model: embeddings, biases, what stays dense."""
+        return self.zeros / max(self.parameters, 1)
+
     def __repr__(self) -> str:
+        of_all = f" ({self.sparsity_of_all:.2%} of all parameters)"
         return (
-            f"Finished({self.zeros:,} of {self.total:,} weights are zero, {self.sparsity:.2%}; "
-            f"the last projection moved the weights by {self.distance:.2%})"
+            f"Finished({self.zeros:,} of {self.total:,} weights are zero, {self.sparsity:.2%}"
+            f"{of_all}; the last projection moved the weights by {self.distance:.2%})"
         )
 
     def warn(self, method: Method) -> None:
@@ -60,7 +68,9 @@ class Finished:
             )
 
 
-def projected(before: Tensors, weights: Tensors, masks: Tensors, selector: Selector) -> Finished:
+def projected(
+    before: Tensors, weights: Tensors, masks: Tensors, selector: Selector, parameters: int
+) -> Finished:
     """What the last projection made.
 
     Args:
@@ -68,6 +78,7 @@ def projected(before: Tensors, weights: Tensors, masks: Tensors, selector: Selec
         weights: name -> weight after it.
         masks: name -> booleans, True = kept.
         selector: counts units.
+        parameters: how many the model has.
     """
     moved = global_norm([weights[n] - before[n] for n in weights])
     units = selector.num_units
@@ -80,6 +91,7 @@ def projected(before: Tensors, weights: Tensors, masks: Tensors, selector: Selec
         distance=float(moved / global_norm(list(before.values())).clamp_min(1e-30)),
         zeros_before=count_zeros(before),
         reached=selector.reached(masks),
+        parameters=parameters,
     )
 
 

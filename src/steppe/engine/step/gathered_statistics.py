@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from steppe.core.layer import Layer, unwrap
+from steppe.core.layer import Layer, home_of, unwrap
 from steppe.core.norm import global_norm
 from steppe.core.protocols import Tensors
 from steppe.core.statistic import STATISTICS, Known, Statistic
@@ -42,9 +42,9 @@ class GatheredStatistics:
         }
         self.waits = any(n not in known for n in needs)
         """Whether nothing can be scored before the first gradient."""
-        modules = dict(unwrap(model).named_modules())
+        bare = unwrap(model)
         for statistic in self.statistics.values():
-            statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
+            statistic.prepare({x.name: (x, home_of(bare, x.name)) for x in layers})
         self._until = total
         if self.statistics and scores_when_due:
             due = (s for s in reversed(range(total)) if method.schedule.due(s, total))

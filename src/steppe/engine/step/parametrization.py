@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from steppe.core.derived import OfSparsify
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors, WeightParametrization
 from steppe.engine.step.optimizers import Optimizers
 
 
-class _Join(nn.Module):
+class _Join(OfSparsify):
     """What ``torch.nn.utils.parametrize`` calls."""
 
     def __init__(self, parametrization: WeightParametrization) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.core.layer import Layer, prunable, unwrap
+from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
+from steppe.core.prunable import LeftDense, dense_note, parameters_of
 from steppe.engine.step.argument_checks import optimised, single
 from steppe.engine.step.channel_selector import coupled, not_empty
 from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.parametrization import ParametrizedWeights
+from steppe.engine.step.selected_layers import selected_layers
 from steppe.engine.step.trained_weights import trained_groups, trained_layers
 from steppe.method import Method
 
@@ -30,6 +32,7 @@ class PrunableWeights:
         coupling: the method's.
         include, exclude: shell patterns, see `steppe.prunable`.
         groups: coupled channels, whose tensors take the place of the layers.
+        known: statistics of the score that need not be gathered.
 
     Raises:
         SteppeError: a pattern matches nothing, a weight is not the optimiser's, ...
@@ -44,6 +47,7 @@ class PrunableWeights:
         include: Sequence[str],
         exclude: Sequence[str],
         groups: Sequence[Group],
+        known: Collection[str] = (),
     ) -> None:
         self.notes: list[str] = []
         self.frozen: dict[str, nn.Parameter] = {}
@@ -54,10 +58,12 @@ class PrunableWeights:
                 groups, notes = trained_groups(unwrap(model), groups)
                 self.notes += notes
             self.layers, weights = coupled(unwrap(model), groups)
+            dense: list[LeftDense] = []
         else:
-            self.layers, weights = prunable(model, include, exclude)
-            if method.structure.whole_outputs and method.sparsity > 0:
-                self.layers = self._without_output(model, include)
+            chosen, self.notes = selected_layers(model, method, include, exclude, known)
+            self.layers, weights, dense = chosen.layers, chosen.weights, chosen.dense
+        self.model_parameters = parameters_of(unwrap(model))
+        """How many parameters the model has, with those that are never pruned."""
         if coupling.prunes:  # else nothing here is ever touched
             before = self.layers
             self.layers, notes = trained_layers(before, weights)
@@ -65,6 +71,8 @@ class PrunableWeights:
             left = {x.name for x in before} - {x.name for x in self.layers}
             self.frozen = {n: weights[n] for n in left if not weights[n].requires_grad}
             optimised({x.name: weights[x.name] for x in self.layers}, optimizers.params)
+            numel = sum(x.numel for x in self.layers)
+            self.notes += dense_note(dense, numel, self.model_parameters)
         self.parameters: dict[str, nn.Parameter] = {x.name: weights[x.name] for x in self.layers}
         """Name -> the weight's parameter."""
         self.groups = list(groups)
@@ -78,21 +86,6 @@ class PrunableWeights:
             self.notes += self._parametrized.notes
         self._places = self._whereabouts()
         self._pulls = type(coupling).add_gradient is not Coupling.add_gradient
-
-    def _without_output(self, model: nn.Module, include: Sequence[str]) -> list[Layer]:
-        model = unwrap(model)
-        has_head = getattr(model, "get_output_embeddings", lambda: None)() is not None
-        if include or has_head or len(self.layers) == 1:
-            return self.layers
-        order = {id(p): i for i, p in enumerate(model.parameters())}
-        _, weights = prunable(model)
-        last = max(weights, key=lambda name: order[id(weights[name])])
-        kept = [layer for layer in self.layers if layer.name != last]
-        if len(kept) < len(self.layers):
-            self.notes.append(
-                f"the output layer {last} stays dense: its channels are the model's outputs"
-            )
-        return kept
 
     @property
     def parametrized(self) -> bool:

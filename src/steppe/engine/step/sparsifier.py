@@ -337,7 +337,8 @@ class Sparsifier:
         if self.coupling.prunes:
             optimizers.mask(self._prunable.trained.values())
         self._prunable.fold()
-        finished = projected(before, self.weights, masks, self.selector)
+        every = self._prunable.model_parameters
+        finished = projected(before, self.weights, masks, self.selector, every)
         if self._step:
             finished.warn(self.method)
         if folds:  # what the coupling acts on is gone

@@ -88,14 +88,10 @@ def sparsify(
     optimizers = Optimizers(several, scaler)
     steppable(optimizers, coupling)
     objective = ObjectiveLoss(method.objective, unwrap(model))  # before anything is changed
-    prunable = PrunableWeights(model, optimizers, method, coupling, include, exclude, groups)
+    known = options.statistics or {}
+    prunable = PrunableWeights(model, optimizers, method, coupling, include, exclude, groups, known)
     statistics = GatheredStatistics(
-        method,
-        model,
-        prunable.layers,
-        options.statistics or {},
-        total_steps,
-        coupling.scores_when_due,
+        method, model, prunable.layers, known, total_steps, coupling.scores_when_due
     )
     selector: Selector
     if groups:

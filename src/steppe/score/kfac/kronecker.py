@@ -103,6 +103,11 @@ class _OfPasses(Statistic):
         """(weight name, whether of inputs) -> means, to the values of one step."""
         raise NotImplementedError
 
+    @classmethod
+    def gathers(cls, layer: Layer, module: nn.Module) -> bool:
+        usual = isinstance(module, (nn.Linear, *_CONVOLUTIONS)) or hasattr(module, "nf")
+        return usual and not layer.stacked
+
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         """Hook the layers.
 
@@ -117,8 +122,7 @@ class _OfPasses(Statistic):
             if len(layer.shape) < 2:  # norms and biases of coupled channels
                 continue
             inputs_first = layer.transposed or hasattr(module, "nf")  # transformers' Conv1D
-            usual = isinstance(module, (nn.Linear, *_CONVOLUTIONS))
-            if layer.stacked or not (usual or inputs_first):
+            if not self.gathers(layer, module):
                 raise SteppeError(
                     "Kronecker factors are those of linear layers and convolutions",
                     got=f"{name} of a {type(module).__name__}",
