@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.utils.prune
 import transformers as hf
 from torch import nn
 
@@ -92,3 +93,13 @@ def test_what_is_excluded_says_so():
     model = mixtral()
     coupled = coupled_channels(model, TOKENS, exclude=["*embed_tokens"])
     assert coupled.left_out["model.embed_tokens.weight"] == "is excluded"
+
+
+def test_weights_that_others_are_computed_from_say_so():
+    pruned = nn.utils.prune.l1_unstructured(nn.Conv2d(3, 8, 3), "weight", 0.5)
+    net = nn.Sequential(pruned, nn.Conv2d(8, 7, 3), nn.Conv2d(7, 2, 1))
+    assert "prune.remove" in coupled_channels(net, IMAGE).left_out["0.weight_orig"]
+    assert (
+        "remove_parametrizations"
+        in coupled_channels(normed(), IMAGE).left_out[MODELS["weight norm"][2]]
+    )

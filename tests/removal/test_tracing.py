@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -88,6 +90,33 @@ def test_a_training_mode_that_refuses_the_inputs_is_named(networks):
     assert [g.name for g in coupled.groups] == ["b.weight"]
     assert "targets are needed" in coupled.left_out["a.weight"]
     assert "targets are needed" in halved(networks, model, coupled.groups).report["unchecked"]
+
+
+class NumpyInTraining(Base):
+    """Its chance in training mode is numpy's."""
+
+    def end(self, x, y):
+        return y * float(np.random.rand()) if self.training else y
+
+
+class AnotherClock(Base):
+    """Its outputs in training mode are never the same twice."""
+
+    def end(self, x, y):
+        return y * next(CLOCK) if self.training else y
+
+
+CLOCK = itertools.count(1)
+
+
+@pytest.mark.parametrize(("kind", "unchecked"), [(NumpyInTraining, ""), (AnotherClock, "differ")])
+def test_chance_of_other_kinds(networks, kind, unchecked):
+    state = np.random.get_state()[1].copy()
+    model = kind()
+    coupled = coupled_channels(model, IMAGE)
+    assert "b.weight" in [g.name for g in coupled.groups]
+    assert unchecked in halved(networks, model, coupled.groups).report["unchecked"]
+    assert (np.random.get_state()[1] == state).all()
 
 
 @dataclass

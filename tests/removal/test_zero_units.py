@@ -90,7 +90,7 @@ def test_rows_that_are_zero_beside_a_bias_are_counted():
     net = network()
     prune.ln_structured(net[0], "weight", 0.5, 1, 0)
     prune.remove(net[0], "weight")
-    with pytest.warns(UserWarning, match="4 have zero weights, but a bias or shift"):
+    with pytest.warns(UserWarning, match="4 have zero weights or scales, but a bias or shift"):
         assert remove(net, X).report["removed"] == {}
 
 
@@ -98,3 +98,22 @@ def test_columns_alone_are_enough():
     net = network()
     net[3].weight.data[:, :4] = 0
     assert remove(net, X).report["removed"] == {"0.weight": 4}
+
+
+def test_zero_rows_in_front_of_a_fresh_norm_are_gone():
+    """Nothing minus a mean of nothing stays nothing, whatever the scale."""
+    net = network()
+    net[0].weight.data[:4], net[0].bias.data[:4] = 0, 0
+    done = remove(net, X)
+    assert done.report["removed"] == {"0.weight": 4}
+    torch.testing.assert_close(done.model(X), net(X))
+    net[1].running_mean.data[0] = 1
+    with pytest.warns(UserWarning, match="nothing to remove"):
+        assert remove(net, X).report["removed"] == {}
+
+
+def test_a_scale_that_is_zero_beside_a_shift_is_counted():
+    net = network()
+    net[1].weight.data[:4], net[1].bias.data[:] = 0, 1
+    with pytest.warns(UserWarning, match="4 have zero weights or scales"):
+        assert remove(net, X).report["removed"] == {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
@@ -132,7 +134,10 @@ def untouched(model: nn.Module, training: bool = False) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     devices = {t.device for t in model.parameters() if t.device.type == "cuda"}
+    drawn = random.getstate(), np.random.get_state()
     with ExitStack() as stack:
+        stack.callback(random.setstate, drawn[0])
+        stack.callback(np.random.set_state, drawn[1])
         stack.enter_context(torch.random.fork_rng(devices=list(devices)))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_without_caches(model))

@@ -82,6 +82,8 @@ def reasons(
         told.setdefault(name, reason)
     inside = {s.name for group in groups for s in group.slices}
     for name, parameter in model.named_parameters():
+        if (derived := _derived(model, name)) and parameter.ndim > 1:
+            told[name] = derived
         if id(parameter) not in seen and parameter.ndim > 1:
             told[name] = "never runs on these inputs"
         if parameter.ndim > 1 and name not in inside and name not in told:
@@ -91,6 +93,18 @@ def reasons(
             told[name] = first or "has no channel that a layer computes and another one reads"
     order = {name: i for i, (name, _) in enumerate(model.named_parameters())}
     return dict(sorted(told.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _derived(model: nn.Module, name: str) -> str:
+    """Why a weight stays that others are computed from; "" if none is."""
+    owner, _, own = name.rpartition(".")
+    if ".parametrizations." in f".{name}":
+        return "belongs to a parametrisation (torch.nn.utils.parametrize.remove_parametrizations)"
+    plain = own.removesuffix("_orig").removesuffix("_v").removesuffix("_g")
+    weight = vars(model.get_submodule(owner)).get(plain)
+    if plain != own and isinstance(weight, Tensor):
+        return f"is what {plain} is computed from (torch.nn.utils.prune.remove or the like)"
+    return ""
 
 
 def reasons_by_name(

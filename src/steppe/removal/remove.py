@@ -21,7 +21,7 @@ from steppe.removal.plan import Plan
 from steppe.removal.surgery import Stays, migrate, slice_model, slice_states, slice_tensors
 from steppe.removal.transformer_config import update_config
 from steppe.removal.trial import largest_passing
-from steppe.removal.verification import Difference, largest_difference
+from steppe.removal.verification import Difference, is_steady, largest_difference
 from steppe.removal.zero_units import half_zero, silenced_by_norms, units_to_keep, zero_units
 
 
@@ -209,7 +209,11 @@ def _decided(
 
 def _why_whole(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> str:
     count = half_zero(groups, tensors)
-    but = f" ({count} have zero weights, but a bias or shift that is not zero)" if count else ""
+    but = (
+        f" ({count} have zero weights or scales, but a bias or shift that is not zero)"
+        if count
+        else ""
+    )
     return (
         f"in none of {len(groups)} groups is a channel zero in all layers that it is coupled "
         f"with{but}; prune with structure channel first"
@@ -252,6 +256,8 @@ def _verify(before: nn.Module, after: nn.Module, example_inputs: Any) -> tuple[f
         try:
             error = max(error, largest_difference(before, after, example_inputs, training))
         except Difference as difference:
+            if training and difference.ran and not is_steady(before, example_inputs, True):
+                return error, "its outputs differ from run to run"
             raise _not_the_same(difference, mode) from difference
         except SteppeError as refused:
             if not training:

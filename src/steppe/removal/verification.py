@@ -103,6 +103,15 @@ def largest_difference(
     raise Difference(f"outputs that differ by {error:.1e} of the largest", ran=True)
 
 
+def is_steady(model: nn.Module, example_inputs: Any, training: bool) -> bool:
+    """Whether a model gives the same for the same inputs twice; chance from torch is left out."""
+    try:
+        largest_difference(model, model, example_inputs, training)
+    except Difference:
+        return False
+    return True
+
+
 def _distance(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
     if [t.shape for t in expected] != [t.shape for t in got]:
         return float("inf")

@@ -45,27 +45,39 @@ def zero_units(group: Group, tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def silenced_by_norms(model: nn.Module, group: Group, tensors: Mapping[str, Tensor]) -> Tensor:
-    """``[units]``: scale and shift of every norm that a unit passes are zero.
+    """``[units]``: the norms that a unit passes make nothing of it.
 
-    Such a unit is gone unless something reads it in front of its norm, which only a comparison
-    of outputs tells.
+    The shift of every norm is zero, and so is either its scale, or all that computes the unit with
+    the running mean. Such a unit is gone unless something reads it in front of its norm, which
+    only a comparison of outputs tells.
     """
     modules = dict(model.named_modules())
     owners = {s.name.rpartition(".")[0] for s in group.slices if s.role == "norm"}
     norms = {name for name in owners if isinstance(modules.get(name), _NormBase)}
-    names = {f"{name}.{which}" for name in norms for which in ("weight", "bias")}
-    slices = [s for s in group.slices if s.name in names]
-    if not norms or len(slices) != 2 * len(norms) or _norms_without_scale(group):
+    if not norms or _norms_without_scale(group):
         return torch.zeros(group.units, dtype=torch.bool)
-    rows = torch.cat([s.rows(tensors[s.name]) for s in slices], dim=1)
-    return (rows == 0).all(dim=1).cpu()
+    scale, shift, mean = (
+        _all_zero(group, tensors, {f"{name}.{which}" for name in norms})
+        for which in ("weight", "bias", "running_mean")
+    )
+    return shift & (scale | (mean & _zero(group, tensors, ("output", "bias"))))
+
+
+def _all_zero(group: Group, tensors: Mapping[str, Tensor], names: set[str]) -> Tensor:
+    rows = [s.rows(tensors[s.name]) for s in group.slices if s.name in names]
+    if not rows:  # e.g. a norm without running statistics
+        return torch.ones(group.units, dtype=torch.bool)
+    return (torch.cat(rows, dim=1) == 0).all(dim=1).cpu()
 
 
 def half_zero(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> int:
-    """How many units have zero weights, but a bias or a shift that is not zero."""
+    """How many units have zero weights, or a zero scale, but are not zero themselves."""
     count = 0
     for group in groups:
         rows = _zero(group, tensors, ("output",))
+        scales = {s.name for s in group.slices if s.role == "norm" and s.name.endswith("weight")}
+        if scales:
+            rows |= _all_zero(group, tensors, scales)
         count += int((rows & ~zero_units(group, tensors)).sum())
     return count
 
