@@ -140,6 +140,7 @@ def _method(spec: dict[str, Any], name: str | None, flags: dict[str, Any]) -> di
 def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[str, Any]:
     """Run a recipe and say what was gained."""
     method = recipe.build_method()  # a bad method fails before data are read
+    recipe.train.config()
     data = load_data(recipe, say=lambda note: say(f"note: {note}", quiet))
     if out is None:
         out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,42 @@ from torch import nn
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError, unknown
+
+
+def _kind(name: str) -> Any:
+    known: dict[str, Any] = {
+        key.lower(): kind
+        for key, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
+    }
+    if name.lower() not in known:
+        raise unknown("optimizer", name, known)
+    return known[name.lower()]
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """What an optimiser of ``torch.optim`` can be given beside parameters and learning rate.
+
+    Raises:
+        SteppeError: torch has no such optimiser.
+
+    Example:
+        >>> options_of("rprop")[:2]
+        ('etas', 'step_sizes')
+    """
+    taken = inspect.signature(_kind(name)).parameters
+    return tuple(key for key in taken if key not in ("self", "params", "lr"))
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Compare options with the signature.
+
+    Raises:
+        SteppeError: torch has no such optimiser, or it has no such option.
+    """
+    for key in options:
+        if key not in options_of(name):
+            raise unknown(f"option of optimizer {name}", key, options_of(name))
 
 
 def optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **options: Any) -> Optimizer:
@@ -23,20 +60,92 @@ def optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **options: A
         >>> type(optimizer("sgd", [nn.Parameter(torch.ones(1))], 0.1, momentum=0.9)).__name__
         'SGD'
     """
-    known: dict[str, Any] = {
-        key.lower(): kind
-        for key, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
-    }
-    if name.lower() not in known:
-        raise unknown("optimizer", name, known)
+    check_options(name, options)
     try:
-        made: Optimizer = known[name.lower()](params, lr=lr, **options)
+        made: Optimizer = _kind(name)(params, lr=lr, **options)
         return made
     except (TypeError, ValueError) as error:
         raise SteppeError(
             f"optimizer {name} must take its options", got=f"{options} ({error})"
         ) from None
+
+
+def optimizers(
+    name: str, params: Iterable[nn.Parameter], lr: float, **options: Any
+) -> tuple[list[Optimizer], list[str]]:
+    """One optimiser for all parameters, or two where it is for matrices alone (Muon).
+
+    What is no matrix then goes to AdamW, with the same learning rate and weight decay.
+
+    Args:
+        name: of ``torch.optim``, in any case.
+        params: all parameters.
+        lr: learning rate of all.
+        options: its further arguments.
+
+    Returns:
+        The optimisers, and what should be said of them.
+
+    Raises:
+        SteppeError: torch has no such optimiser, it does not take an option, it needs what the
+            network does not have (matrices, sparse gradients).
+
+    Example:
+        >>> layer = nn.Linear(2, 3)
+        >>> [type(one).__name__ for one in optimizers("muon", layer.parameters(), 0.02)[0]]
+        ['Muon', 'AdamW']
+    """
+    every = list(params)
+    check_options(name, options)
+    if not _makes_a_step(name, (2, 2), options):  # its own message says what is wrong
+        _try(name, (2, 2), options)
+    if _makes_a_step(name, (2,), options):
+        return [optimizer(name, every, lr, **options)], []
+    matrices = [p for p in every if p.ndim == 2]
+    others = [p for p in every if p.ndim != 2]
+    if not matrices:
+        raise SteppeError(
+            f"optimizer {name} is for matrices",
+            got="a network without one (kernels of convolutions are none)",
+            way_out="another optimizer, e.g. train.optimizer adamw",
+        )
+    decay = {key: value for key, value in options.items() if key == "weight_decay"}
+    made = [optimizer(name, matrices, lr, **options)]
+    if others:
+        made.append(optimizer("adamw", others, lr, **decay))
+    return made, [
+        f"optimizer {name} is for matrices: it has {len(matrices)} of {len(every)} parameters, "
+        "AdamW with the same learning rate has the rest"
+    ]
+
+
+def _try(name: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> None:
+    """One step of a small parameter that has a dense gradient.
+
+    Raises:
+        SteppeError: the optimiser cannot be made so, or cannot make it.
+    """
+    weight = nn.Parameter(torch.ones(shape))
+    weight.grad = torch.ones_like(weight)
+    trial = optimizer(name, [weight], 1e-3, **options)
+    if inspect.signature(type(trial).step).parameters["closure"].default is not None:
+        return  # sparsify says what is to be said of those that need a closure
+    try:
+        trial.step()
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise SteppeError(
+            f"optimizer {name} must make a step with its options from dense gradients",
+            got=f"{dict(options) or 'none'} ({' '.join(str(error).split())[:150]})",
+            way_out="another optimizer or other options, e.g. train.optimizer adamw",
+        ) from None
+
+
+def _makes_a_step(name: str, shape: tuple[int, ...], options: Mapping[str, Any]) -> bool:
+    try:
+        _try(name, shape, options)
+    except SteppeError:
+        return False
+    return True
 
 
 _SHAPES: dict[str, Callable[[float], float]] = {

@@ -22,7 +22,7 @@ from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
-from steppe.engine.optim import lr_factor, optimizer
+from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate, running_norms
@@ -177,13 +177,14 @@ class Trainer:
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         self.plain = model
-        self.optimizer = optimizer(
+        self.optimizers, said = optimizers(
             config.optimizer, model.parameters(), config.lr, **config.optimizer_options
         )
+        self.optimizer = self.optimizers[0]
         # before the model is wrapped, as parts of weights must be seen by what wraps it
         self.sparsifier: Sparsifier = sparsify(
             model,
-            self.optimizer,
+            self.optimizers,
             method,
             self.total,
             include=include,
@@ -194,6 +195,7 @@ class Trainer:
             groups=groups,
             options=StepOptions(sync=config.sync, cost=cost, evaluate_candidate=evaluate_candidate),
         )
+        self.sparsifier.notes += said
         self.model = self.sparsifier.model = accelerator.prepare_model(model)
         training = self.sparsifier.clock[1]
         warmup = config.warmup_epochs * self.steps_per_epoch / training
@@ -264,7 +266,7 @@ class Trainer:
             expected = done + 1
             pairs = [next(stream) for _ in range(micro)]
             rate = self.factor(done / length)
-            for group in self.optimizer.param_groups:
+            for group in (g for one in self.optimizers for g in one.param_groups):
                 group["lr"] = self.config.lr * rate
             self._loss_sum += self.sparsifier.step(*[self._closure(x, y) for x, y in pairs])
             last = index == self.steps_per_epoch - 1

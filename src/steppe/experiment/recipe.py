@@ -14,6 +14,7 @@ from steppe import methods, recipes
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.protocols import AXES
 from steppe.core.text import read_yaml
+from steppe.engine.optim import check_options, options_of
 from steppe.engine.trainer import TrainConfig
 from steppe.method import Method
 
@@ -84,7 +85,8 @@ class TrainSpec(_Strict):
     lr: float = 0.1
     optimizer: str = "sgd"
     momentum: float | None = None
-    weight_decay: float = 1e-4
+    weight_decay: float | None = 1e-4
+    """Given to optimisers that have one; null leaves it to torch."""
     optimizer_options: dict[str, Any] = {}
     lr_schedule: str = "cosine"
     warmup_epochs: float = 0.0
@@ -100,16 +102,36 @@ class TrainSpec(_Strict):
     eval_every: int = 1
 
     def config(self) -> TrainConfig:
-        """As the engine wants it; SGD has momentum 0.9 unless said otherwise."""
+        """As the engine wants it; SGD has momentum 0.9 unless said otherwise.
+
+        Raises:
+            SteppeError: torch has no such optimiser, or it has no such option.
+        """
         own = {"batch_size", "momentum", "weight_decay"}
         given = self.model_dump(exclude=own)
         momentum = self.momentum
         if momentum is None and self.optimizer.lower() == "sgd":
             momentum = 0.9
-        options = {"weight_decay": self.weight_decay} | self.optimizer_options
+        options = self._weight_decay() | self.optimizer_options
         if momentum is not None:
             options = {"momentum": momentum} | options
+        check_options(self.optimizer, options)
         return TrainConfig(**(given | {"optimizer_options": options}))
+
+    def _weight_decay(self) -> dict[str, float]:
+        """The weight decay for an optimiser that has one; the usual one is no demand."""
+        usual = type(self).model_fields["weight_decay"].default
+        if self.weight_decay is None:
+            return {}
+        if "weight_decay" in options_of(self.optimizer):
+            return {"weight_decay": self.weight_decay}
+        if self.weight_decay not in (0, usual):
+            raise SteppeError(
+                f"optimizer {self.optimizer} has no weight decay",
+                got=f"train.weight_decay {self.weight_decay:g}",
+                way_out="train.weight_decay=null, or another optimizer",
+            )
+        return {}
 
 
 class Recipe(_Strict):

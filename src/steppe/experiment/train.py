@@ -51,6 +51,7 @@ def train(
 
     ready = load_recipe(recipe)
     ready.build_method()  # a bad method fails before data are read
+    ready.train.config()
     folder = None if out is None else Path(out)
     record, _, _ = Experiment(ready, load_data(ready), folder, quiet).train()
     return record

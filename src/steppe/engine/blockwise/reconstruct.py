@@ -18,7 +18,7 @@ from steppe.engine.blockwise.solve import solve_block
 from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.mask_keeper import MaskKeeper
-from steppe.engine.optim import lr_factor, optimizer
+from steppe.engine.optim import lr_factor, optimizer, options_of
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
@@ -80,7 +80,8 @@ class _Reconstruction:
         config, module = self.config, self.stage.module
         module.requires_grad_(True)
         params = [p for p in module.parameters() if p.is_floating_point()]
-        options = {"betas": config.betas} if config.optimizer.startswith("adam") else {}
+        taken = "betas" in options_of(config.optimizer)
+        options = {"betas": config.betas} if taken else {}
         optim = optimizer(config.optimizer, params, config.lr, **options)
         steps = -(-len(self.targets) // config.batch_size)
         total = steps * config.epochs
