@@ -64,7 +64,7 @@ def silenced_by_norms(model: nn.Module, group: Group, tensors: Mapping[str, Tens
 
 
 def _all_zero(group: Group, tensors: Mapping[str, Tensor], names: set[str]) -> Tensor:
-    rows = [s.rows(tensors[s.name]) for s in group.slices if s.name in names]
+    rows = [s.rows(tensors[s.name]) for s in group.slices if s.name in names and s.name in tensors]
     if not rows:  # e.g. a norm without running statistics
         return torch.ones(group.units, dtype=torch.bool)
     return (torch.cat(rows, dim=1) == 0).all(dim=1).cpu()
