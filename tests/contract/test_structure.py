@@ -1,12 +1,15 @@
 """What every structure fulfils: its units are a partition of the weights."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
 
 from looped import looped
+from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
+from steppe.core.patterns import matches
 from steppe.core.protocols import Structure
 
 EXAMPLES = {
@@ -131,3 +134,40 @@ def test_short_forms_are_read_by_one_structure(name):
         readers = [n for n in Structure.registry if Structure.registry[n].parse(form) is not None]
         assert readers == [name]
         assert dataclasses.is_dataclass(Structure.make(form))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("2:4", "30 inputs in"), ("block:4x4", "30 inputs in"), ("block:4x8", "1 inputs in")],
+)
+def test_all_layers_that_do_not_fit_are_named_with_a_way_out_that_works(text, said):
+    structure = Structure.make(text)
+    layers = [Layer(f"layers.{i}.{n}.weight", s) for i in range(2) for n, s in MIXED.items()]
+    with pytest.raises(SteppeError) as refused:
+        structure.check_all(layers)
+    message = str(refused.value)
+    assert said in message
+    excluded = re.findall("--exclude '([^']+)'", message)
+    assert f"exclude={excluded}" in message
+    assert excluded == ["*.down", "*.conv1d"]
+    misfits = [x for x in layers if structure.misfit(x)]
+    assert misfits
+    assert all(layer.name in message for layer in misfits)
+    structure.check_all([x for x in layers if not any(matches(x.name, p) for p in excluded)])
+
+
+MIXED = {"up": (16, 16), "down": (16, 30), "conv1d": (16, 1, 4)}
+
+
+def test_when_no_layer_fits_nothing_is_excluded():
+    with pytest.raises(SteppeError, match="Way out: another structure"):
+        Structure.make("2:4").check_all([Layer("a.weight", (4, 3)), Layer("b.weight", (4, 5))])
+
+
+def test_a_structure_of_others_may_refuse_layer_by_layer():
+    class Odd(Structure):
+        def check(self, layer):
+            raise SteppeError("odd layers only", got=layer.name)
+
+    with pytest.raises(SteppeError, match="odd layers only; got a"):
+        Odd().check_all([Layer("a.weight", (4, 4))])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
+import pytest
 import torch
 
-from steppe.core.patterns import patterns_of
+from steppe.core.patterns import kinds_of, listed, matches, patterns_of
 
 
 def matched(pattern: str, name: str) -> bool:
@@ -31,3 +32,31 @@ def test_patterns_divide_any_two_sets_of_names() -> None:
 def test_a_whole_part_of_the_model_is_one_pattern() -> None:
     names = [f"layer{i}.{j}.conv.weight" for i in range(3) for j in range(4)]
     assert patterns_of(names, ["fc.weight"]) == ["layer0.*", "layer1.*", "layer2.*"]
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "patterns"),
+    [
+        (["conv1.weight"], ["fc.weight"], ["conv1"]),
+        (["0.weight"], ["2.weight"], ["0"]),
+        (["a.0.up.weight", "a.1.up.weight"], ["a.0.down.weight"], ["*.up"]),
+        (["a.0.x.up.weight", "a.1.x.up.weight"], ["a.0.y.up.weight"], ["*.x.up"]),
+        (["a.0.up.weight"], ["a.1.up.weight"], ["*.0.up"]),
+        (["a.0.up.weight", "b.weight"], ["a.0.down.weight"], ["*.up", "b"]),
+        (["m.experts.up"], ["m.experts.down"], ["*.up"]),
+    ],
+)
+def test_the_shortest_patterns(names: list[str], others: list[str], patterns: list[str]) -> None:
+    assert kinds_of(names, others) == patterns
+    for name in names:
+        assert any(matches(name, pattern) for pattern in patterns)
+    for name in others:
+        assert not any(matches(name, pattern) for pattern in patterns)
+
+
+def test_many_names_are_told_by_what_they_share() -> None:
+    names = [f"layers.{i}.{kind}.weight" for i in range(30) for kind in ("up", "down")]
+    assert listed([*names, "head.weight"]) == (
+        "layers.*.up.weight (30 layers), layers.*.down.weight (30 layers), head.weight"
+    )
+    assert listed(names[:3]) == ", ".join(names[:3])

@@ -178,3 +178,82 @@ def test_nothing_to_merge_and_twice_merged() -> None:
     model.merge_adapter()
     with pytest.raises(SteppeError, match="merged already"):
         merge_lora(model, None)
+
+
+def gpt2() -> nn.Module:
+    config = transformers.GPT2Config(vocab_size=48, n_embd=16, n_layer=2, n_head=2)
+    model = transformers.GPT2LMHeadModel(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".h." in name and weight.ndim == 2:
+                weight.mul_(torch.rand_like(weight) > 0.5)
+    return model
+
+
+TOKENS = torch.arange(64).reshape(4, 16) % 48
+
+
+def trained(model: nn.Module, keeper: MaskKeeper) -> torch.Tensor:
+    """A few steps; the logits afterwards."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = keeper.wrap(torch.optim.AdamW(weights, lr=0.05))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model.train()(input_ids=TOKENS, labels=TOKENS).loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return model.eval()(input_ids=TOKENS).logits
+
+
+SAVED = {
+    "a pruned layer": ["up_proj"],
+    "a pruned part": ["self_attn"],
+    "the head": ["lm_head"],
+    "all of them": ["up_proj", "embed_tokens", "lm_head"],
+}
+
+
+@pytest.mark.parametrize("title", SAVED)
+@pytest.mark.parametrize("folder", [True, False])
+def test_modules_that_are_saved_keep_their_zeros(title: str, folder: bool) -> None:
+    target = ["down_proj"] if title == "a pruned part" else ["q_proj"]
+    plain = tiny()
+    masks = {n: w != 0 for n, w in plain.named_parameters() if "proj" in n} if folder else None
+    model = peft.get_peft_model(
+        plain, peft.LoraConfig(r=2, target_modules=target, modules_to_save=SAVED[title])
+    )
+    keeper = MaskKeeper(model, masks)
+    assert not any("modules_to_save" in n or "original_module" in n for n in keeper.masks)
+    share = keeper.sparsity()
+    mask_adapters(model, keeper)
+    logits = trained(model, keeper)
+    merged = merge_lora(model, keeper)
+    assert keeper.sparsity() == MaskKeeper(merged).sparsity() == share
+    with torch.no_grad():
+        torch.testing.assert_close(merged(input_ids=TOKENS).logits, logits)
+
+
+def test_transposed_layers_are_masked_while_they_are_trained() -> None:
+    model = peft.get_peft_model(
+        gpt2(), peft.LoraConfig(r=2, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    )
+    keeper = MaskKeeper(model)
+    assert len(mask_adapters(model, keeper)) == 4
+    logits = trained(model, keeper)
+    merged = merge_lora(model, keeper)
+    with torch.no_grad():
+        torch.testing.assert_close(merged(input_ids=TOKENS).logits, logits)
+
+
+def test_the_way_out_for_other_adapters_is_one() -> None:
+    options = {"r": 2, "target_modules": ["q_proj"], "use_dora": True}
+    model = peft.get_peft_model(tiny(), peft.LoraConfig(**options))
+    keeper = MaskKeeper(model)
+    with pytest.raises(SteppeError, match=r"Dora.* around Linear .*use_dora=False.*merge_lora"):
+        mask_adapters(model, keeper)
+    trained(model, keeper)
+    share = keeper.sparsity()
+    merged = merge_lora(model, keeper)
+    assert MaskKeeper(merged).sparsity() == share
+    plain = peft.get_peft_model(tiny(), peft.LoraConfig(**options | {"use_dora": False}))
+    assert mask_adapters(plain, MaskKeeper(plain))

@@ -22,6 +22,8 @@ class Accumulator:
 
     name: ClassVar[str]
     shape: ClassVar[str]
+    columnwise: ClassVar[bool] = False
+    """Whether each column's number depends on that column alone."""
 
     def __init__(self, columns: int, device: torch.device) -> None:
         self.tokens = torch.zeros((), dtype=torch.float64, device=device)
@@ -79,6 +81,7 @@ class SquaredInput(Accumulator):
     """E[x_j^2], ``[1, columns]``."""
 
     name = "activation_square"
+    columnwise = True
 
     @staticmethod
     def _zeros(columns: int, device: torch.device) -> Tensor:

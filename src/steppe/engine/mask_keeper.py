@@ -291,8 +291,33 @@ def named_weights(model: nn.Module) -> dict[str, nn.Parameter]:
         >>> list(named_weights(nn.Sequential(nn.Linear(2, 2, bias=False))))
         ['0.weight']
     """
-    named = _bare(model).named_parameters(remove_duplicate=False)
-    return {plain_name(name): p for name, p in named}
+    bare = _bare(model)
+    return _plain(bare, dict(bare.named_parameters(remove_duplicate=False)))
+
+
+def _plain(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
+    """Weights by their names before peft wrapped modules.
+
+    Of a module that peft saves whole (``modules_to_save``) there is the copy that is trained, in
+    the place of the original.
+    """
+    resting, copies = set(), dict[str, str]()
+    for name, module in model.named_modules():
+        saved = module._modules.get("modules_to_save")
+        if isinstance(saved, nn.ModuleDict) and "original_module" in module._modules:
+            active: Any = [a for a in getattr(module, "active_adapters", ()) if a in saved]
+            used = f"modules_to_save.{active[0]}" if active else "original_module"
+            copies[f"{name}.{used}."] = f"{name}."
+            resting.add(f"{name}.")
+    plain = {}
+    for name, weight in weights.items():
+        copy = next((prefix for prefix in copies if name.startswith(prefix)), None)
+        if copy is not None:
+            name = copies[copy] + name.removeprefix(copy)
+        elif name.startswith(tuple(resting)):
+            continue
+        plain[plain_name(name)] = weight
+    return plain
 
 
 def plain_name(name: str) -> str:
@@ -322,7 +347,8 @@ def _zeros_of(
     adapters = tuple(_adapters(bare))
     _, prunable_weights = prunable(bare, include, exclude)
     # a new adapter's B is all zeros and must not stay so
-    weights = {plain_name(n): w for n, w in prunable_weights.items() if not n.startswith(adapters)}
+    own = {n: w for n, w in prunable_weights.items() if not n.startswith(adapters)}
+    weights = _plain(bare, own)
     masks = {n: w.detach() != 0 for n, w in weights.items()}
     masks = {n: m for n, m in masks.items() if not bool(m.all())}
     if not masks:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import unwrap
+from steppe.core.layer import inputs_first, unwrap
 from steppe.engine.mask_keeper import MaskKeeper, named_weights
 
 
@@ -81,7 +81,8 @@ def mask_adapters(model: nn.Module, keeper: MaskKeeper) -> list[str]:
         The names of the layers whose adapters are masked now.
 
     Raises:
-        SteppeError: an adapter of a kept weight is no plain LoRA of a Linear.
+        SteppeError: an adapter of a kept weight is no plain LoRA of a Linear or of transformers'
+            Conv1D.
     """
     names = []
     for name, module in unwrap(model).named_modules():
@@ -91,12 +92,16 @@ def mask_adapters(model: nn.Module, keeper: MaskKeeper) -> list[str]:
         )
         if not kept:
             continue
-        plain = isinstance(base, nn.Linear) and hasattr(module, "get_delta_weight")
+        assert isinstance(base, nn.Module)
+        known = isinstance(base, nn.Linear) or inputs_first(base)
+        plain = known and hasattr(module, "get_delta_weight")
         if not plain or getattr(module, "lora_variant", None):
             raise SteppeError(
                 "adapters are masked while they are trained when they are plain LoRA of a Linear",
-                got=f"{type(module).__name__} around {type(base).__name__} at {name}",
-                way_out="leave mask_adapters out; merge_lora masks these too, but only at the end",
+                got=f"{_kind(module)} around {type(base).__name__} at {name}",
+                way_out="plain LoRA (use_dora=False) of Linear layers; or leave mask_adapters out: "
+                "merge_lora masks these too, but only at the end, so that their share at pruned "
+                "entries is lost then",
             )
         object.__setattr__(module, "forward", _masked_forward(module, keeper))
         names.append(name)
@@ -109,7 +114,14 @@ def mask_adapters(model: nn.Module, keeper: MaskKeeper) -> list[str]:
     return names
 
 
+def _kind(module: nn.Module) -> str:
+    variants = getattr(module, "lora_variant", None) or {}
+    return ", ".join({type(v).__name__ for v in variants.values()}) or type(module).__name__
+
+
 def _masked_forward(module: Any, keeper: MaskKeeper) -> Callable[..., Tensor]:
+    turned = inputs_first(module.base_layer)
+
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if "adapter_names" in kwargs:
             raise SteppeError(
@@ -125,6 +137,7 @@ def _masked_forward(module: Any, keeper: MaskKeeper) -> Callable[..., Tensor]:
         for adapter in module.active_adapters:
             if adapter in module.lora_A:
                 delta = (module.get_delta_weight(adapter) * mask).to(x.dtype)
+                delta = delta.mT if turned else delta
                 bias = module.lora_B[adapter].bias
                 bias = None if bias is None else bias * module.scaling[adapter]
                 result = result + F.linear(module.lora_dropout[adapter](x), delta, bias)

@@ -40,17 +40,15 @@ class Block(Structure):
         match = re.fullmatch(r"block:(\d+)x(\d+)", text)
         return cls(height=int(match[1]), width=int(match[2])) if match else None
 
-    def check(self, layer: Layer) -> None:
+    def misfit(self, layer: Layer) -> tuple[str, str] | None:
         for what, size, by in (
             ("outputs", layer.rows, self.height),
             ("inputs", layer.inputs, self.width),
         ):
             if size % by:
-                raise SteppeError(
-                    f"blocks of {self.height}x{self.width} need {what} divisible by {by}",
-                    got=f"{size} {what} in {layer.name}",
-                    way_out=f"exclude {layer.name}, which keeps it dense, or choose another block",
-                )
+                rule = f"blocks of {self.height}x{self.width} need {what} divisible by {by}"
+                return rule, f"{size} {what}"
+        return None
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
         rows, columns = self.units(layer)

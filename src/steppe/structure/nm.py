@@ -68,13 +68,11 @@ class NM(Structure):
                 way_out="use budget pooled, uniform or per_row",
             )
 
-    def check(self, layer: Layer) -> None:
-        if layer.inputs % self.m:
-            raise SteppeError(
-                f"{self.n}:{self.m} needs the input dimension divisible by {self.m}",
-                got=f"{layer.inputs} inputs in {layer.name}",
-                way_out=f"exclude {layer.name}, which keeps it dense",
-            )
+    def misfit(self, layer: Layer) -> tuple[str, str] | None:
+        if layer.inputs % self.m == 0:
+            return None
+        rule = f"{self.n}:{self.m} needs the input dimension divisible by {self.m}"
+        return rule, f"{layer.inputs} inputs"
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
         return layer.matrix(weight).unsqueeze(-1)

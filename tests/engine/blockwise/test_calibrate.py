@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from steppe import methods
 from steppe.core.layer import Layer
 from steppe.engine.blockwise.calibration_collector import CalibrationCollector
+from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.input_recorder import InputRecorder
+from steppe.engine.blockwise.walk import Blockwise
 
 CPU = torch.device("cpu")
 
@@ -224,3 +229,52 @@ def test_layers_that_no_token_reached_have_inputs_of_equal_size() -> None:
     assert torch.equal(gram, torch.eye(4) * gram[0, 0])
     assert gram[0, 0] > 0
     assert torch.equal(held.of("a")["activation_square"][0], gram.diagonal())
+
+
+class Depthwise(nn.Module):
+    """A convolution that is called by itself, as state-space blocks do, between two products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 12, bias=False), nn.Linear(12, 8, bias=False)
+        self.conv1d = nn.Conv1d(12, 12, 4, groups=12, bias=False)
+
+    def forward(self, hidden: Tensor, scale: float = 1.0) -> Tensor:
+        x = self.up(hidden).transpose(1, 2)
+        weight = self.conv1d.weight.squeeze(1)
+        x = F.conv1d(x, weight=weight.unsqueeze(1), padding=3, groups=12)[..., : x.shape[-1]]
+        return hidden + self.down(x.transpose(1, 2))
+
+
+@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "alps", "safe_plus"])
+def test_convolutions_that_are_called_by_themselves(
+    name: str, toy: ModuleType, tmp_path: Path
+) -> None:
+    row = toy.Row()
+    row.blocks = row.model.blocks = nn.ModuleList(Depthwise() for _ in range(2))
+    row.model.requires_grad_(False)
+    row.held = [{n: t.clone() for n, t in b.state_dict().items()} for b in row.blocks]
+    method = methods.for_language(getattr(methods, name)(sparsity=0.5))
+    fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
+    config = BlockwiseConfig(micro_batch=2, reconstruction=fit)
+    walk = Blockwise(row, method, config, toy.tokens(), tmp_path)
+    rows = walk.run()
+    assert walk.notes == []
+    layers = {x["name"]: x for block in rows for x in block["layers"]}
+    conv = layers["blocks.0.conv1d.weight"]
+    # the error of what is computed, on the inputs that the convolution has
+    written = load_file(tmp_path / "block-0.safetensors")
+    x = (row.embedding[toy.tokens()] @ written["up.weight"].t()).transpose(1, 2)
+    old, new = (
+        F.conv1d(x, w["conv1d.weight"], padding=3, groups=12) for w in (row.held[0], written)
+    )
+    assert conv["output_error"] == pytest.approx(
+        float((new - old).square().sum() / old.square().sum()), rel=1e-4
+    )
+    if name == "wanda":  # each channel by the size of its own inputs
+        dense = (row.embedding[toy.tokens()] @ row.held[0]["up.weight"].t()).transpose(1, 2)
+        unfold = F.pad(dense, (3, 3)).unfold(2, 4, 1).square().mean((0, 2)).sqrt()
+        saliency = row.held[0]["conv1d.weight"][:, 0].abs() * unfold
+        kept = saliency.argsort(1)[:, 2:]
+        mask = torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, kept, True)
+        assert torch.equal(written["conv1d.weight"][:, 0] != 0, mask)

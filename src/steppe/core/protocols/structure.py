@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from steppe.core.errors import unknown
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.layer import Layer
 from steppe.core.part import Part, Tensors, axis
+from steppe.core.patterns import kinds_of, listed
 
 
 class Structure(Part):
@@ -41,8 +42,27 @@ class Structure(Part):
         """The sparsity that the shape itself fixes (N:M), or None."""
         return None
 
+    def misfit(self, layer: Layer) -> tuple[str, str] | None:
+        """The rule that a layer breaks, and what of it does (``"30 inputs"``); None if it fits."""
+        return None
+
     def check(self, layer: Layer) -> None:
         """Raise SteppeError when the layer cannot have this shape, naming the layer."""
+        misfit = self.misfit(layer)
+        if misfit is not None:
+            raise _refusal({layer.name: misfit}, None)
+
+    def check_all(self, layers: Sequence[Layer]) -> None:
+        """Raise SteppeError when layers cannot have this shape.
+
+        All of them are named, with patterns that exclude them and nothing else.
+        """
+        named = {layer.name: self.misfit(layer) for layer in layers}
+        misfits = {name: misfit for name, misfit in named.items() if misfit is not None}
+        if misfits:
+            raise _refusal(misfits, [name for name in named if name not in misfits])
+        for layer in layers:
+            self.check(layer)
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
         """A weight-shaped tensor as ``[rows, units per row, members of a unit]``."""
@@ -64,3 +84,21 @@ class Structure(Part):
     def select(self, units: Tensors) -> Tensors | None:
         """The kept units where the shape alone decides (N:M); None leaves it to the budget."""
         return None
+
+
+def _refusal(misfits: Mapping[str, tuple[str, str]], fitting: Sequence[str] | None) -> SteppeError:
+    """The error for layers; with the names of those that fit, if they are known."""
+    rules = dict.fromkeys(rule for rule, _ in misfits.values())
+    alike: dict[str, list[str]] = {}
+    for name, (_, what) in misfits.items():
+        alike.setdefault(what, []).append(name)
+    excluded = kinds_of(list(misfits), fitting or [])
+    flags = " ".join(f"--exclude '{pattern}'" for pattern in excluded)
+    it = "it" if len(misfits) == 1 else "them"
+    exclude = f"{flags} (in Python exclude={excluded}), which keeps {it} dense, or "
+    return SteppeError(
+        ", and ".join(rules),
+        got="; ".join(f"{what} in {listed(names)}" for what, names in alike.items()),
+        # when none fits, nothing would be left
+        way_out=("" if fitting == [] else exclude) + "another structure",
+    )

@@ -52,6 +52,7 @@ def _collect(block: BlockContext, needs: Sequence[str], propagate: bool) -> Cali
     run, layers = block.run, {name: layer for name, (layer, _) in block.pieces.items()}
     collector = CalibrationCollector(layers, needs, run.blocks.device)
     with InputRecorder(block.weights, collector.see) as recorder:
+        collector.groups = recorder.groups
         further = propagate and block.index + 1 < len(run.blocks)
         if further and run.blocks.chained:
             run.inputs.propagate(block.index)

@@ -16,6 +16,9 @@ from steppe.engine import ranks
 class CalibrationCollector:
     """Calibration statistics of a block's layers; layers with one input share them.
 
+    The groups of a convolution have inputs of their own: what is known of single columns is kept
+    for each of them, and of products of two columns the mean over the groups.
+
     A layer that no token reached, as a rarely chosen expert, counts as one whose inputs have equal
     size and no correlation: its weights alone decide. Were its inputs taken as zero, the solvers
     would zero all of it, and other texts do reach it.
@@ -34,6 +37,7 @@ class CalibrationCollector:
         self._sums: dict[str, dict[str, Accumulator]] = {}
         self._last: tuple[str, Any] = ("", None)
         self._unused: set[str] = set()
+        self.groups: Mapping[str, int] = {}
 
     def see(self, name: str, x: Tensor) -> None:
         """Take in one product's inputs."""
@@ -46,12 +50,20 @@ class CalibrationCollector:
         self._last = (name, x)
         if self._leader[name] == name:
             flat = x.detach().reshape(-1, x.shape[-1]).float()
-            for accumulator in self._sums[name].values():
-                accumulator.add(flat)
+            for need, accumulator in self._sums[name].items():
+                apart = self._apart(name, need)
+                grouped = flat.view(apart, -1, flat.shape[1]).transpose(0, 1).flatten(1)
+                accumulator.add(grouped)
+
+    def _apart(self, name: str, need: str) -> int:
+        """Groups of a convolution whose columns are kept apart."""
+        return self.groups.get(name, 1) if CALIBRATION[need].columnwise else 1
 
     def _new(self, name: str) -> dict[str, Accumulator]:
         columns = self._layers[name].columns
-        return {n: CALIBRATION[n](columns, self._device) for n in self._needs}
+        return {
+            n: CALIBRATION[n](columns * self._apart(name, n), self._device) for n in self._needs
+        }
 
     def finish(self) -> None:
         """Add up what the processes saw and take the means."""
@@ -75,6 +87,9 @@ class CalibrationCollector:
         leaders = [place[self._leader[n]] if n in self._leader else len(names) for n in names]
         agreed = torch.tensor(leaders, device=self._device)
         ranks.least(agreed)
+        groups = torch.tensor([-self.groups.get(n, 1) for n in names], device=self._device)
+        ranks.least(groups)
+        self.groups = {n: -g for n, g in zip(names, groups.tolist(), strict=True)}
         for name, leader in zip(names, agreed.tolist(), strict=True):
             self._leader[name] = names[leader] if leader < len(names) else name
             if self._leader[name] == name and name not in self._sums:
@@ -82,11 +97,19 @@ class CalibrationCollector:
 
     def _presume(self, name: str, accumulator: Accumulator) -> None:
         self._unused.add(name)
-        accumulator.add(torch.eye(self._layers[name].columns, device=self._device))
+        columns = self._layers[name].columns * self._apart(name, accumulator.name)
+        accumulator.add(torch.eye(columns, device=self._device))
 
     def of(self, name: str) -> dict[str, Tensor]:
         """The statistics of a layer, shared with its siblings."""
-        return {n: a.sum for n, a in self._sums[self._leader[name]].items()}
+        return {n: self._rows(name, n, a.sum) for n, a in self._sums[self._leader[name]].items()}
+
+    def _rows(self, name: str, need: str, value: Tensor) -> Tensor:
+        """``[rows, columns]`` where groups are apart, as the score sees its statistics."""
+        layer, apart = self._layers[name], self._apart(name, need)
+        if apart == 1:
+            return value
+        return value.view(apart, layer.columns).repeat_interleave(layer.rows // apart, 0)
 
     def unused(self) -> list[str]:
         """Layers that no calibration token reached: rarely chosen experts."""

@@ -28,8 +28,7 @@ def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:
             got=f"method {method.name} with objective {method.objective.name}",
             way_out="objective='block_reconstruction', or layer_reconstruction",
         )
-    for layer in layers:
-        method.structure.check(layer)
+    method.structure.check_all(layers)
     counts_of(method, layers, dict.fromkeys((x.name for x in layers), 0.0))
     for need in sorted(method.calibration_needs):
         if need not in CALIBRATION:

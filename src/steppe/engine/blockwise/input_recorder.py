@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from steppe.engine.blockwise.convolution_inputs import CONVOLUTIONS, bound, unfolded
+
 See = Callable[[str, Tensor], None]
 
 
@@ -20,8 +22,12 @@ class _EnoughError(Exception):
 class InputRecorder(TorchFunctionMode):
     """Calls ``see(layer name, inputs [tokens, columns])`` for every product with a weight.
 
-    It looks at the functions themselves (linear, addmm, matmul), so that a weight is found
-    whatever module uses it: Linear, transformers' Conv1D, one expert of a packed mixture.
+    It looks at the functions themselves (linear, addmm, matmul, convolutions), so that a weight is
+    found whatever module uses it: Linear, transformers' Conv1D, one expert of a packed mixture, a
+    state-space block that calls its convolution by itself.
+
+    Of a convolution with groups the inputs are ``[groups * tokens, columns]``, group after group,
+    and `groups` tells how many there are.
 
     Args:
         weights: layer name -> weight, or view of one.
@@ -32,6 +38,7 @@ class InputRecorder(TorchFunctionMode):
         super().__init__()
         self._names = {(w.data_ptr(), w.numel()): name for name, w in weights.items()}
         self._see = see
+        self.groups: dict[str, int] = {}
         self._seen: list[str] = []
         self._once: bool | None = None  # known after the first pass
         self._brief = False
@@ -63,6 +70,12 @@ class InputRecorder(TorchFunctionMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func in CONVOLUTIONS:
+            call = bound(args, kwargs)
+            name = self._name(call["weight"])
+            if name is not None:
+                self.groups[name] = int(call["groups"])
+                self._saw(name, unfolded(call, CONVOLUTIONS[func]))
         place = _OPERANDS.get(func)
         if place is not None and len(args) > max(place):
             x, weight = args[place[0]], args[place[1]]

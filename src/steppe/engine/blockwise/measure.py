@@ -31,7 +31,9 @@ def output_errors(block: BlockContext, dense: Mapping[str, Tensor]) -> dict[str,
         layer, weight = pieces[name]
         old = layer.flat(dense[name])
         flat = x.detach().reshape(-1, x.shape[-1]).to(old.dtype)
-        both = (torch.mm(flat, (layer.flat(weight) - old).t()), torch.mm(flat, old.t()))
+        groups = recorder.groups.get(name, 1)
+        new = layer.flat(weight) - old
+        both = tuple(_product(flat, w, groups) for w in (new, old))
         # the squares of a row in float32, those of all rows in float64
         lengths = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) for x in both]
         sums[name] += torch.stack([x.double().square().sum() for x in lengths])
@@ -40,6 +42,14 @@ def output_errors(block: BlockContext, dense: Mapping[str, Tensor]) -> dict[str,
         run.inputs.replay(block.index, recorder, windows=run.config.measure)
     ranks.add_up(sums.values())
     return {n: float(s[0] / s[1]) for n, s in sums.items() if float(s[1]) > 0}
+
+
+def _product(x: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """x W', of a convolution with groups the outputs of each from its own inputs."""
+    if groups == 1:
+        return torch.mm(x, weight.t())
+    apart = torch.bmm(x.view(groups, -1, x.shape[1]), weight.view(groups, -1, x.shape[1]).mT)
+    return apart.transpose(0, 1).flatten(1)
 
 
 def layer_row(

@@ -47,8 +47,7 @@ class Selector:
         self._units_budget = method.budget
         self.layers = {layer.name: layer for layer in sorted(layers, key=lambda x: x.name)}
         self.statistics = statistics or {}
-        for layer in layers:
-            method.structure.check(layer)
+        method.structure.check_all(layers)
         self.num_units = sum(
             rows * columns for rows, columns in map(method.structure.units, layers)
         )
