@@ -50,10 +50,21 @@ SIZES: list[tuple[tuple[str, ...], int]] = [
     (("encoder_layers", "decoder_layers", "num_decoder_layers", "num_encoder_layers"), 2),
     (("num_key_value_heads", "num_kv_heads", "n_kv_heads", "global_num_key_value_heads"), 2),
     (("attention_heads", "n_head", "n_heads", "num_heads"), 4),
-    (("num_experts_per_tok", "moe_topk", "num_selected_experts", "moe_k", "top_k"), 2),
+    (
+        (
+            "num_experts_per_tok",
+            "num_experts_per_token",
+            "moe_topk",
+            "num_selected_experts",
+            "moe_k",
+            "top_k",
+        ),
+        2,
+    ),
     (("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"), 4),
     (("n_group", "topk_group", "n_shared_experts", "num_shared_experts"), 1),
     (("head_dim", "head_size", "attention_head_size", "d_kv", "dim_head"), 8),
+    (("rotary_dim", "rope_dim"), 4),
     (("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "qk_head_dim"), 8),
     (("kv_lora_rank", "q_lora_rank", "laurel_rank"), 16),
     (("hidden_size_per_layer_input",), 8),
@@ -93,8 +104,7 @@ def small(default: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
             fields[name] = (different * depth)[: max(depth, len(different))]
             if "num_hidden_layers" in fields:
                 fields["num_hidden_layers"] = len(fields[name])
-    fields |= {name: value for name, value in changes.items() if name in default}
-    return fields
+    return fields | {name: value for name, value in changes.items() if name in default}
 
 
 # what else is tried where the class does not take the first sizes
@@ -102,11 +112,44 @@ CHANGES: list[dict[str, Any]] = [
     {},
     {"num_key_value_heads": 4},
     {"head_dim": None},
+    {"head_dim": 16},
+    {"head_dim": 8, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "partial_rotary_factor": 1.0},
+    {"rotary_dim": 8},
+    {"is_decoder": True},
+    {"num_experts_per_tok": 1},
     {"layer_types": None, "num_hidden_layers": 2},
     {"layer_types": None, "num_hidden_layers": 4},
     {"hidden_size": 64, "num_attention_heads": 4, "head_dim": 16},
     {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_expand": 2},
 ]
+
+
+# what single types want beside their own defaults
+OWN: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "reformer": {
+        "is_decoder": True,
+        "attn_layers": ["local", "lsh"],
+        "axial_pos_shape": [4, 4],
+        "axial_pos_embds_dim": [16, 16],
+        "local_attn_chunk_length": 4,
+        "lsh_attn_chunk_length": 4,
+    },
+    "mamba2": {"hidden_size": 32, "expand": 2, "num_heads": 8, "head_dim": 8, "n_groups": 1},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "gemma4_assistant": {"num_kv_shared_layers": 0},
+    "longcat_flash": {"num_key_value_heads": 4},
+    "deepseek_v2": {"num_key_value_heads": 4, "n_group": 1, "num_experts_per_tok": 2},
+    "kimi_linear": {"num_key_value_heads": 4},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
+    "zamba": {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2},
+    "zamba2": {"n_mamba_heads": 8, "mamba_headdim": 8, "mamba_ngroups": 1, "mamba_expand": 2},
+    "nemotron_h": {"n_groups": 1, "mamba_num_heads": 8, "mamba_head_dim": 8},
+    "bailing_hybrid": {"num_key_value_heads": 4, "n_group": 1, "group_norm_size": 1},
+    "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "dots3_note_text": {"num_key_value_heads": 4, "swa_head_dim": 16, "head_dim": 16},
+}
 
 
 def build(kind: str) -> tuple[Any, str]:
@@ -119,7 +162,8 @@ def build(kind: str) -> tuple[Any, str]:
         try:
             config_class = CONFIG_MAPPING[kind]
             default = config_class()
-            config = config_class(**small(default.to_dict(), changes))
+            fields = small(default.to_dict(), changes) | OWN.get(kind, {})
+            config = config_class(**fields)
             with init_empty_weights():
                 empty = transformers.AutoModelForCausalLM.from_config(config)
             size = sum(p.numel() for p in empty.parameters())
@@ -161,11 +205,9 @@ def losses(model: Any, tokens: Tensor) -> float:
     return float(cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()))
 
 
-def plain(folder: Path, tokens: Tensor) -> tuple[Any, float]:
+def plain(kind: Any, folder: Path, tokens: Tensor) -> tuple[Any, float]:
     """The folder's model by plain transformers, and its loss."""
-    model, info = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, output_loading_info=True
-    )
+    model, info = kind.from_pretrained(folder, output_loading_info=True)
     lost = {name: sorted(keys) for name, keys in info.items() if keys}
     assert not lost, f"transformers reads the folder with {lost}"
     for part in (model.config, model.config.get_text_config()):
@@ -183,7 +225,7 @@ def tried(model: Any, scratch: Path) -> dict[str, Any]:
         )
         figures: dict[str, Any] = {"walk": record["walk"], "fallbacks": record["fallbacks"][:8]}
         for name, place in (("dense", folder), ("sparse", out)):
-            read, expected = plain(place, tokens)
+            read, expected = plain(type(model), place, tokens)
             walked = StreamedModel(str(place))
             got = streamed_perplexity(walked, tokens, scratch, 4)["loss"]
             figures[name] = {"plain": expected, "walk": got}

@@ -71,6 +71,14 @@ class Admm(Coupling):
         apply_masks(z, masks)
         torch._foreach_sub_(list(u.values()), list(z.values()))
 
+    def idle(self, steps: int) -> list[str]:
+        if steps >= self.interval:
+            return []
+        return [
+            f"coupling admm updates its sparse copy every {self.interval} steps, and a training of "
+            f"{steps} steps never does: the masks stay those of the weights at the start"
+        ]
+
     def finish(self, context: StepContext) -> Tensors:
         weights, project = context.weights, context.project
         masks = project(weights, context.sparsity)

@@ -80,6 +80,14 @@ class GrowingReg(Coupling):
         for name, reg in state["reg"].items():
             reg[state["mask"][name]] = self.recover
 
+    def idle(self, steps: int) -> list[str]:
+        if steps >= self.update_every:
+            return []
+        return [
+            f"coupling growing_reg grows its penalty every {self.update_every} steps, and a "
+            f"training of {steps} steps never does: nothing pushes the weights towards zero"
+        ]
+
     def add_gradient(self, context: StepContext) -> None:
         weights, grads, state = context.weights, context.grads, context.state
         names = list(weights)

@@ -242,3 +242,22 @@ def test_bfloat16_only_rounds_the_way(toy: ModuleType, tmp_path: Path) -> None:
 def test_what_no_fit_can_be(options: dict[str, Any], text: str) -> None:
     with pytest.raises(SteppeError, match=text):
         ReconstructionConfig(**options)
+
+
+def test_too_few_windows_for_a_dual_update_are_said_once(toy: ModuleType, tmp_path: Path) -> None:
+    method = methods.for_language(methods.safe(sparsity=0.5, interval=32))
+    config = BlockwiseConfig(reconstruction=ReconstructionConfig(epochs=2, warmup_epochs=0))
+    job = Blockwise(toy.Row(), method, config, toy.tokens(8), tmp_path)
+    job.run()
+    (said,) = [note for note in job.notes if "every 32 steps" in note]
+    assert "a training of 2 steps never does" in said
+    (moved,) = [note for note in job.notes if "the last projection moved" in note]
+    assert "(first in blocks.0)" in moved
+    dense = toy.Row()
+    for name, mask in masks(tmp_path).items():
+        weight = dict(dense.model.named_parameters())[name].abs()
+        assert weight[mask].min() > 0.99 * weight[~mask].max(), "those of magnitude, as is said"
+    enough = methods.for_language(methods.safe(sparsity=0.5, interval=2))
+    job = Blockwise(toy.Row(), enough, config, toy.tokens(8), tmp_path / "enough")
+    job.run()
+    assert not any("never does" in note for note in job.notes)

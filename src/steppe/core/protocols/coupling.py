@@ -112,6 +112,10 @@ class Coupling(AnyCoupling):
         """What a person following the run wants to see of the state, by name."""
         return {}
 
+    def idle(self, steps: int) -> list[str]:
+        """What it does not come to do in a training of so few steps, in sentences."""
+        return []
+
     def finish(self, context: StepContext) -> Tensors:
         """Make the weights sparse as ``context.sparsity`` says, in place; returns the masks."""
         raise NotImplementedError

@@ -19,6 +19,7 @@ from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.mask_keeper import MaskKeeper
 from steppe.engine.optim import lr_factor, optimizer, options_of
+from steppe.engine.step.finished import Finished
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
@@ -107,7 +108,10 @@ class _Reconstruction:
                 for group in optim.param_groups:
                     group["lr"] = config.lr * factor((sparsifier.steps_done + 1) / (total + 1))
                 sparsifier.step(*self._closures(batch, sparsifier))
-        finished = sparsifier.finish()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # noted below, where the record holds it
+            finished = sparsifier.finish()
+        self._note(sparsifier.notes, finished)
         module.requires_grad_(False)
         optim.zero_grad(set_to_none=True)
         return {name: finished.masks[inside[name]] for name in inside}
@@ -124,6 +128,16 @@ class _Reconstruction:
                 name = block.relative(layer).removeprefix(self.stage.name)
                 masks[name] = ~(torch.stack(whole) if layer.stacked else whole[0])
         return masks
+
+    def _note(self, notes: list[str], finished: Finished) -> None:
+        """What every block would say is said once, by the first that has to."""
+        block = self.block
+        far = finished.far(block.run.method)
+        name = block.run.blocks.names[block.index]
+        for note in (*notes, *([f"{far} (first in {name})"] if far else ())):
+            # but for its numbers
+            if not any(note.partition(" by ")[0] in earlier for earlier in block.run.notes):
+                block.note(note)
 
     def _method(self) -> Method:
         """The method with this stage's share of the budget, for layers by their names inside."""

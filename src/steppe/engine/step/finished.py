@@ -58,14 +58,20 @@ class Finished:
             f"{of_all}; the last projection moved the weights by {self.distance:.2%})"
         )
 
+    def far(self, method: Method) -> str:
+        """What to say when the last projection moved the weights far; empty when it did not."""
+        if self.distance <= FAR:
+            return ""
+        return (
+            f"the last projection moved the weights by {self.distance:.0%}, which usually "
+            f"costs accuracy: {_advice(method)}"
+        )
+
     def warn(self, method: Method) -> None:
         """Warn the caller of `Sparsifier.finish` when the last projection moved the weights far."""
-        if self.distance > FAR:
-            warnings.warn(
-                f"the last projection moved the weights by {self.distance:.0%}, which usually "
-                f"costs accuracy: {_advice(method)}",
-                stacklevel=4,  # past finish() and the wrapper of no_grad: the caller's line
-            )
+        if self.far(method):
+            # past finish() and the wrapper of no_grad: the caller's line
+            warnings.warn(self.far(method), stacklevel=4)
 
 
 def projected(

@@ -70,7 +70,8 @@ class Sparsifier:
         self._passes, self._prunable, self._statistics = passes, prunable, statistics
         self._epochs, self._rewind, self._objective = epochs, rewind, objective
         self._saved = SavedState(passes.optimizers, statistics, objective, epochs, rewind)
-        self.notes: list[str] = [*prunable.notes, *epochs.notes]
+        length = method.schedule.clock(0, total_steps)[1]  # of its first training
+        self.notes: list[str] = [*prunable.notes, *epochs.notes, *coupling.idle(length)]
         self._finished: Finished | None = None
         self._state: dict[str, Tensors] | None = None
         self._step = 0
