@@ -218,3 +218,22 @@ def test_encoders_and_what_has_both(name: str, tmp_path: Path) -> None:
     )
     with pytest.raises(SteppeError, match=r"predict each next token.*--evaluate text"):
         steppe.prune(tmp_path / "dense", made, TOKENS, tmp_path / "no", evaluate=("text",))
+
+
+@pytest.mark.parametrize("streamed", ["auto", "never"])
+def test_weights_that_are_no_numbers_are_named(streamed: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] = float("nan")
+    model.save_pretrained(tmp_path / "m")
+    tokens = torch.randint(3, 48, (2, 16))
+    with pytest.raises(SteppeError, match=r"layers\.1\.mlp\.up_proj\.weight"):
+        steppe.prune(
+            tmp_path / "m",
+            methods.wanda(sparsity=0.5),
+            tokens,
+            tmp_path / "out",
+            streamed=streamed,
+        )
+    assert not (tmp_path / "out").exists()

@@ -68,6 +68,17 @@ def sample_texts(model: Weights, window: int) -> Tensor:
     return ids
 
 
+def known_weights(model: Weights, index: int) -> None:
+    """Raise SteppeError where a block's weights are no numbers: nothing true comes of them."""
+    for name, weight in model.blocks[index].named_parameters():
+        if not torch.isfinite(weight).all():
+            raise SteppeError(
+                "a model's weights must be finite",
+                got=f"NaN or infinity in {model.names[index]}.{name}",
+                way_out="download or copy the model again, or save it before training diverged",
+            )
+
+
 def plain(model: Weights, tokens: Tensor) -> Any:
     """What the model makes of token ids.
 
@@ -135,10 +146,11 @@ class _Beside:
 
     def _runner(self, index: int) -> Any:
         def run(*args: Any, **kwargs: Any) -> Any:
+            self._model.load(index)
+            known_weights(self._model, index)
             block = self._model.blocks[index]
             stand_in = block.forward
             del block.forward
-            self._model.load(index)
             try:
                 return self._run(index, args, kwargs)
             finally:

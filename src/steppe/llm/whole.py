@@ -16,7 +16,14 @@ from steppe.core.errors import SteppeError
 from steppe.engine.blockwise.call_form import Arguments, CallForm
 from steppe.engine.blockwise.containers import leaves
 from steppe.llm.architecture import OWN_LOOP
-from steppe.llm.self_check import LONGEST, ROUNDING, plain, relative_error, sample_texts
+from steppe.llm.self_check import (
+    LONGEST,
+    ROUNDING,
+    known_weights,
+    plain,
+    relative_error,
+    sample_texts,
+)
 from steppe.llm.skeleton import forget, patched
 from steppe.llm.weights import Weights
 
@@ -46,6 +53,7 @@ class Whole:
         model.load_rest(head=True)
         for index in range(len(model.blocks)):
             model.read(index)
+            known_weights(model, index)
         self._width: dict[int, int] = {}  # window -> numbers of a row
         self._window = 0  # of the rows made last
         self._last: tuple[tuple[int, int], _Called] | None = None
