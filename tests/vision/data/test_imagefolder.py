@@ -140,3 +140,14 @@ def test_of_several_configurations_one_must_be_given(folder):
     with pytest.raises(SteppeError, match=r"Way out: give .*large") as refused:
         load(str(folder))
     assert load(refused.value.way_out.removeprefix("give ")).classes == ("cat", "dog")
+
+
+def test_folders_below_a_class_are_said(folder):
+    (folder / "train" / "cat" / "tabby").mkdir()
+    for path in list((folder / "train" / "cat").glob("*.png")):
+        path.rename(path.parent / "tabby" / path.name)
+    data = load(str(folder))
+    assert data.train.labels.tolist() == [0, 0, 1, 1]
+    assert data.notes == (
+        "train/: 2 images in 1 folders below a class (cat/tabby) count as that class's",
+    )

@@ -74,6 +74,7 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
     files: list[Path] = []
     labels: list[int] = []
     left: Counter[str] = Counter()
+    deeper: Counter[str] = Counter()
     for entry in sorted(split.iterdir()):
         if _visible(entry) and entry.name not in classes:
             raise SteppeError(
@@ -88,9 +89,12 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
             why = _left_out(path.relative_to(split).parts)
             if why:
                 left[why] += 1
-            else:
-                files.append(path)
-                labels.append(classes.index(entry.name))
+                continue
+            files.append(path)
+            labels.append(classes.index(entry.name))
+            below = path.parent.relative_to(split).as_posix()
+            if below != entry.name:
+                deeper[below] += 1
     if not files:
         raise SteppeError(
             "a split of a dataset must have images",
@@ -109,7 +113,14 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
         describe=lambda row: str(files[row]),
         key=stamp(files),
     )
-    return encoded, [f"{split.name}/: left out: {_counted(left)}"] if left else []
+    notes = [f"{split.name}/: left out: {_counted(left)}"] if left else []
+    if deeper:
+        few = ", ".join(sorted(deeper)[:3])
+        notes.append(
+            f"{split.name}/: {deeper.total()} images in {len(deeper)} folders below a class ({few}"
+            f"{', ...' if len(deeper) > 3 else ''}) count as that class's"
+        )
+    return encoded, notes
 
 
 def _left_out(parts: Sequence[str]) -> str:
