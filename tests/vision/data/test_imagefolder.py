@@ -115,6 +115,7 @@ def test_what_is_no_image_of_the_dataset_is_said_with_counts(folder, png):
     assert said == [
         "train/: left out: 2 files of kind .heic, 1 file of kind .db, 1 file in __MACOSX, 1 file "
         "outside of the class folders, 1 file hidden (.*.png), 1 file in .ipynb_checkpoints",
+        "train/: 1 images lie deeper than their class's folder (dog/deeper)",
         "test/ is what is tested on: val/ left out",
     ]
 
@@ -148,6 +149,4 @@ def test_folders_below_a_class_are_said(folder):
         path.rename(path.parent / "tabby" / path.name)
     data = load(str(folder))
     assert data.train.labels.tolist() == [0, 0, 1, 1]
-    assert data.notes == (
-        "train/: 2 images in 1 folders below a class (cat/tabby) count as that class's",
-    )
+    assert data.notes == ("train/: 2 images lie deeper than their class's folder (cat/tabby)",)

@@ -117,8 +117,8 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
     if deeper:
         few = ", ".join(sorted(deeper)[:3])
         notes.append(
-            f"{split.name}/: {deeper.total()} images in {len(deeper)} folders below a class ({few}"
-            f"{', ...' if len(deeper) > 3 else ''}) count as that class's"
+            f"{split.name}/: {deeper.total()} images lie deeper than their class's folder ({few}"
+            f"{', ...' if len(deeper) > 3 else ''})"
         )
     return encoded, notes
 
