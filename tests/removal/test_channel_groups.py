@@ -131,3 +131,9 @@ def test_groups_that_no_batch_has_proved_say_so():
 def test_where_all_must_stay_there_is_no_group_and_a_warning():
     with pytest.warns(UserWarning, match=r"no channels can go.*weight reaches"):
         assert channel_groups(nn.Sequential(nn.Linear(3, 2)), torch.zeros(1, 3)) == []
+
+
+def test_lazy_layers_are_refused_in_one_line():
+    with pytest.raises(SteppeError, match="run it once") as error:
+        channel_groups(nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2)), torch.zeros(1, 3))
+    assert "\n" not in str(error.value)

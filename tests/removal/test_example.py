@@ -31,9 +31,24 @@ def vit():
     return hf.ViTModel(hf.ViTConfig(**SMALL, intermediate_size=24, image_size=16, patch_size=8))
 
 
+def whisper():
+    layers = {f"{side}_layers": 1 for side in ("encoder", "decoder")}
+    heads = {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    sizes = {"vocab_size": 48, "d_model": 16, "num_mel_bins": 8, "max_source_positions": 6}
+    return hf.WhisperModel(hf.WhisperConfig(**sizes, **layers, **heads, **tokens))
+
+
+def hubert():
+    convs = {"conv_dim": [8, 8], "conv_kernel": [8, 4], "conv_stride": [4, 2]}
+    return hf.HubertModel(hf.HubertConfig(**SMALL, intermediate_size=24, **convs))
+
+
 @pytest.mark.parametrize(
     ("make", "names"),
     [
+        (whisper, {"input_features", "decoder_input_ids"}),
+        (hubert, {"input_values"}),
         (t5, {"input_ids", "decoder_input_ids"}),
         (clip, {"input_ids", "pixel_values"}),
         (vit, {"pixel_values"}),

@@ -39,6 +39,22 @@ class Channels:
     left_out: dict[str, str]
     round_to: int = 1
 
+    def notes(self) -> list[str]:
+        """What to say of weights that keep all channels, though they are not the last ones."""
+        inside = {s.name for group in self.groups for s in group.slices if s.role == "output"}
+        kept = {
+            name: reason
+            for name, reason in self.left_out.items()
+            if name not in inside and "output" not in reason
+        }
+        if not kept:
+            return []
+        name, reason = next(iter(kept.items()))
+        return [
+            f"{len(kept)} of the weights keep all of their channels, such as {name}, which "
+            f"{reason}; left_out in record.json says why for each"
+        ]
+
 
 def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels | None:
     """The coupled channels of a recipe's network; None where its method prunes no channels.

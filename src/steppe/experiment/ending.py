@@ -93,6 +93,7 @@ class Ending:
     def _notes(self, record: dict[str, Any]) -> None:
         record["notes"] += projection_notes(self.outcome)
         record["notes"] += guessing_notes(self.outcome, self.data.num_classes)
+        record["notes"] += self.channels.notes() if self.channels is not None else []
 
     def _gain(self, record: dict[str, Any]) -> None:
         record["gain"] = gain(record["dense"], record["sparse"], record["speed"])

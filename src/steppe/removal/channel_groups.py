@@ -22,7 +22,7 @@ from steppe.removal.dependency_graph import (
     trace_channels,
 )
 from steppe.removal.example import example_of
-from steppe.removal.forward import said
+from steppe.removal.forward import call, inputs_for, said, untouched
 from steppe.removal.left_out import reasons_by_name
 from steppe.removal.transformer_groups import tied_names, transformer_groups
 from steppe.removal.transformer_patterns import sublayers_of
@@ -75,6 +75,12 @@ def coupled_channels(
 ) -> CoupledChannels:
     """As `channel_groups`, with the reasons why other weights keep their channels."""
     model = unwrap(model)
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise SteppeError(
+            "a model whose channels are found has weights of known sizes",
+            got=f"{type(model).__name__} with lazy layers",
+            way_out="run it once on a batch before, e.g. model(example_inputs)",
+        )
     if is_transformer(model, exclude):
         coupled = _by_name(model, exclude, round_to)
         if example_inputs is None:
@@ -116,7 +122,10 @@ def _by_name(model: nn.Module, exclude: Sequence[str], round_to: int) -> Coupled
 
 def _own_example(model: nn.Module) -> Any:
     try:
-        return example_of(model)
+        example = example_of(model)
+        with untouched(model):
+            call(model, inputs_for(model, example))
+        return example
     except SteppeError:
         _unproved(model, "without example_inputs, which prove them")
     return None

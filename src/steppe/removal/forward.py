@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -142,6 +143,8 @@ def untouched(model: nn.Module, training: bool = False) -> Iterator[None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_without_caches(model))
         if "torch._dynamo" in sys.modules:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message="Using `torch.compile")  # our own hooks
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         try:
             for module, _ in modes:

@@ -29,7 +29,7 @@ def transformer_groups(
         One group for each attention and each MLP; none when no module is known.
 
     Raises:
-        SteppeError: heads do not divide evenly, or a pattern matches nothing.
+        SteppeError: a pattern matches nothing.
 
     Example:
         >>> class Mlp(nn.Module):

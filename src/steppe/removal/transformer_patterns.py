@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from steppe.core.errors import SteppeError
 from steppe.core.group import Group, Slice
 
 HEADS = ("num_heads", "num_attention_heads", "n_head", "n_heads")
@@ -158,14 +157,9 @@ def _attention(
     if size is None or not _only(owner, layers, size):
         return None  # e.g. a table with a row for each head, or a norm over all heads
     heads, keys = width(q) // size, width(k) // size
-    if width(q) % size or width(k) % size or heads % keys or width(v) != width(k):
-        raise SteppeError(
-            "query heads must divide evenly over key heads",
-            got=f"{name}: {width(q)} queries, {width(k)} keys, heads of {size}",
-            way_out=f"exclude={[name]!r}",
-        )
-    if width(o, 1) != width(q):
-        return None
+    uneven = width(q) % size or width(k) % size or heads % keys or width(v) != width(k)
+    if uneven or width(o, 1) != width(q):
+        return None  # its heads stay
     per_key = heads // keys
     of_queries, of_keys = _positions(keys, per_key * size), _positions(keys, size)
     indexes = (of_queries, of_keys, of_keys, of_queries)

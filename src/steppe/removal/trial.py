@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of, positions
+from steppe.removal.containers import tensors_of
 from steppe.removal.copies import copy_of
 from steppe.removal.forward import call, inputs_for, two_samples, untouched
 from steppe.removal.surgery import slice_model
@@ -119,14 +120,23 @@ class _Trial:
     """Runs a model whose units are zero beside one that is cut."""
 
     def __init__(self, model: nn.Module, example_inputs: Any) -> None:
-        self.model = copy_of(model, changed=_restless(model))
         self.inputs = two_samples(example_inputs)
         self.modes = [False, True]
-        try:
-            with untouched(self.model):
-                call(self.model, inputs_for(self.model, self.inputs))
-        except SteppeError:  # it takes no other batch than its own
+        self.model = copy_of(model)
+        if self._answer() is None:  # it takes no other batch than its own
             self.inputs = example_inputs
+        self.model = copy_of(model, changed=_restless(model))
+        answer = self._answer()
+        if answer is None or not all(bool(tensor.isfinite().all()) for tensor in answer):
+            self.model = copy_of(model)
+
+    def _answer(self, training: bool = False) -> list[Tensor] | None:
+        """What the whole model gives; None if it does not run."""
+        try:
+            with untouched(self.model, training):
+                return tensors_of(call(self.model, inputs_for(self.model, self.inputs)))
+        except SteppeError:
+            return None
 
     def fault(self, groups: Sequence[Group]) -> str:
         """What happens without units of these groups; "" if nothing does."""
@@ -151,9 +161,9 @@ class _Trial:
                     return f"does not run without some of its channels{mode}: {difference}"
                 if is_steady(self.model, self.inputs, training):
                     return f"gives {difference}{mode} without channels that are zero"
-            except SteppeError:
-                if not training:
-                    raise
+            except SteppeError as error:
+                if self._answer(training) is not None:
+                    return f"does not run with channels that are zero{mode}: {error.got}"
                 self.modes.remove(training)  # the model itself does not run so
         return ""
 

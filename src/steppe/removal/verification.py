@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -97,7 +97,12 @@ def largest_difference(
         except SteppeError as failed:
             inside = f" in {running.innermost}" if running.innermost else ""
             raise Difference(f"{failed.got}{inside}", ran=False) from failed
-        error = _distance(expected, got)
+        before_shapes, shapes = ([tuple(t.shape) for t in out] for out in (expected, got))
+        if before_shapes != shapes:
+            pairs = zip_longest(before_shapes, shapes, fillvalue="none")
+            old, new = next(pair for pair in pairs if pair[0] != pair[1])
+            raise Difference(f"outputs of other shapes ({old} became {new})", ran=True)
+        error = max((_gap(a, b) for a, b in zip(expected, got, strict=True)), default=0.0)
         if error <= TOLERANCE:
             return error
     raise Difference(f"outputs that differ by {error:.1e} of the largest", ran=True)
@@ -110,12 +115,6 @@ def is_steady(model: nn.Module, example_inputs: Any, training: bool) -> bool:
     except Difference:
         return False
     return True
-
-
-def _distance(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
-    if [t.shape for t in expected] != [t.shape for t in got]:
-        return float("inf")
-    return max((_gap(a, b) for a, b in zip(expected, got, strict=True)), default=0.0)
 
 
 def _gap(a: Tensor, b: Tensor) -> float:
