@@ -168,6 +168,40 @@ def differences(name, scenario, rank=0, world=1):
     return wrong
 
 
+def flat(make, rank, rho, *, own=lambda model: model.parameters()):
+    """Buffers, foreign gradients and the next draw after a step of a rank on DDP."""
+    torch.manual_seed(0)
+    inner = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 3))
+    model = make(inner)
+    optimizer = torch.optim.SGD(own(inner), lr=0.0)
+    sparsifier = steppe.sparsify(model, optimizer, steppe.methods.dense(rho=rho), 2)
+    torch.manual_seed(rank)
+    for _ in range(2):
+        x, (_, y) = torch.randn(8, 8), batch(0, 0, rank)
+        sparsifier.step(lambda x=x, y=y: F.cross_entropy(model(x), y))
+    owned = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    foreign = [p.grad for p in inner.parameters() if id(p) not in owned]
+    return [*inner.buffers(), *foreign, torch.rand(2)]
+
+
+def traces(rank):
+    """What a second pass leaves behind on two ranks; empty if nothing."""
+    wraps = {
+        "plain": DistributedDataParallel,
+        "views": lambda m: DistributedDataParallel(m, gradient_as_bucket_view=True),
+    }
+    wrong = []
+    for name, wrap in wraps.items():
+        for own in (lambda m: m.parameters(), lambda m: m[0].parameters()):
+            one, two = (flat(wrap, rank, rho, own=own) for rho in (0.0, 0.5))
+            wrong += [
+                f"{name} {i}"
+                for i, (a, b) in enumerate(zip(one, two, strict=True))
+                if not torch.equal(a, b)
+            ]
+    return wrong
+
+
 if __name__ == "__main__":
     own_rank, folder = int(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
@@ -180,5 +214,6 @@ if __name__ == "__main__":
         for scenario in SCENARIOS
         if in_company(name, scenario)
     }
+    seen["traces of a second pass"] = traces(own_rank)
     (folder / f"rank{own_rank}.json").write_text(json.dumps(seen))
     dist.destroy_process_group()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
@@ -53,8 +54,11 @@ class StepContext:
         weights: name -> what the coupling acts on, detached; changed in place.
         project: from weights to masks.
         state: what `Coupling.init` returned; changed in place.
-        grads: name -> gradient at x, to which `Coupling.add_gradient` adds.
+        grads: name -> gradient at x, to which `Coupling.add_gradient` adds; of a weight that took
+            no part in the loss zeros, and what is added to them moves nothing.
         epoch: the epoch that this step ended, if it did and the loop knows of epochs.
+        quiet: name -> for how many steps a weight has had no gradient, this one included, because
+            it took no part in the loss; names that have one are left out.
         step_sizes: name -> how far a unit of gradient moves each weight, in the optimiser's own
             metric; empty unless the coupling asks for it.
     """
@@ -68,6 +72,7 @@ class StepContext:
     state: dict[str, Tensors] = dataclasses.field(default_factory=dict)
     grads: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     epoch: Epoch | None = None
+    quiet: Mapping[str, int] = dataclasses.field(default_factory=dict)
     step_sizes: Tensors = dataclasses.field(default_factory=dict)
 
     @property

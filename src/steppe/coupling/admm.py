@@ -64,12 +64,15 @@ class Admm(Coupling):
         if context.step % self.interval != self.interval - 1:
             return
         z, u = state["z"], state["u"]
+        # a multiplier of what was never pulled would grow without end
+        idle = {n: u[n].clone() for n, steps in context.quiet.items() if steps >= self.interval}
         # u becomes v = x + u, of which z takes the kept part and u the rest
         torch._foreach_add_(list(u.values()), list(weights.values()))
         masks = project(u, context.sparsity)
         torch._foreach_copy_(list(z.values()), list(u.values()))
         apply_masks(z, masks)
         torch._foreach_sub_(list(u.values()), list(z.values()))
+        u.update(idle)
 
     def idle(self, steps: int) -> list[str]:
         if steps >= self.interval:

@@ -458,6 +458,67 @@ def test_parameters_without_a_gradient():
     assert (done.zeros, done.total) == (12, 24)
 
 
+@pytest.mark.parametrize("interval", [1, 3])
+def test_what_is_never_pulled_does_not_crowd_out_the_rest(interval):
+    """The multipliers of a part without a loss would grow until nothing else is kept."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"used": nn.Linear(8, 6), "unused": nn.Linear(8, 6)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = methods.admm(sparsity=0.5, penalty=0.1, interval=interval)
+    sparsifier = steppe.sparsify(model, optimizer, method, 60)
+    x = torch.randn(16, 8)
+    for _ in range(30):
+        sparsifier.step(lambda: model["used"](x).square().mean())
+    saved = copy.deepcopy(sparsifier.state_dict()), copy.deepcopy(model.state_dict())
+    for _ in range(30):
+        sparsifier.step(lambda: model["used"](x).square().mean())
+    assert not sparsifier.state["u"]["unused.weight"].any()
+    kept = {n: int((z != 0).sum()) for n, z in sparsifier.state["z"].items()}
+    alone = sorted(torch.cat([w.abs().flatten() for w in sparsifier.weights.values()]).tolist())[
+        48:
+    ]
+    fair = int((sparsifier.weights["used.weight"].abs() >= alone[0]).sum())
+    assert abs(kept["used.weight"] - fair) <= 6
+    resumed = nn.ModuleDict({"used": nn.Linear(8, 6), "unused": nn.Linear(8, 6)})
+    again = steppe.sparsify(resumed, torch.optim.SGD(resumed.parameters(), lr=0.1), method, 60)
+    resumed.load_state_dict(saved[1])
+    again.load_state_dict(saved[0])
+    for _ in range(30):
+        again.step(lambda: resumed["used"](x).square().mean())
+    assert equal(resumed, model)
+    assert all(torch.equal(again.state["z"][n], z) for n, z in sparsifier.state["z"].items())
+
+
+def test_a_model_that_moves_takes_its_state_along(monkeypatch):
+    """No second device is needed to see that everything is asked to follow."""
+    from steppe.engine.step.prunable_weights import PrunableWeights
+
+    def run(moves):
+        torch.manual_seed(0)
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), **SGD)
+        sparsifier = steppe.sparsify(model, optimizer, example("safe_plus"), 6)
+        for step in range(6):
+            before = {key: dict(value) for key, value in sparsifier.state.items()}
+            statistics = dict(sparsifier.state_dict()["statistics"]["activation_square"])
+            with monkeypatch.context() as patch:
+                if moves and step == 3:
+                    patch.setattr(PrunableWeights, "moved", lambda self: True)
+                sparsifier._look()
+            if moves and step == 3:
+                now = sparsifier.state_dict()["statistics"]["activation_square"]
+                assert all(now[n] is not t for n, t in statistics.items())
+                assert all(
+                    sparsifier.state[key][n] is not t
+                    for key, value in before.items()
+                    for n, t in value.items()
+                )
+            sparsifier.step(lambda: loss(model))
+        return model
+
+    assert equal(run(True), run(False))
+
+
 def masks_over_time(method, steps, lr=0.1, zeros=False):
     torch.manual_seed(0)
     model, x = network(), X.clone()

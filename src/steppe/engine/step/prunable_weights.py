@@ -84,6 +84,9 @@ class PrunableWeights:
                 model, optimizers, coupling.parametrization, coupling.name, self.parameters
             )
             self.notes += self._parametrized.notes
+        self.quiet: dict[str, int] = {}
+        """Name -> for how many steps a weight has had no gradient; those that have one are not in.
+        """
         self._places = self._whereabouts()
         self._pulls = type(coupling).add_gradient is not Coupling.add_gradient
 
@@ -159,6 +162,11 @@ class PrunableWeights:
         Raises:
             SteppeError: a gradient is sparse and the coupling would add a dense one.
         """
+        for name, p in self.trained.items():
+            if p.grad is None:
+                self.quiet[name] = self.quiet.get(name, 0) + 1
+            else:
+                self.quiet.pop(name, None)
         grads = {
             n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.trained.items()
         }

@@ -297,7 +297,7 @@ class Sparsifier:
         sparsity = schedule.after(self._step, total, self.method.sparsity)
         context = self._context(self._step, sparsity, schedule.due(self._step, total))
         context.epoch = epoch
-        context.grads = self._prunable.gradients()
+        context.grads, context.quiet = self._prunable.gradients(), self._prunable.quiet
         begun = self._state is not None
         if begun:  # it is not while the first steps overflow: the score knows nothing
             self.coupling.add_gradient(context)
@@ -357,6 +357,7 @@ class Sparsifier:
             "total_steps": self.total_steps,
             "method": self._method_in_state(),
             "coupling": self._state,
+            "quiet": self._prunable.quiet,
         } | self._saved.collect()
 
     @torch.no_grad()
@@ -376,4 +377,5 @@ class Sparsifier:
         home, coupling = self._prunable.home, state["coupling"]
         self._saved.restore(state, home)
         self._state = None if coupling is None else {k: home(v) for k, v in coupling.items()}
+        self._prunable.quiet = dict(state.get("quiet", {}))  # 0.1.0 had none
         self._step = state["step"]
