@@ -15,7 +15,11 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.llm.text import Corpus, read, tokenize, too_short
+from steppe.llm.text_files import LARGE, Places
 
+_LETTERS = 8  # bytes that are read for a token, at first
+_SEAM = 16  # tokens beside a place that are not used
+_SPECIAL = 8  # tokens that a tokenizer may add to a text
 LOOK = 20_000
 """Documents that are looked at before a corpus counts as one of short documents."""
 
@@ -27,8 +31,8 @@ class CalibrationWindows:
     Args:
         tokens: ids, int64, shape [samples, window].
         description: plain data for a record: ``source``, ``sha256`` of the tokens, ``samples``,
-            ``window``, ``seed``, ``text_tokens`` (how many tokens were there to draw from) and
-            ``drawn_from`` (``text``, ``documents`` or ``tokens``).
+            ``window``, ``seed``, ``text_tokens`` (how many tokens were there to draw from, or were
+            read) and ``drawn_from`` (``text``, ``places`` of one, ``documents`` or ``tokens``).
 
     Example:
         >>> windows(torch.arange(12).view(3, 4)).description["samples"]
@@ -46,6 +50,7 @@ def windows(
     samples: int = 128,
     window: int = 2048,
     seed: int = 0,
+    whole: bool = False,
 ) -> CalibrationWindows:
     """Random windows of a text, drawn as SparseGPT's and Wanda's loaders draw them.
 
@@ -53,6 +58,9 @@ def windows(
     ``random.Random(seed)``. Documents (C4, ``.jsonl``, ``.parquet``): in an order drawn from the
     seed, each one longer than the window gives one window, at such a start; if they are too few,
     they are used again. If there is none at all, the documents are joined to one text.
+
+    A local text of more than 2 MiB is not tokenised whole for a few windows: each starts at a place
+    drawn from the seed, some tokens after it, and only what lies there is read.
 
     Args:
         source: a file, a folder or a dataset, see `steppe.llm.text.read`; or tokens that are used
@@ -62,6 +70,8 @@ def windows(
         samples: how many windows.
         window: tokens in each.
         seed: of the starts and of the order of documents.
+        whole: tokenise a large text whole all the same, to draw the windows that were drawn before
+            there were places.
 
     Returns:
         The windows and their description.
@@ -96,12 +106,21 @@ def windows(
     if not corpus.long:
         chosen, seen = _from_documents(corpus, tokenizer, samples, window, seed, draw)
     if chosen is None:
-        text = corpus.joined() if corpus.long else corpus.separator.join(_head(corpus))
-        tokens = tokenize(tokenizer, text)
-        seen, drawn_from = len(tokens), "text"
-        if seen < window + 1:
-            raise too_short(corpus.source, seen, window, 1)
-        chosen = [_cut(tokens, window, draw) for _ in range(samples)]
+        places, text = corpus.places, ""
+        if places is None or whole or places.size <= LARGE:
+            text = corpus.joined() if corpus.long else corpus.separator.join(_head(corpus))
+            # of the hub's texts the windows are those of the papers, whatever their length
+            large = not corpus.long and len(text) > LARGE and not whole
+            places = Places(text) if large else None
+        if places is not None:
+            drawn_from = "places"
+            chosen, seen = _from_places(places, corpus.source, tokenizer, samples, window, draw)
+        else:
+            tokens = tokenize(tokenizer, text)
+            seen, drawn_from = len(tokens), "text"
+            if seen < window + 1:
+                raise too_short(corpus.source, seen, window, 1)
+            chosen = [_cut(tokens, window, draw) for _ in range(samples)]
     return _describe(
         torch.stack(chosen),
         source=str(source),
@@ -149,6 +168,33 @@ def _cut(tokens: Tensor, window: int, draw: random.Random) -> Tensor:
     return tokens[start : start + window]
 
 
+def _from_places(
+    places: Places,
+    source: str,
+    tokenizer: Any,
+    samples: int,
+    window: int,
+    draw: random.Random,
+) -> tuple[list[Tensor], int]:
+    """Windows that start at places of a text, and how many tokens were read."""
+    length, seen, chosen = _LETTERS * (window + 2 * _SEAM), 0, list[Tensor]()
+    while len(chosen) < samples:
+        start = draw.randrange(places.size)
+        while True:
+            tokens = tokenize(tokenizer, places.read(start, length), whole=False)
+            seen += len(tokens)
+            # at both ends a word may be cut, whose tokens are not those of the text
+            if len(tokens) >= window + 2 * _SEAM:
+                chosen.append(tokens[_SEAM : _SEAM + window])
+                break
+            if start == 0 and length >= places.size:
+                raise too_short(source, len(tokens), window, 2 * _SEAM)
+            if start + length >= places.size:
+                start = max(places.size - 2 * length, 0)
+            length *= 2
+    return chosen, seen
+
+
 def _from_documents(
     corpus: Corpus, tokenizer: Any, samples: int, window: int, seed: int, draw: random.Random
 ) -> tuple[list[Tensor] | None, int]:
@@ -158,6 +204,8 @@ def _from_documents(
     for number, text in enumerate(corpus.shuffled(seed)):
         if len(drawn) == samples or (number >= LOOK and not drawn):
             break
+        if len(text.encode()) + _SPECIAL <= window:
+            continue  # a token is a byte at least
         tokens = tokenize(tokenizer, text)
         seen += len(tokens)
         if len(tokens) > window:

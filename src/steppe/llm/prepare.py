@@ -83,7 +83,12 @@ class PreparedPruning:
         tokens_given = isinstance(source, Tensor) or str(source).endswith(".safetensors")
         tokenizer = None if tokens_given else tokenizer_of(self.model.folder)
         drawn = windows(
-            source, tokenizer, samples=config.samples, window=self.window, seed=config.seed
+            source,
+            tokenizer,
+            samples=config.samples,
+            window=self.window,
+            seed=config.seed,
+            whole=config.whole_text,
         )
         check_vocabulary(drawn.tokens, self.model.vocabulary)
         self.model.window(drawn.tokens.shape[1])

@@ -36,6 +36,9 @@ class PruneConfig(BaseModel):
     )
     samples: int = Field(128, description="calibration windows")
     window: int | None = Field(None, description="tokens in a window [2048 or the model's]")
+    whole_text: bool = Field(
+        False, description="tokenise a calibration text of more than 2 MiB whole, as it once was"
+    )
     evaluate: tuple[str | Path, ...] = Field((), description="text to measure perplexity on")
     evaluate_window: int | None = Field(None, description="its windows [--window]")
     out: Path = Field(Path("pruned"), description="the new folder")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,9 +14,24 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
+from steppe.llm.text_files import (
+    LARGE,
+    Chained,
+    JsonLines,
+    ParquetRows,
+    Places,
+    TableRows,
+    TextFile,
+    decoded,
+    parquet_file,
+    parsed,
+    text_of,
+)
 
 JSON_ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz")
 ENDINGS = (".txt", ".parquet", *JSON_ENDINGS)
+_SAVED = ("state.json", "dataset_dict.json")
+SEPARATOR = "\n\n"
 SHUFFLE_BUFFER = 10_000
 """Documents of a stream that are held while its order is drawn."""
 
@@ -34,6 +47,7 @@ class Corpus:
         long: whether they are parts of one text, so that a window may span several.
         shuffled: the documents in an order drawn from a seed.
         windows: how many windows of the joined text are measured at most; None for all.
+        places: the joined text, read at any place of it; where it lies in files.
     """
 
     source: str
@@ -42,6 +56,7 @@ class Corpus:
     long: bool
     shuffled: Callable[[int], Iterator[str]]
     windows: int | None = None
+    places: Places | None = None
 
     def joined(self) -> str:
         """All documents as one text."""
@@ -95,11 +110,13 @@ def read(source: str | Path, part: str = "train") -> Corpus:
     Args:
         source: a file (``.jsonl`` and ``.parquet`` by their field ``text``, or ``FILE:field``;
             any other is read as one text), a folder of ``.txt``, ``.jsonl`` and ``.parquet``
-            files, or a dataset: ``wikitext2``, ``c4``, ``owner/name[:config[:split[:field]]]``.
+            files or of a saved dataset (``FOLDER:field``), or a dataset: ``wikitext2``, ``c4``,
+            ``owner/name[:config[:split[:field]]]``.
         part: ``train`` to calibrate, ``test`` to measure; the split where the source names none.
 
     Returns:
-        The corpus. Datasets of the hub are streamed: only what is used is downloaded.
+        The corpus. Datasets of the hub are streamed: only what is used is downloaded. Of files
+        larger than 2 MiB only what is used is read and checked.
 
     Raises:
         SteppeError: it is missing, empty, not UTF-8, not what its ending says, or not on the hub.
@@ -113,17 +130,18 @@ def read(source: str | Path, part: str = "train") -> Corpus:
     """
     name = str(source)
     path, field = Path(name), "text"
-    if not path.exists() and name.removesuffix(":").rpartition(":")[0].endswith(ENDINGS):
+    front = name.removesuffix(":").rpartition(":")[0]
+    if not path.exists() and (front.endswith(ENDINGS) or (front and Path(front).is_dir())):
         front, _, field = name.rpartition(":")
         path = Path(front)
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, part, field)
     if path.exists() or isinstance(source, Path) or _looks_like_a_path(name):
         return _local(name, [path], field)
     return _hub(name, part)
 
 
-def tokenize(tokenizer: Any, text: str) -> Tensor:
+def tokenize(tokenizer: Any, text: str, *, whole: bool = True) -> Tensor:
     """The tokens of a text, as the tokenizer gives them, special ones included.
 
     The text is tokenised whole: in pieces, the tokens at the seams could differ.
@@ -131,11 +149,13 @@ def tokenize(tokenizer: Any, text: str) -> Tensor:
     Args:
         tokenizer: of transformers; called with the text.
         text: any length.
+        whole: whether it is; what is cut out of a text gets no special tokens.
 
     Returns:
         Token ids, int64, shape [tokens].
     """
-    ids = tokenizer(text, verbose=False)["input_ids"]
+    options = {} if whole else {"add_special_tokens": False}
+    ids = tokenizer(text, verbose=False, **options)["input_ids"]
     return torch.tensor(ids, dtype=torch.int64)
 
 
@@ -162,15 +182,26 @@ def _looks_like_a_path(name: str) -> bool:
     return wild or "\\" in name or short.count("/") > 1
 
 
-def _documents(texts: list[str], source: str, *, long: bool) -> Corpus:
+def _documents(
+    texts: Sequence[str], source: str, *, long: bool, places: Places | None = None
+) -> Corpus:
     def shuffled(seed: int) -> Iterator[str]:
         order = random.Random(seed).sample(range(len(texts)), len(texts))
         return (texts[i] for i in order)
 
-    return Corpus(source=source, documents=texts, separator="\n\n", long=long, shuffled=shuffled)
+    return Corpus(
+        source=source,
+        documents=texts,
+        separator=SEPARATOR,
+        long=long,
+        shuffled=shuffled,
+        places=places,
+    )
 
 
-def _folder(path: Path) -> Corpus:
+def _folder(path: Path, part: str, field: str) -> Corpus:
+    if any((path / name).is_file() for name in _SAVED):
+        return _saved(path, part, field)
     files = sorted(p for p in path.iterdir() if p.is_file() and p.name.endswith(ENDINGS))
     if not files:
         raise SteppeError(
@@ -178,95 +209,61 @@ def _folder(path: Path) -> Corpus:
             got=str(path),
             way_out="name a file, or a folder with such files in it (none below it are read)",
         )
-    return _local(str(path), files, "text")
+    return _local(str(path), files, field)
+
+
+def _saved(path: Path, part: str, field: str) -> Corpus:
+    """A dataset that save_to_disk of the library datasets wrote."""
+    datasets = require("datasets", install="'steppe[llm]'", purpose="reading a saved dataset")
+    try:
+        table = datasets.load_from_disk(str(path))
+    except Exception as error:  # what a damaged folder raises differs by what is missing
+        raise SteppeError(
+            "a folder with a saved dataset must be whole",
+            got=f"{path} ({type(error).__name__}: {str(error)[:200]})",
+            way_out="save it again",
+        ) from error
+    if isinstance(table, dict):
+        splits = list(table)
+        if part not in splits and len(splits) > 1:
+            raise SteppeError(
+                f"a saved dataset has a split {part!r}",
+                got=f"{', '.join(splits)} in {path}",
+                way_out=f"name one of its folders, {path}/{splits[0]}",
+            )
+        table = table[part if part in splits else splits[0]]
+    return _documents(TableRows(table, field, str(path)), str(path), long=False)
 
 
 def _local(source: str, files: list[Path], field: str) -> Corpus:
-    texts: list[str] = []
+    texts: list[Sequence[str]] = []
     long = True
     for file in files:
+        large = file.is_file() and file.stat().st_size > LARGE
         if file.name.endswith(JSON_ENDINGS):
-            texts += _jsonl(file, field)
+            texts.append(JsonLines(file, field) if large else _jsonl(file, field))
         elif file.suffix == ".parquet":
-            texts += _parquet(file, field)
+            texts.append(ParquetRows(file, field) if large else _parquet(file, field))
         else:
-            texts.append(_decoded(file))
+            texts.append(TextFile(file) if large else [decoded(file)])
             continue
         long = False
-    if not any(text.strip() for text in texts):
+    places = Places(files, SEPARATOR) if long else None
+    every = Chained(texts)
+    if places.blank() if places is not None else not any(text.strip() for text in every):
         raise SteppeError("a text must not be empty", got=source, way_out="name another file")
-    return _documents(texts, source, long=long)
-
-
-def _decoded(file: Path) -> str:
-    try:
-        data = file.read_bytes()
-        if file.suffix == ".gz":
-            data = gzip.decompress(data)
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        raise SteppeError(
-            "a text file must be UTF-8",
-            got=f"{file}: byte {error.start} is {data[error.start]:#04x}",
-            way_out="iconv -f ITS_ENCODING -t UTF-8, or name a .jsonl or .parquet file",
-        ) from None
-    except (OSError, EOFError) as error:
-        raise SteppeError(
-            "a text must be a readable file, a folder of such, or a dataset's id",
-            got=f"{file} ({getattr(error, 'strerror', None) or error})",
-            way_out="check the path",
-        ) from None
+    return _documents(every, source, long=long, places=places)
 
 
 def _jsonl(file: Path, field: str) -> list[str]:
-    texts = []
-    for number, line in enumerate(_decoded(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise SteppeError(
-                "each line of a .jsonl file must be a JSON object",
-                got=f"{file}, line {number}: {error.msg}",
-                way_out="write one object a line",
-            ) from None
-        row = row if isinstance(row, dict) else {}
-        texts.append(_field(row, field, f"{file}, line {number}"))
-    return texts
-
-
-def _field(row: dict[str, Any], field: str, place: str) -> str:
-    if isinstance(row.get(field), str):
-        return str(row[field])
-    known = [key for key, value in row.items() if isinstance(value, str)]
-    raise SteppeError(
-        f"each document must have a text field {field!r}",
-        got=f"{', '.join(map(str, row)) or 'none'} in {place}",
-        way_out=f"name the field after a colon, e.g. :{known[0]}" if known else "add the field",
-    )
+    lines = enumerate(decoded(file).split("\n"), 1)
+    return [parsed(line, field, f"{file}, line {n}") for n, line in lines if line.strip()]
 
 
 def _parquet(file: Path, field: str) -> list[str]:
-    parquet = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet")
-    arrow = require("pyarrow", install="pyarrow", purpose="reading parquet")
-    try:
-        schema = parquet.read_schema(file)
-        if field not in schema.names:
-            fields = {n: "" if "string" in str(schema.field(n).type) else 0 for n in schema.names}
-            _field(fields, field, str(file))
-        column = parquet.read_table(file, columns=[field]).column(field)
-    except (OSError, arrow.ArrowInvalid) as error:
-        raise SteppeError(
-            "a .parquet file must be readable",
-            got=f"{file} ({str(error).splitlines()[0]})",
-            way_out="check the path, write the file anew",
-        ) from None
-    values: list[str] = column.to_pylist()
-    for number, value in enumerate(values):
-        if not isinstance(value, str):
-            _field({field: value}, field, f"{file}, row {number}")
-    return values
+    with parquet_file(file, field) as opened:
+        values = opened.read(columns=[field]).column(field).to_pylist()
+    return [text_of({field: v}, field, f"{file}, row {n}") for n, v in enumerate(values)]
 
 
 def _hub(source: str, part: str) -> Corpus:
@@ -296,7 +293,7 @@ def _hub(source: str, part: str) -> Corpus:
     def rows(stream: Iterable[Any]) -> Iterator[str]:
         try:
             for number, row in enumerate(stream):
-                yield _field(row, field or "text", f"{source}, row {number}")
+                yield text_of(row, field or "text", f"{source}, row {number}")
         except SteppeError:
             raise
         except Exception as error:  # a stream meets the network while it is read
