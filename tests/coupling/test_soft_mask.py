@@ -55,7 +55,7 @@ def test_masked_weights_get_a_gradient_and_move(grouped):
 
 def test_the_kept_take_the_optimisers_step_bit_for_bit(grouped):
     net, sparsifier = started(grouped, 1, decay=0.0)
-    sparsifier._begin()
+    sparsifier._coupled.begin(0)
     cut = {n: c.clone() for n, c in sparsifier.state["cut"].items()}
     other = grouped.Net()
     other.load_state_dict(net.state_dict())

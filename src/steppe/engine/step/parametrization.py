@@ -15,6 +15,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors, WeightParametrization
 from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.sparse_copy import unparametrize
 
 
 class _Join(OfSparsify):
@@ -115,10 +116,7 @@ class ParametrizedWeights:
         first = {id(self.parts[self.parametrization.named(n)[0]]): n for n in self._layers}
         for layer in self._layers:
             module, tensor = self._where(layer)
-            _alone(module)
-            with torch.enable_grad():  # else it makes a buffer of it
-                parametrize.remove_parametrizations(module, tensor)
-            weights[layer] = getattr(module, tensor)
+            weights[layer] = unparametrize(module, tensor)
         for group in self._optimizers.groups:
             optimised: Sequence[nn.Parameter] = group["params"]
             group["params"] = [
@@ -130,13 +128,6 @@ class ParametrizedWeights:
             for part in self.parts.values():
                 optimizer.state.pop(part, None)
         return weights
-
-
-def _alone(module: nn.Module) -> None:
-    """A class of its own: torch shares it with deep copies, and takes the weight out of it."""
-    shared = type(module)
-    body = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
-    module.__class__ = type(shared.__name__, shared.__bases__, body)
 
 
 def _unscheduled(optimizer: Optimizer, name: str) -> None:

@@ -53,12 +53,15 @@ class SavedState:
             "cuda_rng": cuda,
         }
 
-    def restore(self, state: dict[str, Any], home: Callable[[Tensors], Tensors]) -> None:
+    def restore(self, state: dict[str, Any], home: Callable[[Tensors], Tensors]) -> list[str]:
         """What `collect` gave.
 
         Args:
             state: among other things.
             home: copies beside the weights of their names.
+
+        Returns:
+            Sentences on what could not be put back.
         """
         self._optimizers.load_state_dict(state["optimizer"])
         if self._objective.reference is not None:
@@ -70,8 +73,15 @@ class SavedState:
         self._rewind.kept = None if state["rewind"] is None else home(state["rewind"])
         self._epochs.seen = state["seen"].clone()
         torch.set_rng_state(state["rng"].cpu())
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all([t.cpu() for t in state["cuda_rng"]])
+        saved, here = state["cuda_rng"], torch.cuda.device_count()
+        if saved and len(saved) != here:
+            return [
+                f"the state holds the random numbers of {len(saved)} GPUs and {here} are here: "
+                "draws on them are others than in the run that was stopped"
+            ]
+        if saved:
+            torch.cuda.set_rng_state_all([t.cpu() for t in saved])
+        return []
 
     def move(self, home: Callable[[Tensors], Tensors]) -> None:
         """Follow the weights to another device."""

@@ -56,7 +56,9 @@ def selected_layers(
                     way_out=f"exclude={_patterns(blind, chosen.layers)}, or score magnitude",
                 )
             chosen = _without(chosen, blind, why)
-    _shaped(method, [x for x in chosen.layers if chosen.weights[x.name].requires_grad])
+    # before anything of the model is changed; what is frozen stays as it is
+    trained = [x for x in chosen.layers if chosen.weights[x.name].requires_grad]
+    method.structure.check_all(trained)
     return chosen, notes
 
 
@@ -98,27 +100,6 @@ def _without_output(
     weights = {x.name: chosen.weights[x.name] for x in left}
     note = f"the output layer {last} stays dense: its channels are the model's outputs"
     return replace(chosen, layers=left, weights=weights), [note]
-
-
-def _shaped(method: Method, layers: Sequence[Layer]) -> None:
-    """Every layer can have the structure, or all that cannot are named at once."""
-    refused: list[Layer] = []
-    errors: list[SteppeError] = []
-    for layer in layers:
-        try:
-            method.structure.check(layer)
-        except SteppeError as error:
-            refused.append(layer)
-            errors.append(error)
-    if not errors:
-        return
-    if len(errors) == 1:
-        raise errors[0]
-    raise SteppeError(
-        errors[0].rule,
-        got=f"{errors[0].got}, and {len(errors) - 1} more: {_named(refused, layers)}",
-        way_out=f"exclude={_patterns(refused, layers)}, which keeps them dense",
-    )
 
 
 def _patterns(some: Sequence[Layer], every: Sequence[Layer]) -> list[str]:

@@ -13,13 +13,16 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer, unwrap
 from steppe.core.protocols import Coupling, Perturb, Tensors
 from steppe.core.step_context import Epoch, StepContext
+from steppe.engine.step.coupling_at_work import CouplingAtWork
 from steppe.engine.step.epochs import Epochs
-from steppe.engine.step.finished import Finished, projected
+from steppe.engine.step.finished import Finished
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import Closure, GradientPasses
+from steppe.engine.step.last_cut import LastCut
 from steppe.engine.step.objective_loss import Forward, ObjectiveLoss
 from steppe.engine.step.optimizers import AVERAGED
 from steppe.engine.step.prunable_weights import PrunableWeights
+from steppe.engine.step.resumable import check_resumable, made_of
 from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.saved_state import SavedState
 from steppe.engine.step.selector import Selector
@@ -72,8 +75,9 @@ class Sparsifier:
         self._saved = SavedState(passes.optimizers, statistics, objective, epochs, rewind)
         length = method.schedule.clock(0, total_steps)[1]  # of its first training
         self.notes: list[str] = [*prunable.notes, *epochs.notes, *coupling.idle(length)]
-        self._finished: Finished | None = None
-        self._state: dict[str, Tensors] | None = None
+        self._end = LastCut(prunable, selector)
+        waits = statistics.waits
+        self._coupled = CouplingAtWork(method, coupling, total_steps, prunable, selector, waits)
         self._step = 0
 
     @property
@@ -118,7 +122,7 @@ class Sparsifier:
     @property
     def state(self) -> dict[str, Tensors]:
         """The coupling's state (ADMM: z and u; hard mask: mask); empty before the first step."""
-        return self._state or {}
+        return self._coupled.state or {}
 
     def step(self, *closures: Closure) -> Tensor:
         """One optimiser step; several closures are micro-batches whose losses are averaged.
@@ -153,8 +157,8 @@ class Sparsifier:
             )
         self._look()
         self._rewind.keep(unwrap(self.model), self._step)
-        if self._state is None and not self._statistics.waits:
-            self._begin()
+        if not (self._coupled.begun or self._statistics.waits):
+            self._coupled.begin(self._step)
         perturb = self.method.perturb.at(self._step / self.total_steps)
         twice = perturb.active and perturb.due(self._step)
         local = self._passes.rank_local and perturb.due(self._step)
@@ -168,7 +172,7 @@ class Sparsifier:
         done, length = self.clock
         context = self._update(self._epochs.end((done + 1, length)))
         self._step += 1
-        if context.due and self._rewind.what and self._state is not None:
+        if context.due and self._rewind.what and self._coupled.begun and not self._end.masks:
             with torch.no_grad():
                 self._rewind.back(unwrap(self.model), self._passes.optimizers)
                 self.coupling.restarted(context)
@@ -219,8 +223,8 @@ class Sparsifier:
         """What changed since the last step: who is the model's, and where the weights lie."""
         self._prunable.check(unwrap(self.model))
         if self._prunable.moved():
-            home, state = self._prunable.home, self._state
-            self._state = None if state is None else {k: home(v) for k, v in state.items()}
+            home = self._prunable.home
+            self._coupled.load(self._coupled.state, home)
             self._saved.move(home)
 
     def _first_pass(
@@ -251,7 +255,7 @@ class Sparsifier:
 
     @property
     def _gathers(self) -> bool:
-        return self._statistics.wanted(self._step, begun=self._state is not None)
+        return self._statistics.wanted(self._step, begun=self._coupled.begun)
 
     @torch.no_grad()
     def _observe(self) -> None:
@@ -263,25 +267,8 @@ class Sparsifier:
             self._passes.unscale,
             may_overflow=self._passes.optimizers.scaler is not None,
         )
-        if finite and self._state is None:
-            self._begin()
-
-    def _context(self, step: int, sparsity: float, due: bool) -> StepContext:
-        return StepContext(
-            step=step,
-            total=self.total_steps,
-            sparsity=sparsity,
-            due=due,
-            weights=self._prunable.tensors,
-            project=self.selector,
-            state=self._state if self._state is not None else {},
-        )
-
-    @torch.no_grad()
-    def _begin(self) -> None:
-        done = self._step / self.total_steps
-        sparsity = self.method.schedule.sparsity(done, self.method.sparsity)
-        self._state = self.coupling.init(self._context(-1, sparsity, due=True))
+        if finite and not self._coupled.begun:
+            self._coupled.begin(self._step)
 
     @torch.no_grad()
     def _update(self, epoch: Epoch | None) -> StepContext:
@@ -295,11 +282,14 @@ class Sparsifier:
         if self.clip_grad_norm is not None:
             self._passes.clip(self.clip_grad_norm)
         sparsity = schedule.after(self._step, total, self.method.sparsity)
-        context = self._context(self._step, sparsity, schedule.due(self._step, total))
+        due = schedule.due(self._step, total)
+        context = self._coupled.context(self._step, sparsity, due)
         context.epoch = epoch
         context.grads, context.quiet = self._prunable.gradients(), self._prunable.quiet
-        begun = self._state is not None
-        if begun:  # it is not while the first steps overflow: the score knows nothing
+        ended = self._end.holds()
+        # it has not begun while the first steps overflow: the score knows nothing
+        begun = self._coupled.begun and not ended
+        if begun:
             self.coupling.add_gradient(context)
         optimizers.step()
         if begun:
@@ -308,8 +298,10 @@ class Sparsifier:
                 moved = optimizers.moved(self._prunable.trained)
                 context.step_sizes = step_sizes_of(optimizers, moved)
             self.coupling.after_step(context)
-            if self.coupling.prunes:
-                optimizers.mask(self._prunable.trained.values(), AVERAGED)
+        if ended:
+            self._end.hold()
+        if self.coupling.prunes and (begun or ended):
+            optimizers.mask(self._prunable.trained.values(), AVERAGED)
         return context
 
     @torch.no_grad()
@@ -322,29 +314,56 @@ class Sparsifier:
         Raises:
             SteppeError: no step was taken, so nothing is known of the weights.
         """
-        if self._finished is not None:
-            return self._finished
-        if self._state is None:
-            if self._statistics.waits:
-                raise SteppeError(
-                    f"score {self.method.score.name} needs at least one step before finish()"
-                )
-            self._begin()
+        if self._end.finished is not None and self._end.stands():
+            return self._end.finished
         optimizers = self._passes.optimizers
         optimizers.evaluate()  # what it averages is what is cut
         before = {name: w.clone() for name, w in self.weights.items()}
-        folds = self._prunable.parametrized
-        masks = self.coupling.finish(self._context(self._step, self.method.sparsity, due=True))
+        masks = self._end.masks if self._end.stands() else None  # of a run that ended
+        if masks is None:
+            masks = self._coupled.cut(self._step)
         if self.coupling.prunes:
             optimizers.mask(self._prunable.trained.values())
-        self._prunable.fold()
-        every = self._prunable.model_parameters
-        finished = projected(before, self.weights, masks, self.selector, every)
+        finished = self._end.make(before, masks)
         if self._step:
             finished.warn(self.method)
-        if folds:  # what the coupling acts on is gone
-            self._finished = finished
         return finished
+
+    @torch.no_grad()
+    def apply_to(self, model: nn.Module) -> Finished:
+        """Make a copy of the model sparse, in place; the model and the run stay as they are.
+
+        Before `finish` the masks are those that it would leave now, afterwards those that it left.
+        The copy's own weights are kept where the masks keep them.
+
+        Args:
+            model: a deep copy of the model (to look at the sparse network on the way), an average
+                of its weights (``torch.optim.swa_utils.AveragedModel``), wrapped or not. Made
+                after `steppe.sparsify`, so that it has what is trained.
+
+        Returns:
+            The masks and what they changed in the copy.
+
+        Raises:
+            SteppeError: it is no copy of the model, or the model itself, which `finish` ends.
+
+        Example:
+            >>> import copy, steppe
+            >>> model = nn.Linear(4, 2); opt = torch.optim.SGD(model.parameters(), lr=0.1)
+            >>> s = steppe.sparsify(model, opt, steppe.methods.safe(sparsity=0.5), total_steps=2)
+            >>> _ = s.step(lambda: model(torch.ones(3, 4)).square().mean())
+            >>> s.apply_to(copy.deepcopy(model)).zeros, int((model.weight == 0).sum())
+            (4, 0)
+        """
+        if self._end.masks is not None:
+            return self._end.onto(model, self._end.masks)
+        if unwrap(model) is unwrap(self.model):
+            raise SteppeError(
+                "apply_to makes a copy of the model sparse",
+                got="the model itself",
+                way_out="sparsifier.apply_to(copy.deepcopy(model)), or finish()",
+            )
+        return self._end.onto(model, self._coupled.masks_now(self._step))
 
     def _method_in_state(self) -> dict[str, Any]:
         """What trains; what a language model would change of it does not matter here."""
@@ -356,8 +375,10 @@ class Sparsifier:
             "step": self._step,
             "total_steps": self.total_steps,
             "method": self._method_in_state(),
-            "coupling": self._state,
+            "coupling": self._coupled.state,
             "quiet": self._prunable.quiet,
+            "finished": self._end.masks,
+            "made_of": made_of(self._passes.optimizers, self._prunable.trained),
         } | self._saved.collect()
 
     @torch.no_grad()
@@ -365,17 +386,14 @@ class Sparsifier:
         """Go on from `state_dict`, bit for bit.
 
         Raises:
-            SteppeError: the state is of another method or length.
+            SteppeError: the state is of another method, length, optimiser or model; nothing is
+                changed then.
         """
-        mine = {"method": self._method_in_state(), "total_steps": self.total_steps}
-        for key, value in mine.items():
-            if state[key] != value:
-                raise SteppeError(
-                    f"a state can only be resumed by a sparsifier of the same {key}",
-                    got=f"{state[key]} in the state, {value} here",
-                )
-        home, coupling = self._prunable.home, state["coupling"]
-        self._saved.restore(state, home)
-        self._state = None if coupling is None else {k: home(v) for k, v in coupling.items()}
+        check_resumable(state, self.state_dict())
+        home = self._prunable.home
+        self.notes += self._saved.restore(state, home)
+        self._coupled.load(state["coupling"], home)
         self._prunable.quiet = dict(state.get("quiet", {}))  # 0.1.0 had none
+        masks = state.get("finished")
+        self._end.resume(None if masks is None else home(masks))
         self._step = state["step"]

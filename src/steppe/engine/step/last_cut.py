@@ -1,0 +1,112 @@
+"""The end of a run: what the last projection made, and what holds after it."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.mask import apply_masks
+from steppe.core.protocols import Tensors
+from steppe.engine.step.finished import Finished, projected
+from steppe.engine.step.prunable_weights import PrunableWeights
+from steppe.engine.step.selector import Selector
+from steppe.engine.step.sparse_copy import weights_in_copy
+
+
+class LastCut:
+    """The masks of the last projection, once it is made.
+
+    Args:
+        prunable: the weights that are pruned.
+        selector: counts units.
+    """
+
+    def __init__(self, prunable: PrunableWeights, selector: Selector) -> None:
+        self._prunable, self._selector = prunable, selector
+        self._folded = False
+        self._told = False
+        self.masks: Tensors | None = None
+        """Name -> booleans, True = kept; None before the end."""
+        self.finished: Finished | None = None
+        """What `Sparsifier.finish` returned."""
+
+    def make(self, before: Tensors, masks: Tensors) -> Finished:
+        """Take in what the coupling's last projection made.
+
+        Args:
+            before: name -> weight before it.
+            masks: name -> booleans, True = kept.
+        """
+        self._folded = self._prunable.parametrized
+        self._prunable.fold()
+        every = self._prunable.model_parameters
+        finished = projected(before, self._prunable.weights, masks, self._selector, every)
+        self.masks, self.finished, self._told = masks, finished, False
+        return finished
+
+    def resume(self, masks: Tensors | None) -> None:
+        """Begin again where a state was saved: before the end, or after it."""
+        self.masks, self.finished, self._told = masks, None, False
+
+    def stands(self) -> bool:
+        """Whether the end was made and the weights still are what it left.
+
+        Weights that were put back since (from a copy, a checkpoint) undo it, and the run goes on.
+
+        Raises:
+            SteppeError: they were put back, but what was trained in their place is gone.
+        """
+        if self.masks is None:
+            return False
+        weights, masks = self._prunable.parameters, self.masks
+        if not any(bool(weights[n].detach()[~masks[n]].any()) for n in masks):
+            return True
+        if self._folded:
+            raise SteppeError(
+                "finish() ends a method that trains other tensors in the weights' place",
+                got="weights that were put back",
+                way_out="a new sparsifier; sparsifier.apply_to(copy.deepcopy(model)) to look at "
+                "the sparse model on the way",
+            )
+        self.resume(None)
+        return False
+
+    def holds(self) -> bool:
+        """Whether a step leaves the zeros as they are and the coupling out; told once."""
+        if self.masks is None or self._told:
+            return self.masks is not None
+        if not self.stands():
+            return False
+        if not self._folded and all(bool(m.all()) for m in self.masks.values()):
+            self.resume(None)  # there is nothing to hold
+            return False
+        self._told = True
+        warnings.warn(
+            "a step after finish(): its zeros stay and the other weights are trained on, without "
+            "the coupling. To look at the sparse model on the way and go on with the method: "
+            "sparsifier.apply_to(copy.deepcopy(model))",
+            stacklevel=4,
+        )
+        return True
+
+    def hold(self) -> None:
+        """Zero what the masks say is gone, in the model."""
+        assert self.masks is not None
+        apply_masks({n: self._prunable.parameters[n].detach() for n in self.masks}, self.masks)
+
+    @torch.no_grad()
+    def onto(self, copy: nn.Module, masks: Tensors) -> Finished:
+        """Put zeros into a copy of the model.
+
+        Args:
+            copy: of the model, wrapped or not.
+            masks: name -> booleans, True = kept.
+        """
+        weights = weights_in_copy(copy, masks)
+        before = {name: w.clone() for name, w in weights.items()}
+        apply_masks(weights, {n: m.to(weights[n].device) for n, m in masks.items()})
+        every = self._prunable.model_parameters
+        return projected(before, weights, masks, self._selector, every)

@@ -1,0 +1,112 @@
+"""Whether a saved state fits a sparsifier, looked at before anything of it is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.engine.step.optimizers import Optimizers
+
+_WAY_OUT = "make model, optimizer and sparsifier as in the run that was stopped"
+LATER = ("finished", "made_of", "quiet")
+"""What states of before did not have."""
+
+
+def made_of(optimizers: Optimizers, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What must be the same where a state is taken up again.
+
+    Args:
+        optimizers: of the run.
+        weights: name -> what is pruned, or its parts.
+    """
+    return {
+        "optimizers": [
+            {
+                "type": type(o).__name__,
+                "shapes": [[list(p.shape) for p in g["params"]] for g in o.param_groups],
+            }
+            for o in optimizers.each()
+        ],
+        "weights": {name: list(w.shape) for name, w in weights.items()},
+    }
+
+
+def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
+    """Compare a state with that of the sparsifier which shall go on from it.
+
+    Args:
+        state: what is to be loaded.
+        mine: of the sparsifier as it is now.
+
+    Raises:
+        SteppeError: it is no state, or of another method, length, optimiser or model.
+    """
+    given = state if isinstance(state, Mapping) else {}
+    absent = [key for key in mine if key not in given and key not in LATER]
+    if absent:
+        raise SteppeError(
+            "a state is what sparsifier.state_dict() gave",
+            got=f"a {type(state).__name__} without {', '.join(absent)}",
+            way_out="load the file that was saved last, whole",
+        )
+    for key in ("method", "total_steps"):
+        if state[key] != mine[key]:
+            raise SteppeError(
+                f"a state can only be resumed by a sparsifier of the same {key}",
+                got=f"{state[key]} in the state, {mine[key]} here",
+            )
+    for key in ("scaler", "reference"):
+        if (state[key] is None) != (mine[key] is None):
+            has, lacks = ("the state", "not here") if state[key] else ("here", "not in the state")
+            raise _differs(f"a {key}", f"one {has}, {lacks}")
+    if set(state["statistics"]) != set(mine["statistics"]):
+        raise _differs("statistics", f"{sorted(state['statistics'])} in the state")
+    if "made_of" in state:
+        _same_shapes("weights", state["made_of"]["weights"], mine["made_of"]["weights"])
+        _same_optimizers(state["made_of"]["optimizers"], mine["made_of"]["optimizers"])
+    if mine["reference"] is not None:
+        shapes = [{n: list(t.shape) for n, t in s["reference"].items()} for s in (state, mine)]
+        _same_shapes("a reference", *shapes)
+
+
+def _differs(what: str, got: str) -> SteppeError:
+    return SteppeError(
+        f"a state can only be resumed by a sparsifier with the same {what.removeprefix('a ')}",
+        got=got,
+        consequence="nothing was loaded",
+        way_out=_WAY_OUT,
+    )
+
+
+def _same_optimizers(state: list[dict[str, Any]], mine: list[dict[str, Any]]) -> None:
+    if len(state) != len(mine):
+        raise _differs("number of optimizers", f"{len(state)} in the state, {len(mine)} here")
+    kinds = [", ".join(str(o["type"]) for o in side) for side in (state, mine)]
+    if kinds[0] != kinds[1]:
+        raise _differs("optimizer", f"{kinds[0]} in the state, {kinds[1]} here")
+    for its, own in zip(state, mine, strict=True):
+        counts = [[len(group) for group in o["shapes"]] for o in (its, own)]
+        if counts[0] != counts[1]:
+            raise _differs(
+                "parameter groups", f"{counts[0]} tensors in the state, {counts[1]} here"
+            )
+        for i, (a, b) in enumerate(zip(_flat(its), _flat(own), strict=True)):
+            if a != b:
+                got = f"parameter {i} of shape {tuple(a)} in the state, {tuple(b)} here"
+                raise _differs("shapes", got)
+
+
+def _flat(optimizer: dict[str, Any]) -> list[list[int]]:
+    return [shape for group in optimizer["shapes"] for shape in group]
+
+
+def _same_shapes(what: str, state: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    wrong = sorted(n for n in {*state, *mine} if state.get(n) != mine.get(n))
+    if wrong:
+        name = wrong[0]
+        more = f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        sides = [tuple(side[name]) if name in side else "not there" for side in (state, mine)]
+        raise _differs(what, f"{name} {sides[0]} in the state, {sides[1]} here{more}")

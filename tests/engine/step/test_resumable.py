@@ -1,0 +1,144 @@
+"""A state that does not fit is refused in one line, before anything of it is taken."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import steppe
+from steppe import SteppeError
+
+X, Y = torch.randn(32, 16), torch.arange(32) % 4
+Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+
+def sgd(params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(params, lr=0.01, momentum=0.9)
+
+
+def adamw(params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, lr=0.01)
+
+
+def in_two_groups(params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD([{"params": params[:1]}, {"params": params[1:]}], lr=0.01, momentum=0.9)
+
+
+def started(
+    make: Make = sgd, width: int = 8, method: Any = "gmp", steps: int = 6, **options: Any
+) -> tuple[nn.Module, steppe.Sparsifier]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 4))
+    named = getattr(steppe.methods, method)(sparsity=0.5)
+    optimizer = make(list(model.parameters()))
+    return model, steppe.sparsify(model, optimizer, named, steps, **options)
+
+
+def loss(model: nn.Module) -> Tensor:
+    return F.cross_entropy(model(X), Y)
+
+
+OTHERS: dict[str, tuple[dict[str, Any], str]] = {
+    "optimizer": ({"make": adamw}, "same optimizer; got SGD in the state, AdamW here"),
+    "groups": ({"make": in_two_groups}, r"parameter groups; got \[4\] tensors in the state"),
+    "shapes": ({"width": 12}, r"0\.weight \(8, 16\) in the state, \(12, 16\) here, and 1 more"),
+    "names": ({"include": ["2"]}, r"0\.weight \(8, 16\) in the state, not there here"),
+    "scaler": ({"scaler": torch.amp.GradScaler("cpu")}, "same scaler; got one here, not in the"),
+    "length": ({"steps": 7}, "same total_steps"),
+    "coupling": ({"method": "safe"}, "same method"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_state_of_another_run_changes_nothing(other: str) -> None:
+    options, message = OTHERS[other]
+    model, sparsifier = started()
+    sparsifier.step(lambda: loss(model))
+    state = sparsifier.state_dict()
+    target, fresh = started(**options)
+    before, random = copy.deepcopy(fresh.state_dict()), torch.get_rng_state()
+    with pytest.raises(SteppeError, match=message):
+        fresh.load_state_dict(state)
+    assert torch.equal(torch.get_rng_state(), random)
+    after = fresh.state_dict()
+    assert after["optimizer"]["state"] == before["optimizer"]["state"] == {}
+    assert after["step"] == 0
+    assert after["coupling"] is None
+    fresh.step(lambda: loss(target))
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"step": 1}, "partial"])
+def test_what_is_no_state_is_one_line(state: Any) -> None:
+    model, sparsifier = started()
+    sparsifier.step(lambda: loss(model))
+    given = sparsifier.state_dict()
+    if state == "partial":
+        del given["rng"]
+    with pytest.raises(SteppeError, match=r"what sparsifier\.state_dict"):
+        sparsifier.load_state_dict(given if state == "partial" else state)
+
+
+def test_a_state_of_before_is_still_taken() -> None:
+    model, sparsifier = started()
+    sparsifier.step(lambda: loss(model))
+    state = sparsifier.state_dict()
+    for key in ("made_of", "finished"):
+        del state[key]
+    _, fresh = started()
+    fresh.load_state_dict(state)
+    assert fresh.steps_done == 1
+
+
+def test_a_state_of_a_machine_with_gpus_is_taken_and_says_what_is_lost() -> None:
+    model, sparsifier = started()
+    sparsifier.step(lambda: loss(model))
+    state = sparsifier.state_dict() | {"cuda_rng": [torch.zeros(16, dtype=torch.uint8)] * 99}
+    _, fresh = started()
+    fresh.load_state_dict(state)
+    assert fresh.steps_done == 1
+    assert "the random numbers of 99 GPUs" in fresh.notes[-1]
+
+
+def test_zeros_of_an_end_that_was_saved_stay_after_resuming() -> None:
+    model, sparsifier = started(method="safe")
+    sparsifier.step(lambda: loss(model))
+    done = sparsifier.finish()
+    again, fresh = started(method="safe")
+    again.load_state_dict(model.state_dict())
+    fresh.load_state_dict(sparsifier.state_dict())
+    with pytest.warns(UserWarning, match="its zeros stay"):
+        fresh.step(lambda: loss(again))
+    assert fresh.finish().zeros == done.zeros
+    assert all(not w[~done.masks[n]].any() for n, w in fresh.weights.items())
+
+
+def test_a_resume_before_the_end_undoes_it() -> None:
+    model, sparsifier = started(method="safe")
+    sparsifier.step(lambda: loss(model))
+    state, weights = copy.deepcopy(sparsifier.state_dict()), copy.deepcopy(model.state_dict())
+    sparsifier.step(lambda: loss(model))
+    expected = [p.detach().clone() for p in model.parameters()]
+    sparsifier.finish()
+    model.load_state_dict(weights)
+    sparsifier.load_state_dict(state)
+    sparsifier.step(lambda: loss(model))
+    assert all(torch.equal(p, e) for p, e in zip(model.parameters(), expected, strict=True))
+
+
+@pytest.mark.parametrize("method", ["spred", "soft_threshold"])
+def test_what_is_folded_cannot_go_on(method: str) -> None:
+    model, sparsifier = started(method=method)
+    sparsifier.step(lambda: loss(model))
+    state = sparsifier.state_dict()
+    sparsifier.finish()
+    with pytest.raises(SteppeError, match="same weights"):
+        sparsifier.load_state_dict(state)
+    _, fresh = started(method=method)
+    with pytest.raises(SteppeError, match="same weights"):
+        fresh.load_state_dict(sparsifier.state_dict())
