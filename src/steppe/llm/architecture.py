@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -61,6 +62,21 @@ def class_of(config: Any, architectures: list[str]) -> Any:
         got=", ".join(architectures) or f"model type {config.model_type}",
         way_out=OWN_LOOP,
     )
+
+
+def class_in(folder: Path) -> Any:
+    """The class of transformers that a folder's model is of.
+
+    Args:
+        folder: with a config.json.
+
+    Raises:
+        SteppeError: transformers has none, or it does not run on token ids.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    return class_of(config, config.architectures or [])
 
 
 def _main_input(kind: Any) -> str:

@@ -16,6 +16,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.mask import pack, unpack
 from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors
+from steppe.llm.architecture import class_of
 from steppe.llm.checkpoint import Checkpoint, shard_name
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 
@@ -112,7 +113,7 @@ def read_compact(folder: Path | str) -> dict[str, Tensor]:
 
 
 def load_compact(folder: Path | str) -> nn.Module:
-    """The causal language model of a compact folder, as AutoModelForCausalLM would load it.
+    """The language model of a compact folder, of the class that its config names.
 
     In memory the matrices are dense again: the form saves space on disk and on the way, not
     time.
@@ -125,7 +126,9 @@ def load_compact(folder: Path | str) -> nn.Module:
     state = read_compact(folder)
     config = transformers.AutoConfig.from_pretrained(folder)
     with torch.device("meta"):
-        kind = type(transformers.AutoModelForCausalLM.from_config(config))
+        kind = class_of(config, config.architectures or [])
+        if hasattr(kind, "from_config"):  # an automatic class: the one that it chooses
+            kind = type(kind.from_config(config))
     model: nn.Module = kind.from_pretrained(None, config=config, state_dict=state)
     if (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder)

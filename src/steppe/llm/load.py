@@ -11,6 +11,7 @@ import torch
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.optional_import import require
+from steppe.llm.architecture import answers_in_tokens, class_in
 from steppe.llm.checkpoint import folder_of
 from steppe.llm.compact import load_compact
 
@@ -67,13 +68,11 @@ def tokenizer_of(folder: Path) -> Any:
 
 
 def _model(folder: Path, device: str, dtype: Any) -> Any:
-    transformers = require(
-        "transformers", install="'steppe[llm]'", purpose="loading a language model"
-    )
+    require("transformers", install="'steppe[llm]'", purpose="loading a language model")
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:
         with _quiet():
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            model, info = class_in(folder).from_pretrained(
                 folder,
                 dtype=dtype,
                 use_safetensors=True,
@@ -89,6 +88,13 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
             consequence="it could not be loaded as a causal language model",
             way_out="check the folder; for image models use steppe evaluate RUN --on clean",
         ) from error
+    if not answers_in_tokens(model):
+        raise SteppeError(
+            "language models are measured by how they predict each next token",
+            got=f"{type(model).__name__} in {folder}",
+            way_out=f"measure it on its own task: transformers.{type(model).__name__}"
+            f'.from_pretrained("{folder}")',
+        )
     wrong = sorted({*info["missing_keys"], *info["mismatched_keys"]}, key=str)
     if wrong:
         raise SteppeError(

@@ -20,7 +20,7 @@ from steppe.core.layer import Layer
 from steppe.core.prunable import prunable
 from steppe.core.serialization import atomic
 from steppe.engine.host_memory import settle
-from steppe.llm.architecture import answers_in_tokens, block_names, other_lists
+from steppe.llm.architecture import OWN_LOOP, answers_in_tokens, block_names, other_lists
 from steppe.llm.checkpoint import Checkpoint, folder_of, shard_name, write_index, write_shard
 from steppe.llm.keys import REST, Keys
 from steppe.llm.perplexity import positions_of
@@ -92,13 +92,25 @@ class StreamedModel:
     @property
     def vocabulary(self) -> int:
         """Rows of the embedding: token ids must be less."""
-        rows: int = self.model.get_input_embeddings().weight.shape[0]
-        return rows
+        return int(self._embedding.shape[0])
 
     @property
     def hidden_size(self) -> int:
         """Width of the hidden states."""
-        return int(self.config.get_text_config().hidden_size)
+        width = getattr(self.config.get_text_config(), "hidden_size", None)
+        return int(self._embedding.shape[1] if width is None else width)
+
+    @property
+    def _embedding(self) -> Tensor:
+        try:
+            weight: Tensor = self.model.get_input_embeddings().weight
+        except (NotImplementedError, AttributeError) as error:
+            raise SteppeError(
+                "a language model has one table of embeddings for its token ids",
+                got=f"none in {type(self.model).__name__}",
+                way_out=OWN_LOOP,
+            ) from error
+        return weight
 
     @property
     def positions(self) -> int | None:

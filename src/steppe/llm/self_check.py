@@ -51,6 +51,8 @@ def check_stream(model: Weights, stream: Stream, window: int) -> Verdict:
     Raises:
         SteppeError: the model itself does not run on text.
     """
+    if "," in model.prefix:
+        return Verdict(0.0, f"its blocks are in several lists: {model.prefix}")
     texts = sample_texts(model, min(window, LONGEST))
     try:
         return Verdict(_Beside(model, stream, texts[0], texts[1]).error())
@@ -130,8 +132,10 @@ class _Beside:
             stream.inputs(0, self._other)
             stream.record(batch, window)
             self._walked = stream.inputs(0, self._text)
-        except (SteppeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except SteppeError as error:
             raise UntrueError(_got(error)) from error
+        except Exception as error:  # of the model's own code, that met a stand-in: any
+            raise UntrueError(f"stand-ins for its blocks do not do: {_got(error)}") from error
         model.load_rest(head=True)
         stand_ins = {i: self._runner(i) for i in range(len(model.blocks))}
         with patched(stand_ins, model.blocks):
@@ -177,8 +181,11 @@ class _Beside:
         where = difference(self._stream.arguments(index, *self._text.shape), tuple(rest))
         if where is not None:
             raise UntrueError(f"{name} gets {where}, which depends on the text or earlier blocks")
-        self._stream.call(index, self._walked)  # what it leaves behind must not matter
-        self._walked = self._stream.call(index, self._walked)
+        try:
+            self._stream.call(index, self._walked)  # what it leaves behind must not matter
+            self._walked = self._stream.call(index, self._walked)
+        except Exception as error:  # of the block's own code, that wants more: any
+            raise UntrueError(f"{name} in the walk: {_got(error)}") from error
         returned = self._model.blocks[index](*args, **kwargs)
         try:
             self._last = self._stream.taken(returned).clone()

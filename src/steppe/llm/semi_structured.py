@@ -18,6 +18,7 @@ from steppe.core.optional_import import require
 from steppe.core.prunable import prunable
 from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
+from steppe.llm.architecture import class_in
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 
 PLAN = "semi_structured.json"
@@ -268,8 +269,8 @@ def two_four(run: Path, out: Path, *, device: str = "cuda", tokens: str = "1,64,
 def write_plan(run: Path, out: Path, counts: list[int], gpu: Hardware) -> Exported:
     """`two_four` on given hardware."""
     folder = OutFolder(run, out, "2:4")
-    transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
-    measured = plan(transformers.AutoModelForCausalLM.from_pretrained(run), counts, gpu)
+    require("transformers", install="'steppe[llm]'", purpose="a language model")
+    measured = plan(class_in(run).from_pretrained(run), counts, gpu)
     weights = sorted(p.name for p in run.glob("*.safetensors*") if p.is_file())
     files = [*side_files(run), *weights]
     folder.claim([*files, PLAN])
@@ -344,8 +345,8 @@ def load_semi_structured(
             consequence="its layers may be slower here",
             way_out="steppe export --to 2:4 again on this machine",
         )
-    transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
-    model: nn.Module = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    require("transformers", install="'steppe[llm]'", purpose="a language model")
+    model: nn.Module = class_in(folder).from_pretrained(folder)
     # a sparse weight has no gradient, so that nothing behind it may ask for one
     model = model.to(gpu.device).eval().requires_grad_(False)
     for layer in written["layers"]:

@@ -10,8 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steppe.llm.architecture import class_in
 from steppe.llm.checkpoint import Checkpoint
 from steppe.llm.compact import BITS, load_compact, read_shard, shards
+from steppe.llm.perplexity import positions_of
+from steppe.llm.stream import answer
 
 
 def same_bits(a: Tensor, b: Tensor) -> bool:
@@ -50,17 +53,15 @@ def same_tensors(run: Path, out: Path) -> int:
 def _logits(model: nn.Module) -> Tensor:
     config: Any = model.config
     config = config.get_text_config()
-    length = min(16, getattr(config, "max_position_embeddings", None) or 16)
+    length = min(16, positions_of(model) or 16)
     tokens = torch.arange(2 * length).reshape(2, length) * 7919 % config.vocab_size
-    logits: Tensor = model.eval()(input_ids=tokens).logits
-    return logits
+    decoder = {"decoder_input_ids": tokens} if config.is_encoder_decoder else {}
+    return answer(model.eval()(input_ids=tokens, **decoder))
 
 
 def same_logits(run: Path, out: Path) -> bool:
     """Whether the two models, one loaded after the other, answer bit for bit the same."""
-    from transformers import AutoModelForCausalLM
-
-    before = _logits(AutoModelForCausalLM.from_pretrained(run))
+    before = _logits(class_in(run).from_pretrained(run))
     return same_bits(before, _logits(load_compact(out)))
 
 

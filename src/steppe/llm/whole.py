@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from steppe.core.errors import SteppeError
-from steppe.engine.blockwise.call_form import Arguments, CallForm
-from steppe.engine.blockwise.containers import leaves
+from steppe.engine.blockwise.call_form import (
+    Arguments,
+    CallForm,
+    first_tensor,
+    windows_dimension,
+)
 from steppe.llm.architecture import OWN_LOOP
 from steppe.llm.self_check import (
     LONGEST,
@@ -118,8 +122,8 @@ class Whole:
             name = self._model.names[index]
             form = CallForm(two, three, name)
             block = self._model.blocks[index]
-            more, fewer = (_first(block(*a, **k), name) for a, k in (three, two))
-            self._last = (index, window), _Called(form, _grows(more, fewer, name))
+            more, fewer = (first_tensor(block(*a, **k), name) for a, k in (three, two))
+            self._last = (index, window), _Called(form, windows_dimension(more, fewer, name))
         return self._last[1]
 
     def state_shape(self, window: int) -> tuple[int, ...]:
@@ -144,7 +148,7 @@ class Whole:
         called = self._called(index, self._window)
         args, kwargs = called.form.unpack(state)
         returned = (block or self._model.blocks[index])(*args, **kwargs)
-        return _first(returned, self._model.names[index]).movedim(called.dimension, 0)
+        return first_tensor(returned, self._model.names[index]).movedim(called.dimension, 0)
 
     def after(self, index: int, state: Tensor, tokens: Tensor) -> Tensor:
         """The next block's rows, from the model's own pass."""
@@ -178,7 +182,7 @@ class Whole:
         name, block = self._model.names[index], self._model.blocks[index]
         rows = self.inputs(index, tokens)
         args, kwargs = self._arguments(index, tokens)
-        real = _first(block(*args, **kwargs), name)
+        real = first_tensor(block(*args, **kwargs), name)
         real = real.movedim(self._called(index, tokens.shape[1]).dimension, 0)
         # each window by itself, in the other order
         found = torch.cat([self.call(index, rows[i : i + 1]) for i in (1, 0)]).flip(0)
@@ -202,27 +206,3 @@ class _Called:
 
     def __init__(self, form: CallForm, dimension: int) -> None:
         self.form, self.dimension = form, dimension
-
-
-def _first(returned: Any, name: str) -> Tensor:
-    """The first tensor of numbers in what a block returns: the hidden states."""
-    for _, leaf in leaves(returned):
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return leaf
-    raise SteppeError(
-        "a block returns hidden states",
-        got=f"{type(returned).__name__} without a tensor, from {name}",
-        way_out=OWN_LOOP,
-    )
-
-
-def _grows(three: Tensor, two: Tensor, name: str) -> int:
-    pairs = zip(three.shape, two.shape, strict=False)
-    differ = [i for i, (a, b) in enumerate(pairs) if a != b]
-    if len(differ) != 1 or three.ndim != two.ndim:
-        raise SteppeError(
-            "a block's outputs must have a dimension for the windows",
-            got=f"{list(three.shape)} for 3 and {list(two.shape)} for 2 of them, from {name}",
-            way_out=OWN_LOOP,
-        )
-    return differ[0]

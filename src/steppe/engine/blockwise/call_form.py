@@ -110,10 +110,8 @@ class CallForm:
         return _Carried(start, self.width, dimension, tuple(rows.shape[1:]), leaf.dtype)
 
     def _dimension(self, name: str, three: Tensor, two: Tensor) -> int:
-        pairs = zip(three.shape, two.shape, strict=False)
-        differ = [i for i, (a, b) in enumerate(pairs) if a != b]
-        one = len(differ) == 1 and three.ndim == two.ndim
-        if not one or three.shape[differ[0]] * 2 != two.shape[differ[0]] * 3:
+        differ = _differ(three, two)
+        if len(differ) != 1 or three.shape[differ[0]] * 2 != two.shape[differ[0]] * 3:
             raise self._refused(f"{name}, whose shape depends on the text")
         return differ[0]
 
@@ -139,6 +137,46 @@ class CallForm:
                 values.append(copy.deepcopy(form.value) if isinstance(form, _Anew) else form)
         args, kwargs = rebuilt(self._containers, iter(values))
         return args, kwargs
+
+
+def first_tensor(returned: Any, what: str) -> Tensor:
+    """The first tensor of numbers in what a block returns: the hidden states.
+
+    Raises:
+        SteppeError: there is none.
+    """
+    for _, leaf in leaves(returned):
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return leaf
+    raise SteppeError(
+        "a block returns hidden states",
+        got=f"{type(returned).__name__} without a tensor, from {what}",
+        way_out="prune it in a loop of your own with steppe.sparsify",
+    )
+
+
+def windows_dimension(three: Tensor, two: Tensor, what: str) -> int:
+    """Which dimension of outputs for three and for two windows is the windows'.
+
+    Raises:
+        SteppeError: none is.
+    """
+    differ = _differ(three, two)
+    if len(differ) != 1:
+        raise SteppeError(
+            "outputs must have a dimension for the windows",
+            got=f"{list(three.shape)} for 3 and {list(two.shape)} for 2 of them, from {what}",
+            way_out="prune it in a loop of your own with steppe.sparsify",
+        )
+    return differ[0]
+
+
+def _differ(three: Tensor, two: Tensor) -> list[int]:
+    """Dimensions of different size; none at all where their number differs."""
+    if three.ndim != two.ndim:
+        return []
+    pairs = zip(three.shape, two.shape, strict=True)
+    return [i for i, (a, b) in enumerate(pairs) if a != b]
 
 
 def named(place: str) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.layer import Layer
+from steppe.core.protocols import LayerSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.config import ReconstructionConfig
@@ -45,7 +46,14 @@ def reconstruct(block: BlockContext) -> dict[str, Tensor]:
             targets = dense_targets(block, stage, dense)
             masks |= _Reconstruction(block, stage, targets).run(known)
             targets.delete()
-    return masks
+    return masks | _not_run(block, [x for x in block.layers if x.name not in masks])
+
+
+def _not_run(block: BlockContext, layers: list[Layer]) -> dict[str, Tensor]:
+    """Prune layers of children that the block does not call: their weights alone decide."""
+    for layer in layers:
+        block.note(f"{layer.name}: no calibration token reached it; its weights alone decided")
+    return solve_block(block, LayerSolver.make("hard_mask"), layers)[0]
 
 
 def _known_statistics(block: BlockContext) -> dict[str, dict[str, Tensor]]:

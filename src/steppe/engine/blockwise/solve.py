@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,20 +18,21 @@ from steppe.method import Method
 
 
 def solve_block(
-    block: BlockContext, solver: LayerSolver
+    block: BlockContext, solver: LayerSolver, layers: Sequence[Layer] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune every layer of a block in place.
 
     Args:
         block: the block, calibrated.
         solver: the method's, or another one that its weights shall start from.
+        layers: only these of the block's.
 
     Returns:
         Layer name -> mask of the layer's shape; piece name -> seconds.
     """
     masks: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
-    for layer in block.layers:
+    for layer in block.layers if layers is None else layers:
         pieces = layer.split()
         sizes = sizes_of(block.method, pieces)
         shares = {name: float(size) for name, size in sizes.items()}

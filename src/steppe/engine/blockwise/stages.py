@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from steppe.core.layer import Layer
 from steppe.engine import ranks
-from steppe.engine.blockwise.call_form import Arguments, CallForm
+from steppe.engine.blockwise.call_form import (
+    Arguments,
+    CallForm,
+    first_tensor,
+    windows_dimension,
+)
 from steppe.engine.blockwise.context import BlockContext
 from steppe.engine.blockwise.states import Activations
 
@@ -65,7 +70,7 @@ def _children_in_order(block: BlockContext) -> list[str]:
     order: list[str] = []
     hooks = [
         child.register_forward_pre_hook(lambda m, a, name=name: order.append(name))
-        for name, child in block.module.named_children()
+        for name, child in _children(block.module)
     ]
     run = block.run
     with torch.no_grad():
@@ -74,6 +79,15 @@ def _children_in_order(block: BlockContext) -> list[str]:
     for hook in hooks:
         hook.remove()
     return list(dict.fromkeys(order))
+
+
+def _children(module: nn.Module, above: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Children by name; those of a list, which does not run itself, in its place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _children(child, f"{above}{name}.")
+        else:
+            yield above + name, child
 
 
 class _EnoughError(Exception):
@@ -88,8 +102,11 @@ class _ChildCalls:
         windows = block.run.inputs.of(block.index).tensor
         # as many different windows as there are, the first again where there are fewer than three
         three = windows[[i % len(windows) for i in range(3)]].to(block.run.blocks.device)
-        form = CallForm(self._given(three[1:]), self._given(three), name)
-        self.form = form
+        calls = self._given(three[1:]), self._given(three)
+        self.form = CallForm(*calls, name)
+        with torch.no_grad():
+            fewer, more = (first_tensor(child(*args, **kwargs), name) for args, kwargs in calls)
+        self._name, self._dimension = name, windows_dimension(more, fewer, name)
 
     def _given(self, state: Tensor) -> Arguments:
         """The child's arguments for what the block gets."""
@@ -115,9 +132,8 @@ class _ChildCalls:
     def forward(self, rows: Tensor, module: nn.Module) -> Tensor:
         """The child's outputs, called as the block calls it."""
         args, kwargs = self.form.unpack(rows)
-        returned = module(*args, **kwargs)
-        outputs: Tensor = returned[0] if isinstance(returned, tuple) else returned
-        return outputs
+        outputs = first_tensor(module(*args, **kwargs), self._name)
+        return outputs.movedim(self._dimension, 0)
 
 
 def _child_stage(block: BlockContext, name: str, layers: list[Layer]) -> Stage:
