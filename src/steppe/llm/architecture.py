@@ -64,7 +64,7 @@ def class_of(config: Any, architectures: list[str]) -> Any:
     )
 
 
-def class_in(folder: Path) -> Any:
+def class_in(folder: Path | str) -> Any:
     """The class of transformers that a folder's model is of.
 
     Args:

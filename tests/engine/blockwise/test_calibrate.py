@@ -259,7 +259,7 @@ def test_convolutions_that_are_called_by_themselves(
     config = BlockwiseConfig(micro_batch=2, reconstruction=fit)
     walk = Blockwise(row, method, config, toy.tokens(), tmp_path)
     rows = walk.run()
-    assert walk.notes == []
+    assert not any("no calibration token" in note for note in walk.notes)
     layers = {x["name"]: x for block in rows for x in block["layers"]}
     conv = layers["blocks.0.conv1d.weight"]
     # the error of what is computed, on the inputs that the convolution has
