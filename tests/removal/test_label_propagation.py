@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from steppe.removal.dependency_graph import trace_channels
+from steppe.removal.propagation.state import RULES
 from steppe.removal.remove import remove
 
 
@@ -401,6 +402,50 @@ class Written(Net):
         return canvas
 
 
+class Gathered(Net):
+    """Neighbours in space are added, by an index as wide as the channels are."""
+
+    units = 6
+
+    def between(self, x):
+        index = torch.tensor([1, 2, 3, 0]).view(1, 1, 4, 1).expand(x.shape)
+        x = x.gather(2, index) + torch.zeros(x.shape).scatter_add_(2, index, x)
+        return x.index_add(3, torch.tensor([0, 1]), x[..., 2:])
+
+
+class GatheredChannels(Net):
+    units = 0
+
+    def between(self, x):
+        return x.gather(1, torch.arange(5, -1, -1).view(1, 6, 1, 1).expand(x.shape))
+
+
+class PackedSequences(Net):
+    units, reads = 6, 5
+
+    def more(self):
+        self.rnn = nn.GRU(6, 5, batch_first=True)
+
+    def between(self, x):
+        long = torch.tensor([16, 9])[: len(x)]
+        packed = nn.utils.rnn.pack_padded_sequence(x.flatten(2).mT, long, batch_first=True)
+        padded = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)[0]
+        return padded.mT[..., None]
+
+
+class FromEncoderToDecoder(Net):
+    """The units of both go together, as the state of one is given to the other."""
+
+    units, reads = 6, 5
+
+    def more(self):
+        self.one, self.other = (nn.LSTM(6, 5, batch_first=True) for _ in range(2))
+
+    def between(self, x):
+        x = x.flatten(2).mT
+        return self.other(x, self.one(x)[1])[0].mT[..., None]
+
+
 class OwnFunction(torch.autograd.Function):
     """A function with a gradient of its own."""
 
@@ -426,7 +471,7 @@ class Unknown(Net):
     units = 0
 
     def between(self, x):
-        return x.scatter(2, torch.zeros(len(x), 6, 1, 4, dtype=torch.long), 1.0)
+        return x.renorm(2, 1, 1.0)
 
 
 class InThePlaceOfScripts(Net):
@@ -459,6 +504,7 @@ def test_followed_rightly_or_kept(networks, kind):
     groups = {g.name: g for g in seen.groups}
     assert "b.weight" in groups
     assert ("a.weight" in groups) == (kind.units > 0), seen.left_out
+    assert not any("unknown form" in reason for reason in seen.left_out.values())
     assert ("a.weight" in seen.left_out) == (kind.units * kind.channels_of_a_unit < kind.channels)
     if kind.units:
         assert groups["a.weight"].units == kind.units
@@ -467,3 +513,13 @@ def test_followed_rightly_or_kept(networks, kind):
     done = remove(model, example, groups=seen.groups)
     assert len(done.report["removed"]) == len(groups)
     assert done.report["error"] <= 1e-5
+
+
+def test_a_rule_that_stumbles_keeps_the_channels_and_blames_no_model(monkeypatch):
+    def stumbles(state, args, out):
+        raise ValueError("operands of other shapes")
+
+    monkeypatch.setitem(RULES, "sort", stumbles)
+    seen = trace_channels(Ordered(), torch.randn(2, 3, 4, 4))
+    assert [g.name for g in seen.groups] == ["b.weight"]
+    assert "sort in an unknown form (ValueError" in seen.left_out["a.weight"]

@@ -142,12 +142,11 @@ def _proved(model: nn.Module, coupled: CoupledChannels, example_inputs: Any) -> 
     inside = {s.name for group in groups for s in group.slices}
     for group in coupled.groups:
         if group.name in faults:
-            weights = [
-                s.name
-                for s in group.slices
-                if s.role == "output" or (s.role == "input" and s.name not in inside)
-            ]
-            left_out |= dict.fromkeys(weights, faults[group.name])
+            for s in group.slices:
+                if s.role == "output":
+                    left_out[s.name] = faults[group.name]
+                elif s.role == "input" and s.name not in inside:
+                    left_out.setdefault(s.name, faults[group.name])
     return CoupledChannels(groups, left_out)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,8 +24,8 @@ from steppe.removal.forward import (
     untouched,
 )
 from steppe.removal.label_propagation import propagate
-from steppe.removal.propagation.layers import recurrent
 from steppe.removal.propagation.pointwise import follow_fresh
+from steppe.removal.propagation.recurrent import recurrent
 from steppe.removal.propagation.state import Arguments, LabelPropagation
 
 
@@ -73,13 +73,19 @@ class Tracer(TorchDispatchMode):
 
     def _propagate(self, func: Any, args: Arguments, out: Any, labels: list[Labels]) -> None:
         name = func.overloadpacket.__name__
-        try:
-            reason = "" if propagate(self.state, func, args, out) else f"goes through {name}"
-        except Exception as error:  # in a form that its rule does not know; never the model's fault
-            reason = f"goes through {name} in a form that is not known ({said(error)})"
-        if reason:
+        known = self._guarded(name, labels, lambda: propagate(self.state, func, args, out))
+        if not known:
             for own in labels:
-                self.state.fix(own, reason)
+                self.state.fix(own, f"goes through {name}")
+
+    def _guarded(self, name: str, labels: list[Labels], rule: Callable[[], bool]) -> bool:
+        """Apply a rule; what it stumbles over stays, as this is never the model's fault."""
+        try:
+            return rule()
+        except Exception as error:
+            for own in labels:
+                self.state.fix(own, f"goes through {name} in an unknown form ({said(error)})")
+            return True
 
     def entered(self, module: nn.Module, args: Any) -> None:
         """A module starts."""
@@ -96,10 +102,13 @@ class Tracer(TorchDispatchMode):
         if isinstance(module, nn.RNNBase):
             self._inside.pop()
             self.state.where = f" in {name}" if name else ""
-            given = kwargs.get("hx", args[1] if len(args) > 1 else None)
-            outs = [_data(t) for t in (out[0], *tensors_of(out[1]))]
-            recurrent(
-                self.state, module, _data([*args, *kwargs.values()][0]), given is not None, outs
+            read = [_data(t) for t in (*args, *kwargs.values()) if t is not None]
+            tensors = [*tensors_of(read), *module.parameters()]
+            labels = [own for t in tensors for own in self.state.labels(t) if own is not None]
+            self._guarded(
+                type(module).__name__,
+                labels,
+                lambda: recurrent(self.state, module, read[0], tensors_of(read[1:]), _answers(out)),
             )
 
     @contextmanager
@@ -120,10 +129,13 @@ class Tracer(TorchDispatchMode):
                 hook.remove()
 
 
-def _data(sequence: Any) -> Tensor:
-    tensor = sequence.data if isinstance(sequence, PackedSequence) else sequence
-    assert isinstance(tensor, Tensor)
-    return tensor
+def _data(sequence: Any) -> Any:
+    return sequence.data if isinstance(sequence, PackedSequence) else sequence
+
+
+def _answers(out: Any) -> list[Tensor]:
+    """The outputs of a recurrent layer, and its last states."""
+    return [_data(out[0]), *tensors_of(out[1])]
 
 
 def _tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> list[Tensor]:

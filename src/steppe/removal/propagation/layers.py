@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from steppe.removal.channel_labels import Labels
-from steppe.removal.propagation.state import Arguments, Dims, LabelPropagation, first_of, rule
+from steppe.removal.propagation.state import Arguments, LabelPropagation, first_of, rule
 
 
 @rule("convolution", "_convolution", "convolution_overrideable")
@@ -124,48 +124,3 @@ def embedding(state: LabelPropagation, args: Arguments, out: Any) -> None:
 def embedding_bag(state: LabelPropagation, args: Arguments, out: Any) -> None:
     """As `embedding`, summed over bags."""
     state.assign(out[0], [None, state.labels(args[0])[1]])
-
-
-def recurrent(
-    state: LabelPropagation, module: Any, x: Tensor, given: bool, out: list[Tensor]
-) -> None:
-    """An RNN, LSTM or GRU: a hidden unit goes with its gates, in all layers and directions.
-
-    A unit without weights is zero at all times when it starts so.
-
-    Args:
-        state: the labels so far.
-        module: the layer.
-        x: its input; features last.
-        given: whether states were given to it, whose size is then fixed.
-        out: outputs, last hidden states, last cell states.
-    """
-    directions = 2 if module.bidirectional else 1
-    gates = {"LSTM": 4, "GRU": 3}.get(module.mode, 1)
-    features = state.labels(x)[-1]
-    for labels in state.labels(x)[:-1]:
-        state.fix(labels, "lies along the time of a recurrent layer")
-    if module.proj_size:
-        for labels in (features, *(d for p in module.parameters() for d in state.labels(p))):
-            state.fix(labels, "goes through a recurrent layer with a projection")
-        return
-    unit: Labels | None = state.labels(module.weight_hh_l0)[1]
-    both = None if unit is None else np.tile(unit, directions)
-    for layer in range(module.num_layers):
-        for suffix in ("", "_reverse")[:directions]:
-            end = f"_l{layer}{suffix}"
-            columns = state.labels(getattr(module, f"weight_ih{end}"))[1]
-            state.contract(columns, features if layer == 0 else both)
-            state.couple(unit, state.labels(getattr(module, f"weight_hh{end}"))[1])
-            names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if module.bias else ()))
-            for name in names:
-                rows = state.labels(getattr(module, name + end))[0]
-                if rows is not None and unit is not None:
-                    state.couple(np.tile(unit, gates), rows)
-                else:
-                    state.fix(rows, "is the only unit")
-    if given:
-        state.fix(unit, "meets a state whose size is fixed")
-    for index, tensor in enumerate(out):
-        dims: Dims = [None] * (tensor.ndim - 1)
-        state.assign(tensor, [*dims, both if index == 0 else unit])

@@ -95,6 +95,26 @@ def indexing(state: LabelPropagation, args: Arguments, out: Any) -> None:
         state.assign(result, [*dims[:dim], dims[dim] if whole else None, *dims[dim + 1 :]])
 
 
+@rule("gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce")
+@rule("scatter_reduce_", "index_add", "index_add_", "index_copy", "index_copy_", "index_fill")
+@rule("index_fill_")
+def along_an_index(state: LabelPropagation, args: Arguments, out: Any) -> None:
+    """Positions of one dimension are read or written; along the others channels stay apart."""
+    x, index = args[0], args.named["index"]
+    source = args.named.get("src", args.named.get("source"))
+    source = source if isinstance(source, Tensor) and source.ndim == x.ndim else x
+    dims: Dims = []
+    for d in range(x.ndim):
+        sizes = {x.shape[d], source.shape[d], *([index.shape[d]] if index.ndim == x.ndim else [])}
+        if d == args.named["dim"] % x.ndim or len(sizes) > 1:
+            for labels in (state.labels(x)[d], state.labels(source)[d]):
+                state.fix(labels, "is taken apart by position")
+            dims.append(None)
+        else:
+            dims.append(state.labels(x)[d] if source is x else state.join(x, source, d))
+    state.assign(out, dims)
+
+
 @rule("index", "_unsafe_index")
 def advanced_indexing(state: LabelPropagation, args: Arguments, out: Any) -> None:
     """As `indexing`, with tensors of positions for some of the dimensions."""

@@ -81,6 +81,12 @@ class LabelPropagation:
         """Couple two aligned dimensions; the labels of the result."""
         return None if a is None and b is None else self.channels.couple(a, b, self.where)
 
+    def join(self, a: Tensor, b: Tensor, dim: int) -> Labels | None:
+        """Couple one dimension of two tensors, of which a fresh one has whatever size is needed."""
+        if self.is_fresh(a) or self.is_fresh(b):
+            return self.labels(b if self.is_fresh(a) else a)[dim]
+        return self.couple(self.labels(a)[dim], self.labels(b)[dim])
+
     def couple_rows(self, labels: Labels | None, rows: int) -> None:
         """Couple the same positions of equally long parts that lie one behind the other."""
         if labels is not None:
