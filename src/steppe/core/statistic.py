@@ -58,7 +58,9 @@ class Statistic:
         if not new:
             return
         means = [self.values[name] for name in new]
-        torch._foreach_lerp_(means, list(new.values()), 1.0 - self.decay)
+        # a model may have changed its data type on the way
+        same = [value.to(self.values[name].dtype) for name, value in new.items()]
+        torch._foreach_lerp_(means, same, 1.0 - self.decay)
 
 
 @dataclasses.dataclass

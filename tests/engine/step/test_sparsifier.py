@@ -519,6 +519,21 @@ def test_a_model_that_moves_takes_its_state_along(monkeypatch):
     assert equal(run(True), run(False))
 
 
+@pytest.mark.parametrize("kind", ["gmp-taylor", "safe", "safe_plus", "lth", "pilot", "spred"])
+def test_a_model_may_change_its_data_type(kind):
+    model = network(norm=False)
+    method = METHODS[kind]
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, method, 6, **arguments(method))
+    train(model, sparsifier, 3)
+    model.to(torch.bfloat16)
+    for _ in range(3):
+        sparsifier.step(lambda: F.cross_entropy(model(X.bfloat16()).float(), Y))
+    done = sparsifier.finish()
+    assert done.units_zeroed == round(method.sparsity * done.units)
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
 def masks_over_time(method, steps, lr=0.1, zeros=False):
     torch.manual_seed(0)
     model, x = network(), X.clone()

@@ -119,11 +119,19 @@ class PrunableWeights:
             n: (t.to(there.get(n, device)) if t.ndim else t).clone() for n, t in tensors.items()
         }
 
-    def _whereabouts(self) -> list[torch.device]:
-        return [p.device for p in self.trained.values()]
+    def follow(self, tensors: Tensors) -> Tensors:
+        """`home`, in the data type that the weights have now."""
+        weights = self.trained
+        return {
+            n: t.to(weights[n].dtype) if n in weights and t.is_floating_point() else t
+            for n, t in self.home(tensors).items()
+        }
+
+    def _whereabouts(self) -> list[tuple[torch.device, torch.dtype]]:
+        return [(p.device, p.dtype) for p in self.trained.values()]
 
     def moved(self) -> bool:
-        """Whether the weights lie on other devices than when this was last asked."""
+        """Whether the weights have another device or data type than when this was last asked."""
         before, self._places = self._places, self._whereabouts()
         return before != self._places
 

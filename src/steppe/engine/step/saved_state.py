@@ -84,7 +84,7 @@ class SavedState:
         return []
 
     def move(self, home: Callable[[Tensors], Tensors]) -> None:
-        """Follow the weights to another device."""
+        """Go where the weights went."""
         for statistic in self._statistics.statistics.values():
             statistic.values = home(statistic.values)
         if self._rewind.kept is not None:

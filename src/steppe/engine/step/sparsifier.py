@@ -223,9 +223,8 @@ class Sparsifier:
         """What changed since the last step: who is the model's, and where the weights lie."""
         self._prunable.check(unwrap(self.model))
         if self._prunable.moved():
-            home = self._prunable.home
-            self._coupled.load(self._coupled.state, home)
-            self._saved.move(home)
+            self._coupled.load(self._coupled.state, self._prunable.follow)
+            self._saved.move(self._prunable.home)
 
     def _first_pass(
         self, closures: Sequence[Closure], twice: bool, local: bool
