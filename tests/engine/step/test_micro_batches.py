@@ -56,13 +56,16 @@ def joined(method, of):
     return vector(model)
 
 
-def accumulated(method, of, closure):
-    """One call for each micro-batch, inside ``accelerator.accumulate``."""
+def accumulated(method, of, closure, first=False):
+    """One call for each micro-batch, inside ``accelerator.accumulate``; sparsified first or not."""
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=of)
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+    if first:
+        sparsifier = steppe.sparsify(model, optimizer, method, 6 // of, clip_grad_norm=1.0)
     model, optimizer = accelerator.prepare(model, optimizer)
-    sparsifier = steppe.sparsify(model, optimizer, method, 6 // of, clip_grad_norm=1.0)
+    if not first:
+        sparsifier = steppe.sparsify(model, optimizer, method, 6 // of, clip_grad_norm=1.0)
     torch.manual_seed(1)
     for i in range(6):
         x, y = XS[i], YS[i]
@@ -82,6 +85,7 @@ def late(model, batch):
 @looped(of=[2, 3])
 def test_as_all_in_one_call(method, of):
     assert torch.equal(accumulated(method, of, late), joined(method, of))
+    assert torch.equal(accumulated(method, of, late, first=True), joined(method, of))
 
 
 def test_a_window_that_ends_early_is_divided_as_accelerate_does():
@@ -108,6 +112,30 @@ def test_a_window_that_ends_early_is_divided_as_accelerate_does():
         return vector(model)
 
     assert torch.equal(run(True), run(False))
+
+
+def test_an_accumulation_that_another_loop_left_open_is_not_ours():
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    with accelerator.accumulate(nn.Linear(1, 1)):
+        pass
+    assert not accelerator.sync_gradients
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    sparsifier = steppe.sparsify(model, optimizer, METHODS["gmp"], 3)
+    sparsifier.step(lambda: F.cross_entropy(model(XS[0]), YS[0]))
+    assert sparsifier.steps_done == 1
+
+
+def test_saving_half_a_step_is_told():
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    model, optimizer = accelerator.prepare(
+        made := network(), torch.optim.SGD(made.parameters(), lr=0.3)
+    )
+    sparsifier = steppe.sparsify(model, optimizer, METHODS["gmp"], 3)
+    with accelerator.accumulate(model):
+        sparsifier.step(lambda: F.cross_entropy(model(XS[0]), YS[0]))
+    with pytest.warns(UserWarning, match="1 micro-batches of the next step"):
+        sparsifier.state_dict()
 
 
 class Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
@@ -119,6 +120,15 @@ class GradientPasses:
             batches.closures = []  # nothing keeps the data alive
         self._gathered.append(batches)
         return loss, complete
+
+    def warn_of_half_a_step(self) -> None:
+        """Tell whoever saves a state that gradients of a step that has begun are not in it."""
+        if self._gathered:
+            warnings.warn(
+                f"{len(self._gathered)} micro-batches of the next step are not in the state that "
+                "is saved now: save it after the step that the optimizer takes",
+                stacklevel=3,
+            )
 
     def end(self) -> None:
         """The step is over; its micro-batches are let go."""

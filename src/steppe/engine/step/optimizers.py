@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from accelerate.state import GradientState
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
@@ -42,6 +43,8 @@ class Optimizers:
         self._own = tuple(unwrapped(o) for o in given)
         wrapped = (getattr(o, "scaler", None) for o in given if o not in self._own)
         self.scaler = scaler or next((s for s in wrapped if s is not None), None)
+        if not self.syncs:  # an accumulation of another loop ended before its step
+            GradientState()._set_sync_gradients(True)
         self._counters = [_counters(o) for o in self._own]
         self._stepped = [True] * len(self._own)
 
@@ -58,14 +61,12 @@ class Optimizers:
     @property
     def syncs(self) -> bool:
         """Whether a step is taken now; inside ``accelerator.accumulate`` only the last is."""
-        states = (getattr(o, "gradient_state", None) for o in self.given)
-        return all(state is None or state.sync_gradients for state in states)
+        return bool(_accumulation().get("sync_gradients", True))
 
     @property
     def micro_batches(self) -> int:
         """Of how many micro-batches accelerate makes a step."""
-        states = (getattr(o, "gradient_state", None) for o in self.given)
-        return max((int(s.num_steps) for s in states if s is not None), default=1)
+        return int(_accumulation().get("plugin_kwargs", {}).get("num_steps", 1))
 
     def owners(self) -> dict[int, Optimizer]:
         """``id(parameter)`` -> the one that holds it."""
@@ -196,6 +197,12 @@ class Optimizers:
             )
         for o, its in zip(self._own, states, strict=True):
             o.load_state_dict(its)
+
+
+def _accumulation() -> dict[str, Any]:
+    """accelerate's state of accumulation, one for the process; also of optimisers not prepared."""
+    state: dict[str, Any] = GradientState._shared_state
+    return state
 
 
 def _has_gradient(optimizer: Optimizer) -> bool:

@@ -370,6 +370,7 @@ class Sparsifier:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on but the model: optimiser, coupling, RNG, step."""
+        self._passes.warn_of_half_a_step()
         return {
             "step": self._step,
             "total_steps": self.total_steps,
