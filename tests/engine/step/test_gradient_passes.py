@@ -205,12 +205,22 @@ def test_sparse_gradients_give_the_perturbation_of_dense_ones(perturb):
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_a_pull_on_a_sparse_gradient_is_refused_in_one_line():
     model = nn.Sequential(nn.Embedding(9, 8, sparse=True), nn.Linear(8, 4))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    sparsifier = steppe.sparsify(model, optimizer, methods.admm(sparsity=0.5), 3)
-    sparsifier._prunable.parameters["0.weight"] = model[0].weight
-    F.cross_entropy(model(torch.tensor([1, 2])), Y[:2]).backward()
-    with pytest.raises(SteppeError, match=r"a sparse gradient of 0\.weight"):
-        sparsifier._prunable.gradients()
+    words = torch.tensor([1, 2])
+    for method in (methods.admm(sparsity=0.5), methods.pilot(sparsity=0.5, decay="constant")):
+        other = copy.deepcopy(model)
+        optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+        sparsifier = steppe.sparsify(other, optimizer, method, 3, include=["0", "1"])
+        with pytest.raises(SteppeError, match=r"a sparse gradient of 0\.weight\..*\['0\.weight'\]"):
+            sparsifier.step(lambda other=other: F.cross_entropy(other(words), Y[:2]))
+    masked = steppe.sparsify(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        methods.gmp(sparsity=0.5),
+        1,
+        include=["0"],
+    )
+    masked.step(lambda: F.cross_entropy(model(words), Y[:2]))
+    assert masked.finish().zeros == 36
 
 
 @looped(perturb=list(PERTURBS.values()))

@@ -178,7 +178,8 @@ class PrunableWeights:
         grads = {
             n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.trained.items()
         }
-        for name, grad in grads.items() if self._pulls else ():
+        for part, grad in grads.items() if self._pulls else ():
+            name = part.partition(":")[0]
             if grad.layout != torch.strided:
                 raise SteppeError(
                     "the coupling adds to the gradient of every weight that it prunes",
