@@ -25,6 +25,7 @@ FORMER = {
     ),
     "steppe.cli.evaluations.EVALUATIONS": "steppe.evaluation.EVALUATIONS",
     "steppe.methods.amount": "steppe.methods.options.budget_of",
+    "steppe.core.layer.prunable": "steppe.core.prunable.prunable",
     "steppe.llm.finetune.MaskKeeper": "steppe.engine.mask_keeper.MaskKeeper",
     "steppe.removal.groups.all_of": "steppe.removal.channel_groups.coupled_channels",
     "steppe.llm.callback.MaskCallback": "steppe.callbacks.MaskCallback",

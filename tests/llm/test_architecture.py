@@ -9,7 +9,14 @@ import torch
 from torch import nn
 
 from steppe import SteppeError
-from steppe.llm.architecture import answers_in_tokens, block_names, class_of, other_lists
+from steppe.core.prunable import selection
+from steppe.llm.architecture import (
+    answers_in_tokens,
+    block_names,
+    class_of,
+    dense_in,
+    other_lists,
+)
 from steppe.llm.skeleton import skeleton
 
 TEXT = {
@@ -145,3 +152,17 @@ def test_the_class(name: str, architectures: list[str], kind: str) -> None:
 
     config = getattr(transformers, f"{name}Config")()
     assert class_of(config, architectures).__name__ == kind
+
+
+def test_what_calibration_does_not_see_or_others_make_stays_dense_and_is_named() -> None:
+    block = nn.ModuleDict({"lstm": nn.LSTM(4, 4), "up": nn.ConvTranspose1d(4, 4, 2)})
+    block["made"] = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    block["plain"] = nn.Linear(4, 4)
+    model = nn.ModuleDict({"layers": nn.ModuleList([block]), "tail": nn.GRUCell(4, 4)})
+    unseen = "dense, calibration does not see its inputs"
+    assert dense_in(selection(model), ["layers.0"]) == {
+        "layers.*.lstm.weight_ih_l0": unseen,
+        "layers.*.lstm.weight_hh_l0": unseen,
+        "layers.*.up.weight": unseen,
+        "layers.*.made.weight": "dense, Linear, made by weight_norm",
+    }

@@ -51,6 +51,17 @@ def _first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def of_all_parameters(record: dict[str, Any]) -> str:
+    """What the zeros are of the whole model, of which a part is never pruned; for one line.
+
+    Example:
+        >>> of_all_parameters({"sparsity_of_all": 0.021})
+        ' (2.10% of all parameters)'
+    """
+    share = record.get("sparsity_of_all")
+    return "" if share is None else f" ({share:.2%} of all parameters)"
+
+
 def say(text: str, quiet: bool = False) -> None:
     """A line for people, on standard error; under several processes the first speaks."""
     if not quiet and _first():

@@ -10,7 +10,7 @@ import typer
 
 from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
-from steppe.cli.main import emit, say
+from steppe.cli.main import emit, of_all_parameters, say
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
 from steppe.evaluation import read_record
@@ -48,7 +48,9 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
 
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
-    say(f"{record['method']}: {record['sparsity_reached']:.4%} zeros in the decoder blocks", quiet)
+    of_all = of_all_parameters(record)
+    zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
+    say(f"{record['method']}: {zeros}{of_all}", quiet)
     before = record.get("sparsity_before") or 0.0
     if before >= _WORTH_SAYING:
         what = "could come back" if record["recipe"]["regrow"] else "stayed zero (--regrow)"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from steppe.cli.main import emit, say
+from steppe.cli.main import emit, of_all_parameters, say
 from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
@@ -166,7 +166,8 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
 
 def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -> None:
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
-    gone = f"of the {record['removed']['target']} gone" if "removed" in record else "zeros"
+    zeros = f"zeros{of_all_parameters(record)}"
+    gone = f"of the {record['removed']['target']} gone" if "removed" in record else zeros
     say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
     cut = "" if record["method"] == "dense" else "the last projection and "

@@ -68,6 +68,14 @@ class Layer:
         """Weights per output: inputs times kernel positions."""
         return self.numel // max(self.rows, 1)
 
+    @property
+    def plain(self) -> bool:
+        """Whether it multiplies what its module is given, as calibration sees it.
+
+        Recurrent layers, attention and transposed convolutions do otherwise.
+        """
+        return not (self.coupled_outputs or (self.transposed and bool(self._kernel)))
+
     def flat(self, weight: Tensor) -> Tensor:
         """``[rows, columns]``, the inputs' kernels one after the other; a view where possible."""
         if self.transposed:

@@ -214,6 +214,7 @@ class Experiment:
             "parts": method.to_dict(),
             "sparsity_asked": method.sparsity,
             "sparsity_reached": done.reached,
+            "sparsity_of_all": done.sparsity_of_all,
             "units_zeroed": done.units_zeroed,
             "units": done.units,
             "evaluated_on": self.part,

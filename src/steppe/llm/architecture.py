@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.prunable import Selection
 
 OWN_LOOP = (
     "load it with transformers and prune it in a loop of your own: "
@@ -169,3 +170,20 @@ def _check_apart(model: Any, names: list[str]) -> None:
                     consequence="pruned in the one, it would change the other",
                     way_out=OWN_LOOP,
                 )
+
+
+def dense_in(chosen: Selection, blocks: Sequence[str]) -> dict[str, str]:
+    """Patterns of weights inside of blocks that stay dense by their kind, with the reasons.
+
+    Args:
+        chosen: what of the model is prunable.
+        blocks: names of the blocks.
+    """
+    why = {d.name: d.why for d in chosen.dense if d.way_out}
+    why |= {x.name: "calibration does not see its inputs" for x in chosen.layers if not x.plain}
+    return {
+        f"{block.rpartition('.')[0]}.*.{name.removeprefix(block + '.')}": f"dense, {reason}"
+        for block in blocks
+        for name, reason in why.items()
+        if name.startswith(f"{block}.")
+    }

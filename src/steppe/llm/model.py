@@ -6,7 +6,7 @@ import inspect
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.prunable import prunable
+from steppe.core.patterns import matches
+from steppe.core.prunable import prunable, selection
 from steppe.core.serialization import atomic
 from steppe.engine.host_memory import settle
-from steppe.llm.architecture import OWN_LOOP, answers_in_tokens, block_names, other_lists
+from steppe.llm.architecture import OWN_LOOP, answers_in_tokens, block_names, dense_in, other_lists
 from steppe.llm.checkpoint import Checkpoint, folder_of, shard_name, write_index, write_shard
 from steppe.llm.keys import REST, Keys
 from steppe.llm.perplexity import positions_of
@@ -146,8 +147,7 @@ class StreamedModel:
         """
         every = self._inside(prunable(self.model)[0])
         for pattern in (*include, *exclude):
-            names = {n for x in every for n in (x.name, x.name.rpartition(".")[0])}
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(matches(x.name, pattern) for x in every):
                 raise SteppeError(
                     "a pattern must match a layer inside of the decoder blocks",
                     got=repr(pattern),
@@ -160,9 +160,9 @@ class StreamedModel:
         owner = {id(p): n for n, b in self._reached() for p in b.parameters()}
         block = {n: owner.get(id(p)) for n, p in self.model.named_parameters()}
         return [
-            Layer(x.name, x.shape, x.transposed, x.stacked, name)
+            replace(x, block=name)
             for x in layers
-            if (name := block.get(x.name)) is not None
+            if (name := block.get(x.name)) is not None and x.plain
         ]
 
     def _reached(self) -> Iterator[tuple[str, nn.Module]]:
@@ -176,8 +176,9 @@ class StreamedModel:
         Modules differ in which dimension of a packed matrix is which (Llama 4's experts,
         JetMoe's), and only those that say it are prunable.
         """
-        known = {id(p) for p in prunable(self.model)[1].values()}
-        left: dict[str, str] = {}
+        chosen = selection(self.model)
+        known = {id(p) for p in chosen.weights.values()}
+        left = dense_in(chosen, [name for name, _ in self._reached()])
         for block_name, block in self._reached():
             for name, p in block.named_parameters():
                 if p.ndim == 3 and min(p.shape) > 1 and id(p) not in known:

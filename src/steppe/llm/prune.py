@@ -186,6 +186,7 @@ def _record(
         "sparsity_asked": prepared.method.sparsity,
         "sparsity_before": before / max(weights, 1),
         "sparsity_reached": zeros / max(weights, 1),
+        "sparsity_of_all": zeros / max(parameters, 1),
         "dense": _quality(dense)
         | {
             "parameters": parameters,

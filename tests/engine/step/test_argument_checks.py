@@ -90,3 +90,40 @@ def test_weights_that_are_split_over_processes_are_one_line(tmp_path):
             steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 2)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_all_weights_outside_of_the_optimizer_are_named_with_a_pattern_that_works() -> None:
+    blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(9))
+    model = nn.ModuleDict({"stem": nn.Linear(4, 4), "blocks": blocks, "head": nn.Linear(4, 2)})
+    method = steppe.methods.gmp(sparsity=0.5)
+    for held, way_out in (
+        (model["head"], "include=['head']"),
+        (model["blocks"], "include=['blocks.*']"),
+        (nn.ModuleList([model["stem"], model["blocks"]]), "exclude=['head']"),
+    ):
+        optimizer = torch.optim.SGD(held.parameters(), lr=0.1)
+        with pytest.raises(SteppeError, match="every prunable weight must be in the") as refused:
+            steppe.sparsify(model, optimizer, method, 3)
+        held_by_it = {id(p) for p in held.parameters()}
+        _, weights = steppe.prunable(model)
+        outside = [n for n, p in weights.items() if id(p) not in held_by_it]
+        assert f"{len(outside)} of 20 that are not" in str(refused.value)
+        assert refused.value.way_out.endswith(way_out)
+        patterns = eval(f"dict({way_out})")
+        steppe.sparsify(model, optimizer, method, 3, **patterns)
+
+
+def test_an_optimizer_of_another_model_is_said() -> None:
+    model, other = nn.Linear(4, 2), nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1)
+    with pytest.raises(SteppeError, match=r"from model\.parameters\(\)"):
+        steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 3)
+
+
+def test_frozen_layers_outside_of_the_optimizer_are_no_mistake() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[1].parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 3)
+    assert [layer.name for layer in sparsifier.layers] == ["1.weight"]
+    assert any("0.weight" in note for note in sparsifier.notes)
