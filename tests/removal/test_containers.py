@@ -46,6 +46,15 @@ def test_tensors_in_containers_of_all_kinds():
         assert {id(t) for t in tensors_of(tree)} == {id(A), id(B)}, kind
 
 
+def test_arrays_count_and_generators_are_used_up_only_on_request():
+    assert [t.tolist() for t in tensors_of({"a": B.numpy(), "words": B.numpy().astype(str)})] == [
+        [1.0, 1.0]
+    ]
+    made = (t for t in (A, [B]))
+    assert tensors_of(made) == []
+    assert [id(t) for t in tensors_of(made, consume=True)] == [id(A), id(B)]
+
+
 def test_outputs_of_transformers():
     from transformers import DynamicCache
     from transformers.modeling_outputs import BaseModelOutputWithPooling

@@ -122,6 +122,21 @@ class Blocks(nn.Module):
         return self.end(x)
 
 
+class Inside(Net):
+    """The literal size stands in a module of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Unflatten(1, (8, 1, 1))
+
+    def between(self, x):
+        return x * self.inner(x.mean((2, 3)))
+
+
+def test_the_module_where_it_breaks_is_named():
+    assert "in inner" in coupled_channels(Inside(), torch.zeros(1, 3, 4, 4)).left_out["a.weight"]
+
+
 def test_one_of_many_is_found():
     coupled = coupled_channels(Blocks(), torch.zeros(2, 3))
     assert [n for n in coupled.left_out if n.startswith("blocks")] == ["blocks.6.weight"]

@@ -94,7 +94,9 @@ def coupled_channels(
         )
     else:
         coupled = trace_channels(model, example_inputs, exclude=exclude, round_to=round_to)
-    return coupled if example_inputs is None else _proved(model, coupled, example_inputs)
+    if example_inputs is None or not coupled.groups:
+        return coupled
+    return _proved(model, coupled, example_inputs)
 
 
 def is_transformer(model: nn.Module, exclude: Sequence[str] = ()) -> bool:

@@ -75,10 +75,13 @@ class ChannelLabels:
                     self.of_tensor[id(tensor)] = self._number(prefix + name, tensor, tensor_roles)
         role_of = [role for _, _, role in self.dimensions]
         sizes = np.diff([*self.first_label, self.count])
-        self.dimension_of = np.repeat(np.arange(len(self.dimensions)), sizes)
+        numbers = np.arange(len(self.dimensions), dtype=np.int64)
+        self.dimension_of = np.repeat(numbers, sizes)
         """Of each label, the number of its dimension."""
-        self.is_input = np.repeat([role == "input" for role in role_of], sizes)
-        self.is_output = np.repeat([role == "output" for role in role_of], sizes)
+        self.is_input, self.is_output = (
+            np.repeat(np.array([role == wanted for role in role_of], dtype=bool), sizes)
+            for wanted in ("input", "output")
+        )
         self.couplings: list[tuple[Labels, Labels]] = []
         self.fixed: list[tuple[Labels, str]] = []
         """Labels that must stay, and why."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), torch.dtype, torch.device)
 
 
-def tensors_of(tree: Any) -> list[Tensor]:
+def tensors_of(tree: Any, consume: bool = False) -> list[Tensor]:
     """All tensors inside nested lists, tuples, sets, mappings, dataclasses and other objects.
 
-    An object counts with its attributes, however deep; modules, functions and the caches of
-    decoders, which only the next call reads, are left out.
+    An object counts with its attributes, however deep, an array of numpy as a tensor; modules,
+    functions and the caches of decoders, which only the next call reads, are left out.
+
+    Args:
+        tree: anything.
+        consume: also what iterators and generators give, which is used up thereby.
 
     Example:
         >>> from types import SimpleNamespace
@@ -23,18 +28,22 @@ def tensors_of(tree: Any) -> list[Tensor]:
         >>> [t.tolist() for t in tensors_of(answer)]
         [[1.0], [0.0, 0.0]]
     """
-    return list(_walk(tree, set()))
+    return list(_walk(tree, set(), consume))
 
 
-def _walk(tree: Any, seen: set[int]) -> Iterator[Tensor]:
+def _walk(tree: Any, seen: set[int], consume: bool) -> Iterator[Tensor]:
     if isinstance(tree, Tensor):
         yield tree
+        return
+    if isinstance(tree, np.ndarray) and tree.dtype.kind in "biufc":
+        yield torch.from_numpy(tree.copy())
         return
     if isinstance(tree, _PLAIN) or id(tree) in seen:
         return
     seen.add(id(tree))  # an object may hold itself
-    for branch in _branches(tree):
-        yield from _walk(branch, seen)
+    branches = list(tree) if consume and isinstance(tree, Iterator) else _branches(tree)
+    for branch in branches:
+        yield from _walk(branch, seen, consume)
 
 
 def _branches(tree: Any) -> list[Any]:

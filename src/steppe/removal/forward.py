@@ -7,7 +7,9 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import is_dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from torch.nn.modules.module import (
 
 from steppe.core.errors import SteppeError
 from steppe.removal.containers import map_tensors, tensors_of
+
+_KEPT = (Tensor, list, tuple, dict, SimpleNamespace)
 
 
 def call(model: nn.Module, example_inputs: Any) -> Any:
@@ -140,6 +144,7 @@ def untouched(model: nn.Module, training: bool = False) -> Iterator[None]:
         stack.callback(random.setstate, drawn[0])
         stack.callback(np.random.set_state, drawn[1])
         stack.enter_context(torch.random.fork_rng(devices=list(devices)))
+        stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(_without_caches(model))
         if "torch._dynamo" in sys.modules:
@@ -178,6 +183,6 @@ def kept_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for attribute, value in vars(module).items():
             if attribute.startswith(("_parameters", "_buffers", "_modules", "_flat_weights")):
                 continue
-            if isinstance(value, Tensor | list | tuple | dict):
+            if isinstance(value, _KEPT) or is_dataclass(value):
                 for tensor in tensors_of(value):
                     yield f"{name}.{attribute}" if name else attribute, tensor

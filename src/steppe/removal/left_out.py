@@ -101,8 +101,7 @@ def _derived(model: nn.Module, name: str) -> str:
     if ".parametrizations." in f".{name}":
         return "belongs to a parametrisation (torch.nn.utils.parametrize.remove_parametrizations)"
     plain = own.removesuffix("_orig").removesuffix("_v").removesuffix("_g")
-    weight = vars(model.get_submodule(owner)).get(plain)
-    if plain != own and isinstance(weight, Tensor):
+    if plain != own and isinstance(vars(dict(model.named_modules())[owner]).get(plain), Tensor):
         return f"is what {plain} is computed from (torch.nn.utils.prune.remove or the like)"
     return ""
 

@@ -45,7 +45,7 @@ class Tracer(TorchDispatchMode):
         self.state = LabelPropagation(channels)
         self.running = RunningModules(model)
         self.seen = seen
-        self._model = model
+        self._named = dict(model.named_modules())
         self._inside: list[nn.Module] = []
         """Recurrent layers that run: they are one operation."""
 
@@ -98,7 +98,7 @@ class Tracer(TorchDispatchMode):
         """A module has ended."""
         name = self.running.innermost
         self.running.left(module, args, kwargs, out)
-        self.state.shortcut = shortcut_padding(self._model.get_submodule(self.running.innermost))
+        self.state.shortcut = shortcut_padding(self._named[self.running.innermost])
         if isinstance(module, nn.RNNBase):
             self._inside.pop()
             self.state.where = f" in {name}" if name else ""
@@ -179,8 +179,8 @@ def _pass(
     kept_before = [tensor for _, tensor in kept_tensors(model)]  # no id is used again meanwhile
     before = {id(tensor) for tensor in kept_before}
     with untouched(model, training), tracer.following():
-        out = call(model, inputs)
-    for tensor in tensors_of(out):
+        outputs = tensors_of(call(model, inputs), consume=True)
+    for tensor in outputs:
         for labels in tracer.state.labels(tensor):
             channels.fix(labels, "reaches the model's output")
     for name, tensor in kept_tensors(model):

@@ -15,7 +15,7 @@ from steppe.removal.containers import tensors_of
 from steppe.removal.copies import copy_of
 from steppe.removal.forward import call, inputs_for, two_samples, untouched
 from steppe.removal.surgery import slice_model
-from steppe.removal.verification import Difference, is_steady, largest_difference
+from steppe.removal.verification import Difference, dense, is_steady, largest_difference
 
 Item = TypeVar("Item")
 
@@ -134,7 +134,8 @@ class _Trial:
         """What the whole model gives; None if it does not run."""
         try:
             with untouched(self.model, training):
-                return tensors_of(call(self.model, inputs_for(self.model, self.inputs)))
+                answer = call(self.model, inputs_for(self.model, self.inputs))
+                return [dense(tensor) for tensor in tensors_of(answer, consume=True)]
         except SteppeError:
             return None
 

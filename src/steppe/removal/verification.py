@@ -90,13 +90,10 @@ def largest_difference(
     # sums in another order differ a little in float32: what is wrong is so in float64 too
     for dtype in (torch.float32, torch.float64):
         expected = _outputs(before, inputs, dtype, training)
-        running = RunningModules(after)
         try:
-            with running.watched():
-                got = _outputs(after, inputs, dtype, training)
+            got = _outputs(after, inputs, dtype, training)
         except SteppeError as failed:
-            inside = f" in {running.innermost}" if running.innermost else ""
-            raise Difference(f"{failed.got}{inside}", ran=False) from failed
+            raise Difference(str(failed.got), ran=False) from failed
         before_shapes, shapes = ([tuple(t.shape) for t in out] for out in (expected, got))
         if before_shapes != shapes:
             pairs = zip_longest(before_shapes, shapes, fillvalue="none")
@@ -131,11 +128,27 @@ def _outputs(model: nn.Module, inputs: Any, dtype: torch.dtype, training: bool) 
     """Every tensor that a model gives, or keeps as an attribute."""
     model = copy_of(model, dtype)  # the given model keeps its dtype
     before = [tensor for _, tensor in kept_tensors(model)]
-    with untouched(model, training), _NoChance():
-        out = tensors_of(call(model, inputs_for(model, inputs)))
+    running = RunningModules(model)
+    try:
+        with untouched(model, training), running.watched(), _NoChance():
+            out = tensors_of(call(model, inputs_for(model, inputs)), consume=True)
+    except SteppeError as failed:
+        inside = f" in {running.innermost}" if running.innermost else ""
+        raise SteppeError(
+            failed.rule, got=f"{failed.got}{inside}", way_out=failed.way_out
+        ) from failed
     known = {id(tensor) for tensor in before}
     kept = [tensor for _, tensor in kept_tensors(model) if id(tensor) not in known]
-    return [tensor.detach() for tensor in (*out, *kept)]
+    return [dense(tensor.detach()) for tensor in (*out, *kept)]
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """A nested, sparse or quantised tensor as a plain one."""
+    if tensor.is_nested:
+        return torch.cat([part.flatten() for part in tensor.unbind()])
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def _with_noise(tensor: Tensor) -> Tensor:
