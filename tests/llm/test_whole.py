@@ -173,7 +173,7 @@ def test_a_stopped_run_goes_on(
 def test_always_is_refused_by_name_and_nothing_is_written(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(SteppeError, match=r"argument 0.*--streamed never") as refused:
+    with pytest.raises(SteppeError, match=r"per_layer_input.*--streamed never") as refused:
         steppe.prune(
             folders["keys shared between blocks"],
             methods.wanda(sparsity=0.5),

@@ -73,6 +73,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
         f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
         quiet,
     )
+    if not record.get("walk", {}).get("streamed", True):  # older records do not say
+        say(f"the whole model was in memory: {record['walk']['reason']}", quiet)
     for note in record["fallbacks"]:
         say(f"note: {note}", quiet)
     if "gain" in record:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.engine.blockwise.call_form import positional
 from steppe.llm.architecture import OWN_LOOP
 from steppe.llm.skeleton import patched
 from steppe.llm.stream import Stream, answer, difference, take_hidden
@@ -178,7 +179,8 @@ class _Beside:
             raise UntrueError(f"{name} gets hidden states of shape {shape}, not {list(expected)}")
         if index and not torch.equal(hidden, self._last):
             raise UntrueError(f"{name} does not get what the block before it gave")
-        where = difference(self._stream.arguments(index, *self._text.shape), tuple(rest))
+        names = positional(self._model.blocks[index])[1:]
+        where = difference(self._stream.arguments(index, *self._text.shape), tuple(rest), names)
         if where is not None:
             raise UntrueError(f"{name} gets {where}, which depends on the text or earlier blocks")
         try:

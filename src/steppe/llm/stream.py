@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.engine.blockwise.call_form import Arguments, named
+from steppe.engine.blockwise.call_form import Arguments, named, positional
 from steppe.engine.blockwise.containers import leaves
 from steppe.llm.skeleton import patched
 from steppe.llm.weights import Weights
@@ -82,7 +82,8 @@ class Stream:
             hidden, args, kwargs = take_hidden(args, kwargs)
             key = (0, *hidden.shape[:2])
             if key in self._calls:
-                check_same(self._calls[key], (args, kwargs))
+                names = positional(self._model.blocks[0])[1:]
+                check_same(self._calls[key], (args, kwargs), names)
             self._calls[key] = (args, kwargs)
             seen.append(hidden)
             raise _Stop
@@ -225,13 +226,13 @@ def _untrue(got: str) -> SteppeError:
     )
 
 
-def check_same(known: Any, new: Any) -> None:
+def check_same(known: Any, new: Any, names: Sequence[str] = ()) -> None:
     """Two windows of one length must give blocks the same arguments.
 
     Raises:
         SteppeError: they differ.
     """
-    where = difference(known, new)
+    where = difference(known, new, names)
     if where is not None:
         raise SteppeError(
             "the arguments of decoder blocks must not depend on the text",
@@ -241,8 +242,14 @@ def check_same(known: Any, new: Any) -> None:
         )
 
 
-def difference(known: Any, new: Any) -> str | None:
-    """Where the arguments of two calls differ; None if they are the same."""
+def difference(known: Any, new: Any, names: Sequence[str] = ()) -> str | None:
+    """Where the arguments of two calls differ; None if they are the same.
+
+    Args:
+        known: arguments beside the hidden states.
+        new: those of another call.
+        names: of the arguments by position.
+    """
     first, second = list(leaves(known)), dict(leaves(new))
     if [place for place, _ in first] != list(second):
         return "arguments of another form"
@@ -255,5 +262,5 @@ def difference(known: Any, new: Any) -> str | None:
             plain = isinstance(a, int | float | str | None)
             same = type(a) is type(b) and (not plain or a == b)
         if not same:
-            return named(place)
+            return named(place, names)
     return None

@@ -17,6 +17,7 @@ from steppe.engine.blockwise.call_form import (
     Arguments,
     CallForm,
     first_tensor,
+    positional,
     windows_dimension,
 )
 from steppe.llm.architecture import OWN_LOOP
@@ -120,8 +121,8 @@ class Whole:
             texts = sample_texts(self._model, window).flatten(0, 1)
             three, two = (self._arguments(index, texts[i:3]) for i in (0, 1))
             name = self._model.names[index]
-            form = CallForm(two, three, name)
             block = self._model.blocks[index]
+            form = CallForm(two, three, name, positional(block))
             more, fewer = (first_tensor(block(*a, **k), name) for a, k in (three, two))
             self._last = (index, window), _Called(form, windows_dimension(more, fewer, name))
         return self._last[1]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,6 +55,7 @@ class CallForm:
         two: arguments of the call for two windows.
         three: of one for three, of which the last two are those of ``two``.
         what: names the module in errors.
+        names: of the arguments that are given by their position.
 
     Raises:
         SteppeError: something depends on the text and has no place for a window.
@@ -67,12 +70,14 @@ class CallForm:
         ([[5.0, 6.0]], [1.0])
     """
 
-    def __init__(self, two: Arguments, three: Arguments, what: str) -> None:
+    def __init__(
+        self, two: Arguments, three: Arguments, what: str, names: Sequence[str] = ()
+    ) -> None:
         self._what, self.width = what, 0
         more, fewer = list(leaves(three)), dict(leaves(two))
         if [place for place, _ in more] != list(fewer):
             raise self._refused("arguments of another form for other texts")
-        self._leaves = [self._leaf(named(place), leaf, fewer[place]) for place, leaf in more]
+        self._leaves = [self._leaf(named(place, names), leaf, fewer[place]) for place, leaf in more]
         # containers of its own: those of a call may change while it runs; tensors make a container
         empty = [torch.empty(0) if isinstance(leaf, Tensor) else None for _, leaf in more]
         self._containers = rebuilt(three, iter(empty))
@@ -179,13 +184,25 @@ def _differ(three: Tensor, two: Tensor) -> list[int]:
     return [i for i, (a, b) in enumerate(pairs) if a != b]
 
 
-def named(place: str) -> str:
+def named(place: str, names: Sequence[str] = ()) -> str:
     """A place in a call's arguments, in words.
 
+    Args:
+        place: as `steppe.engine.blockwise.containers.leaves` gives it.
+        names: of the arguments that are given by their position.
+
     Example:
-        >>> named("[0][1]"), named("[1]['shared'][0]")
-        ('argument 1', 'shared[0]')
+        >>> named("[0][1]"), named("[0][1]", ["x", "mask"]), named("[1]['shared'][0]")
+        ('argument 1', 'mask', 'shared[0]')
     """
     kind, _, inside = place.partition("][")
     first, _, rest = inside.partition("]")
-    return (f"argument {first}" if kind == "[0" else first.strip("'")) + rest
+    if kind != "[0":
+        return first.strip("'") + rest
+    known = int(first) < len(names)
+    return (names[int(first)] if known else f"argument {first}") + rest
+
+
+def positional(module: nn.Module) -> list[str]:
+    """Names of the arguments of a module's own forward."""
+    return list(inspect.signature(type(module).forward).parameters)[1:]

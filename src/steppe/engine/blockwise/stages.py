@@ -16,6 +16,7 @@ from steppe.engine.blockwise.call_form import (
     Arguments,
     CallForm,
     first_tensor,
+    positional,
     windows_dimension,
 )
 from steppe.engine.blockwise.context import BlockContext
@@ -103,7 +104,7 @@ class _ChildCalls:
         # as many different windows as there are, the first again where there are fewer than three
         three = windows[[i % len(windows) for i in range(3)]].to(block.run.blocks.device)
         calls = self._given(three[1:]), self._given(three)
-        self.form = CallForm(*calls, name)
+        self.form = CallForm(*calls, name, positional(child))
         with torch.no_grad():
             fewer, more = (first_tensor(child(*args, **kwargs), name) for args, kwargs in calls)
         self._name, self._dimension = name, windows_dimension(more, fewer, name)
