@@ -287,7 +287,8 @@ def test_a_full_disk_leaves_nothing_half_written(
     flags = ["--method", "dense", "--epochs", "1", "--train-size", "256", "--quiet"]
     run("train", *flags, "--out", tmp_path / "run", code=2)
     assert "No space left" in capsys.readouterr().err
-    assert sorted(p.name for p in (tmp_path / "run").rglob("*")) == ["checkpoints", "recipe.yaml"]
+    left = sorted(p.name for p in (tmp_path / "run").rglob("*"))
+    assert left == ["checkpoints", "precision.json", "recipe.yaml"]
 
 
 PILOT = {"name": "pilot", "sparsity": 0.9, "l1_threshold": 100.0, "cycles": 2, "rewind": "weights"}

@@ -79,3 +79,16 @@ def test_no_tokenizer_no_folder_no_such_dtype(folder: Path) -> None:
         load(str(folder), dtype="int4")
     with pytest.raises(SteppeError, match="--device cpu"):
         load(str(folder), device="warp")
+
+
+def test_half_precision_that_is_slow_here_is_told_what_it_costs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("steppe.llm.load.bfloat16_ratio", lambda *_: 0.1)
+    load(str(folder))
+    assert "half precision" not in capsys.readouterr().err
+    load(str(folder), dtype="bfloat16")
+    assert "half precision takes about 10.0 times as long as float32" in capsys.readouterr().err
+    monkeypatch.setattr("steppe.llm.load.bfloat16_ratio", lambda *_: 1.0)
+    load(str(folder), dtype="bfloat16")
+    assert "half precision" not in capsys.readouterr().err

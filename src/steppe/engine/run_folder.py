@@ -123,6 +123,21 @@ class RunFolder:
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_text(self.path / "metrics.jsonl", lines)
 
+    @property
+    def precision(self) -> dict[str, Any] | None:
+        """How the run computes, as it was chosen when it began; None where nothing was."""
+        path = self.path / "precision.json"
+        if not path.exists():
+            return None
+        try:
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise damaged(path, error) from None
+
+    def keep_precision(self, choice: dict[str, Any]) -> None:
+        """How the run computes, for all later starts."""
+        write_text(self.path / "precision.json", json.dumps(choice, indent=2) + "\n")
+
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """A new last checkpoint, whole or not at all; the one before it is kept too."""
         folder = self.path / "checkpoints"

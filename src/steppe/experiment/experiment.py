@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from steppe.core.courtesy import decorated
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator, SearchBudget
+from steppe.engine.precision import Choice
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.channels import Channels, channels_of
 from steppe.experiment.ending import Ending, clean
 from steppe.experiment.recipe import Recipe
+from steppe.experiment.settled import settled
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.robustness.label_noise import noisy_labels
@@ -118,6 +120,8 @@ class Experiment:
         model = build_model(recipe, self.data)
         if (record := self._finished(folder, model)) is not None:
             return record, model, None
+        choice = settled(recipe, model, self.data, folder, self.quiet)
+        config = replace(config, **choice.settings)
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         options: dict[str, Any] = {"device": accelerator.device, "memory_format": layout}
@@ -155,10 +159,11 @@ class Experiment:
         started = trainer.evaluate() if recipe.model.weights is not None else {}
         if folder is not None and accelerator.is_main_process:
             folder.claim()
+            folder.keep_precision(choice.record())
         outcome = trainer.fit()
         main = folder is not None and accelerator.is_main_process
         record = decorated(
-            stamped(self._record(outcome, started, accelerator), display_of(method.name)),
+            stamped(self._record(outcome, started, accelerator, choice), display_of(method.name)),
             Ending(self.recipe, self.data, outcome, trainer, original, example, channels).all(),
             folder.finish_record if folder is not None and main else lambda record: None,
         )
@@ -202,7 +207,7 @@ class Experiment:
         )
 
     def _record(
-        self, outcome: Outcome, started: dict[str, float], accelerator: Accelerator
+        self, outcome: Outcome, started: dict[str, float], accelerator: Accelerator, choice: Choice
     ) -> dict[str, Any]:
         """What the run itself knows: nothing here is computed anew."""
         done = outcome.finished
@@ -211,6 +216,7 @@ class Experiment:
             "method": method.name,
             "recipe": recipe,
             "device": str(accelerator.device),
+            "precision": choice.record(),
             "parts": method.to_dict(),
             "sparsity_asked": method.sparsity,
             "sparsity_reached": done.reached,

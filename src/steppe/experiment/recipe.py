@@ -93,22 +93,34 @@ class TrainSpec(_Strict):
     label_smoothing: float = 0.0
     clip_grad_norm: float | None = None
     accumulate: int = Field(default=1, ge=1)
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    channels_last: bool = False
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """auto: float32, or bf16 where a measurement says that it is faster here."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """The memory format of images and weights; auto: what is faster here."""
     bn_batches: int = 79
     checkpoint_steps: int | None = None
     sync: Literal["global", "local"] = "global"
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
 
+    @field_validator("mixed_precision", mode="before")
+    @classmethod
+    def _no_is_a_word(cls, value: Any) -> Any:
+        """YAML reads ``mixed_precision: no`` as false."""
+        return "no" if value is False else value
+
     def config(self) -> TrainConfig:
         """As the engine wants it; SGD has momentum 0.9 unless said otherwise.
+
+        Where the precision or the layout is to be measured, float32 and contiguous stand.
 
         Raises:
             SteppeError: torch has no such optimiser, or it has no such option.
         """
         own = {"batch_size", "momentum", "weight_decay"}
         given = self.model_dump(exclude=own)
+        given |= {"mixed_precision": "no"} if self.mixed_precision == "auto" else {}
+        given |= {"channels_last": False} if self.channels_last == "auto" else {}
         momentum = self.momentum
         if momentum is None and self.optimizer.lower() == "sgd":
             momentum = 0.9

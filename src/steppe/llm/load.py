@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.optional_import import require
+from steppe.engine.precision import MARGIN, bfloat16_ratio
 from steppe.llm.architecture import answers_in_tokens, class_in
 from steppe.llm.checkpoint import folder_of
 from steppe.llm.compact import load_compact
@@ -47,7 +49,22 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None) -> tuple[A
         model = _placed(model, "cpu" if device == "auto" else device)
     else:
         model = _model(folder, device, wanted)
+    if on_cpu and dtype in ("float16", "bfloat16"):
+        _tell_cost(model)
     return model.eval(), tokenizer_of(folder)
+
+
+def _tell_cost(model: Any) -> None:
+    """Half precision on a processor that has no fast one is said, not refused."""
+    width = getattr(model.config.get_text_config(), "hidden_size", 0)
+    ratio = bfloat16_ratio("cpu", 512, width)
+    if ratio * MARGIN <= 1.0:
+        print(
+            f"note: half precision takes about {1 / ratio:.1f} times as long as float32 on this "
+            "processor; without --dtype it is float32",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def tokenizer_of(folder: Path) -> Any:

@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import read_yaml
+from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import needs_windows
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.walk import Blockwise
+from steppe.engine.precision import MARGIN, bfloat16_ratio
 from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
 from steppe.llm.load import tokenizer_of
 from steppe.llm.model import StreamedModel
@@ -61,7 +65,8 @@ class PreparedPruning:
         self.window = self.model.window(config.window)
         wanted = self.window if config.evaluate_window is None else config.evaluate_window
         self.evaluate_window = self.model.window(wanted)
-        precision = _precision(config.precision, self.device)
+        self.notes: list[str] = []
+        precision = self._precision()
         self.walk_config = BlockwiseConfig(
             seed=config.seed,
             micro_batch=config.micro_batch,
@@ -74,6 +79,28 @@ class PreparedPruning:
         calibration = self._calibration()
         self.tokens = None if calibration is None else calibration.tokens
         self.calibration = None if calibration is None else calibration.description
+
+    def _precision(self) -> str:
+        """Of the optimisation of blocks: as asked, as this folder's run began, or as measured."""
+        asked, folder = self.config.precision, self.config.out
+        if self.method.objective.scope != "block":  # nothing is optimised
+            return "float32" if asked == "auto" else asked
+        if asked == "float32":
+            return asked
+        earlier = _begun_with(folder / "recipe.yaml")
+        if asked == "auto" and earlier is not None:
+            return earlier
+        rows = min(self.config.micro_batch * self.window, 2048)
+        gain = torch.zeros(1)
+        if ranks.first():
+            gain += bfloat16_ratio(self.device, rows, self.model.hidden_size)
+        ranks.add_up([gain])
+        if asked == "bfloat16" and float(gain) * MARGIN <= 1.0:
+            self.notes.append(
+                f"bfloat16 takes {1 / float(gain):.1f} times as long as float32 here; --precision "
+                "auto would not take it"
+            )
+        return asked if asked != "auto" else "bfloat16" if gain >= MARGIN else "float32"
 
     def _calibration(self) -> CalibrationWindows | None:
         config = self.config
@@ -204,10 +231,11 @@ def _join_processes(device: str) -> None:
         PartialState(cpu=not device.startswith("cuda"))
 
 
-def _precision(asked: str, device: str) -> str:
-    if asked != "auto":
-        return asked
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return "bfloat16" if device == "cpu" and native() else "float32"
+def _begun_with(recipe: Path) -> str | None:
+    """The precision that the run of a folder began with, if one did."""
+    try:
+        stored = read_yaml(recipe.read_text(encoding="utf-8"))
+        precision = stored["fit"]["precision"]
+    except (OSError, yaml.YAMLError, ValueError, LookupError, TypeError):
+        return None  # there is none, or the folder is refused for what it is
+    return str(precision)

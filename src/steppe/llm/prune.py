@@ -131,7 +131,9 @@ def _work(
         record["sparse"]["bytes_packed"] = packed
         record["gain"] = _gain(prepared.method, written, packed)
 
-    plain = _record(prepared, rows, walk.notes, dense, before + time.time(), stored_nonzero)
+    plain = _record(
+        prepared, rows, [*prepared.notes, *walk.notes], dense, before + time.time(), stored_nonzero
+    )
     record = decorated(
         stamped(plain, display_of(prepared.method.name)),
         {"the perplexity of the pruned model": measured, "the gain": gained},

@@ -1,0 +1,70 @@
+"""In which precision and memory format a recipe's run computes: chosen once, then kept."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from steppe.core.device import device_of
+from steppe.engine.precision import AUTO, Choice, settle
+from steppe.engine.run_folder import RunFolder
+from steppe.experiment.recipe import Recipe
+from steppe.removal.latency_table import LatencyTable
+from steppe.vision.data import ImageData
+from steppe.vision.loader import Loader
+from steppe.vision.models import logits
+
+
+def settled(
+    recipe: Recipe, model: nn.Module, data: ImageData, folder: RunFolder | None, quiet: bool
+) -> Choice:
+    """The precision and the memory format of a run.
+
+    A run that goes on computes as it began: the choice is in its folder. Otherwise the first
+    process measures, and all take what it chose.
+
+    Args:
+        recipe: of the run.
+        model: the network; moved to the device of the run.
+        data: its images.
+        folder: of the run, None where nothing is kept.
+        quiet: do not say what was chosen.
+    """
+    if folder is not None and folder.precision is not None:
+        return Choice.read(folder.precision)
+    if recipe.device is not None:
+        device_of(recipe.device)
+    state: Any = PartialState(cpu=recipe.device == "cpu")
+    chosen: list[Choice | None] = [None]
+    if state.is_main_process:
+        model.to(state.device)
+        chosen = [_measured(recipe, model, data, state.device, state.num_processes)]
+    if state.num_processes > 1:
+        broadcast_object_list(chosen, from_process=0)
+    choice = chosen[0]
+    assert choice is not None
+    if state.is_main_process and choice.milliseconds and not quiet:
+        print(f"precision: {choice.why}", file=sys.stderr, flush=True)
+    return choice
+
+
+def _measured(
+    recipe: Recipe, model: nn.Module, data: ImageData, device: torch.device, processes: int
+) -> Choice:
+    spec, layout = recipe.train, recipe.train.channels_last
+    if layout == AUTO and recipe.channels.table is not None:
+        # a latency table holds for one layout
+        layout = LatencyTable.read(recipe.channels.table).conditions.get("layout") != "contiguous"
+    loader = Loader.of(
+        data, "train", spec.batch_size, seed=recipe.seed, world=processes, device=device
+    )
+    steps = len(loader) * spec.epochs
+    batch = next(loader.epoch(0), None)
+    if batch is None:
+        return Choice("no", False, "not measured: there is no batch", {})
+    return settle(model, batch, logits, steps, spec.mixed_precision, layout)

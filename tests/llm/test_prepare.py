@@ -1,0 +1,87 @@
+"""In which precision blocks are optimised: measured once, then kept."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from steppe.llm import prepare
+from steppe.llm.prepare import PreparedPruning
+from steppe.llm.prune_config import PruneConfig
+from steppe.methods import make
+
+
+def prepared(model: Path, out: Path, method: str = "safe", **options: Any) -> PreparedPruning:
+    config = PruneConfig.of(out=out, device="cpu", **options)
+    return PreparedPruning(model, make(method, sparsity=0.5), config)
+
+
+def precision(made: PreparedPruning) -> str:
+    return made.walk_config.reconstruction.precision
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """What was asked to be measured; bfloat16 is twice as fast until this is changed."""
+    asked: list[tuple[int, int]] = []
+
+    def ratio(device: str, rows: int, width: int) -> float:
+        asked.append((rows, width))
+        return 2.0
+
+    monkeypatch.setattr(prepare, "bfloat16_ratio", ratio)
+    return asked
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
+    monkeypatch.setattr(prepare, "bfloat16_ratio", lambda *_: ratio)
+
+
+def test_bfloat16_is_taken_where_it_is_faster(
+    language_model: Path,
+    tmp_path: Path,
+    measured: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = prepared(language_model, tmp_path / "a", window=16, micro_batch=4)
+    assert precision(made) == "bfloat16"
+    assert measured == [(64, 12)]
+    for ratio in (1.05, 0.1):
+        slow(monkeypatch, ratio)
+        assert precision(prepared(language_model, tmp_path / "a")) == "float32"
+
+
+def test_nothing_is_measured_where_nothing_is_optimised(
+    language_model: Path, tmp_path: Path, measured: list[tuple[int, int]]
+) -> None:
+    assert precision(prepared(language_model, tmp_path / "a", "magnitude")) == "float32"
+    assert precision(prepared(language_model, tmp_path / "a", precision="float32")) == "float32"
+    assert measured == []
+
+
+def test_a_run_that_goes_on_keeps_its_precision(
+    language_model: Path,
+    tmp_path: Path,
+    measured: list[tuple[int, int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = prepared(language_model, tmp_path)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(first.recipe))
+    slow(monkeypatch, 0.1)
+    again = prepared(language_model, tmp_path)
+    assert precision(again) == "bfloat16"
+    assert again.recipe == first.recipe
+    (tmp_path / "recipe.yaml").write_text("a: [")
+    assert precision(prepared(language_model, tmp_path)) == "float32"
+
+
+def test_who_insists_is_told_what_it_costs(
+    language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(monkeypatch, 0.125)
+    made = prepared(language_model, tmp_path, precision="bfloat16")
+    assert precision(made) == "bfloat16"
+    assert made.notes == [
+        "bfloat16 takes 8.0 times as long as float32 here; --precision auto would not take it"
+    ]
