@@ -140,7 +140,7 @@ def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(tmp_path, cap
         "checkpoint last.safetensors is damaged; the one before it, previous.safetensors, is used"
     )
     assert capsys.readouterr().err == f"steppe: {said}\n"
-    assert resumed.sparsifier.notes[:2] == [said, "resumed after step 8 of 24"]
+    assert {said, "resumed after step 8 of 24"} <= set(resumed.sparsifier.notes)
     for key, tensor in resumed.plain.state_dict().items():
         assert torch.equal(tensor, whole.plain.state_dict()[key]), key
 
