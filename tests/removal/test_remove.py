@@ -247,3 +247,16 @@ def test_a_second_removal_goes_on_from_the_first(networks):
     make, shape = networks.image_models()["resnet20"]
     done = compare(networks, make(), torch.zeros(2, *shape), seed=1, fraction=0.3)
     compare(networks, done.model, torch.zeros(2, *shape), seed=2, fraction=0.3)
+
+
+def test_what_cannot_be_copied_is_one_line_and_its_way_out_works():
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    net.generator = (i for i in range(3))
+    net[2].weight.data[:, 1] = 0
+    with pytest.warns(UserWarning, match="no trial removal"):
+        groups = channel_groups(net, torch.zeros(1, 3))
+    with pytest.raises(SteppeError, match="cannot be copied") as error:
+        remove(net, torch.zeros(1, 3), groups=groups)
+    assert "\n" not in str(error.value)
+    remove(net, torch.zeros(1, 3), inplace=True, verify=False)
+    assert net[0].out_features == 3

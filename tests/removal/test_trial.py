@@ -10,7 +10,7 @@ from torch import nn
 
 from steppe.core.group import Group, Slice
 from steppe.removal.channel_groups import coupled_channels
-from steppe.removal.trial import largest_passing, prove, some_units
+from steppe.removal.trial import largest_passing, prove_groups, some_units
 
 
 class Net(nn.Module):
@@ -193,4 +193,4 @@ def test_an_odd_number_of_units_goes_but_never_all():
 
 
 def test_no_groups_are_proved_at_once():
-    assert prove(nn.Linear(3, 2), [], torch.zeros(1, 3)) == ([], {})
+    assert prove_groups(nn.Linear(3, 2), [], torch.zeros(1, 3)) == ([], {})

@@ -15,6 +15,7 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
+from steppe.removal.copies import CannotCopy
 from steppe.removal.dependency_graph import (
     CoupledChannels,
     all_stay,
@@ -22,11 +23,11 @@ from steppe.removal.dependency_graph import (
     trace_channels,
 )
 from steppe.removal.example import example_of
-from steppe.removal.forward import call, inputs_for, said, untouched
+from steppe.removal.forward import call, inputs_for, untouched
 from steppe.removal.left_out import reasons_by_name
 from steppe.removal.transformer_groups import tied_names, transformer_groups
 from steppe.removal.transformer_patterns import sublayers_of
-from steppe.removal.trial import prove
+from steppe.removal.trial import prove_groups
 
 
 def channel_groups(
@@ -35,6 +36,7 @@ def channel_groups(
     *,
     exclude: Sequence[str] = (),
     round_to: int = 1,
+    prove: bool = True,
 ) -> list[Group]:
     """The groups of coupled channels, heads and neurons of a model.
 
@@ -46,6 +48,7 @@ def channel_groups(
         example_inputs: one batch; only other networks need it. See `traced_groups`.
         exclude: shell patterns over module or parameter names; what they match stays whole.
         round_to: keep a multiple of so many units where there are at least twice as many.
+        prove: by a trial removal, for which the weights of the groups are copied twice.
 
     Returns:
         Groups that never overlap; none, with a warning that says why, where every channel must
@@ -60,7 +63,9 @@ def channel_groups(
         >>> [g.units for g in channel_groups(net, torch.zeros(1, 3))]
         [4]
     """
-    coupled = coupled_channels(model, example_inputs, exclude=exclude, round_to=round_to)
+    coupled = coupled_channels(
+        model, example_inputs, exclude=exclude, round_to=round_to, prove=prove
+    )
     if not coupled.groups:
         warnings.warn(f"no channels can go: {all_stay(model, coupled.left_out)}", stacklevel=2)
     return coupled.groups
@@ -72,6 +77,7 @@ def coupled_channels(
     *,
     exclude: Sequence[str] = (),
     round_to: int = 1,
+    prove: bool = True,
 ) -> CoupledChannels:
     """As `channel_groups`, with the reasons why other weights keep their channels."""
     model = unwrap(model)
@@ -83,7 +89,7 @@ def coupled_channels(
         )
     if is_transformer(model, exclude):
         coupled = _by_name(model, exclude, round_to)
-        if example_inputs is None:
+        if example_inputs is None and prove:
             example_inputs = _own_example(model)
     elif example_inputs is None:
         raise SteppeError(
@@ -94,7 +100,7 @@ def coupled_channels(
         )
     else:
         coupled = trace_channels(model, example_inputs, exclude=exclude, round_to=round_to)
-    if example_inputs is None or not coupled.groups:
+    if example_inputs is None or not coupled.groups or not prove:
         return coupled
     return _proved(model, coupled, example_inputs)
 
@@ -136,9 +142,9 @@ def _own_example(model: nn.Module) -> Any:
 def _proved(model: nn.Module, coupled: CoupledChannels, example_inputs: Any) -> CoupledChannels:
     """The groups that a trial removal proves; the others' weights, with what went wrong."""
     try:
-        groups, faults = prove(model, coupled.groups, example_inputs)
-    except TypeError as error:  # e.g. a lock or a file in a module
-        _unproved(model, f"which cannot be copied ({said(error)})")
+        groups, faults = prove_groups(model, coupled.groups, example_inputs)
+    except CannotCopy as error:
+        _unproved(model, f"since it is {error.got}")
         return coupled
     left_out = dict(coupled.left_out)
     inside = {s.name for group in groups for s in group.slices}

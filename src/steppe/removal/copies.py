@@ -9,7 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steppe.removal.forward import kept_tensors
+from steppe.core.errors import SteppeError
+from steppe.removal.forward import kept_tensors, said
+
+
+class CannotCopy(SteppeError):
+    """A model holds something that cannot be copied."""
 
 
 def copy_of(
@@ -30,7 +35,7 @@ def copy_of(
         The copy. Buffers are its own; a weight that is shared must not be written to.
 
     Raises:
-        TypeError: the model holds something that cannot be copied.
+        CannotCopy: the model holds something that cannot be copied.
     """
     memo: dict[int, Any] = {}
     new = changed or {}
@@ -48,7 +53,15 @@ def copy_of(
         # e.g. the weight that a hook computes; torch copies no tensor with a history
         if id(tensor) not in own_ids:
             memo[id(tensor)] = tensor.detach().clone()
-    return deepcopy(model, memo)
+    try:
+        return deepcopy(model, memo)
+    except Exception as error:  # e.g. a lock, a file, a tensor with a history in some object
+        raise CannotCopy(
+            "channels are tried and compared on a copy of the model",
+            got=f"{type(model).__name__}, which cannot be copied ({said(error)})",
+            way_out="give its odd attribute a __deepcopy__; or remove(..., inplace=True, "
+            "verify=False), which copies nothing",
+        ) from error
 
 
 def _as_dtype(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:

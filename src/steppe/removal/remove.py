@@ -78,8 +78,8 @@ def remove(
         optimizer: of the model; goes on with what stays, see `migrate`.
         ema: named tensors of the model's shapes, to be cut alike.
         inplace: cut this model; else a copy.
-        verify: compare all outputs with those before, in float32, in evaluation and in training
-            mode.
+        verify: prove groups that are found here, and compare all outputs with those before, in
+            float32, in evaluation and in training mode.
         exclude: patterns of what stays whole, see `channel_groups`; not together with ``groups``.
 
     Returns:
@@ -99,7 +99,7 @@ def remove(
     inner = unwrap(model)
     left_out: dict[str, str] = {}
     if groups is None:
-        coupled = coupled_channels(inner, example_inputs, exclude=exclude)
+        coupled = coupled_channels(inner, example_inputs, exclude=exclude, prove=verify)
         groups, left_out = coupled.groups, coupled.left_out
     elif exclude:
         raise SteppeError(

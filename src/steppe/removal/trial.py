@@ -20,7 +20,7 @@ from steppe.removal.verification import Difference, dense, is_steady, largest_di
 Item = TypeVar("Item")
 
 
-def prove(
+def prove_groups(
     model: nn.Module, groups: Sequence[Group], example_inputs: Any
 ) -> tuple[list[Group], dict[str, str]]:
     """The groups of which units can really go: a copy runs without them, and gives the same.
@@ -46,7 +46,7 @@ def prove(
         ...         return self.head(self.conv(x).view(-1, 16))
         >>> from steppe.removal.dependency_graph import traced_groups
         >>> net, x = Literal(), torch.zeros(1, 3, 2, 2)
-        >>> proved, failed = prove(net, traced_groups(net, x), x)
+        >>> proved, failed = prove_groups(net, traced_groups(net, x), x)
         >>> proved, list(failed)
         ([], ['conv.weight'])
     """
