@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import steppe
+import steppe.cli.main as main_module
 from steppe.cli.main import commands, main
 
 
@@ -59,3 +60,20 @@ def test_without_transformers_one_line_names_the_extra(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("Way out: pip install 'steppe[llm]'")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "a/b"), MemoryError()])
+def test_what_the_machine_refuses_is_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(main_module, "commands", lambda: fails)
+    with pytest.raises(SystemExit) as ended:
+        main_module.main(["methods"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("steppe: ")
+    assert ("a/b" in said) == isinstance(error, OSError)

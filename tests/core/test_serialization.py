@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.core.serialization import atomic, load_state, save_state, write_text
+from steppe.core.serialization import atomic, load_state, read_json, save_state, write_text
 
 TREE = {
     "state": {0: {"step": torch.tensor(3.0), "buffer": torch.randn(3, 2)}, 7: {}},
@@ -78,3 +78,19 @@ def test_what_was_there_stays_when_writing_fails(tmp_path):
 def test_text_in_utf_8(tmp_path):
     write_text(tmp_path / "new" / "file", "lr ≤ 0.1")
     assert (tmp_path / "new" / "file").read_bytes() == "lr ≤ 0.1".encode()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", b"\xff\xfe", None])
+def test_json_that_is_no_object_is_one_line(tmp_path, text):
+    path = tmp_path / "a.json"
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SteppeError, match=r"as it was written; got .*a\.json"):
+        read_json(path)
+
+
+def test_a_json_object_is_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": [1]}')
+    assert read_json(tmp_path / "a.json") == {"a": [1]}

@@ -280,3 +280,26 @@ def test_a_table_in_a_running_network_of_any_inputs() -> None:
     measured = measure_table(Two(), given, [], (4,), timer=lambda m, x: (1.0, 1.0, 0.0), passes=1)
     assert list(measured.layers) == ["linear bias on 1 batch 4"]
     assert list(measured.layers["linear bias on 1 batch 4"]["points"]) == ["3x4", "5x4"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"networks": {"a": {"1": None}}},
+        {"networks": {"a": {"1": {}}}},
+        {"networks": {"a": {"1": [1.0, 2.0]}}},
+        {"networks": {"a": {"1": ["x", 1, 2, 3]}}},
+        {"layers": {"a": {"points": {"1x1": [1.0]}, "grids": []}}},
+        {"layers": {"a": {"points": {}, "grids": [{"in": [], "out": [1]}]}}},
+        {"layers": []},
+        {"conditions": 7},
+    ],
+)
+def test_a_table_with_other_values_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    whole = {"conditions": {}, "layers": {}, "networks": {"a": {"1": [1.0, 2.0, 0.1, 3]}}}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(whole))
+    assert LatencyTable.read(path).batches == [1]
+    path.write_text(json.dumps(whole | change))
+    with pytest.raises(SteppeError, match="steppe latency wrote"):
+        LatencyTable.read(path)

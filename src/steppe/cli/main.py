@@ -110,6 +110,12 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (OSError, MemoryError) as error:  # of the machine, whatever the command
+        memory = isinstance(error, MemoryError)
+        rule = "the memory must suffice" if memory else "files and folders must be usable"
+        got = " ".join(str(error).split())[:300] or type(error).__name__
+        complain(f"steppe: {rule}; got {got}. Way out: check the paths and numbers given")
+        sys.exit(2)
     if code == 130:  # click's word for Ctrl-C
         say(STOPPED)
         code = 1

@@ -163,6 +163,21 @@ def _checksum(plan: str, tensors: dict[str, torch.Tensor]) -> str:
     return f"{crc:08x}"
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object of a file.
+
+    Raises:
+        SteppeError: the file is not there, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict):
+            raise TypeError(f"a {type(value).__name__}, not an object")
+    except (OSError, ValueError, TypeError) as error:
+        raise damaged(path, error) from None
+    return value
+
+
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file that a run wrote, on the CPU.
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
+from steppe.core.seed import checked_seed
 from steppe.core.serialization import damaged, write_text
 from steppe.engine.run_folder import versions
 
@@ -63,6 +64,7 @@ def make(name: str, run: str, given: dict[str, Any], others: list[str]) -> Evalu
         SteppeError: the name is unknown, or a flag is for none of them.
     """
     kind = EVALUATIONS[name]
+    checked_seed(given.get("seed", 0))
     taken = {field.name for field in fields(kind)}
     by_others = {field.name for other in others for field in fields(EVALUATIONS[other])}
     for flag in given:

@@ -79,7 +79,14 @@ def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> I
 def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
     """The recipe's network with its starting weights."""
     seed_everything(recipe.seed)
-    model = build(recipe.model.name, data.num_classes, data.shape, **recipe.model.options)
+    options = recipe.model.options
+    if own := {"name", "num_classes", "in_shape"} & set(options):
+        raise SteppeError(
+            "name, num_classes and in_shape are no options of a model",
+            got=f"model.options {', '.join(sorted(own))}",
+            way_out="model: {name: resnet20, options: {width: 2}}; data say the other two",
+        )
+    model = build(recipe.model.name, data.num_classes, data.shape, **options)
     if recipe.model.weights is not None:
         load_weights(model, recipe.model.weights)
     return model

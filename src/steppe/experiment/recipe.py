@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from steppe import methods, recipes
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.protocols import AXES
+from steppe.core.seed import Seed
 from steppe.core.text import read_yaml
 from steppe.engine.optim import check_options, options_of
 from steppe.engine.trainer import TrainConfig
@@ -20,7 +21,7 @@ from steppe.method import Method
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(_Strict):
@@ -37,7 +38,7 @@ class LabelNoiseSpec(_Strict):
 
     rate: float
     kind: str = "symmetric"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class DataSpec(_Strict):
@@ -47,7 +48,7 @@ class DataSpec(_Strict):
     train_size: int | None = None
     test_size: int | None = None
     validation: float | int = 0
-    seed: int = 0
+    seed: Seed = 0
     size: int | None = None
     num_classes: int | None = None
     mean: tuple[float, ...] | None = None
@@ -157,7 +158,7 @@ class Recipe(_Strict):
     exclude: tuple[str, ...] = ()
     channels: ChannelSpec = ChannelSpec()
     train: TrainSpec = TrainSpec()
-    seed: int = 0
+    seed: Seed = 0
     device: str | None = None
 
     @field_validator("model", "data", "method", mode="before")
@@ -231,6 +232,15 @@ def _for_images(method: Method) -> Method:
     return method.replace(language=())
 
 
+def _keys(place: tuple[Any, ...]) -> list[str]:
+    """The keys that there are at a place of a recipe."""
+    kind: Any = Recipe
+    for key in place:
+        annotation = kind.model_fields[str(key)].annotation
+        kind = next(k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields"))
+    return list(kind.model_fields)
+
+
 def parse(data: Any, where: str = "the recipe") -> Recipe:
     """A recipe from plain data.
 
@@ -240,15 +250,12 @@ def parse(data: Any, where: str = "the recipe") -> Recipe:
     if not isinstance(data, dict):
         raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
     try:
-        return Recipe(**data)
+        return Recipe.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            kind: Any = Recipe
-            for key in first["loc"][:-1]:
-                kind = kind.model_fields[str(key)].annotation
-            raise unknown(f"key in {where}", place, kind.model_fields) from None
+            raise unknown(f"key in {where}", place, _keys(first["loc"][:-1])) from None
         raise SteppeError(
             f"{where} must have {place} right", got=f"{first['input']!r} ({first['msg']})"
         ) from None

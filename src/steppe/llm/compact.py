@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack, unpack
 from steppe.core.optional_import import require
-from steppe.core.serialization import write_tensors
+from steppe.core.serialization import damaged, write_tensors
 from steppe.llm.architecture import class_of
 from steppe.llm.checkpoint import Checkpoint, shard_name
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
+from steppe.llm.skeleton import read_config
 
 # the integers that show a dtype's bits
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -79,7 +80,7 @@ def shards(folder: Path) -> list[Path]:
         SteppeError: there are none, or not as many as their names say.
     """
     shards = sorted(folder.glob(f"{_STEM}-*.safetensors"))
-    if not shards or len(shards) != int(shards[0].stem.rpartition("-")[2]):
+    if not shards or str(len(shards)) != shards[0].stem.rpartition("-")[2].lstrip("0"):
         raise SteppeError(
             "a compact model is read from a folder that steppe export --to compact wrote",
             got=f"{folder} with {len(shards)} of its files",
@@ -89,14 +90,21 @@ def shards(folder: Path) -> list[Path]:
 
 
 def read_shard(shard: Path) -> dict[str, Tensor]:
-    """The tensors of one file, as they were before."""
-    with safe_open(shard, framework="pt") as file:
-        stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        names = json.loads(file.metadata()["compact"])
-    tensors = {}
-    for name in names:
-        packed = {k: stored.pop(k) for k in (f"{name}.bits", f"{name}.shape", f"{name}.values")}
-        tensors[name] = restore(name, packed)
+    """The tensors of one file, as they were before.
+
+    Raises:
+        SteppeError: it is not as it was written.
+    """
+    try:
+        with safe_open(shard, framework="pt") as file:
+            stored = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            names = json.loads(file.metadata()["compact"])
+        tensors = {}
+        for name in names:
+            packed = {k: stored.pop(k) for k in (f"{name}.bits", f"{name}.shape", f"{name}.values")}
+            tensors[name] = restore(name, packed)
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise damaged(shard, error) from None
     return tensors | stored
 
 
@@ -124,7 +132,7 @@ def load_compact(folder: Path | str) -> nn.Module:
     transformers = require("transformers", install="'steppe[llm]'", purpose="a language model")
     folder = Path(folder)
     state = read_compact(folder)
-    config = transformers.AutoConfig.from_pretrained(folder)
+    config = read_config(folder)
     with torch.device("meta"):
         kind = class_of(config, config.architectures or [])
         if hasattr(kind, "from_config"):  # an automatic class: the one that it chooses

@@ -12,7 +12,7 @@ from typing import Any
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
-from steppe.core.serialization import atomic, write_text
+from steppe.core.serialization import atomic, read_json, write_text
 from steppe.llm import side_files as beside
 from steppe.llm.checkpoint import check_no_adapter
 
@@ -54,7 +54,13 @@ def export(run: Path, to: str, out: Path, **options: Any) -> Exported:
     for key in given:
         if key not in known:
             raise unknown(f"option of --to {to}", key, known)
-    return target(run, out, **given)
+    fresh = not out.exists()
+    try:
+        return target(run, out, **given)
+    except SteppeError:
+        if fresh:  # half an export is none
+            shutil.rmtree(out, ignore_errors=True)
+        raise
 
 
 class OutFolder:
@@ -81,7 +87,7 @@ class OutFolder:
             )
         record = out / RECORD
         if record.is_file():
-            written = json.loads(record.read_text(encoding="utf-8"))
+            written = read_json(record)
             self._files: list[str] = written.get("files", [])
             same = {k: written.get(k) for k in self.identity} == self.identity
         else:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.part import typed
+from steppe.core.seed import Seed
 from steppe.engine.blockwise.config import ReconstructionConfig
 
 _FORMER = {"fit": "reconstruction"}
@@ -54,7 +55,7 @@ class PruneConfig(BaseModel):
     streamed: Literal["auto", "always", "never"] = Field(
         "auto", description="one block in memory at a time: auto, always, or never (whole model)"
     )
-    seed: int = Field(0, description="of the windows and their order")
+    seed: Seed = Field(0, description="of the windows and their order")
     device: str | None = Field(None, description="cpu, cuda, ... [a GPU if there is one]")
 
     @field_validator("reconstruction", mode="before")

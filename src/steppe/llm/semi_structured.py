@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.core.prunable import prunable
-from steppe.core.serialization import write_text
+from steppe.core.serialization import read_json, write_text
 from steppe.core.speed import Speed
 from steppe.llm.architecture import class_in
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
@@ -337,7 +337,7 @@ def load_semi_structured(
             way_out="steppe export RUN --to 2:4 --out FOLDER",
         )
     gpu = gpu or hardware(device)
-    written = json.loads(path.read_text(encoding="utf-8"))
+    written = read_json(path)
     if written["device"] != gpu.name:
         raise SteppeError(
             "a plan holds on the kind of GPU that it was measured on",

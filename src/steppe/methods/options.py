@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Budget, Objective, Score, Structure
 from steppe.method import Spec
@@ -27,5 +29,11 @@ def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSp
         raise SteppeError(
             "a sparsity must be given", way_out="sparsity 0.95 (--sparsity 0.95), or structure 2:4"
         )
-    spec = {"name": budget} if isinstance(budget, str) else dict(budget)
-    return Budget.make({"sparsity": sparsity} | spec)
+    spec = {"name": budget} if isinstance(budget, str) else budget
+    if not isinstance(spec, Mapping):
+        raise SteppeError(
+            "a budget is a name, or a mapping with a name and its options",
+            got=repr(budget),
+            way_out="budget: {name: pooled}",
+        )
+    return Budget.make({"sparsity": sparsity} | dict(spec))

@@ -183,8 +183,9 @@ class LatencyTable:
         path = Path(path)
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
+            _check(stored)
             return cls(stored["conditions"], stored["layers"], stored["networks"], path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise SteppeError(
                 "a latency table is a file that steppe latency wrote",
                 got=f"{path} ({type(error).__name__})",
@@ -244,6 +245,17 @@ class LatencyTable:
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
         return best["in"], best["out"], entry["points"]
+
+
+def _check(stored: dict[str, Any]) -> None:
+    """Raise one of the usual errors where a table's values are not as they were written."""
+    dict(stored["conditions"])
+    layers = list(stored["layers"].values())
+    points = [p for own in stored["networks"].values() for p in own.values()]
+    points += [p for own in layers for p in own["points"].values()]
+    sides = [grid[side] for own in layers for grid in own["grids"] for side in ("in", "out")]
+    if any(len(p) != 4 for p in points) or any(not v or math.fsum(v) < 0 for v in points + sides):
+        raise ValueError("a point or a grid is none")
 
 
 def with_batch(

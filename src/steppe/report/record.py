@@ -122,7 +122,7 @@ def setting_of(record: Record) -> str:
 
 def _trained(run: Path) -> bool:
     recipe = run / "recipe.yaml"
-    return recipe.exists() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")
+    return recipe.is_file() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")
 
 
 def find(record: Record, path: str) -> Any:

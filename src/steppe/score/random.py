@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.protocols import Score
+from steppe.core.seed import checked_seed
 
 
 @Score.registry.register("random")
@@ -19,6 +20,9 @@ class Random(Score):
 
     name = "random"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        checked_seed(self.seed)
 
     def score(self, weight: Tensor, stats: Mapping[str, Tensor], key: str) -> Tensor:
         generator = torch.Generator().manual_seed(zlib.crc32(key.encode()) ^ self.seed)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.seed import checked_seed
 from steppe.coupling.reparam.reparam import Reparam
 from steppe.coupling.reparam.strength import Strength
 
@@ -96,6 +97,13 @@ class Diagonal:
                 "the problem needs 0 < support <= samples < size",
                 got=f"support {self.support}, samples {self.samples}, size {self.size}",
                 way_out="support 5, samples 40, size 100",
+            )
+        checked_seed(self.seed)
+        if max(self.inits, self.samples) * self.size > 2**28:
+            raise SteppeError(
+                "samples x size and inits x size must fit into memory",
+                got=f"samples {self.samples}, inits {self.inits}, size {self.size}",
+                way_out="samples 40, inits 5, size 100",
             )
         counts = (self.inits, self.steps, self.every)
         if min(counts) < 1 or not 0.0 < self.rate < float("inf"):

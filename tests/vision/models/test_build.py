@@ -57,3 +57,9 @@ def test_unknown_option_lists_the_options_there_are():
 def test_impossible_shapes_are_refused(kwargs, rule):
     with pytest.raises(SteppeError, match=rule):
         build("resnet20", **kwargs)
+
+
+@pytest.mark.parametrize("channels", [8, True, "abc", [1, 2], [1, 2, "x"], None])
+def test_options_of_another_kind_are_refused_in_a_line(channels):
+    with pytest.raises(SteppeError, match="small-cnn"):
+        build("small-cnn", 10, channels=channels)

@@ -98,4 +98,13 @@ def _registered(
             got=f"{sorted(options)} ({error})",
             way_out=f"its options: {', '.join(known) or 'none'}",
         ) from error
-    return builder(num_classes, in_shape, **options)
+    try:
+        return builder(num_classes, in_shape, **options)
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        if not options:
+            raise
+        raise SteppeError(
+            f"model {name} must be given options that it can be built with",
+            got=f"{options} ({' '.join(str(error).split())[:200]})",
+            way_out="leave them out for the usual ones",
+        ) from error
