@@ -370,3 +370,23 @@ def test_several_measurements_and_one_of_ones_own(
     assert "999 characters" in shown.err
     assert [entry["on"] for entry in kept(model)] == ["length", "perplexity"]
     run("evaluate", model, "--on", "length", "--text", word_text, "--batch", 4, code=2)
+
+
+def test_a_result_is_kept_before_anything_is_said_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @dataclass(frozen=True, kw_only=True)
+    class Silent(Evaluation):
+        def measure(self) -> dict[str, Any]:
+            return {"value": 1}
+
+        def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+            return str(result["value"] / 0)
+
+    EVALUATIONS.load()
+    monkeypatch.setitem(EVALUATIONS._items, "silent", Silent)
+    run("evaluate", tmp_path, "--on", "silent", "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["value"] == 1
+    assert "the line on silent: not computed, an internal error (ZeroDivisionError" in shown.err
+    assert kept(tmp_path)[0]["result"] == {"value": 1}

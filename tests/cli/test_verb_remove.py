@@ -106,3 +106,29 @@ def test_a_recipe_may_leave_the_sparsity_to_a_flag(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("method: {name: adasap}\nmodel: small-cnn\n")
     run("train", recipe, "--sparsity", "0.3", "--out", tmp_path / "run", *CNN)
+
+
+@pytest.mark.parametrize("broken", ["gains", "_show"])
+def test_what_is_measured_of_a_removal_cannot_cost_it(
+    broken: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ["--method", "gmp", "--structure", "channel", "--sparsity", "0.4"]
+    flags += ["--set", "method.score=l2", "--epochs", "1", "--train-size", "128", "--quiet"]
+    run("train", *flags, "--model", "small-cnn", "--out", tmp_path / "run")
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("float division by zero")
+
+    monkeypatch.setattr(f"steppe.cli.verb_remove.{broken}", fails)
+    capsys.readouterr()
+    run("remove", tmp_path / "run", "--out", tmp_path / "slim", "--quiet")
+    said = capsys.readouterr().err.strip().splitlines()
+    assert len(said) == 1
+    assert "not computed, an internal error (ZeroDivisionError" in said[0]
+    record = json.loads((tmp_path / "slim" / "record.json").read_text())
+    assert record["removed"]["parameters"][1] < record["removed"]["parameters"][0]
+    assert record.get("not_computed") == (["what removal gains"] if broken == "gains" else None)
+    run("evaluate", tmp_path / "slim", "--quiet")

@@ -204,3 +204,40 @@ def test_a_sparser_model_than_asked_for(name, language_model, tokens, tmp_path):
     after.train()(input_ids=tokens, labels=tokens).loss.backward()
     optimizer.step()
     assert keeper.sparsity() == share == pytest.approx(record["sparsity_reached"])
+
+
+@pytest.mark.parametrize(
+    ("broken", "step"),
+    [
+        ("streamed_perplexity", "the perplexity of the pruned model"),
+        ("_gain", "the gain"),
+    ],
+)
+def test_what_is_measured_of_the_result_cannot_cost_it(
+    broken, step, language_model, tokens, word_text, tmp_path, monkeypatch, capsys
+):
+    def prune(out):
+        asked = {"evaluate": [word_text], "evaluate_window": 16}
+        return steppe.prune(language_model, methods.magnitude(sparsity=0.5), tokens, out, **asked)
+
+    right = prune(tmp_path / "right")
+    real, calls = getattr(steppe.llm.prune, broken), []
+
+    def fails(*given, **options):
+        calls.append(given)
+        if broken == "streamed_perplexity" and len(calls) == 1:
+            return real(*given, **options)  # of the dense model
+        raise ZeroDivisionError("float division by zero")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"steppe.llm.prune.{broken}", fails)
+        record = prune(tmp_path / "out")
+    said = capsys.readouterr().err
+    assert f"steppe: {step}: not computed, an internal error (ZeroDivisionError" in said
+    assert record["not_computed"] == [step]
+    assert record == json.loads((tmp_path / "out" / "record.json").read_text())
+    load(str(tmp_path / "out"))
+    again = prune(tmp_path / "out")
+    assert "not_computed" not in again
+    assert again["sparse"]["perplexity"] == right["sparse"]["perplexity"]
+    assert again["gain"] == right["gain"]
