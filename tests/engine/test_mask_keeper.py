@@ -232,3 +232,55 @@ def test_frozen_weights_need_no_place_in_the_optimizer() -> None:
 
 def test_names_are_those_of_the_plain_model() -> None:
     assert "0.weight" in named_weights(nn.DataParallel(pruned()))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"0.weight.bits": torch.ones(16, dtype=torch.uint8)},
+        {
+            "0.weight.bits": torch.ones(3, dtype=torch.uint8),
+            "0.weight.shape": torch.tensor([16, 8]),
+        },
+        {"0.weight.bits": torch.ones(16), "0.weight.shape": torch.tensor([16, 8])},
+    ],
+)
+def test_a_state_that_is_not_whole_is_one_line(state):
+    keeper = MaskKeeper(pruned())
+    with pytest.raises(SteppeError, match="eight entries in a byte"):
+        keeper.load_state_dict(state)
+    keeper.check()
+
+
+def test_a_state_that_is_empty_is_one_line():
+    with pytest.raises(SteppeError, match="a keeper of the same weights"):
+        MaskKeeper(pruned()).load_state_dict(None)
+
+
+def test_recurrent_weights_are_kept_and_what_others_make_is_named():
+    model = nn.ModuleDict({"r": nn.LSTM(4, 4), "made": nn.Linear(4, 4)})
+    nn.utils.parametrizations.weight_norm(model["made"])
+    with torch.no_grad():
+        model["r"].weight_hh_l0[:8] = 0
+    keeper = MaskKeeper(model)
+    optimizer = keeper.wrap(torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1))
+    for _ in range(3):
+        optimizer.zero_grad()
+        model["made"](model["r"](torch.randn(5, 2, 4))[0]).square().mean().backward()
+        optimizer.step()
+    assert list(keeper.masks) == ["r.weight_hh_l0"]
+    assert not model["r"].weight_hh_l0[:8].any()
+    assert "made.weight is not kept: Linear, made by weight_norm" in keeper.notes[0]
+
+
+def test_the_keeper_of_an_average_calls_weights_as_the_model_does():
+    averaged = torch.optim.swa_utils.AveragedModel(pruned())
+    assert sorted(MaskKeeper(averaged).masks) == ["0.weight", "2.weight"]
+
+
+def test_masks_of_what_is_pruned_by_name_only():
+    model = nn.Sequential(nn.Embedding(6, 4))
+    mask = torch.arange(24).reshape(6, 4) % 2 == 0
+    with torch.no_grad():
+        model[0].weight.mul_(mask)
+    assert MaskKeeper(model, {"0.weight": mask}).sparsity() == 0.5

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
+
 
 @torch.no_grad()
 def apply_masks(weights: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
@@ -46,12 +48,24 @@ def pack(masks: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unpack(packed: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `pack`."""
+    """The inverse of `pack`.
+
+    Raises:
+        SteppeError: a mask is not whole.
+    """
     masks = {}
     for key in packed:
         if key.endswith(".bits"):
             name = key.removesuffix(".bits")
-            shape = packed[f"{name}.shape"].tolist()
-            bits = np.unpackbits(packed[key].numpy(), count=int(np.prod(shape)))
+            shape = packed[f"{name}.shape"].tolist() if f"{name}.shape" in packed else []
+            entries = int(np.prod(shape)) if shape else -1
+            bytes_ = packed[key].cpu().numpy()
+            if bytes_.dtype != np.uint8 or bytes_.size != -(-entries // 8):
+                raise SteppeError(
+                    "packed masks hold eight entries in a byte, and their shapes",
+                    got=f"{bytes_.size} bytes of {name} for the shape {shape or 'missing'}",
+                    way_out="masks that steppe wrote, whole",
+                )
+            bits = np.unpackbits(bytes_, count=entries)
             masks[name] = torch.from_numpy(bits.astype(bool)).reshape(shape)
     return masks

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.mask import count_zeros, pack, unpack
-from steppe.core.prunable import prunable
+from steppe.core.prunable import prunable, selection
 
 MASKS = "masks.safetensors"
 _MERGES = ("merge_and_unload", "merge_adapter")
@@ -94,6 +94,9 @@ class MaskKeeper:
                         way_out="use the masks of the run that this model was loaded from",
                     )
                 self.weights[name] = weights[name]
+        made = [d for d in selection(_bare(model)).dense if d.way_out]
+        self.notes = [f"{d.name} is not kept: {d.why}. Way out: {d.way_out}" for d in made]
+        """What could not be kept, one sentence each."""
         self._place()
         self.check()
         self._hooked: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
@@ -239,7 +242,7 @@ class MaskKeeper:
         Raises:
             SteppeError: they are for other weights, or the weights are not zero where they say.
         """
-        masks = unpack(dict(state))
+        masks = unpack(dict(state or {}))
         shapes = {n: tuple(w.shape) for n, w in self.weights.items()}
         given = {n: tuple(m.shape) for n, m in masks.items()}
         if shapes != given:

@@ -35,6 +35,14 @@ def test_gates_are_no_channels_unless_they_are_asked_for() -> None:
         selected_layers(nn.ModuleDict({"lstm": Mixed().lstm}), method, [], [])
 
 
+def test_the_output_layer_is_not_pruned_because_all_others_are_left_out() -> None:
+    model = nn.Sequential(nn.LSTM(4, 6), nn.Linear(6, 3))
+    method = steppe.methods.gmp(sparsity=0.5, structure="channel")
+    with pytest.raises(SteppeError, match=r"only 1 \(1 of 1 layers\): the output layer"):
+        selected_layers(model, method, [], [])
+    assert len(selected_layers(nn.Linear(4, 3), method, [], [])[0].layers) == 1
+
+
 def test_the_last_layer_of_a_decoder_may_be_a_transposed_convolution() -> None:
     model = nn.Sequential(nn.Conv1d(2, 8, 3), nn.ReLU(), nn.ConvTranspose1d(8, 2, 3))
     method = steppe.methods.gmp(sparsity=0.5, structure="channel")

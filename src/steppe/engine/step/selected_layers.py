@@ -89,17 +89,17 @@ def _without_output(
 ) -> tuple[Selection, list[str]]:
     """Without the layer whose channels are the model's outputs."""
     has_head = getattr(model, "get_output_embeddings", lambda: None)() is not None
-    if include or has_head or len(chosen.layers) == 1:
+    every = selection(model).weights
+    if include or has_head or len(every) == 1:
         return chosen, []
     order = {id(p): i for i, p in enumerate(model.parameters())}
-    every = selection(model).weights
     last = max(every, key=lambda name: order[id(every[name])])
-    left = [layer for layer in chosen.layers if layer.name != last]
-    if len(left) == len(chosen.layers):
+    if last not in chosen.weights:
         return chosen, []
-    weights = {x.name: chosen.weights[x.name] for x in left}
+    why = "the output layer, whose channels are the model's outputs"
+    left = _without(chosen, [x for x in chosen.layers if x.name == last], why)
     note = f"the output layer {last} stays dense: its channels are the model's outputs"
-    return replace(chosen, layers=left, weights=weights), [note]
+    return replace(left, dense=chosen.dense), [note]
 
 
 def _patterns(some: Sequence[Layer], every: Sequence[Layer]) -> list[str]:
