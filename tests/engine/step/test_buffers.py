@@ -98,3 +98,45 @@ def test_a_large_buffer_that_rests_is_not_copied_until_it_moves():
     before = model.seen.clone()
     assert [copied(), copied()] == [1, 1]
     assert torch.equal(model.seen, before)
+
+
+def inference():
+    with torch.inference_mode():
+        return torch.ones(3)
+
+
+ODD = {
+    "sparse": lambda: torch.eye(300).to_sparse(),
+    "rows": lambda: torch.eye(300).to_sparse_csr(),
+    "expanded": lambda: torch.ones(1).expand(5),
+    "inference": inference,
+    "conjugate": lambda: torch.ones(3, dtype=torch.cfloat).conj(),
+    "transposed": lambda: torch.ones(4, 5).t(),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
+    "empty": lambda: torch.empty(0),
+    "meta": lambda: torch.empty(3, device="meta"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore:Sparse")
+def test_buffers_of_any_kind(kind):
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Identity())
+    odd = ODD[kind]()
+    model[1].register_buffer("odd", odd)
+    before = state(model[0])
+    kept = Buffers()
+    for _ in range(2):
+        with kept.kept(model):
+            model(torch.randn(4, 2))
+            model[1].odd = None
+    assert model[1].odd is odd
+    assert all(torch.equal(before[n], t) for n, t in model[0].named_buffers())
+
+
+def test_a_conjugate_buffer_is_put_back():
+    model = nn.Identity()
+    model.register_buffer("odd", torch.tensor([1 + 2j]).conj())
+    with restored_buffers(model):
+        model.odd.mul_(2)
+    assert model.odd.tolist() == [1 - 2j]

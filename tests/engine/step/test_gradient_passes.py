@@ -269,6 +269,45 @@ def test_buffers_are_as_after_the_first_pass():
     assert all(torch.equal(plain[name], flat[name]) for name in plain)
 
 
+@pytest.mark.parametrize("width", [4, 300])
+@pytest.mark.parametrize("how", ["in place", "data", "data in place"])
+def test_frozen_parameters_that_a_forward_pass_moves(how, width):
+    """A momentum encoder, updated where it is used."""
+
+    class Momentum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.query, self.key = nn.Linear(8, width), nn.Linear(8, width)
+            self.large = nn.Linear(300, 300)
+            self.key.requires_grad_(False)
+            self.large.requires_grad_(False)
+
+        def forward(self, x):
+            with torch.no_grad():
+                for slow, q in zip(self.key.parameters(), self.query.parameters(), strict=True):
+                    if how == "in place":
+                        slow.lerp_(q, 0.1)
+                    elif how == "data":
+                        slow.data = slow.data * 0.9 + q.data * 0.1
+                    else:
+                        slow.data.mul_(0.9).add_(q.data, alpha=0.1)
+                self.large.weight.mul_(0.5)
+            return (self.query(x) - self.key(x)).square().mean()
+
+    def run(rho):
+        model = Momentum()
+        optimizer = torch.optim.SGD(model.query.parameters(), lr=0.0)
+        sparsifier = steppe.sparsify(model, optimizer, methods.dense(rho=rho), 3)
+        for _ in range(3):
+            sparsifier.step(lambda: model(X))
+        return model
+
+    plain, flat = run(0.0), run(0.5)
+    for name, p in plain.named_parameters():
+        assert torch.equal(p, flat.get_parameter(name)), name
+
+
 def test_a_loss_of_other_parameters_is_refused():
     model, other = network(), network()
     sparsifier = sparsifier_of(model, Sam())

@@ -107,6 +107,8 @@ class GradientPasses:
         complete = self.optimizers.syncs
         if not self._gathered:
             self.optimizers.check_training()
+            if twice:
+                self._buffers.watch(self.model)
             self.optimizers.zero_grad()
         self._over_calls = self._over_calls or not complete
         batches = MicroBatches(
