@@ -269,6 +269,16 @@ def selection(
     return Selection(list(layers.values()), weights, dense, parameters_of(model))
 
 
+def made_by_others(model: nn.Module) -> list[LeftDense]:
+    """The weights of a model that are no parameters, as weight_norm makes them.
+
+    Example:
+        >>> made_by_others(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)))[0].why
+        'Linear, made by weight_norm'
+    """
+    return [m.left_dense() for m in _matrices(unwrap(model)) if m.derived is not None]
+
+
 def parameters_of(model: nn.Module) -> int:
     """How many parameters a model has; those of lazy layers that know no size are none yet.
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.mask import count_zeros, pack, unpack
-from steppe.core.prunable import prunable, selection
+from steppe.core.prunable import made_by_others, prunable
 
 MASKS = "masks.safetensors"
 _MERGES = ("merge_and_unload", "merge_adapter")
@@ -94,7 +94,7 @@ class MaskKeeper:
                         way_out="use the masks of the run that this model was loaded from",
                     )
                 self.weights[name] = weights[name]
-        made = [d for d in selection(_bare(model)).dense if d.way_out]
+        made = made_by_others(_bare(model))
         self.notes = [f"{d.name} is not kept: {d.why}. Way out: {d.way_out}" for d in made]
         """What could not be kept, one sentence each."""
         self._place()
