@@ -23,6 +23,12 @@ def _no_clock(monkeypatch):
     monkeypatch.setattr("steppe.engine.precision.turns", lambda works, **_: [[1.0] for _ in works])
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    """Nothing is remembered from one test to the next, or in the folder of who runs them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 @pytest.fixture(scope="session")
 def grouped():
     """The module `grouped.py` beside this file."""

@@ -59,7 +59,8 @@ def start(model: Path, word_text: Path) -> Iterator[Start]:
         "--sparsity 0.5 --samples 6 --window 16 --evaluate-window 32 --micro-batch 4 --measure 4"
     )
     arguments = ["prune", str(model), *texts, *common.split(), "--device", "cpu"]
-    arguments += ["--precision", "float32"]
+    # a figure that an earlier run remembered would be fewer operations
+    arguments += ["--precision", "float32", "--no-remember"]
 
     with Nursery("steppe.llm.prune", "transformers.models.llama.modeling_llama") as nursery:
 

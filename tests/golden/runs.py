@@ -279,6 +279,7 @@ def prune_case(folder):
         record = command(
             *("prune", folder, "--method", "sparsegpt", "--sparsity", SPARSITY, "--out", out),
             *("--calibration", text, "--evaluate", text, "--samples", 8, "--window", 16),
+            "--no-remember",
             *("--device", "cpu"),
         )
         yield "weights", tensors(out, "model*.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -206,3 +207,21 @@ def test_portions_are_as_large_as_they_may_be(folder: Path) -> None:
     assert stored.portions(["a", "b", "c"], 28) == [["a", "b"], ["c"]]
     assert stored.portions(["a", "c"], 1) == [["a"], ["c"]]
     assert stored.portions([], 1) == []
+
+
+def test_the_digest_is_of_the_content(folder: Path, tmp_path: Path) -> None:
+    def digest(folder: Path) -> str:
+        taken = hashlib.sha256()
+        Checkpoint(folder).check_finite(taken)
+        return taken.hexdigest()
+
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    tensors = {k: v.clone() for k, v in Checkpoint(folder).read("abc").items()}
+    for place in (whole, other):
+        place.mkdir()
+    save_file(tensors, whole / "model.safetensors")
+    assert digest(whole) == digest(folder), "however it lies in files"
+    changed = [{"a": tensors["a"].view(3, 2)}, {"a": -tensors["a"]}, {"b": torch.ones(2).short()}]
+    for change in changed:
+        save_file(tensors | change, other / "model.safetensors")
+        assert digest(other) != digest(folder)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
+from steppe.engine.progress import watched
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import perplexity
 from steppe.llm.streamed import streamed_perplexity
@@ -47,3 +48,14 @@ def test_tokens_beyond_the_vocabulary(language_model: Path, tmp_path: Path) -> N
     with pytest.raises(SteppeError, match="token 26"):
         streamed_perplexity(model, torch.full((1, 4), 26), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_those_who_watch_see_windows_go_by(language_model: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, int, int]] = []
+    tokens = torch.randint(26, (5, 8))
+    with watched(lambda *step: seen.append(step)):
+        streamed_perplexity(StreamedModel(str(language_model)), tokens, tmp_path, 2, title="this")
+    assert seen[0] == ("this", 0, 5)
+    assert seen[-1] == ("this", 5, 5)
+    assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
+    assert len({done for _, done, _ in seen}) > 3

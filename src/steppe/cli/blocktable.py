@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
 from steppe.cli.main import say
+from steppe.cli.progress_line import ProgressLine
 from steppe.engine import ranks
 
 _SHOWN = 14  # rows that are kept on the screen while more come
@@ -28,6 +29,9 @@ class BlockTable:
         console = Console(stderr=True)
         live = console.is_terminal and not self._quiet
         self._live = Live(console=console, refresh_per_second=4) if live else None
+        self._line = ""
+        self.advance = ProgressLine(quiet, self._show if live else None)
+        """For `steppe.engine.progress.watched`: a line below the table."""
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -40,11 +44,20 @@ class BlockTable:
                 self._live.update(self._table())
             self._live.stop()
 
+    def _show(self, line: str) -> None:
+        assert self._live is not None, "the line is drawn on a terminal"
+        self._line = line
+        self._live.update(self._all())
+
+    def _all(self) -> Group:
+        table = [self._table()] if self._rows else []
+        return Group(*table, *([self._line] if self._line else []))
+
     def add(self, row: dict[str, Any]) -> None:
         """Show one block's row of the record."""
         self._rows.append(row)
         if self._live is not None:
-            self._live.update(self._table())
+            self._live.update(self._all())
         elif not self._quiet:
             errors = [x["output_error"] for x in row["layers"] if "output_error" in x]
             zeros = [x["sparsity_reached"] for x in row["layers"]]

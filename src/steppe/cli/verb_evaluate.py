@@ -10,7 +10,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from steppe.cli.main import emit, say
+from steppe.cli.progress_line import ProgressLine
 from steppe.core.courtesy import courtesy
+from steppe.engine.progress import watched
 from steppe.evaluation import EVALUATIONS, keep, make, meanings, read_record
 
 _OWN = ("run", "device")  # every measurement has them
@@ -77,7 +79,8 @@ def command(
     record = read_record(run)
     results: dict[str, dict[str, Any]] = {}
     for name, evaluation in chosen.items():
-        results[name] = result = evaluation.measure()
+        with ProgressLine(quiet) as line, watched(line):
+            results[name] = result = evaluation.measure()
         lost = keep(name, evaluation, result)  # before anything is made of it
         with courtesy(f"the line on {name}"):
             say(evaluation.line(result, record), quiet)

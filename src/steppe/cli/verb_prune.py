@@ -13,6 +13,7 @@ from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, of_all_parameters, say
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
+from steppe.engine.progress import watched
 from steppe.evaluation import read_record
 
 _WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
@@ -38,7 +39,7 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     finished = bool(earlier) and NOT_COMPUTED not in earlier
     if done and not finished:
         say(f"going on: {done} of {blocks} blocks were done before", quiet)
-    with BlockTable(blocks, quiet) as table:
+    with BlockTable(blocks, quiet) as table, watched(table.advance):
         record = run(prepared, table.add)
     if finished:
         say("this run was finished before; nothing was done again", quiet)
@@ -66,6 +67,11 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
             f"(windows of {measured['window']} tokens of {name})",
             quiet,
         )
+        known = dense["texts"][name]
+        if known.get("remembered"):
+            say("the dense figure is remembered; --no-remember measures it anew", quiet)
+        if "not_remembered" in known:
+            say(f"note: {known['not_remembered']}", quiet)
     if not sparse.get("texts"):
         say("no perplexity was measured: give --evaluate FILE", quiet)
     say(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import torch
 from rich.console import Console
@@ -15,6 +18,41 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+Watch = Callable[[str, int, int], None]
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Whatever long happens inside tells how far it is.
+
+    Args:
+        watch: called with what is done, how much of it, and of how much.
+
+    Example:
+        >>> with watched(lambda what, done, of: print(f"{what}: {done} of {of}")):
+        ...     advanced("windows", 1, 4)
+        windows: 1 of 4
+    """
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+def advanced(what: str, done: int, of: int) -> None:
+    """Tell who watches, if anybody does.
+
+    Args:
+        what: in a few words; the same from the first call to the last.
+        done: how much of it.
+        of: how much there is.
+    """
+    watch = _watch.get()
+    if watch is not None:
+        watch(what, done, of)
 
 
 def progress_bar(wanted: bool) -> Progress:

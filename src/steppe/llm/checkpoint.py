@@ -207,8 +207,12 @@ class Checkpoint:
                 )
         return {key: kinds[key] for key in self.files}
 
-    def check_finite(self) -> dict[str, int]:
+    def check_finite(self, digest: Any = None) -> dict[str, int]:
         """No number may be NaN or infinite; reads each tensor once, which takes a disk's time.
+
+        Args:
+            digest: of hashlib; takes in all names, dtypes, shapes and bytes, however they lie in
+                files.
 
         Returns:
             Key -> how many of the tensor's numbers are not zero.
@@ -218,8 +222,13 @@ class Checkpoint:
         """
         nonzero = {}
         # pages of an open file that were read count as memory
-        for keys in self.portions(self.files, _PORTION):
-            for key, tensor in self.read(keys).items():
+        for keys in self.portions(sorted(self.files), _PORTION):
+            tensors = self.read(keys)
+            for key in keys:
+                tensor = tensors[key]
+                if digest is not None:
+                    digest.update(f"{key} {tensor.dtype} {list(tensor.shape)}".encode())
+                    digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
                 # the extremes are NaN or infinite if anything is, and found much faster
                 ends = torch.aminmax(tensor) if tensor.numel() else ()
                 if tensor.is_floating_point() and not all(map(torch.isfinite, ends)):

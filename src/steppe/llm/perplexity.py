@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
+from steppe.engine.progress import advanced
 from steppe.llm.calibration_windows import check_vocabulary, sha256
 from steppe.llm.text import read, tokenize, too_short
 
@@ -142,13 +143,15 @@ def perplexity(
     check_vocabulary(text, _vocabulary(model))
     if stride in (None, window):
         text = text[: min(limit or len(text), len(text) // window) * window]
-    cut = pieces(text, window, stride)
+    cut = list(pieces(text, window, stride))[:limit]
     begun = time.perf_counter()
     total, count, number = 0.0, 0, 0
     with _ready(model, device, dtype) as (ready, place, precision), torch.inference_mode():
-        for rows, first in _batches(cut, batch, limit):
+        for rows, first in _batches(cut, batch):
+            advanced(f"perplexity on {name}", number, len(cut))
             loss, targets = token_loss(_logits(ready, rows.to(place)), _same, rows, first=first)
             total, count, number = total + loss, count + targets, number + len(rows)
+    advanced(f"perplexity on {name}", number, number)
     loss = total / count
     return {
         "perplexity": math.exp(loss) if loss < 700 else math.inf,
@@ -245,15 +248,11 @@ def _text(
     return tokens, name, limit
 
 
-def _batches(
-    cut: Iterator[tuple[Tensor, int]], size: int, limit: int | None
-) -> Iterator[tuple[Tensor, int]]:
+def _batches(cut: list[tuple[Tensor, int]], size: int) -> Iterator[tuple[Tensor, int]]:
     """Windows of one length and one first target, stacked."""
     together: list[Tensor] = []
     first = 1
-    for number, (piece, start) in enumerate(cut):
-        if number == limit:
-            break
+    for piece, start in cut:
         if together and (len(together) == size or start != first or len(piece) != len(together[0])):
             yield torch.stack(together), first
             together = []

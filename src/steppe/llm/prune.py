@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import resource
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.llm import memory
+from steppe.llm.memo import perplexity_memo, remembered
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
@@ -88,13 +91,15 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     prepared.decide()
     walk = prepared.walk(report)
     memory.check(prepared, memory.estimate(prepared, texts))
-    stored_nonzero = prepared.model.checkpoint.check_finite()
+    weights = hashlib.sha256() if texts and prepared.config.remember else None
+    stored_nonzero = prepared.model.checkpoint.check_finite(weights)
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
             claimed.enter_context(folder.alone())
         ranks.barrier()
-        return _work(prepared, folder, walk, texts, stored_nonzero)
+        stored = weights.hexdigest() if weights is not None else None
+        return _work(prepared, folder, walk, texts, (stored_nonzero, stored))
 
 
 def _work(
@@ -102,12 +107,13 @@ def _work(
     folder: RunFolder,
     walk: Blockwise,
     texts: dict[str, Tensor],
-    stored_nonzero: dict[str, int],
+    stored: tuple[dict[str, int], str | None],
 ) -> dict[str, Any]:
     checkpoints = prepared.out / "checkpoints"
     journal = Journal(checkpoints / "job.json")
     began = time.time()
-    dense = _perplexities(prepared, journal, "dense", texts)
+    stored_nonzero, weights = stored
+    dense = _perplexities(prepared, journal, "dense", texts, weights)
     rows = walk.run()
     if ranks.first():
         prepared.model.write_rest(prepared.out)
@@ -144,16 +150,40 @@ def _work(
 
 
 def _perplexities(
-    prepared: PreparedPruning, journal: Journal, which: str, texts: dict[str, Tensor]
+    prepared: PreparedPruning,
+    journal: Journal,
+    which: str,
+    texts: dict[str, Tensor],
+    weights: str | None = None,
 ) -> dict[str, Any]:
-    """Text -> perplexity of the dense model, or of the sparse one in the folder of the result."""
+    """Text -> perplexity of the dense model, or of the sparse one in the folder of the result.
+
+    With a hash of the weights, what was measured for another pruning of them is taken.
+    """
     measured: dict[str, Any] = journal.get(which, {})
     model = prepared.model if which == "dense" else None
     for name, tokens in texts.items():
         if name not in measured:
             model = model or _as_streamed(prepared)
             scratch, size = prepared.out / "checkpoints", prepared.config.micro_batch
-            measured[name] = streamed_perplexity(model, tokens, scratch, size)
+            title = f"perplexity of the {which} model on {name}"
+            measure = partial(streamed_perplexity, model, tokens, scratch, size, title=title)
+            measured[name] = (
+                measure()
+                if weights is None
+                else remembered(
+                    measure,
+                    perplexity_memo(
+                        weights,
+                        model.config,
+                        tokens,
+                        device=prepared.device,
+                        dtype=str(model.dtype),
+                        batch=size,
+                        streamed=model.chained,
+                    ),
+                )
+            )
             journal.put(**{which: measured})
     return measured
 

@@ -41,6 +41,9 @@ class PruneConfig(BaseModel):
         False, description="tokenise a calibration text of more than 2 MiB whole, as it once was"
     )
     evaluate: tuple[str | Path, ...] = Field((), description="text to measure perplexity on")
+    remember: bool = Field(
+        True, description="keep the dense model's perplexity, by content, for its next pruning"
+    )
     evaluate_window: int | None = Field(None, description="its windows [--window]")
     out: Path = Field(Path("pruned"), description="the new folder")
     reconstruction: ReconstructionConfig = Field(

@@ -99,6 +99,7 @@ def _refusal(misfits: Mapping[str, tuple[str, str]], fitting: Sequence[str] | No
     return SteppeError(
         ", and ".join(rules),
         got="; ".join(f"{what} in {listed(names)}" for what, names in alike.items()),
-        # when none fits, nothing would be left
-        way_out=("" if fitting == [] else exclude) + "another structure",
+        way_out=exclude + "another structure"
+        if fitting != []
+        else "another structure, e.g. unstructured: with --exclude nothing would be left",
     )
