@@ -103,3 +103,12 @@ def test_weights_that_others_are_computed_from_say_so():
         "remove_parametrizations"
         in coupled_channels(normed(), IMAGE).left_out[MODELS["weight norm"][2]]
     )
+
+
+def test_a_backbone_is_traced_where_all_that_is_known_by_name_is_excluded():
+    coupled = coupled_channels(
+        detr(), {"pixel_values": IMAGE}, exclude=["model.encoder*", "model.decoder*"]
+    )
+    names = {group.name for group in coupled.groups}
+    assert "model.backbone.model.embedder.embedder.convolution.weight" in names
+    assert not any(name.startswith(("model.encoder", "model.decoder")) for name in names)
