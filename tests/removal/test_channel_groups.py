@@ -84,6 +84,13 @@ def test_the_same_way_with_and_without_a_batch(name):
     assert remove(model).report["removed"] == half
 
 
+def test_models_of_transformers_that_are_traced_need_no_batch_either():
+    config = hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    model = hf.ResNetForImageClassification(config)
+    assert names(channel_groups(model)) == names(channel_groups(model, IMAGE))
+    assert set(remove(model).report["units"]) == set(names(channel_groups(model)))
+
+
 class Squeeze(nn.Module):
     """A convolutional network with an fc1 and an fc2 in it, as many transformers have."""
 

@@ -45,7 +45,8 @@ def channel_groups(
 
     Args:
         model: a transformer whose modules are known by name, or any other network.
-        example_inputs: one batch; only other networks need it. See `traced_groups`.
+        example_inputs: one batch, see `traced_groups`; models of transformers need none where
+            one can be made for them.
         exclude: shell patterns over module or parameter names; what they match stays whole.
         round_to: keep a multiple of so many units where there are at least twice as many.
         prove: by a trial removal, for which the weights of the groups are copied twice.
@@ -87,10 +88,13 @@ def coupled_channels(
             got=f"{type(model).__name__} with lazy layers",
             way_out="run it once on a batch before, e.g. model(example_inputs)",
         )
-    if is_transformer(model, exclude):
+    by_name = is_transformer(model, exclude)
+    if example_inputs is None and (prove or not by_name):
+        example_inputs = _own_example(model)
+    if by_name:
         coupled = _by_name(model, exclude, round_to)
         if example_inputs is None and prove:
-            example_inputs = _own_example(model)
+            _unproved(model, "without example_inputs, which prove them")
     elif example_inputs is None:
         raise SteppeError(
             "a network that is no known transformer is run once to find its groups",
@@ -129,14 +133,14 @@ def _by_name(model: nn.Module, exclude: Sequence[str], round_to: int) -> Coupled
 
 
 def _own_example(model: nn.Module) -> Any:
+    """A batch that is made for a model of transformers; None where none can be."""
     try:
         example = example_of(model)
         with untouched(model):
             call(model, inputs_for(model, example))
         return example
     except SteppeError:
-        _unproved(model, "without example_inputs, which prove them")
-    return None
+        return None
 
 
 def _proved(model: nn.Module, coupled: CoupledChannels, example_inputs: Any) -> CoupledChannels:

@@ -20,8 +20,8 @@ def example_of(model: nn.Module) -> dict[str, Tensor]:
         SteppeError: it takes something else.
     """
     config = getattr(model, "config", None)
-    takes = set(inspect.signature(model.forward).parameters)
     kind = getattr(model, "main_input_name", "")
+    takes = set(inspect.signature(model.forward).parameters) if kind else set()
     made: dict[str, Tensor] = {}
     vocabulary = _setting(config, "vocab_size", "text_config")
     if "input_ids" in takes and isinstance(vocabulary, int):
