@@ -62,7 +62,14 @@ def test_without_transformers_one_line_names_the_extra(
     assert lines[0].endswith("Way out: pip install 'steppe[llm]'")
 
 
-@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied", "a/b"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(13, "Permission denied", "a/b"),
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\nyou tried"),
+    ],
+)
 def test_what_the_machine_refuses_is_one_line(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def test_writes_numbers_picture_and_page(tmp_path, capsys):
 
 def test_a_rate_that_diverges_is_one_line(tmp_path, capsys):
     run("diagonal", "--out", tmp_path, "--rate", 1, "--steps", 300, code=2)
+    assert not any(tmp_path.iterdir())
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 

@@ -110,8 +110,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (OSError, MemoryError) as error:  # of the machine, whatever the command
-        memory = isinstance(error, MemoryError)
+    except (OSError, MemoryError, RuntimeError) as error:  # of the machine, whatever the command
+        memory = isinstance(error, MemoryError) or "memory" in str(error)
+        if isinstance(error, RuntimeError) and not memory:
+            raise
         rule = "the memory must suffice" if memory else "files and folders must be usable"
         got = " ".join(str(error).split())[:300] or type(error).__name__
         complain(f"steppe: {rule}; got {got}. Way out: check the paths and numbers given")

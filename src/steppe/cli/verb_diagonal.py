@@ -54,9 +54,9 @@ def command(
         seed=seed,
     )
     result = problem.run()
+    chosen = best_strengths(result)  # refuses what diverged, before anything is written
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "diagonal.json", json_module.dumps(result) + "\n")  # before any picture
-    chosen = best_strengths(result)
     labels = {name: arm.label for name, arm in ARMS.items()}
     figure = draw(result["steps"], chosen, labels, FORMULAS)
     write_text(out / "diagonal.svg", alone(figure) + "\n")

@@ -63,3 +63,8 @@ def test_impossible_shapes_are_refused(kwargs, rule):
 def test_options_of_another_kind_are_refused_in_a_line(channels):
     with pytest.raises(SteppeError, match="small-cnn"):
         build("small-cnn", 10, channels=channels)
+
+
+def test_a_count_of_classes_that_fits_no_memory_is_refused_in_a_line():
+    with pytest.raises(SteppeError, match="num_classes"):
+        build("small-cnn", 10**20)

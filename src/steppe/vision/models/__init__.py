@@ -101,10 +101,9 @@ def _registered(
     try:
         return builder(num_classes, in_shape, **options)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        if not options:
-            raise
+        given = {"num_classes": num_classes, "in_shape": in_shape} | options
         raise SteppeError(
             f"model {name} must be given options that it can be built with",
-            got=f"{options} ({' '.join(str(error).split())[:200]})",
-            way_out="leave them out for the usual ones",
+            got=f"{given} ({' '.join(str(error).split())[:200]})",
+            way_out="leave options out for the usual ones; fewer classes, larger images",
         ) from error
