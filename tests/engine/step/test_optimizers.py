@@ -100,6 +100,7 @@ def test_two_are_resumed_bit_for_bit(method):
         alone.load_state_dict(state)
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="a torch without Muon")
 def test_muon_for_the_matrices():
     def both(model):
         rest = [p for p in model.parameters() if p.ndim < 2]
