@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from steppe import methods
 from steppe.engine.blockwise.config import ReconstructionConfig
+from steppe.llm.checkpoint import write_index
 from steppe.llm.plan import lines, plan
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.prune import prune
@@ -69,7 +71,8 @@ def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
 
 def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, monkeypatch):
     taken = {"load": 1.0, "calibrate": 2.0, "prune": 3.0, "propagate": 8.0, "write": 0.5}
-    monkeypatch.setattr("steppe.llm.plan._trial", lambda prepared, windows: {"seconds": taken})
+    row = {"seconds": taken, "layers": [{"shape": [2, 2], "sparsity_before": 0.25}]}
+    monkeypatch.setattr("steppe.llm.plan._trial", lambda prepared, windows: row)
     prepared = ask(language_model, methods.safe(sparsity=0.5), tmp_path / "out", tokens)
     seconds = plan(prepared)["seconds"]
     # 2 blocks; 6 windows where the trial had 2; 3 steps in each of 2 epochs where it had 3
@@ -94,3 +97,21 @@ def test_a_plan_with_text_counts_the_evaluation(language_model, word_text, tmp_p
     assert found["disk_bytes"]["evaluation"] == 4 * 12 * 31 * 16
     assert not (tmp_path / "out").exists()
     assert "seconds" not in plan(prepared, dry_run=False)
+
+
+def test_zeros_and_layers_that_are_there_are_said(language_model, tokens, tmp_path):
+    half = tmp_path / "half"
+    prune(language_model, methods.magnitude(sparsity=0.5), None, half)
+    dense = plan(ask(language_model, methods.wanda(sparsity=0.3), tmp_path / "out", tokens))
+    assert dense["sparsity_before"] == 0
+    assert dense["not_in_the_model"] == []
+    assert not any("already" in line for line in lines(dense, tmp_path))
+    last = sorted(half.glob("model-*.safetensors"))[-1]
+    rest = load_file(last)
+    save_file(rest | {"model.layers.2.mlp.up_proj.weight": torch.ones(2)}, last, {"format": "pt"})
+    write_index(half, 3)
+    planned = plan(ask(half, methods.wanda(sparsity=0.3), tmp_path / "out", tokens))
+    assert planned["sparsity_before"] == pytest.approx(0.5, abs=0.01)
+    said = lines(planned, tmp_path)
+    assert any("are zero already" in line for line in said)
+    assert any("copied as it is, dense: model.layers.2" in line for line in said)

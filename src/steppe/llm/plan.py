@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steppe.engine.blockwise.allocation import counts_of, sizes_of
@@ -18,6 +19,7 @@ from steppe.llm.memory import available, estimate, existing, layers_by_block
 from steppe.llm.memory import check as check_fits
 from steppe.llm.prepare import PreparedPruning
 
+_WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
 _STEPS = 3  # of optimisation on trial: targets and the last projection count little then
 
 
@@ -35,7 +37,8 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
 
     Returns:
         ``memory_bytes``, ``device_bytes`` and ``disk_bytes`` (parts and ``all``), ``available``,
-        ``seconds`` (parts and ``all``), ``layers``, ``blocks``, ``zeros`` and ``zeros_by_kind``.
+        ``seconds`` (parts and ``all``), ``layers``, ``blocks``, ``zeros``, ``zeros_by_kind`` and
+        ``not_in_the_model`` (what is copied as it is); ``sparsity_before`` of the block on trial.
 
     Raises:
         SteppeError: it cannot fit; names what, how much and the way out.
@@ -55,9 +58,14 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
         "blocks": len(prepared.model),
         "layers": len(layers),
         **_zeros(prepared),
+        "not_in_the_model": prepared.model.unused(),
     }
     if dry_run:
-        planned["seconds"] = _with_all(_seconds(prepared, texts))
+        row = _trial(prepared, _trial_windows(prepared))
+        planned["seconds"] = _with_all(_seconds(prepared, texts, row))
+        weights = [torch.Size(x["shape"]).numel() for x in row["layers"]]
+        before = [x["sparsity_before"] * n for x, n in zip(row["layers"], weights, strict=True)]
+        planned["sparsity_before"] = sum(before) / sum(weights)
     return planned
 
 
@@ -83,10 +91,11 @@ def _zeros(prepared: PreparedPruning) -> dict[str, Any]:
     return zeros_of
 
 
-def _seconds(prepared: PreparedPruning, texts: dict[str, Tensor]) -> dict[str, float]:
+def _seconds(
+    prepared: PreparedPruning, texts: dict[str, Tensor], row: dict[str, Any]
+) -> dict[str, float]:
     """Seconds of each part of the whole run, from one block."""
     windows = _trial_windows(prepared)
-    row = _trial(prepared, windows)
     blocks, taken = len(prepared.model), row["seconds"]
     pruned = len(layers_by_block(prepared))
     seconds = {"load": taken["load"] * blocks, "write": taken["write"] * blocks}
@@ -157,6 +166,12 @@ def lines(planned: dict[str, Any], out: Path) -> list[str]:
         f"will be zero, in {planned['layers']} layers of {planned['blocks']} blocks"
     ]
     said += [f"  {kind}: {zeros:,}" for kind, zeros in planned["zeros_by_kind"].items()]
+    if planned.get("sparsity_before", 0.0) >= _WORTH_SAYING:
+        said.append(
+            f"of the first block {planned['sparsity_before']:.2%} are zero already: "
+            "they count, and stay zero unless --regrow is given"
+        )
+    said += [f"copied as it is, dense: {x}" for x in planned["not_in_the_model"]]
     for key, which, word in (
         ("memory_bytes", "host", "memory"),
         ("device_bytes", "device", "device memory"),
