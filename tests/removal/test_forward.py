@@ -43,6 +43,13 @@ def test_modes_buffers_and_chance_come_back_even_after_an_error(training):
     assert random.getstate() == states[2]
 
 
+def test_norms_over_ranks_do_not_wait_for_the_others():
+    net = nn.Sequential(nn.Linear(2, 2), nn.SyncBatchNorm(2))
+    with untouched(net, training=True):
+        assert [m.training for m in net] == [True, False]
+    assert [m.training for m in net] == [True, True]
+
+
 class Config:
     use_cache = True
 
