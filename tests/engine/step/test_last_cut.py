@@ -193,6 +193,8 @@ def test_what_is_no_copy_is_one_line() -> None:
     sparsifier = started("safe", network())
     with pytest.raises(SteppeError, match=r"Linear, which has no 0\.weight"):
         sparsifier.apply_to(nn.Linear(3, 2))
+    with pytest.raises(SteppeError, match=r"got a OrderedDict.*apply_masks"):
+        sparsifier.apply_to(network().state_dict())  # type: ignore[arg-type]
     wider = nn.Sequential(nn.Linear(16, 9), nn.Identity(), nn.Identity(), nn.Linear(9, 4))
     with pytest.raises(SteppeError, match=r"0\.weight of shape \(9, 16\)"):
         sparsifier.apply_to(wider)

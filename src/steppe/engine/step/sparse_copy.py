@@ -51,6 +51,13 @@ def weights_in_copy(copy: nn.Module, masks: Mapping[str, Tensor]) -> Tensors:
 
 def _inside(copy: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
     """The outermost module of the copy that has weights of all these names."""
+    if not isinstance(copy, nn.Module):
+        raise SteppeError(
+            "zeros are put into a copy of the model",
+            got=f"a {type(copy).__name__}",
+            way_out="the module that holds it; steppe.core.mask.apply_masks(tensors, done.masks) "
+            "for tensors by name",
+        )
     for _, module in copy.named_modules():
         if all(_has(module, name) for name in masks):
             assert isinstance(module, nn.Module)
