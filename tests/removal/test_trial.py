@@ -10,6 +10,7 @@ from torch import nn
 
 from steppe.core.group import Group, Slice
 from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.dependency_graph import traced_groups
 from steppe.removal.trial import largest_passing, prove_groups, some_units
 
 
@@ -194,3 +195,12 @@ def test_an_odd_number_of_units_goes_but_never_all():
 
 def test_no_groups_are_proved_at_once():
     assert prove_groups(nn.Linear(3, 2), [], torch.zeros(1, 3)) == ([], {})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_at_fault_where_tracing_is_right(networks, seed):
+    model, example = networks.RandomNet(seed), torch.zeros(1, 3, 6, 6)
+    groups = traced_groups(model, example)
+    proved, faults = prove_groups(model, groups, example)
+    assert faults == {}
+    assert [g.name for g in proved] == [g.name for g in groups]
