@@ -50,7 +50,7 @@ from steppe import SteppeError
 
 DROPPED = re.compile(
     r"seconds|version|memory|latency|fingerprint|path|folder|_ms|per_second"
-    r"|^(gain|out|run|report|threads|processes|method_display)$"
+    r"|^(gain|out|run|report|speed|threads|processes|method_display)$"
 )
 # what of a record has a key of its own, so that it may change alone
 APART = {"notes": "notes", "fallbacks": "notes", "recipe": "recipe", "parts": "recipe"}

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steppe.core.errors import SteppeError
-from steppe.llm.text import read
+from steppe.llm.text import read, tokenize
 
 
 def test_files_of_each_kind(tmp_path: Path) -> None:
@@ -184,3 +184,12 @@ def test_without_a_network_the_real_library_is_one_line() -> None:
     with pytest.raises(SteppeError, match="give a text file") as raised:
         read("nobody/nothing-at-all").joined()
     assert "\n" not in str(raised.value)
+
+
+def test_a_tokenizer_that_fails_is_one_line() -> None:
+    def damaged(text: str, **options: Any) -> Any:
+        raise TypeError("'>' not supported between\ninstances of 'int' and 'str'")
+
+    with pytest.raises(SteppeError, match="turn text into tokens; got TypeError") as refused:
+        tokenize(damaged, "a text", whole=True)
+    assert "\n" not in str(refused.value)

@@ -153,9 +153,19 @@ def tokenize(tokenizer: Any, text: str, *, whole: bool = True) -> Tensor:
 
     Returns:
         Token ids, int64, shape [tokens].
+
+    Raises:
+        SteppeError: the tokenizer fails.
     """
     options = {} if whole else {"add_special_tokens": False}
-    ids = tokenizer(text, verbose=False, **options)["input_ids"]
+    try:
+        ids = tokenizer(text, verbose=False, **options)["input_ids"]
+    except Exception as error:  # of a value in its files, each kind in its own way
+        raise SteppeError(
+            "a tokenizer must turn text into tokens",
+            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+            way_out="copy tokenizer.json and tokenizer_config.json of the original again",
+        ) from error
     return torch.tensor(ids, dtype=torch.int64)
 
 
