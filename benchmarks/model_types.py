@@ -155,8 +155,23 @@ OWN: dict[str, dict[str, Any]] = {
     "kimi_linear": {"num_key_value_heads": 4},
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2},
-    "zamba": {"num_hidden_layers": 6, "attn_layer_period": 3, "attn_layer_offset": 2},
-    "zamba2": {"n_mamba_heads": 8, "mamba_headdim": 8, "mamba_ngroups": 1, "mamba_expand": 2},
+    "zamba": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_head_dim": 16,
+        "attention_hidden_size": 64,
+    },
+    "zamba2": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_head_dim": 16,
+        "attention_hidden_size": 64,
+        "n_mamba_heads": 8,
+        "mamba_headdim": 8,
+        "mamba_ngroups": 1,
+        "mamba_expand": 2,
+    },
+    "xmod": {"default_language": "en_XX"},
     "nemotron_h": {"n_groups": 1, "mamba_num_heads": 8, "mamba_head_dim": 8},
     "bailing_hybrid": {"num_key_value_heads": 4, "n_group": 1, "group_norm_size": 1},
     "cohere_compass_text": {"layer_types": ["sliding_attention", "full_attention"]},
@@ -321,7 +336,11 @@ def main() -> None:
             "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
             "counts": dict(counts),
             "pruned": dict(ways),
-            "types": [done[kind] for kind in sorted(done)],
+            # tracebacks are in the log: they name this machine's folders
+            "types": [
+                {key: value for key, value in done[kind].items() if key != "traceback"}
+                for kind in sorted(done)
+            ],
         }
         arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
 

@@ -211,3 +211,19 @@ def test_what_the_model_does_not_use_is_never_whole_in_memory(
     extra = StreamedModel(str(folder))._keys.extra
     after = Checkpoint(tmp_path / "out")
     assert len({after.files[key] for key in extra}) == len(extra)
+
+
+def test_sinusoids_that_no_checkpoint_holds(tmp_path: Path) -> None:
+    from transformers import MarianConfig, MarianMTModel
+
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 32}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
+    widths = {"encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "vocab_size": 9, "pad_token_id": 0}
+    plain = MarianMTModel(MarianConfig(**sizes, **heads, **widths, decoder_start_token_id=0))
+    plain.save_pretrained(tmp_path)
+    name = "model.encoder.embed_positions.weight"
+    assert name not in Checkpoint(tmp_path).files
+    model = StreamedModel(str(tmp_path))
+    model.load_rest(head=True)
+    assert torch.equal(model.model.get_parameter(name), plain.get_parameter(name))
+    assert bool(model.model.get_parameter(name).any())

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 import steppe
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.config import ReconstructionConfig
+from steppe.llm import memory
 from steppe.llm.model import StreamedModel
 from steppe.llm.streamed import streamed_perplexity
 
@@ -182,6 +183,22 @@ def test_always_is_refused_by_name_and_nothing_is_written(
             streamed="always",
         )
     assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_neither_streams_nor_fits(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available", lambda out, device: {"host": 1 << 12, "disk": 1 << 40})
+    monkeypatch.setattr(memory, "_BUFFERS", 0)
+    monkeypatch.setattr(memory, "_products", lambda *_: 0)
+    with pytest.raises(SteppeError, match=r"the whole model .*cannot be streamed \(.*per_layer"):
+        steppe.prune(
+            folders["keys shared between blocks"],
+            methods.magnitude(sparsity=0.5),
+            TOKENS,
+            tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -164,12 +164,21 @@ def _check_apart(model: Any, names: list[str]) -> None:
     for name in names:
         for parameter_name, p in model.get_submodule(name).named_parameters():
             if owner.setdefault(id(p), name) != name:
-                raise SteppeError(
-                    "each block must have its own weights",
-                    got=f"{parameter_name} in both {owner[id(p)]} and {name}",
-                    consequence="pruned in the one, it would change the other",
-                    way_out=OWN_LOOP,
-                )
+                raise _shared(f"{parameter_name} in both {owner[id(p)]} and {name}")
+    declared: dict[str, str] = getattr(model, "all_tied_weights_keys", {})
+    for one, other in declared.items():
+        ends = [next((n for n in names if x.startswith(f"{n}.")), "") for x in (one, other)]
+        if all(ends) and ends[0] != ends[1]:
+            raise _shared(f"{other}, which is {one} too")
+
+
+def _shared(got: str) -> SteppeError:
+    return SteppeError(
+        "each block must have its own weights",
+        got=got,
+        consequence="pruned in the one block, they would change the other",
+        way_out=OWN_LOOP,
+    )
 
 
 def dense_in(chosen: Selection, blocks: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.llm.checkpoint import Checkpoint
@@ -72,6 +72,9 @@ class Keys:
         # of one tensor that becomes several parameters only the first is known by name
         self._split = any(c.was_used() and len(c.target_patterns) > 1 for c in converters)
         self.ties = self._resolve_ties()
+        # sinusoids of positions are computed: transformers never saves them
+        ignored = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
+        self._computed = sorted((ignored & names.keys()) - self._sizes.keys() - self.ties.keys())
         self._check_sizes()
 
     def _block(self, name: str) -> int:
@@ -109,7 +112,15 @@ class Keys:
         return len(first) == len(second) == 1 and self._checkpoint.same(first[0], second[0])
 
     def tie(self) -> None:
-        """Give tied parameters the values that were read for the ones that they are."""
+        """Tied parameters get the values of those that they are; what is not stored is computed."""
+        for name in self._computed:
+            value = self._model.get_parameter(name)
+            if value.is_meta:
+                inside, _, own = name.rpartition(".")
+                module = self._model.get_submodule(inside)
+                real = nn.Parameter(torch.empty(value.shape, dtype=value.dtype), False)
+                setattr(module, own, real)
+                self._model._init_weights(module)
         for name, source in self.ties.items():
             value = self._model.get_parameter(source)
             if not value.is_meta and self._model.get_parameter(name) is not value:
@@ -120,7 +131,8 @@ class Keys:
         if self._split:
             return
         for name, parameter in self._model.named_parameters(remove_duplicate=False):
-            if name in self.ties or self._sizes.get(name, 0) >= parameter.numel():
+            made = name in self.ties or name in self._computed
+            if made or self._sizes.get(name, 0) >= parameter.numel():
                 continue
             head = self._model.get_output_embeddings()
             if name not in self._sizes and head is not None and parameter is head.weight:
