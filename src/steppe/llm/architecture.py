@@ -76,7 +76,7 @@ def class_in(folder: Path | str) -> Any:
     """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return class_of(config, config.architectures or [])
 
 

@@ -17,6 +17,7 @@ from steppe.llm.architecture import answers_in_tokens, class_in
 from steppe.llm.checkpoint import folder_of
 from steppe.llm.compact import load_compact
 
+_TOKENIZERS = ("*token*", "*vocab*", "merges*", "bpe*", "*.model", "*.spm", "tekken*", "spiece*")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -74,6 +75,13 @@ def tokenizer_of(folder: Path) -> Any:
         SteppeError: there is none that can be read.
     """
     transformers = require("transformers", install="'steppe[llm]'", purpose="reading a tokenizer")
+    if not any(path for pattern in _TOKENIZERS for path in folder.glob(pattern)):
+        # transformers would make one that knows no word
+        raise SteppeError(
+            "a model folder holds its tokenizer",
+            got=f"none in {folder}",
+            way_out="copy tokenizer.json and tokenizer_config.json of the original there",
+        )
     try:
         return transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what a missing or damaged tokenizer raises differs by its kind

@@ -37,7 +37,7 @@ def read_config(folder: Path) -> Any:
             "config.json must be JSON", got=f"{path} ({error})", way_out="copy it again"
         ) from error
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # each model's config checks its values in its own way
         raise SteppeError(
             "config.json must be of a model that transformers knows",
