@@ -217,7 +217,7 @@ def test_what_is_measured_of_the_result_cannot_cost_it(
     broken, step, language_model, tokens, word_text, tmp_path, monkeypatch, capsys
 ):
     def prune(out):
-        asked = {"evaluate": [word_text], "evaluate_window": 16}
+        asked = {"evaluate": [word_text], "evaluate_window": 16, "remember": False}
         return steppe.prune(language_model, methods.magnitude(sparsity=0.5), tokens, out, **asked)
 
     right = prune(tmp_path / "right")
