@@ -27,18 +27,21 @@ def output_errors(block: BlockContext, dense: Mapping[str, Tensor]) -> dict[str,
     run, pieces = block.run, block.pieces
     sums = {n: torch.zeros(2, dtype=torch.float64, device=run.blocks.device) for n in pieces}
 
+    # not the recorder itself, which holds `see`: a cycle would keep the block in memory
+    groups: Mapping[str, int] = {}
+
     def see(name: str, x: Tensor) -> None:
         layer, weight = pieces[name]
         old = layer.flat(dense[name])
         flat = x.detach().reshape(-1, x.shape[-1]).to(old.dtype)
-        groups = recorder.groups.get(name, 1)
         new = layer.flat(weight) - old
-        both = tuple(_product(flat, w, groups) for w in (new, old))
+        both = tuple(_product(flat, w, groups.get(name, 1)) for w in (new, old))
         # the squares of a row in float32, those of all rows in float64
         lengths = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) for x in both]
         sums[name] += torch.stack([x.double().square().sum() for x in lengths])
 
     with InputRecorder(block.weights, see) as recorder:
+        groups = recorder.groups
         run.inputs.replay(block.index, recorder, windows=run.config.measure)
     ranks.add_up(sums.values())
     return {n: float(s[0] / s[1]) for n, s in sums.items() if float(s[1]) > 0}
