@@ -148,10 +148,23 @@ class Method:
         """
         for name in parts:
             if name not in {"name", "language", *_AXES}:
-                raise unknown("axis", name, [*_AXES, "name", "language"])
+                raise self._no_axis(name)
         if "language" not in parts:
             parts["language"] = [p for p in self.language if p.registry.kind not in parts]
         return dataclasses.replace(self, **parts)
+
+    def _no_axis(self, name: str) -> SteppeError:
+        """The error for what is no axis: the option of one of the parts, or not known at all."""
+        for axis in _AXES:
+            part = getattr(self, axis).to_dict()
+            if name in part:
+                return SteppeError(
+                    f"replace takes whole parts; {name} is an option of one",
+                    got=f"{name}=...",
+                    way_out=f"replace({axis}={part} with the {name} that is wanted), or a new "
+                    f"steppe.methods.{self.name}({name}=...)",
+                )
+        return unknown("axis", name, [*_AXES, "name", "language"])
 
     @property
     def has_language_form(self) -> bool:

@@ -111,7 +111,7 @@ BAD = {
     "sparsity must lie in [0, 1)": ["--method", "safe", "--sparsity", "1.5"],
     "did you mean safe": ["--method", "saef", "--sparsity", "0.5"],
     "did you mean small-cnn": ["--method", "dense", "--model", "smal-cnn"],
-    "unknown dataset": ["--method", "dense", "--data", "digit"],
+    "data is a dataset's name": ["--method", "dense", "--data", "digit"],
     "1 <= N < M": ["--method", "safe", "--structure", "4:2"],
     "a sparsity of 0.5": ["--method", "safe", "--structure", "2:4", "--sparsity", "0.9"],
     "divisible by 4": ["--method", "safe", "--structure", "2:4"],

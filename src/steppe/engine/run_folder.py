@@ -57,7 +57,7 @@ class RunFolder:
                 raise SteppeError(
                     "a run folder holds one recipe",
                     got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
-                    way_out="choose another --out, or delete that folder",
+                    way_out="choose another --out; or delete that folder, if nothing needs it",
                 )
         elif self.path.exists() and (not self.path.is_dir() or _holds_something(self.path)):
             raise SteppeError(

@@ -58,6 +58,7 @@ def traced_groups(
             be removed.
 
     Example:
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
         >>> traced_groups(net, torch.zeros(1, 3))
         [Group(name='0.weight', multiple=1, kind='channel')]

@@ -216,7 +216,8 @@ def _why_whole(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> str:
     )
     return (
         f"in none of {len(groups)} groups is a channel zero in all layers that it is coupled "
-        f"with{but}; prune with structure channel first"
+        f"with{but}; prune with structure channel and "
+        "sparsify(..., groups=steppe.channel_groups(model, inputs)) first"
     )
 
 

@@ -76,7 +76,7 @@ def test_a_path_object_and_a_constant_channel(parquet_folder, png):
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        ({"name": "digit"}, "unknown dataset; got 'digit'. Way out: did you mean digits"),
+        ({"name": "digit"}, "got digit, and no such path is there. Way out: did you mean digits"),
         ({"name": "./nowhere"}, "must be a folder or parquet files that exist; got ./nowhere"),
         ({"train_size": 0}, "train_size must be at least 1; got 0"),
         ({"test_size": 501}, "must not exceed the 500 images there are; got test_size=501"),

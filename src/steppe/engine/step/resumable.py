@@ -56,7 +56,8 @@ def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
         if state[key] != mine[key]:
             raise SteppeError(
                 f"a state can only be resumed by a sparsifier of the same {key}",
-                got=f"{state[key]} in the state, {mine[key]} here",
+                got=_apart(state[key], mine[key]),
+                way_out=_WAY_OUT,
             )
     for key in ("scaler", "reference"):
         if (state[key] is None) != (mine[key] is None):
@@ -70,6 +71,15 @@ def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
     if mine["reference"] is not None:
         shapes = [{n: list(t.shape) for n, t in s["reference"].items()} for s in (state, mine)]
         _same_shapes("a reference", *shapes)
+
+
+def _apart(there: Any, here: Any, path: str = "") -> str:
+    """Where two values differ, each by its place in what is nested."""
+    if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
+        return f"{path or 'it'} {there} in the state, {here} here"
+    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    inner = f"{path}." if path else ""
+    return ", ".join(_apart(there.get(k), here.get(k), f"{inner}{k}") for k in keys)
 
 
 def _differs(what: str, got: str) -> SteppeError:

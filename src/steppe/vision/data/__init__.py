@@ -158,7 +158,12 @@ def resolve(name: str, reading: Reading) -> Source:
             way_out="a folder with train.parquet and test.parquet, or train/<class>/ and "
             "test/<class>/ with images",
         )
-    raise unknown("dataset", name, DATASETS)
+    known = unknown("dataset", name, DATASETS)
+    raise SteppeError(
+        "data is a dataset's name, a folder or file that exists, or a hub id org/name",
+        got=f"{name}, and no such path is there",
+        way_out=known.way_out or "",
+    )
 
 
 def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

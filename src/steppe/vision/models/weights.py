@@ -55,7 +55,8 @@ def load_weights(model: Model, path: str | PathLike[str]) -> Model:
         raise SteppeError(
             "weights must be in the safetensors format",
             got=f"{file} ({error})",
-            way_out="save them with safetensors.torch.save_model; pickled weights are never read",
+            way_out="if the file was cut off, copy it again or repeat the run in another folder; "
+            "pickled weights are never read: save them with safetensors.torch.save_model",
         ) from error
     _check(model.state_dict(), stored, file)
     model.load_state_dict(stored, strict=False)
