@@ -241,3 +241,8 @@ def test_what_is_measured_of_the_result_cannot_cost_it(
     assert "not_computed" not in again
     assert again["sparse"]["perplexity"] == right["sparse"]["perplexity"]
     assert again["gain"] == right["gain"]
+
+
+def test_the_model_is_never_written_over(language_model):
+    with pytest.raises(SteppeError, match="as model and as --out"):
+        steppe.prune(language_model, steppe.methods.magnitude(sparsity=0.5), None, language_model)

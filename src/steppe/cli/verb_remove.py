@@ -18,7 +18,7 @@ from steppe.core.serialization import write_text
 from steppe.evaluation import read_record
 from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.ending import times_of
-from steppe.experiment.image_run import ImageRun
+from steppe.experiment.image_run import ImageRun, was_trained
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.removal.channel_groups import coupled_channels
@@ -46,6 +46,12 @@ def command(
     """Slice out channels that are zero; checked: the smaller network computes the same."""
     if (run / TEXT).exists():
         raise SteppeError("channels are removed once", got=f"{run}, which has none to spare")
+    if (run / "config.json").exists() and not was_trained(run / "recipe.yaml"):
+        raise SteppeError(
+            "steppe remove takes a run of steppe train",
+            got=f"{run}, which holds a language model",
+            way_out="steppe.remove(model, inputs) in Python",
+        )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SteppeError(
             "--out must be a new or empty folder", got=str(out), way_out="choose another --out"

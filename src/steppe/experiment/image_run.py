@@ -32,7 +32,7 @@ class _Logits(nn.Module):
         return logits(self.model, x)
 
 
-def _trained(recipe: Path) -> bool:
+def was_trained(recipe: Path) -> bool:
     """Whether there is a recipe of steppe train; that of steppe prune has a calibration."""
     return recipe.exists() and not any(
         line.startswith("calibration:")
@@ -88,7 +88,7 @@ class ImageRun:
             SteppeError: it is no finished run of images, or the device does not exist.
         """
         path = Path(run)
-        if (path / "config.json").exists() and not _trained(path / "recipe.yaml"):
+        if (path / "config.json").exists() and not was_trained(path / "recipe.yaml"):
             raise SteppeError(
                 f"--on {on} measures runs of steppe train",
                 got=f"{path}, which holds a language model",

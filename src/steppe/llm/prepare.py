@@ -58,6 +58,12 @@ class PreparedPruning:
                 got=type(model).__name__,
                 way_out='model.save_pretrained("folder"), then steppe.prune("folder", ...)',
             )
+        if Path(model).exists() and Path(model).resolve() == config.out.resolve():
+            raise SteppeError(
+                "the pruned model is written beside the model, never over it",
+                got=f"{model} as model and as --out",
+                way_out="choose another --out",
+            )
         self.config, self.method = config, for_language(method)
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         _join_processes(self.device)

@@ -31,3 +31,12 @@ def test_a_weak_penalty_warns_at_the_callers_line_and_a_strong_one_does_not() ->
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert run(1.0).distance < 0.2
+
+
+def test_a_run_that_ends_early_is_said():
+    model = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    s = steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.9), total_steps=10)
+    s.step(lambda: model(torch.ones(2, 8)).square().mean())
+    with pytest.warns(UserWarning, match=r"finish\(\) after 1 of 10 steps"):
+        s.finish()

@@ -67,11 +67,24 @@ class Finished:
             f"costs accuracy: {_advice(method)}"
         )
 
-    def warn(self, method: Method) -> None:
-        """Warn the caller of `Sparsifier.finish` when the last projection moved the weights far."""
-        if self.far(method):
+    def warn(self, method: Method, done: int, total: int) -> None:
+        """Warn the caller of `Sparsifier.finish` when the last projection moved the weights far.
+
+        Args:
+            method: whose options may help.
+            done: steps made.
+            total: steps that its schedules stretch over.
+        """
+        said = self.far(method)
+        if said and done < total:
+            said = (
+                f"finish() after {done} of {total} steps: the last projection moved the weights by "
+                f"{self.distance:.0%}, as the method had not come to its end; total_steps counts "
+                "optimiser steps, not micro-batches"
+            )
+        if said:
             # past finish() and the wrapper of no_grad: the caller's line
-            warnings.warn(self.far(method), stacklevel=4)
+            warnings.warn(said, stacklevel=4)
 
 
 def projected(

@@ -311,7 +311,7 @@ class Sparsifier:
             The masks and what the projection changed.
 
         Raises:
-            SteppeError: no step was taken, so nothing is known of the weights.
+            SteppeError: no step was taken, and the score knows nothing of the weights without one.
         """
         if self._end.finished is not None and self._end.stands():
             return self._end.finished
@@ -325,7 +325,7 @@ class Sparsifier:
             optimizers.mask(self._prunable.trained.values())
         finished = self._end.make(before, masks)
         if self._step:
-            finished.warn(self.method)
+            finished.warn(self.method, self._step, self.total_steps)
         return finished
 
     @torch.no_grad()
