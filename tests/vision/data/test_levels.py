@@ -170,3 +170,10 @@ def test_what_means_nothing_is_refused(options, rule):
 def test_built_in_images_take_none_of_it():
     with pytest.raises(SteppeError, match="for images in files; got dataset digits"):
         load("digits", value_range=(0, 16))
+
+
+def test_a_damaged_image_is_named_and_not_the_one_for_which_it_was_looked_at(tmp_path):
+    path = folder(tmp_path, [ramp(0, 4095, np.uint16)], suffix="png")
+    (tmp_path / "test" / "b" / "0.png").write_bytes(b"no image")
+    with pytest.raises(SteppeError, match=r"PIL can decode; got \S*test/b/0.png \(Unidentified"):
+        load(path, train_size=1)

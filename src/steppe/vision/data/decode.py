@@ -16,7 +16,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.vision.data.levels import BACKGROUNDS, Blob, Levels, Reading, is_deep, opened
+from steppe.vision.data.levels import (
+    BACKGROUNDS,
+    Blob,
+    Levels,
+    Reading,
+    is_deep,
+    opened,
+    undecodable,
+)
 
 # Below this, Python's part of the work outweighs PIL's and threads only wait for each other
 # (measured: 32x32 JPEGs, 2 cores, 0.87 s for 10,000 with one thread, 1.17 s with two).
@@ -104,7 +112,7 @@ def is_grey(blob: Blob, name: str) -> bool:
         with opened(blob) as image:
             return _without_colour(image.mode)
     except Exception as error:
-        raise _undecodable(name, error) from error
+        raise undecodable(name, error) from error
 
 
 def _without_colour(mode: str) -> bool:
@@ -135,7 +143,7 @@ def _decode_one(
     except SteppeError:
         raise
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
-        raise _undecodable(name, error) from error
+        raise undecodable(name, error) from error
     if grey and coloured and levels.reading.channels is None:
         raise SteppeError(
             "images must all be grey where the first one is",
@@ -192,11 +200,3 @@ def _notes(seen: Counter[str], background: str, most: int) -> list[str]:
             )
         notes.append(f"{seen[DEEP_COLOUR]} colour images of 16 bits: the upper 8 are taken")
     return notes
-
-
-def _undecodable(name: str, error: Exception) -> SteppeError:
-    return SteppeError(
-        "every image must be one that PIL can decode",
-        got=f"{name} ({type(error).__name__}: {str(error)[:200]})",
-        way_out="remove or replace that image",
-    )

@@ -72,6 +72,15 @@ def opened(blob: Blob) -> Any:
     return Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob)
 
 
+def undecodable(name: str, error: Exception) -> SteppeError:
+    """The refusal of an image that PIL cannot read, by its name."""
+    return SteppeError(
+        "every image must be one that PIL can decode",
+        got=f"{name} ({type(error).__name__}: {str(error)[:200]})",
+        way_out="remove or replace that image",
+    )
+
+
 def is_deep(mode: str) -> bool:
     """Whether an image of that mode has more than 256 levels."""
     return mode == "F" or mode.startswith("I")
@@ -119,10 +128,13 @@ class Levels:
         ends: dict[bool, list[float]] = {}
         for part in self._parts:
             for blob, name in part():
-                with opened(blob) as image:
-                    if not is_deep(image.mode):
-                        continue
-                    values = np.asarray(image)
+                try:
+                    with opened(blob) as image:
+                        if not is_deep(image.mode):
+                            continue
+                        values = np.asarray(image)
+                except Exception as error:  # of this image, not of the one being decoded
+                    raise undecodable(name, error) from error
                 least, most = float(values.min()), float(values.max())
                 if not np.isfinite([least, most]).all():
                     raise SteppeError(
