@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
 
-from steppe.llm.side_files import ENDINGS, hub_patterns, is_weights, side_files
+from steppe.llm.side_files import ENDINGS, hub_patterns, is_weights, left_out, side_files
 
 BESIDE = [
     "LICENSE",
@@ -46,7 +47,10 @@ def fetched(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in hub_patterns())
 
 
-@pytest.mark.parametrize("name", [*BESIDE, *WEIGHTS, "model.safetensors", "n", "bin", "x.tibin"])
+@pytest.mark.parametrize(
+    "name",
+    [*BESIDE, *WEIGHTS, "model.safetensors", "2_Dense/model.safetensors", "n", "bin", "x.tibin"],
+)
 def test_fetched_from_the_hub(name: str) -> None:
     assert fetched(name)
 
@@ -66,6 +70,21 @@ def test_everything_but_weights_is_copied(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     assert side_files(tmp_path) == BESIDE
+    (said,) = left_out(tmp_path, [tmp_path / name for name in WEIGHTS], tmp_path / "checkpoint-5")
+    copies = sorted(name for name in COPIES if "/" not in name)
+    assert said.partition(":")[0].split(", ") == sorted([*copies, "onnx", "original"])
+
+
+def test_what_the_list_of_modules_names_belongs_to_the_model(tmp_path: Path) -> None:
+    parts = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
+    for name in [*parts, "model.safetensors", "best/model.safetensors", "best/config.json"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    paths = ["", "1_Pooling", "2_Dense"]
+    (tmp_path / "modules.json").write_text(json.dumps([{"path": path} for path in paths]))
+    assert side_files(tmp_path) == [*parts, "modules.json"]
+    own = [tmp_path / "model.safetensors"]
+    assert left_out(tmp_path, own, tmp_path.parent / "out")[0].startswith("best: weights beside")
 
 
 def test_files_behind_links_as_the_hubs_cache_has_them(tmp_path: Path) -> None:

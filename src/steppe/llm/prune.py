@@ -25,6 +25,7 @@ from steppe.llm.memo import perplexity_memo, remembered
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
+from steppe.llm.side_files import left_out
 from steppe.llm.streamed import streamed_perplexity
 from steppe.method import Method
 from steppe.methods import display_of
@@ -205,8 +206,9 @@ def _record(
     weights = sum(_numel(x) for row in rows for x in row["layers"])
     zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
     before = sum(round(x["sparsity_before"] * _numel(x)) for row in rows for x in row["layers"])
-    dense_parts = prepared.model.left_dense()
-    parameters = prepared.model.parameters()
+    model = prepared.model
+    dense_parts = model.left_dense()
+    parameters = model.parameters()
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
     spent: dict[str, float] = {}
     for row in rows:
@@ -247,6 +249,7 @@ def _record(
                 f"{x}: in the checkpoint but not in the model, copied as it is, dense"
                 for x in prepared.model.unused()
             ),
+            *left_out(model.folder, model.checkpoint.files.values(), prepared.out),
             *notes,
         ],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,24 +41,72 @@ def side_files(folder: Path) -> list[str]:
     """Everything in a model's folder but weights, by its path inside, subfolders included.
 
     A subfolder that holds weights is the model in another form (``original/``, ``onnx/``, a
-    trainer's ``checkpoint-500/``) and is left out whole; so are hidden files.
+    trainer's ``checkpoint-500/``) and is left out whole, unless ``modules.json`` names it as a part
+    of the model (a dense layer after the pooling): that is copied whole. Hidden files are left out.
 
     Example:
         >>> side_files(Path("/nowhere"))
         []
     """
+    return sorted(name for names in _beside(folder)[0].values() for name in names)
+
+
+def left_out(folder: Path, used: Iterable[Path], out: Path) -> list[str]:
+    """A sentence on the weights beside a model's own that are not copied; empty if there are none.
+
+    Args:
+        folder: the model's.
+        used: its files of weights that are read.
+        out: where the copy goes, which may lie inside.
+
+    Example:
+        >>> left_out(Path("/nowhere"), [], Path("/nowhere/out"))
+        []
+    """
+    own, inside = {path.name for path in used}, out.resolve()
+    names = [
+        name
+        for name in _beside(folder)[1]
+        if name not in own
+        and not name.endswith(".index.json")
+        and (folder / name).resolve() not in (inside, *inside.parents)
+    ]
+    if not names:
+        return []
+    return [f"{', '.join(names)}: weights beside the model's own, left where they are"]
+
+
+def _beside(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Files to copy by their top folder; and what is not: top folders and files of weights."""
     names: dict[str, list[str]] = {}
-    other_forms = set(_OTHER_FORMS)
+    parts, other_forms, copies = _parts(folder), set(_OTHER_FORMS), list[str]()
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _OURS)
         for file in files:
             path = (Path(place) / file).relative_to(folder)
             top = path.parts[0] if len(path.parts) > 1 else ""
-            if is_weights(file):
+            if is_weights(file) and not top:
+                copies.append(file)
+            elif is_weights(file) and top not in parts:
                 other_forms.add(top)
             elif not file.startswith(".") and (folder / path).is_file():
                 names.setdefault(top, []).append(path.as_posix())
-    return sorted(n for top in names if not top or top not in other_forms for n in names[top])
+    other_forms -= parts
+    kept = {top: own for top, own in names.items() if top not in other_forms}
+    there = {top for top in other_forms if (folder / top).is_dir()}
+    return kept, sorted([*there, *copies])
+
+
+def _parts(folder: Path) -> set[str]:
+    """Subfolders that ``modules.json`` (of sentence-transformers) names as parts of the model."""
+    listed = folder / "modules.json"
+    if not listed.is_file():
+        return set()
+    try:
+        modules = json.loads(listed.read_text(encoding="utf-8"))
+        return {Path(module["path"]).parts[0] for module in modules if module["path"]}
+    except (ValueError, TypeError, KeyError):  # another tool's file of that name
+        return set()
 
 
 def is_weights(name: str) -> bool:
@@ -83,7 +132,9 @@ def hub_patterns() -> list[str]:
         f"model-{_NUMBER}{more}-of-{_NUMBER}{most}.safetensors"
         for more, most in (("", ""), ("", "[0-9]"), ("[0-9]", "[0-9]"))
     ]
-    return ["model.safetensors", *shards, *_not_ending_in(ENDINGS)]
+    # folders of sentence-transformers: 2_Dense
+    parts = [f"[0-9]_*/{name}" for name in ("model.safetensors", "pytorch_model.bin")]
+    return ["model.safetensors", *shards, *parts, *_not_ending_in(ENDINGS)]
 
 
 def _not_ending_in(endings: Iterable[str]) -> list[str]:
