@@ -193,6 +193,13 @@ def test_what_cannot_be_done_is_one_line() -> None:
         run(Plain(), sparse(METHODS["gmp"]()), gradient_clip_algorithm="value")
     with pytest.raises(SteppeError, match="known number of steps"):
         run(Plain(), sparse(METHODS["gmp"]()), max_epochs=-1)
+
+    class Warming(Plain):
+        def optimizer_step(self, *given: Any, **named: Any) -> None:
+            super().optimizer_step(*given, **named)
+
+    with pytest.raises(SteppeError, match="its own optimizer_step"):
+        run(Warming(), sparse(METHODS["gmp"]()))
     used = sparse(METHODS["gmp"]())
     run(Plain(), used)
     with pytest.raises(SteppeError, match="serves one run"):

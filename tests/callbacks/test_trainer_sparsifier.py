@@ -176,3 +176,24 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
     attached(METHODS["gmp"](), run)
     with pytest.raises(SteppeError, match="checkpoint of a sparse run"):
         run.train(resume_from_checkpoint=str(tmp_path / "plain" / "checkpoint-3"))
+
+
+def test_a_training_step_that_goes_backward_by_itself_is_one_line(tmp_path: Path) -> None:
+    class Own(transformers.Trainer):
+        def training_step(self, model: Any, inputs: Any, *given: Any) -> Any:
+            loss = self.compute_loss(model, inputs)
+            loss.backward()
+            return loss.detach()
+
+    run = trainer(tiny(), tmp_path)
+    run.__class__ = Own
+    attached(METHODS["gmp"](), run)
+    with pytest.raises(SteppeError, match=r"accelerator\.backward"):
+        run.train()
+
+
+@pytest.mark.parametrize("length", [{"num_train_epochs": 2.5, "max_steps": -1}, {"max_steps": 15}])
+def test_an_epoch_is_as_long_as_its_data(length: dict[str, Any], tmp_path: Path) -> None:
+    from steppe.callbacks.trainer_sparsifier import _steps_per_epoch
+
+    assert _steps_per_epoch(trainer(tiny(), tmp_path, **length)) == STEPS

@@ -259,6 +259,23 @@ def _count_steps(trainer: Any, optimizer: Optimizer) -> None:
 
 
 _STRATEGIES = {"SingleDeviceStrategy", "DDPStrategy"}
+# What a module may do around an optimiser step that Lightning makes, and we make in its place.
+_STEP_HOOKS = (
+    "backward",
+    "configure_gradient_clipping",
+    "on_after_backward",
+    "on_before_backward",
+    "on_before_optimizer_step",
+    "on_before_zero_grad",
+    "optimizer_step",
+    "optimizer_zero_grad",
+)
+
+
+def _own_hooks(module: Any) -> list[str]:
+    """The hooks of a step that a module's class overrides."""
+    base = next(c for c in type(module).__mro__ if c.__name__ == "LightningModule")
+    return [h for h in _STEP_HOOKS if getattr(type(module), h) is not getattr(base, h)]
 
 
 def _check(trainer: Any, module: Any) -> None:
@@ -270,6 +287,13 @@ def _check(trainer: Any, module: Any) -> None:
         "gradient clipping by value": trainer.gradient_clip_algorithm == "value",
         "manual optimization in several processes": manual and trainer.world_size > 1,
     }
+    if not manual and (own := _own_hooks(module)):
+        raise SteppeError(
+            "the sparsifier makes the step in Lightning's place, whole",
+            got=f"a module with its own {', '.join(own)}",
+            consequence="they would not be called",
+            way_out="a scheduler, gradient_clip_val, or manual optimization",
+        )
     ways = {
         "fp16 with a gradient scaler": 'precision="bf16-mixed"',
         "gradient clipping by value": 'gradient_clip_algorithm="norm"',

@@ -107,7 +107,7 @@ class _TrainerSparsifier:
             include=self._include,
             exclude=self._exclude,
             clip_grad_norm=args.max_grad_norm or None,
-            steps_per_epoch=max(total // max(int(trainer.state.num_train_epochs), 1), 1),
+            steps_per_epoch=_steps_per_epoch(trainer),
             options=self._options,
         )
         self._plain = plain_state_dict(trainer.model, self.sparsifier)
@@ -121,7 +121,13 @@ class _TrainerSparsifier:
         def closure() -> Any:
             with _captured(accelerator) as losses, self._outputs() as outputs:
                 self._plain_step(model, dict(inputs), *given, **named)
-            (loss,) = losses
+            if not losses:
+                raise SteppeError(
+                    "training_step gives its loss to accelerator.backward",
+                    got=f"{type(self._trainer).__name__}.training_step, which does not",
+                    way_out="self.accelerator.backward(loss) in place of loss.backward()",
+                )
+            loss = sum(losses[1:], losses[0])
             if self._accuracy is None:
                 return loss
             return loss, self._accuracy(inputs, outputs[0])
@@ -182,6 +188,15 @@ class _TrainerSparsifier:
             masks = {name: mask.cpu() for name, mask in self.finished.masks.items()}
             path = Path(args.output_dir) / MASKS
             write_tensors(path, pack(masks), {"packing": "numpy.packbits"})
+
+
+def _steps_per_epoch(trainer: Any) -> int | None:
+    """Optimiser steps; None where the data have no length."""
+    try:
+        batches = len(trainer.get_train_dataloader())
+    except TypeError:
+        return None
+    return -(-batches // trainer.args.gradient_accumulation_steps)
 
 
 @contextmanager

@@ -800,3 +800,56 @@ def test_statistics_are_gathered_only_while_a_cut_may_read_them(kind, until, mon
     train(model, sparsifier, 12)
     assert len(seen) == until
     assert sparsifier.finish().units_zeroed == round(0.5 * sparsifier.finish().units)
+
+
+def test_after_a_refused_step_the_next_one_begins_anew():
+    """A closure that did not ask the objective leaves no gradient behind."""
+    from steppe import SteppeError
+
+    x = torch.randn(8, 4)
+
+    def run(refused):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        method = steppe.methods.gmp(sparsity=0.5).replace(objective="distillation")
+        s = steppe.sparsify(model, optimizer, method, 4)
+        if refused:
+            with pytest.raises(SteppeError):
+                s.step(lambda: model(x).square().mean())
+
+        def closure():
+            out = model(x)
+            return s.loss(out.square().mean(), outputs=out, inputs=x)
+
+        s.step(closure)
+        return model.weight.grad.clone()
+
+    assert torch.equal(run(True), run(False))
+
+
+def test_nobody_makes_zeros_for_weights_without_a_gradient():
+    """What only masks reads no gradient: a backbone that rests costs nothing."""
+    model = nn.ModuleDict({"used": nn.Linear(4, 2), "unused": nn.Linear(4, 2)})
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    s = steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 2)
+    s.step(lambda: model["used"](torch.ones(3, 4)).square().mean())
+    assert set(s._prunable.gradients()) == {"used.weight"}
+
+
+def test_weights_put_back_after_a_held_step_undo_the_end():
+    model = nn.Linear(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    s = steppe.sparsify(model, optimizer, steppe.methods.safe(sparsity=0.5), 6)
+
+    def closure():
+        return model(torch.ones(2, 8)).square().mean()
+
+    s.step(closure)
+    dense = {n: t.clone() for n, t in model.state_dict().items()}
+    s.finish()
+    with pytest.warns(UserWarning, match="after finish"):
+        s.step(closure)
+    model.load_state_dict(dense)
+    s.step(closure)
+    assert int((model.weight == 0).sum()) == 0

@@ -59,7 +59,9 @@ class GradientPasses:
         self._buffers = Buffers()
         self._backup: list[Tensor] = []
         self._gathered: list[MicroBatches] = []
-        self._over_calls = self._checked = False
+        self._checked = False
+        self.over_calls = False
+        """Whether a step's micro-batches come in several calls (accelerate accumulates)."""
         self._seen: list[Tensor] = []
         self._places: dict[int, tuple[int, str]] = {}
 
@@ -110,10 +112,10 @@ class GradientPasses:
             if twice:
                 self._buffers.watch(self.model)
             self.optimizers.zero_grad()
-        self._over_calls = self._over_calls or not complete
+        self.over_calls = self.over_calls or not complete
         batches = MicroBatches(
             list(closures) if complete or not twice else [bound(c) for c in closures],
-            self.optimizers.micro_batches if self._over_calls and self._averaged else 1,
+            self.optimizers.micro_batches if self.over_calls and self._averaged else 1,
             generators(self.params) if twice else None,
         )
         loss = self._run(list(closures), batches.share, exchange and complete, see)
@@ -282,7 +284,8 @@ class GradientPasses:
                 back_to(batches.drawn)
                 losses = [outcome(c(), needs_gradient=False)[0] for c in batches.closures]
                 assert batches.loss is not None
-                check_same(batches.loss, torch.stack(losses).mean())
+                again = torch.stack(losses)
+                check_same(batches.loss, again.mean() if self._averaged else again.sum())
 
 
 def _is(a: object, b: object) -> bool:

@@ -76,10 +76,10 @@ class LastCut:
 
     def holds(self) -> bool:
         """Whether a step leaves the zeros as they are and the coupling out; told once."""
-        if self.masks is None or self._told:
-            return self.masks is not None
         if not self.stands():
             return False
+        if self._told:
+            return True
         if not self._folded and all(bool(m.all()) for m in self.masks.values()):
             self.resume(None)  # there is nothing to hold
             return False

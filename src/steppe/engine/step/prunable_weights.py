@@ -175,10 +175,12 @@ class PrunableWeights:
                 self.quiet[name] = self.quiet.get(name, 0) + 1
             else:
                 self.quiet.pop(name, None)
+        if not self._pulls:  # nobody adds: no zeros for a frozen backbone, or unused experts
+            return {n: p.grad for n, p in self.trained.items() if p.grad is not None}
         grads = {
             n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.trained.items()
         }
-        for part, grad in grads.items() if self._pulls else ():
+        for part, grad in grads.items():
             name = part.partition(":")[0]
             if grad.layout != torch.strided:
                 raise SteppeError(

@@ -239,7 +239,11 @@ class Sparsifier:
             )
         finally:
             self._statistics.active(False)
-        self._objective.check(len(closures))
+        try:
+            self._objective.check(len(closures))
+        except SteppeError:
+            self._passes.end()  # the next step begins anew
+            raise
         return loss, complete
 
     def _second_pass(self, perturb: Perturb, twice: bool, local: bool) -> None:
@@ -377,6 +381,7 @@ class Sparsifier:
             "method": self._method_in_state(),
             "coupling": self._coupled.state,
             "quiet": self._prunable.quiet,
+            "over_calls": self._passes.over_calls,
             "finished": self._end.masks,
             "made_of": made_of(self._passes.optimizers, self._prunable.trained),
         } | self._saved.collect()
@@ -394,6 +399,7 @@ class Sparsifier:
         self.notes += self._saved.restore(state, home)
         self._coupled.load(state["coupling"], home)
         self._prunable.quiet = dict(state.get("quiet", {}))  # 0.1.0 had none
+        self._passes.over_calls = bool(state.get("over_calls", False))
         masks = state.get("finished")
         self._end.resume(None if masks is None else home(masks))
         self._step = state["step"]
