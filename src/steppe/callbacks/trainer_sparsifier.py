@@ -193,10 +193,11 @@ class _TrainerSparsifier:
 def _steps_per_epoch(trainer: Any) -> int | None:
     """Optimiser steps; None where the data have no length."""
     try:
-        batches = len(trainer.get_train_dataloader())
+        batches: int = len(trainer.get_train_dataloader())
     except TypeError:
         return None
-    return -(-batches // trainer.args.gradient_accumulation_steps)
+    gathered: int = trainer.args.gradient_accumulation_steps
+    return -(-batches // gathered)
 
 
 @contextmanager

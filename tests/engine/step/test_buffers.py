@@ -140,3 +140,14 @@ def test_a_conjugate_buffer_is_put_back():
     with restored_buffers(model):
         model.odd.mul_(2)
     assert model.odd.tolist() == [1 - 2j]
+
+
+def test_a_large_buffer_that_moves_after_it_rested_is_put_back():
+    model = nn.Module()
+    model.register_buffer("codes", torch.zeros(buffers.LARGE + 1))
+    keeper = Buffers()
+    for moves in (False, False, True, True, False, True):
+        with keeper.kept(model):
+            if moves:
+                model.codes.add_(1.0)
+        assert not model.codes.any()

@@ -18,11 +18,11 @@ class Buffers:
 
     Every buffer is copied before the pass and restored after it, whatever module it belongs to and
     whether it is changed in place or replaced. A large one that a pass left alone (a causal mask, a
-    table of positions) is not copied again until something writes to it.
+    table of positions) is not copied again until something writes to it: its last copy is kept.
     """
 
     def __init__(self) -> None:
-        self._still: dict[int, tuple[Tensor, int]] = {}
+        self._still: dict[int, tuple[Tensor, int, Tensor]] = {}
         self._backup: list[Tensor] = []
 
     def watch(self, model: nn.Module) -> None:
@@ -49,6 +49,10 @@ class Buffers:
         finally:
             self._restore(moving)
             with torch.no_grad():
+                for tensor, version, copy in list(self._still.values()):
+                    if tensor._version != version:  # it rested until this pass
+                        tensor.copy_(copy)
+                        del self._still[id(tensor)]
                 for tensor, copy in others:
                     tensor.copy_(copy)
             for registered, before in owners:
@@ -79,7 +83,7 @@ class Buffers:
                 continue
             self._still.pop(id(tensor), None)
             if torch.equal(tensor, before):
-                self._still[id(tensor)] = (tensor, tensor._version)
+                self._still[id(tensor)] = (tensor, tensor._version, before.clone())
         rest = [pair for pair in zip(moving, self._backup, strict=True) if not self._rests(pair[0])]
         if rest:
             torch._foreach_copy_([t for t, _ in rest], [b for _, b in rest])

@@ -78,6 +78,7 @@ class LastCut:
         """Whether a step leaves the zeros as they are and the coupling out; told once."""
         if not self.stands():
             return False
+        assert self.masks is not None
         if self._told:
             return True
         if not self._folded and all(bool(m.all()) for m in self.masks.values()):
