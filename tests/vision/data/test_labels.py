@@ -97,6 +97,18 @@ def test_ids_stay_where_the_number_of_classes_is_known():
         made([7, 100_000] * 2, [7, 8])
 
 
+def test_labels_that_only_test_images_have_are_kept_by_the_way_out():
+    train, test = [0, 5, 9] * 2, [0, 5, 9, 3]
+    with pytest.raises(SteppeError, match="got 3 in row 3") as refused:
+        made(train, test)
+    assert "num_classes=10 takes all labels as they are" in refused.value.way_out
+    assert made(train, test, num_classes=10).test.tolist() == test
+    with pytest.raises(SteppeError) as refused:
+        made(train, [0, -1])
+    assert refused.value.way_out == "correct that row, or remove it"
+    assert "num_classes=10 keeps them" in made(train).notes[0]
+
+
 @pytest.mark.parametrize(
     ("stored", "rule"),
     [

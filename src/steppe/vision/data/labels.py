@@ -76,7 +76,7 @@ def labels_of(source: Source, num_classes: int | None) -> Labels:
             names = values
             notes.append(
                 f"labels are {len(names)} numbers from {names[0]} to {names[-1]}: taken for ids "
-                "and numbered in ascending order; num_classes keeps them as they are"
+                f"and numbered in ascending order; num_classes={names[-1] + 1} keeps them as they are"
             )
     if names is not None:
         train, test = (
@@ -117,10 +117,14 @@ def _numbered(
     places = {name: place for place, name in enumerate(names)}
     for i, label in enumerate(labels):
         if label not in places:
+            values = [*names, *labels]
+            keep = ""
+            if all(_whole(value) and value >= 0 for value in values):
+                keep = f"; num_classes={max(values) + 1} takes all labels as they are"
             raise SteppeError(
                 "a test image's label must be one that training images have",
                 got=f"{label!r} in {describe(i)}",
-                way_out="correct that row, or remove it",
+                way_out=f"correct that row, or remove it{keep}",
             )
     return [places[label] for label in labels]
 
