@@ -84,3 +84,14 @@ def test_what_the_machine_refuses_is_one_line(
     assert said.count("\n") == 1
     assert said.startswith("steppe: ")
     assert ("a/b" in said) == isinstance(error, OSError)
+
+
+def test_an_error_that_only_speaks_of_memory_is_no_lack_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*arguments: object, **options: object) -> None:
+        raise RuntimeError("unsupported memory format option")
+
+    monkeypatch.setattr(main_module, "commands", lambda: fails)
+    with pytest.raises(RuntimeError, match="memory format"):
+        main_module.main(["methods"])

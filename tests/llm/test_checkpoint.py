@@ -225,3 +225,12 @@ def test_the_digest_is_of_the_content(folder: Path, tmp_path: Path) -> None:
     for change in changed:
         save_file(tensors | change, other / "model.safetensors")
         assert digest(other) != digest(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_eight_bits_are_refused_by_their_header(
+    dtype: torch.dtype, tmp_path: Path
+) -> None:
+    save_file({"a": torch.ones(2, 2).to(dtype)}, tmp_path / "model.safetensors")
+    with pytest.raises(SteppeError, match=r"16 bits or more; got F8_E.* in a of"):
+        Checkpoint(tmp_path).headers()

@@ -29,6 +29,7 @@ STOPPED = (
     "steppe: stopped; what was written is whole, and train, prune and demo go on from it when the "
     "same command is given again"
 )
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
 _err = Console(stderr=True, soft_wrap=True)
 
 
@@ -111,7 +112,9 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (OSError, MemoryError, RuntimeError) as error:  # of the machine, whatever the command
-        memory = isinstance(error, MemoryError) or "memory" in str(error)
+        memory = isinstance(error, MemoryError) or any(
+            words in str(error).lower() for words in _OUT_OF_MEMORY
+        )
         if isinstance(error, RuntimeError) and not memory:
             raise
         rule = "the memory must suffice" if memory else "files and folders must be usable"

@@ -24,6 +24,8 @@ _KINDS = {
     "F16": torch.float16,
     "BF16": torch.bfloat16,
 }
+_NARROW = ("F8", "F6", "F4")
+"""How the names of floats of 8, 6 and 4 bits begin in a header; no arithmetic is done in them."""
 _FROM_HUB = hub_patterns()
 
 
@@ -189,14 +191,22 @@ class Checkpoint:
         """Key -> stored dtype and shape; no weight is read.
 
         Raises:
-            SteppeError: a file is cut off, or lacks what the index says it holds.
+            SteppeError: a file is cut off, lacks what the index says it holds, or holds floats of
+                8 bits or fewer.
         """
         kinds = {}
         for path in sorted(set(self.files.values())):
             with self._open(path) as file:
                 for key in file.keys():  # noqa: SIM118
                     slice_ = file.get_slice(key)
-                    kind = _KINDS.get(slice_.get_dtype(), torch.int64)
+                    stored = slice_.get_dtype()
+                    if stored.startswith(_NARROW):
+                        raise SteppeError(
+                            "weights must be numbers of 16 bits or more",
+                            got=f"{stored} in {key} of {path}",
+                            way_out="take the model in bfloat16, or convert it to that",
+                        )
+                    kind = _KINDS.get(stored, torch.int64)
                     kinds[key] = kind, torch.Size(slice_.get_shape())
         for key, path in self.files.items():
             if key not in kinds:

@@ -76,7 +76,8 @@ def labels_of(source: Source, num_classes: int | None) -> Labels:
             names = values
             notes.append(
                 f"labels are {len(names)} numbers from {names[0]} to {names[-1]}: taken for ids "
-                f"and numbered in ascending order; num_classes={names[-1] + 1} keeps them as they are"
+                f"and numbered in ascending order; num_classes={names[-1] + 1} keeps them as they "
+                "are"
             )
     if names is not None:
         train, test = (
