@@ -113,6 +113,15 @@ def test_nothing_is_pruned_at_sparsity_zero(language_model, tokens, tmp_path):
             assert torch.equal(weight, after.state_dict()[name]), name
 
 
+def test_zeros_of_all_count_those_that_no_pattern_names(language_model, tokens, tmp_path):
+    steppe.prune(language_model, methods.magnitude(sparsity=0.7), None, tmp_path / "sparse")
+    only = {"include": ("*q_proj*",)}
+    method = methods.magnitude(sparsity=0.8)
+    record = steppe.prune(tmp_path / "sparse", method, None, tmp_path / "out", **only)
+    nonzero, parameters = (record["sparse"][key] for key in ("nonzero", "parameters"))
+    assert record["sparsity_of_all"] == pytest.approx(1 - nonzero / parameters)
+
+
 def test_a_method_without_language_settings_is_refused(language_model, tokens, tmp_path):
     with pytest.raises(SteppeError, match=r"gmp with objective task.*methods that have one"):
         steppe.prune(language_model, methods.gmp(sparsity=0.5), tokens, tmp_path / "out")

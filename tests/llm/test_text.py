@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steppe.core.errors import SteppeError
+from steppe.llm.calibration_windows import windows
 from steppe.llm.text import read, tokenize
 
 
@@ -33,6 +34,18 @@ def test_files_of_each_kind(tmp_path: Path) -> None:
     assert read(tmp_path / "e.raw").joined() == "naught\n"
     folder = read(tmp_path)
     assert list(folder.documents) == ["zero", *["one", "two"] * 3]
+
+
+def test_a_packed_text_is_one_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("caf\u00e9 ".encode() * 9, mtime=0))
+    corpus = read(path)
+    assert corpus.long
+    assert corpus.joined() == "caf\u00e9 " * 9
+    drawn = windows(
+        path, lambda text, **_: {"input_ids": list(map(ord, text))}, samples=2, window=4
+    )
+    assert drawn.tokens.shape == (2, 4)
 
 
 def test_a_folder_of_plain_text_is_one_text_in_sorted_order(tmp_path: Path) -> None:

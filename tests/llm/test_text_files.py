@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.llm import calibration_windows, text
+from steppe.llm import calibration_windows, text, text_files
 from steppe.llm.calibration_windows import windows
 from steppe.llm.text import read
 from steppe.llm.text_files import Chained, JsonLines, ParquetRows, Places
@@ -117,6 +117,22 @@ def test_what_is_wrong_with_a_large_file(large: None, tmp_path: Path) -> None:
         with pytest.raises(SteppeError, match=said) as raised:
             list(read(tmp_path / name).documents)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("most", "times"), [(1 << 30, 0), (0, 20)])
+def test_rows_in_shuffled_order_do_not_read_a_group_each(
+    most: int, times: int, large: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "WHOLE_COLUMN", most)
+    corpus, seen, group = read(written(tmp_path, "a.parquet")), [], pq.ParquetFile.read_row_group
+
+    def counted(file: Any, number: int, **options: Any) -> Any:
+        seen.append(number)
+        return group(file, number, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", counted)
+    assert sorted(corpus.shuffled(0)) == sorted(TEXTS)
+    assert len(seen) == 0 if times == 0 else len(seen) > times
 
 
 def test_saved_datasets_by_split_and_field(tmp_path: Path) -> None:

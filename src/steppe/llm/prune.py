@@ -209,6 +209,7 @@ def _record(
     model = prepared.model
     dense_parts = model.left_dense()
     parameters = model.parameters()
+    nonzero = _nonzero(prepared, rows, stored_nonzero)
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
     spent: dict[str, float] = {}
     for row in rows:
@@ -220,7 +221,7 @@ def _record(
         "sparsity_asked": prepared.method.sparsity,
         "sparsity_before": before / max(weights, 1),
         "sparsity_reached": zeros / max(weights, 1),
-        "sparsity_of_all": zeros / max(parameters, 1),
+        "sparsity_of_all": 1 - nonzero / max(parameters, 1),
         "dense": _quality(dense)
         | {
             "parameters": parameters,
@@ -229,8 +230,7 @@ def _record(
         },
         "sparse": {
             "parameters": parameters,
-            "nonzero": sum(row["nonzero"] for row in rows)
-            + sum(stored_nonzero[key] for key in prepared.model.stored_keys(blocks=False)),
+            "nonzero": nonzero,
             "bytes": written,
         },
         "blocks": rows,
@@ -253,6 +253,14 @@ def _record(
             *notes,
         ],
     }
+
+
+def _nonzero(
+    prepared: PreparedPruning, rows: list[dict[str, Any]], stored_nonzero: dict[str, int]
+) -> int:
+    """Parameters of the result that are not zero: those of the blocks, and all others."""
+    outside = sum(stored_nonzero[key] for key in prepared.model.stored_keys(blocks=False))
+    return outside + sum(int(row["nonzero"]) for row in rows)
 
 
 def _walked(prepared: PreparedPruning) -> dict[str, Any]:

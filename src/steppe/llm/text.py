@@ -258,7 +258,9 @@ def _local(source: str, files: list[Path], field: str) -> Corpus:
             texts.append(TextFile(file) if large else [decoded(file)])
             continue
         long = False
-    places = Places(files, SEPARATOR) if long else None
+    # a packed file has no places
+    long_and_plain = long and not any(file.suffix == ".gz" for file in files)
+    places = Places(files, SEPARATOR) if long_and_plain else None
     every = Chained(texts)
     if places.blank() if places is not None else not any(text.strip() for text in every):
         raise SteppeError("a text must not be empty", got=source, way_out="name another file")

@@ -22,6 +22,10 @@ LARGE = 2 << 20
 """Bytes of a file, or characters of a text, up to which it is read, checked and tokenised whole."""
 
 
+WHOLE_COLUMN = 1 << 30
+"""Bytes of a parquet file's texts, unpacked, up to which they are read at once."""
+
+
 class Texts(Sequence[str]):
     """Texts that are read when they are asked for."""
 
@@ -103,26 +107,41 @@ class JsonLines(Texts):
 
 
 class ParquetRows(Texts):
-    """One column of a large ``.parquet`` file, a group of rows at a time."""
+    """One column of a large ``.parquet`` file: whole up to 1 GiB, else a group of rows at a time.
+
+    Rows are asked for in shuffled order: with few groups at hand, each would be read many times.
+    """
 
     def __init__(self, file: Path, field: str) -> None:
         self._name, self._field = file, field
         with parquet_file(file, field) as opened:
             self._file = opened
-        rows = (opened.metadata.row_group(i).num_rows for i in range(opened.num_row_groups))
-        self._ends = list(itertools.accumulate(rows))
+        groups = [opened.metadata.row_group(i) for i in range(opened.num_row_groups)]
+        self._ends = list(itertools.accumulate(group.num_rows for group in groups))
         self._group: tuple[int, Any] = (-1, None)
+        columns = (group.column(i) for group in groups for i in range(group.num_columns))
+        size = sum(x.total_uncompressed_size for x in columns if x.path_in_schema == field)
+        self._whole: Any = None
+        self._fits = size <= WHOLE_COLUMN
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def text(self, index: int) -> str:
+        if self._fits:
+            if self._whole is None:
+                self._whole = self._file.read(columns=[self._field]).column(self._field)
+            value = self._whole[index].as_py()
+        else:
+            value = self._in_its_group(index)
+        return text_of({self._field: value}, self._field, f"{self._name}, row {index}")
+
+    def _in_its_group(self, index: int) -> Any:
         group = bisect.bisect_right(self._ends, index)
         if group != self._group[0]:
             column = self._file.read_row_group(group, columns=[self._field]).column(self._field)
             self._group = (group, column)
-        value = self._group[1][index - (self._ends[group - 1] if group else 0)].as_py()
-        return text_of({self._field: value}, self._field, f"{self._name}, row {index}")
+        return self._group[1][index - (self._ends[group - 1] if group else 0)].as_py()
 
 
 class TableRows(Texts):

@@ -49,7 +49,9 @@ class RunRecord(BaseModel):
     sparsity_asked: float | None = Field(description="fraction asked for; null where none was")
     sparsity_reached: float = Field(description="fraction of the prunable weights that is zero")
     sparsity_of_all: float | None = Field(
-        None, description="those zeros as a fraction of all parameters, pruned or not"
+        None,
+        description="zeros as a fraction of all parameters: of a language model all, "
+        "else those of the prunable weights",
     )
     sparsity_before: float | None = Field(
         None, description="fraction of them that was zero before the run, where it was counted"
