@@ -44,18 +44,7 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
     """Slice out channels that are zero; checked: the smaller network computes the same."""
-    if (run / TEXT).exists():
-        raise SteppeError("channels are removed once", got=f"{run}, which has none to spare")
-    if (run / "config.json").exists() and not was_trained(run / "recipe.yaml"):
-        raise SteppeError(
-            "steppe remove takes a run of steppe train",
-            got=f"{run}, which holds a language model",
-            way_out="steppe.remove(model, inputs) in Python",
-        )
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SteppeError(
-            "--out must be a new or empty folder", got=str(out), way_out="choose another --out"
-        )
+    _check_folders(run, out)
     trained = ImageRun.read(str(run), device, "clean")
     example = torch.zeros(2, *trained.data.shape, device=device)
     # seeded noise, as zeros would hide a difference
@@ -97,6 +86,21 @@ def command(
     with courtesy("the summary"):
         _show(gained, out, quiet)
     emit({"run": str(run), "out": str(out), **gained}, json)
+
+
+def _check_folders(run: Path, out: Path) -> None:
+    if (run / TEXT).exists():
+        raise SteppeError("channels are removed once", got=f"{run}, which has none to spare")
+    if (run / "config.json").exists() and not was_trained(run / "recipe.yaml"):
+        raise SteppeError(
+            "steppe remove takes a run of steppe train",
+            got=f"{run}, which holds a language model",
+            way_out="steppe.remove(model, inputs) in Python",
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SteppeError(
+            "--out must be a new or empty folder", got=str(out), way_out="choose another --out"
+        )
 
 
 def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:

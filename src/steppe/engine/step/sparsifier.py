@@ -237,13 +237,12 @@ class Sparsifier:
             loss, complete = self._passes.first(
                 closures, twice=twice, exchange=not local, see=self._epochs.see
             )
-        finally:
-            self._statistics.active(False)
-        try:
             self._objective.check(len(closures))
         except SteppeError:
             self._passes.end()  # the next step begins anew
             raise
+        finally:
+            self._statistics.active(False)
         return loss, complete
 
     def _second_pass(self, perturb: Perturb, twice: bool, local: bool) -> None:
@@ -276,11 +275,8 @@ class Sparsifier:
     @torch.no_grad()
     def _update(self, epoch: Epoch | None) -> StepContext:
         """Clip, add the coupling's gradient, step, let the coupling act."""
-        optimizers, schedule, total = (
-            self._passes.optimizers,
-            self.method.schedule,
-            self.total_steps,
-        )
+        optimizers = self._passes.optimizers
+        schedule, total = self.method.schedule, self.total_steps
         optimizers.unscale()
         if self.clip_grad_norm is not None:
             self._passes.clip(self.clip_grad_norm)
