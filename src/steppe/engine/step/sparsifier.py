@@ -281,8 +281,7 @@ class Sparsifier:
         if self.clip_grad_norm is not None:
             self._passes.clip(self.clip_grad_norm)
         sparsity = schedule.after(self._step, total, self.method.sparsity)
-        due = schedule.due(self._step, total)
-        context = self._coupled.context(self._step, sparsity, due)
+        context = self._coupled.context(self._step, sparsity, schedule.due(self._step, total))
         context.epoch = epoch
         context.grads, context.quiet = self._prunable.gradients(), self._prunable.quiet
         ended = self._end.holds()
@@ -318,9 +317,9 @@ class Sparsifier:
         optimizers = self._passes.optimizers
         optimizers.evaluate()  # what it averages is what is cut
         before = {name: w.clone() for name, w in self.weights.items()}
-        masks = self._end.masks if self._end.stands() else None  # of a run that ended
-        if masks is None:
-            masks = self._coupled.cut(self._step)
+        # those of a run that ended, where there are some
+        masks = self._end.masks if self._end.stands() else self._coupled.cut(self._step)
+        assert masks is not None
         if self.coupling.prunes:
             optimizers.mask(self._prunable.trained.values())
         finished = self._end.make(before, masks)
