@@ -80,7 +80,7 @@ def test_the_margins_gradient_does_not_depend_on_the_scores_size():
     head, x = nn.Linear(4, 3), torch.rand(2, 4, 1, 1)
     directions = []
     for size in (1e-20, 1.0, 1e5, 1e30):
-        _, _, gradient, vanishes = loss_of(
+        _, _, gradient, vanishes, _ = loss_of(
             lambda x, size=size: (head(x.flatten(1)) * size).softmax(1)
         ).margin_gradient(x)
         assert not vanishes.any()
@@ -95,7 +95,7 @@ def test_no_gradient_at_all_is_zero_and_no_error():
 
     x = torch.rand(2, 3, 1, 1)
     for forward in (numpy, lambda x: x.detach().flatten(1)):
-        loss, right, gradient, lost = loss_of(forward).with_gradient(x)
+        loss, right, gradient, _, lost = loss_of(forward).with_gradient(x)
         assert not gradient.any()
         assert lost.all()
         torch.testing.assert_close(loss, loss_of(forward)(x)[0])

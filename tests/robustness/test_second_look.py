@@ -112,6 +112,19 @@ def test_the_share_of_vanishing_gradients_is_each_images(case):
     assert (attacked.vanishing[dark] == 0).all()
 
 
+def test_a_small_gradient_does_not_vanish(case):
+    """Its loss is saturated, so the margin is climbed too; by its definition nothing vanishes."""
+    net, x, y, _ = case
+
+    def far_apart(net, x):
+        z = net(x)
+        return z + 18 * F.one_hot(z.argmax(1), 4)
+
+    attacked = pgd_probed(Changed(net, far_apart), x, y, eps=0.001)
+    assert not attacked.vanishing.any()
+    assert attacked.probed.saturated > 90
+
+
 def test_one_logit(case):
     _, x, _, _ = case
     torch.manual_seed(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,24 @@ SATURATED = 1e-6
 LEVEL = 1e-2
 """Scores less than this apart: the cross entropy sees the mean of the others, not the best."""
 _USUAL = (1e-12, 1e12)  # lengths of a gradient outside are lost when squared
+
+
+class Judged(NamedTuple):
+    """What a network makes of images, ``[n]`` each but the gradient.
+
+    Args:
+        loss: cross entropy.
+        right: whether the network is right.
+        gradient: in the pixels, ``[n, c, h, w]``.
+        vanishes: whether the gradient is zero, below the smallest normal number or NaN.
+        lost: whether it vanishes or may not be the direction in which the scores change.
+    """
+
+    loss: Tensor
+    right: Tensor
+    gradient: Tensor
+    vanishes: Tensor
+    lost: Tensor
 
 
 class ImageLoss:
@@ -64,11 +82,11 @@ class ImageLoss:
             )
         return scores
 
-    def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Loss, whether right, the loss's gradient, and whether it is lost, ``[n]``.
+    def with_gradient(self, images: Tensor) -> Judged:
+        """Loss, whether right, the loss's gradient, whether it vanishes, and whether it is lost.
 
-        It is where the loss is below `SATURATED`, all scores are within `LEVEL`, or the gradient
-        vanishes, see `usable`.
+        It is lost where the loss is below `SATURATED`, all scores are within `LEVEL`, or the
+        gradient vanishes, see `usable`.
         """
         images = images.detach().requires_grad_(True)
         try:
@@ -84,11 +102,11 @@ class ImageLoss:
                 scores = self.scores(images.detach())
                 loss, right = self.judge(scores)
             gradient = torch.zeros_like(images)
-        gradient, lost = usable(gradient)
-        lost |= (loss < SATURATED) | (scores.amax(1) - scores.amin(1) < LEVEL)
+        gradient, vanishes = usable(gradient)
+        lost = vanishes | (loss < SATURATED) | (scores.amax(1) - scores.amin(1) < LEVEL)
         if are_probabilities(scores):
             lost |= scores.amax(1) > 1 - SATURATED
-        return loss.detach(), right, gradient, lost
+        return Judged(loss.detach(), right, gradient, vanishes, lost)
 
     def margins(self, images: Tensor, *, through: bool = False) -> Tensor:
         """Best other score less the label's, ``[n]``; above 0 the image is wrong.
@@ -104,9 +122,7 @@ class ImageLoss:
             output = self.logits(self.model, images)
         return self._margin(self._checked(class_scores(followed.scores(output)), len(images)))
 
-    def margin_gradient(
-        self, images: Tensor, *, through: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def margin_gradient(self, images: Tensor, *, through: bool = False) -> Judged:
         """As `with_gradient`, with the gradient of `margins`."""
         loss, right = self(images)
         images = images.detach().requires_grad_(True)
@@ -117,7 +133,8 @@ class ImageLoss:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
             gradient = torch.zeros_like(images)
-        return loss, right, *usable(gradient)
+        gradient, vanishes = usable(gradient)
+        return Judged(loss, right, gradient, vanishes, lost=vanishes)
 
     def _margin(self, scores: Tensor) -> Tensor:
         if are_probabilities(scores):

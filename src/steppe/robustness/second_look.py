@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from steppe.robustness.draws import Draws
-from steppe.robustness.image_loss import ImageLoss
+from steppe.robustness.image_loss import ImageLoss, Judged
 
 UNTRUSTED = "accuracy under attack cannot be trusted"
 LEAST = 0.5
@@ -27,8 +27,8 @@ _SAMPLE, _DIRECTIONS, _QUERIES, _AVERAGED = 64, 4, 100, 8
 _LEVEL = 1 / 255
 _COUNTS = ("saturated", "blind", "untrusted", "found", "no_numbers", "transferred")
 
-GradientOf = Callable[[Tensor], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""Images -> loss, whether right, gradient, whether it vanishes."""
+GradientOf = Callable[[Tensor], Judged]
+"""Images -> loss, whether right, gradient, whether it vanishes or is lost."""
 
 
 class BallLike(Protocol):
@@ -97,7 +97,7 @@ class Worst:
 
     def climb(
         self, moved: Tensor, gradient_of: GradientOf, steps: int, size: Tensor | float
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         """Ascent from a perturbation; all points count.
 
         Args:
@@ -107,16 +107,17 @@ class Worst:
             size: of a step.
 
         Returns:
-            How many of the steps + 1 gradients vanished, ``[n]``.
+            How many of the steps + 1 gradients vanished, and how many were lost, ``[n]`` each.
         """
-        vanished = torch.zeros_like(self.loss)
+        vanished, lost = torch.zeros_like(self.loss), torch.zeros_like(self.loss)
         for step in range(steps + 1):
-            loss, right, gradient, vanishes = gradient_of(self.images + moved)
-            self.visit(self.images + moved, loss, right)
-            vanished += vanishes
+            judged = gradient_of(self.images + moved)
+            self.visit(self.images + moved, judged.loss, judged.right)
+            vanished += judged.vanishes
+            lost += judged.lost
             if step < steps:
-                moved = self.within(moved + size * self.ball.ascent(gradient))
-        return vanished
+                moved = self.within(moved + size * self.ball.ascent(judged.gradient))
+        return vanished, lost
 
 
 @dataclass(frozen=True)
@@ -225,15 +226,15 @@ class Prober:
     seed: int
     first: int
 
-    def look(self, vanishing: Tensor) -> SecondLook:
+    def look(self, lost: Tensor) -> SecondLook:
         """Probe, attack otherwise where gradients are masked, and say what there is to say.
 
-        Where no gradient vanishes and the gradients agree with differences, nothing is changed.
+        Where no gradient is lost and the gradients agree with differences, nothing is changed.
 
         Args:
-            vanishing: share of the attack's gradients that vanished, ``[n]``.
+            lost: how many of the attack's gradients were lost, ``[n]``.
         """
-        masked = self.worst.right & (vanishing > 0)
+        masked = self.worst.right & (lost > 0)
         no_numbers = int(self.worst.loss.isnan().sum())
         said = SecondLook(len(masked), int(masked.sum()), no_numbers=no_numbers)
         if not bool((self.worst.right & (self.worst.radius.flatten() > 0)).any()):
@@ -263,7 +264,7 @@ class Prober:
         if not len(index):
             return blind
         part, loss = self.worst.of(index), self.image_loss.of(index)
-        vanished = part.climb(
+        vanished, _ = part.climb(
             torch.zeros_like(part.images), loss.margin_gradient, self.steps, part.radius / 4
         )
         self.worst.put(index, part)
@@ -286,7 +287,7 @@ class Prober:
         rows = [self.first + i for i in index.tolist()]
         draws = Draws(self.seed, "agreement", rows, images.device)
         size = (self.worst.radius[index] / 2).clamp(_LEVEL, 4 * _LEVEL)
-        _, _, gradient, _ = loss.margin_gradient(images, through=through)
+        gradient = loss.margin_gradient(images, through=through).gradient
         predicted, measured = [], []
         with torch.no_grad():
             for _ in range(_DIRECTIONS):
@@ -306,16 +307,16 @@ class Prober:
         part, loss = self.worst.of(index), self.image_loss.of(index)
         rows = [self.first + i for i in index.tolist()]
 
-        def straight(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def straight(points: Tensor) -> Judged:
             return loss.margin_gradient(points, through=True)
 
-        def averaged(points: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def averaged(points: Tensor) -> Judged:
             judged = loss.margin_gradient(points, through=True)
-            total = judged[2]
+            total = judged.gradient
             for _ in range(_AVERAGED):
                 moved = draws.uniform(*points.shape[1:], low=-1.0).to(points) * part.radius
-                total = total + loss.margin_gradient(points + moved, through=True)[2]
-            return judged[0], judged[1], total, judged[3]
+                total = total + loss.margin_gradient(points + moved, through=True).gradient
+            return judged._replace(gradient=total)
 
         draws = Draws(self.seed, "averaged", rows, part.images.device)
         start, size = torch.zeros_like(part.images), part.radius / 4

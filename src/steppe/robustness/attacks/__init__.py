@@ -202,7 +202,7 @@ def pgd_probed(
         image_loss = ImageLoss(model, labels, logits)
         loss, clean = check_deterministic(image_loss, images)
         worst = Worst(images, radius, ball, images.clone(), loss, clean)
-        vanished = torch.zeros_like(loss)
+        vanished, lost = torch.zeros_like(loss), torch.zeros_like(loss)
         for restart in range(restarts):
             moved = torch.zeros_like(images)
             if random_start and steps:
@@ -212,9 +212,10 @@ def pgd_probed(
                 moved = ball.start(draws, tuple(images.shape[1:]), radius).to(images.dtype)
                 moved = (images + moved).clamp_(0.0, 1.0) - images
             size = radius / 4 if step_size is None else step_size
-            vanished += worst.climb(moved, image_loss.with_gradient, steps, size)
+            counts = worst.climb(moved, image_loss.with_gradient, steps, size)
+            vanished, lost = vanished + counts[0], lost + counts[1]
         vanishing = vanished / (restarts * (steps + 1))
-        probed = Prober(image_loss, worst, clean, steps, seed, first).look(vanishing)
+        probed = Prober(image_loss, worst, clean, steps, seed, first).look(lost)
     return Attacked(worst.points, worst.loss, worst.right, clean, vanishing, probed)
 
 

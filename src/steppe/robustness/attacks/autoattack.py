@@ -91,7 +91,7 @@ class AutoAttack(Attack):
             classes = _classes(image_loss, images)
             loss, clean = check_deterministic(image_loss, images)
             worst = Worst(images, radius, ball, images.clone(), loss, clean)
-            *_, vanishes = image_loss.with_gradient(images)
+            judged = image_loss.with_gradient(images)
             for attack in self._attacks(model, images, classes, ball.order, float(eps)):
                 right = worst.right
                 if not right.any():
@@ -105,9 +105,9 @@ class AutoAttack(Attack):
                 candidate[right] = (x + moved).clamp(0.0, 1.0)
                 worst.visit(candidate, *image_loss(candidate))
             probed = Prober(image_loss, worst, clean, PROBE_STEPS, seed, first).look(
-                vanishes.float()
+                judged.lost.float()
             )
-        vanishing = vanishes.to(loss.dtype)
+        vanishing = judged.vanishes.to(loss.dtype)
         return Attacked(worst.points, worst.loss, worst.right, clean, vanishing, probed)
 
     def _attacks(
