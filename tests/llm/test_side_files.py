@@ -77,7 +77,8 @@ def test_everything_but_weights_is_copied(tmp_path: Path) -> None:
 
 def test_what_the_list_of_modules_names_belongs_to_the_model(tmp_path: Path) -> None:
     parts = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"]
-    for name in [*parts, "model.safetensors", "best/model.safetensors", "best/config.json"]:
+    masks = "masks-00001-of-00002.safetensors"
+    for name in [*parts, masks, "model.safetensors", "best/model.safetensors", "best/config.json"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     paths = ["", "1_Pooling", "2_Dense"]

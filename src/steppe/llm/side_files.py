@@ -34,6 +34,7 @@ ENDINGS = (
 _OTHER_FORMS = ("original", "onnx", "openvino", "coreml", "gguf", "metal", "mlx")
 """Folders in which a repository of the hub holds the model once more; their weights stay there."""
 _OURS = ("checkpoints", "__pycache__")
+_MASKS = "masks-"  # of an earlier pruning
 _NUMBER = 5 * "[0-9]"
 
 
@@ -69,6 +70,7 @@ def left_out(folder: Path, used: Iterable[Path], out: Path) -> list[str]:
         for name in _beside(folder)[1]
         if name not in own
         and not name.endswith(".index.json")
+        and not name.startswith(_MASKS)
         and (folder / name).resolve() not in (inside, *inside.parents)
     ]
     if not names:
