@@ -11,7 +11,10 @@ from safetensors.torch import save_file
 
 from steppe import SteppeError, methods
 from steppe.llm import memory
-from steppe.llm.prune import prune
+from steppe.llm.model import StreamedModel
+from steppe.llm.prepare import PreparedPruning
+from steppe.llm.prune import prune, run
+from steppe.llm.prune_config import PruneConfig
 
 HIDDEN, INNER = 256, 1024
 BLOCK = 4 * (4 * HIDDEN**2 + 3 * HIDDEN * INNER)  # bytes in float32
@@ -97,6 +100,66 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(
     assert "Hessians" not in refusal(methods.wanda(sparsity=0.5), host=10**6)
     said = refusal(methods.safe(sparsity=0.5), disk=10**3)
     assert "--out on another disk" in said
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Blocks whose weights were read."""
+    seen, plain = [], StreamedModel.read
+
+    def read(model, index, pruned=None):
+        seen.append(index)
+        plain(model, index, pruned)
+
+    monkeypatch.setattr(StreamedModel, "read", read)
+    return seen
+
+
+def test_the_whole_model_is_refused_before_it_is_loaded(
+    language_model, reads, tmp_path, monkeypatch
+):
+    there = {"host": 10**6, "disk": 10**15}
+    monkeypatch.setattr(memory, "available", lambda out, device: there)
+    options = {"device": "cpu", "streamed": "never"}
+    with pytest.raises(SteppeError, match="must fit in memory"):
+        prune(language_model, methods.magnitude(sparsity=0.5), None, tmp_path / "out", **options)
+    monkeypatch.setattr(memory, "_BUFFERS", 0)
+    there["host"] = 10**4
+    with pytest.raises(SteppeError, match=r"the whole model .*Way out: --streamed auto"):
+        prune(language_model, methods.magnitude(sparsity=0.5), None, tmp_path / "out", **options)
+    assert reads == []
+
+
+@pytest.mark.parametrize("streamed", ["never", "auto"])
+def test_what_decide_has_loaded_is_not_asked_for_again(
+    streamed, language_model, tmp_path, monkeypatch
+):
+    tokens = torch.randint(0, 26, (4, 16))
+    config = PruneConfig.of(calibration=tokens, out=tmp_path / "out", streamed=streamed)
+    prepared = PreparedPruning(language_model, methods.wanda(sparsity=0.5), config)
+    whole = streamed == "never"
+    needed = sum(memory.estimate(prepared, whole=whole)["host"].values())
+
+    def available(out, device):
+        weights = prepared.model.model.parameters()
+        loaded = 4 * sum(p.numel() for p in weights if not p.is_meta)
+        return {"host": needed - loaded, "disk": 10**15}
+
+    monkeypatch.setattr(memory, "available", available)
+    assert run(prepared)["walk"]["streamed"] is not whole
+
+
+def test_wrong_patterns_and_structures_are_refused_before_weights_are_read(
+    language_model, reads, tmp_path
+):
+    tokens = torch.randint(0, 26, (4, 16))
+    for method, include in (
+        (methods.wanda(sparsity=0.5), ("*nothing*",)),
+        (methods.wanda(structure="7:64"), ()),
+    ):
+        with pytest.raises(SteppeError):
+            prune(language_model, method, tokens, tmp_path / "out", include=include)
+        assert reads == []
 
 
 def test_what_an_interrupted_run_has_written_need_not_be_free(

@@ -189,7 +189,8 @@ def test_always_is_refused_by_name_and_nothing_is_written(
 def test_a_model_that_neither_streams_nor_fits(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda out, device: {"host": 1 << 12, "disk": 1 << 40})
+    there = {"host": 40_000, "disk": 1 << 40}
+    monkeypatch.setattr(memory, "available", lambda out, device: there)
     monkeypatch.setattr(memory, "_BUFFERS", 0)
     monkeypatch.setattr(memory, "_products", lambda *_: 0)
     with pytest.raises(SteppeError, match=r"the whole model .*cannot be streamed \(.*per_layer"):

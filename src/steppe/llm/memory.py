@@ -22,7 +22,10 @@ _CONTEXT = 1 << 30  # what CUDA keeps in host memory
 
 
 def estimate(
-    prepared: PreparedPruning, texts: Mapping[str, Tensor] | None = None
+    prepared: PreparedPruning,
+    texts: Mapping[str, Tensor] | None = None,
+    *,
+    whole: bool = False,
 ) -> dict[str, dict[str, int]]:
     """Bytes that a pruning will need, each part of them by itself; nothing is loaded.
 
@@ -33,6 +36,7 @@ def estimate(
     Args:
         prepared: what to prune and how.
         texts: the windows on which perplexity is measured.
+        whole: the whole model is to be in memory, also where that is not decided yet.
 
     Returns:
         ``host``, ``device`` (empty on the CPU) and ``disk``: part -> bytes, in addition to what
@@ -41,7 +45,7 @@ def estimate(
     """
     texts = texts or {}
     computing = {"embeddings and head": _rest(prepared, head=False), **_at_a_block(prepared)}
-    if not prepared.model.chained:
+    if whole or not prepared.model.chained:
         del computing["embeddings and head"], computing["block"]
         computing["the whole model"] = _FLOAT * sum(p.numel() for p in _parameters(prepared))
     elif texts:  # the head is loaded when no block is
@@ -240,10 +244,44 @@ def _host() -> list[int]:
 _WORDS = {"host": "memory", "device": "the device's memory", "disk": "the disk"}
 
 
-def check(prepared: PreparedPruning, needed: Mapping[str, Mapping[str, int]]) -> None:
+def decide(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor] | None = None
+) -> dict[str, dict[str, int]]:
+    """Find out how blocks can be called; refuse what cannot fit before its weights are loaded.
+
+    Args:
+        prepared: what to prune and how.
+        texts: the windows on which perplexity is measured.
+
+    Returns:
+        What is needed, as `estimate` says it.
+
+    Raises:
+        SteppeError: it does not fit, or the walk would not be what the model computes.
+    """
+
+    def loading(reason: str) -> None:
+        check(prepared, estimate(prepared, texts, whole=True) | {"disk": {}}, reason)
+
+    if prepared.config.streamed != "never" and prepared.model.chained:
+        check(prepared, estimate(prepared, texts) | {"disk": {}})
+    prepared.decide(loading)
+    needed = estimate(prepared, texts)
+    check(prepared, {"host": {}, "device": {}, "disk": needed["disk"]})
+    return needed
+
+
+def check(
+    prepared: PreparedPruning, needed: Mapping[str, Mapping[str, int]], reason: str = ""
+) -> None:
     """Refuse what cannot fit.
 
     What a run that was interrupted has written already need not be free on the disk.
+
+    Args:
+        prepared: what to prune and how.
+        needed: as `estimate` says it.
+        reason: why the whole model is to be in memory, where it is.
 
     Raises:
         SteppeError: names the resource, what is needed, what there is and which knob to turn.
@@ -258,28 +296,24 @@ def check(prepared: PreparedPruning, needed: Mapping[str, Mapping[str, int]]) ->
                 f"a run must fit in {_WORDS[which]}",
                 got=f"{_gib(need)} needed, {_gib(there)} available",
                 consequence=f"most of it is for: {largest} ({_gib(needed[which][largest])})",
-                way_out=_way_out(prepared, which, largest),
+                way_out=_way_out(prepared, which, largest, reason),
             )
-
-
-def _why_whole(prepared: PreparedPruning) -> str:
-    verdict = prepared.model.verdict
-    assert verdict is not None, "only a check loads the whole model"
-    return f"it cannot be streamed ({verdict.reason})"
 
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def _way_out(prepared: PreparedPruning, which: str, largest: str) -> str:
+def _way_out(prepared: PreparedPruning, which: str, largest: str, reason: str) -> str:
     if which == "disk":
         fewer = largest in ("activations", "targets", "evaluation")
         return ("fewer --samples, a shorter --window, or " if fewer else "") + (
             "--out on another disk"
         )
     if largest == "the whole model":
-        return f"a machine with more: {_why_whole(prepared)}"
+        if prepared.config.streamed == "never":
+            return "--streamed auto, with one block in memory at a time where that can be"
+        return f"a machine with more: it cannot be streamed ({reason})"
     ways = []
     solving = largest in ("solver", "input grams")
     if prepared.config.micro_batch > 1 and prepared.tokens is not None and not solving:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -323,20 +323,19 @@ class StreamedModel:
         with torch.no_grad():
             return self.model(input_ids=ids, **options)
 
-    def decide(self, window: int) -> Verdict:
+    def decide(self, window: int, loading: Callable[[str], None] = lambda why: None) -> Verdict:
         """Whether blocks are streamed or the whole model is loaded; the walk is checked.
 
         Args:
             window: tokens in a text.
+            loading: called before the whole model is loaded, with the reason; may refuse.
 
         Raises:
-            SteppeError: the walk is not what the model computes, or streaming is asked for and
-                cannot be.
+            SteppeError: the walk is untrue, or streaming is asked for and cannot be.
         """
         if self.verdict is not None:
             return self.verdict
-        stream = Stream(self)
-        verdict = Verdict(0.0, "it was asked for")
+        stream, verdict = Stream(self), Verdict(0.0, "it was asked for")
         if self.streamed != "never":
             verdict = check_stream(self, stream, window)
         self.passes = stream
@@ -347,6 +346,7 @@ class StreamedModel:
                     got=verdict.reason,
                     way_out="--streamed never, with the whole model in memory",
                 )
+            loading(verdict.reason)
             self.passes = Whole(self)
             verdict = Verdict(self.passes.check(window), verdict.reason)
         self.verdict = verdict

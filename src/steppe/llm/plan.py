@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from steppe.engine.blockwise.allocation import counts_of, sizes_of
-from steppe.engine.blockwise.compatibility import check
 from steppe.engine.blockwise.walk import Blockwise
-from steppe.llm.memory import available, estimate, existing, layers_by_block
-from steppe.llm.memory import check as check_fits
+from steppe.llm.memory import available, decide, existing, layers_by_block
 from steppe.llm.prepare import PreparedPruning
 
 _WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
@@ -44,11 +42,9 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
         SteppeError: it cannot fit; names what, how much and the way out.
     """
     layers = [layer for inside in layers_by_block(prepared).values() for layer in inside]
-    check(prepared.method, layers, prepared.tokens)
+    prepared.check_layers()
     texts = prepared.texts()
-    prepared.decide()
-    needed = estimate(prepared, texts)
-    check_fits(prepared, needed)
+    needed = decide(prepared, texts)
     planned: dict[str, Any] = {
         "method": prepared.method.name,
         "memory_bytes": _with_all(needed["host"]),

@@ -17,7 +17,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
-from steppe.engine.blockwise.compatibility import needs_windows
+from steppe.engine.blockwise.compatibility import check, needs_windows
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.precision import MARGIN, bfloat16_ratio
@@ -187,8 +187,20 @@ class PreparedPruning:
         as_json: dict[str, Any] = json.loads(json.dumps(plain))
         return as_json
 
-    def decide(self) -> None:
+    def check_layers(self) -> None:
+        """Whether patterns, method and layers fit each other, from shapes; no weights are read.
+
+        Raises:
+            SteppeError: they do not.
+        """
+        layers = self.model.layers(self.config.include, self.config.exclude)
+        check(self.method, layers, self.tokens)
+
+    def decide(self, loading: Callable[[str], None] = lambda why: None) -> None:
         """Find out how blocks can be called, if anything runs them; nothing is written.
+
+        Args:
+            loading: called before the whole model is loaded, with the reason; may refuse.
 
         Raises:
             SteppeError: the walk would not be what the model computes.
@@ -196,7 +208,7 @@ class PreparedPruning:
         windows = [self.tokens.shape[1]] if self.tokens is not None and self.walks else []
         windows += [self.evaluate_window] if self.config.evaluate else []
         if windows or self.config.streamed == "never":
-            self.model.decide(max(windows, default=self.window))
+            self.model.decide(max(windows, default=self.window), loading)
 
     @property
     def walks(self) -> bool:

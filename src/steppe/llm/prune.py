@@ -88,10 +88,10 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     if folder.record is not None:
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
+    prepared.check_layers()
     texts = prepared.texts()
-    prepared.decide()
+    memory.decide(prepared, texts)
     walk = prepared.walk(report)
-    memory.check(prepared, memory.estimate(prepared, texts))
     weights = hashlib.sha256() if texts and prepared.config.remember else None
     stored_nonzero = prepared.model.checkpoint.check_finite(weights)
     with contextlib.ExitStack() as claimed:

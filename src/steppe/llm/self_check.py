@@ -42,7 +42,7 @@ def check_stream(model: Weights, stream: Stream, window: int) -> Verdict:
     """Run the model once on two texts, a block in memory at a time, and the walk beside it.
 
     Every block's inputs and arguments are compared with what the walk gives it, recorded from two
-    other texts; then outputs and logits are.
+    other texts; then outputs and logits are. No weights are left in memory.
 
     Args:
         model: its blocks and weights.
@@ -59,6 +59,8 @@ def check_stream(model: Weights, stream: Stream, window: int) -> Verdict:
         return Verdict(_Beside(model, stream, texts[0], texts[1]).error())
     except UntrueError as error:
         return Verdict(0.0, str(error))
+    finally:
+        model.free_rest()  # the head is not needed while blocks are pruned
 
 
 def sample_texts(model: Weights, window: int) -> Tensor:
