@@ -12,7 +12,14 @@ from steppe.vision.models.resnet import BasicBlock
 # He et al. 2016, table 6: 0.27, 0.46, 0.66 and 0.85 million; the last digits include batch norm.
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("resnet20", 269_722), ("resnet32", 464_154), ("resnet44", 658_586), ("resnet56", 853_018)],
+    [
+        ("resnet8", 75_290),
+        ("resnet14", 172_506),
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+    ],
 )
 def test_parameter_counts(name, count):
     assert sum(p.numel() for p in build(name, 10).parameters()) == count
@@ -28,6 +35,14 @@ def test_width_scales_every_stage(width, channels):
 def test_width_must_leave_a_channel():
     with pytest.raises(SteppeError, match=r"at least one channel of 16; got width=0\.01"):
         build("resnet20", 10, width=0.01)
+
+
+def test_the_stem_can_stride():
+    model = build("resnet8", 10, stem_stride=2)
+    assert model.conv1(torch.zeros(1, 3, 16, 16)).shape[2:] == (8, 8)
+    assert model(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
+    with pytest.raises(SteppeError, match=r"stem_stride is 1, 2 or 4; got stem_stride=3"):
+        build("resnet8", 10, stem_stride=3)
 
 
 def test_shortcut_is_option_a():
