@@ -7,6 +7,7 @@ from torch import nn
 import steppe
 from steppe import SteppeError
 from steppe.engine.run_folder import RunFolder
+from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
 
 X = torch.randn(24, 6, generator=torch.Generator().manual_seed(0))
@@ -36,10 +37,12 @@ class Batches:
             yield X[rows], Y[rows]
 
 
-def trainer(method, epochs, batches, run=None):
+def trainer(method, epochs, batches, run=None, **options):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
-    config = TrainConfig(epochs=epochs, lr=0.1, bn_batches=0, checkpoint_steps=2, eval_every=0)
+    config = TrainConfig(
+        epochs=epochs, lr=0.1, bn_batches=0, checkpoint_steps=2, eval_every=0, **options
+    )
     accelerator = make_accelerator(config, "cpu", ".")
     evaluate = lambda m: {"accuracy": float((m(X).argmax(-1) == Y).float().mean())}  # noqa: E731
     return Trainer(model, batches, evaluate, method, config, accelerator, run=run, quiet=True)
@@ -111,6 +114,45 @@ def test_killed_and_resumed_it_ends_the_same(name, stop_at, tmp_path):
         assert torch.equal(tensor, whole.plain.state_dict()[key]), key
     assert found.metrics == expected.metrics
     assert found.finished.zeros == expected.finished.zeros
+
+
+GROUPS = (
+    ParameterGroup.make({"kind": "norm", "weight_decay": 0, "lr": 0.02}),
+    ParameterGroup.make({"params": "3", "weight_decay": 0.5}),
+)
+
+
+def test_the_schedule_stretches_over_the_rate_of_each_group():
+    made = trainer(steppe.methods.gmp(sparsity=0.5), 3, Batches(), optimizer_groups=GROUPS)
+    seen, step = [], made.sparsifier.step
+
+    def watched(*closures):
+        seen.append([g["lr"] for g in made.optimizer.param_groups])
+        return step(*closures)
+
+    made.sparsifier.step = watched
+    rows = made.fit().metrics
+    assert [g["weight_decay"] for g in made.optimizer.param_groups] == [0, 0, 0.5]
+    assert seen[0] == [0.1, 0.02, 0.1]
+    for usual, norm, last in seen:
+        assert (norm, last) == (pytest.approx(0.2 * usual), usual)
+    assert rows[-1]["lr"] == seen[-1][0] < 0.01
+
+
+@pytest.mark.parametrize("name", ["lth", "pilot", "soft_threshold"])
+def test_killed_and_resumed_with_groups_it_ends_the_same(name, tmp_path):
+    whole = trainer(METHODS[name](), 6, Batches(), optimizer_groups=GROUPS)
+    whole.fit()
+    folder = RunFolder(tmp_path, {})
+    folder.claim()
+    with pytest.raises(Stop):
+        trainer(METHODS[name](), 6, Batches(11), folder, optimizer_groups=GROUPS).fit()
+    resumed = trainer(
+        METHODS[name](), 6, Batches(), RunFolder(tmp_path, {}), optimizer_groups=GROUPS
+    )
+    resumed.fit()
+    for key, tensor in resumed.plain.state_dict().items():
+        assert torch.equal(tensor, whole.plain.state_dict()[key]), key
 
 
 def test_the_controller_can_be_followed():

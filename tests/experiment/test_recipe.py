@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import steppe
 from steppe.core.errors import SteppeError
 from steppe.experiment.recipe import parse
 
@@ -28,3 +29,48 @@ def test_odd_keys_and_numbers_are_one_line(change: dict[Any, Any], said: str) ->
     with pytest.raises(SteppeError, match=said) as refused:
         parse({"method": {"name": "gmp", "sparsity": 0.5}} | change)
     assert "\n" not in str(refused.value)
+
+
+def with_groups(*groups: Any, **train: Any) -> dict[str, Any]:
+    return {
+        "model": "small-cnn",
+        "data": {"name": "digits", "train_size": 64, "test_size": 32},
+        "method": {"name": "gmp", "sparsity": 0.5},
+        "train": {"epochs": 1, "batch_size": 32, "bn_batches": 0, "optimizer_groups": [*groups]}
+        | train,
+        "device": "cpu",
+    }
+
+
+def test_a_recipe_gives_some_parameters_options_of_their_own() -> None:
+    record = steppe.train(with_groups({"kind": "norm, bias", "weight_decay": 0}))
+    assert "optimizer group 1 (norm, bias): weight_decay 0 for 7 tensors" in record["notes"]
+    again = parse(record["recipe"])
+    assert again.train.config() == parse(record["recipe"]).train.config()
+    assert again.train.optimizer_groups == ({"kind": "norm, bias", "weight_decay": 0},)
+
+
+def test_a_recipe_without_groups_is_the_text_that_it_was() -> None:
+    assert "optimizer_groups" not in parse(with_groups()).plain()["train"]
+
+
+@pytest.mark.parametrize(
+    ("group", "said"),
+    [
+        (
+            {"kind": "norm", "weight_dekay": 0},
+            "SGD for a group.*did you mean weight_decay",
+        ),
+        ({"kind": "norm", "weight_decay": -1}, "Invalid weight_decay value"),
+        ({"kinds": "norm", "weight_decay": 0}, "has params or a kind"),
+    ],
+)
+def test_a_wrong_group_is_refused_before_data_are_read(group: dict[str, Any], said: str) -> None:
+    with pytest.raises(SteppeError, match=said):
+        parse(with_groups(group)).train.config()
+
+
+def test_muon_and_the_optimizer_beside_it_are_divided_each() -> None:
+    groups = ({"params": "linear", "lr": 0.01}, {"kind": "norm", "weight_decay": 0})
+    record = steppe.train(with_groups(*groups, optimizer="muon", lr=0.02))
+    assert any("group 2 (norm): weight_decay 0 for 6 tensors" in note for note in record["notes"])

@@ -25,6 +25,7 @@ CASES = {
     "safe_plus-fisher": (methods.safe_plus(score="fisher", **SHORT), "global", 1),
     "safe_plus-wanda": (methods.safe_plus(**SHORT), "global", 1),
     "gmp": (methods.gmp(sparsity=0.6, every=2), "global", 1),
+    "gmp-groups": (methods.gmp(sparsity=0.6, every=2), "global", 1),
     "safe-local": (methods.safe(**SHORT), "local", 1),
     "safe_plus-local": (methods.safe_plus(score="fisher", **SHORT), "local", 1),
     "admm-local": (methods.admm(**SHORT), "local", 1),
@@ -54,9 +55,9 @@ def run(case, rank=0, world=1):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
     overflows = case.endswith("overflow")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8) if overflows else None
-    sparsifier = steppe.sparsify(
-        model, optimizer, method, STEPS, scaler=scaler, options=steppe.StepOptions(sync=sync)
-    )
+    groups = [{"kind": "bias", "lr": 0.01, "weight_decay": 0}] if case.endswith("groups") else []
+    options = steppe.StepOptions(sync=sync, optimizer_groups=groups)
+    sparsifier = steppe.sparsify(model, optimizer, method, STEPS, scaler=scaler, options=options)
     for step in range(STEPS):
         x, y = (t[rank::world] for t in batch(step))
         # one rank alone sees an infinite loss

@@ -32,6 +32,7 @@ class SoftThreshold(Parametrized):
     start: float = -10.0
     name = "soft_threshold"
     parts = ("v", "s")
+    thresholds = ("s",)
 
     def __post_init__(self) -> None:
         if not -1e30 < self.start < 1e30:

@@ -14,7 +14,16 @@ from torch.optim import Optimizer
 from steppe.core.errors import SteppeError, unknown
 
 
-def _kind(name: str) -> Any:
+def kind_of(name: str) -> Any:
+    """The class of an optimiser of ``torch.optim``, its name in any case.
+
+    Raises:
+        SteppeError: torch has no such optimiser.
+
+    Example:
+        >>> kind_of("sgd").__name__
+        'SGD'
+    """
     known: dict[str, Any] = {
         key.lower(): kind
         for key, kind in vars(torch.optim).items()
@@ -35,7 +44,7 @@ def options_of(name: str) -> tuple[str, ...]:
         >>> options_of("rprop")[:2]
         ('etas', 'step_sizes')
     """
-    taken = inspect.signature(_kind(name)).parameters
+    taken = inspect.signature(kind_of(name)).parameters
     return tuple(key for key in taken if key not in ("self", "params", "lr"))
 
 
@@ -62,7 +71,7 @@ def optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **options: A
     """
     check_options(name, options)
     try:
-        made: Optimizer = _kind(name)(params, lr=lr, **options)
+        made: Optimizer = kind_of(name)(params, lr=lr, **options)
         return made
     except (TypeError, ValueError) as error:
         raise SteppeError(

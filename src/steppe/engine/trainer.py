@@ -12,16 +12,15 @@ from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from rich.progress import Progress
 from torch import Tensor, nn
 
 from steppe.core.cost import Cost
 from steppe.core.courtesy import courtesy
-from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
+from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
@@ -29,6 +28,7 @@ from steppe.engine.step.batchnorm import reestimate, running_norms
 from steppe.engine.step.finished import Finished
 from steppe.engine.step.gradient_passes import Closure
 from steppe.engine.step.options import StepOptions
+from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
 from steppe.method import Method
@@ -52,6 +52,7 @@ class TrainConfig:
         lr: peak learning rate.
         optimizer: any of ``torch.optim``, by name.
         optimizer_options: its further arguments (momentum, weight_decay, betas, ...).
+        optimizer_groups: other options for some parameters, see `StepOptions`.
         lr_schedule: cosine, linear, step or constant.
         warmup_epochs: epochs of linear warm-up.
         label_smoothing: of the cross entropy.
@@ -72,6 +73,7 @@ class TrainConfig:
     lr: float = 0.1
     optimizer: str = "sgd"
     optimizer_options: dict[str, Any] = field(default_factory=lambda: {"momentum": 0.9})
+    optimizer_groups: tuple[ParameterGroup, ...] = ()
     lr_schedule: str = "cosine"
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
@@ -84,6 +86,15 @@ class TrainConfig:
     sync: Literal["global", "local"] = "global"
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
+
+    def of_steps(self, cost: Cost | None, candidates: CandidateEvaluator | None) -> StepOptions:
+        """What each step must know of it."""
+        return StepOptions(
+            sync=self.sync,
+            cost=cost,
+            evaluate_candidate=candidates,
+            optimizer_groups=self.optimizer_groups,
+        )
 
 
 @dataclass
@@ -108,21 +119,6 @@ class Outcome:
     seconds: float
     peak_memory: int
     notes: list[str]
-
-
-def make_accelerator(config: TrainConfig, device: str | None, folder: str) -> Accelerator:
-    """accelerate's engine for a config; one process may run several after another."""
-    if device is not None:
-        device_of(device)
-    state = AcceleratorState._shared_state
-    if state and state.get("_mixed_precision") != config.mixed_precision:
-        AcceleratorState._reset_state()  # it refuses a second precision in one process
-    return Accelerator(
-        mixed_precision=config.mixed_precision,
-        cpu=device == "cpu",
-        log_with=list(config.trackers) or None,
-        project_dir=folder,
-    )
 
 
 class Trainer:
@@ -193,7 +189,7 @@ class Trainer:
             scaler=accelerator.scaler,
             steps_per_epoch=self.steps_per_epoch,
             groups=groups,
-            options=StepOptions(sync=config.sync, cost=cost, evaluate_candidate=evaluate_candidate),
+            options=config.of_steps(cost, evaluate_candidate),
         )
         self.sparsifier.notes += said
         self.model = self.sparsifier.model = accelerator.prepare_model(model)
@@ -267,7 +263,7 @@ class Trainer:
             pairs = [next(stream) for _ in range(micro)]
             rate = self.factor(done / length)
             for group in (g for one in self.optimizers for g in one.param_groups):
-                group["lr"] = self.config.lr * rate
+                group["lr"] = group.get("initial_lr", self.config.lr) * rate
             self._loss_sum += self.sparsifier.step(*[self._closure(x, y) for x, y in pairs])
             last = index == self.steps_per_epoch - 1
             if index % 20 == 19 or last:
@@ -281,7 +277,7 @@ class Trainer:
             "epoch": self._epoch + 1,
             "step": self.sparsifier.steps_done,
             "train_loss": float(self._loss_sum) / self.steps_per_epoch,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.config.lr * rate,
         }
         row |= self.sparsifier.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every

@@ -15,7 +15,8 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.protocols import AXES
 from steppe.core.seed import Seed
 from steppe.core.text import read_yaml
-from steppe.engine.optim import check_options, options_of
+from steppe.engine.optim import check_options, kind_of, options_of
+from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.method import Method
 
@@ -89,6 +90,9 @@ class TrainSpec(_Strict):
     weight_decay: float | None = 1e-4
     """Given to optimisers that have one; null leaves it to torch."""
     optimizer_options: dict[str, Any] = {}
+    optimizer_groups: tuple[dict[str, Any], ...] = ()
+    """Other options for some parameters: ``{kind: [norm, bias], weight_decay: 0}``; the first that
+    fits wins. See `steppe.engine.step.parameter_groups.ParameterGroup`."""
     lr_schedule: str = "cosine"
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
@@ -118,7 +122,7 @@ class TrainSpec(_Strict):
         Raises:
             SteppeError: torch has no such optimiser, or it has no such option.
         """
-        own = {"batch_size", "momentum", "weight_decay"}
+        own = {"batch_size", "momentum", "weight_decay", "optimizer_options", "optimizer_groups"}
         given = self.model_dump(exclude=own)
         given |= {"mixed_precision": "no"} if self.mixed_precision == "auto" else {}
         given |= {"channels_last": False} if self.channels_last == "auto" else {}
@@ -129,7 +133,10 @@ class TrainSpec(_Strict):
         if momentum is not None:
             options = {"momentum": momentum} | options
         check_options(self.optimizer, options)
-        return TrainConfig(**(given | {"optimizer_options": options}))
+        groups = tuple(ParameterGroup.make(group) for group in self.optimizer_groups)
+        for group in groups:
+            group.check(kind_of(self.optimizer), options | {"lr": self.lr})
+        return TrainConfig(**given, optimizer_options=options, optimizer_groups=groups)
 
     def _weight_decay(self) -> dict[str, float]:
         """The weight decay for an optimiser that has one; the usual one is no demand."""
@@ -209,6 +216,8 @@ class Recipe(_Strict):
         for key in ("label_noise", "value_range", "channels", "background"):
             if data[key] == DataSpec.model_fields[key].default:
                 del data[key]  # so that a run from before is the same run
+        if not self.train.optimizer_groups:
+            del whole["train"]["optimizer_groups"]
         if not self._prunes_channels():
             del whole["channels"]
         return whole

@@ -35,6 +35,11 @@ class WeightParametrization(Protocol):
         """Whether the optimiser's own weight decay acts on the parts."""
         ...
 
+    @property
+    def thresholds(self) -> tuple[str, ...]:
+        """Which of the parts are learned beside the weight: what its name does not mean."""
+        ...
+
     def split(self, weight: Tensor) -> tuple[Tensor, ...]:
         """The parts that a weight begins with; `join` gives the weight back, if it can."""
         ...

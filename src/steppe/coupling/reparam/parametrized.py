@@ -29,6 +29,8 @@ class Parametrized(Coupling):
     """What the parts of a weight are called."""
     decays: ClassVar[bool] = True
     """Whether the optimiser's own weight decay acts on the parts."""
+    thresholds: ClassVar[tuple[str, ...]] = ()
+    """Which of the parts are learned beside the weight, not in its place."""
 
     @property
     def parametrization(self) -> WeightParametrization:

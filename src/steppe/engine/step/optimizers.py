@@ -24,6 +24,11 @@ def unwrapped(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def scheduled(optimizer: Optimizer) -> bool:
+    """Whether a learning-rate scheduler of torch is at work, which knows only the groups it saw."""
+    return bool(getattr(optimizer.step, "_wrapped_by_lr_sched", False))
+
+
 class Optimizers:
     """The optimisers that make a sparsifier's steps.
 
@@ -174,8 +179,8 @@ class Optimizers:
         """As if none had ever made a step."""
         for o, counters in zip(self._own, self._counters, strict=True):
             o.state.clear()
-            for group, start in zip(o.param_groups, counters, strict=False):
-                group.update(start)
+            for group in o.param_groups:  # also those that were added since
+                group.update(counters)
 
     def state_dict(self) -> Any:
         """That of the one, or a list of those of several."""
@@ -232,9 +237,9 @@ def _step(optimizer: Optimizer) -> None:
         ) from error
 
 
-def _counters(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """What an optimiser counts in its groups (schedule-free: steps, sums), as it begins."""
+def _counters(optimizer: Optimizer) -> dict[str, Any]:
+    """What an optimiser counts in its groups (schedule-free: steps, sums), as each begins."""
     if not _switches(optimizer):
-        return []
+        return {}
     counted = ("k", "weight_sum", "lr_max", "scheduled_lr")
-    return [{k: g[k] for k in counted if k in g} for g in optimizer.param_groups]
+    return {k: g[k] for g in optimizer.param_groups for k in counted if k in g}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator, Tensors
+from steppe.engine.step.parameter_groups import ParameterGroup
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,9 @@ class StepOptions:
         micro_batches: whether the losses of a step's closures are averaged (``mean``), or are
             parts of the step's loss already and added (``sum``): language models divide each by
             the tokens of the whole step, as micro-batches differ in how many they have.
+        optimizer_groups: options of the optimiser for some parameters, of which the first that
+            fits wins: ``{"kind": "norm", "weight_decay": 0}``; see
+            `steppe.engine.step.parameter_groups.ParameterGroup`.
 
     Raises:
         SteppeError: an option has none of its values.
@@ -46,6 +50,7 @@ class StepOptions:
     statistics: Mapping[str, Tensors] | None = None
     micro_batches: Literal["mean", "sum"] = "mean"
     draws: Literal["same", "fresh"] = "same"
+    optimizer_groups: Sequence[ParameterGroup | Mapping[str, Any]] = ()
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -14,7 +14,7 @@ from steppe.core.derived import OfSparsify
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors, WeightParametrization
-from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.optimizers import Optimizers, scheduled
 from steppe.engine.step.sparse_copy import unparametrize
 
 
@@ -132,7 +132,7 @@ class ParametrizedWeights:
 
 def _unscheduled(optimizer: Optimizer, name: str) -> None:
     """A learning-rate scheduler would not see a parameter group that is added behind its back."""
-    if getattr(optimizer.step, "_wrapped_by_lr_sched", False):
+    if scheduled(optimizer):
         raise SteppeError(
             f"coupling {name} gives the parts of the weights a parameter group of their own",
             got="an optimizer that has a learning-rate scheduler already",

@@ -22,6 +22,7 @@ from steppe.engine.step.objective_loss import ObjectiveLoss
 from steppe.engine.step.optimizer_checks import steppable
 from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.options import StepOptions, with_former_keywords
+from steppe.engine.step.parameter_groups import divide
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.selector import Selector
@@ -90,6 +91,8 @@ def sparsify(
     objective = ObjectiveLoss(method.objective, unwrap(model))  # before anything is changed
     known = options.statistics or {}
     prunable = PrunableWeights(model, optimizers, method, coupling, include, exclude, groups, known)
+    parts = prunable.trained if prunable.parametrized else {}
+    prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
     statistics = GatheredStatistics(
         method, model, prunable.layers, known, total_steps, coupling.scores_when_due
     )
