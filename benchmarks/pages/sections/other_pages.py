@@ -1,0 +1,104 @@
+"""README and the pages of docs/ that are no lists of results: the figures that they quote."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from ..registry import Cited, Claim, Rule, claims
+from ..sources import read, record
+
+
+@claims("README.md", "")
+def picture() -> Iterator[Claim]:
+    yield (
+        "with 50, 60 and 70 percent zeros",
+        Rule("benchmarks/picture.py", "PERCENT = (50, 60, 70)"),
+    )
+
+
+@claims("README.md", "Install, and see it first")
+def demo() -> Iterator[Claim]:
+    levels = [100 * s for s in read("src/steppe/cli/demo.yaml")["sparsities"]]
+    yield "ADMM and SAFE at {}, {} and {} % zeros", *levels
+
+
+@claims("README.md", "What to expect")
+def expect() -> Iterator[Claim]:
+    yield "a lower bound above 1.05 times", Rule("src/steppe/core/speed.py", "LEAST = 1.05")
+    yield "**This is version 0.1.**", Rule("pyproject.toml", 'version = "0.1.')
+
+
+@claims("docs/channels.md", "Latency")
+def latency() -> Iterator[Claim]:
+    runs = [run for name, run in record("channel-speed").items() if name.startswith("resnet20")]
+    last, first = (
+        [run[f"{layout}, dense ms"] for run in runs] for layout in ("channels last", "contiguous")
+    )
+    yield (
+        "a dense ResNet-20 takes {} to {} ms so and {} to {} ms in the contiguous format",
+        *(min(last), max(last), min(first), max(first)),
+    )
+    speed = record("removal")["speed"]
+    norm, chosen = (speed[name]["speed_up"] for name in ("ranked by L2", "latency_knapsack"))
+    yield "made ResNet-56 {} times as fast, channels chosen by the table {} times", norm, chosen
+
+
+@claims("docs/evaluation.md", "Perplexity")
+def perplexity() -> Iterator[Claim]:
+    yield "the small LLaMA of our tests has {} on the test text", record("llm-table")["dense"]
+
+
+@claims("docs/evaluation.md", "Calibration windows")
+def large() -> Iterator[Claim]:
+    yield "files larger than 2 MiB", Rule("src/steppe/llm/text_files.py", "LARGE = 2 << 20")
+
+
+@claims("docs/methods.md", "mlprune")
+def compensation() -> Iterator[Claim]:
+    levels = [row for row in record("compensation") if row["sparsity"] in (0.3, 0.5, 0.6, 0.7)]
+    magnitude, without, with_it = (
+        [100 * row["accuracies"][column] for row in levels] for column in (0, 1, 2)
+    )
+    yield (
+        "from {}, {}, {}, {} % to {}, {}, {}, {} %; plain magnitude has {}, {}, {}, {} %",
+        *(*without, *with_it, *magnitude),
+    )
+
+
+@claims("docs/methods.md", "alps")
+def alps() -> Iterator[Claim]:
+    rows = [row for row in record("solvers")["solvers"] if row["method"] == "alps"]
+    lower = [1 - row["relative_error"] / row["peer_relative_error"] for row in rows]
+    yield (
+        "the error is {} % below that of their rule on average, between {} and {} %",
+        *(100 * share for share in (statistics.mean(lower), min(lower), max(lower))),
+    )
+
+
+@claims("docs/methods.md", "greg1")
+def greg() -> Iterator[Claim]:
+    yield "1000 times larger than the others", Cited("Wang et al., ICLR 2021, the authors' code")
+
+
+@claims("docs/recipes.md", "Write one")
+def precision() -> Iterator[Claim]:
+    rule = Rule("src/steppe/engine/precision.py", "MARGIN = 1.1")
+    yield "channels last, or bf16, is 1.1 times as fast", rule
+
+
+@claims("docs/scale.md", "What needs memory")
+def solver() -> Iterator[Claim]:
+    def moments(columns: int) -> float:  # one float32 matrix
+        return 4.0 * columns**2
+
+    yield "a matrix of second moments of {} MB", moments(8192) / 1e6
+    yield "SparseGPT needs {} GB beside it", 3 * moments(8192) / 1e9
+    wide = moments(28672) / 1e9
+    yield "these are {} and {} GB. Wanda and magnitude need no such matrix", wide, 3 * wide
+
+
+@claims("docs/train.md", "Methods that read the accuracy")
+def product() -> Iterator[Claim]:
+    pilot = record("reparam")["over_plain"]["m * w (pilot)"]
+    yield "A step costs [{} times a plain one and one more copy of the weights]", pilot

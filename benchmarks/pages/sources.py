@@ -1,0 +1,72 @@
+"""What figures are made from: records, recipes, and numbers that stand in a file."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@cache
+def record(name: str) -> Any:
+    """``benchmarks/records/NAME.json``, or the rows of ``NAME.csv``."""
+    path = ROOT / "benchmarks" / "records" / name
+    if path.suffix == ".csv":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+    return json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))
+
+
+def read(name: str) -> Any:
+    """A YAML file of the repository, such as a recipe."""
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def recipe(name: str) -> Any:
+    """A recipe of the package, as it is written."""
+    return read(f"src/steppe/recipes/{name}.yaml")
+
+
+def grouped(rows: Iterable[dict[str, Any]], *keys: str) -> dict[Hashable, list[dict[str, Any]]]:
+    """Rows by the values of these keys, such as the seeds of one method; one key: its value."""
+    groups: dict[Hashable, list[dict[str, Any]]] = defaultdict(list)
+    for row in rows:
+        own = tuple(row[key] for key in keys)
+        groups[own if len(keys) > 1 else own[0]].append(row)
+    return groups
+
+
+def numbers_in(pattern: str) -> set[float]:
+    """Numbers that the files of a pattern set: leaves of YAML, literals of Python."""
+    files = sorted(ROOT.glob(pattern))
+    assert files, f"no file {pattern}"
+    numbers: set[float] = set()
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".py":
+            nodes = ast.walk(ast.parse(text))
+            leaves: Iterable[Any] = (n.value for n in nodes if isinstance(n, ast.Constant))
+        else:
+            leaves = _leaves(yaml.safe_load(text))
+        numbers |= {float(x) for x in leaves if isinstance(x, int | float)}
+    return numbers
+
+
+def _leaves(tree: Any) -> Iterator[Any]:
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from _leaves(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _leaves(value)
+    else:
+        yield tree
