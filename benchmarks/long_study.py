@@ -5,9 +5,9 @@
     python benchmarks/long_study.py --out runs/long --measure
     python benchmarks/long_study.py --out runs/long --collect
 
-The network and the images are small (recipe ``long/cifar10-16px``); learning rate, radius, interval,
-penalty and number of steps are the paper's. What was cut off goes on where it was, and nothing is
-done twice. ``--collect`` writes the record and prints the tables.
+The network and the images are small (recipe ``long/cifar10-16px``); learning rate, radius,
+interval, penalty and number of steps are the paper's. What was cut off goes on where it was, and
+nothing is done twice. ``--collect`` writes the record and prints the tables.
 """
 
 from __future__ import annotations
