@@ -2,6 +2,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import steppe
 from steppe.core.errors import SteppeError
 from steppe.vision.data import load
 from steppe.vision.loader import Loader
@@ -86,3 +87,33 @@ def test_pretrained_resnet20_has_its_known_accuracy(shared):
     assert len(data.test) == 2000
     assert right / 2000 == pytest.approx(0.81, abs=3 * (0.81 * 0.19 / 2000) ** 0.5)
     assert right == pytest.approx(1642, abs=6)
+
+
+def test_a_shortcut_of_option_b_is_a_projection():
+    """SAFE's networks: 1 x 1 convolutions and their norms where the shapes differ."""
+    plain, projected = (build("resnet20", 10, width=2, shortcut=s) for s in "AB")
+    extra = sum(p.numel() for p in projected.parameters()) - sum(
+        p.numel() for p in plain.parameters()
+    )
+    assert extra == (32 * 64 + 2 * 64) + (64 * 128 + 2 * 128)
+    assert {type(b.shortcut).__name__ for b in projected.layer1} == {"Identity"}
+    conv, norm = projected.layer2[0].shortcut
+    assert (conv.kernel_size, conv.stride, norm.num_features) == ((1, 1), (2, 2), 64)
+    assert projected(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    with pytest.raises(SteppeError, match=r"unknown shortcut; got 'C'.*known: A, B"):
+        build("resnet20", 10, shortcut="C")
+
+
+def test_channels_of_projected_shortcuts_are_removed_exactly():
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 16, 16)
+    model = build("resnet8", 10, shortcut="B").eval()
+    names = {"layer2.0.shortcut.0.weight", "layer2.0.conv2.weight"}
+    (group,) = (g for g in steppe.channel_groups(model, x) if names <= {s.name for s in g.slices})
+    with torch.no_grad():
+        for name in ("shortcut.0", "shortcut.1", "conv2", "bn2"):
+            for p in model.layer2[0].get_submodule(name).parameters():
+                p[: group.units // 2] = 0
+    smaller = steppe.remove(model, x).model
+    assert smaller.layer2[0].shortcut[0].out_channels == group.units // 2
+    torch.testing.assert_close(smaller(x), model(x))

@@ -20,6 +20,7 @@ MODELS: Registry[Builder] = Registry("model", "steppe.vision.models")
 
 # Below MODELS on purpose: these modules may be imported while the families register.
 from steppe.vision.models.hub import from_pretrained  # noqa: E402
+from steppe.vision.models.initial import initialise  # noqa: E402
 from steppe.vision.models.outputs import logits  # noqa: E402
 from steppe.vision.models.user import from_function  # noqa: E402
 from steppe.vision.models.weights import load_weights  # noqa: E402
@@ -52,7 +53,8 @@ def build(
         name: what to build.
         num_classes: number of classes, at least 2.
         in_shape: channels, height, width of one image.
-        options: further arguments of the builder, e.g. ``width=2``.
+        options: further arguments of the builder, e.g. ``width=2``. Every registered model has
+            ``init``: ``fan_in`` or ``fan_out``, see `steppe.vision.models.initial`.
 
     Returns:
         The module: input [n, c, h, w], float; output [n, num_classes], or an object that carries
@@ -89,6 +91,7 @@ def _registered(
     name: str, num_classes: int, in_shape: tuple[int, int, int], options: dict[str, Any]
 ) -> nn.Module:
     builder = MODELS[name]
+    init = options.pop("init", None)
     try:
         inspect.signature(builder).bind(num_classes, in_shape, **options)
     except TypeError as error:
@@ -96,10 +99,10 @@ def _registered(
         raise SteppeError(
             f"model {name} must be given options it has",
             got=f"{sorted(options)} ({error})",
-            way_out=f"its options: {', '.join(known) or 'none'}",
+            way_out=f"its options: {', '.join([*known, 'init'])}",
         ) from error
     try:
-        return builder(num_classes, in_shape, **options)
+        model = builder(num_classes, in_shape, **options)
     except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
         given = {"num_classes": num_classes, "in_shape": in_shape} | options
         raise SteppeError(
@@ -107,3 +110,6 @@ def _registered(
             got=f"{given} ({' '.join(str(error).split())[:200]})",
             way_out="leave options out for the usual ones; fewer classes, larger images",
         ) from error
+    if init is not None:
+        initialise(model, init)
+    return model
