@@ -45,7 +45,7 @@ def one(arm: str, sparsity: float, seed: int) -> dict[str, float]:
     lr, name, options = ARMS[arm]
     method = steppe.methods.make(name, sparsity=sparsity, **options)
     if "with SAM" in arm:
-        method = method.replace(perturb={"name": "sam", "rho": 0.4})
+        method = method.replace(perturb={"name": "sam", "rho": 0.4, "on": "all"})
     data = load("digits", augment="none")
     seed_everything(seed)
     model = build("lenet-300-100", data.num_classes, data.shape)

@@ -139,3 +139,29 @@ def test_what_prunes_nothing_refuses_a_sparsity(name):
     run = Run(name, drawn(), sparsity=0.0)
     run.steps(0, 3)
     assert all(m.all() for m in run.finish().values())
+
+
+SHORT = {"growing_reg": {"delta": 1.0, "update_every": 1, "hold": 0}}
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_what_it_holds_at_zero_whatever_the_gradient_it_says(name):
+    """A perturbation, its norm and its radius are counted on the rest."""
+    run = Run({"name": name} | SHORT.get(name, {}), drawn(), schedule="constant")
+    run.steps(0, 3)
+    alive = run.coupling.alive(run.trained, run.state)
+    assert alive.keys() <= run.trained.keys()
+    context = run.context(3, 0.7, due=False)
+    if run.coupling.needs_step_sizes:
+        context.step_sizes = {n: torch.tensor(0.1) for n in run.trained}
+    context.grads = {n: torch.zeros_like(w) for n, w in run.trained.items()}
+    run.coupling.add_gradient(context)
+    zeros = {n: (w == 0).flatten().nonzero()[:4, 0] for n, w in run.trained.items()}
+    for n, w in run.trained.items():
+        w.flatten()[zeros[n]] += 1e6
+    run.coupling.after_step(context)
+    for n, w in run.trained.items():
+        mask = alive.get(n, torch.ones_like(w, dtype=torch.bool))
+        assert (mask.dtype, mask.shape) == (torch.bool, w.shape)
+        assert not w[~mask].any()
+        assert torch.equal(w.flatten()[zeros[n]] == 0, ~mask.flatten()[zeros[n]]), n

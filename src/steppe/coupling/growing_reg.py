@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +125,9 @@ class GrowingReg(Coupling):
         grows = _ratio(max(self.ceiling - first, 0.0), self.delta) * self.update_every
         if context.step - since >= grows + self.hold:
             state["gone"] = state["mask"]
+
+    def alive(self, weights: Tensors, state: Mapping[str, Tensors]) -> Tensors:
+        return state.get("gone", {})
 
     def finish(self, context: StepContext) -> Tensors:
         weights, state, project = context.weights, context.state, context.project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,9 @@ class HardMask(Coupling, LayerSolver):
     def restarted(self, context: StepContext) -> None:
         weights, state = context.weights, context.state
         apply_masks(weights, state["mask"])
+
+    def alive(self, weights: Tensors, state: Mapping[str, Tensors]) -> Tensors:
+        return state.get("mask", {})
 
     def finish(self, context: StepContext) -> Tensors:
         weights, state, project = context.weights, context.state, context.project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,9 @@ class L1(Coupling):
     def restarted(self, context: StepContext) -> None:
         weights, state = context.weights, context.state
         apply_masks(weights, state["mask"])
+
+    def alive(self, weights: Tensors, state: Mapping[str, Tensors]) -> Tensors:
+        return state.get("mask", {})
 
     def finish(self, context: StepContext) -> Tensors:
         weights, state, project = context.weights, context.state, context.project

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -72,6 +73,9 @@ class SoftMask(Coupling):
             self._write(weights, state)
         if context.step + 1 == context.total:
             apply_masks(weights, state["mask"])
+
+    def alive(self, weights: Tensors, state: Mapping[str, Tensors]) -> Tensors:
+        return state.get("cut", {})
 
     def finish(self, context: StepContext) -> Tensors:
         weights, state, project = context.weights, context.state, context.project

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.norm import global_norm, squares_of
-from steppe.core.protocols import Perturb
+from steppe.core.protocols import Ascent, Perturb
 
 SCOPES = ("network", "layer")
 NORMS = ("global", "neuron")
@@ -18,7 +18,7 @@ NORMS = ("global", "neuron")
 
 @Perturb.registry.register("adasap")
 @dataclass(frozen=True, kw_only=True)
-class AdaSap(Perturb):
+class AdaSap(Ascent):
     """eps_i = rho_i T^2 g_i / ||T g||_2, a radius for each neuron (output channel) from its score.
 
     ``rho_i = rho_max - (s_i - s_min) / (s_max - s_min) (rho_max - rho_min)``, ``s_i = ||w_i||_2``,
@@ -30,8 +30,7 @@ class AdaSap(Perturb):
 
     Args:
         rho_min, rho_max: radii of the most and of the least important neuron.
-        adaptive: T = |w| + eta on weights, as in ASAM; else T = 1.
-        eta: floor of T.
+        adaptive, eta: T = |w| + eta on weights, as in ASAM; else T = 1.
         scope: where s_min and s_max are found: network or layer.
         norm: ||T g|| over everything (global), or over each neuron alone.
 
@@ -47,6 +46,7 @@ class AdaSap(Perturb):
     name = "adasap"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.rho_min <= self.rho_max < float("inf") or self.eta < 0.0:
             raise SteppeError(
                 "adasap needs 0 <= rho_min <= rho_max < infinity and eta >= 0",

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.norm import global_norm, scale_
-from steppe.core.protocols import Perturb
+from steppe.core.protocols import Ascent, Perturb
 
 
 @Perturb.registry.register("asam")
 @dataclass(frozen=True, kw_only=True)
-class Asam(Perturb):
+class Asam(Ascent):
     """eps = rho T^2 g / ||T g||_2 with T = |w| + eta on weights, 1 on biases.
 
     A weight that is zero is not perturbed when eta is 0, so pruned weights stay zero.
@@ -21,6 +21,7 @@ class Asam(Perturb):
     Args:
         rho: radius in units of T.
         eta: floor of T.
+        on: alive, or all: weights that the coupling holds at zero too.
 
     Source: Kwon et al. 2021, eq. 5 and their code (names with 'weight', batch norm included).
     """
@@ -30,6 +31,7 @@ class Asam(Perturb):
     name = "asam"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.rho < float("inf") or self.eta < 0.0:
             raise SteppeError(
                 "asam needs a finite rho >= 0 and eta >= 0",

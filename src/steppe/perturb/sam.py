@@ -8,18 +8,19 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.norm import global_norm, scaled
-from steppe.core.protocols import Perturb
+from steppe.core.protocols import Ascent, Perturb
 
 
 @Perturb.registry.register("sam")
 @dataclass(frozen=True, kw_only=True)
-class Sam(Perturb):
+class Sam(Ascent):
     """eps = rho g / ||g||_2, the norm over all parameters together.
 
     Args:
         rho: radius of the ball, in the weights' units; 0 costs and does nothing.
         every: perturb only each so-manyth step, the first included; the others cost one gradient
             instead of two.
+        on: alive, or all: weights that the coupling holds at zero too.
 
     Source: Foret et al. 2021, eq. 2.
     """
@@ -29,6 +30,7 @@ class Sam(Perturb):
     name = "sam"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0.0 <= self.rho < float("inf"):
             raise SteppeError("sam needs a finite rho >= 0", got=f"rho {self.rho}")
         if not isinstance(self.every, int) or self.every < 1:

@@ -1,6 +1,7 @@
 """The two passes: what is drawn, what is perturbed, what a second one leaves behind."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -8,11 +9,13 @@ from torch import nn
 from torch.nn import functional as F
 
 import steppe
+from grouped import Net, groups
 from looped import looped
-from steppe import StepOptions, SteppeError, methods
+from steppe import MaskKeeper, StepOptions, SteppeError, methods
 from steppe.core.norm import global_norm
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam
+from steppe.perturb.phased import Phased
 from steppe.perturb.sam import Sam
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(1))
@@ -313,3 +316,133 @@ def test_a_loss_of_other_parameters_is_refused():
     sparsifier = sparsifier_of(model, Sam())
     with pytest.raises(SteppeError, match="none of them has a gradient"):
         sparsifier.step(lambda: loss(other))
+
+
+REMOVED_AT_ONCE = {"name": "growing_reg", "delta": 1.0, "update_every": 1, "hold": 0}
+HOLDING = ["hard_mask", "soft_mask", REMOVED_AT_ONCE, "l1", "reparam", "soft_threshold"]
+ALL_PERTURBS = PERTURBS | {"phased": Phased(phases=((0.1, "adasap"), (1.0, Sam(rho=0.3))))}
+NAMES = ["0.weight", "0.bias", "3.weight", "3.bias"]
+
+
+def wide():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 60), nn.Dropout(0.0), nn.ReLU(), nn.Linear(60, 4))
+
+
+def masked_run(coupling, perturb, steps=3, schedule="constant", **given):
+    """A few steps of a network with 95 % zeros; where it was, and where it looked, at the last."""
+    model = wide()
+    budget = {"name": "uniform", "sparsity": 0.95}
+    method = steppe.Method(budget=budget, schedule=schedule, coupling=coupling, perturb=perturb)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sparsifier = steppe.sparsify(model, optimizer, method, 9, **given)
+    # the weights as the network sees them, products of parts or not
+    seen = []
+
+    def closure():
+        own = [model[0].weight, model[0].bias, model[3].weight, model[3].bias]
+        seen.append([p.detach().clone() for p in own])
+        return loss(model)
+
+    for _ in range(steps):
+        sparsifier.step(closure)
+    return model, sparsifier, closure, seen
+
+
+def share_on_zeros(x, there):
+    eps = [b - a for a, b in zip(x, there, strict=True)]
+    zeros = [e[a == 0] for e, a in zip(eps[::2], x[::2], strict=True)]
+    assert sum(z.numel() for z in zeros) > 600
+    return float(global_norm(zeros).square() / global_norm(eps).square()), eps
+
+
+@pytest.mark.parametrize("coupling", HOLDING, ids=lambda c: c if isinstance(c, str) else c["name"])
+@pytest.mark.parametrize("perturb", ALL_PERTURBS.values(), ids=ALL_PERTURBS)
+def test_a_perturbation_lies_on_what_is_alive(perturb, coupling):
+    seen = masked_run(coupling, perturb)[-1]
+    share, eps = share_on_zeros(*seen[-2:])
+    assert share == 0.0
+    assert float(global_norm(eps)) > 0
+
+
+@pytest.mark.parametrize("coupling", ["hard_mask", "soft_mask", REMOVED_AT_ONCE, "l1"], ids=str)
+def test_its_length_is_counted_on_what_is_alive(coupling):
+    for perturb, eta in ((Sam(rho=0.3), None), (Asam(rho=0.3), 0.01)):
+        lengths = []
+        for x, there in zip(*masked_run(coupling, perturb)[-1][-2:], strict=True):
+            alive = (x != 0) | (x.ndim == 1)
+            scale = 1.0 if eta is None or x.ndim == 1 else (x.abs() + eta)[alive]
+            lengths.append((there - x)[alive] / scale)
+        assert float(global_norm(lengths)) == pytest.approx(0.3, rel=1e-4)
+
+
+def test_on_all_is_the_way_of_before():
+    """What a plain loop does whose SAM knows nothing of masks."""
+    x, there = masked_run("hard_mask", Sam(rho=0.3, on="all"))[-1][-2:]
+    share, eps = share_on_zeros(x, there)
+    assert share > 0.5
+    params = [t.clone().requires_grad_() for t in x]
+    named = dict(zip(NAMES, params, strict=True))
+    grads = torch.autograd.grad(
+        F.cross_entropy(torch.func.functional_call(wide(), named, (X,)), Y), params
+    )
+    for e, g in zip(eps, Sam(rho=0.3).perturbation(x, list(grads), NAMES), strict=True):
+        torch.testing.assert_close(e, g, rtol=1e-4, atol=1e-7)
+    with pytest.raises(SteppeError, match="sam perturbs on alive or all weights"):
+        Sam(on="zeros")
+
+
+@pytest.mark.parametrize("coupling", ["admm", "project", "polarisation"])
+def test_what_may_return_is_perturbed_bit_for_bit_as_before(coupling):
+    runs = [masked_run(coupling, Sam(rho=0.3, on=on))[0] for on in ("alive", "all")]
+    assert all(map(torch.equal, *(list(m.state_dict().values()) for m in runs)))
+
+
+def test_zeros_that_another_holds_are_not_perturbed_either():
+    """A pruned model that is trained on: a keeper of masks, or a step after finish."""
+    model = wide()
+    with torch.no_grad():
+        for layer in (model[0], model[3]):
+            layer.weight.mul_(torch.rand_like(layer.weight) > 0.95)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    MaskKeeper(model).wrap(optimizer)
+    watch = Watch(model)
+    sparsifier_of(model, Sam(rho=0.3), optimizer).step(watch)
+    share, eps = share_on_zeros(*watch.places[-2:])
+    assert share == 0.0
+    assert float(global_norm(eps)) == pytest.approx(0.3, rel=1e-5)
+
+    for coupling in ("hard_mask", "admm", "reparam"):
+        _, sparsifier, closure, seen = masked_run(coupling, Sam(rho=0.3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # admm's cut comes early here
+            sparsifier.finish()
+        with pytest.warns(UserWarning, match="its zeros stay"):
+            sparsifier.step(closure)
+        share, eps = share_on_zeros(*seen[-2:])
+        assert share == 0.0
+        assert float(global_norm(eps)) == pytest.approx(0.3, rel=1e-5)
+
+
+def test_removed_channels_are_not_perturbed_nor_their_norms():
+    torch.manual_seed(0)
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    method = methods.magnitude(sparsity=0.5, structure="channel", at=0.0).replace(perturb=Sam())
+    sparsifier = steppe.sparsify(model, optimizer, method, 4, groups=groups())
+    x = torch.randn(8, 3, 6, 6)
+    places = []
+
+    def closure():
+        places.append({n: p.detach().clone() for n, p in model.named_parameters()})
+        return F.cross_entropy(model(x), Y[:8])
+
+    for _ in range(2):
+        sparsifier.step(closure)
+    before, there = places[-2:]
+    for name, mask in sparsifier.state["mask"].items():
+        assert torch.equal(there[name][~mask], before[name][~mask]), name
+        assert not before[name][~mask].any()
+    eps = [there[n] - p for n, p in before.items()]
+    assert float(global_norm(eps)) == pytest.approx(0.05, rel=1e-4)
+    assert {"norm.weight", "norm.bias"} <= set(sparsifier.state["mask"])

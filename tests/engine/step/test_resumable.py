@@ -131,6 +131,17 @@ def test_a_resume_before_the_end_undoes_it() -> None:
     assert all(torch.equal(p, e) for p, e in zip(model.parameters(), expected, strict=True))
 
 
+def test_options_that_a_state_of_before_does_not_name_are_no_others() -> None:
+    _, sparsifier = started(method="safe")
+    state = sparsifier.state_dict()
+    del state["method"]["perturb"]["on"]
+    _, fresh = started(method="safe")
+    fresh.load_state_dict(state)
+    state["method"]["perturb"]["rho"] = 0.3
+    with pytest.raises(SteppeError, match=r"got perturb\.rho 0\.3 in the state, 0\.1 here"):
+        fresh.load_state_dict(state)
+
+
 @pytest.mark.parametrize("method", ["spred", "soft_threshold"])
 def test_what_is_folded_cannot_go_on(method: str) -> None:
     model, sparsifier = started(method=method)

@@ -113,6 +113,18 @@ class Coupling(AnyCoupling):
     def restarted(self, context: StepContext) -> None:
         """Act when a training begins anew after a cut, the weights rewound or not, in place."""
 
+    def alive(self, weights: Tensors, state: Mapping[str, Tensors]) -> Tensors:
+        """Which weights may move in the next step; the others are held at zero, come what may.
+
+        Args:
+            weights: name -> what it acts on, as in `StepContext`.
+            state: its own.
+
+        Returns:
+            Name -> booleans of the weight's shape, True = alive; a name that is left out is alive.
+        """
+        return {}
+
     def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
         """What a person following the run wants to see of the state, by name."""
         return {}

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.core.part import Part, axis
+
+ON = ("alive", "all")
 
 
 class Perturb(Part):
@@ -16,6 +21,11 @@ class Perturb(Part):
     def active(self) -> bool:
         """Whether a second gradient is needed at all."""
         return True
+
+    @property
+    def moves_held(self) -> bool:
+        """Whether weights move that a coupling holds at zero; else they get no gradient here."""
+        return False
 
     def due(self, step: int) -> bool:
         """Whether step ``step`` (counted from 0) takes the second gradient."""
@@ -32,7 +42,27 @@ class Perturb(Part):
 
         Args:
             weights: parameters at x.
-            grads: gradients at x, averaged over the ranks, unscaled.
+            grads: gradients at x, averaged over the ranks, unscaled; zero where a weight is held
+                at zero, unless `moves_held`.
             names: the parameters' names.
         """
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ascent(Perturb):
+    """How flat? A move of some length in the weights that are alive, or in all."""
+
+    on: str = "alive"
+    """``alive``: a weight that the coupling holds at zero does not move and does not count in the
+    length; ``all``: it moves too, though no later step will make anything of it."""
+
+    def __post_init__(self) -> None:
+        if self.on not in ON:
+            raise SteppeError(
+                f"{self.name} perturbs on {' or '.join(ON)} weights", got=f"on {self.on!r}"
+            )
+
+    @property
+    def moves_held(self) -> bool:
+        return self.on == "all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
@@ -64,10 +65,17 @@ class Parametrized(Coupling):
 
     def mask_all(self, parts: Tensors, masks: Tensors) -> None:
         """Make masked entries of every part of a weight's shape zero, in place."""
-        for layer, mask in masks.items():
-            for name in self.named(layer):
-                if parts[name].shape == mask.shape:
-                    parts[name].masked_fill_(~mask, 0)
+        for name, mask in self._shaped(parts, masks).items():
+            parts[name].masked_fill_(~mask, 0)
+
+    def _shaped(self, parts: Tensors, masks: Tensors) -> Tensors:
+        """The masks of weights as those of their parts; a part of another shape has none."""
+        return {
+            name: mask
+            for layer, mask in masks.items()
+            for name in self.named(layer)
+            if parts[name].shape == mask.shape
+        }
 
     def init(self, context: StepContext) -> dict[str, Tensors]:
         weights, project = context.weights, context.project
@@ -87,6 +95,9 @@ class Parametrized(Coupling):
     def restarted(self, context: StepContext) -> None:
         weights, state = context.weights, context.state
         self.mask_all(weights, state["mask"])
+
+    def alive(self, weights: Tensors, state: Mapping[str, Tensors]) -> Tensors:
+        return self._shaped(weights, state.get("mask", {}))
 
     def finish(self, context: StepContext) -> Tensors:
         weights, state, project = context.weights, context.state, context.project

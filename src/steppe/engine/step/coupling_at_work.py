@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Coupling, Tensors
@@ -91,6 +92,14 @@ class CouplingAtWork:
             raise SteppeError(
                 f"score {self._method.score.name} needs at least one step before finish()"
             )
+
+    def alive(self) -> dict[int, Tensor]:
+        """``id(parameter)`` -> True where it may move in the next step; those left out may."""
+        if self.state is None:
+            return {}
+        masks = self._coupling.alive(self._prunable.tensors, self.state)
+        trained = self._prunable.trained
+        return {id(trained[name]): mask for name, mask in masks.items()}
 
     def load(self, state: dict[str, Tensors] | None, home: Callable[[Tensors], Tensors]) -> None:
         """Take up a saved state, or follow the weights to another device.

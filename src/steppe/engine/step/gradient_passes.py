@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple
 
@@ -30,6 +30,24 @@ class Gradients(NamedTuple):
     params: list[Tensor]
     grads: list[Tensor]
     names: list[str]
+    owners: list[Tensor]
+    """The parameters themselves, not detached."""
+
+    def masked(self, tensors: list[Tensor], alive: Mapping[int, Tensor]) -> list[Tensor]:
+        """Tensors of the parameters' shapes, 0 where these may not move.
+
+        Args:
+            tensors: one for each parameter; left as they are.
+            alive: ``id(parameter)`` -> booleans.
+        """
+        at = [i for i, p in enumerate(self.owners) if id(p) in alive]
+        if not at:
+            return tensors
+        masks = [alive[id(self.owners[i])] for i in at]
+        masked = list(tensors)
+        for i, t in zip(at, torch._foreach_mul([tensors[i] for i in at], masks), strict=True):
+            masked[i] = t
+        return masked
 
 
 class GradientPasses:
@@ -197,7 +215,7 @@ class GradientPasses:
         self._look()
         missing = (0, "")
         present = [
-            (p.detach(), p.grad, self._places.get(id(p), missing)[1])
+            (p.detach(), p.grad, self._places.get(id(p), missing)[1], p)
             for p in self.params
             if p.grad is not None
         ]
@@ -207,8 +225,8 @@ class GradientPasses:
                 got="a closure after which none of them has a gradient",
                 way_out="return the loss of the model that was given to sparsify",
             )
-        params, grads, names = zip(*present, strict=True)
-        return Gradients(list(params), list(grads), list(names))
+        params, grads, names, owners = zip(*present, strict=True)
+        return Gradients(list(params), list(grads), list(names), list(owners))
 
     def clip(self, largest: float) -> None:
         """Clip the gradients together, in the model's order, as loops of one's own do."""
@@ -217,14 +235,10 @@ class GradientPasses:
         clip_grad_norm(sorted(self.params, key=lambda p: self._places.get(id(p), last)[0]), largest)
 
     @torch.no_grad()
-    def perturbation(self, perturb: Perturb, first: Gradients, local: bool) -> list[Tensor] | None:
-        """eps for each parameter; None where the first gradient overflowed.
-
-        Args:
-            perturb: says how.
-            first: of the pass at x.
-            local: whether it is this rank's own.
-        """
+    def _perturbation(
+        self, perturb: Perturb, first: Gradients, local: bool, alive: Mapping[int, Tensor]
+    ) -> list[Tensor] | None:
+        """eps for each parameter; None where the first gradient overflowed."""
         # of a sparse gradient the other entries are zeros
         grads = [g if g.layout == torch.strided else g.to_dense() for g in first.grads]
         if self.optimizers.scaler:
@@ -233,12 +247,26 @@ class GradientPasses:
             # gradient, all must meet in the second pass to see it
             if not local and not bool(global_norm(grads).isfinite()):
                 return None
-        return perturb.perturbation(first.params, grads, first.names)
+        return perturb.perturbation(first.params, first.masked(grads, alive), first.names)
 
-    def second(self, params: list[Tensor], eps: list[Tensor]) -> None:
-        """Gradients of the same micro-batches at x + eps; x and all buffers are put back."""
+    def second(
+        self, perturb: Perturb, first: Gradients, local: bool, alive: Mapping[int, Tensor]
+    ) -> None:
+        """Gradients of the same micro-batches at x + eps; x and all buffers are put back.
+
+        Where the first gradient overflowed there is none: the scaler leaves this step out.
+
+        Args:
+            perturb: makes eps.
+            first: of the pass at x.
+            local: whether it is this rank's own.
+            alive: ``id(parameter)`` -> True where it may move; elsewhere its gradient counts as 0.
+        """
+        eps = self._perturbation(perturb, first, local, alive)
+        if eps is None:
+            return
         self._check_kept()
-        with self._moved(params, eps), self._again(fresh=self._draws == "fresh"):
+        with self._moved(first.params, eps), self._again(fresh=self._draws == "fresh"):
             self.optimizers.zero_grad()
             own = self.optimizers.params
             with ForeignGradients(self.model, own).kept() as foreign:

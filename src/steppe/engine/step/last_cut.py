@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
@@ -92,6 +92,13 @@ class LastCut:
             stacklevel=4,
         )
         return True
+
+    def alive(self) -> dict[int, Tensor]:
+        """``id(parameter)`` -> True where the masks keep it; nothing before the end."""
+        if not self.stands():
+            return {}
+        assert self.masks is not None
+        return {id(self._prunable.parameters[n]): mask for n, mask in self.masks.items()}
 
     def hold(self) -> None:
         """Zero what the masks say is gone, in the model."""

@@ -53,7 +53,7 @@ def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
             way_out="load the file that was saved last, whole",
         )
     for key in ("method", "total_steps"):
-        if state[key] != mine[key]:
+        if not _agree(state[key], mine[key]):
             raise SteppeError(
                 f"a state can only be resumed by a sparsifier of the same {key}",
                 got=_apart(state[key], mine[key]),
@@ -73,11 +73,20 @@ def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
         _same_shapes("a reference", *shapes)
 
 
+def _agree(there: Any, here: Any) -> bool:
+    """Whether nothing differs but options that a state of before does not name."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        return all(k in here and _agree(value, here[k]) for k, value in there.items())
+    if isinstance(there, list | tuple) and isinstance(here, list | tuple):
+        return len(there) == len(here) and all(map(_agree, there, here))
+    return bool(there == here)
+
+
 def _apart(there: Any, here: Any, path: str = "") -> str:
     """Where two values differ, each by its place in what is nested."""
     if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
         return f"{path or 'it'} {there} in the state, {here} here"
-    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    keys = [k for k in {**there, **here} if k in there and not _agree(there[k], here.get(k))]
     inner = f"{path}." if path else ""
     return ", ".join(_apart(there.get(k), here.get(k), f"{inner}{k}") for k in keys)
 

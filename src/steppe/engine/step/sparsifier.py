@@ -249,9 +249,9 @@ class Sparsifier:
         if not local:
             self._observe()
         first = self._passes.gradients()
-        eps = self._passes.perturbation(perturb, first, local) if twice else None
-        if eps is not None:
-            self._passes.second(first.params, eps)
+        if twice:
+            alive = {} if perturb.moves_held else self._end.alive() or self._coupled.alive()
+            self._passes.second(perturb, first, local, alive)
         if local:
             self._observe()
 
