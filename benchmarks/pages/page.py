@@ -13,7 +13,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TABLE = re.compile(r"<!-- table: ([\w.-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 # what holds numbers that are no figures: code, links, comments, names of tables, seeds
 NO_TEXT = re.compile(
-    r"`[^`\n]*`|\]\([^)]*\)|<!--.*?-->|https?:\S+"
+    r"`(?:[^`\n]|\n(?!\n))*`|\]\([^)]*\)|<!--.*?-->|https?:\S+"
     r"|\b(?:Tables?|Figures?|equations?|section|arXiv|seeds?) \d+(?:(?:, | and | to )\d+)*",
     re.DOTALL,
 )
@@ -28,7 +28,7 @@ UNIT = (
 )
 MEASURED = re.compile(rf"(?:(?: (?:to|and|or|,) (?:{DIGITS}|{WORD}))*{UNIT})")
 COUNTED = re.compile(
-    rf"\b(?:{WORD})(?=(?: (?:to|or|and) (?:{WORD}))?(?: points?| times| seconds| minutes)\b)"
+    rf"\b(?:{WORD})(?=(?:\s(?:to|or|and)\s(?:{WORD}))?\s(?:points?|times|seconds|minutes)\b)"
 )
 
 
@@ -109,5 +109,7 @@ def value_of(shown: str) -> float:
 
 def digits_of(shown: str) -> tuple[int, int]:
     """Digits after the point, and significant ones."""
+    if shown in WORDS:
+        return 0, 1
     plain = shown.lstrip("+-−").replace(",", "").partition("e")[0]
     return len(plain.partition(".")[2]), len(plain.replace(".", "").lstrip("0"))

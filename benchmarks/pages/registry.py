@@ -72,6 +72,9 @@ class Cited:
     source: str
 
 
+TEST_IMAGES = Cited("CIFAR-10 has 10,000 test images (Krizhevsky, 2009)")
+
+
 def table(name: str) -> Callable[[Callable[[], Table]], Callable[[], Table]]:
     """Registers what fills ``<!-- table: name -->``; called once, however often it is asked."""
 

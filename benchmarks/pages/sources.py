@@ -26,6 +26,12 @@ def record(name: str) -> Any:
     return json.loads(path.with_name(f"{name}.json").read_text(encoding="utf-8"))
 
 
+def comment(name: str) -> str:
+    """What a record in CSV says of itself."""
+    lines = (ROOT / "benchmarks" / "records" / name).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("#"))
+
+
 def read(name: str) -> Any:
     """A YAML file of the repository, such as a recipe."""
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
