@@ -9,6 +9,8 @@ import pytest
 from safetensors.torch import load_file
 
 from steppe.cli.main import main
+from steppe.core.neurons import Neurons
+from steppe.perturb.adasap import AdaSap
 from steppe.record import SCHEMA_VERSION, checked
 
 CNN = ["--epochs", "3", "--lr", "0.1", "--model", "small-cnn", "--train-size", "640", "--quiet"]
@@ -21,11 +23,20 @@ def run(*arguments: object, code: int = 0) -> None:
 
 
 def test_trained_removed_and_measured_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[Neurons] = []
+    among = AdaSap.among
+    monkeypatch.setattr(AdaSap, "among", lambda *a: told.append(a[-1]) or among(*a))
     dense, slim = tmp_path / "run", tmp_path / "slim"
     flags = ["--method", "adasap", "--sparsity", "0.4", "--target", "parameters", "--out", dense]
     run("train", *flags, *CNN)
+    # a channel with its norm is a neuron; the output layer has none
+    members = {name: numbers.unique().tolist() for name, numbers in told[0].members.items()}
+    layers = [[members[f"{kind}{i}.weight"] for kind in ("conv", "bn")] for i in (1, 2, 3)]
+    assert all(conv == norm for conv, norm in layers)
+    assert [n for conv, _ in layers for n in conv] == list(range(16 + 32 + 64))
+    assert "linear.weight" not in members
     record = json.loads((dense / "record.json").read_text())
     assert record["sparsity_asked"] == 0.4
     assert 0.4 <= record["sparsity_reached"] <= 0.4 + 0.01 * 0.6

@@ -18,6 +18,18 @@ from steppe.core.serialization import save_state
 
 STEPS = 12
 SHORT = {"sparsity": 0.6, "interval": 3, "penalty": 0.1}
+# radii from running means of gradients; a norm with the rows that it scales
+ADASAP = methods.adasap(
+    sparsity=0.6,
+    structure="unstructured",
+    score="magnitude",
+    psi="fisher",
+    rho_max=0.2,
+    rho=0.2,
+    every=2,
+    warmup=0.2,
+    pruned=0.9,
+)
 # method, sync, micro-batches
 CASES = {
     "safe": (methods.safe(**SHORT), "global", 1),
@@ -26,6 +38,7 @@ CASES = {
     "safe_plus-wanda": (methods.safe_plus(**SHORT), "global", 1),
     "gmp": (methods.gmp(sparsity=0.6, every=2), "global", 1),
     "gmp-groups": (methods.gmp(sparsity=0.6, every=2), "global", 1),
+    "adasap": (ADASAP, "global", 2),
     "safe-local": (methods.safe(**SHORT), "local", 1),
     "safe_plus-local": (methods.safe_plus(score="fisher", **SHORT), "local", 1),
     "admm-local": (methods.admm(**SHORT), "local", 1),

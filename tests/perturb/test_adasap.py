@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steppe.core.errors import SteppeError
+from steppe.core.neurons import Neurons
 from steppe.perturb.adasap import AdaSap
 from steppe.perturb.asam import Asam
 from steppe.perturb.sam import Sam
@@ -19,9 +20,16 @@ def example(dtype=torch.float32):
     return weights, [torch.randn_like(w) for w in weights]
 
 
+def radii_of(part, weights, names=NAMES):
+    """The radius of each row of each tensor, as `rows_of` has them; one for what is no row's."""
+    neurons = Neurons.rows_of(weights, names)
+    every = part.radii(neurons)
+    return [every[neurons.members.get(n, torch.tensor([-1])).flatten()] for n in names]
+
+
 def test_the_ends_of_the_map():
     weights, _ = example()
-    radii = AdaSap(rho_min=0.1, rho_max=2.0).radii(weights, NAMES)
+    radii = radii_of(AdaSap(rho_min=0.1, rho_max=2.0), weights)
     scores = torch.cat([w.flatten(1).norm(dim=1) for w in (weights[0], weights[3])])
     flat = torch.cat([radii[0], radii[3]])
     assert float(flat[scores.argmin()]) == pytest.approx(2.0)
@@ -30,8 +38,10 @@ def test_the_ends_of_the_map():
     assert bool((flat[scores.argsort()].diff() <= 0).all())
     assert torch.equal(radii[1], radii[0])  # a bias with its neuron
     assert torch.equal(radii[4], radii[3])
-    assert radii[2].tolist() == [pytest.approx(0.1)]  # a norm has no score
-    by_layer = AdaSap(rho_min=0.1, rho_max=2.0, scope="layer").radii(weights, NAMES)
+    # what is of no neuron: as a neuron of mean score, or as said
+    torch.testing.assert_close(radii[2], flat.mean()[None])
+    assert radii_of(AdaSap(rho_rest=0.7), weights)[2].tolist() == [pytest.approx(0.7)]
+    by_layer = radii_of(AdaSap(rho_min=0.1, rho_max=2.0, scope="layer"), weights)
     for i in (0, 3):
         assert float(by_layer[i].max()) == pytest.approx(2.0)
         assert float(by_layer[i].min()) == pytest.approx(0.1)
@@ -42,8 +52,8 @@ def test_the_ends_of_the_map():
 def test_the_scale_of_the_scores_does_not_matter(factor):
     torch.manual_seed(0)
     weights, _ = example(torch.float64)
-    one = AdaSap().radii(weights, NAMES)
-    other = AdaSap().radii([factor * w for w in weights], NAMES)
+    one = radii_of(AdaSap(), weights)
+    other = radii_of(AdaSap(), [factor * w for w in weights])
     for a, b in zip(one, other, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -52,8 +62,12 @@ def test_the_scale_of_the_scores_does_not_matter(factor):
 @given(st.floats(0.0, 50.0), st.floats(0.1, 10.0))
 def test_the_map_is_affine_invariant(shift, factor):
     scores = torch.tensor([1.0, 3.0, 2.0, 7.0], dtype=torch.float64)
-    part = AdaSap()
-    torch.testing.assert_close(part._map(scores), part._map(factor * scores + shift))
+
+    def radii(scores):
+        alive = torch.ones(4, dtype=torch.bool)
+        return AdaSap().radii(Neurons(members={}, sizes=(4,), scores=scores, alive=alive))
+
+    torch.testing.assert_close(radii(scores), radii(factor * scores + shift))
 
 
 @pytest.mark.parametrize("rho", [0.05, 0.5, 2.0])
@@ -78,7 +92,7 @@ def test_neuron_by_neuron(norm, adaptive):
     weights, grads = example(torch.float64)
     part = AdaSap(norm=norm, adaptive=adaptive, eta=0.1)
     perturbations = part.perturbation(weights, grads, NAMES)
-    radii = part.radii(weights, NAMES)
+    radii = radii_of(part, weights)
     t = [
         w.abs() + 0.1 if adaptive and "weight" in n else torch.ones_like(w)
         for w, n in zip(weights, NAMES, strict=True)
@@ -95,12 +109,12 @@ def test_neuron_by_neuron(norm, adaptive):
 
 def test_removed_neurons_have_no_say_and_stay():
     weights, grads = example()
-    before = AdaSap().radii(weights, NAMES)
+    before = radii_of(AdaSap(), weights)
     more = [
         torch.cat([weights[0], torch.zeros(2, 3, 2, 2)]),
         torch.cat([weights[1], torch.ones(2)]),
     ]
-    after = AdaSap().radii([*more, *weights[2:]], NAMES)
+    after = radii_of(AdaSap(), [*more, *weights[2:]])
     assert torch.equal(after[0][:6], before[0])
     assert not after[0][6:].any()
     more_grads = [torch.randn_like(w) for w in more]
@@ -125,14 +139,21 @@ def test_the_order_of_neurons_and_layers_does_not_matter():
 
 def test_equal_scores_take_the_smaller_radius_and_nothing_is_no_nan():
     weights = [torch.ones(3, 4)]
-    assert AdaSap().radii(weights, ["weight"])[0].tolist() == [pytest.approx(0.01)] * 3
+    assert radii_of(AdaSap(), weights, ["weight"])[0].tolist() == [pytest.approx(0.01)] * 3
     zero = [torch.zeros(3, 4)]
     assert not AdaSap().perturbation(zero, [torch.ones(3, 4)], ["weight"])[0].any()
     assert AdaSap().perturbation([torch.ones(2)], [torch.ones(2)], ["bias"])[0].isfinite().all()
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rho_min": 3.0}, {"rho_max": float("inf")}, {"scope": "block"}, {"norm": "l1"}]
+    "wrong",
+    [
+        {"rho_min": 3.0},
+        {"rho_rest": -1.0},
+        {"rho_max": float("inf")},
+        {"scope": "block"},
+        {"norm": "l1"},
+    ],
 )
 def test_what_is_refused(wrong):
     with pytest.raises(SteppeError):

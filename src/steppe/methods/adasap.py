@@ -26,6 +26,8 @@ def adasap(
     every: int = 30,
     scope: str = "network",
     norm: str = "global",
+    psi: ScoreSpec = "l2",
+    rho_rest: float | None = None,
     score: ScoreSpec = "l2",
     budget: BudgetSpec = "pooled",
     structure: StructureSpec = "channel",
@@ -42,15 +44,24 @@ def adasap(
         warmup: fraction of the run before the first cut.
         pruned: fraction at which the last is made; the same share of what remains goes each time.
         every: steps between two cuts.
-        scope, norm: see `steppe.perturb.adasap`.
-        score: l2 is AdaSAP_P's criterion.
+        scope, norm, rho_rest: see `steppe.perturb.adasap`.
+        psi: the score of neurons from which their radii come.
+        score: what is pruned goes by; l2 is AdaSAP_P's criterion.
         budget: pooled; latency_knapsack is AdaSAP_L's.
         structure: channel; unstructured, which the paper leaves open, works too.
 
     Source: AdaSAP, Algorithms 1 and 2; docs/methods.md says what is read differently.
     """
     uniform = Asam(rho=rho) if adaptive else Sam(rho=rho)
-    radii = AdaSap(rho_min=rho_min, rho_max=rho_max, adaptive=adaptive, scope=scope, norm=norm)
+    radii = AdaSap(
+        rho_min=rho_min,
+        rho_max=rho_max,
+        rho_rest=rho_rest,
+        adaptive=adaptive,
+        scope=scope,
+        norm=norm,
+        psi=psi,
+    )
     return Method(
         name="adasap",
         score=Score.make(score),

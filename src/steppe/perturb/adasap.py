@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.neurons import Neurons
 from steppe.core.norm import global_norm, squares_of
-from steppe.core.protocols import Ascent, Perturb
+from steppe.core.protocols import NeuronPerturb, Perturb
 
 SCOPES = ("network", "layer")
 NORMS = ("global", "neuron")
@@ -18,20 +18,28 @@ NORMS = ("global", "neuron")
 
 @Perturb.registry.register("adasap")
 @dataclass(frozen=True, kw_only=True)
-class AdaSap(Ascent):
+class AdaSap(NeuronPerturb):
     """eps_i = rho_i T^2 g_i / ||T g||_2, a radius for each neuron (output channel) from its score.
 
-    ``rho_i = rho_max - (s_i - s_min) / (s_max - s_min) (rho_max - rho_min)``, ``s_i = ||w_i||_2``,
+    ``rho_i = rho_max - (s_i - s_min) / (s_max - s_min) (rho_max - rho_min)``, ``s_i = psi(w_i)``,
     found anew at each step. The paper's Eq. 2 and 3 have a sign and a factor too many and give
-    negative radii, its Eq. 6 divides by ||g_i||: this is their evident intent. Neurons that are
-    zero are removed ones: they have no say in s_min and are not perturbed. A bias moves with its
-    neuron; other vectors (norms) have no score and take rho_min. Where all scores are equal every
-    radius is rho_min. With rho_min = rho_max it is ASAM, or SAM if not adaptive, bit for bit.
+    negative radii, its Eq. 6 divides by ||g_i||: this is their evident intent.
+
+    Only neurons that the run can prune have a score: an output layer that stays dense and layers
+    that are excluded do not move s_min and s_max. The bias of a neuron and the scale and shift of
+    the norm behind it take its radius; coupled channels have one score and one radius. Neurons
+    that are zero are removed ones: they have no say and are not perturbed. What belongs to no such
+    neuron takes ``rho_rest``. Where all scores are equal every radius is rho_min. With rho_min =
+    rho_max it is ASAM, or SAM if not adaptive, bit for bit.
 
     Args:
         rho_min, rho_max: radii of the most and of the least important neuron.
+        rho_rest: radius of what belongs to no neuron that can be pruned; None: that of a neuron of
+            mean score.
+        psi: the score of neurons; one that needs gradients gets running means of those at x.
         adaptive, eta: T = |w| + eta on weights, as in ASAM; else T = 1.
-        scope: where s_min and s_max are found: network or layer.
+        on: alive, or all: weights that the coupling holds at zero too, in neurons that are left.
+        scope: where s_min and s_max are found: network, or layer (each group of coupled channels).
         norm: ||T g|| over everything (global), or over each neuron alone.
 
     Source: AdaSAP, Eq. 2 to 6, Algorithm 2; see docs/methods.md for what is read differently.
@@ -39,6 +47,7 @@ class AdaSap(Ascent):
 
     rho_min: float = 0.01
     rho_max: float = 2.0
+    rho_rest: float | None = None
     adaptive: bool = True
     eta: float = 0.01
     scope: str = "network"
@@ -52,79 +61,70 @@ class AdaSap(Ascent):
                 "adasap needs 0 <= rho_min <= rho_max < infinity and eta >= 0",
                 got=f"rho_min {self.rho_min}, rho_max {self.rho_max}, eta {self.eta}",
             )
+        if self.rho_rest is not None and not 0.0 <= self.rho_rest < float("inf"):
+            raise SteppeError(
+                "adasap needs 0 <= rho_rest < infinity",
+                got=repr(self.rho_rest),
+                way_out="a radius, or None for that of a neuron of mean score",
+            )
         for value, known in ((self.scope, SCOPES), (self.norm, NORMS)):
             if value not in known:
                 raise SteppeError(f"adasap knows {' and '.join(known)}", got=repr(value))
 
     @property
     def active(self) -> bool:
-        return self.rho_max > 0.0
+        return max(self.rho_max, self.rho_rest or 0.0) > 0.0
 
-    def perturbation(
-        self, weights: list[Tensor], grads: list[Tensor], names: list[str]
+    def among(
+        self, weights: list[Tensor], grads: list[Tensor], names: list[str], neurons: Neurons
     ) -> list[Tensor]:
-        radii = self.radii(weights, names)
         once = self._times(weights, grads, names)
         twice = self._times(weights, once, names)
+        # of an entry of no neuron the number is -1, and the last radius is the rest's
+        none = torch.tensor(-1)
+        numbers = [
+            neurons.members.get(n, none).to(t.device) for n, t in zip(names, once, strict=True)
+        ]
+        radii = self.radii(neurons)
         if self.norm == "global":
             # in the order of operations of rho / norm, so that equal radii give ASAM's bits
             over = (global_norm(once) + 1e-12).reciprocal()
-            scales = [over.to(r.device) * r.to(over.dtype) for r in radii]
+            scaled = over.to(radii.device) * radii.to(over.dtype)
+            scales = [scaled.to(i.device)[i] for i in numbers]
         else:
-            scales = self._each(once, radii, weights, names)
-        shaped = [
-            s.view(-1, *[1] * (t.ndim - 1)) if t.ndim else s[0]
-            for s, t in zip(scales, twice, strict=True)
-        ]
-        torch._foreach_mul_(twice, shaped)
+            scales = self._each(once, radii, numbers)
+        torch._foreach_mul_(twice, scales)
         return twice
 
-    def _each(
-        self, once: list[Tensor], radii: list[Tensor], weights: list[Tensor], names: list[str]
-    ) -> list[Tensor]:
-        """rho / ||T g|| neuron by neuron, its bias counted in."""
-        owners = _owners(weights, names)
-        squares = [squares_of(_rows(t, i in owners)).sum(1) for i, t in enumerate(once)]
-        for i, owner in owners.items():
-            squares[owner] = squares[owner] + squares[i]
-        for i, owner in owners.items():
-            squares[i] = squares[owner]
-        return [r / (s.sqrt() + 1e-12) for r, s in zip(radii, squares, strict=True)]
+    def _each(self, once: list[Tensor], radii: Tensor, numbers: list[Tensor]) -> list[Tensor]:
+        """rho / ||T g|| neuron by neuron; what is of none in one tensor counts together."""
+        last = len(radii) - 1
+        owners = [torch.where(n < 0, last + i, n) for i, n in enumerate(numbers)]
+        squares = radii.new_zeros(last + len(once))
+        for t, owner in zip(once, owners, strict=True):
+            sums = squares_of(t).sum_to_size(owner.shape).to(squares)
+            squares.index_add_(0, owner.flatten().to(squares.device), sums.flatten())
+        every = torch.cat([radii[:last], radii[last:].expand(len(once))])
+        scales = every / (squares.sqrt() + 1e-12)
+        return [scales.to(owner.device)[owner] for owner in owners]
 
-    def radii(self, weights: list[Tensor], names: list[str]) -> list[Tensor]:
-        """rho for each neuron of each tensor, ``[out]``; ``[1]`` where there are no neurons.
+    def radii(self, neurons: Neurons) -> Tensor:
+        """``[neurons + 1]``: rho of each, 0 for one that is gone; the last is the rest's.
 
         Args:
-            weights: the parameters.
-            names: theirs.
+            neurons: with their scores.
         """
-        scored = [i for i, w in enumerate(weights) if w.ndim > 1]
-        scores = [torch.linalg.vector_norm(_rows(weights[i]), dim=1) for i in scored]
-        groups: list[list[int]] = [list(range(len(scored)))] if scored else []
-        if self.scope == "layer":
-            groups = [[i] for i in range(len(scored))]
-        radii: list[Any] = [None] * len(weights)
-        for group in groups:
-            every = torch.cat([scores[i].to(scores[group[0]].device) for i in group])
-            mapped = self._map(every).split([len(scores[i]) for i in group])
-            for i, rho in zip(group, mapped, strict=True):
-                radii[scored[i]] = rho
-        for i, owner in _owners(weights, names).items():
-            radii[i] = radii[owner]
-        return [
-            torch.full((1,), self.rho_min, dtype=w.real.dtype, device=w.device)
-            if rho is None
-            else rho.to(w.device, w.real.dtype)
-            for w, rho in zip(weights, radii, strict=True)
-        ]
-
-    def _map(self, scores: Tensor) -> Tensor:
-        """The radius of each score; 0 for a neuron that is gone."""
-        alive = scores > 0
-        low = scores.masked_fill(~alive, float("inf")).min()
-        wide = scores.max() - low
-        share = torch.where(wide > 0, (scores - low) / wide, 1.0)
-        return (self.rho_max - share * (self.rho_max - self.rho_min)) * alive
+        sizes = [len(neurons.scores)] if self.scope == "network" else list(neurons.sizes)
+        parts = zip(neurons.scores.split(sizes), neurons.alive.split(sizes), strict=True)
+        shares = torch.cat([_share(scores, alive) for scores, alive in parts])
+        alive = neurons.alive.to(shares.dtype)
+        wide = self.rho_max - self.rho_min
+        radii = (self.rho_max - shares * wide) * alive
+        if self.rho_rest is not None:
+            return torch.cat([radii, radii.new_tensor([self.rho_rest])])
+        living = alive.sum()
+        mean = torch.where(living > 0, (shares * alive).sum() / living.clamp(min=1.0), 1.0)
+        return torch.cat([radii, (self.rho_max - mean * wide)[None]])
 
     def _times(self, weights: list[Tensor], grads: list[Tensor], names: list[str]) -> list[Tensor]:
         """T g."""
@@ -134,17 +134,10 @@ class AdaSap(Ascent):
         ]
 
 
-def _rows(t: Tensor, apart: bool = False) -> Tensor:
-    """``[neurons, rest]``; a vector is one of them, or apart one for each entry."""
-    return t.flatten(1) if t.ndim > 1 else t.reshape(*((-1, 1) if apart else (1, -1)))
-
-
-def _owners(weights: list[Tensor], names: list[str]) -> dict[int, int]:
-    """Bias -> the weight of the same layer, by position, where both are there and fit."""
-    at = {name: i for i, name in enumerate(names)}
-    owners = {}
-    for i, (w, name) in enumerate(zip(weights, names, strict=True)):
-        owner = at.get(name.removesuffix("bias") + "weight") if name.endswith("bias") else None
-        if owner is not None and weights[owner].ndim > 1 and len(weights[owner]) == len(w):
-            owners[i] = owner
-    return owners
+def _share(scores: Tensor, alive: Tensor) -> Tensor:
+    """(s - s_min) / (s_max - s_min) among those that are alive; 1 where all are equal."""
+    if not len(scores):
+        return scores
+    low = scores.masked_fill(~alive, float("inf")).min()
+    wide = scores.masked_fill(~alive, float("-inf")).max() - low
+    return torch.where(wide > 0, (scores - low) / wide, 1.0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Perturb
+
+if TYPE_CHECKING:
+    from steppe.method import Method
 
 
 @Perturb.registry.register("phased")
@@ -57,6 +60,14 @@ class Phased(Perturb):
     @property
     def active(self) -> bool:
         return any(part.active for _, part in self.phases)
+
+    @property
+    def parts(self) -> tuple[Perturb, ...]:
+        return tuple(part for _, part in self.phases)
+
+    def fits(self, method: Method) -> None:
+        for part in self.parts:
+            part.check_fits(method)
 
     def at(self, progress: float) -> Perturb:
         # a run that goes on past its end stays in the last phase

@@ -15,6 +15,7 @@ from steppe.core.protocols.coupling import LayerSolver as LayerSolver
 from steppe.core.protocols.coupling import WeightParametrization as WeightParametrization
 from steppe.core.protocols.objective import Objective as Objective
 from steppe.core.protocols.perturb import Ascent as Ascent
+from steppe.core.protocols.perturb import NeuronPerturb as NeuronPerturb
 from steppe.core.protocols.perturb import Perturb as Perturb
 from steppe.core.protocols.schedule import Schedule as Schedule
 from steppe.core.protocols.score import Score as Score

@@ -1,13 +1,19 @@
-"""The protocol of the perturb axis: how flat?"""
+"""The protocols of the perturb axis: how flat?"""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.neurons import Neurons
 from steppe.core.part import Part, axis
+from steppe.core.protocols.score import Score
+
+if TYPE_CHECKING:
+    from steppe.method import Method
 
 ON = ("alive", "all")
 
@@ -26,6 +32,11 @@ class Perturb(Part):
     def moves_held(self) -> bool:
         """Whether weights move that a coupling holds at zero; else they get no gradient here."""
         return False
+
+    @property
+    def parts(self) -> tuple[Perturb, ...]:
+        """The perturbations that take turns in a run; it alone, unless it has phases."""
+        return (self,)
 
     def due(self, step: int) -> bool:
         """Whether step ``step`` (counted from 0) takes the second gradient."""
@@ -66,3 +77,37 @@ class Ascent(Perturb):
     @property
     def moves_held(self) -> bool:
         return self.on == "all"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NeuronPerturb(Ascent):
+    """How flat, for each neuron apart? Told of the neurons that the run can prune."""
+
+    psi: Any = "l2"
+    """The score of neurons; a part, its name, or name and options."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "psi", Score.make(self.psi))
+
+    def fits(self, method: Method) -> None:
+        self.psi.check_fits(method)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**super().to_dict(), "psi": self.psi.to_dict()}
+
+    def perturbation(
+        self, weights: list[Tensor], grads: list[Tensor], names: list[str]
+    ) -> list[Tensor]:
+        return self.among(weights, grads, names, Neurons.rows_of(weights, names))
+
+    def among(
+        self, weights: list[Tensor], grads: list[Tensor], names: list[str], neurons: Neurons
+    ) -> list[Tensor]:
+        """eps for each parameter, knowing the neurons that it has a part in.
+
+        Args:
+            weights, grads, names: as of `perturbation`.
+            neurons: those of the run, scored by ``psi``.
+        """
+        raise NotImplementedError

@@ -13,7 +13,13 @@ from steppe.core.cost_target import fill, meet_cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of, require_fit
 from steppe.core.layer import Layer
-from steppe.core.protocols import CandidateEvaluator, ChannelBudget, SearchBudget, Tensors
+from steppe.core.protocols import (
+    CandidateEvaluator,
+    ChannelBudget,
+    Score,
+    SearchBudget,
+    Tensors,
+)
 from steppe.core.statistic import Statistic
 from steppe.engine.step.selector import Selector
 from steppe.method import Method
@@ -94,22 +100,28 @@ class ChannelSelector(Selector):
         alive = {} if within is None else self.alive(within)
         if within is not None and self._enough(alive, sparsity):
             return masks_of(self.groups, alive, weights)
-        saliencies = {
-            s.name: self._score(s.name, weights[s.name])
-            for group in self.groups
-            for s in group.slices
-            if s.name in weights and self.method.score.reads(s)
-        }
-        units = {
-            g.name: self.method.score.reduce(self.method.score.members(g, saliencies))
-            for g in self.groups
-        }
+        units = self.units(self.method.score, weights)
         if within is not None:
             units = {
                 name: torch.where(alive[name], u.abs() + torch.finfo(u.dtype).tiny, 0.0)
                 for name, u in units.items()
             }
         return masks_of(self.groups, self._within(units, sparsity), weights)
+
+    def units(self, score: Score, weights: Tensors) -> Tensors:
+        """Group -> what a score says of its units, ``[units]``.
+
+        Args:
+            score: any whose statistics are gathered.
+            weights: name -> tensor of the model's shape.
+        """
+        saliencies = {
+            s.name: self.saliency(score, s.name, weights[s.name])
+            for group in self.groups
+            for s in group.slices
+            if s.name in weights and score.reads(s)
+        }
+        return {g.name: score.reduce(score.members(g, saliencies)) for g in self.groups}
 
     def _allowed(self, sparsity: float) -> float:
         # a hair of slack, so that a share computed as 0.39999 of 10 units still allows four

@@ -9,16 +9,17 @@ from torch import Tensor, nn
 
 from steppe.core.layer import Layer, home_of, unwrap
 from steppe.core.norm import global_norm
-from steppe.core.protocols import Tensors
+from steppe.core.protocols import NeuronPerturb, Perturb, Tensors
 from steppe.core.statistic import STATISTICS, Known, Statistic
 from steppe.method import Method
 
 
 class GatheredStatistics:
-    """The statistics of a method's score.
+    """The statistics of a method's score, and of the score of neurons that a perturbation reads.
 
     Args:
-        method: its score says what is needed, its schedule and coupling until when.
+        method: its score and perturbation say what is needed, its schedule, perturbation and
+            coupling until when.
         model: whose layers are looked at.
         layers: the prunable ones.
         known: statistic -> name -> value, for those that are known beforehand (a language model's
@@ -36,19 +37,24 @@ class GatheredStatistics:
         total: int,
         scores_when_due: bool,
     ) -> None:
-        needs = method.score.needs
+        needs = list(dict.fromkeys([*method.score.needs, *_of_neurons(method.perturb)]))
         self.statistics: dict[str, Statistic] = {
             n: Known(values=dict(known[n])) if n in known else STATISTICS[n]() for n in needs
         }
-        self.waits = any(n not in known for n in needs)
-        """Whether nothing can be scored before the first gradient."""
+        self.waits = any(n not in known for n in method.score.needs)
+        """Whether nothing can be pruned before the first gradient."""
         bare = unwrap(model)
         for statistic in self.statistics.values():
             statistic.prepare({x.name: (x, home_of(bare, x.name)) for x in layers})
         self._until = total
         if self.statistics and scores_when_due:
-            due = (s for s in reversed(range(total)) if method.schedule.due(s, total))
-            self._until = next(due, 0)
+            perturb, schedule = method.perturb, method.schedule
+            read = (
+                s
+                for s in reversed(range(total))
+                if schedule.due(s, total) or _of_neurons(perturb.at(s / total))
+            )
+            self._until = next(read, 0)
 
     def wanted(self, step: int, begun: bool) -> bool:
         """Whether this step's are; until the coupling has begun they are."""
@@ -89,3 +95,9 @@ class GatheredStatistics:
     def values(self) -> dict[str, dict[str, Tensor]]:
         """Statistic -> name -> value."""
         return {n: s.values for n, s in self.statistics.items()}
+
+
+def _of_neurons(perturb: Perturb) -> list[str]:
+    """The statistics that a perturbation's scores of neurons read."""
+    told = (part for part in perturb.parts if isinstance(part, NeuronPerturb))
+    return [need for part in told for need in part.psi.needs]

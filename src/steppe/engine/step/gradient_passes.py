@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.norm import clip_grad_norm, global_norm
-from steppe.core.protocols import Perturb
+from steppe.core.protocols import NeuronPerturb, Perturb
 from steppe.engine.step.argument_checks import closures_of, outcome
 from steppe.engine.step.buffers import Buffers
 from steppe.engine.step.draws import back_to, generators
 from steppe.engine.step.foreign_gradients import ForeignGradients
 from steppe.engine.step.micro_batches import Closure as Closure
 from steppe.engine.step.micro_batches import MicroBatches, bound, check_same
+from steppe.engine.step.neurons import RunNeurons
 from steppe.engine.step.optimizers import Optimizers
 
 
@@ -61,6 +62,7 @@ class GradientPasses:
         rank_local: whether each rank perturbs along its own gradient (m-sharpness).
         draws: whether the second pass sees the same random numbers as the first, or fresh ones.
         micro_batches: ``mean`` or ``sum`` of the closures' losses.
+        neurons: those of the run, where the perturbation looks at them.
     """
 
     def __init__(
@@ -70,8 +72,9 @@ class GradientPasses:
         rank_local: bool,
         draws: Literal["same", "fresh"] = "same",
         micro_batches: Literal["mean", "sum"] = "mean",
+        neurons: RunNeurons | None = None,
     ) -> None:
-        self.model, self.optimizers = model, optimizers
+        self.model, self.optimizers, self.neurons = model, optimizers, neurons
         self._rank_local, self._draws = rank_local, draws
         self._averaged = micro_batches == "mean"
         self._buffers = Buffers()
@@ -136,7 +139,8 @@ class GradientPasses:
             self.optimizers.micro_batches if self.over_calls and self._averaged else 1,
             generators(self.params) if twice else None,
         )
-        loss = self._run(list(closures), batches.share, exchange and complete, see)
+        with self.neurons.watching() if self.neurons else contextlib.nullcontext():
+            loss = self._run(list(closures), batches.share, exchange and complete, see)
         batches.loss = loss
         if not twice:
             batches.closures = []  # nothing keeps the data alive
@@ -247,7 +251,12 @@ class GradientPasses:
             # gradient, all must meet in the second pass to see it
             if not local and not bool(global_norm(grads).isfinite()):
                 return None
-        return perturb.perturbation(first.params, first.masked(grads, alive), first.names)
+        masked = first.masked(grads, alive)
+        if isinstance(perturb, NeuronPerturb):
+            assert self.neurons is not None
+            neurons = self.neurons.now(perturb.psi)
+            return perturb.among(first.params, masked, first.names, neurons)
+        return perturb.perturbation(first.params, masked, first.names)
 
     def second(
         self, perturb: Perturb, first: Gradients, local: bool, alive: Mapping[int, Tensor]

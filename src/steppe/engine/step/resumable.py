@@ -11,7 +11,7 @@ from steppe.core.errors import SteppeError
 from steppe.engine.step.optimizers import Optimizers
 
 _WAY_OUT = "make model, optimizer and sparsifier as in the run that was stopped"
-LATER = ("finished", "made_of", "over_calls", "quiet")
+LATER = ("finished", "followers", "made_of", "over_calls", "quiet")
 """What states of before did not have."""
 
 

@@ -10,8 +10,8 @@ import torch
 from steppe.core.protocols import Tensors
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
+from steppe.engine.step.gradient_passes import GradientPasses
 from steppe.engine.step.objective_loss import ObjectiveLoss
-from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.rewind import Rewind
 
 
@@ -19,7 +19,7 @@ class SavedState:
     """Optimisers, scaler, statistics, what is rewound, the reference, random numbers.
 
     Args:
-        optimizers: with their scaler.
+        passes: their optimisers with the scaler, and what they saw of the network.
         statistics: of the score.
         objective: its reference network.
         epochs: what they counted.
@@ -28,13 +28,14 @@ class SavedState:
 
     def __init__(
         self,
-        optimizers: Optimizers,
+        passes: GradientPasses,
         statistics: GatheredStatistics,
         objective: ObjectiveLoss,
         epochs: Epochs,
         rewind: Rewind,
     ) -> None:
-        self._optimizers, self._statistics, self._objective = optimizers, statistics, objective
+        self._optimizers, self._neurons = passes.optimizers, passes.neurons
+        self._statistics, self._objective = statistics, objective
         self._epochs, self._rewind = epochs, rewind
 
     def collect(self) -> dict[str, Any]:
@@ -45,6 +46,7 @@ class SavedState:
             "optimizer": self._optimizers.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
             "rewind": self._rewind.kept,
+            "followers": self._neurons.followers if self._neurons else {},
             "seen": self._epochs.seen,
             "statistics": self._statistics.values,
             # saved, as the model may not begin at the same weights when the run goes on
@@ -72,6 +74,8 @@ class SavedState:
             statistic.values = home(state["statistics"][name])
         self._rewind.kept = None if state["rewind"] is None else home(state["rewind"])
         self._epochs.seen = state["seen"].clone()
+        if self._neurons is not None:
+            self._neurons.load(state.get("followers", {}))
         torch.set_rng_state(state["rng"].cpu())
         saved, here = state["cuda_rng"], torch.cuda.device_count()
         if saved and len(saved) != here:

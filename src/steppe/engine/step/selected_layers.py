@@ -88,18 +88,32 @@ def _without_output(
     model: nn.Module, chosen: Selection, include: Sequence[str]
 ) -> tuple[Selection, list[str]]:
     """Without the layer whose channels are the model's outputs."""
-    has_head = getattr(model, "get_output_embeddings", lambda: None)() is not None
-    every = selection(model).weights
-    if include or has_head or len(every) == 1:
-        return chosen, []
-    order = {id(p): i for i, p in enumerate(model.parameters())}
-    last = max(every, key=lambda name: order[id(every[name])])
-    if last not in chosen.weights:
+    last = None if include else output_layer(model)
+    if last is None or last not in chosen.weights:
         return chosen, []
     why = "the output layer, whose channels are the model's outputs"
     left = _without(chosen, [x for x in chosen.layers if x.name == last], why)
     note = f"the output layer {last} stays dense: its channels are the model's outputs"
     return replace(left, dense=chosen.dense), [note]
+
+
+def output_layer(model: nn.Module) -> str | None:
+    """The layer whose channels are the model's outputs, by the order in which it has them.
+
+    None where it is the only one, and for language models, whose head is prunable only by name.
+
+    Args:
+        model: not wrapped.
+
+    Example:
+        >>> output_layer(nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)))
+        '1.weight'
+    """
+    every = selection(model).weights
+    if len(every) == 1 or getattr(model, "get_output_embeddings", lambda: None)() is not None:
+        return None
+    order = {id(p): i for i, p in enumerate(model.parameters())}
+    return max(every, key=lambda name: order[id(every[name])])
 
 
 def _patterns(some: Sequence[Layer], every: Sequence[Layer]) -> list[str]:

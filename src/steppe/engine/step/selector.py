@@ -10,12 +10,13 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.group import Slice
 from steppe.core.layer import Layer
-from steppe.core.protocols import Tensors, UnitBudget
+from steppe.core.protocols import Score, Tensors, UnitBudget
 from steppe.core.selection import count, keep_largest
 from steppe.core.statistic import Statistic
 from steppe.method import Method
 
-_OUTPUT = Slice("weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
+OUTPUT = Slice("weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
+"""The weights of single layers, as scores are asked whether they read them."""
 
 
 class Selector:
@@ -61,19 +62,14 @@ class Selector:
             sparsity: fraction of the units to zero.
             within: earlier masks; what they zero stays zero.
         """
-        if not self.method.score.reads(_OUTPUT):
+        if not self.method.score.reads(OUTPUT):
             raise SteppeError(
                 f"score {self.method.score.name} looks at the norms of coupled channels",
                 got="single layers",
                 way_out="groups=steppe.channel_groups(model, x), or another score",
             )
         structure, prune = self.method.structure, count(sparsity, self.num_units)
-        units = {
-            name: self.method.score.reduce(
-                structure.groups(self._score(name, weights[name]), layer)
-            )
-            for name, layer in self.layers.items()
-        }
+        units = self.units(self.method.score, weights)
         alive = {}
         if within is not None:
             alive = {
@@ -100,10 +96,11 @@ class Selector:
     @torch.no_grad()
     def compensate(self, weights: Tensors, masks: Tensors) -> None:
         """Zero what masks zero and make up for it with the rest, as the score knows; in place."""
+        score = self.method.score
         for name, keep in masks.items():
             w = weights[name]
             if bool(w.masked_fill(keep, 0).any()):
-                w.copy_(self.method.score.compensate(w, keep, self._stats(name), name))
+                w.copy_(score.compensate(w, keep, self._stats(score, name), name))
 
     def kept(self, masks: Tensors) -> int:
         """How many units masks keep."""
@@ -117,13 +114,13 @@ class Selector:
         total = sum(m.numel() for m in masks.values())
         return 1.0 - sum(int(m.sum()) for m in masks.values()) / total
 
-    def _stats(self, name: str) -> Tensors:
+    def _stats(self, score: Score, name: str) -> Tensors:
         stats = {}
-        for need in self.method.score.needs:
+        for need in score.needs:
             values = self.statistics[need].values
             if name not in values:
                 raise SteppeError(
-                    f"score {self.method.score.name} needs the {need} of every prunable layer",
+                    f"score {score.name} needs the {need} of every prunable layer",
                     got=f"none for {name}",
                     consequence="the layer took no part in the loss",
                     way_out=f"exclude {name}, or use it in the model's forward",
@@ -131,8 +128,28 @@ class Selector:
             stats[need] = values[name]
         return stats
 
-    def _score(self, name: str, weight: Tensor) -> Tensor:
-        return self.method.score.score(weight, self._stats(name), name)
+    def saliency(self, score: Score, name: str, weight: Tensor) -> Tensor:
+        """What a score says of a weight; of its shape.
+
+        Args:
+            score: any whose statistics are gathered.
+            name: of the weight.
+            weight: as it is now.
+        """
+        return score.score(weight, self._stats(score, name), name)
+
+    def units(self, score: Score, weights: Tensors) -> Tensors:
+        """Layer -> what a score says of its units, ``[rows, units per row]``.
+
+        Args:
+            score: as of `saliency`.
+            weights: name -> weight.
+        """
+        structure = self.method.structure
+        return {
+            name: score.reduce(structure.groups(self.saliency(score, name, weights[name]), layer))
+            for name, layer in self.layers.items()
+        }
 
 
 def _keep_first(first: Tensors, units: Tensors, prune: int) -> Tensors:

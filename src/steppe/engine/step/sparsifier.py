@@ -72,7 +72,7 @@ class Sparsifier:
         self.selector, self.clip_grad_norm = selector, clip_grad_norm
         self._passes, self._prunable, self._statistics = passes, prunable, statistics
         self._epochs, self._rewind, self._objective = epochs, rewind, objective
-        self._saved = SavedState(passes.optimizers, statistics, objective, epochs, rewind)
+        self._saved = SavedState(passes, statistics, objective, epochs, rewind)
         length = method.schedule.clock(0, total_steps)[1]  # of its first training
         self.notes: list[str] = [*prunable.notes, *epochs.notes, *coupling.idle(length)]
         self._end = LastCut(prunable, selector)

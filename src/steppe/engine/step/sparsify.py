@@ -18,6 +18,7 @@ from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import GradientPasses
+from steppe.engine.step.neurons import neurons_of
 from steppe.engine.step.objective_loss import ObjectiveLoss
 from steppe.engine.step.optimizer_checks import steppable
 from steppe.engine.step.optimizers import Optimizers
@@ -96,25 +97,26 @@ def sparsify(
     statistics = GatheredStatistics(
         method, model, prunable.layers, known, total_steps, coupling.scores_when_due
     )
-    selector: Selector
-    if groups:
-        selector = ChannelSelector(
-            method,
-            prunable.layers,
-            statistics.statistics,
-            prunable.groups,
-            options.cost,
-            evaluate_candidate=options.evaluate_candidate,
-        )
-    else:
-        selector = Selector(method, prunable.layers, statistics.statistics)
+    selector = _selector(method, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
+    prunes = coupling.prunes and method.sparsity > 0
+    neurons = neurons_of(
+        method,
+        model,
+        prunable,
+        selector,
+        known,
+        rank_local=rank_local,
+        keeps_output=not (prunes or include),
+    )
     return Sparsifier(
         method,
         coupling,
         total_steps,
-        passes=GradientPasses(model, optimizers, rank_local, options.draws, options.micro_batches),
+        passes=GradientPasses(
+            model, optimizers, rank_local, options.draws, options.micro_batches, neurons
+        ),
         prunable=prunable,
         statistics=statistics,
         selector=selector,
@@ -122,4 +124,23 @@ def sparsify(
         epochs=Epochs(steps_per_epoch, total_steps, method),
         rewind=Rewind(method.schedule, total_steps),
         clip_grad_norm=clip_grad_norm,
+    )
+
+
+def _selector(
+    method: Method,
+    prunable: PrunableWeights,
+    statistics: GatheredStatistics,
+    options: StepOptions,
+) -> Selector:
+    """From weights to masks, of coupled channels or of single layers."""
+    if not prunable.groups:
+        return Selector(method, prunable.layers, statistics.statistics)
+    return ChannelSelector(
+        method,
+        prunable.layers,
+        statistics.statistics,
+        prunable.groups,
+        options.cost,
+        evaluate_candidate=options.evaluate_candidate,
     )
