@@ -230,9 +230,9 @@ def collect(out: Path, path: Path) -> None:
 
 KEYS = (
     ("accuracy",),
-    ("corruptions", "mean"),
+    ("corruptions", "mean_15"),
     ("corruptions", "mean_extra"),
-    ("corruptions", "relative"),
+    ("corruptions", "r_c_15"),
     ("sharpness", "one_step"),
     ("seconds",),
 )

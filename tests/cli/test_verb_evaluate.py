@@ -70,6 +70,10 @@ def test_robustness_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     robust = found["attacks"]["accuracy"]["linf"]
     assert clean >= robust[repr(2 / 255)] >= robust[repr(8 / 255)]
     assert list(found["attacks"]["accuracy"]) == ["linf", "l2"]
+    run_mean = found["corruptions"]["mean_run"]
+    said = f"{run_mean:.2%}, the mean over contrast, jpeg_compression at severities 1, 5"
+    assert said in shown.err
+    assert "R_C" not in shown.err  # two of 15 kinds
     contrast = found["corruptions"]["accuracy"]["contrast"]
     assert contrast["1"] > contrast["5"]
     flat = found["sharpness"]
@@ -98,6 +102,18 @@ def test_what_a_mean_hides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert found["accuracy"] - held["accuracy"] == pytest.approx(held["won"] - held["lost"])
     assert len(held["lost_examples"]) == round(500 * held["lost"])
     assert all(e["beside"] == e["label"] != e["run"] for e in held["examples"])
+    few = ["--severities", "3", "--limit", "40", "--json", "--beside", tmp_path / "dense"]
+    run("evaluate", tmp_path / "run", "--on", "corruptions", *few)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    errors = {
+        name: (1 - own["3"]) / (1 - found["beside"]["accuracy"][name]["3"])
+        for name, own in found["accuracy"].items()
+    }
+    assert found["beside"]["mce_19"] == pytest.approx(sum(errors.values()) / 19)
+    assert found["beside"]["method"] == "dense"
+    assert f"over 19 kinds at severity 3 (R_C {found['r_c_19']:.3f})" in shown.err
+    assert f"mCE {100 * found['beside']['mce_15']:.1f} %" in shown.err
     few = ["--on", "landscape", "--points", 5, "--plane-points", 3, "--radius", 0.5, "--json"]
     run("evaluate", tmp_path / "run", *few)
     own = json.loads(capsys.readouterr().out)
@@ -173,9 +189,9 @@ def test_published_images_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture
     shown = capsys.readouterr()
     found = json.loads(shown.out)
     assert found["variants"] == {"v": found["clean"]}
-    assert found["mean"] == found["clean"] > 0.5
-    assert found["relative"] == 1.0
-    assert "(R_V2 1.000): v " in shown.err
+    assert found["clean"] > 0.5
+    assert found["r_v2"] == {"v": 1.0}
+    assert "(R_V2 1.000); on those of test" in shown.err
     fog = ["--corruptions", "fog", "--severities", "3"]
     run(*right, "--on", "corruptions", "--corrupted", tmp_path / "c", *fog)
     assert json.loads(capsys.readouterr().out)["accuracy"] == {"fog": {"3": found["clean"]}}

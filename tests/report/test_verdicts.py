@@ -84,14 +84,14 @@ def test_who_is_sturdier_is_said_both_ways() -> None:
     for record in records:
         safe = record["method"] == "safe"
         record["evaluations"] = {
-            "corruptions": {"mean": 0.7 if safe else 0.8, "accuracy": {}},
+            "corruptions": {"accuracy": {"fog": {"3": 0.7 if safe else 0.8}}},
             "attacks": {"accuracy": {"linf": {"0.1": 0.5 if safe else 0.4, "0.2": 0.1}}},
         }
     text = said(records)
     assert "best first on corrupted images, ADMM 80.00 ± 0.00 %, SAFE 70.00 ± 0.00 %;" in text
     assert "under attack (l∞ 0.1), SAFE 50.00 ± 0.00 %, ADMM 40.00 ± 0.00 %." in text
     assert "l∞ 0.2" not in text  # the smallest ball of a norm
-    records[0]["evaluations"]["corruptions"]["mean"] = 0.95
+    records[0]["evaluations"]["corruptions"]["accuracy"] = {"fog": {"3": 0.95}}
     text = said([*records, records[0] | {"method": "dense", "sparsity_asked": None}])
     assert "SAFE 82.50 ± 12.50 % level with ADMM 80.00 ± 0.00 % (dense 95.00 %)" in text
     assert text.count("Level: ") == 1

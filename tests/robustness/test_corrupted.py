@@ -41,9 +41,34 @@ def test_accuracies_and_means_by_hand():
         assert result["accuracy"][name] == pytest.approx(expected[name])
     usual = [v for name in ("fog", "shot_noise") for v in expected[name].values()]
     assert result["clean"] == 1.0
-    assert result["mean"] == pytest.approx(np.mean(usual))
-    assert result["mean_extra"] == pytest.approx(np.mean(list(expected["saturate"].values())))
-    assert result["relative"] == pytest.approx(result["mean"])
+    everything = [*usual, *expected["saturate"].values()]
+    assert result["mean_run"] == pytest.approx(np.mean(everything))
+    # two of the 15 and one of the 4: no R_C, and no mean that is called by a number of kinds
+    assert not [key for key in result if "r_c" in key or key in ("mean", "relative", "mean_15")]
+    assert (result["kinds"], result["severities"]) == (3, [2, 5])
+
+
+class Dimmest(Brightest):
+    """Right where the other is right, but for every third image."""
+
+    def forward(self, x):
+        out = super().forward(x)
+        return torch.where((x[:, 0, 0, :1] * 100).int() % 3 == 0, -out, out)
+
+
+def test_a_reference_sees_the_same_images():
+    x, y = data()
+    names = ["fog", "shot_noise"]
+    result = accuracy_under_corruption(
+        Brightest(), x, y, names=names, severities=[2, 5], reference=Dimmest(), batch_size=7
+    )
+    alone = accuracy_under_corruption(Dimmest(), x, y, names=names, severities=[2, 5])
+    assert result["beside"]["accuracy"] == alone["accuracy"]
+    assert result["beside"]["clean"] == alone["clean"] < result["clean"]
+    errors = {n: sum(1 - v for v in result["accuracy"][n].values()) for n in names}
+    theirs = {n: sum(1 - v for v in alone["accuracy"][n].values()) for n in names}
+    expected = np.mean([errors[n] / theirs[n] for n in names])
+    assert result["beside"]["mce_run"] == pytest.approx(expected)
 
 
 def test_grey_images():
@@ -57,6 +82,7 @@ def test_grey_images():
 
     result = accuracy_under_corruption(Net(), x, torch.zeros(4).long(), severities=[1])
     assert len(result["accuracy"]) == 19
+    assert {"r_c_15", "r_c_19"} <= set(result)
     assert set(shapes) == {(4, 1, 8, 8)}
 
 

@@ -8,9 +8,11 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.robustness.shifted import accuracy_under_shift
 
-NAMES = [
-    f"imagenetv2-{kind}-format-val" for kind in ("matched-frequency", "threshold0.7", "top-images")
-]
+FOLDERS = {
+    "matched-frequency": "imagenetv2-matched-frequency-format-val",
+    "threshold-0.7": "imagenetv2-threshold0.7-format-val",
+    "top-images": "imagenetv2-top-images-format-val",
+}
 CLASSES = 12  # so that order by name is not order by number
 
 
@@ -47,7 +49,8 @@ def publish(folder, model, seed, wrong=2):
 def test_every_variant_by_hand_and_in_any_batch(tmp_path):
     model = Fixed()
     expected = {
-        name: publish(tmp_path / name, model, seed, 3 * seed) for seed, name in enumerate(NAMES)
+        name: publish(tmp_path / folder, model, seed, 3 * seed)
+        for seed, (name, folder) in enumerate(FOLDERS.items())
     }
     x = images(20, 9).float() / 255
     y = model(x).argmax(1)
@@ -56,13 +59,19 @@ def test_every_variant_by_hand_and_in_any_batch(tmp_path):
     assert result["variants"] == pytest.approx(expected)
     assert len(set(expected.values())) == 3
     assert result["clean"] == pytest.approx(0.75)
-    assert result["mean"] == pytest.approx(sum(expected.values()) / 3)
-    assert result["relative"] == pytest.approx(result["mean"] / 0.75)
-    assert result["images"] == {"clean": 20} | dict.fromkeys(NAMES, 40)
+    # one R_V2 for each variant, matched-frequency first; never a mean of all
+    assert result["r_v2"] == pytest.approx({n: share / 0.75 for n, share in expected.items()})
+    assert list(result["r_v2"]) == list(FOLDERS)
+    assert not {"mean", "relative"} & set(result)
+    assert result["images"] == {"clean": 20} | dict.fromkeys(FOLDERS, 40)
     for batch in (1, 7):
         assert accuracy_under_shift(model, x, y, shifted=tmp_path, batch_size=batch) == result
-    one = accuracy_under_shift(model, x, y, shifted=tmp_path / NAMES[1])
-    assert one["variants"] == pytest.approx({NAMES[1]: expected[NAMES[1]]})
+    name = "threshold-0.7"
+    one = accuracy_under_shift(model, x, y, shifted=tmp_path / FOLDERS[name])
+    assert one["variants"] == pytest.approx({name: expected[name]})
+    (tmp_path / "v2-top-images").symlink_to(tmp_path / FOLDERS["top-images"])
+    with pytest.raises(SteppeError, match="each variant of a published set is there once"):
+        accuracy_under_shift(model, x, y, shifted=tmp_path)
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ class Attacks(Evaluation):
                 "an attack takes --steps 1 or more", got=self.steps, way_out="leave it out"
             )
         run = ImageRun.read(self.run, self.device, "attacks")
-        other = run.beside(self.beside, self.part) if self.beside is not None else None
+        other = None if self.beside is None else run.beside(self.beside, self.part, pixels=True)
         images, labels = run.pixels(self.part, self.limit)
         return accuracy_under_attack(
             run.on_pixels,

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.evaluation import EVALUATIONS, Evaluation, read_record
 from steppe.experiment.image_run import ImageRun
 from steppe.robustness.corrupted import accuracy_under_corruption, parse_selection
+from steppe.robustness.corruptions import SEVERITIES
 
 
 @EVALUATIONS.register("corruptions")
@@ -27,6 +28,8 @@ class Corruptions(Evaluation):
         limit: images at most; of the run's own, where published ones are used: those are used
             whole.
         seed: of what is random.
+        beside: another run on the same images, usually the dense one, as the reference network of
+            the corruption errors (mCE).
     """
 
     part: str = "test"
@@ -35,27 +38,78 @@ class Corruptions(Evaluation):
     corrupted: str | None = None
     limit: int | None = None
     seed: int = 0
+    beside: str | None = None
 
     def measure(self) -> dict[str, Any]:
-        """Accuracies, their means, and relative robustness acc_C / acc_val."""
+        """Accuracies, their means, R_C = acc_C / acc_val; corruption errors beside another run."""
         names, severities = parse_selection(self.corruptions, self.severities)
         run = ImageRun.read(self.run, self.device, "corruptions")
+        other = None if self.beside is None else run.beside(self.beside, self.part, pixels=True)
         images, labels = run.pixels(self.part, self.limit)
         with torch.no_grad():
-            return accuracy_under_corruption(
+            result = accuracy_under_corruption(
                 run.on_pixels,
                 images,
                 labels,
                 names=names,
                 severities=severities,
                 published=self.corrupted,
+                reference=None if other is None else other.on_pixels,
                 seed=self.seed,
             )
+        if other is not None:
+            method = read_record(str(self.beside)).get("method", "dense")
+            result["beside"] = {"run": self.beside, "method": method} | result["beside"]
+        return result
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """Mean accuracy, and what is worst."""
-        worst = min(result["accuracy"], key=lambda n: min(result["accuracy"][n].values()))
-        return (
-            f"accuracy {result['mean']:.2%} on corrupted images, {result['clean']:.2%} on clean "
-            f"ones (R_C {result['relative']:.3f}); worst: {worst}"
+        """R_C over the papers' kinds, or the mean over what was run; what is worst; mCE."""
+        at = "" if result["severities"] == list(SEVERITIES) else _at(result["severities"])
+        papers = [
+            f"{result[f'mean_{count}']:.2%} over {count} kinds{at} "
+            f"(R_C {result[f'r_c_{count}']:.3f})"
+            for count in ("15", "19")
+            if f"mean_{count}" in result
+        ]
+        names = list(result["accuracy"])
+        run = ", ".join(names) if len(names) <= 3 else f"the {len(names)} kinds that were run"
+        means = ", ".join(papers or [f"{result['mean_run']:.2%}, the mean over {run}{at}"])
+        worst = min(names, key=lambda n: min(result["accuracy"][n].values()))
+        text = (
+            f"accuracy on corrupted images {means}, {result['clean']:.2%} on clean ones; "
+            f"worst: {worst}"
         )
+        if "beside" not in result:
+            return text
+        return f"{text}; beside {result['beside']['run']}: {_errors(result['beside'], run)}"
+
+
+def _at(severities: list[int]) -> str:
+    """Where not all five were taken, which.
+
+    Example:
+        >>> _at([3]), _at([3, 5])
+        (' at severity 3', ' at severities 3, 5')
+    """
+    word = "severity" if len(severities) == 1 else "severities"
+    return f" at {word} {', '.join(map(str, severities))}"
+
+
+def _errors(beside: dict[str, Any], run: str) -> str:
+    """mCE and relative mCE of the papers' kinds, or of what was run; why one is not there."""
+    suffixes = [count for count in ("15", "19") if f"mce_{count}" in beside] or ["run"]
+    parts = []
+    for suffix in suffixes:
+        shown = [
+            f"{name} {_percent(beside[f'{key}_{suffix}'])}"
+            for key, name in (("mce", "mCE"), ("relative_mce", "relative mCE"))
+        ]
+        parts.append(f"{', '.join(shown)} over {run if suffix == 'run' else f'{suffix} kinds'}")
+    no_loss = [name for name, error in beside["relative_ce"].items() if error is None]
+    if no_loss:
+        parts.append(f"where it loses nothing nothing can be divided by: {', '.join(no_loss)}")
+    return "; ".join(parts)
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f} %"

@@ -28,7 +28,7 @@ class Shifted(Evaluation):
     limit: int | None = None
 
     def measure(self) -> dict[str, Any]:
-        """Accuracies, their mean, and relative robustness acc_V2 / acc_val."""
+        """The accuracy and R_V2 = acc_V2 / acc_val of each variant."""
         if self.shifted is None:
             raise SteppeError(
                 "--on shifted needs new images", got="none", way_out="--shifted FOLDER_OR_ID"
@@ -38,9 +38,9 @@ class Shifted(Evaluation):
         return accuracy_under_shift(run.on_pixels, images, labels, shifted=self.shifted)
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """Mean accuracy and each variant's."""
-        own = ", ".join(f"{name} {share:.2%}" for name, share in result["variants"].items())
-        return (
-            f"accuracy {result['mean']:.2%} on new images, {result['clean']:.2%} on those of "
-            f"{self.part} (R_V2 {result['relative']:.3f}): {own}"
+        """Each variant's accuracy and R_V2."""
+        own = ", ".join(
+            f"{name} {share:.2%} (R_V2 {result['r_v2'][name]:.3f})"
+            for name, share in result["variants"].items()
         )
+        return f"accuracy on new images: {own}; on those of {self.part} {result['clean']:.2%}"

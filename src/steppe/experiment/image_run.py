@@ -98,15 +98,17 @@ class ImageRun:
         recipe, data, model = trained(path)
         return cls(recipe, data, model.to(there), device, path)
 
-    def beside(self, other: str, part: str) -> ImageRun:
+    def beside(self, other: str, part: str, *, pixels: bool = False) -> ImageRun:
         """Another run on the same images, usually the dense one.
 
         Args:
             other: its folder.
             part: test, validation or train.
+            pixels: whether the other network is given this run's pixels instead of its own data's.
 
         Raises:
-            SteppeError: it is this run, no finished run, or its images are others.
+            SteppeError: it is this run, no finished run, or its images are others (or of another
+                shape, where it is given this run's).
         """
         if Path(other).resolve() == self.path.resolve():
             raise SteppeError(
@@ -121,6 +123,13 @@ class ImageRun:
                 "two runs are compared on the same images",
                 got=f"{other}, whose {part} images are others",
                 way_out="--beside with a run of the same data",
+            )
+        mine, its = (list(r.data.shape) for r in (self, run))
+        if pixels and mine != its:
+            raise SteppeError(
+                "a network that is given another run's pixels takes images of their shape",
+                got=f"{mine} here, {its} in {other}",
+                way_out="--beside with a run whose recipe has the same data.size and channels",
             )
         return run
 

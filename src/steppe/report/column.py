@@ -14,8 +14,6 @@ from steppe.report.record import (
     number,
     radii_of,
     robust_accuracy,
-    severities_of,
-    severity_mean,
     sigmas_of,
 )
 
@@ -127,14 +125,6 @@ def under_noise(sigma: float, name: str) -> Column:
     return Column(f"noise {name}", label, lambda record: noise_of(record, sigma), 100, 2)
 
 
-def corrupted(severity: str) -> Column:
-    """The column of the mean accuracy on corrupted images of one severity."""
-    label = f"Corrupted, severity {severity}, %"
-    return Column(
-        f"corrupted {severity}", label, lambda record: severity_mean(record, severity), 100, 2
-    )
-
-
 def attacked(norm: str, eps: str) -> Column:
     """The column of the accuracy under attack in one ball.
 
@@ -172,10 +162,9 @@ def ball(norm: str, eps: str) -> str:
 
 
 def families(records: Sequence[Record]) -> list[Column]:
-    """The columns that depend on what was tried: noise, severities, radii."""
+    """The columns that depend on what was tried: noise, radii."""
     return [
         *(under_noise(*pair) for pair in sigmas_of(records)),
-        *(corrupted(severity) for severity in severities_of(records)),
         *(attacked(norm, eps) for norm, eps in radii_of(records)),
     ]
 
@@ -228,18 +217,6 @@ COLUMNS = (
         2,
         means="the same images, answered as they were before the label was changed",
     ),
-    _at("corrupted", "Corrupted, mean, %", "evaluations.corruptions.mean", 100, 2),
-    _at("corrupted_extra", "4 extra kinds, %", "evaluations.corruptions.mean_extra", 100, 2),
-    _at(
-        "relative",
-        "R_C = corrupted / clean",
-        "evaluations.corruptions.relative",
-        1,
-        3,
-        means="the share of the accuracy that is left on corrupted images",
-    ),
-    _at("shifted", "Shifted images, %", "evaluations.shifted.mean", 100, 2),
-    _at("shifted_relative", "R_V2 = shifted / clean", "evaluations.shifted.relative", 1, 3),
     _at(
         "hessian_top",
         "Top Hessian eigenvalue",

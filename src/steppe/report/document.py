@@ -37,7 +37,9 @@ SECTIONS = {
 }
 _TABLES = {
     "Quality": "accuracy loss perplexity calibration disagree worst_drop distance",
-    "Corrupted and shifted images": "corrupted corrupted_extra relative shifted shifted_relative",
+    "Corrupted images": "corrupted_15 r_c_15 corrupted_19 r_c_19 corrupted_run corrupted",
+    "Corruption error": "mce_15 mce_19 mce_run relative_mce_15 relative_mce_19 relative_mce_run",
+    "New images": "shifted r_v2",
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",

@@ -8,6 +8,7 @@ from statistics import fmean
 
 from steppe.core.speed import DENSE_KERNELS
 from steppe.report.column import Cell
+from steppe.report.image_columns import mean_key
 from steppe.report.notes import notes
 from steppe.report.record import Record, wrong_labels
 from steppe.report.short_table import MEASURES, Measure, ShortTable
@@ -194,7 +195,9 @@ def _sturdiest(table: ShortTable, rows: Rows) -> str:
     own = {r.method: r.cells for r in rows.rows if r.sparsity == table.where}
     attacked = [c.key for c in rows.columns if c.key.split(" ")[0] in ("linf", "l2")]
     parts = []
-    places = {"corrupted": "on corrupted images"} | dict.fromkeys(attacked[:1], "under attack")
+    on_corrupted = mean_key(rows.columns)
+    places = {on_corrupted: "on corrupted images"} if on_corrupted else {}
+    places |= dict.fromkeys(attacked[:1], "under attack")
     for key, place in places.items():
         cells = {m: own[m].get(key) for m in table.compared}
         best = _best(table, MEASURES["accuracy"], cells)

@@ -33,7 +33,8 @@ class Printed:
         setting: network, data and what was special.
         method: its name here, or as printed where steppe has none of that name.
         zeros: in %; None: dense.
-        quantity: the column's key, see `steppe.report.column.COLUMNS`; or ``wrong_labels RATE``.
+        quantity: the column's key, see `steppe.report.column` and `steppe.report.image_columns`; or
+            ``wrong_labels RATE``.
         value, error: as printed.
         source: ``paper``, or ``transcribed`` from notes about it.
     """
@@ -54,7 +55,7 @@ def printed() -> tuple[Printed, ...]:
     """Everything in papers.csv.
 
     Example:
-        >>> next(p.value for p in printed() if p.quantity == "corrupted 3" and p.method == "safe")
+        >>> next(p.value for p in printed() if (p.method, p.quantity) == ("safe", "corrupted_19 3"))
         '73.98'
     """
     text = files("steppe.report").joinpath("papers.csv").read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from steppe.core.errors import SteppeError
@@ -290,21 +289,6 @@ def corrupted_cells(record: Record) -> dict[str, dict[str, float]]:
 def severities_of(records: Sequence[Record]) -> list[str]:
     """The severities that any network was measured at, ascending."""
     return sorted({s for r in records for cells in corrupted_cells(r).values() for s in cells})
-
-
-def severity_mean(record: Record, severity: str) -> float | None:
-    """Mean accuracy at one severity, over the corruptions that are not extra.
-
-    Example:
-        >>> cells = {"fog": {"3": 0.5}, "snow": {"3": 0.7}, "spatter": {"3": 1.0}}
-        >>> shares = {"accuracy": cells, "extra": ["spatter"]}
-        >>> severity_mean({"evaluations": {"corruptions": shares}}, "3")
-        0.6
-    """
-    extra = find(record, "evaluations.corruptions.extra") or ()
-    cells = corrupted_cells(record)
-    shares = [c[severity] for name, c in cells.items() if name not in extra and severity in c]
-    return fmean(shares) if shares else None
 
 
 def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from steppe.core.errors import SteppeError
 from steppe.report.column import COLUMNS, Cell, Column, families
+from steppe.report.image_columns import image_columns
 from steppe.report.record import (
     Record,
     dense_records,
@@ -80,7 +81,8 @@ class Rows:
         for record in records:
             if not is_dense(record):
                 groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
-        columns = (*COLUMNS, *families([*records, *dense]))
+        everything = [*records, *dense]
+        columns = (*COLUMNS, *image_columns(everything), *families(everything))
         rows = [
             Row(
                 method,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import hypot
 
 from steppe.report.column import Cell
+from steppe.report.image_columns import mean_key
 from steppe.report.record import Record
 from steppe.report.table import Row, Rows
 
@@ -154,7 +155,8 @@ def _flatter(place: str, group: Sequence[Row]) -> list[str]:
 
 def _sturdier(place: str, group: Sequence[Row], rows: Rows) -> list[str]:
     """All methods, best first: on corrupted images, and in the smallest ball of each attack."""
-    keys = {"corrupted": "on corrupted images"}
+    on_corrupted = mean_key(rows.columns)
+    keys = {on_corrupted: "on corrupted images"} if on_corrupted else {}
     for column in rows.columns:
         norm = column.key.split(" ")[0]
         if norm in ("linf", "l2") and not any(key.startswith(norm) for key in keys):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.robustness.corruption_error import corruption_error, relative_robustness
 from steppe.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_images, corrupt
-from steppe.robustness.published import LabelledImages, accuracy_on
+from steppe.robustness.published import LabelledImages, accuracies_on
 from steppe.robustness.published import published as published_set
 from steppe.robustness.surface import evaluating
 
@@ -44,12 +45,13 @@ def accuracy_under_corruption(
     names: Sequence[str] | None = None,
     severities: Sequence[int] = SEVERITIES,
     published: str | Path | None = None,
+    reference: nn.Module | None = None,
     batch_size: int = 500,
     seed: int = 0,
 ) -> dict[str, Any]:
     """The share of corrupted images that a network gets right, by corruption and severity.
 
-    ``R_C = acc_C / acc_val`` with acc_C the mean over the corruptions that are not extra, and all
+    R_C and the corruption errors are those of `steppe.robustness.corruption_error`, over the
     severities asked for.
 
     Args:
@@ -61,19 +63,20 @@ def accuracy_under_corruption(
         severities: of 1 to 5.
         published: a folder of the published images, or a dataset's id, which then are used
             (`steppe.robustness.published` has the layouts: CIFAR-10-C, ImageNet-C).
+        reference: another network of the same pixels and classes, for the corruption error.
         batch_size: images in a forward pass; changes no pixel.
         seed: of the corruptions computed here.
 
     Returns:
-        ``clean``, ``accuracy`` (name -> severity -> fraction), ``extra`` (names), ``mean`` over
-        the corruptions that are not extra (over all asked for, if only extra ones were),
-        ``mean_extra``, ``relative`` (R_C), ``images``, ``source``, ``seed``.
+        ``clean``, ``accuracy`` (name -> severity -> fraction), the keys of `relative_robustness`,
+        ``images``, ``source``, ``seed``; with a reference, ``beside``: its own ``clean`` and
+        ``accuracy`` and the keys of `corruption_error`.
 
     Raises:
         SteppeError: no images, images outside [0, 1], published images that are not there or not
             of the network's classes.
 
-    Source: Hendrycks & Dietterich 2019; R_C: AdaSAP.
+    Source: Hendrycks & Dietterich 2019.
     """
     names = list(CORRUPTIONS) if names is None else list(names)
     if not len(images) or len(images) != len(labels):
@@ -94,36 +97,31 @@ def accuracy_under_corruption(
 
         return LabelledImages(labels, read)
 
-    accuracy: dict[str, dict[str, float]] = {name: {} for name in names}
-    with evaluating(model):
+    models = [model] if reference is None else [model, reference]
+    by_model: list[dict[str, dict[str, float]]] = [{name: {} for name in names} for _ in models]
+    with ExitStack() as stack:
+        for network in models:
+            stack.enter_context(evaluating(network))
         if layout is not None:
             classes = model(images[:1].to(device)).shape[1]
             layout.check(classes, names, severities)
         uncorrupted = LabelledImages(labels, lambda chosen: images[chosen])
-        clean = accuracy_on(model, uncorrupted, batch_size)
+        clean = accuracies_on(models, uncorrupted, batch_size)
         for name in names:
             for severity in severities:
                 if layout is None:
                     corrupted = computed(name, severity)
                 else:
                     corrupted = layout.images(name, (channels, height, width), severity)
-                accuracy[name][str(severity)] = accuracy_on(model, corrupted, batch_size)
-    return _means(accuracy, clean) | {
-        "images": len(images),
-        "source": "made here" if layout is None else str(published),
-        "seed": seed,
-    }
-
-
-def _means(accuracy: dict[str, dict[str, float]], clean: float) -> dict[str, Any]:
-    by_extra: dict[bool, list[float]] = {False: [], True: []}
-    for name, by_severity in accuracy.items():
-        by_extra[CORRUPTIONS[name].extra] += by_severity.values()
-    mean = fmean(by_extra[False] or by_extra[True])
-    extra = [name for name in accuracy if CORRUPTIONS[name].extra]
-    means: dict[str, Any] = {"clean": clean, "accuracy": accuracy, "extra": extra, "mean": mean}
-    if by_extra[False] and by_extra[True]:
-        means["mean_extra"] = fmean(by_extra[True])
-    # a network that is never right has no accuracy to keep: 0, not a division by zero
-    means["relative"] = mean / clean if clean else 0.0
-    return means
+                for own, share in zip(
+                    by_model, accuracies_on(models, corrupted, batch_size), strict=True
+                ):
+                    own[name][str(severity)] = share
+    own = by_model[0]
+    result: dict[str, Any] = {"clean": clean[0], "accuracy": own}
+    result |= relative_robustness(own, clean[0])
+    if reference is not None:
+        theirs = {"clean": clean[1], "accuracy": by_model[1]}
+        result["beside"] = theirs | corruption_error(own, clean[0], by_model[1], clean[1])
+    source = "made here" if layout is None else str(published)
+    return result | {"images": len(images), "source": source, "seed": seed}

@@ -21,7 +21,7 @@ class Corrupted(Drawing):
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         caption = (
-            "Higher is better. Means over the usual kinds of corruption; severity 1 is the "
-            "weakest, 5 the strongest."
+            "Higher is better. Means over the kinds of corruption that are not extra; severity 1 "
+            "is the weakest, 5 the strongest."
         )
         return panels(rows, "corrupted", self.what, caption, "severity {}")

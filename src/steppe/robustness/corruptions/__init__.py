@@ -58,6 +58,17 @@ def corruption(
     return add
 
 
+def benchmark(*, extra: bool) -> frozenset[str]:
+    """The names of ImageNet-C's 15 kinds, or of its 4 extra ones; none that others registered.
+
+    Example:
+        >>> len(benchmark(extra=False)), sorted(benchmark(extra=True))
+        (15, ['gaussian_blur', 'saturate', 'spatter', 'speckle_noise'])
+    """
+    own = (name for name in CORRUPTIONS if CORRUPTIONS[name].__module__.startswith(f"{__name__}."))
+    return frozenset(name for name in own if CORRUPTIONS[name].extra is extra)
+
+
 @torch.no_grad()
 def corrupt(
     images: Tensor,

@@ -140,27 +140,36 @@ def _folder(where: str | Path, patterns: list[str]) -> Path:
 
 
 @torch.no_grad()
-def accuracy_on(model: nn.Module, images: LabelledImages, batch_size: int) -> float:
-    """The share of images that a network gets right.
+def accuracies_on(
+    models: Sequence[nn.Module], images: LabelledImages, batch_size: int
+) -> list[float]:
+    """The share of images that each of some networks gets right; every image is read once.
 
     Args:
-        model: pixels -> logits ``[n, classes]``, in eval mode.
+        models: pixels -> logits ``[n, classes]``, in eval mode.
         images: with their labels.
         batch_size: images in a forward pass; changes nothing.
 
     Raises:
-        SteppeError: a label beyond the network's classes.
+        SteppeError: a label beyond a network's classes.
     """
-    right, count = 0, len(images.labels)
-    device = next((p.device for p in model.parameters()), None)
+    right, count = [0] * len(models), len(images.labels)
     for first in range(0, count, batch_size):
         chosen = slice(first, min(first + batch_size, count))
-        out = model(images.read(chosen).to(device))
-        if not first:
-            check_labels(images.labels, out.shape[1])
-        finite(float(out.abs().max()), "the network's logits", "check the weights")
-        right += int((out.argmax(1) == images.labels[chosen].to(out.device)).sum())
-    return right / count
+        batch = images.read(chosen)
+        for i, model in enumerate(models):
+            device = next((p.device for p in model.parameters()), None)
+            out = model(batch.to(device))
+            if not first:
+                check_labels(images.labels, out.shape[1])
+            finite(float(out.abs().max()), "the network's logits", "check the weights")
+            right[i] += int((out.argmax(1) == images.labels[chosen].to(out.device)).sum())
+    return [own / count for own in right]
+
+
+def accuracy_on(model: nn.Module, images: LabelledImages, batch_size: int) -> float:
+    """The share of images that a network gets right; see `accuracies_on`."""
+    return accuracies_on([model], images, batch_size)[0]
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

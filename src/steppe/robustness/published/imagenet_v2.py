@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from steppe.core.errors import SteppeError
+from steppe.core.variants import in_order, variant_of
 from steppe.robustness.published import (
     IMAGE_FILES,
     PUBLISHED,
@@ -24,6 +25,8 @@ from steppe.robustness.published import (
 class ImageNetV2(Layout):
     """A folder of the class folders 0, 1, ..., each named by its index; or several such folders.
 
+    A folder whose name says which of the three variants it holds is called by the variant's name.
+
     Source: Recht et al. 2019, the three variants as released: matched-frequency, threshold0.7 and
     top-images.
     """
@@ -37,12 +40,22 @@ class ImageNetV2(Layout):
         return _is_variant(folder) or any(map(_is_variant, folders(folder)))
 
     def variants(self) -> list[str]:
-        return sorted(self._variants())
+        return in_order(list(self._variants()))
 
     def _variants(self) -> dict[str, Path]:
         if _is_variant(self.folder):
-            return {self.name: self.folder}
-        return {p.name: p for p in folders(self.folder) if _is_variant(p)}
+            return {variant_of(self.name): self.folder}
+        by_name: dict[str, Path] = {}
+        for path in (p for p in folders(self.folder) if _is_variant(p)):
+            name = variant_of(path.name)
+            if name in by_name:
+                raise SteppeError(
+                    "each variant of a published set is there once",
+                    got=f"{name} in {by_name[name]} and in {path}",
+                    way_out="--shifted with the folder of one of them",
+                )
+            by_name[name] = path
+        return by_name
 
     def check(self, classes: int, names: Sequence[str], severities: Sequence[int] = ()) -> None:
         present = self._variants()
