@@ -42,6 +42,13 @@ def recipe(name: str) -> Any:
     return read(f"src/steppe/recipes/{name}.yaml")
 
 
+def papers(paper: str, table: str) -> list[dict[str, str]]:
+    """What a paper prints in a table of its own, from the list that comes with steppe."""
+    path = ROOT / "src" / "steppe" / "report" / "papers.csv"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    return [r for r in csv.DictReader(lines) if (r["paper"], r["table"]) == (paper, table)]
+
+
 def grouped(rows: Iterable[dict[str, Any]], *keys: str) -> dict[Hashable, list[dict[str, Any]]]:
     """Rows by the values of these keys, such as the seeds of one method; one key: its value."""
     groups: dict[Hashable, list[dict[str, Any]]] = defaultdict(list)

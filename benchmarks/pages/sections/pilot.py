@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Iterator
+
 from ..cells import Cell, Table, cell, standard_error
-from ..registry import table
+from ..registry import TEST_IMAGES, Claim, claims, table
 from ..sources import record
-from .cifar10_small import by_level
+from .cifar10_small import by_level, steps
+
+PAGE, SECTION = "docs/results.md", "PILoT, STR, spred, LASSO and rewinding"
+DIAGONAL = "Diagonal linear network: PILoT's own experiment"
 
 CURVES = {
     "constant": "constant",
@@ -54,3 +60,63 @@ def diagonal() -> Table:
             cells.append(cell("{:.4f} ± {:.4f}", *own) if own[0] >= 5e-5 else Cell("< 0.0001", own))
         rows.append([label, *cells])
     return Table(["", *CURVES.values()], rows)
+
+
+@claims(PAGE, SECTION, ["benchmarks/pilot_study.py", "src/steppe/recipes/pilot-small/*.yaml"])
+def digits_said() -> Iterator[Claim]:
+    runs = {
+        (r["arm"], r["sparsity"]): 100 * statistics.mean(r["accuracies"])
+        for r in record("pilot-digits")
+    }
+
+    def gaps(first: str, *others: str) -> list[float]:
+        return [runs[first, s] - runs[other, s] for s in (0.95, 0.99) for other in others]
+
+    yield "by {} and {} points at 95 %, by {} and {} at 99 %", *gaps("PILoT", "STR", "spred")
+    at_99 = gaps("PILoT", "PILoT, balanced", "spred")[2:]
+    yield "at 99 % by {} to {}, within the errors", min(at_99), max(at_99)
+    yield "and above LRR alone by {} and {}", *gaps("PILoT + LRR", "LRR")
+
+
+@claims(PAGE, SECTION)
+def images_said() -> Iterator[Claim]:
+    own = pilot_small()
+    yield "accuracy in % on all 10,000 test images", TEST_IMAGES
+    yield "in batches of 64 ({} steps)", steps("pilot-small/pilot")
+    yield "{} steps before the cut are few", steps("pilot-small/pilot") // 2
+    search = sorted({run["name"] for run in record("pilot-search")})
+    yield "of LASSO among {} to {}", *strengths(search, "lasso")
+    yield (
+        "STR's weight decay among {}, {}, {}, {}",
+        *strengths(search, "soft_threshold", every=True),
+    )
+
+    def gap(first: str, second: str, level: str) -> float:
+        return own[first, level] - own[second, level]
+
+    yield "At 95 % it is above spred by {} and", gap("PILoT", "spred", "95 %")
+    yield (
+        "it costs PILoT {} points against plain magnitude pruning",
+        gap("magnitude", "PILoT", "80 %"),
+    )
+    yield "is worth {} points at 98 %**", gap("PILoT", "PILoT, balanced", "98 %")
+    costs = [gap("PILoT, balanced", "PILoT", level) for level in ("80 %", "90 %")]
+    yield "it costs {} to {} at 80 and 90 %", min(costs), max(costs)
+
+
+def strengths(names: list[str], method: str, every: bool = False) -> list[float]:
+    """Of a search: the least and the greatest, or all."""
+    tried = sorted(float(n.removeprefix(f"{method}-")) for n in names if n.startswith(f"{method}-"))
+    return tried if every else [tried[0], tried[-1]]
+
+
+@claims(PAGE, DIAGONAL, ["src/steppe/cli/verb_diagonal.py", "src/steppe/theory/diagonal.py"])
+def diagonal_said() -> Iterator[Claim]:
+    own = diagonal()
+    pilot, plain = ARMS["pilot"], ARMS["l1_x"]
+    ends = [own[pilot, curve] for curve in ("geometric", "quadratic")]
+    yield (
+        "{} (geometric) and {} (quadratic) against {}; that is the paper's claim. Harmonic decay "
+        "is too slow for it: {}",
+        *(*ends, own[plain, "constant"], own[pilot, "harmonic"]),
+    )
