@@ -1,273 +1,152 @@
-"""AdaSAP beside magnitude, Taylor and HALP on channels that go: clean, corrupted, flat, fast.
+"""AdaSAP beside magnitude and Taylor at equal parameters: clean, corrupted, flat.
 
-    python benchmarks/channel_study.py --seed 0 --out runs/channels &
-    python benchmarks/channel_study.py --seed 1 --out runs/channels; wait
-    python benchmarks/channel_study.py --collect --out runs/channels \
-        --record benchmarks/records/channels.json
+    python benchmarks/channel_study.py --search --out runs/channels
+    python benchmarks/channel_study.py --out runs/channels &
+    python benchmarks/channel_study.py --out runs/channels; wait      # one process for each core
+    python benchmarks/channel_study.py --collect --out runs/channels
 
-Every network is a folder of ``steppe train`` and, beside it, one of ``steppe remove``, which is
-what is measured (``steppe evaluate``); what is done is not done twice. All methods prune at the
-same steps by the same schedule; they differ in the score, the budget and the perturbation.
-``--search`` chose the radii. ``--speed`` times the networks that were cut for a latency, on one
-thread with nothing else running, contiguous and channels last.
+A dense ResNet-14 of 16 x 16 images is trained for each seed (26 epochs); from there each method
+prunes in 13 epochs with the phases of AdaSAP's paper (recipe ``long/channels-16px``): a ninth of
+the run without a cut, all cuts in a ninetieth, then training. Methods differ in score and
+perturbation only. AdaSAP runs with its paper's radii and with one that ``--search`` chose on
+held-out images, as SAM's was. Every network is a folder of ``steppe train`` and, beside it, one of
+``steppe remove``, which is what is measured; what was cut off goes on, nothing is done twice.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from study import Training, changed, run
 
-from steppe.cli.main import main as steppe_command
-from steppe.core.speed import Speed
-from steppe.engine.model_latency import in_turns
-from steppe.evaluation import ensure
 from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import Recipe, parse, read
 from steppe.recipes import path_of
-from steppe.removal.forward_timing import settle
-from steppe.removal.plan import load_removed
-from steppe.vision.models import build
 
-RECIPE = path_of("adasap/cifar10-resnet-small")
-NETWORKS = {"resnet20": 4, "resnet56": 2}  # epochs
+RECIPE = path_of("long/channels-16px")
 SPARSITIES = (0.4, 0.6)
-SPEED_UP = 1.5
-WARMUP, PRUNED, EVERY = 0.1, 0.35, 20
-SAM, RHO_MAX, RHO = 0.05, 0.25, 0.25
-IMAGES = {"resnet20": 1000, "resnet56": 150}  # corrupted ones, of each of 19 kinds at 5 severities
-SHARPNESS = {"measures": "one_step", "radius": 0.1, "limit": 1000}  # the paper's equation 9
-
-
-def adasap(rho_max: float = RHO_MAX, rho: float = RHO, until: float = PRUNED) -> dict[str, Any]:
-    """Adaptive radii until all is pruned, one radius after that."""
-    first = {"name": "adasap", "rho_min": 0.01, "rho_max": rho_max}
-    return {"name": "phased", "phases": [[until, first], [1.0, {"name": "asam", "rho": rho}]]}
-
-
-PERTURB: dict[str, Any] = {
-    "magnitude": "none",
-    "taylor": "none",
-    "taylor-sam": {"name": "sam", "rho": SAM},
-    "adasap": adasap(),
-    "halp": "none",
-    "adasap-l": adasap(),
-}
-SCORE: dict[str, Any] = {
-    "magnitude": "l2",
-    "taylor": {"name": "taylor", "variant": "squared"},
-    "taylor-sam": {"name": "taylor", "variant": "squared"},
-    "adasap": "l2",
-    "halp": "taylor_gate",
-    "adasap-l": "taylor_gate",
+SEEDS = (0, 1, 2)
+SEARCHED = 100  # the seed of the search
+CUTS = {"sparsity": 0.4, "warmup": 10 / 90, "pruned": 11 / 90, "every": 10}
+RADII = {"adasap": (0.1, 0.25, 0.5, 1.0), "taylor-sam": (0.02, 0.05, 0.1, 0.2)}
+CHOSEN = {"adasap": 0.25, "taylor-sam": 0.05}
+IMAGES = 2000  # corrupted ones, of each of 19 kinds at 3 of 5 severities
+MEASURED: dict[str, dict[str, Any]] = {
+    "corruptions": {"severities": "1,3,5", "limit": IMAGES},
+    "sharpness": {"measures": "one_step", "radius": 0.1, "limit": 1000},  # the paper's equation 9
 }
 
 
-def method(name: str, sparsity: float, **changes: Any) -> dict[str, Any]:
-    """The seven parts of a method."""
-    budget = "latency_knapsack" if name in ("halp", "adasap-l") else "pooled"
-    schedule = {"name": "exponential", "start": WARMUP, "end": PRUNED, "every": EVERY}
+def adasap(radius: float | None, **options: Any) -> dict[str, Any]:
+    """AdaSAP_P, with its paper's radii or another largest one."""
+    radii = {} if radius is None else {"rho_max": radius, "rho": radius}
+    return {"name": "adasap"} | CUTS | radii | options
+
+
+def baseline(score: str, radius: float = 0.0) -> dict[str, Any]:
+    """AdaSAP's cuts by another score, with SAM's one radius or none."""
+    sam = {"name": "sam", "rho": radius} if radius else "none"
+    return adasap(None, score=score, perturb=sam)
+
+
+def methods() -> dict[str, dict[str, Any]]:
+    """Each method's options but for the sparsity."""
     return {
-        "name": name,
-        "score": SCORE[name],
-        "structure": "channel",
-        "budget": {"name": budget, "sparsity": sparsity},
-        "schedule": schedule,
-        "coupling": "hard_mask",
-        "perturb": PERTURB[name],
-    } | changes
+        "magnitude": baseline("l2"),
+        "taylor": baseline("taylor"),
+        "taylor-sam": baseline("taylor", CHOSEN["taylor-sam"]),
+        "adasap-paper": adasap(None),
+        "adasap": adasap(CHOSEN["adasap"]),
+        "adasap-taylor": adasap(CHOSEN["adasap"], score="taylor"),
+    }
 
 
-def recipe(network: str, seed: int, own: dict[str, Any], **parts: dict[str, Any]) -> Recipe:
-    """The small recipe with another network and method."""
-    plain = read(RECIPE).plain() | {"seed": seed, "method": own}
-    weights = plain["model"]["weights"].replace("resnet20", network)
-    plain["model"] = plain["model"] | {"name": network, "weights": weights}
-    plain["train"] = plain["train"] | {"epochs": NETWORKS[network]}
-    for part, changes in parts.items():
-        plain[part] = plain[part] | changes
-    return parse(plain)
+def dense(seed: int) -> Training:
+    """The network that every method starts from."""
+    train = {"epochs": 26, "lr": 0.1}
+    recipe = changed(RECIPE, seed, method={"name": "dense"}, train=train)
+    return Training(f"dense-seed{seed}", recipe, MEASURED)
 
 
-def wanted(seed: int, out: Path) -> Iterator[tuple[str, Recipe]]:
-    """Folder and recipe of every network with that seed."""
-    for network in NETWORKS:
+def pruned(out: Path, name: str, method: dict[str, Any], seed: int, **parts: Any) -> Training:
+    """A network that starts from the dense one of that seed."""
+    weights = {"weights": str(out / f"dense-seed{seed}")}
+    recipe = changed(RECIPE, seed, method=method, model=weights, **parts)
+    return Training(name, recipe, MEASURED, slim=True, after=f"dense-seed{seed}")
+
+
+def wanted(out: Path) -> Iterator[Training]:
+    """Every network."""
+    for seed in SEEDS:
+        yield dense(seed)
+    for seed in SEEDS:
         for sparsity in SPARSITIES:
-            for name in ("magnitude", "taylor", "taylor-sam", "adasap"):
-                where = f"{network}-{name}-{sparsity:g}-seed{seed}"
-                yield where, recipe(network, seed, method(name, sparsity))
-        table = out / f"{network}.json"
-        if table.exists():
-            channels = {"target": "latency", "table": str(table), "batch": 64, "round_to": 8}
-            for name in ("halp", "adasap-l"):
-                own = method(name, 1 - 1 / SPEED_UP)
-                where = f"{network}-{name}-{SPEED_UP:g}x-seed{seed}"
-                yield where, recipe(network, seed, own, channels=channels)
-
-
-def sharpness(seed: int) -> Iterator[tuple[str, Recipe]]:
-    """Pairs for the paper's Table 7: before the first cut and after the last, no training after.
-
-    The learning rate is constant, so that the first half of the pruned run is the other run.
-    """
-    train = {"epochs": 1, "lr_schedule": "constant"}
-    for network in NETWORKS:
-        for name in ("taylor", "adasap"):
-            perturb = adasap(until=0.999) if name == "adasap" else "none"
-            dense = {"name": "dense", "budget": {"name": "pooled", "sparsity": 0.0}}
-            before = dense | {"perturb": perturb}
-            where = f"{network}-{name}-before-seed{seed}"
-            yield where, recipe(network, seed, before, train=train)
-            for sparsity in SPARSITIES:
-                late = {"name": "exponential", "start": 0.5, "end": 1.0, "every": EVERY}
-                own = method(name, sparsity, schedule=late, perturb=perturb)
-                where = f"{network}-{name}-after{sparsity:g}-seed{seed}"
-                yield where, recipe(network, seed, own, train=train | {"epochs": 2})
-
-
-def removed(run: Path, out: Path) -> None:
-    """``steppe remove``."""
-    try:
-        steppe_command(["remove", str(run), "--out", str(out), "--device", "cpu", "--quiet"])
-    except SystemExit as ended:
-        if ended.code:
-            raise
-
-
-def run(out: Path, seed: int) -> None:
-    """Train, remove and measure everything with that seed."""
-    data = load_data(read(RECIPE))
-    for where, made in wanted(seed, out):
-        record, _, _ = Experiment(made, data, out / where, quiet=True).train()
-        slim = out / f"{where}-slim"
-        if not (slim / "record.json").exists():
-            removed(out / where, slim)
-        print(where, f"{record['sparse']['accuracy']:.4f} {record['seconds']:.0f} s", flush=True)
-        images = {"limit": IMAGES[where.partition("-")[0]]}
-        for on, given in (("corruptions", images), ("sharpness", SHARPNESS)):
-            found = ensure(on, str(slim), given)
-            print("   ", on, {k: v for k, v in found.items() if isinstance(v, float)}, flush=True)
-    for where, made in sharpness(seed):
-        Experiment(made, data, out / where, quiet=True).train()
-        found = ensure("sharpness", str(out / where), SHARPNESS)
-        print(where, {k: v for k, v in found.items() if isinstance(v, float)}, flush=True)
+            for name, method in methods().items():
+                where = f"{name}-{sparsity:g}-seed{seed}"
+                yield pruned(out, where, method | {"sparsity": sparsity}, seed)
 
 
 def search(out: Path) -> None:
-    """Radii, on 2,000 training images held out, ResNet-20 at 60 %, two epochs."""
-    parts = {"data": {"validation": 2000}, "train": {"epochs": 2}}
-    tried: dict[str, Any] = {f"adasap {r:g}": adasap(r, r) for r in (0.1, 0.25, 0.5)}
-    tried |= {f"sam {r:g}": {"name": "sam", "rho": r} for r in (0.02, 0.05, 0.1)}
-    data = load_data(recipe("resnet20", 9, method("adasap", 0.6), **parts))
-    for label, perturb in tried.items():
-        own = method("adasap" if "adasap" in label else "taylor", 0.6, perturb=perturb)
-        made = recipe("resnet20", 9, own, **parts)
-        folder = out / f"search-{label.replace(' ', '-')}"
-        record, _, _ = Experiment(made, data, folder, quiet=True, part="validation").train()
-        print(label, record["sparse"]["accuracy"], flush=True)
-
-
-def speed(out: Path, path: Path) -> None:
-    """Dense over small, batch 64, in turns, in both memory formats."""
-    torch.set_num_threads(1)
-    settle()
-    found: dict[str, dict[str, float]] = {}
-    layouts = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
-    wanted_by_latency = [w for s in (0, 1) for w, _ in wanted(s, out) if f"-{SPEED_UP:g}x-" in w]
-    for where in wanted_by_latency:
-        network = where.partition("-")[0]
-        dense = build(network, 10).eval()
-        small = load_removed(out / f"{where}-slim", lambda name=network: build(name, 10))
-        asked = json.loads((out / where / "record.json").read_text())["sparsity_reached"]
-        found[where] = {"predicted": 1 / (1 - asked)}
-        for name, layout in layouts.items():
-            x = torch.randn(64, 3, 32, 32).to(memory_format=layout)
-            models = [m.to(memory_format=layout) for m in (dense, small)]  # type: ignore[call-overload]
-            with torch.no_grad():
-                first, second = in_turns([lambda m=m, x=x: m(x) for m in models], turns=41)
-            own = Speed.of(list(zip(first, second, strict=True)), "channels are removed")
-            found[where] |= {f"{name}, dense ms": own.dense_ms, name: own.ratio}
-            found[where] |= {f"{name}, at least": own.low}
-        print(where, {k: round(v, 3) for k, v in found[where].items()}, flush=True)
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    """Radii at 60 % in a third of the epochs, on 5,000 training images held out."""
+    run(out, [dense(SEARCHED)], measure=False)
+    makers = {"adasap": adasap, "taylor-sam": partial(baseline, "taylor")}
+    rows = []
+    for name, radii in RADII.items():
+        for radius in radii:
+            method = makers[name](radius) | {"sparsity": 0.6}
+            parts = {"data": {"validation": 5000}, "train": {"epochs": 4}}
+            where = f"search-{name}-{radius:g}"
+            recipe = pruned(out, where, method, SEARCHED, **parts).recipe
+            data = load_data(recipe)
+            record, _, _ = Experiment(recipe, data, out / where, True, "validation").train()
+            accuracy = record["sparse"]["accuracy"]
+            rows.append({"name": name, "radius": radius, "validation": accuracy})
+            print(where, accuracy, flush=True)
+    path = Path("benchmarks/records/channel-search.json")
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def collect(out: Path, path: Path) -> None:
-    """The record and a table."""
-    found = []
-    for seed in (0, 1):
-        for where, _ in [*wanted(seed, out), *sharpness(seed)]:
-            slim = out / f"{where}-slim"
-            place = slim if slim.exists() else out / where
-            kept = place / "evaluations.json"
-            if not kept.exists():
-                print("missing:", where)
-                continue
-            record = json.loads((out / where / "record.json").read_text())
-            held = {e["on"]: e["result"] for e in json.loads(kept.read_text())}
-            found.append(
-                {
-                    "name": where,
-                    "accuracy": record["sparse"]["accuracy"],
-                    "removed": record.get("removed", {}),
-                    "seconds": record["seconds"],
-                    "versions": record["versions"],
-                }
-                | held
-            )
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for one in found:
-        groups.setdefault(one["name"].rpartition("-seed")[0], []).append(one)
-    for name, held in groups.items():
-        print(name, *(_cell(held, *key) for key in KEYS), sep=" | ")
-
-
-KEYS = (
-    ("accuracy",),
-    ("corruptions", "mean_15"),
-    ("corruptions", "mean_extra"),
-    ("corruptions", "r_c_15"),
-    ("sharpness", "one_step"),
-    ("seconds",),
-)
-
-
-def _cell(held: list[dict[str, Any]], *path: str) -> str:
-    values = []
-    for one in held:
-        value: Any = one
-        for key in path:
-            value = (value or {}).get(key)
-        if value is not None:
-            values.append(float(value))
-    if not values:
-        return "-"
-    return f"{statistics.mean(values):.4g} ± {(max(values) - min(values)) / 2:.2g}"
+    """The record: every network that is there, with what was measured of it."""
+    rows = []
+    for training in wanted(out):
+        evaluations = out / training.measured_folder / "evaluations.json"
+        if not evaluations.exists():
+            print("missing:", training.name)
+            continue
+        record = json.loads((out / training.name / "record.json").read_text())
+        rows.append(
+            {
+                "name": training.name,
+                "accuracy": record["sparse"]["accuracy"],
+                "removed": record.get("removed", {}),
+                "seconds": record["seconds"],
+                "versions": record["versions"],
+            }
+            | {e["on"]: e["result"] for e in json.loads(evaluations.read_text())}
+        )
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--search", action="store_true", help="radii, on held-out images")
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    parser.add_argument("--speed", action="store_true", help="of the networks cut for a latency")
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/channels.json"))
+    record = Path("benchmarks/records/channel-study.json")
+    parser.add_argument("--record", type=Path, default=record)
     arguments = parser.parse_args()
+    out = arguments.out.resolve()
     if arguments.collect:
-        collect(arguments.out, arguments.record)
-    elif arguments.speed:
-        speed(arguments.out, arguments.record)
+        collect(out, arguments.record)
     elif arguments.search:
-        search(arguments.out)
+        search(out)
     else:
-        run(arguments.out, arguments.seed)
+        run(out, wanted(out))
 
 
 if __name__ == "__main__":

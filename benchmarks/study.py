@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from steppe.cli.main import main as steppe_command
 from steppe.evaluation import ensure
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, parse, read
@@ -31,12 +32,21 @@ class Training:
         recipe: what is trained.
         measured: evaluation -> its flags.
         beside: the folder's name of the network that the ``clean`` evaluation compares with.
+        slim: its channels are removed (``steppe remove``) before anything is measured.
+        after: the folder's name of the network that it starts from.
     """
 
     name: str
     recipe: Recipe
     measured: dict[str, dict[str, Any]] = field(default_factory=dict)
     beside: str | None = None
+    slim: bool = False
+    after: str | None = None
+
+    @property
+    def measured_folder(self) -> str:
+        """The folder's name of the network that is measured."""
+        return f"{self.name}-slim" if self.slim else self.name
 
 
 def changed(path: Path, seed: int, **parts: dict[str, Any]) -> Recipe:
@@ -71,18 +81,35 @@ def run(out: Path, trainings: Iterable[Training], measure: bool = True) -> None:
                 continue
             key = json.dumps(training.recipe.plain()["data"], sort_keys=True)
             if not (folder / "record.json").exists():
+                if (
+                    training.after is not None
+                    and not (out / training.after / "record.json").exists()
+                ):
+                    print(training.name, "waits for", training.after, flush=True)
+                    continue
                 if key not in loaded:
                     loaded[key] = load_data(training.recipe)
                 experiment = Experiment(training.recipe, loaded[key], folder, quiet=True)
                 record, _, _ = experiment.train()
                 accuracy, seconds = record["sparse"]["accuracy"], record["seconds"]
                 print(training.name, f"{accuracy:.4f} {seconds:.0f} s", flush=True)
+            if training.slim and not (out / training.measured_folder / "record.json").exists():
+                remove(folder, out / training.measured_folder)
             if measure:
                 _measure(out, training)
 
 
+def remove(run: Path, out: Path) -> None:
+    """``steppe remove``."""
+    try:
+        steppe_command(["remove", str(run), "--out", str(out), "--device", "cpu", "--quiet"])
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
 def _measure(out: Path, training: Training) -> None:
-    folder = str(out / training.name)
+    folder = str(out / training.measured_folder)
     for on, flags in training.measured.items():
         result = ensure(on, folder, flags)
         figures = {k: v for k, v in result.items() if isinstance(v, float)}
@@ -97,7 +124,7 @@ def collect(
     """The record, the tables and the report of every network that is there."""
     whole = list(trainings)
     done = [t for t in whole if (out / t.name / "record.json").exists()]
-    records = read_records([out / t.name for t in done])
+    records = read_records([out / t.measured_folder for t in done])
     write_report(out / "report.html", title=title, records=records, commands=commands)
     summary = data(records, title=title, commands=commands)
     summary["commands"] = commands  # those of each network are in the report
