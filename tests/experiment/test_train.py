@@ -1,14 +1,17 @@
 """steppe.train does what the command does."""
 
 import json
+import re
 
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 import steppe
 from steppe import SteppeError
 from steppe.cli.main import main
 from steppe.experiment.recipe import Recipe, load_recipe
+from steppe.vision.models import build
 
 SMALL = {
     "model": "small-cnn",
@@ -71,3 +74,58 @@ def test_a_method_is_taken_as_it_is():
     method = steppe.methods.safe(sparsity=0.8).replace(perturb="none")
     built = load_recipe(SMALL | {"method": method}).build_method()
     assert built == method.replace(language=())
+
+
+def of_five_classes(folder):
+    """Weights of the same network, trained on other data."""
+    save_file(build("small-cnn", 5, (1, 8, 8)).state_dict(), folder / "model.safetensors")
+    return {"name": "small-cnn", "weights": str(folder)}
+
+
+def test_a_head_that_starts_at_random_is_said_aloud(tmp_path, capsys):
+    said = f"{tmp_path} is for 5 classes and the data have 10: linear.weight, linear.bias start"
+    recipe = SMALL | {"model": of_five_classes(tmp_path)}
+    with pytest.warns(UserWarning, match=re.escape(said)):
+        record = steppe.train(recipe)
+    assert any(note.startswith(said) for note in record["notes"])
+    assert "accuracy" not in record["dense"]  # that of a random head says nothing
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.raises(SystemExit):
+        main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")])
+    assert capsys.readouterr().err.count(f"note: {said}") == 1
+    # the run is whole, also when the weights it started from are gone
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(tmp_path / "run"), "--quiet", "--json"])
+    assert not ended.value.code
+    assert "accuracy" in json.loads(capsys.readouterr().out)
+
+
+def test_nothing_is_learnt_from_a_random_head(tmp_path):
+    method = steppe.methods.gmp(sparsity=0.5).replace(objective="distillation")
+    recipe = SMALL | {"model": of_five_classes(tmp_path), "method": method}
+    with (
+        pytest.warns(UserWarning, match="start at random"),
+        pytest.raises(SteppeError, match=r"so its head must be trained.*give its run as weights"),
+    ):
+        steppe.train(recipe)
+
+
+def test_a_hub_architecture_trains_from_a_random_start(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ResNetConfig(
+        num_channels=1, embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], num_labels=10
+    )
+    transformers.ResNetForImageClassification(config).save_pretrained(tmp_path / "net")
+    (tmp_path / "net" / "model.safetensors").unlink()
+    recipe = SMALL | {"model": {"name": str(tmp_path / "net"), "pretrained": False}}
+    runs = [steppe.train(recipe, out=tmp_path / out) for out in ("a", "b")]
+    first, second = ((tmp_path / out / "model.safetensors").read_bytes() for out in ("a", "b"))
+    assert first == second
+    assert runs[0]["recipe"]["model"]["pretrained"] is False
+    distilled = steppe.methods.gmp(sparsity=0.5).replace(objective="distillation")
+    with pytest.raises(SteppeError, match="so it must be trained"):
+        steppe.train(recipe | {"method": distilled})
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(tmp_path / "a"), "--quiet"])
+    assert not ended.value.code

@@ -145,11 +145,12 @@ def run(recipe: Recipe, out: Path | None, *, json: bool, quiet: bool) -> dict[st
     if out is None:
         out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"
         say(f"writing to {out}", quiet)
-    record, _, outcome = Experiment(recipe, data, out, quiet).train()
+    experiment = Experiment(recipe, data, out, quiet, say=lambda note: say(f"note: {note}", quiet))
+    record, _, outcome = experiment.train()
     if outcome is None:
         say(f"{out} was finished before; nothing to do", quiet)
     with courtesy("the summary"):
-        _show(record, out, quiet, data.notes)
+        _show(record, out, quiet, [*data.notes, *experiment.notes])
     report: Path | None = None
     with courtesy("the report"):
         if ranks.first():

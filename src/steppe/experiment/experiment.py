@@ -7,7 +7,7 @@ import os
 import random
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,14 @@ from steppe.experiment.channels import Channels, channels_of
 from steppe.experiment.ending import Ending, clean
 from steppe.experiment.recipe import Recipe
 from steppe.experiment.settled import settled
+from steppe.method import Method
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.robustness.label_noise import noisy_labels
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
-from steppe.vision.models import build, load_weights, logits
+from steppe.vision.models import build, load_weights, logits, start_from
 
 
 def seed_everything(seed: int) -> None:
@@ -76,19 +77,34 @@ def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> I
     return replace(data, train=train, clean_labels=noisy.clean)
 
 
-def build_model(recipe: Recipe, data: ImageData) -> nn.Module:
-    """The recipe's network with its starting weights."""
+def build_model(
+    recipe: Recipe, data: ImageData, say: Callable[[str], object] = warnings.warn
+) -> nn.Module:
+    """The recipe's network with its starting weights.
+
+    Args:
+        recipe: of the run.
+        data: its images.
+        say: called with a sentence where the head starts at random, as the weights to start from
+            are for another number of classes.
+    """
     seed_everything(recipe.seed)
     options = recipe.model.options
-    if own := {"name", "num_classes", "in_shape"} & set(options):
+    if own := {"name", "num_classes", "in_shape", "say"} & set(options):
         raise SteppeError(
-            "name, num_classes and in_shape are no options of a model",
+            "name, num_classes, in_shape and say are no options of a model",
             got=f"model.options {', '.join(sorted(own))}",
             way_out="model: {name: resnet20, options: {width: 2}}; data say the other two",
         )
-    model = build(recipe.model.name, data.num_classes, data.shape, **options)
-    if recipe.model.weights is not None:
-        load_weights(model, recipe.model.weights)
+    if recipe.model.pretrained is not None:
+        options = options | {"pretrained": recipe.model.pretrained}
+    name, weights = recipe.model.name, recipe.model.weights
+    said: list[str] = []
+    model = build(name, data.num_classes, data.shape, say=said.append, **options)
+    if weights is not None:
+        said = start_from(model, weights)  # a head that was random before has weights now
+    for sentence in said:
+        say(sentence)
     return model
 
 
@@ -112,6 +128,10 @@ class Experiment:
     quiet: bool = False
     part: str = "test"
     """What is evaluated: test, or validation while options are chosen."""
+    say: Callable[[str], object] = warnings.warn
+    """Called with each sentence on a head that starts at random."""
+    notes: list[str] = field(default_factory=list)
+    """What was said so."""
 
     def train(self) -> tuple[dict[str, Any], nn.Module, Outcome | None]:
         """Run it, or go on with it, or find that it is done.
@@ -124,9 +144,11 @@ class Experiment:
         method = recipe.build_method()
         recipe.check_start(method)
         config = recipe.train.config()
-        model = build_model(recipe, self.data)
+        self.notes.clear()
+        model = build_model(recipe, self.data, self.notes.append)
         if (record := self._finished(folder, model)) is not None:
             return record, model, None
+        self._check_head(method)
         choice = settled(recipe, model, self.data, folder, self.quiet)
         config = replace(config, **choice.settings)
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
@@ -163,7 +185,7 @@ class Experiment:
             forward=logits,
             quiet=self.quiet,
         )
-        started = trainer.evaluate() if recipe.model.weights is not None else {}
+        started = trainer.evaluate() if recipe.model.weights and not self.notes else {}
         if folder is not None and accelerator.is_main_process:
             folder.claim()
             folder.keep_precision(choice.record())
@@ -176,6 +198,22 @@ class Experiment:
         )
         accelerator.wait_for_everyone()
         return record, model, outcome
+
+    def _check_head(self, method: Method) -> None:
+        """Say that the head starts at random, if it does.
+
+        Raises:
+            SteppeError: the objective learns from the network as it starts.
+        """
+        for note in self.notes:
+            self.say(note)
+        if self.notes and "reference_outputs" in method.objective.reads:
+            raise SteppeError(
+                f"objective {method.objective.name} learns from the network that training starts "
+                "from, so its head must be trained",
+                got=self.notes[0],
+                way_out="train a dense network on these data first, and give its run as weights",
+            )
 
     def _finished(self, folder: RunFolder | None, model: nn.Module) -> dict[str, Any] | None:
         """The record of a run that is done, its weights loaded; None where it must go on."""
@@ -247,7 +285,7 @@ class Experiment:
             "seed": self.recipe.seed,
             "versions": versions(),
             "fallbacks": [],
-            "notes": [*self.data.notes, *outcome.notes],
+            "notes": [*self.data.notes, *self.notes, *outcome.notes],
         }
 
 

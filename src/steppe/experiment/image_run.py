@@ -48,7 +48,8 @@ def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:
     """
     recipe = read_run(path)
     data = load_data(recipe, say=lambda note: None)  # the run has said it
-    model = build_model(recipe, data)
+    start = recipe.model.model_copy(update={"weights": None})  # its own weights come below
+    model = build_model(recipe.model_copy(update={"model": start}), data, say=lambda note: None)
     if (path / TEXT).exists():
         model = load_removed(path, lambda: model)
     else:

@@ -19,6 +19,7 @@ from steppe.engine.optim import check_options, kind_of, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.method import Method
+from steppe.vision.models import MODELS
 
 
 class _Strict(BaseModel):
@@ -31,7 +32,16 @@ class ModelSpec(_Strict):
     name: str = "small-cnn"
     weights: str | None = None
     """A safetensors file, or a folder with one, to start from."""
+    pretrained: bool | None = None
+    """False starts the architecture of a hub id or folder at random; null is what the name means:
+    pretrained for those two, random for steppe's own networks."""
     options: dict[str, Any] = {}
+
+    @property
+    def starts_trained(self) -> bool:
+        """Whether training goes on from weights that were trained, as far as can be known."""
+        of_hub = self.name not in MODELS and ":" not in self.name
+        return self.weights is not None or (of_hub and self.pretrained is not False)
 
 
 class LabelNoiseSpec(_Strict):
@@ -200,7 +210,7 @@ class Recipe(_Strict):
         Raises:
             SteppeError: the objective learns from the network as it starts, which is untrained.
         """
-        if "reference_outputs" in method.objective.reads and self.model.weights is None:
+        if "reference_outputs" in method.objective.reads and not self.model.starts_trained:
             raise SteppeError(
                 f"objective {method.objective.name} learns from the network that training starts "
                 "from, so it must be trained",
@@ -216,6 +226,8 @@ class Recipe(_Strict):
         for key in ("label_noise", "value_range", "channels", "background"):
             if data[key] == DataSpec.model_fields[key].default:
                 del data[key]  # so that a run from before is the same run
+        if self.model.pretrained is None:
+            del whole["model"]["pretrained"]
         if not self.train.optimizer_groups:
             del whole["train"]["optimizer_groups"]
         if not self._prunes_channels():

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -27,7 +29,11 @@ def test_a_local_folder_gives_the_saved_model(folder):
 
 def test_another_number_of_classes_gets_a_new_head_only(folder):
     path, saved = folder
-    model = build(str(path), 3)
+    said = []
+    model = build(str(path), 3, say=said.append)
+    (note,) = said
+    assert "is for 5 classes and the data have 3: its head starts at random" in note
+    assert "(classifier.1.bias, classifier.1.weight)" in note
     assert logits(model, torch.randn(2, 3, 16, 16)).shape == (2, 3)
     for key, value in saved.resnet.state_dict().items():
         assert torch.equal(value, model.resnet.state_dict()[key]), key
@@ -59,5 +65,57 @@ def test_a_missing_pretrained_weight_is_an_error(folder):
     gone = next(key for key in state if "encoder" in key and key.endswith("weight"))
     del state[gone]
     save_file(state, path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(SteppeError, match=gone.replace(".", r"\.")):
-        build(str(path), 5)
+    # the same where the head is new: only the head may start at random
+    for classes in (5, 3):
+        with pytest.raises(SteppeError, match=gone.replace(".", r"\.")):
+            build(str(path), classes)
+
+
+def test_a_checkpoint_without_a_head_gets_one_and_says_so(folder):
+    from safetensors.torch import load_file, save_file
+
+    path, _ = folder
+    state = {k: t for k, t in load_file(path / "model.safetensors").items() if "classif" not in k}
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    for classes in (5, 3):
+        with pytest.warns(UserWarning, match="has no head: its head starts at random"):
+            model = build(str(path), classes)
+        assert logits(model, torch.randn(1, 3, 16, 16)).shape == (1, classes)
+
+
+def test_an_architecture_starts_at_random_and_seeded(folder):
+    path, saved = folder
+    (path / "model.safetensors").unlink()  # nothing but the config is read
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"dtype": "float16"}))
+    states, said = [], []
+    for seed in (2, 2, 3):
+        torch.manual_seed(seed)
+        model = build(str(path), 3, pretrained=False, say=said.append)
+        states.append(model.state_dict())
+    assert said == []
+    assert logits(model, torch.randn(2, 3, 16, 16)).shape == (2, 3)
+    assert {t.dtype for t in model.parameters()} == {torch.float32}
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    conv = "resnet.encoder.stages.1.layers.0.layer.1.convolution.weight"
+    assert not torch.equal(states[0][conv], states[2][conv])
+    assert not torch.equal(states[0][conv], saved.state_dict()[conv])
+    # Kaiming by fan-out, as the papers that train this network from scratch start it
+    spread = (2 / (states[0][conv][0, 0].numel() * states[0][conv].shape[0])) ** 0.5
+    assert float(states[0][conv].std()) == pytest.approx(spread, rel=0.2)
+
+
+def test_a_random_start_needs_a_config(tmp_path):
+    with pytest.raises(SteppeError, match=r"repository holds config\.json"):
+        build(str(tmp_path), 3, pretrained=False)
+
+
+def test_own_networks_start_at_random_anyway():
+    build("resnet8", 3, pretrained=False)
+    with pytest.raises(SteppeError, match=r"resnet8 with pretrained: true.*weights:"):
+        build("resnet8", 3, pretrained=True)
+
+
+def test_a_function_of_the_users_is_told():
+    with pytest.raises(SteppeError, match="pretrained"):
+        build("torch.nn:Flatten", 3, pretrained=False)

@@ -4,7 +4,7 @@ from safetensors.torch import save_file, save_model
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.vision.models import build, load_weights
+from steppe.vision.models import build, load_weights, start_from
 
 
 @pytest.fixture
@@ -66,3 +66,30 @@ def test_no_file_and_no_safetensors(small, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(SteppeError, match="safetensors format"):
         load_weights(small, tmp_path)
+
+
+def test_a_head_for_other_classes_stays_and_is_named(small, tmp_path):
+    save_file(small.state_dict(), tmp_path / "model.safetensors")
+    other = build("small-cnn", 3, (1, 8, 8))
+    head = other.linear.weight.clone()
+    said = start_from(other, tmp_path)
+    assert said == [
+        f"{tmp_path} is for 10 classes and the data have 3: linear.weight, linear.bias start at "
+        "random"
+    ]
+    assert torch.equal(other.linear.weight, head)
+    assert torch.equal(other.conv3.weight, small.conv3.weight)
+    same = build("small-cnn", 10, (1, 8, 8))
+    assert start_from(same, tmp_path) == []
+    assert torch.equal(same.linear.weight, small.linear.weight)
+
+
+def test_only_the_head_may_be_of_another_shape(small, tmp_path):
+    save_file(small.state_dict(), tmp_path / "model.safetensors")
+    wider = build("small-cnn", 3, (1, 8, 8), channels=(16, 32, 80))
+    with pytest.raises(SteppeError, match=r"must have shape .* the width, in_shape"):
+        start_from(wider, tmp_path)
+    state = {k: t for k, t in small.state_dict().items() if not k.startswith("linear.")}
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(SteppeError, match=r"missing linear\.weight"):
+        start_from(small, tmp_path)

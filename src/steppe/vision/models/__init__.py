@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from steppe.vision.models.hub import from_pretrained  # noqa: E402
 from steppe.vision.models.initial import initialise  # noqa: E402
 from steppe.vision.models.outputs import logits  # noqa: E402
 from steppe.vision.models.user import from_function  # noqa: E402
-from steppe.vision.models.weights import load_weights  # noqa: E402
+from steppe.vision.models.weights import load_weights, start_from  # noqa: E402
 
 __all__ = [
     "MODELS",
@@ -33,6 +34,7 @@ __all__ = [
     "from_pretrained",
     "load_weights",
     "logits",
+    "start_from",
 ]
 
 
@@ -40,6 +42,9 @@ def build(
     name: str,
     num_classes: int,
     in_shape: tuple[int, int, int] = (3, 32, 32),
+    *,
+    pretrained: bool | None = None,
+    say: Callable[[str], object] = warnings.warn,
     **options: Any,
 ) -> nn.Module:
     """Build an image classifier.
@@ -47,12 +52,15 @@ def build(
     ``name`` is, in this order: a registered model, ``package.module:function`` of the user's, a
     local folder in the transformers layout, or a hub id ``org/name`` (the only case that may use
     the network). Weights are random (by torch's generator) for the first, pretrained for the
-    last two; :func:`load_weights` fills a built model.
+    last two unless ``pretrained`` is False; :func:`load_weights` fills a built model.
 
     Args:
         name: what to build.
         num_classes: number of classes, at least 2.
         in_shape: channels, height, width of one image.
+        pretrained: False starts a hub's or folder's architecture at random; None is what the
+            name means. A function of the user's is given it.
+        say: called with a sentence where a pretrained model gets a head at random.
         options: further arguments of the builder, e.g. ``width=2``. Every registered model has
             ``init``: ``fan_in`` or ``fan_out``, see `steppe.vision.models.initial`.
 
@@ -73,11 +81,18 @@ def build(
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise SteppeError("in_shape must be (channels, height, width)", got=in_shape)
     if name in MODELS:
+        if pretrained:
+            raise SteppeError(
+                "a network of steppe starts at random",
+                got=f"{name} with pretrained: true",
+                way_out="weights: a safetensors file or a run's folder",
+            )
         return _registered(name, num_classes, in_shape, options)
     if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
-        return from_function(name, num_classes, in_shape, **options)
+        asked = {} if pretrained is None else {"pretrained": pretrained}
+        return from_function(name, num_classes, in_shape, **asked, **options)
     if Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return from_pretrained(name, num_classes, **options)
+        return from_pretrained(name, num_classes, pretrained is not False, say, **options)
     if "/" in name or name.startswith(("~", ".")):
         raise SteppeError(
             "a model's path must be a folder that exists",

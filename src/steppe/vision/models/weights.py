@@ -41,6 +41,63 @@ def load_weights(model: Model, path: str | PathLike[str]) -> Model:
         ...     load_weights(nn.Linear(2, 1, bias=False), folder).weight.tolist()
         [[1.0, 1.0]]
     """
+    file, stored = _read(path)
+    _check(model.state_dict(), stored, file)
+    model.load_state_dict(stored, strict=False)
+    return model
+
+
+def start_from(model: nn.Module, path: str | PathLike[str]) -> list[str]:
+    """`load_weights`, but a head for another number of classes stays as it is.
+
+    Args:
+        model: the model to fill, in place.
+        path: a ``.safetensors`` file, or a folder with ``model.safetensors``.
+
+    Returns:
+        A sentence that says so, if the head was left.
+
+    Raises:
+        SteppeError: as `load_weights`, for everything but the head.
+
+    Example:
+        >>> import tempfile, os
+        >>> from safetensors.torch import save_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_file(nn.Linear(3, 2).state_dict(), os.path.join(folder, "model.safetensors"))
+        ...     start_from(nn.Linear(3, 4), folder)[0].rpartition(": ")[2]
+        'weight, bias start at random'
+    """
+    file, stored = _read(path)
+    own = model.state_dict()
+    other = [name for name in _head(model) if _of_other_classes(own, stored, name)]
+    kept = {name: tensor for name, tensor in stored.items() if name not in other}
+    _check({name: tensor for name, tensor in own.items() if name not in other}, kept, file)
+    model.load_state_dict(kept, strict=False)
+    if not other:
+        return []
+    theirs, ours = (state[other[0]].shape[0] for state in (stored, own))
+    return [
+        f"{path} is for {theirs} classes and the data have {ours}: {', '.join(other)} start at "
+        "random"
+    ]
+
+
+def _head(model: nn.Module) -> list[str]:
+    """The names of the last layer's tensors."""
+    layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    if not layers:
+        return []
+    name, layer = list(layers.items())[-1]
+    return [f"{name}.{tensor}" if name else tensor for tensor, _ in layer.named_parameters()]
+
+
+def _of_other_classes(own: dict[str, Tensor], stored: dict[str, Tensor], name: str) -> bool:
+    here, there = own[name].shape, stored[name].shape if name in stored else None
+    return there is not None and here[:1] != there[:1] and here[1:] == there[1:]
+
+
+def _read(path: str | PathLike[str]) -> tuple[Path, dict[str, Tensor]]:
     file = Path(path).expanduser()
     file = file / "model.safetensors" if file.is_dir() else file
     if not file.is_file():
@@ -50,7 +107,7 @@ def load_weights(model: Model, path: str | PathLike[str]) -> Model:
             consequence="there is no such file",
         )
     try:
-        stored = load_file(file)
+        stored: dict[str, Tensor] = load_file(file)
     except SafetensorError as error:
         raise SteppeError(
             "weights must be in the safetensors format",
@@ -58,9 +115,7 @@ def load_weights(model: Model, path: str | PathLike[str]) -> Model:
             way_out="if the file was cut off, copy it again or repeat the run in another folder; "
             "pickled weights are never read: save them with safetensors.torch.save_model",
         ) from error
-    _check(model.state_dict(), stored, file)
-    model.load_state_dict(stored, strict=False)
-    return model
+    return file, stored
 
 
 def _check(own: dict[str, Tensor], stored: dict[str, Tensor], file: Path) -> None:
