@@ -1,5 +1,6 @@
 """What README and docs say is true: blocks run, commands exist, links lead somewhere."""
 
+import ast
 import importlib
 import re
 import tomllib
@@ -70,13 +71,61 @@ def command_line():
     return importlib.import_module("steppe.cli.main").commands().commands
 
 
-def shown_commands(path):
-    """(verb, rest of the line) for every line of a shell block that starts with steppe."""
+def shell_lines(path):
+    """Commands of the blocks of code, one each: lines, and what follows ; & or do in them."""
     for body in (*blocks(path, "sh"), *blocks(path, "bash"), *blocks(path, "")):
         for line in body.replace("\\\n", " ").splitlines():
-            match = re.match(r"\$?\s*(?:\.venv/bin/)?steppe ([a-z]+)(.*)", line)
-            if match:
-                yield match[1], match[2].split("#")[0]
+            for command in re.split(r"[;&]|\bdo\s", line.split("#")[0]):
+                yield re.sub(r"^\$?\s*(?:[A-Z_]+=\S+ )*", "", command)
+
+
+def shown_commands(path):
+    """(verb, rest of the line) for every command that starts with steppe."""
+    for line in shell_lines(path):
+        match = re.match(r"(?:\.venv/bin/)?steppe ([a-z]+)(.*)", line)
+        if match:
+            yield match[1], match[2]
+
+
+def shown_scripts(path):
+    """(script, rest of the line) for every command that starts a script of benchmarks/."""
+    inline = re.findall(r"`(python benchmarks/[^`]+)`", path.read_text())
+    for line in [*shell_lines(path), *inline]:
+        match = re.match(r"python (benchmarks/\S+\.py)(.*)", line)
+        if match:
+            yield match[1], match[2]
+
+
+def options_of(script):
+    """What a script names in its calls of add_argument."""
+    calls = (n for n in ast.walk(ast.parse(script.read_text())) if isinstance(n, ast.Call))
+    named = [c.args for c in calls if ast.unparse(c.func).endswith(".add_argument")]
+    return {ast.literal_eval(argument) for arguments in named for argument in arguments}
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if list(shown_scripts(p))], ids=page_id)
+def test_scripts_of_benchmarks_and_their_options_exist(path):
+    for name, rest in shown_scripts(path):
+        script = ROOT / name
+        assert script.is_file(), f"{page_id(path)} shows {name}, which is not there"
+        for option in re.findall(r"(?<!\S)--[a-z][a-z0-9-]*", rest):
+            assert option in options_of(script), f"{page_id(path)}: {name} has no {option}"
+
+
+def files_named(text):
+    """Places in src/ and benchmarks/, also in braces and behind a variable (R=src/...)."""
+    for name, folder in re.findall(r"^([A-Z])=(\S+)$", text, re.MULTILINE):
+        text = text.replace(f"${name}/", f"{folder}/")
+    for place in re.findall(r"(?<![\w/])(?:src|benchmarks)/[\w/.{},-]+", text):
+        first, _, rest = place.rstrip(".,").partition("{")
+        inner, _, last = rest.partition("}")
+        yield from (f"{first}{one}{last}" for one in inner.split(","))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_files_of_the_repository_that_are_named_exist(path):
+    for name in files_named(path.read_text()):
+        assert (ROOT / name).exists(), f"{page_id(path)} names {name}, which is not there"
 
 
 @pytest.mark.parametrize(

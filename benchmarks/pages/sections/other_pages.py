@@ -87,6 +87,17 @@ def precision() -> Iterator[Claim]:
     yield "channels last, or bf16, is 1.1 times as fast", rule
 
 
+@claims("docs/robustness.md", "Corruptions")
+def corruption_error() -> Iterator[Claim]:
+    yield "the paper prints 100 times that", Cited("Hendrycks and Dietterich, ICLR 2019, Table 1")
+
+
+@claims("docs/robustness.md", "Published images")
+def variants() -> Iterator[Claim]:
+    table_8 = Cited("the AdaSAP paper, Table 8: 64.80 and 79.00 % of the dense network")
+    yield "the variants differ in difficulty by 14 points", table_8
+
+
 @claims("docs/scale.md", "What needs memory")
 def solver() -> Iterator[Claim]:
     def moments(columns: int) -> float:  # one float32 matrix
