@@ -8,7 +8,6 @@ from steppe.method import Method
 from steppe.methods.options import BudgetSpec, ObjectiveSpec, StructureSpec, budget_of
 from steppe.methods.registry import published
 
-
 # what the SAFE authors give their own method on language models
 LANGUAGE = {
     "objective": "block_reconstruction",
