@@ -159,8 +159,12 @@ def test_composes(parts):
     sparsifier = steppe.sparsify(model, optimizer, method, STEPS)
     x, y = torch.randn(6, 4, 4, 4), torch.randint(4, (6,))
     for _ in range(STEPS):
-        loss = sparsifier.step(lambda: nn.functional.cross_entropy(model(x), y))
-        assert loss.isfinite()
+
+        def closure():
+            outputs = model(x)
+            return sparsifier.loss(nn.functional.cross_entropy(outputs, y), outputs=outputs)
+
+        assert sparsifier.step(closure).isfinite()
     done = sparsifier.finish()
     units = sum(u[0] * u[1] for u in map(method.structure.units, sparsifier.layers))
     expected = round(SPARSITY * units)

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+import steppe
 from looped import looped
 from steppe import SteppeError
 from steppe.core.protocols import Perturb
@@ -67,9 +68,30 @@ def test_length_of_the_gradient_does_not_matter(name):
 
 @pytest.mark.parametrize("name", PERTURBS)
 def test_it_climbs(name):
+    """Along the gradient at x, or to where the momentum leads, which is downhill."""
     weights, grads = example()
-    eps = Perturb.make(name).perturbation(weights, grads, NAMES)
-    assert sum(float((e * g).sum()) for e, g in zip(eps, grads, strict=True)) > 0
+    perturb = Perturb.make(name)
+    eps = perturb.perturbation(weights, grads, NAMES)
+    along = {"gradient": 1.0, "momentum": -1.0}[perturb.along]
+    assert sum(float((along * e * g).sum()) for e, g in zip(eps, grads, strict=True)) > 0
+
+
+@pytest.mark.parametrize("name", list(Perturb.registry))
+def test_a_step_costs_as_many_gradients_as_it_says(name):
+    perturb = Perturb.make(name)
+    model = torch.nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    sparsifier = steppe.sparsify(model, optimizer, steppe.methods.dense().replace(perturb=name), 2)
+    calls = []
+
+    def closure():
+        calls.append(sparsifier.steps_done)
+        outputs = model(torch.ones(3, 4))
+        return sparsifier.loss(outputs.square().mean(), outputs=outputs)
+
+    for _ in range(2):
+        sparsifier.step(closure)
+    assert [calls.count(step) for step in range(2)] == [perturb.gradients] * 2
 
 
 @pytest.mark.parametrize("name", PERTURBS)

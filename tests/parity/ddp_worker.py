@@ -30,6 +30,8 @@ ADASAP = methods.adasap(
     warmup=0.2,
     pruned=0.9,
 )
+FUNCTIONAL = {"name": "functional_sam", "rho": 0.1}
+LATER = {"name": "phased", "phases": [[0.99, "none"], [1.0, "sam"]]}
 # method, sync, micro-batches
 CASES = {
     "safe": (methods.safe(**SHORT), "global", 1),
@@ -39,9 +41,14 @@ CASES = {
     "gmp": (methods.gmp(sparsity=0.6, every=2), "global", 1),
     "gmp-groups": (methods.gmp(sparsity=0.6, every=2), "global", 1),
     "adasap": (ADASAP, "global", 2),
+    "msam": (methods.gmp(sparsity=0.6, every=2).replace(perturb="msam"), "global", 2),
+    "functional_sam": (methods.safe(**SHORT).replace(perturb=FUNCTIONAL), "global", 2),
     "safe-local": (methods.safe(**SHORT), "local", 1),
     "safe_plus-local": (methods.safe_plus(score="fisher", **SHORT), "local", 1),
     "admm-local": (methods.admm(**SHORT), "local", 1),
+    "msam-local": (methods.gmp(sparsity=0.6, every=2).replace(perturb="msam"), "local", 2),
+    "functional_sam-local": (methods.safe(**SHORT).replace(perturb=FUNCTIONAL), "local", 1),
+    "none-then-sam-local": (methods.safe(**SHORT).replace(perturb=LATER), "local", 1),
     "safe-local-overflow": (methods.safe(**SHORT), "local", 1),
 }
 OVERFLOW = 4
@@ -77,7 +84,9 @@ def run(case, rank=0, world=1):
         scale = float("inf") if overflows and step == OVERFLOW and rank == 0 else 1.0
 
         def closure(rows, x=x, y=y, scale=scale):
-            return F.cross_entropy(model(x[rows]), y[rows]) * scale
+            outputs = model(x[rows])
+            loss = sparsifier.loss(F.cross_entropy(outputs, y[rows]), outputs=outputs)
+            return loss * scale
 
         parts = [slice(i, None, split) for i in range(split)]
         sparsifier.step(*[lambda rows=rows, c=closure: c(rows) for rows in parts])

@@ -71,14 +71,15 @@ def test_as_one_process_on_the_joined_batch(ranks, case):
     assert gap({"before": start}, alone) > 0.05, "the run did nothing"
 
 
-@pytest.mark.parametrize("case", ["safe", "safe_plus-fisher"])
+@pytest.mark.parametrize("case", ["safe", "safe_plus-fisher", "functional_sam"])
 def test_local_perturbations_differ(ranks, case):
-    local = {"safe": "safe-local", "safe_plus-fisher": "safe_plus-local"}[case]
+    local = {"safe_plus-fisher": "safe_plus-local"}.get(case, f"{case}-local")
     assert 1e-5 < gap(ranks[0][case], ranks[0][local]) < 0.5
 
 
-def test_local_without_a_perturbation_still_shares_gradients(ranks):
-    assert gap(ranks[0]["admm-local"], worker.run("admm-local")) < 1e-5
+@pytest.mark.parametrize("case", ["admm-local", "msam-local"])
+def test_local_with_one_gradient_a_step_still_shares_it(ranks, case):
+    assert gap(ranks[0][case], worker.run(case)) < 1e-5
 
 
 def test_a_rank_that_overflows_alone_makes_all_skip(ranks):

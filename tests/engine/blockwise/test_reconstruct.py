@@ -69,6 +69,19 @@ def test_rho_0_is_admm_bit_for_bit(toy: ModuleType, tmp_path: Path) -> None:
     assert not all(torch.equal(a[n], c[n]) for n in a)
 
 
+@pytest.mark.parametrize("name", ["msam", "functional_sam"])
+def test_other_perturbations(name: str, toy: ModuleType, tmp_path: Path) -> None:
+    """The outputs of a block are its hidden states; a block's Adam has a momentum."""
+    plain = language("safe", penalty=0.1, interval=2).replace(perturb="none")
+    flat = plain.replace(perturb={"name": name, "rho": 0.05})
+    new = run(toy, tmp_path / "new", flat, micro_batch=3)
+    before = run(toy, tmp_path / "none", plain, micro_batch=3)
+    assert all(t.isfinite().all() for t in new.values())
+    assert not all(torch.equal(new[n], before[n]) for n in new)
+    same = run(toy, tmp_path / "same", plain.replace(perturb={"name": name, "rho": 0.0}))
+    assert all(torch.equal(same[n], t) for n, t in run(toy, tmp_path / "x", plain).items())
+
+
 @pytest.mark.parametrize("name", ["safe", "safe_plus"])
 def test_micro_batches_add_up_to_the_batch(name: str, toy: ModuleType, tmp_path: Path) -> None:
     # a sparse start: from the dense block the first gradient is nothing but rounding

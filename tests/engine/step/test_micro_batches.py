@@ -19,6 +19,7 @@ METHODS = {
     "flat": methods.dense(rho=0.3),
     "safe": methods.safe(sparsity=0.5, rho=0.1, penalty=0.1, interval=1),
     "safe_plus": methods.safe_plus(sparsity=0.5, penalty=0.1, interval=1),
+    "msam": methods.gmp(sparsity=0.5, every=1).replace(perturb="msam"),
     "gmp": methods.gmp(sparsity=0.5, every=1),
     "mlprune": methods.mlprune(sparsity=0.5, at=0.5),
 }
@@ -86,6 +87,36 @@ def late(model, batch):
 def test_as_all_in_one_call(method, of):
     assert torch.equal(accumulated(method, of, late), joined(method, of))
     assert torch.equal(accumulated(method, of, late, first=True), joined(method, of))
+
+
+def test_gradients_by_outputs_are_kept_over_calls():
+    method = methods.dense().replace(perturb={"name": "functional_sam", "rho": 0.3})
+
+    def run(calls):
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=3 if calls > 1 else 1)
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
+        model, optimizer = accelerator.prepare(model, optimizer)
+        s = steppe.sparsify(model, optimizer, method, 2)
+        torch.manual_seed(1)
+
+        def closure(x, y):
+            outputs = model(x)
+            return s.loss(F.cross_entropy(outputs, y), outputs=outputs)
+
+        for start in (0, 3):
+            parts = [
+                lambda i=i: closure(XS[i], YS[i])  # one call for all, or one for each
+                for i in range(start, start + 3)
+            ]
+            for part in [parts] if calls == 1 else [[p] for p in parts]:
+                with accelerator.accumulate(model):
+                    s.step(*part)
+        assert s.steps_done == 2
+        return vector(model)
+
+    assert torch.equal(run(1), run(3))
+    assert not torch.equal(run(1), joined(methods.dense(rho=0.3), 3))
 
 
 def test_a_window_that_ends_early_is_divided_as_accelerate_does():

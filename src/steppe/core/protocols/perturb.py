@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -22,11 +22,22 @@ class Perturb(Part):
     """How flat? Where the gradient is taken instead of at x."""
 
     registry = axis("perturb")
+    along: ClassVar[Literal["gradient", "momentum"]] = "gradient"
+    """What it goes along: the gradient at x, which costs a pass of its own, or the optimiser's
+    momentum, which is there already: the gradient at x + eps is then the step's only one."""
+    through: ClassVar[Literal["loss", "outputs"]] = "loss"
+    """What is differentiated at x + eps: the loss, or the network's outputs, times the gradient by
+    them at x. The closure then gives them to `Sparsifier.loss`."""
 
     @property
     def active(self) -> bool:
-        """Whether a second gradient is needed at all."""
+        """Whether it moves anything at all."""
         return True
+
+    @property
+    def gradients(self) -> int:
+        """How many gradients a step costs in which it is due."""
+        return 2 if self.active and self.along == "gradient" else 1
 
     @property
     def moves_held(self) -> bool:
@@ -39,22 +50,27 @@ class Perturb(Part):
         return (self,)
 
     def due(self, step: int) -> bool:
-        """Whether step ``step`` (counted from 0) takes the second gradient."""
+        """Whether step ``step`` (counted from 0) is perturbed."""
         return True
 
     def at(self, progress: float) -> Perturb:
         """The perturbation at ``progress`` in [0, 1] of the run; itself, unless it has phases."""
         return self
 
+    def of_step(self, step: int, total: int) -> Perturb | None:
+        """What moves the weights in step ``step`` of ``total``; None where nothing does."""
+        now = self.at(step / total)
+        return now if now.active and now.due(step) else None
+
     def perturbation(
         self, weights: list[Tensor], grads: list[Tensor], names: list[str]
     ) -> list[Tensor]:
-        """eps for each parameter, at which (added to x) the second gradient is taken.
+        """eps for each parameter, at which (added to x) the step's gradient is taken.
 
         Args:
             weights: parameters at x.
-            grads: gradients at x, averaged over the ranks, unscaled; zero where a weight is held
-                at zero, unless `moves_held`.
+            grads: what it goes ``along``: gradients at x, averaged over the ranks, unscaled, or
+                the momentum; zero where a weight is held at zero, unless `moves_held`.
             names: the parameters' names.
         """
         raise NotImplementedError

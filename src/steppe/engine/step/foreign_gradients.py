@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,8 +55,12 @@ class ForeignGradients:
         tensor.grad = None
 
 
-def leaves(loss: Tensor) -> list[Tensor]:
+def leaves(loss: Tensor, short_of: Collection[Any] = ()) -> list[Tensor]:
     """The tensors to whose ``grad`` a backward pass would add.
+
+    Args:
+        loss: where it begins.
+        short_of: nodes of the graph at which it ends.
 
     Example:
         >>> import torch
@@ -66,13 +70,13 @@ def leaves(loss: Tensor) -> list[Tensor]:
     """
     if loss.grad_fn is None:
         return [loss]
-    nodes: list[Any] = [loss.grad_fn]
+    nodes: list[Any] = [] if loss.grad_fn in short_of else [loss.grad_fn]
     seen, there = set(nodes), []
     while nodes:
         node = nodes.pop()
         if type(node).__name__ == "AccumulateGrad":
             there.append(node.variable)
-        fresh = {n for n, _ in node.next_functions if n is not None} - seen
+        fresh = {n for n, _ in node.next_functions if n is not None and n not in short_of} - seen
         seen |= fresh
         nodes += fresh
     return there

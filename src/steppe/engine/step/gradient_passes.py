@@ -6,7 +6,7 @@ import contextlib
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,41 +14,23 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.norm import clip_grad_norm, global_norm
-from steppe.core.protocols import NeuronPerturb, Perturb
+from steppe.core.protocols import Perturb
 from steppe.engine.step.argument_checks import closures_of, outcome
 from steppe.engine.step.buffers import Buffers
 from steppe.engine.step.draws import back_to, generators
 from steppe.engine.step.foreign_gradients import ForeignGradients
 from steppe.engine.step.micro_batches import Closure as Closure
 from steppe.engine.step.micro_batches import MicroBatches, bound, check_same
+from steppe.engine.step.momentum import momentum
+from steppe.engine.step.moves import Directions, eps_of
 from steppe.engine.step.neurons import RunNeurons
 from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.output_gradients import OutputGradients
 
-
-class Gradients(NamedTuple):
-    """What has a gradient after the first pass, in the optimiser's order."""
-
-    params: list[Tensor]
-    grads: list[Tensor]
-    names: list[str]
-    owners: list[Tensor]
-    """The parameters themselves, not detached."""
-
-    def masked(self, tensors: list[Tensor], alive: Mapping[int, Tensor]) -> list[Tensor]:
-        """Tensors of the parameters' shapes, 0 where these may not move.
-
-        Args:
-            tensors: one for each parameter; left as they are.
-            alive: ``id(parameter)`` -> booleans.
-        """
-        at = [i for i, p in enumerate(self.owners) if id(p) in alive]
-        if not at:
-            return tensors
-        masks = [alive[id(self.owners[i])] for i in at]
-        masked = list(tensors)
-        for i, t in zip(at, torch._foreach_mul([tensors[i] for i in at], masks), strict=True):
-            masked[i] = t
-        return masked
+Alive = Callable[[Perturb], Mapping[int, Tensor]]
+"""A perturbation -> ``id(parameter)`` -> True where it may move; parameters left out may."""
+Backward = Callable[[Tensor, int], None]
+"""Differentiates the loss of one closure, the so-manyth."""
 
 
 class GradientPasses:
@@ -63,6 +45,7 @@ class GradientPasses:
         draws: whether the second pass sees the same random numbers as the first, or fresh ones.
         micro_batches: ``mean`` or ``sum`` of the closures' losses.
         neurons: those of the run, where the perturbation looks at them.
+        outputs: told of what the closures compute, where the perturbation looks at it.
     """
 
     def __init__(
@@ -73,8 +56,10 @@ class GradientPasses:
         draws: Literal["same", "fresh"] = "same",
         micro_batches: Literal["mean", "sum"] = "mean",
         neurons: RunNeurons | None = None,
+        outputs: OutputGradients | None = None,
     ) -> None:
         self.model, self.optimizers, self.neurons = model, optimizers, neurons
+        self._outputs = outputs if outputs is not None else OutputGradients()
         self._rank_local, self._draws = rank_local, draws
         self._averaged = micro_batches == "mean"
         self._buffers = Buffers()
@@ -96,10 +81,10 @@ class GradientPasses:
         """Whether a step has begun whose optimisers wait for more micro-batches."""
         return bool(self._gathered)
 
-    @property
-    def rank_local(self) -> bool:
-        """Whether a first pass that a second one follows stays on its rank."""
-        return self._rank_local and hasattr(self.model, "no_sync")
+    def local(self, perturb: Perturb | None) -> bool:
+        """Whether the first pass stays on its rank: a second one follows it, which is shared."""
+        twice = perturb is not None and perturb.gradients > 1
+        return twice and self._rank_local and hasattr(self.model, "no_sync")
 
     @property
     def unscale(self) -> float:
@@ -111,16 +96,19 @@ class GradientPasses:
         self,
         closures: Sequence[Closure],
         *,
-        twice: bool,
-        exchange: bool = True,
+        perturb: Perturb | None,
+        alive: Alive,
         see: Callable[[Tensor | None], None] = lambda accuracy: None,
     ) -> tuple[Tensor, bool]:
-        """Gradients at x of the mean (or sum) of the closures' losses, in ``p.grad``.
+        """Gradients of the mean (or sum) of the closures' losses, in ``p.grad``.
+
+        They are taken at x, or at x + eps where eps is known beforehand: no second pass follows.
+        The ranks share them, once, with the last micro-batch, unless each keeps its own.
 
         Args:
             closures: micro-batches; all of a step, or some of them where accelerate accumulates.
-            twice: whether a second pass will follow.
-            exchange: whether the ranks share the gradient, once, with the last micro-batch.
+            perturb: of this step; None for none.
+            alive: says what may move.
             see: is told each micro-batch's accuracy, None where there is none.
 
         Returns:
@@ -128,6 +116,7 @@ class GradientPasses:
         """
         closures_of(closures)
         complete = self.optimizers.syncs
+        twice = perturb is not None and perturb.gradients > 1
         if not self._gathered:
             self.optimizers.check_training()
             if twice:
@@ -139,13 +128,65 @@ class GradientPasses:
             self.optimizers.micro_batches if self.over_calls and self._averaged else 1,
             generators(self.params) if twice else None,
         )
-        with self.neurons.watching() if self.neurons else contextlib.nullcontext():
-            loss = self._run(list(closures), batches.share, exchange and complete, see)
+        exchange = complete and not self.local(perturb)
+        watching = self.neurons.watching() if self.neurons else contextlib.nullcontext()
+        with self._ahead(perturb, alive), watching, self._looking(perturb):
+            loss = self._run(batches, exchange, see, self._first_backward(perturb, batches))
         batches.loss = loss
         if not twice:
             batches.closures = []  # nothing keeps the data alive
         self._gathered.append(batches)
         return loss, complete
+
+    @contextlib.contextmanager
+    def _ahead(self, perturb: Perturb | None, alive: Alive) -> Iterator[None]:
+        """The weights where momentum leads, if the perturbation goes along it."""
+        along = None
+        if perturb is not None and perturb.along == "momentum":
+            along = self._momentum(perturb)
+        if perturb is None or along is None:
+            yield
+            return
+        with torch.no_grad():
+            eps = eps_of(perturb, along.masked(alive(perturb)), self.neurons)
+        with self._moved(along.params, eps):
+            yield
+
+    def _momentum(self, perturb: Perturb) -> Directions | None:
+        """What has a momentum; None where nothing has one yet."""
+        params = self.params
+        buffers = momentum(self.optimizers, params, perturb.name)
+        pairs = [(p, m) for p, m in zip(params, buffers, strict=True) if m is not None]
+        return self._directions(pairs) if pairs else None
+
+    def _looking(self, perturb: Perturb | None) -> AbstractContextManager[None]:
+        """Outputs are looked at, if the perturbation is about them."""
+        through = perturb is not None and perturb.through == "outputs"
+        return self._outputs.watching() if through else contextlib.nullcontext()
+
+    def _first_backward(self, perturb: Perturb | None, batches: MicroBatches) -> Backward:
+        if perturb is None or perturb.through != "outputs":
+            return lambda loss, i: self._backward(loss)
+
+        def keeping(loss: Tensor, i: int) -> None:
+            outputs = self._outputs.keep(loss, self.params, perturb.name)
+            self._backward(loss)
+            batches.pulls.append(self._outputs.taken(outputs))
+
+        return keeping
+
+    def _second_backward(self, batches: MicroBatches, foreign: ForeignGradients) -> Backward:
+        def again(loss: Tensor, i: int) -> None:
+            foreign.spare(loss)
+            self._backward(loss)
+
+        def pulling(loss: Tensor, i: int) -> None:
+            outputs = self._outputs.again(batches.pulls[i])
+            for o in outputs:
+                foreign.spare(o)
+            torch.autograd.backward(outputs, batches.pulls[i])
+
+        return pulling if batches.pulls else again
 
     def warn_of_half_a_step(self) -> None:
         """Tell whoever saves a state that gradients of a step that has begun are not in it."""
@@ -162,12 +203,12 @@ class GradientPasses:
 
     def _run(
         self,
-        closures: list[Closure],
-        share: int,
+        batches: MicroBatches,
         exchange: bool,
         see: Callable[[Tensor | None], None],
-        foreign: ForeignGradients | None = None,
+        backward: Backward,
     ) -> Tensor:
+        closures, share = batches.closures, batches.share
         total: Tensor | None = None
         for i, closure in enumerate(closures):
             quiet = not exchange or i < len(closures) - 1
@@ -177,9 +218,7 @@ class GradientPasses:
                     if self._averaged:
                         loss = loss / len(closures)
                     each = loss / share if share > 1 else loss
-                if foreign is not None:
-                    foreign.spare(each)
-                self._backward(each)
+                backward(each, i)
             total = loss.detach() if total is None else total + loss.detach()
             see(accuracy)
         assert total is not None
@@ -210,27 +249,30 @@ class GradientPasses:
         named = enumerate(unwrap(self.model).named_parameters())
         self._seen, self._places = params, {id(p): (i, n) for i, (n, p) in named}
 
-    def gradients(self) -> Gradients:
-        """The parameters that have a gradient.
+    def gradients(self) -> Directions:
+        """The parameters that have a gradient, with it.
 
         Raises:
             SteppeError: none has one.
         """
-        self._look()
-        missing = (0, "")
-        present = [
-            (p.detach(), p.grad, self._places.get(id(p), missing)[1], p)
-            for p in self.params
-            if p.grad is not None
-        ]
-        if not present:
+        pairs = [(p, p.grad) for p in self.params if p.grad is not None]
+        if not pairs:
             raise SteppeError(
                 "the loss must depend on parameters of the optimizer",
                 got="a closure after which none of them has a gradient",
                 way_out="return the loss of the model that was given to sparsify",
             )
-        params, grads, names, owners = zip(*present, strict=True)
-        return Gradients(list(params), list(grads), list(names), list(owners))
+        return self._directions(pairs)
+
+    def _directions(self, pairs: list[tuple[Tensor, Tensor]]) -> Directions:
+        self._look()
+        missing = (0, "")
+        return Directions(
+            [p.detach() for p, _ in pairs],
+            [direction for _, direction in pairs],
+            [self._places.get(id(p), missing)[1] for p, _ in pairs],
+            [p for p, _ in pairs],
+        )
 
     def clip(self, largest: float) -> None:
         """Clip the gradients together, in the model's order, as loops of one's own do."""
@@ -238,9 +280,33 @@ class GradientPasses:
         last = (len(self._places), "")
         clip_grad_norm(sorted(self.params, key=lambda p: self._places.get(id(p), last)[0]), largest)
 
+    def second(self, perturb: Perturb, first: Directions, alive: Alive) -> None:
+        """Gradients of the same micro-batches at x + eps; x and all buffers are put back.
+
+        Where the first gradient overflowed there is none: the scaler leaves this step out.
+
+        Args:
+            perturb: makes eps.
+            first: of the pass at x.
+            alive: says what may move; elsewhere the gradient counts as 0.
+        """
+        eps = self._perturbation(perturb, first, alive)
+        if eps is None:
+            return
+        self._check_kept()
+        with self._moved(first.params, eps), self._again(fresh=self._draws == "fresh"):
+            self.optimizers.zero_grad()
+            own = self.optimizers.params
+            with ForeignGradients(self.model, own).kept() as foreign, self._looking(perturb):
+                for batches in self._gathered:
+                    if batches.drawn is not None and self._draws == "same":
+                        back_to(batches.drawn)
+                    exchange = batches is self._gathered[-1]
+                    self._run(batches, exchange, _unseen, self._second_backward(batches, foreign))
+
     @torch.no_grad()
     def _perturbation(
-        self, perturb: Perturb, first: Gradients, local: bool, alive: Mapping[int, Tensor]
+        self, perturb: Perturb, first: Directions, alive: Alive
     ) -> list[Tensor] | None:
         """eps for each parameter; None where the first gradient overflowed."""
         # of a sparse gradient the other entries are zeros
@@ -249,41 +315,10 @@ class GradientPasses:
             grads = list(torch._foreach_mul(grads, self.unscale))
             # the scaler will see the overflow and skip this step; where each rank has its own
             # gradient, all must meet in the second pass to see it
-            if not local and not bool(global_norm(grads).isfinite()):
+            if not self.local(perturb) and not bool(global_norm(grads).isfinite()):
                 return None
-        masked = first.masked(grads, alive)
-        if isinstance(perturb, NeuronPerturb):
-            assert self.neurons is not None
-            neurons = self.neurons.now(perturb.psi)
-            return perturb.among(first.params, masked, first.names, neurons)
-        return perturb.perturbation(first.params, masked, first.names)
-
-    def second(
-        self, perturb: Perturb, first: Gradients, local: bool, alive: Mapping[int, Tensor]
-    ) -> None:
-        """Gradients of the same micro-batches at x + eps; x and all buffers are put back.
-
-        Where the first gradient overflowed there is none: the scaler leaves this step out.
-
-        Args:
-            perturb: makes eps.
-            first: of the pass at x.
-            local: whether it is this rank's own.
-            alive: ``id(parameter)`` -> True where it may move; elsewhere its gradient counts as 0.
-        """
-        eps = self._perturbation(perturb, first, local, alive)
-        if eps is None:
-            return
-        self._check_kept()
-        with self._moved(first.params, eps), self._again(fresh=self._draws == "fresh"):
-            self.optimizers.zero_grad()
-            own = self.optimizers.params
-            with ForeignGradients(self.model, own).kept() as foreign:
-                for batches in self._gathered:
-                    if batches.drawn is not None and self._draws == "same":
-                        back_to(batches.drawn)
-                    exchange = batches is self._gathered[-1]
-                    self._run(batches.closures, batches.share, exchange, _unseen, foreign)
+        along = first._replace(grads=grads)
+        return eps_of(perturb, along.masked(alive(perturb)), self.neurons)
 
     @contextlib.contextmanager
     def _moved(self, params: list[Tensor], eps: list[Tensor]) -> Iterator[None]:

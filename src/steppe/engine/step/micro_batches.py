@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -24,12 +24,14 @@ class MicroBatches:
         share: by how much each loss is divided.
         drawn: the random state before the first pass; None where no second one follows.
         loss: at x.
+        pulls: for each closure the gradients by its outputs at x, where a second pass wants them.
     """
 
     closures: list[Closure]
     share: int
     drawn: Drawn | None
     loss: Tensor | None = None
+    pulls: list[list[Tensor]] = field(default_factory=list)
 
 
 def bound(closure: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from steppe.core.batch import Batch
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Objective
+from steppe.engine.step.output_gradients import OutputGradients
 
 Forward = Callable[[nn.Module, Any], Tensor]
 
@@ -21,9 +22,13 @@ class ObjectiveLoss:
     Args:
         objective: the method's.
         model: the network before anything of it is changed; a reference is made from it.
+        outputs: is told of the network's outputs, where a perturbation looks at them.
     """
 
-    def __init__(self, objective: Objective, model: nn.Module) -> None:
+    def __init__(
+        self, objective: Objective, model: nn.Module, outputs: OutputGradients | None = None
+    ) -> None:
+        self._outputs = outputs
         self.objective, self.reference = objective, objective.reference(model)
         self._model = model
         self._calls = 0
@@ -39,6 +44,8 @@ class ObjectiveLoss:
             SteppeError: one of them is missing that the objective reads.
         """
         self._calls += 1
+        if self._outputs is not None and fields.get("outputs") is not None:
+            self._outputs.see(fields["outputs"])
         if self.reference is not None and fields.get("inputs") is not None:
             self._follow(self.reference)
             with torch.no_grad():

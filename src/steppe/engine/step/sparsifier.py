@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -159,14 +159,12 @@ class Sparsifier:
         self._rewind.keep(unwrap(self.model), self._step)
         if not (self._coupled.begun or self._statistics.waits):
             self._coupled.begin(self._step)
-        perturb = self.method.perturb.at(self._step / self.total_steps)
-        twice = perturb.active and perturb.due(self._step)
-        local = self._passes.rank_local and perturb.due(self._step)
-        loss, complete = self._first_pass(closures, twice, local)
+        perturb = self.method.perturb.of_step(self._step, self.total_steps)
+        loss, complete = self._first_pass(closures, perturb)
         if not complete:
             return loss
         try:
-            self._second_pass(perturb, twice, local)
+            self._second_pass(perturb)
         finally:
             self._passes.end()
         done, length = self.clock
@@ -226,16 +224,14 @@ class Sparsifier:
             self._coupled.load(self._coupled.state, self._prunable.follow)
             self._saved.move(self._prunable.home)
 
-    def _first_pass(
-        self, closures: Sequence[Closure], twice: bool, local: bool
-    ) -> tuple[Tensor, bool]:
+    def _first_pass(self, closures: Sequence[Closure], due: Perturb | None) -> tuple[Tensor, bool]:
         if not self._passes.gathering:
             self._statistics.begin()
         self._statistics.active(self._gathers)
         self._objective.begin()
         try:
             loss, complete = self._passes.first(
-                closures, twice=twice, exchange=not local, see=self._epochs.see
+                closures, perturb=due, alive=self._alive, see=self._epochs.see
             )
             self._objective.check(len(closures))
         except SteppeError:
@@ -245,15 +241,18 @@ class Sparsifier:
             self._statistics.active(False)
         return loss, complete
 
-    def _second_pass(self, perturb: Perturb, twice: bool, local: bool) -> None:
+    def _second_pass(self, perturb: Perturb | None) -> None:
+        local = self._passes.local(perturb)
         if not local:
             self._observe()
         first = self._passes.gradients()
-        if twice:
-            alive = {} if perturb.moves_held else self._end.alive() or self._coupled.alive()
-            self._passes.second(perturb, first, local, alive)
+        if perturb is not None and perturb.gradients > 1:
+            self._passes.second(perturb, first, self._alive)
         if local:
             self._observe()
+
+    def _alive(self, perturb: Perturb) -> Mapping[int, Tensor]:
+        return {} if perturb.moves_held else self._end.alive() or self._coupled.alive()
 
     @property
     def _gathers(self) -> bool:
@@ -291,9 +290,9 @@ class Sparsifier:
             self.coupling.add_gradient(context)
         optimizers.step()
         if begun:
-            moved = optimizers.moved(self._prunable.trained)
-            context.moved = frozenset(moved)
-            if self.coupling.needs_step_sizes:  # what was not moved has no step whose size matters
+            if self.coupling.needs_step_sizes:
+                # what was not moved has no step whose size matters
+                moved = optimizers.moved(self._prunable.trained)
                 context.step_sizes = step_sizes_of(optimizers, moved)
             self.coupling.after_step(context)
         if ended:

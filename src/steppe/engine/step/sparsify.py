@@ -18,11 +18,13 @@ from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import GradientPasses
+from steppe.engine.step.momentum import check_momentum
 from steppe.engine.step.neurons import neurons_of
 from steppe.engine.step.objective_loss import ObjectiveLoss
 from steppe.engine.step.optimizer_checks import steppable
 from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.options import StepOptions, with_former_keywords
+from steppe.engine.step.output_gradients import OutputGradients
 from steppe.engine.step.parameter_groups import divide
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
@@ -89,7 +91,9 @@ def sparsify(
     several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
     optimizers = Optimizers(several, scaler)
     steppable(optimizers, coupling)
-    objective = ObjectiveLoss(method.objective, unwrap(model))  # before anything is changed
+    check_momentum(optimizers, method.perturb)
+    outputs = OutputGradients()
+    objective = ObjectiveLoss(method.objective, unwrap(model), outputs)  # nothing is changed yet
     known = options.statistics or {}
     prunable = PrunableWeights(model, optimizers, method, coupling, include, exclude, groups, known)
     parts = prunable.trained if prunable.parametrized else {}
@@ -115,7 +119,7 @@ def sparsify(
         coupling,
         total_steps,
         passes=GradientPasses(
-            model, optimizers, rank_local, options.draws, options.micro_batches, neurons
+            model, optimizers, rank_local, options.draws, options.micro_batches, neurons, outputs
         ),
         prunable=prunable,
         statistics=statistics,
