@@ -31,7 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "admm": {"name": "admm", "penalty": 1e-3, "interval": 32},
     "gmp": {"name": "gmp"},
     "gmp-sam": {"name": "gmp", "perturb": {"name": "sam", "rho": 0.1}},
-    "safe-auto": {"name": "safe", "rho": 0.1},
+    "safe-auto": {"name": "safe", "rho": 0.1, "penalty": "auto", "interval": "auto"},
     "admm-cosine": {
         "name": "admm",
         "penalty": 1e-3,

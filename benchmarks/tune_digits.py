@@ -23,18 +23,8 @@ GRID: dict[str, dict[str, list[Any]]] = {
     "dense": {"lr": [0.05, 0.1, 0.2], "rho": [0.0]},
     "magnitude": {"lr": [0.1, 0.2]},
     "gmp": {"lr": [0.1, 0.2], "every": [8], "end": [0.5, 0.75, 1.0]},
-    "admm": {
-        "lr": [0.1, 0.2],
-        "penalty": [0.01, 0.03, 0.1, 0.3],
-        "interval": [8, 32],
-        "penalty_schedule": ["constant"],
-    },
-    "safe": {
-        "lr": [0.1, 0.2],
-        "penalty": [0.03, 0.1, 0.3, 1.0],
-        "interval": [8, 32],
-        "rho": [0.1, 0.2, 0.4],
-    },
+    "admm": {"lr": [0.1, 0.2]},
+    "safe": {"lr": [0.1, 0.2], "rho": [0.1, 0.2, 0.4]},
 }
 SEEDS = (100, 101, 102)
 

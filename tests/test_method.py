@@ -50,17 +50,16 @@ def test_a_shape_may_fix_the_sparsity(name):
 
 def test_defaults_are_the_papers():
     safe = methods.safe(sparsity=0.95)
-    assert (safe.coupling.penalty, safe.coupling.curve, safe.coupling.interval) == (
-        1e-3,
-        "cosine",
-        32,
-    )
+    assert (safe.coupling.penalty, safe.coupling.interval) == ("auto", "auto")
     assert safe.perturb.rho == 0.1
-    assert methods.admm(sparsity=0.95).coupling.curve == "constant"
+    assert (safe.coupling.curve, safe.coupling.pull) == ("cosine", 10.0)
+    assert methods.admm(sparsity=0.95).coupling == safe.coupling
+    assert methods.admm(sparsity=0.95, penalty=1e-3).coupling.curve == "constant"
     assert not methods.admm(sparsity=0.95).perturb.active
     assert methods.safe_plus(sparsity=0.95).replace(name="safe", score="magnitude") == safe
     settings = safe.for_language()
     assert (settings.coupling.curve, settings.perturb.rho) == ("constant", 2e-4)
+    assert (settings.coupling.penalty, settings.coupling.interval) == (1e-3, 32)
     assert settings.objective.name == "block_reconstruction"
     assert settings.budget.to_dict() == {"name": "uniform", "sparsity": 0.95}
 

@@ -1,10 +1,11 @@
 """The valley between two humps of scores says what goes."""
 
+import numpy as np
 import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.budget.valley import Valley, threshold
+from steppe.budget.valley import Valley, first_rise, threshold
 from steppe.core.cost import Units
 from steppe.core.group import Group, Slice
 
@@ -85,3 +86,42 @@ def test_no_valley_is_an_error_that_says_so():
     for wrong in ({"bins": 2}, {"limit": 0.0}, {"limit": 2.0}):
         with pytest.raises(SteppeError, match="valley needs 3 bins"):
             Valley(sparsity=0.5, **wrong)
+
+
+def as_the_authors_search(scales):
+    """A plain transcription of what their code does, on numpy's histogram."""
+    counts, edges = np.histogram(scales.numpy(), bins=100, range=(0, 1))
+    steps = np.diff(counts)
+    for i in range(len(steps) - 1):
+        if steps[i] <= 0 <= steps[i + 1]:
+            return float(edges[i + 1])
+    return None
+
+
+@pytest.mark.parametrize("at", [0.0, 0.02, 0.3])
+def test_the_authors_search_is_over_zero_to_one(at):
+    for scale in (0.5, 1.0, 1.5):
+        scales = humps(200, 100, at).clamp(min=0.0) * scale
+        assert first_rise(scales, 100, 1.0) == pytest.approx(as_the_authors_search(scales))
+
+
+def test_both_searches_part_humps_that_are_far_apart():
+    low, high = torch.linspace(0, 1, 300), torch.linspace(0.4, 0.5, 100)
+    units = {"a": torch.cat([0.019 * low.square(), high])}
+    cost = Units([group("a", 400)])
+    for search in ("humps", "authors"):
+        budget = Valley(sparsity=0.5, search=search)
+        kept = budget.within_cost(units, cost.groups, cost, 200.0)["a"]
+        assert torch.equal(kept, units["a"] > 0.3), search
+
+
+def test_they_differ_where_the_largest_scale_is_small():
+    """In [0, 1] the authors see one hump in the first bin, in [0, largest] there are two."""
+    scales = torch.cat([torch.linspace(0, 0.001, 50), torch.linspace(0.008, 0.009, 50)])
+    assert first_rise(scales, 100, 0.2) == pytest.approx(0.01)  # all of it would go
+    assert 0.001 <= threshold(scales, 10, 0.5) <= 0.008
+
+
+def test_an_unknown_search_is_refused():
+    with pytest.raises(SteppeError, match=r"unknown search .*did you mean authors"):
+        Valley(sparsity=0.5, search="author")

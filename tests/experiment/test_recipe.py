@@ -74,3 +74,13 @@ def test_muon_and_the_optimizer_beside_it_are_divided_each() -> None:
     groups = ({"params": "linear", "lr": 0.01}, {"kind": "norm", "weight_decay": 0})
     record = steppe.train(with_groups(*groups, optimizer="muon", lr=0.02))
     assert any("group 2 (norm): weight_decay 0 for 6 tensors" in note for note in record["notes"])
+
+
+def test_a_named_method_takes_a_budget_with_options() -> None:
+    """It was read as a method whose parts are spelt out, and refused its sparsity."""
+    budget = {"name": "valley", "search": "authors"}
+    recipe = parse({"method": {"name": "polarreg", "sparsity": 0.5, "budget": budget}})
+    again = parse(recipe.plain())
+    for made in (recipe.build_method(), again.build_method()):
+        assert made == steppe.methods.polarreg(0.5, budget=budget)
+    assert again.plain() == recipe.plain()

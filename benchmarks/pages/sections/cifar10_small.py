@@ -49,7 +49,7 @@ def said() -> Iterator[Claim]:
     yield "accuracy in % on all 10,000 test images", TEST_IMAGES
     total = steps("cifar10-small/safe")
     yield "in batches of 64: {} steps", total
-    interval = recipe("cifar10-small/safe")["method"]["interval"]
+    interval = recipe("cifar10-small/safe-0.6")["method"]["interval"]
     yield "{} steps hold {} dual updates", total, total // interval
     yield (
         "which is about {} epochs from scratch",

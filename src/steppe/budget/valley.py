@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.budget.knapsack.knapsack import kept_units
 from steppe.core.cost import Cost
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group
 from steppe.core.protocols import ChannelBudget, Tensors
 
@@ -41,6 +41,29 @@ def threshold(scores: Tensor, bins: int, limit: float) -> float | None:
     return None
 
 
+def first_rise(scores: Tensor, bins: int, limit: float) -> float | None:
+    """Where the counts of a histogram over [0, 1] first stop falling, as the authors search.
+
+    The left edge of the first bin that has no more scores than the one before it and no more than
+    the one after it. None if there is no such bin that begins below ``limit``.
+
+    Example:
+        >>> first_rise(torch.tensor([0.0, 0.01, 0.02, 0.8, 0.9, 1.0]), bins=10, limit=0.2)
+        0.1
+    """
+    counts = torch.histc(scores.double(), bins, 0.0, 1.0).tolist()
+    for i in range(1, bins - 1):
+        if counts[i - 1] >= counts[i] <= counts[i + 1]:
+            return i / bins if i < limit * bins else None
+    return None
+
+
+SEARCHES: Mapping[str, Callable[[Tensor, int, float], float | None]] = {
+    "humps": threshold,
+    "authors": first_rise,
+}
+
+
 @ChannelBudget.registry.register("valley")
 @dataclass(frozen=True, kw_only=True)
 class Valley(ChannelBudget):
@@ -53,10 +76,13 @@ class Valley(ChannelBudget):
     left.
 
     Args:
-        bins: of the histogram from 0 to the group's largest score; no more than the group has
-            channels, as every gap between single scores would be a valley else.
-        limit: where the valley must begin at the latest, as a share of the largest score. (The
-            authors' code warns above 0.2, where scales end near 0.5.)
+        bins: of the histogram.
+        limit: where the valley must begin at the latest; the authors' code warns above 0.2.
+        search: ``humps``: the lowest stretch between two humps, in a histogram from 0 to the
+            group's largest score, of which ``limit`` is a share, with no more bins than the group
+            has channels: else every gap between single scores would be a valley. ``authors``: the
+            first bin where counts stop falling, in a histogram of [0, 1] with all bins, as the
+            authors' code does for scales that are clamped to it.
 
     Source: Zhuang et al., Neuron-level Structured Pruning using Polarization Regularizer,
     NeurIPS 2020.
@@ -64,6 +90,7 @@ class Valley(ChannelBudget):
 
     bins: int = 100
     limit: float = 0.5
+    search: str = "humps"
     name = "valley"
     meets = False
 
@@ -74,6 +101,8 @@ class Valley(ChannelBudget):
                 "valley needs 3 bins or more and a limit in (0, 1]",
                 got=f"bins {self.bins}, limit {self.limit}",
             )
+        if self.search not in SEARCHES:
+            raise unknown("search of budget valley", self.search, SEARCHES)
 
     def within_cost(
         self, units: Mapping[str, Tensor], groups: Sequence[Group], cost: Cost, allowed: float
@@ -103,13 +132,14 @@ class Valley(ChannelBudget):
         return kept_units(units, widths)
 
     def _width(self, scores: Tensor, group: Group) -> int:
-        edge = threshold(scores, min(self.bins, max(group.units, 3)), self.limit)
+        bins = self.bins if self.search == "authors" else min(self.bins, max(group.units, 3))
+        edge = SEARCHES[self.search](scores, bins, self.limit)
         if edge is None and float(scores.min()) > NEAR * float(scores.max()):
             return group.units
         if edge is None:
             raise SteppeError(
                 "budget valley needs scores that fall into two humps",
-                got=f"no valley below {self.limit:g} of the largest in {group.name}",
+                got=f"no valley below {self.limit:g} in {group.name} (search {self.search})",
                 way_out="a larger penalty, more training, or a budget that meets a sparsity",
             )
         kept = int((scores >= edge).sum())

@@ -16,7 +16,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import Recipe, load_recipe, parse
+from steppe.experiment.recipe import Recipe, load_recipe, parse, spelled_out
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -128,7 +128,7 @@ def _method(spec: dict[str, Any], name: str | None, flags: dict[str, Any]) -> di
             "train needs a recipe or a method",
             way_out="steppe train RECIPE.yaml, or --method safe --sparsity 0.95",
         )
-    if isinstance(spec.get("budget"), dict) and given:
+    if spelled_out(spec) and given:
         raise SteppeError(
             "a recipe that spells out the seven parts takes no method flags",
             got=", ".join(given),

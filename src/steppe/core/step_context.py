@@ -61,6 +61,8 @@ class StepContext:
             it took no part in the loss; names that have one are left out.
         step_sizes: name -> how far a unit of gradient moves each weight, in the optimiser's own
             metric; empty unless the coupling asks for it.
+        moved: after the optimiser's step, the names of the weights that it moved: not those that
+            took no part in the loss, and none where the scaler skipped the step.
     """
 
     step: int
@@ -74,6 +76,7 @@ class StepContext:
     epoch: Epoch | None = None
     quiet: Mapping[str, int] = dataclasses.field(default_factory=dict)
     step_sizes: Tensors = dataclasses.field(default_factory=dict)
+    moved: frozenset[str] = frozenset()
 
     @property
     def last(self) -> bool:

@@ -110,6 +110,7 @@ class Outcome:
         seconds: wall-clock time of this process; a resumed run counts what came before.
         peak_memory: bytes (GPU: allocated by torch; CPU: the process's resident peak).
         notes: what the user should know.
+        coupling: what the coupling shows of its state at the end.
     """
 
     finished: Finished
@@ -119,6 +120,7 @@ class Outcome:
     seconds: float
     peak_memory: int
     notes: list[str]
+    coupling: dict[str, float]
 
 
 class Trainer:
@@ -227,9 +229,9 @@ class Trainer:
         with courtesy("the last entry of the trackers"):
             self.accelerator.end_training() if self.config.trackers else None
         seconds = self._earlier + time.monotonic() - begun
-        return Outcome(
-            finished, self._metrics, before, after, seconds, peak_memory(), self.sparsifier.notes
-        )
+        shown = self.sparsifier.coupling.shown(self.sparsifier.state)
+        notes = self.sparsifier.notes
+        return Outcome(finished, self._metrics, before, after, seconds, peak_memory(), notes, shown)
 
     def evaluate(self) -> dict[str, float]:
         """The evaluation of the model as it is."""

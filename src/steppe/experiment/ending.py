@@ -163,7 +163,7 @@ def projection_notes(outcome: Outcome) -> list[str]:
     return [
         f"the last projection cost {100 * lost:.1f} points of accuracy and moved the weights by "
         f"{outcome.finished.distance:.1%}: for a run of this length the pull was too weak; raise "
-        "the penalty (tenfold to begin with), or train longer"
+        "a penalty that is a number (tenfold to begin with), or train longer"
     ]
 
 

@@ -279,6 +279,7 @@ class Experiment:
                 for name, m in done.masks.items()
                 if m.ndim > 1
             ],
+            "coupling": outcome.coupling,
             "metrics": outcome.metrics,
             "seconds": outcome.seconds,
             "peak_memory_bytes": outcome.peak_memory,

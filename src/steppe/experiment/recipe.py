@@ -189,7 +189,7 @@ class Recipe(_Strict):
     def build_method(self) -> Method:
         """The method: by name and options, or as its seven parts when a budget is given."""
         spec = dict(self.method)
-        if "budget" in spec and isinstance(spec["budget"], dict):
+        if spelled_out(spec):
             return _for_images(Method.from_dict(spec))
         name = spec.pop("name", None)
         if name is None:
@@ -241,11 +241,25 @@ class Recipe(_Strict):
             return True
 
     def _method_in_full(self) -> dict[str, Any]:
-        if isinstance(self.method.get("budget"), dict) or "name" not in self.method:
+        if spelled_out(self.method) or "name" not in self.method:
             return self.build_method().to_dict() if self.method else {}
         options = inspect.signature(methods.METHODS[str(self.method["name"])]).parameters
         defaults = {key: option.default for key, option in options.items()}
         return {"name": self.method["name"]} | defaults | self.method
+
+
+def spelled_out(method: Mapping[str, Any]) -> bool:
+    """Whether a recipe's method is its parts, and not a name with options.
+
+    Example:
+        >>> spelled_out({"name": "mine", "budget": {"name": "pooled", "sparsity": 0.9}})
+        True
+        >>> spelled_out({"name": "polarreg", "sparsity": 0.5, "budget": {"name": "valley"}})
+        False
+    """
+    axes = {axis.registry.kind for axis in AXES}
+    own = method.keys() <= axes | {"name", "objective", "language"}
+    return own and isinstance(method.get("budget"), dict)
 
 
 def _for_images(method: Method) -> Method:

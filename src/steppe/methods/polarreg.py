@@ -31,7 +31,8 @@ def polarreg(
         detach: take the mean for a constant in the gradient.
         initial: what all scales start from; the paper trains from 0.5. Negative leaves them.
         score: bn_gamma.
-        budget: valley, or pooled to meet a sparsity.
+        budget: valley, or pooled to meet a sparsity. Valley looks for two humps in [0, largest];
+            {"name": "valley", "search": "authors"} searches [0, 1] as the authors' code does.
         structure: channel.
 
     Source: Zhuang et al., Neuron-level Structured Pruning using Polarization Regularizer,

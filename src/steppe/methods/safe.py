@@ -11,10 +11,12 @@ from steppe.perturb.sam import Sam
 from steppe.schedule.constant import Constant
 from steppe.score.magnitude import Magnitude
 
-# the authors' settings for language models; the penalty is the same
+# the authors' settings for language models
 LANGUAGE = {
     "objective": "block_reconstruction",
     "rho": 2e-4,
+    "penalty": 1e-3,
+    "interval": 32,
     "penalty_schedule": "constant",
     "budget": "uniform",
 }
@@ -24,9 +26,9 @@ LANGUAGE = {
 def safe(
     sparsity: float | None = None,
     rho: float = 0.1,
-    penalty: float = 1e-3,
+    penalty: float | str = "auto",
     penalty_schedule: str = "cosine",
-    interval: int = 32,
+    interval: int | str = "auto",
     budget: BudgetSpec = "pooled",
     structure: StructureSpec = "unstructured",
     objective: ObjectiveSpec = "task",
@@ -34,18 +36,21 @@ def safe(
     """min over ||x||_0 <= d of max over ||eps||_2 <= rho of f(x + eps), by ADMM (algorithm 1).
 
     x <- opt( g(x + rho g(x) / ||g(x)||) + lam_t (x - z + u) ), and every K steps
-    z <- P_d(x + u), u <- u + x - z; returns P_d(x). lam_t = lam (1 - cos(pi t / T)) / 2.
+    z <- P_d(x + u), u <- u + x - z; returns P_d(x). lam_t = lam (1 - cos(pi t / T)) / 2. With the
+    automatic penalty the pull is a step of its own, whose sum over the run is the paper's.
 
     Args:
         sparsity: fraction of the weights that is zero at the end.
         rho: radius of the perturbation.
-        penalty: lam, reached at the end.
+        penalty: auto, a pull that fits any run (see `steppe.coupling.admm.Admm`), or lam,
+            reached at the end: 1e-3 is the paper's, for its 78,000 steps.
         penalty_schedule: cosine (the paper's), constant, linear or cubic.
-        interval: K, steps between two dual updates.
+        interval: K, steps between two dual updates; auto: round(T / 2400), at least 1, which is
+            the paper's 32 in its runs.
         budget: pooled (the paper's, for images) or any other.
         structure: unstructured, N:M, block:HxW or channel.
         objective: task, or block_reconstruction for language models, whose defaults are
-            rho 2e-4, a constant penalty and budget uniform.
+            rho 2e-4, a constant penalty of 1e-3, interval 32 and budget uniform.
 
     Source: Lee et al., SAFE: Finding Sparse and Flat Minima to Improve Pruning, ICML 2025.
     """

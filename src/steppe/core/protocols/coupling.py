@@ -100,6 +100,14 @@ class Coupling(AnyCoupling):
         """Whether it reads `StepContext.step_sizes`."""
         return False
 
+    @property
+    def moves_weights(self) -> bool:
+        """Whether it moves the weights itself in each step, little by little, beside the optimiser.
+
+        Optimisers that hold other weights beside the model's would undo it, and are refused.
+        """
+        return False
+
     def init(self, context: StepContext) -> dict[str, Tensors]:
         """The state before the first step; may change the weights in place."""
         return {}

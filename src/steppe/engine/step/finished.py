@@ -117,7 +117,12 @@ def projected(
 def _advice(method: Method) -> str:
     """What brings the weights nearer to what stays, from what the method's parts declare."""
     assert isinstance(method.coupling, Coupling)
-    ways = [f"raise the {option} (tenfold to begin with)" for option in method.coupling.strength]
+    options = method.coupling.to_dict()
+    ways = [
+        f"raise the {option} (tenfold to begin with)"
+        for option in method.coupling.strength
+        if not isinstance(options[option], str)  # one that fits the run by itself
+    ]
     if "at" in method.schedule.to_dict():
         ways.append("cut earlier (at)")
     return ", ".join([*ways, "train longer, cut in cycles or gradually (gmp)"])

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Coupling
-from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.optimizers import Optimizers, holds_weights
 from steppe.engine.step.step_size import check_known
 
 
@@ -48,6 +48,13 @@ def steppable(optimizers: Optimizers, coupling: Coupling) -> None:
             )
         if coupling.needs_step_sizes:
             check_known(optimizer)
+        if coupling.moves_weights and holds_weights(optimizer):
+            raise SteppeError(
+                f"an automatic penalty of {coupling.name} moves the weights beside the optimizer",
+                got=f"{type(optimizer).__name__}, which holds other weights than the model's",
+                consequence="it would undo a part of the pull",
+                way_out="penalty=1e-3, which goes through the optimizer",
+            )
     _disjoint(optimizers)
 
 

@@ -154,7 +154,7 @@ class Optimizers:
             pruned: the parameters that are looked at.
             names: of the state's entries; all that have the parameter's shape if empty.
         """
-        holding = [o for o in self._own if _holds_weights(o)]
+        holding = [o for o in self._own if holds_weights(o)]
         for p in pruned if holding else ():
             gone = p.detach() == 0
             for key, value in (item for o in holding for item in o.state.get(p, {}).items()):
@@ -218,7 +218,7 @@ def _switches(optimizer: Optimizer) -> bool:
     return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
-def _holds_weights(optimizer: Optimizer) -> bool:
+def holds_weights(optimizer: Optimizer) -> bool:
     """Whether it holds other weights beside the model's, by what it can do."""
     inner = any(isinstance(value, Optimizer) for value in vars(optimizer).values())
     return inner or _switches(optimizer) or hasattr(optimizer, "swap_swa_sgd")

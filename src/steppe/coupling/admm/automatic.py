@@ -1,0 +1,62 @@
+"""ADMM's pull and interval as they follow from the number of steps alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from steppe.core.curves import curve
+from steppe.core.protocols import Tensors
+from steppe.core.step_context import StepContext
+
+AUTO = "auto"
+PULL = 10.0
+"""All of the pull together, as in the paper's runs: sum of eta lam / (1 - momentum)."""
+UPDATES = 2400
+"""Dual updates of a run, as in the paper's; fewer where there are fewer steps."""
+
+
+def interval_of(total: int) -> int:
+    """K = round(T / 2400), at least 1.
+
+    Example:
+        >>> interval_of(400), interval_of(78_000)
+        (1, 32)
+    """
+    return max(1, round(total / UPDATES))
+
+
+def numbers(interval: int | None, pull: float | None, shape: str, total: int) -> Tensors:
+    """What belongs to a run of that many steps, and what was done of it so far.
+
+    Args:
+        interval: K; None follows from the steps.
+        pull: the sum of a_t over the run; None where the penalty is a number.
+        shape: of a_t over the run, a name of `steppe.core.curves`.
+        total: T, steps of the run.
+    """
+    values: dict[str, float] = {"interval": interval or interval_of(total), "updates": 0}
+    if pull is not None:
+        whole = math.fsum(curve(shape, (t + 1) / total) for t in range(total))
+        values |= {"unit": pull / whole, "strongest_pull": 0, "pulled": 0}
+    return {name: torch.tensor(float(v), dtype=torch.float64) for name, v in values.items()}
+
+
+def move(context: StepContext, shape: str) -> None:
+    """x <- x - (1 - exp(-a_t)) (x - z + u), of the weights that the optimiser has just moved.
+
+    Args:
+        context: after the optimiser's step; z, u and the numbers of the run are in its state.
+        shape: of a_t over the run.
+    """
+    run, moved = context.state["run"], [n for n in context.weights if n in context.moved]
+    if not moved:
+        return
+    pull = run["unit"] * curve(shape, (context.step + 1) / context.total)
+    x = [context.weights[n] for n in moved]
+    apart = torch._foreach_sub(x, [context.state["z"][n] for n in moved])
+    torch._foreach_add_(apart, [context.state["u"][n] for n in moved])
+    torch._foreach_add_(x, apart, alpha=math.expm1(-float(pull)))
+    run["pulled"] += pull
+    run["strongest_pull"].copy_(torch.maximum(run["strongest_pull"], pull))

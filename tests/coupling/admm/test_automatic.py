@@ -1,0 +1,180 @@
+"""The automatic penalty: the same pull and as many dual updates, whatever the run."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import steppe
+from looped import looped
+from steppe import SteppeError, methods
+from steppe.core.curves import CURVES
+from steppe.coupling.admm import Admm
+from steppe.coupling.admm.automatic import PULL, UPDATES, interval_of
+
+OPTIMIZERS = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-3),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=1e-3),
+}
+RATES = {
+    "constant": lambda p: 1.0,
+    "warm-up from 0, cosine to 0": lambda p: min(p / 0.1, 0.5 * (1.0 + math.cos(math.pi * p))),
+    "steps": lambda p: 0.1 ** int(3 * p),
+}
+
+
+def begun(method, total, kind="sgd"):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    return model, steppe.sparsify(model, OPTIMIZERS[kind](model.parameters()), method, total)
+
+
+def go(sparsifier, model, steps, rate=RATES["constant"]):
+    x, y = torch.randn(12, 6, generator=torch.Generator().manual_seed(1)), torch.arange(12) % 3
+    base = sparsifier.optimizer.defaults["lr"]
+    for _ in range(steps):
+        for group in sparsifier.optimizer.param_groups:
+            group["lr"] = base * rate(sparsifier.steps_done / sparsifier.total_steps)
+        sparsifier.step(lambda: F.cross_entropy(model(x), y))
+
+
+def shown(sparsifier):
+    return sparsifier.coupling.shown(sparsifier.state)
+
+
+@looped(case=itertools.product(OPTIMIZERS, RATES, [1, 2, 7, 30]))
+def test_the_total_pull_is_the_same_in_every_run(case):
+    kind, rate, total = case
+    model, sparsifier = begun(methods.safe(sparsity=0.5), total, kind)
+    go(sparsifier, model, total, RATES[rate])
+    run = shown(sparsifier)
+    assert run["pulled"] == pytest.approx(PULL, rel=1e-12)
+    assert run["updates"] == total // run["interval"]
+    assert run["strongest_pull"] >= PULL / total
+
+
+@looped(shape=list(CURVES))
+def test_alone_it_shrinks_what_is_apart_by_all_of_the_pull(shape):
+    """Without learning rate and dual updates: x - z is exp(-pull) of what it was."""
+    method = methods.admm(sparsity=0.5, penalty_schedule=shape, interval=1000)
+    model, sparsifier = begun(method, 9)
+    before = model[0].weight.detach().clone()
+    go(sparsifier, model, 9, lambda p: 0.0)
+    z = sparsifier.state["z"]["0.weight"]
+    torch.testing.assert_close(
+        model[0].weight.detach() - z, math.exp(-PULL) * (before - z), rtol=0.01, atol=1e-7
+    )
+
+
+def test_as_many_updates_as_the_paper_where_there_are_steps_for_them():
+    assert interval_of(78_000) == 32
+    for total in (1, 400, 2400, 3599, 3600, 10_000, 78_000, 10**6):
+        interval = interval_of(total)
+        assert 1 <= interval <= total
+        assert total // interval <= 1.5 * UPDATES
+        if total >= UPDATES:
+            assert total // interval >= UPDATES / 1.5
+
+
+def test_a_resumed_run_goes_on_bit_for_bit_and_with_the_numbers_it_began_with(monkeypatch):
+    method = methods.safe(sparsity=0.5)
+    model, whole = begun(method, 12)
+    go(whole, model, 5)
+    state, weights = copy.deepcopy(whole.state_dict()), copy.deepcopy(model.state_dict())
+    go(whole, model, 7)
+    monkeypatch.setattr("steppe.coupling.admm.automatic.UPDATES", 2)
+    again, resumed = begun(method, 12)
+    again.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    go(resumed, again, 7)
+    assert shown(resumed) == shown(whole)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_of_before_with_a_number_goes_on():
+    """Its state knows no pull, which its penalty does not read."""
+    method = methods.safe(sparsity=0.5, penalty=0.1, interval=2)
+    model, sparsifier = begun(method, 4)
+    go(sparsifier, model, 2)
+    state = copy.deepcopy(sparsifier.state_dict())
+    del state["method"]["coupling"]["pull"]
+    assert set(state["coupling"]) == {"z", "u"}
+    sparsifier.load_state_dict(state)
+    go(sparsifier, model, 2)
+
+
+def test_what_took_no_part_in_a_step_is_not_pulled():
+    torch.manual_seed(0)
+    model = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, methods.admm(sparsity=0.5), 3)
+    before = model[1].weight.detach().clone()
+    for _ in range(3):
+        sparsifier.step(lambda: model[0](torch.ones(2, 4)).square().mean())
+    assert torch.equal(model[1].weight, before)
+
+
+def test_a_step_that_the_scaler_skips_pulls_nothing():
+    model, sparsifier = begun(methods.admm(sparsity=0.5), 3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    sparsifier = steppe.sparsify(
+        model, sparsifier.optimizer, methods.admm(sparsity=0.5), 3, scaler=scaler
+    )
+    before = model[0].weight.detach().clone()
+    x = torch.ones(2, 6)
+    sparsifier.step(lambda: model(x).sum() * float("inf"))
+    assert torch.equal(model[0].weight, before)
+    assert shown(sparsifier)["pulled"] == 0.0
+    sparsifier.step(lambda: model(x).square().mean())
+    assert shown(sparsifier)["pulled"] > 0.0
+
+
+class Averaging(torch.optim.SGD):
+    """Trains other weights than it evaluates, as schedule-free optimisers do."""
+
+    def train(self) -> None: ...
+
+    def eval(self) -> None: ...
+
+
+def test_an_optimiser_that_would_undo_the_pull_is_refused_with_a_way_out():
+    model = nn.Linear(4, 4)
+    optimizer = Averaging(model.parameters(), lr=0.1)
+    with pytest.raises(SteppeError, match=r"Averaging.*penalty=1e-3"):
+        steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5), 4)
+    steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5, penalty=1e-3), 4)
+
+
+@looped(
+    wrong=[
+        {"penalty": "much"},
+        {"interval": "often"},
+        {"penalty": float("nan")},
+        {"pull": 0.0},
+        {"pull": 5.0, "penalty": 0.1},
+    ]
+)
+def test_what_is_neither_a_number_nor_auto(wrong):
+    with pytest.raises(SteppeError):
+        Admm(**wrong)
+
+
+def test_nobody_is_told_to_raise_what_fits_by_itself():
+    def advice(method):
+        model, sparsifier = begun(method, 8)
+        go(sparsifier, model, 8, lambda p: 0.0)
+        sparsifier.finish()
+        return replace(sparsifier.finish(), distance=0.5).far(method)
+
+    assert "penalty" not in advice(methods.safe(sparsity=0.9))
+    with pytest.warns(UserWarning, match="raise the penalty"):
+        assert "raise the penalty" in advice(methods.safe(sparsity=0.9, penalty=1e-3))
