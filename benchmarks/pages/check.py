@@ -157,8 +157,9 @@ def shows(shown: str, value: Any) -> bool:
     if isinstance(value, Cited):
         return bool(value.source)
     number = value_of(shown)
-    if isinstance(value, Bound):
-        return number >= value.value if value.above else number <= value.value
+    if isinstance(value, Bound):  # the nearest one that these digits can say
+        over = number - value.value if value.above else value.value - number
+        return 0 <= over < 10.0 ** -digits_of(shown)[0]
     if isinstance(value, Near):
         return abs(number - value.value) <= value.share * abs(value.value)
     if "e" in shown and shown not in pages.WORDS:

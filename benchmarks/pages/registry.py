@@ -28,7 +28,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Bound:
-    """A figure of which the page gives a bound: ``at_most(x)`` for "less than {}"."""
+    """A figure of which the page gives a bound, the nearest in its digits."""
 
     value: float
     above: bool
@@ -43,12 +43,12 @@ class Near:
 
 
 def at_most(value: float) -> Bound:
-    """The page's number is no smaller."""
+    """The page's number is no smaller: "less than {}"."""
     return Bound(value, above=True)
 
 
 def at_least(value: float) -> Bound:
-    """The page's number is no larger."""
+    """The page's number is no larger: "over {}"."""
     return Bound(value, above=False)
 
 

@@ -75,6 +75,8 @@ def digits_said() -> Iterator[Claim]:
     yield "by {} and {} points at 95 %, by {} and {} at 99 %", *gaps("PILoT", "STR", "spred")
     at_99 = gaps("PILoT", "PILoT, balanced", "spred")[2:]
     yield "at 99 % by {} to {}, within the errors", min(at_99), max(at_99)
+    starts = [runs[arm, 0.95] for arm in ("PILoT", "PILoT, balanced", "spred")]
+    yield "gains at 95 %** ({} against {} balanced and {} spred)", *starts
     yield "and above LRR alone by {} and {}", *gaps("PILoT + LRR", "LRR")
 
 
@@ -94,6 +96,11 @@ def images_said() -> Iterator[Claim]:
     def gap(first: str, second: str, level: str) -> float:
         return own[first, level] - own[second, level]
 
+    deep = {str(row[0]): own[str(row[0]), "98 %"] for row in own.rows}
+    yield "({} against {} and {}). At 95 %", *(deep[arm] for arm in ("PILoT", "STR", "spred"))
+    ahead = [deep[arm] for arm in ("PILoT + LRR", "LASSO", "PILoT", "LRR")]
+    yield "({}; LASSO {}, PILoT alone {}, LRR alone {})", *ahead
+    yield "({} against {} balanced)", deep["PILoT"], deep["PILoT, balanced"]
     yield "At 95 % it is above spred by {} and", gap("PILoT", "spred", "95 %")
     yield (
         "it costs PILoT {} points against plain magnitude pruning",
