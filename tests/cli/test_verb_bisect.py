@@ -6,7 +6,8 @@ import pytest
 
 from steppe.cli.main import main
 from steppe.core.errors import SteppeError
-from steppe.experiment.recipe import parse, varied
+from steppe.experiment.recipe import parse
+from steppe.experiment.varied import varied
 
 RECIPE = """
 data: {name: digits, train_size: 400}
@@ -51,6 +52,18 @@ def test_what_is_varied_must_be_there():
         varied(recipe, "train.weight_decy", 0.25)
     with pytest.raises(SteppeError, match="names a number"):
         varied(recipe, "nowhere.alpha", 0.25)
+
+
+def test_a_number_of_a_group_can_be_varied():
+    """STR's sparsity is found by the weight decay of its thresholds."""
+    groups = [{"kind": "norm", "weight_decay": 0}, {"kind": "threshold", "weight_decay": 1e-5}]
+    method = {"name": "soft_threshold", "sparsity": 0.5}
+    recipe = parse({"data": "digits", "method": method, "train": {"optimizer_groups": groups}})
+    made = varied(recipe, "train.optimizer_groups.1.weight_decay", 0.25)
+    assert [g["weight_decay"] for g in made.train.optimizer_groups] == [0, 0.25]
+    for wrong in ("train.optimizer_groups.2.weight_decay", "train.optimizer_groups.weight_decay"):
+        with pytest.raises(SteppeError, match="names a number"):
+            varied(recipe, wrong, 0.25)
 
 
 def test_the_former_name_is_told_and_works(tmp_path, capsys):

@@ -12,7 +12,8 @@ from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
 from steppe.engine.bisection import bisect
 from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import load_recipe, varied
+from steppe.experiment.recipe import load_recipe
+from steppe.experiment.varied import varied
 
 
 def add(app: typer.Typer) -> None:

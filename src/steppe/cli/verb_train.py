@@ -17,6 +17,7 @@ from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, load_recipe, parse, spelled_out
+from steppe.experiment.varied import entries, put
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -95,15 +96,18 @@ def _change(base: dict[str, Any], text: str) -> None:
     *path, last = key_path.split(".")
     node: Any = base
     for key in path:
-        node = node.setdefault(key, {}) if isinstance(node, dict) else None
-    if not equals or not last or not isinstance(node, dict):
+        if isinstance(node, dict):
+            node.setdefault(key, {})
+        node = entries(node).get(key)
+    there = isinstance(node, dict) or last in entries(node)
+    if not equals or not last or not there:
         raise SteppeError(
             "--set takes key=value, keys of a recipe with dots between",
             got=repr(text),
             way_out="--set method.alpha=1e-3",
         )
     try:
-        node[last] = read_yaml(value)
+        put(node, last, read_yaml(value))
     except yaml.YAMLError as error:
         raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
 

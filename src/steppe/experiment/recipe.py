@@ -334,28 +334,3 @@ def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
     if not path.is_file() and path.as_posix() in recipes.names():
         path = recipes.path_of(path.as_posix())
     return read(path)
-
-
-def varied(recipe: Recipe, option: str, value: float) -> Recipe:
-    """The recipe with another number at a dotted place.
-
-    Raises:
-        SteppeError: there is no such number.
-    """
-    plain = recipe.plain()
-    place: Any = plain
-    *path, last = option.split(".")
-    for key in path:
-        place = place.get(key) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or not isinstance(place.get(last), int | float):
-        known = place.items() if isinstance(place, dict) else ()
-        numbers = [".".join([*path, k]) for k, v in known if type(v) in (int, float)]
-        raise (
-            unknown("number in the recipe", option, numbers)
-            if numbers
-            else SteppeError(
-                "--option names a number in the recipe", got=option, way_out="train.weight_decay"
-            )
-        )
-    place[last] = value
-    return parse(plain)
