@@ -101,10 +101,13 @@ def test_a_finished_run_is_not_done_twice(
 def test_any_key_of_the_recipe_can_be_set(tmp_path: Path) -> None:
     recipe = write(tmp_path / "recipe.yaml", SMALL | {"method": {"name": "lasso", "sparsity": 0.5}})
     given = ["--set", "method.alpha=1e-3", "--set", "train.label_smoothing=0.1"]
+    given += ["--set", "train.optimizer_groups=[{kind: norm, weight_decay: 0}]"]
+    given += ["--set", "train.optimizer_groups.0.lr=0.01"]
     run("train", recipe, "--out", tmp_path / "out", *given, "--quiet")
     held = read_yaml((tmp_path / "out" / "recipe.yaml").read_text())
     assert held["method"]["alpha"] == 1e-3
     assert held["train"]["label_smoothing"] == 0.1
+    assert held["train"]["optimizer_groups"] == [{"kind": "norm", "weight_decay": 0, "lr": 0.01}]
 
 
 BAD = {

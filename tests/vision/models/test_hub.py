@@ -105,6 +105,16 @@ def test_an_architecture_starts_at_random_and_seeded(folder):
     assert float(states[0][conv].std()) == pytest.approx(spread, rel=0.2)
 
 
+def test_a_random_start_may_be_drawn_by_fan_in(folder):
+    path, _ = folder
+    torch.manual_seed(0)
+    model = build(str(path), 3, pretrained=False, init="fan_in")
+    weight = model.resnet.embedder.embedder.convolution.weight  # 3 -> 4, 7 x 7
+    assert float(weight.std()) == pytest.approx((2 / (3 * 49)) ** 0.5, rel=0.15)
+    with pytest.raises(SteppeError, match=r"init fan_in for .*which is pretrained"):
+        build(str(path), 5, init="fan_in")
+
+
 def test_a_random_start_needs_a_config(tmp_path):
     with pytest.raises(SteppeError, match=r"repository holds config\.json"):
         build(str(tmp_path), 3, pretrained=False)

@@ -21,7 +21,7 @@ MODELS: Registry[Builder] = Registry("model", "steppe.vision.models")
 
 # Below MODELS on purpose: these modules may be imported while the families register.
 from steppe.vision.models.hub import from_pretrained  # noqa: E402
-from steppe.vision.models.initial import initialise  # noqa: E402
+from steppe.vision.models.initial import Init, initialise  # noqa: E402
 from steppe.vision.models.outputs import logits  # noqa: E402
 from steppe.vision.models.user import from_function  # noqa: E402
 from steppe.vision.models.weights import load_weights, start_from  # noqa: E402
@@ -61,8 +61,9 @@ def build(
         pretrained: False starts a hub's or folder's architecture at random; None is what the
             name means. A function of the user's is given it.
         say: called with a sentence where a pretrained model gets a head at random.
-        options: further arguments of the builder, e.g. ``width=2``. Every registered model has
-            ``init``: ``fan_in`` or ``fan_out``, see `steppe.vision.models.initial`.
+        options: further arguments of the builder, e.g. ``width=2``. Every registered model, and
+            every random start of the hub's, has ``init``: ``fan_in`` or ``fan_out``, see
+            `steppe.vision.models.initial`.
 
     Returns:
         The module: input [n, c, h, w], float; output [n, num_classes], or an object that carries
@@ -92,7 +93,15 @@ def build(
         asked = {} if pretrained is None else {"pretrained": pretrained}
         return from_function(name, num_classes, in_shape, **asked, **options)
     if Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
-        return from_pretrained(name, num_classes, pretrained is not False, say, **options)
+        init = options.pop("init", None)
+        if init is not None and pretrained is not False:
+            raise SteppeError(
+                "init draws the weights of a random start",
+                got=f"init {init} for {name}, which is pretrained",
+                way_out="pretrained: false, or leave init out",
+            )
+        model = from_pretrained(name, num_classes, pretrained is not False, say, **options)
+        return _started(model, init)
     if "/" in name or name.startswith(("~", ".")):
         raise SteppeError(
             "a model's path must be a folder that exists",
@@ -125,6 +134,10 @@ def _registered(
             got=f"{given} ({' '.join(str(error).split())[:200]})",
             way_out="leave options out for the usual ones; fewer classes, larger images",
         ) from error
+    return _started(model, init)
+
+
+def _started(model: nn.Module, init: Init | None) -> nn.Module:
     if init is not None:
         initialise(model, init)
     return model
