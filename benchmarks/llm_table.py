@@ -14,6 +14,7 @@ import argparse
 import csv
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ def main() -> None:
     if "dense" not in done:
         done["dense"] = measure(args.model, args)
         done["matmul_2048_seconds"] = matmul_seconds()
+        done["processor"] = processor()
         write_text(args.record, json.dumps(done, indent=1) + "\n")
     for name, flags in runs.items():
         if name in done["runs"] or (args.only and name not in args.only):
@@ -65,6 +67,11 @@ def matmul_seconds(n: int = 2048) -> float:
     return sorted(times)[len(times) // 2]
 
 
+def processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+
+
 def measure(folder: str | Path, args: argparse.Namespace) -> float:
     model, tokenizer = load(str(folder), dtype="float32")
     found = perplexity(model, args.evaluate, window=args.window, tokenizer=tokenizer, batch=16)
@@ -76,7 +83,7 @@ def one(name: str, flags: str, args: argparse.Namespace) -> dict:
     command = [sys.executable, "-m", "steppe.cli.main", "prune", args.model, *flags.split()]
     command += ["--calibration", args.calibration, "--samples", str(args.samples)]
     command += ["--window", str(args.window), "--out", str(out), "--json"]
-    unit = matmul_seconds()
+    unit, before = matmul_seconds(), processor_seconds()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{name}: {done.stderr}")
@@ -86,6 +93,7 @@ def one(name: str, flags: str, args: argparse.Namespace) -> dict:
         "perplexity": measure(out, args),
         "seconds_pruning": record["seconds_pruning"],
         "seconds_by_part": record["seconds_by_part"],
+        "processor_seconds": processor_seconds() - before,
         "matmul_2048_seconds": (unit + matmul_seconds()) / 2,
         "peak_memory_gib": record["peak_memory_bytes"] / 2**30,
         "sparsity_reached": record["sparsity_reached"],
@@ -93,7 +101,14 @@ def one(name: str, flags: str, args: argparse.Namespace) -> dict:
         "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0],
         "fallbacks": record["fallbacks"],
+        "held_out": [row["held_out"] for row in record["blocks"] if "held_out" in row],
     }
+
+
+def processor_seconds() -> float:
+    """Of all ended child processes, Python's start included; other work disturbs it less."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def official(path: Path | None) -> dict[str, dict]:

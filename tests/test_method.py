@@ -57,11 +57,24 @@ def test_defaults_are_the_papers():
     assert methods.admm(sparsity=0.95, penalty=1e-3).coupling.curve == "constant"
     assert not methods.admm(sparsity=0.95).perturb.active
     assert methods.safe_plus(sparsity=0.95).replace(name="safe", score="magnitude") == safe
-    settings = safe.for_language()
-    assert (settings.coupling.curve, settings.perturb.rho) == ("constant", 2e-4)
-    assert (settings.coupling.penalty, settings.coupling.interval) == (1e-3, 32)
-    assert settings.objective.name == "block_reconstruction"
-    assert settings.budget.to_dict() == {"name": "uniform", "sparsity": 0.95}
+
+
+@pytest.mark.parametrize("name", ["safe", "safe_plus"])
+def test_a_language_model_starts_from_alps_unless_the_papers_way_is_asked_for(name):
+    default = methods.make(name, sparsity=0.95).for_language()
+    assert (default.coupling.name, default.objective.start) == ("hard_mask", "layer_admm")
+    paper = methods.make(name, sparsity=0.95, start=None).for_language()
+    assert (paper.coupling.penalty, paper.coupling.interval) == (1e-3, 32)
+    assert (paper.coupling.curve, paper.objective.start) == ("constant", None)
+    for form in (default, paper):
+        assert form.perturb.rho == 2e-4
+        assert form.objective.name == "block_reconstruction"
+        assert form.budget.to_dict() == {"name": "uniform", "sparsity": 0.95}
+    given = {"name": "block_reconstruction", "start": "obs_update", "apart": True}
+    objective = methods.make(name, sparsity=0.95, objective=given).objective
+    assert (objective.start, objective.apart) == ("obs_update", True), "what is given stays"
+    images = methods.make(name, sparsity=0.95, start="layer_admm")
+    assert images == methods.make(name, sparsity=0.95), "there is no block to start from"
 
 
 def test_one_part_replaced():
@@ -113,7 +126,7 @@ def test_any_part_may_be_exchanged_before_a_language_model_is_pruned(name):
 
 
 def test_options_that_were_given_hold_for_language_models_too():
-    given = methods.safe(sparsity=0.5, rho=0.05, budget="erk")
+    given = methods.safe(sparsity=0.5, rho=0.05, budget="erk", start=None)
     assert given.perturb.rho == given.for_language().perturb.rho == 0.05
     assert given.for_language().budget.name == "erk"
     assert given.for_language().coupling.curve == "constant"

@@ -57,7 +57,7 @@ def test_prune_leaves_a_model_a_record_and_masks(language_model, tokens, tmp_pat
 
 def test_a_training_method_takes_its_language_settings(language_model, tokens, tmp_path):
     reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
-    plain = methods.safe_plus(sparsity=0.5, rho=0.01)
+    plain = methods.safe_plus(sparsity=0.5, rho=0.01, start=None)
     record = steppe.prune(
         language_model, plain, tokens, tmp_path / "out", reconstruction=reconstruction
     )
@@ -88,7 +88,7 @@ def test_a_copy_prunes_as_the_method_itself(name, language_model, tokens, tmp_pa
 
 def test_a_part_may_be_exchanged_before_pruning(language_model, tokens, tmp_path):
     reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
-    flatless = methods.safe(sparsity=0.5).replace(perturb="none")
+    flatless = methods.safe(sparsity=0.5, start=None).replace(perturb="none")
     record = steppe.prune(
         language_model, flatless, tokens, tmp_path / "a", reconstruction=reconstruction
     )

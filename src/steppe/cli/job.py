@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steppe import methods
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import AXES
 from steppe.core.text import read_yaml
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.prune_config import PruneConfig
@@ -32,7 +33,7 @@ Sparsity = Annotated[float | None, _option("fraction of zeros, e.g. 0.5")]
 Shape = Annotated[str | None, _option("unstructured, 2:4, 4:8, block:4x4")]
 Set = Annotated[
     list[str] | None,
-    _option("any option of a part, e.g. objective.start=layer_admm, coupling=hard_mask", "--set"),
+    _option("any option of the method or of a part, e.g. method.start=null, perturb=none", "--set"),
 ]
 
 
@@ -41,21 +42,65 @@ def build(
 ) -> Method:
     """The method that flags ask for, as it prunes a language model."""
     options = options | {k: v for k, v in given.items() if v is not None}
+    own, of_parts = _settings(changes or [])
+    options |= own
     method = methods.for_language(methods.make(name, **options))
-    for change in changes or []:
-        key, _, value = change.partition("=")
-        axis, _, field = key.partition(".")
-        if axis not in method.parts or not value:
-            raise SteppeError(
-                "--set takes axis=part or axis.option=value",
-                got=repr(change),
-                way_out=f"axes: {', '.join(method.parts)}",
-            )
-        spec: Any = read_yaml(value)
-        if field:
-            spec = method.parts[axis].to_dict() | {field: spec}
+    without_effect(name, options, method)
+    for change, axis, field, value in of_parts:
+        if axis not in method.parts:
+            raise _no_setting(change)
+        spec = method.parts[axis].to_dict() | {field: value} if field else value
         method = method.replace(**{axis: spec})
     return method
+
+
+def _settings(changes: list[str]) -> tuple[dict[str, Any], list[tuple[str, str, str, Any]]]:
+    """Options of the method, and (as given, axis, option or nothing, value) of its parts."""
+    own: dict[str, Any] = {}
+    of_parts = []
+    for change in changes:
+        key, _, value = change.partition("=")
+        axis, _, field = key.partition(".")
+        if not value:
+            raise _no_setting(change)
+        if axis == "method" and field:
+            own[field] = read_yaml(value)
+        else:
+            of_parts.append((change, axis, field, read_yaml(value)))
+    return own, of_parts
+
+
+def _no_setting(change: str) -> SteppeError:
+    return SteppeError(
+        "--set takes method.option=value, axis=part or axis.option=value",
+        got=repr(change),
+        way_out=f"axes: {', '.join(axis.registry.kind for axis in AXES)}",
+    )
+
+
+def without_effect(name: str, options: Mapping[str, Any], form: Method) -> None:
+    """Refuse an option that changes nothing of the method in its form for language models.
+
+    Args:
+        name: of the method.
+        options: that were given.
+        form: what they make.
+    """
+    published = methods.METHODS[name]
+    for key, value in options.items():
+        default = published.language.get(key, published.options[key].default)
+        rest = {k: v for k, v in options.items() if k != key}
+        if key in ("sparsity", "structure", "budget") or value == default:
+            continue
+        if published(**rest).for_language() == form:
+            raise SteppeError(
+                f"an option of {name} must have a part in how it prunes language models",
+                got=f"{key} {value}, which changes nothing beside the method's other options",
+                way_out=f"leave it out, or --set method.start=null if {name} shall not start from "
+                "another solution"
+                if "start" in published.options
+                else "leave it out",
+            )
 
 
 def job(

@@ -67,6 +67,7 @@ class LayerAdmm(LayerSolver):
     damping: float = 0.01
     name = "layer_admm"
     needs = ("gram",)
+    ranks_by = "magnitude"
 
     def __post_init__(self) -> None:
         if not (0.0 < self.start <= self.end < float("inf") and 0.0 < self.damping < float("inf")):

@@ -48,6 +48,7 @@ class ObsUpdate(LayerSolver):
     name = "obs_update"
     needs = ("gram",)
     provides = ("obs_scale",)
+    ranks_by = "obs"
 
     def __post_init__(self) -> None:
         if not 0.0 < self.damping < float("inf") or self.block < 1:

@@ -165,7 +165,8 @@ def _optimising(prepared: PreparedPruning, block: int, layers: list[Layer]) -> d
     copies = 3 + 2 * method.perturb.active
     needed = {"gradients and optimiser": _FLOAT * copies * block}
     state = 3 if isinstance(method.coupling, Coupling) and method.coupling.trains else 1
-    state += bool(method.score.needs) + (method.objective.starts_from is not None)
+    # a start: what was dense, and what the training began with
+    state += bool(method.score.needs) + 2 * (method.objective.starts_from is not None)
     needed["sparsity's own state"] = _FLOAT * state * weights
     windows = min(prepared.config.micro_batch, fit.batch_size)
     tokens = windows * prepared.window

@@ -15,6 +15,22 @@ BudgetSpec = Budget | Spec
 ObjectiveSpec = Objective | Spec
 
 
+def started(objective: ObjectiveSpec, start: str | None) -> Objective:
+    """The objective, with what its blocks start from if it can start and does not say.
+
+    Example:
+        >>> started("block_reconstruction", "layer_admm").start
+        'layer_admm'
+        >>> started("task", "layer_admm").name
+        'task'
+    """
+    part = Objective.make(objective)
+    options = part.to_dict()
+    if start is None or options.get("start", start) is not None:
+        return part
+    return Objective.make(options | {"start": start})
+
+
 def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSpec) -> Budget:
     """The budget for a sparsity, which an N:M structure fixes when it is left out.
 

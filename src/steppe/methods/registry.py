@@ -6,6 +6,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Generic, ParamSpec
 
 from steppe.core.errors import SteppeError, unknown
@@ -77,6 +78,11 @@ class PublishedMethod(Generic[P]):
         """The method at 90 % zeros, or as it is if it has no sparsity; to show it."""
         build: Callable[..., Method] = self
         return build(**({"sparsity": 0.9} if "sparsity" in self.options else {}))
+
+    @property
+    def language(self) -> Mapping[str, Any]:
+        """Options that are different for language models, with their defaults there."""
+        return MappingProxyType(self._language)
 
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:

@@ -20,6 +20,7 @@ def safe_plus(
     budget: BudgetSpec = "pooled",
     structure: StructureSpec = "unstructured",
     objective: ObjectiveSpec = "task",
+    start: str | None = None,
 ) -> Method:
     """As SAFE, with z the closest sparse point in the norm of P: top d of sqrt(P_ii) |v_i|.
 
@@ -30,6 +31,6 @@ def safe_plus(
     Source: SAFE (ICML 2025), section 3.4.
     """
     plain: Method = safe(
-        sparsity, rho, penalty, penalty_schedule, interval, budget, structure, objective
+        sparsity, rho, penalty, penalty_schedule, interval, budget, structure, objective, start
     )
     return plain.replace(name="safe_plus", score=Score.make(score))

@@ -21,13 +21,17 @@ class BlockReconstruction(Objective):
     Args:
         start: a coupling that solves each layer first (obs_update, layer_admm, hard_mask); the
             optimisation then starts from its weights and its support. None starts dense.
+        held_out: share of the calibration windows that a training from a start does not see. A
+            block whose error on them is not lower afterwards keeps the start's weights. 0 trains
+            on all and keeps what comes out.
         apart: reconstruct attention and feed-forward one after the other, each from its own
             inputs, instead of the block's output.
 
-    Source: SAFE (ICML 2025), section 4.2; both options are ours.
+    Source: SAFE (ICML 2025), section 4.2; the options are ours.
     """
 
     start: str | None = None
+    held_out: float = 0.125
     apart: bool = False
     name = "block_reconstruction"
     scope = "block"
@@ -41,6 +45,13 @@ class BlockReconstruction(Objective):
                 way_out="obs_update (SparseGPT), layer_admm (ALPS) or hard_mask",
             )
 
+        if not 0.0 <= self.held_out < 1.0:
+            raise SteppeError(
+                "the share of windows that is held out is at least 0 and below 1",
+                got=f"held_out {self.held_out}",
+                way_out="held_out 0.125, or 0 to train on all of them",
+            )
+
     @property
     def stages(self) -> Literal["block", "children"]:
         return "children" if self.apart else "block"
@@ -48,6 +59,11 @@ class BlockReconstruction(Objective):
     @property
     def starts_from(self) -> LayerSolver | None:
         return None if self.start is None else LayerSolver.make(self.start)
+
+    def judged_on(self, windows: int) -> int:
+        if self.start is None or not self.held_out:
+            return 0
+        return min(max(1, round(self.held_out * windows)), windows - 1)
 
     def loss(self, batch: Batch) -> Tensor:
         assert batch.outputs is not None

@@ -153,6 +153,8 @@ class LayerSolver(AnyCoupling):
     """Calibration statistics that `solve` reads."""
     provides: ClassVar[tuple[str, ...]] = ()
     """Statistics of a score that `solve` derives itself."""
+    ranks_by: ClassVar[str] = ""
+    """The score of its published method, by which a start ranks; empty: that of the method."""
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         """Prune one layer from its calibration statistics.

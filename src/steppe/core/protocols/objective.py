@@ -10,6 +10,7 @@ from steppe.core.batch import Batch
 from steppe.core.errors import SteppeError
 from steppe.core.part import Part, axis
 from steppe.core.protocols.coupling import Coupling, LayerSolver
+from steppe.core.protocols.score import Score
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -63,7 +64,17 @@ class Objective(Part):
     def start_needs(self) -> tuple[str, ...]:
         """Calibration statistics that the start reads."""
         solver = self.starts_from
-        return () if solver is None else tuple(solver.needs)
+        if solver is None:
+            return ()
+        score = Score.make(solver.ranks_by).needs if solver.ranks_by else ()
+        return tuple(sorted({*solver.needs, *score} - set(solver.provides)))
+
+    def judged_on(self, windows: int) -> int:
+        """Of so many calibration windows, how many a block's training does not see.
+
+        If it does not lower the error on them, the block keeps the weights that it started from.
+        """
+        return 0
 
     def fits(self, method: Method) -> None:
         kind = LayerSolver if self.scope == "layer" else Coupling

@@ -8,6 +8,7 @@ from steppe.core.calibration_statistics import CALIBRATION
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.engine.blockwise.allocation import counts_of
+from steppe.engine.blockwise.solve import as_start
 from steppe.method import Method
 
 
@@ -28,6 +29,9 @@ def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:
             got=f"method {method.name} with objective {method.objective.name}",
             way_out="objective='block_reconstruction', or layer_reconstruction",
         )
+    start = method.objective.starts_from
+    if start is not None:
+        as_start(method, start)
     method.structure.check_all(layers)
     counts_of(method, layers, dict.fromkeys((x.name for x in layers), 0.0))
     for need in sorted(method.calibration_needs):

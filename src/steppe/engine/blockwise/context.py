@@ -7,6 +7,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,7 @@ class BlockContext:
         gone: piece name -> booleans, True where a weight was zero before and stays so, of all
             layers of the block that had zeros, pruned or not.
         statistics: what calibration saw of the layers' inputs, if the method needs any.
+        judged: stage -> its errors on windows that its training did not see.
         seconds: stage -> how long it took.
     """
 
@@ -112,6 +114,7 @@ class BlockContext:
     zeros: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gone: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     statistics: CalibrationCollector | None = None
+    judged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property

@@ -15,7 +15,8 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.blockwise.context import BlockContext
-from steppe.engine.blockwise.solve import solve_block
+from steppe.engine.blockwise.held_out import HeldOut, windows_apart
+from steppe.engine.blockwise.solve import as_start, solve_block
 from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.mask_keeper import MaskKeeper
@@ -35,16 +36,16 @@ def reconstruct(block: BlockContext) -> dict[str, Tensor]:
     """
     known = _known_statistics(block)
     dense: dict[str, Tensor] | None = None
-    solver = block.method.objective.starts_from
+    solver, started = block.method.objective.starts_from, dict[str, Tensor]()
     if solver is not None:
         dense = {n: t.clone() for n, t in block.module.state_dict().items()}
-        solve_block(block, solver)
+        started = solve_block(block, solver, as_start(block.method, solver))[0]
     masks: dict[str, Tensor] = {}
     run = block.run
     with run.blocks.fitting(run.config.reconstruction.precision == "bfloat16"):
         for stage in stages(block):
             targets = dense_targets(block, stage, dense)
-            masks |= _Reconstruction(block, stage, targets).run(known)
+            masks |= _Reconstruction(block, stage, targets).run(known, started)
             targets.delete()
     return masks | _not_run(block, [x for x in block.layers if x.name not in masks])
 
@@ -53,7 +54,7 @@ def _not_run(block: BlockContext, layers: list[Layer]) -> dict[str, Tensor]:
     """Prune layers of children that the block does not call: their weights alone decide."""
     for layer in layers:
         block.note(f"{layer.name}: no calibration token reached it; its weights alone decided")
-    return solve_block(block, LayerSolver.make("hard_mask"), layers)[0]
+    return solve_block(block, LayerSolver.make("hard_mask"), block.method, layers)[0]
 
 
 def _known_statistics(block: BlockContext) -> dict[str, dict[str, Tensor]]:
@@ -77,11 +78,14 @@ class _Reconstruction:
         # names in the stage's own module, as its parameters have
         self.inside = {x.name: block.relative(x).removeprefix(stage.name) for x in stage.layers}
 
-    def run(self, known: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    def run(
+        self, known: Mapping[str, Mapping[str, Tensor]], started: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
         """Optimise the stage's module in place.
 
         Args:
             known: statistic -> layer name -> value, of the block's layers.
+            started: layer name -> the start's mask, if there is a start.
 
         Returns:
             Layer name -> mask.
@@ -92,7 +96,9 @@ class _Reconstruction:
         taken = "betas" in options_of(config.optimizer)
         options = {"betas": config.betas} if taken else {}
         optim = optimizer(config.optimizer, params, config.lr, **options)
-        steps = -(-len(self.targets) // config.batch_size)
+        trained_on, windows = self._windows()
+        held_out = HeldOut(self.block, self.stage, self.targets, windows) if len(windows) else None
+        steps = -(-len(trained_on) // config.batch_size)
         total = steps * config.epochs
         inside = self.inside
         zeros = self._zeros_that_were_there()
@@ -110,9 +116,8 @@ class _Reconstruction:
         factor = lr_factor("linear", config.warmup_epochs / config.epochs)
         order = torch.Generator().manual_seed(self.block.run.config.seed)
         for _ in range(config.epochs):
-            for batch in torch.randperm(len(self.targets), generator=order).split(
-                config.batch_size
-            ):
+            shuffled = trained_on[torch.randperm(len(trained_on), generator=order)]
+            for batch in shuffled.split(config.batch_size):
                 for group in optim.param_groups:
                     group["lr"] = config.lr * factor((sparsifier.steps_done + 1) / (total + 1))
                 sparsifier.step(*self._closures(batch, sparsifier))
@@ -122,7 +127,17 @@ class _Reconstruction:
         self._note(sparsifier.notes, finished)
         module.requires_grad_(False)
         optim.zero_grad(set_to_none=True)
+        if held_out is not None and not held_out.better():
+            return {name: started[name] for name in inside}
         return {name: finished.masks[inside[name]] for name in inside}
+
+    def _windows(self) -> tuple[Tensor, Tensor]:
+        """Indices of the windows that are trained on, and of those that the result is judged on."""
+        objective, windows = self.block.method.objective, len(self.targets)
+        judged_on = objective.judged_on(windows)
+        if not judged_on and objective.judged_on(windows + 1):
+            self._note_once("one calibration window: no other is left to judge the training by")
+        return windows_apart(windows, judged_on)
 
     def _zeros_that_were_there(self) -> dict[str, Tensor]:
         """Name in the stage's module -> mask, of each of its layers that had zeros before."""
@@ -143,9 +158,12 @@ class _Reconstruction:
         far = finished.far(block.run.method)
         name = block.run.blocks.names[block.index]
         for note in (*notes, *([f"{far} (first in {name})"] if far else ())):
-            # but for its numbers
-            if not any(note.partition(" by ")[0] in earlier for earlier in block.run.notes):
-                block.note(note)
+            self._note_once(note)
+
+    def _note_once(self, note: str) -> None:
+        """Keep a sentence, unless it was said before with other numbers."""
+        if not any(note.partition(" by ")[0] in earlier for earlier in self.block.run.notes):
+            self.block.note(note)
 
     def _method(self) -> Method:
         """The method with this stage's share of the budget, for layers by their names inside."""

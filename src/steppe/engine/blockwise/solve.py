@@ -17,14 +17,37 @@ from steppe.engine.blockwise.context import BlockContext
 from steppe.method import Method
 
 
+def as_start(method: Method, solver: LayerSolver) -> Method:
+    """What solves the layers of a block from whose weights a method then optimises it.
+
+    It ranks as the solver's own published method does, in the structure and the budget of the
+    method.
+
+    Raises:
+        SteppeError: the solver does not fit the structure.
+    """
+    parts = {"score": solver.ranks_by} if solver.ranks_by else {}
+    return method.replace(
+        coupling=solver,
+        objective="layer_reconstruction",
+        perturb="none",
+        language=(),
+        **parts,
+    )
+
+
 def solve_block(
-    block: BlockContext, solver: LayerSolver, layers: Sequence[Layer] | None = None
+    block: BlockContext,
+    solver: LayerSolver,
+    method: Method,
+    layers: Sequence[Layer] | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune every layer of a block in place.
 
     Args:
         block: the block, calibrated.
         solver: the method's, or another one that its weights shall start from.
+        method: how the layers' weights are ranked, in which structure and with which budget.
         layers: only these of the block's.
 
     Returns:
@@ -34,21 +57,23 @@ def solve_block(
     seconds: dict[str, float] = {}
     for layer in block.layers if layers is None else layers:
         pieces = layer.split()
-        sizes = sizes_of(block.method, pieces)
+        sizes = sizes_of(method, pieces)
         shares = {name: float(size) for name, size in sizes.items()}
         counts = apportion(shares, sizes, block.counts[layer.name])
         solved = []
         for piece in pieces:
             began = time.perf_counter()
-            solved.append(_solve(block, solver, piece, counts[piece.name]))
+            solved.append(_solve(block, solver, method, piece, counts[piece.name]))
             seconds[piece.name] = time.perf_counter() - began
         masks[layer.name] = torch.stack(solved) if layer.stacked else solved[0]
     return masks, seconds
 
 
-def _solve(block: BlockContext, solver: LayerSolver, piece: Layer, prune: int) -> Tensor:
+def _solve(
+    block: BlockContext, solver: LayerSolver, method: Method, piece: Layer, prune: int
+) -> Tensor:
     """Prune one layer, or one expert of a mixture, in place; its mask."""
-    method, statistics = block.method, block.statistics
+    statistics = block.statistics
     weight, gone = block.pieces[piece.name][1], block.gone.get(piece.name)
     problem = LayerProblem(
         name=piece.name,

@@ -164,7 +164,8 @@ class Blockwise:
             run.blocks.free(index)
         block.seconds["all"] = time.perf_counter() - began
         seconds = {stage: round(value, 4) for stage, value in block.seconds.items()}
-        return {"block": index, "layers": rows, "nonzero": nonzero, "seconds": seconds}
+        row = {"block": index, "layers": rows, "nonzero": nonzero, "seconds": seconds}
+        return row | ({"held_out": block.judged} if block.judged else {})
 
     def _prune(self, block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Layer name -> mask; piece name -> seconds of its solver."""
@@ -174,7 +175,7 @@ class Blockwise:
             if block.method.objective.scope == "layer":
                 solver = block.method.solver
                 assert solver is not None, "an objective over layers fits solvers only"
-                return solve_block(block, solver)
+                return solve_block(block, solver, block.method)
             masks = reconstruct(block)
             block.look_again()
             return masks, {}
