@@ -224,10 +224,30 @@ def test_budget_that_sees_all_weights(refused: Refused) -> None:
         ("coupling", "axis=part"),
         ("coupling.block=1.5", "block"),
         ("coupling=none", "none"),
+        ("method.dampening=0.1", "damping"),
+        ("method.damping=much", "of type float"),
+        ("method=sparsegpt", "method.option=value"),
     ],
 )
 def test_settings_that_do_not_exist(refused: Refused, change: str, expected: str) -> None:
     assert expected in refused("--set", change)
+
+
+@pytest.mark.parametrize("flags", [("--penalty", "0.1"), ("--set", "method.interval=4")])
+def test_an_option_that_changes_nothing(
+    refused: Refused, flags: tuple[str, str], language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    """With the zeros of the start kept there is no ADMM to take it; the way out works."""
+    said = refused(*flags, method="safe")
+    assert "changes nothing" in said
+    assert "--set method.start=null" in said
+    text = ["--calibration", word_text, "--samples", 4, "--window", 16]
+    out = tmp_path / "paper"
+    way_out = ["--set", "method.start=null", "--epochs", 1, "--quiet"]
+    asked = ["--method", "safe", "--sparsity", 0.5, *text, "--out", out, *flags, *way_out]
+    run(language_model, *asked)
+    coupling = json.loads((out / "record.json").read_text())["recipe"]["method"]["coupling"]
+    assert coupling["name"] == "admm"
 
 
 def test_patterns_that_match_nothing(refused: Refused) -> None:

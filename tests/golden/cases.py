@@ -88,6 +88,11 @@ def language_cases(folder: Path) -> Iterator[Case]:
             yield key, case(lambda n=name, m=more: published(n, language, **m))
     for name in ("safe", "safe_plus", "magnitude", "admm"):  # as they are called for images
         yield f"prune/{name}/plain", case(lambda n=name: published(n))
+    for name in ("safe", "safe_plus"):
+        for more in ({}, {"structure": "2:4"}):
+            key = f"prune/{name}/started/{more.get('structure', 'unstructured')}"
+            options = more | {"start": "layer_admm"}
+            yield key, case(lambda n=name, o=options: published(n, language, **o))
     yield "prune/safe/killed", case(lambda: published("safe", language), dies=20)
     for base in ("safe", "wanda", "sparsegpt"):
         for axis in ("score", "budget", "coupling", "perturb", "objective", "schedule"):

@@ -56,6 +56,9 @@ OWN = {
     "polarreg": {"penalty": 0.01},
     "admm": {"penalty": 0.05},
     "dense": {"rho": 0.05},
+    # the paper's way; the default has cases of its own
+    "safe": {"start": None},
+    "safe_plus": {"start": None},
     "phased": {"phases": [[0.5, "adasap"], [1.0, {"name": "asam", "rho": 0.5}]]},
 }
 FORMS = {"nm": "2:4", "block": "block:2x2"}

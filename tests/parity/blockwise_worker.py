@@ -19,7 +19,8 @@ COMMON = "--device cpu --precision float32 --samples 8 --window 16 --micro-batch
 FIT = "--epochs 2 --batch-size 4 --warmup-epochs 0"
 # A start that is sparse: from a dense one the first gradients are 0 but for rounding, which SAM
 # and Adam bring to full length. Large steps, so that a wrong gradient is seen.
-STARTED = f"{FIT} --lr 0.005 --rho 0.02 --penalty 0.1 --set objective.start=hard_mask"
+PAPER = f"{FIT} --set method.start=null"
+STARTED = f"{PAPER} --lr 0.005 --rho 0.02 --penalty 0.1 --set objective.start=hard_mask"
 # name -> model, flags
 CASES = {
     "sparsegpt": ("llama", "--method sparsegpt --sparsity 0.5"),
@@ -27,7 +28,7 @@ CASES = {
     "wanda": ("llama", "--method wanda --sparsity 0.5"),
     "wanda-owl": ("llama", "--method wanda --sparsity 0.5 --budget owl"),
     "alps": ("llama", "--method alps --sparsity 0.5"),
-    "safe": ("llama", f"--method safe --sparsity 0.5 {FIT}"),
+    "safe": ("llama", f"--method safe --sparsity 0.5 {PAPER}"),
     "safe_plus": ("llama", f"--method safe_plus --sparsity 0.5 {FIT}"),
     "safe-started": ("llama", f"--method safe --sparsity 0.5 {STARTED}"),
     "seven-windows": ("llama", "--method sparsegpt --sparsity 0.5 --samples 7"),
@@ -35,7 +36,8 @@ CASES = {
     # batches of 3, 3 and 1 windows: of the last, one rank has none
     "safe-seven-windows": (
         "llama",
-        f"--method safe --sparsity 0.5 --samples 7 {STARTED} --batch-size 3",
+        f"--method safe --sparsity 0.5 --samples 7 {STARTED} --batch-size 3"
+        " --set objective.held_out=0",
     ),
     "safe-apart": (
         "llama",

@@ -127,3 +127,9 @@ def test_a_start_must_fit_the_structure(toy: ModuleType) -> None:
     method = methods.safe(sparsity=0.5, structure="block:2x2", start="obs_update").for_language()
     with pytest.raises(SteppeError, match="rows must not be tied"):
         check(method, toy.Row().layers(), toy.tokens())
+
+
+def test_with_the_starts_zeros_safe_plus_is_safe(toy: ModuleType, tmp_path: Path) -> None:
+    for name in ("safe", "safe_plus"):
+        walk(toy, tmp_path / name, methods.make(name, sparsity=0.6))
+    assert same(weights(tmp_path / "safe"), weights(tmp_path / "safe_plus"))

@@ -39,7 +39,7 @@ def reconstruct(block: BlockContext) -> dict[str, Tensor]:
     solver, started = block.method.objective.starts_from, dict[str, Tensor]()
     if solver is not None:
         dense = {n: t.clone() for n, t in block.module.state_dict().items()}
-        started = solve_block(block, solver, as_start(block.method, solver))[0]
+        started = solve_block(block, solver, method=as_start(block.method, solver))[0]
     masks: dict[str, Tensor] = {}
     run = block.run
     with run.blocks.fitting(run.config.reconstruction.precision == "bfloat16"):
@@ -54,7 +54,7 @@ def _not_run(block: BlockContext, layers: list[Layer]) -> dict[str, Tensor]:
     """Prune layers of children that the block does not call: their weights alone decide."""
     for layer in layers:
         block.note(f"{layer.name}: no calibration token reached it; its weights alone decided")
-    return solve_block(block, LayerSolver.make("hard_mask"), block.method, layers)[0]
+    return solve_block(block, LayerSolver.make("hard_mask"), layers)[0]
 
 
 def _known_statistics(block: BlockContext) -> dict[str, dict[str, Tensor]]:

@@ -39,20 +39,21 @@ def as_start(method: Method, solver: LayerSolver) -> Method:
 def solve_block(
     block: BlockContext,
     solver: LayerSolver,
-    method: Method,
     layers: Sequence[Layer] | None = None,
+    method: Method | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Prune every layer of a block in place.
 
     Args:
         block: the block, calibrated.
         solver: the method's, or another one that its weights shall start from.
-        method: how the layers' weights are ranked, in which structure and with which budget.
         layers: only these of the block's.
+        method: how they are ranked, in which structure and budget; the block's if not given.
 
     Returns:
         Layer name -> mask of the layer's shape; piece name -> seconds.
     """
+    method = method or block.method
     masks: dict[str, Tensor] = {}
     seconds: dict[str, float] = {}
     for layer in block.layers if layers is None else layers:

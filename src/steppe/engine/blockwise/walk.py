@@ -175,7 +175,7 @@ class Blockwise:
             if block.method.objective.scope == "layer":
                 solver = block.method.solver
                 assert solver is not None, "an objective over layers fits solvers only"
-                return solve_block(block, solver, block.method)
+                return solve_block(block, solver)
             masks = reconstruct(block)
             block.look_again()
             return masks, {}
