@@ -33,8 +33,7 @@ class ObsUpdate(LayerSolver):
     ``D[:, left] S[left, B] S[B, B]^-1``: one factorisation without any inverse, and one matrix
     product per block. The weights are held transposed, so that a column is contiguous.
 
-    Inputs that were always zero have H_jj = 1, their weights become 0 and are the first to be
-    counted as pruned.
+    Inputs that were always zero have H_jj = 1; their weights become 0 and are pruned first.
 
     Args:
         damping: of the Hessian, as a fraction of its mean diagonal.
