@@ -109,7 +109,9 @@ def _seconds(
     steps = 1.0
     if prepared.method.objective.scope == "block" and windows:
         config = prepared.walk_config.reconstruction
-        steps = -(-total // config.batch_size) * config.epochs / _STEPS
+        trained_on = total - prepared.method.objective.judged_on(total)
+        steps = -(-trained_on // config.batch_size) * config.epochs / _STEPS
+        seconds["start"] = taken.get("start", 0.0) * pruned
     seconds["prune"] = taken.get("prune", 0.0) * steps * pruned
     if texts:
         tokens = sum(t.numel() for t in texts.values())

@@ -28,24 +28,46 @@ from steppe.engine.step.sparsify import sparsify
 from steppe.method import Method
 
 
-def reconstruct(block: BlockContext) -> dict[str, Tensor]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a block's optimisation starts from.
+
+    Args:
+        dense: the block's tensors before its layers were solved; None if they are dense still.
+        masks: layer name -> the mask that its solver chose.
+    """
+
+    dense: Mapping[str, Tensor] | None = None
+    masks: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
+
+
+def solve_start(block: BlockContext) -> Start:
+    """Solve a block's layers in place, if its objective starts from a solution."""
+    solver = block.method.objective.starts_from
+    if solver is None:
+        return Start()
+    dense = {n: t.clone() for n, t in block.module.state_dict().items()}
+    masks, _ = solve_block(block, solver, method=as_start(block.method, solver))
+    return Start(dense=dense, masks=masks)
+
+
+def reconstruct(block: BlockContext, start: Start) -> dict[str, Tensor]:
     """Optimise a block in place so that it is sparse and flat and does what it did.
+
+    Args:
+        block: the block as the start left it.
+        start: what that was made from.
 
     Returns:
         Layer name -> mask.
     """
     known = _known_statistics(block)
-    dense: dict[str, Tensor] | None = None
-    solver, started = block.method.objective.starts_from, dict[str, Tensor]()
-    if solver is not None:
-        dense = {n: t.clone() for n, t in block.module.state_dict().items()}
-        started = solve_block(block, solver, method=as_start(block.method, solver))[0]
     masks: dict[str, Tensor] = {}
     run = block.run
     with run.blocks.fitting(run.config.reconstruction.precision == "bfloat16"):
         for stage in stages(block):
-            targets = dense_targets(block, stage, dense)
-            masks |= _Reconstruction(block, stage, targets).run(known, started)
+            targets = dense_targets(block, stage, start.dense)
+            masks |= _Reconstruction(block, stage, targets).run(known, start.masks)
             targets.delete()
     return masks | _not_run(block, [x for x in block.layers if x.name not in masks])
 

@@ -22,7 +22,7 @@ from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.context import BlockContext, Run, dense_copies
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.measure import layer_row, output_errors
-from steppe.engine.blockwise.reconstruct import reconstruct
+from steppe.engine.blockwise.reconstruct import reconstruct, solve_start
 from steppe.engine.blockwise.solve import solve_block
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.engine.host_memory import reused
@@ -171,12 +171,15 @@ class Blockwise:
         """Layer name -> mask; piece name -> seconds of its solver."""
         with block.timed("calibrate"):
             calibrate(block)
-        with block.timed("prune"):
-            if block.method.objective.scope == "layer":
+        if block.method.objective.scope == "layer":
+            with block.timed("prune"):
                 solver = block.method.solver
                 assert solver is not None, "an objective over layers fits solvers only"
                 return solve_block(block, solver)
-            masks = reconstruct(block)
+        with block.timed("start"):
+            start = solve_start(block)
+        with block.timed("prune"):
+            masks = reconstruct(block, start)
             block.look_again()
             return masks, {}
 
