@@ -195,3 +195,16 @@ def test_before_or_after_another_in_a_run():
     for _ in range(4):
         s.step(closure)
     assert calls == [0, 0, 1, 1, 2, 3]
+
+
+def test_an_optimizer_that_remembers_nothing_of_the_kind_is_refused_when_it_is_seen():
+    class Other(torch.optim.AdamW):
+        """Says that it has betas, and keeps something else."""
+
+        def step(self, closure=None):
+            super().step(closure)
+            for state in self.state.values():
+                state["z"] = state.pop("exp_avg", None)
+
+    with pytest.raises(SteppeError, match="got Other, which remembers step, exp_avg_sq, z"):
+        trained("msam", Other, steps=2)
