@@ -80,26 +80,33 @@ class AdaSap(NeuronPerturb):
     ) -> list[Tensor]:
         once = self._times(weights, grads, names)
         twice = self._times(weights, once, names)
-        # of an entry of no neuron the number is -1, and the last radius is the rest's
-        none = torch.tensor(-1)
-        numbers = [
-            neurons.members.get(n, none).to(t.device) for n, t in zip(names, once, strict=True)
-        ]
+        numbers = [neurons.members.get(name) for name in names]
         radii = self.radii(neurons)
         if self.norm == "global":
             # in the order of operations of rho / norm, so that equal radii give ASAM's bits
             over = (global_norm(once) + 1e-12).reciprocal()
             scaled = over.to(radii.device) * radii.to(over.dtype)
-            scales = [scaled.to(i.device)[i] for i in numbers]
+            # of an entry of no neuron the number is -1, and the last radius is the rest's
+            scales = [
+                scaled.to(t.device)[-1 if i is None else i]
+                for i, t in zip(numbers, once, strict=True)
+            ]
         else:
             scales = self._each(once, radii, numbers)
         torch._foreach_mul_(twice, scales)
         return twice
 
-    def _each(self, once: list[Tensor], radii: Tensor, numbers: list[Tensor]) -> list[Tensor]:
+    def _each(
+        self, once: list[Tensor], radii: Tensor, numbers: list[Tensor | None]
+    ) -> list[Tensor]:
         """rho / ||T g|| neuron by neuron; what is of none in one tensor counts together."""
         last = len(radii) - 1
-        owners = [torch.where(n < 0, last + i, n) for i, n in enumerate(numbers)]
+        owners = [
+            torch.tensor(last + i, device=once[i].device)
+            if n is None
+            else torch.where(n < 0, last + i, n)
+            for i, n in enumerate(numbers)
+        ]
         squares = radii.new_zeros(last + len(once))
         for t, owner in zip(once, owners, strict=True):
             sums = squares_of(t).sum_to_size(owner.shape).to(squares)
@@ -121,7 +128,7 @@ class AdaSap(NeuronPerturb):
         wide = self.rho_max - self.rho_min
         radii = (self.rho_max - shares * wide) * alive
         if self.rho_rest is not None:
-            return torch.cat([radii, radii.new_tensor([self.rho_rest])])
+            return torch.cat([radii, radii.new_full((1,), self.rho_rest)])
         living = alive.sum()
         mean = torch.where(living > 0, (shares * alive).sum() / living.clamp(min=1.0), 1.0)
         return torch.cat([radii, (self.rho_max - mean * wide)[None]])
