@@ -165,3 +165,56 @@ def test_what_it_holds_at_zero_whatever_the_gradient_it_says(name):
         assert (mask.dtype, mask.shape) == (torch.bool, w.shape)
         assert not w[~mask].any()
         assert torch.equal(w.flatten()[zeros[n]] == 0, ~mask.flatten()[zeros[n]]), n
+
+
+class Half:
+    """A projection in whose tensors only some entries are of units that can go."""
+
+    fixed = {"a": torch.arange(30).view(6, 5) % 3 == 0, "n.weight": torch.arange(6) % 3 == 0}
+
+    def __call__(self, weights, sparsity, within=None):
+        gone = {n: torch.arange(w.numel()).view(w.shape) % 3 == 1 for n, w in weights.items()}
+        return {n: ~mask if sparsity else torch.ones_like(mask) for n, mask in gone.items()}
+
+    def cut(self, masks):
+        return masks
+
+
+PULLS = {
+    "growing_reg": [SHORT["growing_reg"], {"pick": "grown", "update_every": 1, "recover": -0.1}],
+    "l1": [{"alpha": 0.5}, {"alpha": 0.5, "step": "subgradient"}],
+    "polarisation": [{"penalty": 0.5, "initial": 0.5}],
+}
+
+
+@pytest.mark.parametrize("name", [n for n in COUPLINGS if not Run(n, drawn()).made_from])
+def test_what_can_never_go_is_pulled_by_nothing(name):
+    """A norm over channels some of which are excluded, for example."""
+    for options in PULLS.get(name, [{}]):
+        coupling = AnyCoupling.make({"name": name, **options})
+        weights = {n: torch.randn(m.shape) + 2.0 for n, m in Half.fixed.items()}
+        before = {n: w.clone() for n, w in weights.items()}
+        state = {}
+        for step in range(-1, 4):
+            context = StepContext(
+                step=step,
+                total=9,
+                sparsity=0.3,
+                due=step == 1,
+                weights=weights,
+                project=Half(),
+                state=state,
+                grads={n: torch.zeros_like(w) for n, w in weights.items()},
+                step_sizes={n: torch.tensor(0.1) for n in weights},
+                fixed=Half.fixed,
+            )
+            if step < 0:
+                state = coupling.init(context)
+                continue
+            coupling.add_gradient(context)
+            for n, w in weights.items():
+                w -= 0.1 * context.grads[n]
+            coupling.after_step(context)
+        for n, w in weights.items():
+            assert torch.equal(w[Half.fixed[n]], before[n][Half.fixed[n]]), options
+        assert not torch.equal(weights["n.weight"], before["n.weight"])

@@ -63,6 +63,9 @@ class StepContext:
             metric; empty unless the coupling asks for it.
         moved: after the optimiser's step, the names of the weights that it moved: not those that
             took no part in the loss, and none where the scaler skipped the step.
+        fixed: name -> True where an entry is of no unit that can go, though others of its tensor
+            are (coupled channels, some of them excluded); what pulls weights to zero leaves it
+            alone. Tensors that have no such entry are left out.
     """
 
     step: int
@@ -77,6 +80,7 @@ class StepContext:
     quiet: Mapping[str, int] = dataclasses.field(default_factory=dict)
     step_sizes: Tensors = dataclasses.field(default_factory=dict)
     moved: frozenset[str] = frozenset()
+    fixed: Tensors = dataclasses.field(default_factory=dict)
 
     @property
     def last(self) -> bool:

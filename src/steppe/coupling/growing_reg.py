@@ -80,6 +80,7 @@ class GrowingReg(Coupling):
         state["chosen"] = dict.fromkeys(weights, when)
         for name, reg in state["reg"].items():
             reg[state["mask"][name]] = self.recover
+        _leave(state["reg"], context.fixed)
 
     def idle(self, steps: int) -> list[str]:
         if steps >= self.update_every:
@@ -109,6 +110,7 @@ class GrowingReg(Coupling):
     def _grow_all(self, state: dict[str, Tensors], context: StepContext) -> None:
         for reg in state["reg"].values():
             reg.add_(self.pick_delta).clamp_(max=self.pick_ceiling)
+        _leave(state["reg"], context.fixed)
         updates = (context.step + 1) // self.update_every
         if updates >= _ratio(self.pick_ceiling, self.pick_delta) and context.sparsity > 0:
             self._choose(state, context)
@@ -134,6 +136,12 @@ class GrowingReg(Coupling):
         masks = project(weights, context.sparsity, within=state.get("mask"))
         apply_masks(weights, masks)
         return masks
+
+
+def _leave(reg: Tensors, fixed: Tensors) -> None:
+    """What can never go is neither pushed towards zero nor away from it."""
+    for name, mask in fixed.items():
+        reg[name].masked_fill_(mask, 0.0)
 
 
 def _ratio(whole: float, step: float) -> int:

@@ -61,6 +61,9 @@ class L1(Coupling):
         weights, grads = context.weights, context.grads
         if self.step == "subgradient":
             signs = torch._foreach_sign(list(weights.values()))
+            for name, sign in zip(weights, signs, strict=True):
+                if name in context.fixed:
+                    sign.masked_fill_(context.fixed[name], 0.0)
             torch._foreach_add_([grads[n] for n in weights], signs, alpha=self.alpha)
 
     def after_step(self, context: StepContext) -> None:
@@ -69,7 +72,9 @@ class L1(Coupling):
             x = weights[name]
             shrunk = (x.abs() - self.alpha * size).clamp_(min=0)
             # copysign would leave negative zeros
-            x.copy_(shrunk.mul_(x.sign()).add_(0.0))
+            shrunk.mul_(x.sign()).add_(0.0)
+            fixed = context.fixed.get(name)
+            x.copy_(shrunk if fixed is None else torch.where(fixed, x, shrunk))
         if "mask" in state:
             apply_masks(weights, state["mask"])
         if context.due and not context.last:  # the last cut is finish's, and told

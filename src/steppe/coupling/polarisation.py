@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
@@ -19,7 +20,8 @@ class Polarisation(Coupling):
 
     The first term pulls all scales to zero, the second pushes them away from their mean, and both
     together to two values, of which zero is one. Scales are clamped to [0, 1] after each step.
-    Those that are prunable count: coupled channels bring them along, single layers do not.
+    Those that are prunable count, entry by entry: coupled channels bring them along, single layers
+    do not.
 
     Args:
         penalty: lam.
@@ -53,7 +55,7 @@ class Polarisation(Coupling):
         project(weights, 0.0)
         if self.initial >= 0.0:
             for name in scales(weights):
-                weights[name].fill_(self.initial)
+                _write(weights[name], torch.full_like(weights[name], self.initial), name, context)
         return {}
 
     def add_gradient(self, context: StepContext) -> None:
@@ -61,24 +63,39 @@ class Polarisation(Coupling):
         names = scales(weights)
         if not names:
             return
-        gamma = torch.cat([weights[n] for n in names])
+        gamma = torch.cat([_movable(weights[n], n, context) for n in names])
         away = (gamma - gamma.mean()).sign()
         pull = self.t * gamma.sign() - away
         if not self.detach:  # d mean / d gamma_i = 1 / n
             pull += away.mean()
-        for name, part in zip(names, pull.split([len(weights[n]) for n in names]), strict=True):
+        sizes = [len(_movable(weights[n], n, context)) for n in names]
+        for name, part in zip(names, pull.split(sizes), strict=True):
+            if name in context.fixed:
+                every = torch.zeros_like(grads[name])
+                part = every.masked_scatter_(~context.fixed[name], part)
             grads[name].add_(part, alpha=self.penalty)
 
     def after_step(self, context: StepContext) -> None:
         weights = context.weights
         for name in scales(weights):
-            weights[name].clamp_(0.0, 1.0)
+            _write(weights[name], weights[name].clamp(0.0, 1.0), name, context)
 
     def finish(self, context: StepContext) -> Tensors:
         weights, project = context.weights, context.project
         masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return masks
+
+
+def _movable(scale: Tensor, name: str, context: StepContext) -> Tensor:
+    """The entries of channels that can go: they have a say in the mean."""
+    return scale[~context.fixed[name]] if name in context.fixed else scale
+
+
+def _write(scale: Tensor, value: Tensor, name: str, context: StepContext) -> None:
+    """Put values where channels can go."""
+    fixed = context.fixed.get(name)
+    scale.copy_(value if fixed is None else torch.where(fixed, scale, value))
 
 
 def scales(weights: Tensors) -> list[str]:

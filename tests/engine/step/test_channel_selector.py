@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -357,3 +358,23 @@ def test_groups_of_a_wider_model_are_refused_before_the_training() -> None:
     setattr(net.get_submodule(owner), name, nn.Parameter(weight.detach()[:1].clone()))
     with pytest.raises(SteppeError, match="groups of channels belong to one model"):
         coupled(net, groups())
+
+
+def test_entries_of_no_unit_that_can_go_are_fixed() -> None:
+    """A coupling that pulls weights to zero is told of them; of whole tensors there are none."""
+    net = Net()
+    method = Method(structure="channel", budget={"name": "pooled", "sparsity": 0.2})
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    inner = groups(multiple=1)[1]
+    some = [replace(s, index=s.index[:3]) for s in inner.slices]
+    for given, wanted in (
+        (groups(), {}),
+        (
+            [Group(inner.name, tuple(some))],
+            {"norm1.weight": [3, 4, 5, 6, 7], "conv1.bias": [3, 4, 5, 6, 7]},
+        ),
+    ):
+        s = steppe.sparsify(net, optimizer, method, total_steps=1, groups=given)
+        fixed = s.selector.fixed(dict(net.named_parameters()))
+        assert {n: fixed[n].nonzero().flatten().tolist() for n in wanted} == wanted
+        assert not fixed.keys() - ({s.name for s in some} if wanted else set())

@@ -76,6 +76,8 @@ class ChannelSelector(Selector):
             )
         self.method, self.statistics, self.budget = method, statistics, budget
         self.evaluate_candidate = evaluate_candidate
+        self._fixed: Tensors = {}
+        self._places: dict[str, torch.device] = {}
         self.groups = list(groups)
         self.layers = {layer.name: layer for layer in layers}
         self.cost = cost if cost is not None else Units(self.groups)
@@ -177,6 +179,15 @@ class ChannelSelector(Selector):
         ]
         open_ = {name: torch.ones_like(m) for name, m in masks.items()}
         return open_ | masks_of(readers, alive, masks)
+
+    def fixed(self, weights: Tensors) -> Tensors:
+        """`StepContext.fixed`: what would stay if every unit went."""
+        places = {name: w.device for name, w in weights.items()}
+        if self._places != places:
+            none = {g.name: torch.zeros(g.units, dtype=torch.bool) for g in self.groups}
+            left = masks_of(self.groups, none, weights)
+            self._places, self._fixed = places, {n: m for n, m in left.items() if bool(m.any())}
+        return self._fixed
 
     def alive(self, masks: Tensors) -> Tensors:
         """Group name -> the units that masks keep."""

@@ -57,6 +57,7 @@ class CouplingAtWork:
             weights=self._prunable.tensors,
             project=self._selector,
             state=self.state if self.state is not None else {},
+            fixed=self._selector.fixed(self._prunable.tensors),
         )
 
     @torch.no_grad()

@@ -102,6 +102,14 @@ class Selector:
             if bool(w.masked_fill(keep, 0).any()):
                 w.copy_(score.compensate(w, keep, self._stats(score, name), name))
 
+    def fixed(self, weights: Tensors) -> Tensors:
+        """`StepContext.fixed`: none, as every entry of a layer is of a unit that can go.
+
+        Args:
+            weights: name -> tensor, for shape and device.
+        """
+        return {}
+
     def kept(self, masks: Tensors) -> int:
         """How many units masks keep."""
         return sum(
