@@ -138,6 +138,22 @@ def test_a_step_that_the_scaler_skips_pulls_nothing():
     assert shown(sparsifier)["pulled"] > 0.0
 
 
+class Dropping(torch.optim.SGD):
+    """Leaves no gradients behind, as optimisers that save memory do."""
+
+    def step(self, closure=None):
+        super().step()
+        self.zero_grad(set_to_none=True)
+
+
+def test_an_optimiser_that_drops_its_gradients_is_pulled_as_any():
+    model, _ = begun(methods.admm(sparsity=0.5), 3)
+    optimizer = Dropping(model.parameters(), lr=0.1)
+    sparsifier = steppe.sparsify(model, optimizer, methods.admm(sparsity=0.5), 3)
+    go(sparsifier, model, 3)
+    assert shown(sparsifier)["pulled"] == pytest.approx(PULL, rel=1e-12)
+
+
 class Averaging(torch.optim.SGD):
     """Trains other weights than it evaluates, as schedule-free optimisers do."""
 

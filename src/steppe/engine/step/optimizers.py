@@ -130,12 +130,12 @@ class Optimizers:
         return bool(called)
 
     def moved(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        """Those that the step just made moved: they had a gradient, and it was finite."""
+        """Those of parameters with a gradient that the step just made moved: it was finite."""
         owners, stepped = self.owners(), dict(zip(map(id, self._own), self._stepped, strict=True))
         return {
             name: p
             for name, p in parameters.items()
-            if p.grad is not None and id(p) in owners and stepped[id(owners[id(p)])]
+            if id(p) in owners and stepped[id(owners[id(p)])]
         }
 
     def evaluate(self) -> None:

@@ -101,6 +101,14 @@ class PrunableWeights:
         return self.parameters if self._parametrized is None else self._parametrized.parts
 
     @property
+    def present(self) -> dict[str, nn.Parameter]:
+        """Those of `trained` that had a gradient when `gradients` looked last.
+
+        Some optimisers drop the gradients in their step.
+        """
+        return {name: p for name, p in self.trained.items() if name not in self.quiet}
+
+    @property
     def tensors(self) -> Tensors:
         """Name -> what the coupling acts on, detached."""
         return {name: p.detach() for name, p in self.trained.items()}

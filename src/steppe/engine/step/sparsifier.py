@@ -290,7 +290,7 @@ class Sparsifier:
             self.coupling.add_gradient(context)
         optimizers.step()
         if begun:
-            moved = optimizers.moved(self._prunable.trained)
+            moved = optimizers.moved(self._prunable.present)
             context.moved = frozenset(moved)
             if self.coupling.needs_step_sizes:  # what was not moved has no step whose size matters
                 context.step_sizes = step_sizes_of(optimizers, moved)

@@ -1,0 +1,37 @@
+"""The automatic penalty beside a tuned one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..cells import Cell, Table, cell
+from ..registry import Claim, claims, table
+from ..sources import record
+
+PAGE, SECTION = "docs/results.md", "Penalties: automatic beside tuned"
+COLUMNS = {"gmp": "GMP", "admm-auto": "ADMM", "safe-auto": "SAFE", "safe-balanced": "balanced"}
+
+
+@table("penalty")
+def penalty() -> Table:
+    rows = []
+    for row in record("penalty")["table"]:
+        task, steps, optimizer, sparsity = row["cell"].split("/")
+        line: list[str | Cell] = [f"{task}, {steps} steps, {optimizer}, {float(sparsity):.0%}"]
+        line += [cell("{:.1f}", row[key]) if key in row else "" for key in COLUMNS]
+        if "tuned" in row:
+            _, lam, interval = row["tuned as"].split("-")
+            line += [cell("{:.1f}", row["tuned"]), cell("{:g}, {:g}", float(lam), float(interval))]
+            line.append(cell("{:g}", row["tried"]))
+        else:
+            line += ["", "", ""]
+        rows.append([*line, cell("{:g}", row["seeds"])])
+    head = ["images, training, zeros", *COLUMNS.values()]
+    return Table([*head, "SAFE tuned", "its penalty, K", "tried", "seeds"], rows)
+
+
+@claims(PAGE, SECTION, settings=["benchmarks/penalty_study.py"])
+def said() -> Iterator[Claim]:
+    rows = [row for row in record("penalty")["table"] if row.get("tried", 0) >= 4]
+    behind = [row["tuned"] - row["safe-auto"] for row in rows]
+    yield "At most {} points behind the best of the grid", max(behind)
