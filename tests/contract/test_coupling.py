@@ -181,6 +181,7 @@ class Half:
 
 
 PULLS = {
+    "admm": [{"penalty": 0.3, "interval": 1}],
     "growing_reg": [SHORT["growing_reg"], {"pick": "grown", "update_every": 1, "recover": -0.1}],
     "l1": [{"alpha": 0.5}, {"alpha": 0.5, "step": "subgradient"}],
     "polarisation": [{"penalty": 0.5, "initial": 0.5}],
@@ -207,6 +208,7 @@ def test_what_can_never_go_is_pulled_by_nothing(name):
                 grads={n: torch.zeros_like(w) for n, w in weights.items()},
                 step_sizes={n: torch.tensor(0.1) for n in weights},
                 fixed=Half.fixed,
+                moved=frozenset(weights),
             )
             if step < 0:
                 state = coupling.init(context)
