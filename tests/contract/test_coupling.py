@@ -181,7 +181,7 @@ class Half:
 
 
 PULLS = {
-    "admm": [{"penalty": 0.3, "interval": 1}],
+    "admm": [{}, {"penalty": 0.3, "interval": 1}],
     "growing_reg": [SHORT["growing_reg"], {"pick": "grown", "update_every": 1, "recover": -0.1}],
     "l1": [{"alpha": 0.5}, {"alpha": 0.5, "step": "subgradient"}],
     "polarisation": [{"penalty": 0.5, "initial": 0.5}],

@@ -42,7 +42,7 @@ def command(
     sparsity: Annotated[float | None, _option("fraction of zeros, e.g. 0.95")] = None,
     structure: Annotated[str | None, _option("unstructured, 2:4, block:4x4, channel")] = None,
     rho: Annotated[float | None, _option("radius of the perturbation")] = None,
-    penalty: Annotated[float | None, _option("strength of ADMM's pull")] = None,
+    penalty: Annotated[float | None, _option("ADMM's penalty as a number, else automatic")] = None,
     score: Annotated[str | None, _option("what matters")] = None,
     target: Annotated[str | None, _option("channels: parameters, flops, latency go")] = None,
     table: Annotated[str | None, _option("target latency: the file of steppe latency")] = None,
