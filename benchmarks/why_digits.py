@@ -29,11 +29,11 @@ EPOCHS = 60
 ADMM: dict[str, Any] = {"penalty": 0.1, "interval": 32}
 SAFE: dict[str, Any] = {"penalty": 0.3, "interval": 32}
 ARMS: dict[str, tuple[float, str, dict[str, Any]]] = {
-    "ADMM, constant 0.1 (demo)": (0.2, "admm", ADMM),
+    "ADMM, constant 0.1": (0.2, "admm", ADMM),
     "ADMM, constant 0.3": (0.1, "admm", SAFE),
     "ADMM, cosine 0.3": (0.1, "admm", SAFE | {"penalty_schedule": "cosine"}),
     "SAFE, constant 0.3": (0.1, "safe", SAFE | {"rho": 0.4, "penalty_schedule": "constant"}),
-    "SAFE, cosine 0.3 (demo)": (0.1, "safe", SAFE | {"rho": 0.4}),
+    "SAFE, cosine 0.3": (0.1, "safe", SAFE | {"rho": 0.4}),
     "SAFE, cosine 0.3, rho 0.1": (0.1, "safe", SAFE | {"rho": 0.1}),
     "GMP (demo)": (0.1, "gmp", {"every": 8}),
     "GMP with SAM, rho 0.4": (0.1, "gmp", {"every": 8}),

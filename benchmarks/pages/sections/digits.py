@@ -80,7 +80,7 @@ def said() -> Iterator[Claim]:
 @claims(PAGE, SECTION)
 def why_it_is_level() -> Iterator[Claim]:
     both = (why_95(), why_99())
-    safe, gmp = "SAFE, cosine 0.3 (demo)", "GMP (demo)"
+    safe, gmp = "SAFE, cosine 0.3", "GMP (demo)"
     yield "moves the weights by less than {} %", at_most(100 * max(t[safe, "moved"] for t in both))
     paper = recipe("safe/cifar10-resnet20x2")
     steps = paper["train"]["epochs"] * (50_000 // paper["train"]["batch_size"])
@@ -96,7 +96,7 @@ def why_it_is_level() -> Iterator[Claim]:
     shares = []
     for t in both:
         admm, cosine, ours = (
-            t[arm, "accuracy"] for arm in ("ADMM, constant 0.1 (demo)", "ADMM, cosine 0.3", safe)
+            t[arm, "accuracy"] for arm in ("ADMM, constant 0.1", "ADMM, cosine 0.3", safe)
         )
         shares += [cosine - admm, ours - admm]
     yield "brings {} of {} points at 95 % and {} of {} at 99 %", *shares
