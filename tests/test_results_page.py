@@ -94,6 +94,15 @@ def test_a_figure_whose_sign_has_changed_is_left_to_the_writer(study, monkeypatc
     assert any("should be -0.5" in fault for fault in study(TEXT))
 
 
+def test_a_statement_in_words_that_is_no_longer_so_is_named(study, monkeypatch):
+    def said():
+        yield "SAFE is {} points ahead at 95 %", 3.02
+        assert TABLE["admm 95 %", "accuracy"] > 98, "the page says: level"
+
+    monkeypatch.setattr(check, "CLAIMS", [Claims("study.md", "Study", (), said)])
+    assert study(TEXT) == ["study.md:3: no longer so in 'Study': the page says: level"]
+
+
 @pytest.mark.parametrize(
     ("shown", "value", "same"),
     [

@@ -65,6 +65,7 @@ def faults(name: str, text: str) -> Iterator[str]:
 def _faults_of(name: str, section: Section) -> Iterator[tuple[int, str]]:
     covered: list[tuple[int, int]] = []
     own = [one for one in CLAIMS if (one.page, one.section) == (name, section.title)]
+    yield from ((0, wrong) for one in own if (wrong := _made_and_wrong(one)[1]))
     for claim in _claims(own):
         found = list(_pattern(claim[0]).finditer(section.text))
         if len(found) != 1:
@@ -124,9 +125,19 @@ def _claims(own: Iterable[Claims]) -> list[Claim]:
     return [claim for one in own for claim in _made(one)]
 
 
-@cache
 def _made(one: Claims) -> list[Claim]:
-    return list(one.make())
+    return _made_and_wrong(one)[0]
+
+
+@cache
+def _made_and_wrong(one: Claims) -> tuple[list[Claim], str]:
+    """Its claims, up to the first statement in words (``assert x, "the page says"``) that fails."""
+    made: list[Claim] = []
+    try:
+        made.extend(one.make())
+    except AssertionError as wrong:
+        return made, f"no longer so in {one.section!r}: {wrong}"
+    return made, ""
 
 
 def _pattern(text: str) -> re.Pattern[str]:
