@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe import SteppeError, methods
+from steppe.engine.step.optimizers import Optimizers
 
 X = torch.randn(32, 16, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(32) % 4
@@ -332,3 +333,27 @@ def test_proximal_steps_only_where_a_step_was_made():
     assert torch.equal(model["b"].weight, before)
     sparsifier.step(lambda: F.cross_entropy(model["b"](X), Y))
     assert (model["b"].weight.abs() < before.abs()).float().mean() > 0.9
+
+
+def test_counters_of_groups_that_were_added_begin_anew_too():
+    """Parts of weights and groups of options get groups of their own after the start."""
+
+    class Counting(torch.optim.SGD):
+        """As schedule-free optimisers count: in their groups."""
+
+        def __init__(self, params):
+            super().__init__(params, lr=0.1)
+            for group in self.param_groups:
+                group["k"] = 0
+
+        def train(self): ...
+        def eval(self): ...
+
+    first, later = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = Counting([first])
+    several = Optimizers([optimizer], None)
+    optimizer.add_param_group({"params": [later], "k": 0})
+    for group in optimizer.param_groups:
+        group["k"] = 7
+    several.reset()
+    assert [group["k"] for group in optimizer.param_groups] == [0, 0]

@@ -315,7 +315,7 @@ def _regroup(
                 "groups of the optimizer are made before its scheduler",
                 got="an optimizer that has a learning-rate scheduler already",
                 consequence="the new groups' learning rate would stay constant",
-                way_out="make the scheduler after sparsify",
+                way_out="make the scheduler after sparsify, or these groups with the optimizer",
             )
         group["params"] = [p for p in group["params"] if id(p) not in chosen]
         usual = {key: value for key, value in group.items() if key != "params"}
