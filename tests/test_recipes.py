@@ -1,16 +1,25 @@
-"""Every recipe that comes with steppe is whole, and says in one sentence what it is."""
+"""Every recipe that comes with steppe is whole, trains, and says in one sentence what it is."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+import pytest
+import torch
+
+import steppe
 from steppe import recipes
-from steppe.experiment.recipe import read
+from steppe.experiment.ending import Ending
+from steppe.experiment.recipe import Recipe, load_recipe, parse, read
+from steppe.vision.models import MODELS, build
+
+NAMES = recipes.names()
 
 
 def test_every_recipe_builds_its_method() -> None:
     seen = set()
-    for name in recipes.names():
+    for name in NAMES:
         made = read(recipes.path_of(name))
         made.build_method()
         assert made.name, f"{name} gives its runs no name"
@@ -19,10 +28,72 @@ def test_every_recipe_builds_its_method() -> None:
 
 
 def test_the_first_line_of_each_is_a_sentence() -> None:
-    for name in recipes.names():
+    for name in NAMES:
         first = recipes.path_of(name).read_text().splitlines()[0]
         assert re.fullmatch(r"# .{20,106}[.]", first), f"{name}: {first}"
 
 
 def test_a_name_may_end_as_its_file_does() -> None:
     assert recipes.path_of("digits.yaml") == recipes.path_of("digits")
+
+
+def test_every_network_of_steppe_takes_the_recipes_options() -> None:
+    seen = []
+    for name in NAMES:
+        model, size = load_recipe(name).model, load_recipe(name).data.size or 32
+        if model.name in MODELS and (model, size) not in seen:
+            seen.append((model, size))
+            network = build(model.name, 10, (3, size, size), **model.options)
+            assert network.eval()(torch.zeros(1, 3, size, size)).shape == (1, 10), name
+
+
+def _tiny(made: Recipe, folder: Path) -> Recipe:
+    """The recipe with two steps on digits, of a network like its own and as small as can be."""
+    plain = made.plain()
+    transformer = "vit" in made.model.name
+    plain["model"] = {"name": str(_vit(folder)) if transformer else "small-cnn"}
+    plain["data"] = {"name": "digits", "train_size": 32, "test_size": 16, "augment": "none"}
+    if "label_noise" in made.plain()["data"]:
+        plain["data"]["label_noise"] = made.plain()["data"]["label_noise"]
+    if "channels" in plain:
+        plain["channels"] = {"target": "flops", "round_to": 1}  # a latency table is of one machine
+    if "cycles" in plain["method"]:
+        plain["method"]["cycles"] = 2
+    plain["train"] |= {
+        "epochs": plain["method"].get("cycles") or 1,
+        "batch_size": 16,
+        "bn_batches": 1,
+        "eval_every": 0,
+        "warmup_epochs": 0,
+        "mixed_precision": "no",
+        "channels_last": False,
+        "checkpoint_steps": None,
+    }
+    return parse(plain | {"device": "cpu"})
+
+
+def _vit(folder: Path) -> Path:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        image_size=8, patch_size=4, num_channels=1, hidden_size=16, num_hidden_layers=1,
+        num_attention_heads=2, intermediate_size=32, num_labels=10,
+    )  # fmt: skip
+    transformers.ViTForImageClassification(config).save_pretrained(folder)
+    return folder
+
+
+def test_every_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that are alike but for numbers are tried once."""
+    monkeypatch.setattr(Ending, "all", lambda _: {})  # sizes and times are no part of a recipe
+    seen = set()
+    for name in NAMES:
+        made = load_recipe(name)
+        method = made.build_method()
+        keys = (*method.parts.values(), made.train.optimizer_groups, made.train.optimizer)
+        kind = tuple(getattr(key, "name", None) or str(key) for key in keys)
+        if kind in seen:
+            continue
+        seen.add(kind)
+        record = steppe.train(_tiny(made, tmp_path))
+        if method.sparsity and not method.structure.whole_outputs:
+            assert record["sparsity_reached"] == pytest.approx(method.sparsity, abs=0.01), name

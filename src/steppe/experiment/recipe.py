@@ -18,6 +18,7 @@ from steppe.core.text import read_yaml
 from steppe.engine.optim import check_options, kind_of, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
+from steppe.experiment import base
 from steppe.method import Method
 from steppe.vision.models import MODELS
 
@@ -276,8 +277,13 @@ def _keys(place: tuple[Any, ...]) -> list[str]:
     return list(kind.model_fields)
 
 
-def parse(data: Any, where: str = "the recipe") -> Recipe:
-    """A recipe from plain data.
+def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> Recipe:
+    """A recipe from plain data; with a ``base``, on top of that one (`steppe.experiment.base`).
+
+    Args:
+        data: the recipe.
+        where: it was read, for messages.
+        folder: where the path of a base starts.
 
     Raises:
         SteppeError: an unknown key (with the nearest), or a value of the wrong type.
@@ -285,7 +291,7 @@ def parse(data: Any, where: str = "the recipe") -> Recipe:
     if not isinstance(data, dict):
         raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
     try:
-        return Recipe.model_validate(data)
+        return Recipe.model_validate(base.whole(data, folder))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
@@ -313,7 +319,7 @@ def read(path: Path) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
         raise SteppeError("a recipe must be YAML", got=f"{path}: {text}") from None
-    return parse(data, str(path))
+    return parse(data, str(path), path.parent)
 
 
 def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.text import read_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -51,7 +52,7 @@ def about(name: str) -> str:
 
 
 def copy(name: str, to: Path) -> list[Path]:
-    """Copy one recipe, or a folder of them, for editing.
+    """Copy one recipe with those that it is based on, or a folder of them, for editing.
 
     Args:
         name: a recipe (``digits``), or a folder (``cifar10-small``).
@@ -72,8 +73,7 @@ def copy(name: str, to: Path) -> list[Path]:
     if inside:
         targets = {path_of(one): to / f"{one}.yaml" for one in inside}
     else:
-        source = path_of(name)
-        targets = {source: to / source.name}
+        targets = {source: to / source.name for source in _with_bases(path_of(name))}
     for target in targets.values():
         if target.exists():
             raise SteppeError(
@@ -88,3 +88,9 @@ def copy(name: str, to: Path) -> list[Path]:
             "the folder for a copy must be writable", got=f"{to} ({error.strerror})"
         ) from None
     return list(targets.values())
+
+
+def _with_bases(path: Path) -> list[Path]:
+    """A recipe and those it is based on: files of its own folder."""
+    base = read_yaml(path.read_text(encoding="utf-8")).get("base")
+    return [path] if base is None else [path, *_with_bases(path.parent / base)]
