@@ -30,7 +30,8 @@ def write(path: Path, data: Any) -> Path:
 
 def test_what_a_recipe_does_not_say_is_its_bases(tmp_path: Path) -> None:
     write(tmp_path / "below.yaml", BASE)
-    own = {"base": "below.yaml", "name": "above", "method": {"sparsity": 0.5}, "train": {"lr": 1.0}}
+    own: dict[str, Any] = {"base": "below.yaml", "name": "above", "train": {"lr": 1.0}}
+    own["method"] = {"name": "safe", "sparsity": 0.5}  # the base's name may be said again
     made = read(write(tmp_path / "above.yaml", own))
     assert (made.name, made.data.name, made.exclude) == ("above", "digits", ("conv1",))
     assert made.method == {"name": "safe", "sparsity": 0.5, "rho": 0.3}

@@ -47,7 +47,7 @@ def whole(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]
         layers.append(_read(path))
     merged = layers.pop()
     while layers:
-        merged = _merged(merged, layers.pop())
+        merged = _merged(_spelled_out(merged), _spelled_out(layers.pop()))
     return merged
 
 
@@ -80,18 +80,16 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """``own`` on top of ``base``."""
     merged = dict(base)
     for key, value in own.items():
-        below = _mapping(base.get(key))
-        above = _mapping(value)
-        alike = above is not None and below is not None
-        if alike and above.get("name", below.get("name")) == below.get("name"):
-            merged[key] = _merged(below, above)
+        below = base.get(key)
+        alike = isinstance(below, dict) and isinstance(value, dict)
+        if alike and value.get("name", below.get("name")) == below.get("name"):
+            merged[key] = _merged(below, value)
         else:
             merged[key] = value
     return merged
 
 
-def _mapping(value: Any) -> Any:
-    """A part as a mapping: a name alone is one; None for what is none."""
-    if isinstance(value, str):
-        return {"name": value}
-    return value if isinstance(value, dict) else None
+def _spelled_out(data: dict[str, Any]) -> dict[str, Any]:
+    """With a mapping for each part that is given by its name alone."""
+    parts = ("model", "data", "method")
+    return data | {k: {"name": data[k]} for k in parts if isinstance(data.get(k), str)}
