@@ -56,7 +56,8 @@ def _tiny(made: Recipe, folder: Path) -> Recipe:
     if "label_noise" in made.plain()["data"]:
         plain["data"]["label_noise"] = made.plain()["data"]["label_noise"]
     if "channels" in plain:
-        plain["channels"] = {"target": "flops", "round_to": 1}  # a latency table is of one machine
+        # a latency table is of one machine
+        plain["channels"] = {"target": "parameters", "round_to": 1}
     if "cycles" in plain["method"]:
         plain["method"]["cycles"] = 2
     plain["train"] |= {
@@ -82,11 +83,11 @@ def _vit(folder: Path) -> Path:
     return folder
 
 
-def test_every_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Methods that are alike but for numbers are tried once."""
+def test_what_the_papers_ran_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods that are alike but for numbers are tried once; other tests train the small ones."""
     monkeypatch.setattr(Ending, "all", lambda _: {})  # sizes and times are no part of a recipe
     seen = set()
-    for name in NAMES:
+    for name in (n for n in NAMES if "-" in n and "small" not in n and "robustness" not in n):
         made = load_recipe(name)
         method = made.build_method()
         keys = (*method.parts.values(), made.train.optimizer_groups, made.train.optimizer)
@@ -97,3 +98,4 @@ def test_every_recipe_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         record = steppe.train(_tiny(made, tmp_path))
         if method.sparsity and not method.structure.whole_outputs:
             assert record["sparsity_reached"] == pytest.approx(method.sparsity, abs=0.01), name
+    assert len(seen) > 9

@@ -73,7 +73,7 @@ def test_bases_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(SteppeError, match=r"no base of itself.*b\.yaml -> .*a\.yaml -> .*b\.yaml"):
         read(tmp_path / "a.yaml")
     for base in ("nowhere.yaml", 3, "safe"):
-        with pytest.raises(SteppeError, match="base is the name of a recipe .*steppe recipes"):
+        with pytest.raises(SteppeError, match=r"base is the name of a recipe .*steppe recipes"):
             whole({"base": base}, tmp_path)
     write(tmp_path / "list.yaml", [1])
     with pytest.raises(SteppeError, match="a base must be a mapping"):

@@ -35,7 +35,8 @@ def whole(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]
         >>> whole({"base": "digits", "method": {"name": "gmp"}})["method"]
         {'name': 'gmp'}
     """
-    layers, files = [dict(data)], []
+    layers = [dict(data)]
+    files: list[Path] = []
     while KEY in layers[-1]:
         path = _file(layers[-1].pop(KEY), folder)
         if path in files:
@@ -80,7 +81,7 @@ def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     """``own`` on top of ``base``."""
     merged = dict(base)
     for key, value in own.items():
-        below = base.get(key)
+        below: Any = base.get(key)
         alike = isinstance(below, dict) and isinstance(value, dict)
         if alike and value.get("name", below.get("name")) == below.get("name"):
             merged[key] = _merged(below, value)
