@@ -121,9 +121,9 @@ class AdaSap(NeuronPerturb):
         Args:
             neurons: with their scores.
         """
-        sizes = [len(neurons.scores)] if self.scope == "network" else list(neurons.sizes)
-        parts = zip(neurons.scores.split(sizes), neurons.alive.split(sizes), strict=True)
-        shares = torch.cat([_share(scores, alive) for scores, alive in parts])
+        layers = list(neurons.sizes) if self.scope == "layer" else []
+        scores, alives = (t.split(layers or [len(t)]) for t in (neurons.scores, neurons.alive))
+        shares = torch.cat([_share(s, alive) for s, alive in zip(scores, alives, strict=True)])
         alive = neurons.alive.to(shares.dtype)
         wide = self.rho_max - self.rho_min
         radii = (self.rho_max - shares * wide) * alive

@@ -251,6 +251,14 @@ def test_channels_that_went_have_no_radius_and_no_say():
     assert float(alive.max()) == pytest.approx(100.0, rel=0.02)
 
 
+@pytest.mark.parametrize("scope", ["network", "layer"])
+def test_where_no_neuron_is_left_all_have_one_radius(scope):
+    given = {"exclude": ["stem", "conv*"]}
+    ours = perturbed(network(), AdaSap(rho_min=0.5, scope=scope), methods.dense(), **given)
+    theirs = perturbed(network(), Asam(rho=0.5), methods.dense(), **given)
+    assert all(torch.equal(ours[n], theirs[n]) for n in theirs)
+
+
 def test_products_of_parts_are_neurons_of_their_weight():
     """PILoT trains m and w in the place of x = m w: both have the radius of x's row."""
     seen = []

@@ -132,7 +132,8 @@ class RunNeurons:
         """
         weights = self.prunable.weights
         scores = joined([s.abs() for s in self._scores(psi, weights)])
-        alive = torch.cat([a.to(scores.device) for a in self._alive(weights)])
+        none = scores.new_zeros(0, dtype=torch.bool)  # where only the output layer is not excluded
+        alive = torch.cat([none, *[a.to(scores.device) for a in self._alive(weights)]])
         return Neurons(members=self._numbers(), sizes=self.sizes, scores=scores, alive=alive)
 
     def _numbers(self) -> Tensors:
