@@ -136,7 +136,8 @@ def _made_and_wrong(one: Claims) -> tuple[list[Claim], str]:
     try:
         made.extend(one.make())
     except AssertionError as wrong:
-        return made, f"no longer so in {one.section!r}: {wrong}"
+        said = str(wrong).partition("\n")[0]
+        return made, f"no longer so in {one.section!r}: {said}"
     return made, ""
 
 
