@@ -131,11 +131,14 @@ def _made(one: Claims) -> list[Claim]:
 
 @cache
 def _made_and_wrong(one: Claims) -> tuple[list[Claim], str]:
-    """Its claims, up to the first statement in words (``assert x, "the page says"``) that fails."""
+    """Its claims, up to the first that has lost its source.
+
+    A statement in words (``assert x, "the page says"``) that fails, a row that is gone.
+    """
     made: list[Claim] = []
     try:
         made.extend(one.make())
-    except AssertionError as wrong:
+    except (AssertionError, LookupError, OSError) as wrong:
         said = str(wrong).partition("\n")[0]
         return made, f"no longer so in {one.section!r}: {said}"
     return made, ""

@@ -37,9 +37,12 @@ def read(name: str) -> Any:
     return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
 
 
+@cache
 def recipe(name: str) -> Any:
-    """A recipe of the package, as it is written."""
-    return read(f"src/steppe/recipes/{name}.yaml")
+    """A recipe of the package as a run of it would have it: with its base, with the defaults."""
+    from steppe.experiment.recipe import read as whole  # the one thing here that needs torch
+
+    return whole(ROOT / "src" / "steppe" / "recipes" / f"{name}.yaml").plain()
 
 
 def papers(paper: str, table: str) -> list[dict[str, str]]:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterator
 
 from ..registry import Cited, Claim, Rule, claims
-from ..sources import read, record
+from ..sources import papers, read, record
 
 
 @claims("README.md", "")
@@ -79,6 +79,18 @@ def alps() -> Iterator[Claim]:
 @claims("docs/methods.md", "greg1")
 def greg() -> Iterator[Claim]:
     yield "1000 times larger than the others", Cited("Wang et al., ICLR 2021, the authors' code")
+
+
+@claims("docs/papers.md", "AdaSAP")
+def dense_networks() -> Iterator[Claim]:
+    dense = [
+        (row["setting"], row["value"])
+        for row in [*papers("AdaSAP", "1"), *papers("AdaSAP", "12")]
+        if (row["method"], row["quantity"]) == ("dense", "accuracy")
+    ]
+    accuracy = {setting.partition(",")[0]: float(value) for setting, value in dense}
+    names = ("ResNet-50", "MobileNetV1", "MobileNetV2")
+    yield "(ResNet-50 {} %, MobileNetV1 {} %, V2 {} %)", *(accuracy[name] for name in names)
 
 
 @claims("docs/recipes.md", "Write one")
