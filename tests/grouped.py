@@ -73,10 +73,13 @@ def loss(net: nn.Module) -> torch.Tensor:
 def selector(net: Net, method: steppe.Method, **options: object) -> ChannelSelector:
     """Of the network's groups, its statistics empty."""
     layers, _ = coupled(net, groups())
-    statistics = {n: STATISTICS[n]() for n in method.score.needs}
+    score, _ = method.score.for_network(net, method.structure.whole_outputs, groups())
+    method = method.replace(score=score)
+    statistics = {n: STATISTICS[n]() for n in score.needs}
     modules = dict(net.named_modules())
     for statistic in statistics.values():
         statistic.prepare({x.name: (x, modules[x.name.rpartition(".")[0]]) for x in layers})
+        statistic.couple(groups())
     return ChannelSelector(method, layers, statistics, groups(), **options)
 
 

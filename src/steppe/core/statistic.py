@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from steppe.core.group import Group
 from steppe.core.layer import Layer
 from steppe.core.registry import Registry
 
@@ -20,7 +22,7 @@ class Statistic:
 
     The mean forgets with ``decay`` per step, so that it speaks of the present weights; its
     constant scale does not matter, as scores are only compared. ``prepare`` is called once,
-    so a statistic over activations can hook the layers.
+    so a statistic over activations can hook the layers; `couple` where there are groups.
     """
 
     decay: float = 0.95
@@ -39,6 +41,9 @@ class Statistic:
 
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         """Called once before the first step with weight name -> (layer, module)."""
+
+    def couple(self, groups: Sequence[Group]) -> None:
+        """Called once after `prepare` where channels of several layers go together."""
 
     def begin(self) -> None:
         """Told that a step begins: what was seen in one that was never observed is forgotten."""

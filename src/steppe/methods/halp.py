@@ -29,18 +29,17 @@ def halp(
         start, end: fractions of the run between which channels go; the same share of what remains
             each time.
         every: steps between two cuts.
-        score: taylor_gate: from the norms behind the channels. taylor: from their weights, in its
-            variant ``absolute``.
+        score: taylor_gate: the squared gate of the norms behind the channels; HALP's absolute value
+            is taylor in its variant ``gate_absolute``. taylor takes channels without a norm, too.
         budget: latency_knapsack or any other.
         structure: channel.
 
     Source: Shen et al., Structural Pruning via Latency-Saliency Knapsack (HALP), NeurIPS 2022.
     """
     spec = {"name": budget, "chunk": chunk} if budget == "latency_knapsack" else budget
-    by = {"name": "taylor", "variant": "absolute"} if score == "taylor" else score
     return Method(
         name="halp",
-        score=Score.make(by),
+        score=Score.make(score),
         structure=Structure.make(structure),
         budget=budget_of(spec, sparsity, structure),
         schedule=Exponential(start=start, end=end, every=every),

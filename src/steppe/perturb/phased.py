@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.group import Group
 from steppe.core.protocols import Perturb
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ class Phased(Perturb):
     def fits(self, method: Method) -> None:
         for part in self.parts:
             part.check_fits(method)
+
+    def for_network(self, model: nn.Module, groups: Sequence[Group]) -> tuple[Perturb, list[str]]:
+        forms = [(until, *part.for_network(model, groups)) for until, part in self.phases]
+        said = [sentence for _, _, own in forms for sentence in own]
+        return Phased(phases=tuple((until, part) for until, part, _ in forms)), said
 
     def at(self, progress: float) -> Perturb:
         # a run that goes on past its end stays in the last phase

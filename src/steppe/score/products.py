@@ -9,8 +9,13 @@ from steppe.core.layer import Layer
 from steppe.core.statistic import STATISTICS, Statistic
 
 
-def _product(weights: dict[str, Tensor], grads: dict[str, Tensor], name: str) -> Tensor:
-    """g w, in float32 at least: the product of two small halves is zero."""
+def product(weights: dict[str, Tensor], grads: dict[str, Tensor], name: str) -> Tensor:
+    """g w, in float32 at least: the product of two small halves is zero.
+
+    Args:
+        weights, grads: name -> tensor.
+        name: of the one that is wanted.
+    """
     weight, grad = weights[name], grads[name]
     return weight * grad if weight.dtype == torch.float64 else weight.float() * grad.float()
 
@@ -23,7 +28,18 @@ class AbsoluteProduct(Statistic):
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
-        self.mean_of({name: _product(weights, grads, name).abs() for name in grads})
+        self.mean_of({name: product(weights, grads, name).abs() for name in grads})
+
+
+@STATISTICS.register("product_square")
+class ProductSquare(Statistic):
+    """E[(g w)^2] of each weight."""
+
+    name = "product_square"
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        self.mean_of({name: product(weights, grads, name).square() for name in grads})
 
 
 class _OfOutputs(Statistic):
@@ -60,7 +76,7 @@ class _OfOutputs(Statistic):
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
         self.mean_of(
             {
-                name: self._of(self._sums(_product(weights, grads, name), name))
+                name: self._of(self._sums(product(weights, grads, name), name))
                 for name in grads
                 if weights[name].ndim > 1
             }
@@ -85,23 +101,3 @@ class OutputAbsolute(_OfOutputs):
 
     def _of(self, sums: Tensor) -> Tensor:
         return sums.abs()
-
-
-@STATISTICS.register("gate_square")
-class GateSquare(Statistic):
-    """E[(gamma dgamma + beta dbeta)^2] of each norm's scale; a norm without shift has no beta."""
-
-    name = "gate_square"
-
-    @torch.no_grad()
-    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
-        new = {}
-        for name in grads:
-            if weights[name].ndim > 1 or not name.endswith("weight"):
-                continue
-            gate = _product(weights, grads, name)
-            shift = f"{name.removesuffix('weight')}bias"
-            if shift in grads:
-                gate = gate + _product(weights, grads, shift)
-            new[name] = gate.square()
-        self.mean_of(new)

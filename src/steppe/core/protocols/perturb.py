@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.group import Group
 from steppe.core.neurons import Neurons
 from steppe.core.part import Part, axis
 from steppe.core.protocols.score import Score
@@ -62,6 +64,10 @@ class Perturb(Part):
         now = self.at(step / total)
         return now if now.active and now.due(step) else None
 
+    def for_network(self, model: nn.Module, groups: Sequence[Group]) -> tuple[Perturb, list[str]]:
+        """The perturbation with its scores as `Score.for_network` gives them, and its sentences."""
+        return self, []
+
     def perturbation(
         self, weights: list[Tensor], grads: list[Tensor], names: list[str]
     ) -> list[Tensor]:
@@ -111,6 +117,10 @@ class NeuronPerturb(Ascent):
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "psi": self.psi.to_dict()}
+
+    def for_network(self, model: nn.Module, groups: Sequence[Group]) -> tuple[Perturb, list[str]]:
+        psi, said = self.psi.for_network(model, True, groups)
+        return dataclasses.replace(self, psi=psi), said
 
     def perturbation(
         self, weights: list[Tensor], grads: list[Tensor], names: list[str]

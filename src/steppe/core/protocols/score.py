@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, Slice
@@ -48,6 +48,23 @@ class Score(Part):
     def reduce(self, groups: Tensor) -> Tensor:
         """``[..., size]`` saliencies of the members of groups -> ``[...]``, one per group."""
         return groups.squeeze(-1) if groups.shape[-1] == 1 else groups.norm(dim=-1)
+
+    def for_network(
+        self, model: nn.Module, whole_outputs: bool, groups: Sequence[Group]
+    ) -> tuple[Score, list[str]]:
+        """The score that ranks the units of a network, and sentences on what it cannot see.
+
+        Itself for most; one whose formula depends on what follows a layer chooses here.
+
+        Args:
+            model: not wrapped.
+            whole_outputs: whether the units are whole channels, of single layers or coupled.
+            groups: the coupled channels that are ranked, if any.
+
+        Raises:
+            SteppeError: it means nothing on any of these units.
+        """
+        return self, []
 
     def reads(self, part: Slice) -> bool:
         """Whether coupled channels are scored by that part of them; their weights, by default."""

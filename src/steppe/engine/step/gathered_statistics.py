@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from steppe.core.group import Group
 from steppe.core.layer import Layer, home_of, unwrap
 from steppe.core.norm import global_norm
 from steppe.core.protocols import NeuronPerturb, Perturb, Tensors
@@ -26,6 +27,7 @@ class GatheredStatistics:
             calibration); they are not gathered on the way.
         total: steps of the run.
         scores_when_due: whether the coupling scores only when the schedule says so.
+        groups: the coupled channels, if any.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class GatheredStatistics:
         known: Mapping[str, Tensors],
         total: int,
         scores_when_due: bool,
+        groups: Sequence[Group] = (),
     ) -> None:
         needs = list(dict.fromkeys([*method.score.needs, *_of_neurons(method.perturb)]))
         self.statistics: dict[str, Statistic] = {
@@ -46,6 +49,8 @@ class GatheredStatistics:
         bare = unwrap(model)
         for statistic in self.statistics.values():
             statistic.prepare({x.name: (x, home_of(bare, x.name)) for x in layers})
+            if groups:
+                statistic.couple(groups)
         self._until = total
         if self.statistics and scores_when_due:
             perturb, schedule = method.perturb, method.schedule

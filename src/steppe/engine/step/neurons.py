@@ -79,6 +79,8 @@ class RunNeurons:
     def __init__(self, model: nn.Module, prunable: PrunableWeights, selector: Selector) -> None:
         self.model, self.prunable, self.selector = unwrap(model), prunable, selector
         self._members: Tensors | None = None
+        self._forms: dict[Score, Score] = {}
+        """What each score of neurons is on this network."""
 
     @property
     def followers(self) -> dict[str, str]:
@@ -131,6 +133,9 @@ class RunNeurons:
             psi: their score.
         """
         weights = self.prunable.weights
+        if psi not in self._forms:
+            self._forms[psi], _ = psi.for_network(self.model, True, self.prunable.groups)
+        psi = self._forms[psi]
         scores = joined([s.abs() for s in self._scores(psi, weights)])
         none = scores.new_zeros(0, dtype=torch.bool)  # where only the output layer is not excluded
         alive = torch.cat([none, *[a.to(scores.device) for a in self._alive(weights)]])

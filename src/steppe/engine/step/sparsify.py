@@ -95,18 +95,28 @@ def sparsify(
     outputs = OutputGradients()
     objective = ObjectiveLoss(method.objective, unwrap(model), outputs)  # nothing is changed yet
     known = options.statistics or {}
-    prunable = PrunableWeights(model, optimizers, method, coupling, include, exclude, groups, known)
+    ranking, said = _for_network(method, unwrap(model), groups)
+    prunable = PrunableWeights(
+        model, optimizers, ranking, coupling, include, exclude, groups, known
+    )
+    prunable.notes += said
     parts = prunable.trained if prunable.parametrized else {}
     prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
     statistics = GatheredStatistics(
-        method, model, prunable.layers, known, total_steps, coupling.scores_when_due
+        ranking,
+        model,
+        prunable.layers,
+        known,
+        total_steps,
+        coupling.scores_when_due,
+        prunable.groups,
     )
-    selector = _selector(method, prunable, statistics, options)
+    selector = _selector(ranking, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
     prunes = coupling.prunes and method.sparsity > 0
     neurons = neurons_of(
-        method,
+        ranking,
         model,
         prunable,
         selector,
@@ -129,6 +139,15 @@ def sparsify(
         rewind=Rewind(method.schedule, total_steps),
         clip_grad_norm=clip_grad_norm,
     )
+
+
+def _for_network(
+    method: Method, model: nn.Module, groups: Sequence[Group]
+) -> tuple[Method, list[str]]:
+    """The method with the scores that its parts use on this network, and what is said of them."""
+    score, said = method.score.for_network(model, method.structure.whole_outputs, groups)
+    perturb, more = method.perturb.for_network(model, groups)
+    return method.replace(score=score, perturb=perturb), list(dict.fromkeys([*said, *more]))
 
 
 def _selector(

@@ -1,0 +1,173 @@
+"""A gate of ones behind each channel: its derivative, read from the norm that lies there.
+
+With y = gamma x^ + beta and a gate z = 1 on y, dL/dz = gamma dL/dgamma + beta dL/dbeta. The filter
+in front of the norm knows nothing of it: a norm that estimates its statistics from the batch undoes
+every scale of a filter, so that the sum of g w over the filter is zero up to the norm's eps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from steppe.core.errors import SteppeError
+from steppe.core.group import Group, Slice
+from steppe.core.layer import Layer
+from steppe.core.statistic import STATISTICS, Statistic
+from steppe.score.products import product
+
+
+def scales_channels(module: nn.Module) -> bool:
+    """Whether it is a norm of single channels, with a scale or without one.
+
+    Those of other packages are known by the names of their classes; a PReLU, whose slopes go with
+    the channels too, is none.
+
+    Example:
+        >>> scales_channels(nn.BatchNorm2d(2)), scales_channels(nn.PReLU(2))
+        (True, False)
+    """
+    return isinstance(module, _NormBase) or "Norm" in type(module).__name__
+
+
+def norms_behind(modules: dict[str, nn.Module], group: Group) -> list[str]:
+    """The names of the norms that a group's channels go through."""
+    owners = {s.name.rpartition(".")[0] for s in group.slices if s.role in ("norm", "buffer")}
+    return sorted(o for o in owners if o in modules and scales_channels(modules[o]))
+
+
+def gates_of(modules: dict[str, nn.Module], group: Group) -> list[str]:
+    """The names of the trained scales of a group's norms."""
+    return [
+        s.name
+        for s in group.slices
+        if s.role == "norm"
+        and s.name.endswith("weight")
+        and (owner := modules.get(s.name.rpartition(".")[0])) is not None
+        and scales_channels(owner)
+        and owner.get_parameter("weight").requires_grad
+    ]
+
+
+def layers_of(modules: dict[str, nn.Module], group: Group) -> list[str]:
+    """The names of the weights that a group's channels come from.
+
+    A depthwise convolution is none of them: it passes on what came from another layer.
+    """
+    names = [s.name for s in group.slices if s.role == "output"]
+    return [n for n in names if not _depthwise(modules.get(n.rpartition(".")[0]))]
+
+
+def _depthwise(module: nn.Module | None) -> bool:
+    return isinstance(module, _ConvNd) and 1 < module.groups == module.in_channels
+
+
+def require_gates(score: str, model: nn.Module, groups: Iterable[Group]) -> None:
+    """Raise SteppeError where a channel has no gate behind it."""
+    modules = dict(model.named_modules())
+    without = [g.name for g in groups if not gates_of(modules, g)]
+    if without:
+        more = f" and {len(without) - 3} more" if len(without) > 3 else ""
+        raise SteppeError(
+            f"{score} reads the trained scale of a norm behind each channel",
+            got=f"no such norm for {', '.join(without[:3])}{more}",
+            way_out="score taylor (variant auto), which takes elementwise squares there",
+        )
+
+
+class _OfGates(Statistic):
+    """The mean of something of dL/dz, z = 1 a gate on all of a coupled channel.
+
+    dL/dz is the sum over the norms in the group. Where fewer norms than layers lie there, some
+    layer adds to the channel without one: the layers' own sums of g w, zero in front of a norm,
+    count in. A channel's value lies at its place in the first norm's scale; elsewhere are zeros.
+    """
+
+    def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
+        self._modules = {name.rpartition(".")[0]: module for name, (_, module) in modules.items()}
+        self._gated: list[tuple[Slice, list[Slice]]] = []
+        self._scales: set[str] = set()
+
+    def couple(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            scales = gates_of(self._modules, group)
+            self._scales |= {
+                s.name for s in group.slices if s.role == "norm" and s.name.endswith("weight")
+            }
+            if not scales:
+                continue
+            shifts = {_bias(name) for name in scales}
+            layers = layers_of(self._modules, group)
+            own = {*layers, *map(_bias, layers)}
+            names = {*scales, *shifts, *(own if len(layers) > len(scales) else ())}
+            read = [s for s in group.slices if s.name in names and s.role != "input"]
+            first = next(s for s in group.slices if s.name == scales[0])
+            self._gated.append((first, read))
+
+    def _of(self, derivative: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _values(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> dict[str, Tensor]:
+        scales = sorted(self._scales & grads.keys())
+        read_by_any = {s.name for _, read in self._gated for s in read} & grads.keys()
+        products = {n: product(weights, grads, n) for n in sorted({*scales, *read_by_any})}
+        new = {name: torch.zeros_like(products[name]) for name in scales}
+        for first, read in self._gated:
+            if first.name in new:
+                sums = [s.rows(products[s.name]).sum(1) for s in read if s.name in products]
+                home = new[first.name]
+                home[first.index[:, 0].to(home.device)] = self._of(
+                    torch.stack([x.to(home.device, home.dtype) for x in sums]).sum(0)
+                )
+        return new
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        self.mean_of(self._values(weights, grads))
+
+
+def _bias(weight: str) -> str:
+    return f"{weight.removesuffix('weight')}bias"
+
+
+@STATISTICS.register("gate_square")
+class GateSquare(_OfGates):
+    """E[(dL/dz)^2] of each channel."""
+
+    name = "gate_square"
+
+    def _of(self, derivative: Tensor) -> Tensor:
+        return derivative.square()
+
+
+@STATISTICS.register("gate_absolute")
+class GateAbsolute(_OfGates):
+    """E|dL/dz| of each channel."""
+
+    name = "gate_absolute"
+
+    def _of(self, derivative: Tensor) -> Tensor:
+        return derivative.abs()
+
+
+@STATISTICS.register("gate_or_squares")
+class GateOrSquares(GateSquare):
+    """E[(dL/dz)^2] of each channel with a norm behind it, E[(g w)^2] of the others' weights."""
+
+    name = "gate_or_squares"
+
+    def couple(self, groups: Sequence[Group]) -> None:
+        super().couple(groups)
+        gated = [g for g in groups if gates_of(self._modules, g)]
+        self._apart = {
+            s.name for g in groups if g not in gated for s in g.slices if s.role == "output"
+        }
+
+    @torch.no_grad()
+    def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
+        squares = {n: product(weights, grads, n).square() for n in self._apart if n in grads}
+        self.mean_of(self._values(weights, grads) | squares)
