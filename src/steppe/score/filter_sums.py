@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
-from steppe.score.gates import layers_of, norms_behind
+from steppe.score.channel_norms import layers_of, norms_behind
 
 _WAY_OUT = "variant auto has no such sum"
 

@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group, Slice
 from steppe.core.protocols import Score
 from steppe.score.filter_sums import said_of_filter_sums
-from steppe.score.gates import gates_of, require_gates
+from steppe.score.channel_norms import gates_of, require_gates
 
 if TYPE_CHECKING:
     from steppe.method import Method

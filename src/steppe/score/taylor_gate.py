@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from steppe.core.group import Group, Slice
 from steppe.core.protocols import Score
-from steppe.score.gates import require_gates
+from steppe.score.channel_norms import require_gates
 
 
 @Score.registry.register("taylor_gate")
