@@ -125,14 +125,9 @@ def ranked(net, data, variant="auto", groups=None):
     sparsifier = steppe.sparsify(net, optimizer, late(variant), 1000, groups=groups)
     for x, y in data:
         sparsifier.step(lambda x=x, y=y: loss(net, x, y))
-    select, weights = sparsifier.selector, sparsifier.weights
-    score = select.method.score
-    made = {}
-    for g in groups:
-        names = [s.name for s in g.slices if score.reads(s)]
-        of = {name: select._score(name, weights[name]) for name in names}
-        made[g.name] = score.reduce(score.members(g, of)).abs()
-    return made, groups
+    select = sparsifier.selector
+    made = select.units(select.method.score, sparsifier.weights)
+    return {name: units.abs() for name, units in made.items()}, groups
 
 
 def agreement(one, other):
@@ -334,6 +329,30 @@ def test_published_methods_take_the_gate(name):
     assert notes == []
 
 
+@pytest.mark.parametrize(
+    ("coupled", "need"), [(True, "gate_or_squares"), (False, "product_square")]
+)
+def test_radii_that_come_from_taylor_are_no_noise(coupled, need):
+    """AdaSAP's neurons are channels, whatever is pruned."""
+    net, (x, y) = residual(), batches(1)[0]
+    groups = steppe.channel_groups(net, x[:2]) if coupled else ()
+    structure = "channel" if coupled else "unstructured"
+    for psi in ("taylor", {"name": "taylor", "variant": "mean"}):
+        chosen = steppe.methods.adasap(0.5, psi=psi, warmup=0.5, pruned=1.0, structure=structure)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        if coupled and psi != "taylor":
+            with pytest.raises(SteppeError, match="variant mean of taylor sums"):
+                steppe.sparsify(net, optimizer, chosen, 4, groups=groups)
+            continue
+        sparsifier = steppe.sparsify(net, optimizer, chosen, 4, groups=groups)
+        said = [note for note in sparsifier.notes if "rounding" in note]
+        assert len(said) == (psi != "taylor")
+        if psi == "taylor":
+            assert need in sparsifier._statistics.statistics
+            for _ in range(2):
+                assert sparsifier.step(lambda: loss(net, x, y)).isfinite()
+
+
 @pytest.mark.parametrize("variant", sorted({*NEEDS} - {"auto", *GATES}))
 def test_beside_a_loop_over_channels(grouped, variant):
     """One batch: the mean is the value itself."""
@@ -344,7 +363,7 @@ def test_beside_a_loop_over_channels(grouped, variant):
     score = select.method.score
     for group in grouped.groups():
         saliencies = {
-            s.name: select._score(s.name, weights[s.name]) for s in group.slices if score.reads(s)
+            s.name: select.saliency(score, s.name, weights[s.name]) for s in group.slices if score.reads(s)
         }
         assert all(v.shape == weights[n].shape for n, v in saliencies.items())
         made = score.reduce(score.members(group, saliencies))
@@ -384,7 +403,7 @@ def test_the_mean_is_taken_of_what_the_variant_says(grouped, variant):
     )
     for sign in (1.0, -1.0):
         statistic.observe({name: weight}, {name: 2.0 * sign * weight})
-    units = select.method.score.reduce(select._score(name, weight).reshape(1 if gates else 6, -1))
+    units = select.method.score.reduce(select.saliency(select.method.score, name, weight).reshape(1 if gates else 6, -1))
     expected = {
         "mean": 0.0,
         "squared": 54.0**2,

@@ -34,7 +34,7 @@ def test_equals_the_gates_gradient_squared(grouped):
     norms = {"conv1.weight": "norm1"}  # the other group has a layer without a norm, too
     made = {
         g.name: score.reduce(
-            score.members(g, {s.name: select._score(s.name, weights[s.name]) for s in g.slices
+            score.members(g, {s.name: select.saliency(score, s.name, weights[s.name]) for s in g.slices
                               if score.reads(s)})
         )
         for g in grouped.groups()
