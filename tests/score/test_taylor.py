@@ -363,7 +363,9 @@ def test_beside_a_loop_over_channels(grouped, variant):
     score = select.method.score
     for group in grouped.groups():
         saliencies = {
-            s.name: select.saliency(score, s.name, weights[s.name]) for s in group.slices if score.reads(s)
+            s.name: select.saliency(score, s.name, weights[s.name])
+            for s in group.slices
+            if score.reads(s)
         }
         assert all(v.shape == weights[n].shape for n, v in saliencies.items())
         made = score.reduce(score.members(group, saliencies))
@@ -403,7 +405,9 @@ def test_the_mean_is_taken_of_what_the_variant_says(grouped, variant):
     )
     for sign in (1.0, -1.0):
         statistic.observe({name: weight}, {name: 2.0 * sign * weight})
-    units = select.method.score.reduce(select.saliency(select.method.score, name, weight).reshape(1 if gates else 6, -1))
+    units = select.method.score.reduce(
+        select.saliency(select.method.score, name, weight).reshape(1 if gates else 6, -1)
+    )
     expected = {
         "mean": 0.0,
         "squared": 54.0**2,

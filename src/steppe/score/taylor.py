@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group, Slice
 from steppe.core.protocols import Score
-from steppe.score.filter_sums import said_of_filter_sums
 from steppe.score.channel_norms import gates_of, require_gates
+from steppe.score.filter_sums import said_of_filter_sums
 
 if TYPE_CHECKING:
     from steppe.method import Method

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
+from steppe.core.protocols import Coupling, Tensors
 from steppe.engine.step.argument_checks import arguments
 from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
@@ -95,28 +96,17 @@ def sparsify(
     outputs = OutputGradients()
     objective = ObjectiveLoss(method.objective, unwrap(model), outputs)  # nothing is changed yet
     known = options.statistics or {}
-    ranking, said = _for_network(method, unwrap(model), groups)
-    prunable = PrunableWeights(
-        model, optimizers, ranking, coupling, include, exclude, groups, known
-    )
-    prunable.notes += said
+    form, said = _for_network(method, unwrap(model), groups)
+    prunable = PrunableWeights(model, optimizers, form, coupling, include, exclude, groups, known)
     parts = prunable.trained if prunable.parametrized else {}
-    prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
-    statistics = GatheredStatistics(
-        ranking,
-        model,
-        prunable.layers,
-        known,
-        total_steps,
-        coupling.scores_when_due,
-        prunable.groups,
-    )
-    selector = _selector(ranking, prunable, statistics, options)
+    prunable.notes += said + divide(optimizers, model, options.optimizer_groups, parts, coupling)
+    statistics = _statistics(form, coupling, model, prunable, known, total_steps)
+    selector = _selector(form, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
     prunes = coupling.prunes and method.sparsity > 0
     neurons = neurons_of(
-        ranking,
+        form,
         model,
         prunable,
         selector,
@@ -148,6 +138,20 @@ def _for_network(
     score, said = method.score.for_network(model, method.structure.whole_outputs, groups)
     perturb, more = method.perturb.for_network(model, groups)
     return method.replace(score=score, perturb=perturb), list(dict.fromkeys([*said, *more]))
+
+
+def _statistics(
+    method: Method,
+    coupling: Coupling,
+    model: nn.Module,
+    prunable: PrunableWeights,
+    known: Mapping[str, Tensors],
+    total: int,
+) -> GatheredStatistics:
+    """What the scores need to know of the weights that are pruned."""
+    layers, groups = prunable.layers, prunable.groups
+    when_due = coupling.scores_when_due
+    return GatheredStatistics(method, model, layers, known, total, when_due, groups)
 
 
 def _selector(
