@@ -30,15 +30,8 @@ def test_equals_the_gates_gradient_squared(grouped):
             p.uniform_(-1, 1)
     select = grouped.selector(net, METHOD)
     weights = grouped.observe(net, select, [slice(0, 16)])
-    score = select.method.score
     norms = {"conv1.weight": "norm1"}  # the other group has a layer without a norm, too
-    made = {
-        g.name: score.reduce(
-            score.members(g, {s.name: select.saliency(score, s.name, weights[s.name]) for s in g.slices
-                              if score.reads(s)})
-        )
-        for g in grouped.groups()
-    }  # fmt: skip
+    made = select.units(select.method.score, weights)
     for group, name in norms.items():
         gated = Gated(getattr(net, name))
         setattr(net, name, gated)
