@@ -305,7 +305,7 @@ def test_what_cannot_see_neurons_is_refused_before_the_first_step():
         steppe.core.group.Group(g.name, tuple(s for s in g.slices if s.role != "norm"))
         for g in groups()
     ]
-    with pytest.raises(SteppeError, match=r"taylor_gate of neurons.*stem\.weight"):
+    with pytest.raises(SteppeError, match=r"score taylor_gate reads.*stem\.weight"):
         run("taylor_gate", groups=trunk)
     with pytest.raises(SteppeError, match="over all ranks"):
         run("fisher", options=StepOptions(sync="local"))
