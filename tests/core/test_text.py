@@ -26,3 +26,15 @@ def test_what_is_written_is_read_back():
 def test_no_python_objects():
     with pytest.raises(yaml.YAMLError):
         read_yaml("!!python/object/apply:os.getcwd []")
+
+
+@pytest.mark.parametrize("text", ["a: 1\na: 2", "a: {b: 1, c: 2, b: 3}", "- {1: x, 1: y}"])
+def test_a_key_that_is_there_twice_is_refused(text):
+    with pytest.raises(yaml.YAMLError, match="is there twice"):
+        read_yaml(text)
+
+
+def test_keys_of_several_mappings_and_of_merged_ones_are_no_doubles():
+    merged = read_yaml("x: &x {a: 1, b: 2}\ny: {<<: *x, b: 3}\n")
+    assert merged["y"] == {"a": 1, "b": 3}
+    assert read_yaml('{1: x, "1": y}') == {1: "x", "1": "y"}

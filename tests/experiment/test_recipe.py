@@ -8,7 +8,7 @@ import pytest
 
 import steppe
 from steppe.core.errors import SteppeError
-from steppe.experiment.recipe import parse
+from steppe.experiment.recipe import parse, read
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,9 @@ def test_a_named_method_takes_a_budget_with_options() -> None:
     for made in (recipe.build_method(), again.build_method()):
         assert made == steppe.methods.polarreg(0.5, budget=budget)
     assert again.plain() == recipe.plain()
+
+
+def test_a_key_that_is_there_twice_is_one_line(tmp_path):
+    (tmp_path / "twice.yaml").write_text("method: safe\ntrain: {lr: 0.1, lr: 0.2}\n")
+    with pytest.raises(SteppeError, match=r"a recipe must be YAML.*the key lr is there twice"):
+        read(tmp_path / "twice.yaml")

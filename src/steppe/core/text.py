@@ -9,7 +9,22 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, whose numbers are those of YAML 1.2: 1e-4 is one, not a text."""
+    """YAML 1.1, whose numbers are those of YAML 1.2: 1e-4 is one, not a text.
+
+    A key that is there twice is refused, as YAML asks; PyYAML takes the last and says nothing.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} is there twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        constructed: dict[Any, Any] = super().construct_mapping(node, deep)
+        return constructed
 
 
 _Loader.add_implicit_resolver(
@@ -21,7 +36,7 @@ def read_yaml(text: str) -> Any:
     """Plain data of a YAML text.
 
     Raises:
-        yaml.YAMLError: it is none.
+        yaml.YAMLError: it is none, or a key is there twice.
 
     Example:
         >>> read_yaml("alpha: 1e-4")
