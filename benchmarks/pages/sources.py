@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from functools import cache
@@ -50,6 +51,19 @@ def papers(paper: str, table: str) -> list[dict[str, str]]:
     path = ROOT / "src" / "steppe" / "report" / "papers.csv"
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
     return [r for r in csv.DictReader(lines) if (r["paper"], r["table"]) == (paper, table)]
+
+
+def over_15_kinds(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose ``corruptions`` have ``mean`` and ``relative`` (R_C) over the 15 common kinds.
+
+    Records name these means by their number of kinds, and older ones as here.
+    """
+    result = row.get("corruptions")
+    if not result:
+        return row
+    kinds = [cells for name, cells in result["accuracy"].items() if name not in result["extra"]]
+    mean = statistics.fmean(share for cells in kinds for share in cells.values())
+    return row | {"corruptions": result | {"mean": mean, "relative": mean / result["clean"]}}
 
 
 def grouped(rows: Iterable[dict[str, Any]], *keys: str) -> dict[Hashable, list[dict[str, Any]]]:

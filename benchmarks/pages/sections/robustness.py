@@ -8,7 +8,7 @@ from typing import Any
 
 from ..cells import Cell, Table, cell, half_range
 from ..registry import TEST_IMAGES, Cited, Claim, at_most, claims, table
-from ..sources import grouped, papers, recipe, record
+from ..sources import grouped, over_15_kinds, papers, recipe, record
 from .cifar10_small import steps
 
 PAGE, SECTION = "docs/results.md", "Robustness and flatness: ADMM beside SAFE"
@@ -19,7 +19,7 @@ RATES = ("0.25", "0.5", "0.75")
 
 def networks(which: str = "robustness") -> dict[Any, list[dict[str, Any]]]:
     """By their names, without the seed."""
-    rows = record(which)["networks"]
+    rows = map(over_15_kinds, record(which)["networks"])
     return grouped((row | {"key": row["name"].rpartition("-seed")[0]} for row in rows), "key")
 
 
