@@ -279,6 +279,18 @@ def test_products_of_parts_are_neurons_of_their_weight():
         assert torch.equal(numbers, neurons.members["norm1.weight"])
 
 
+def test_a_norm_behind_a_grouped_transposed_convolution_has_its_outputs_radii():
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(4, 6, 3, groups=2)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), up, nn.BatchNorm2d(6), nn.AdaptiveAvgPool2d(1))
+    net = nn.Sequential(net, nn.Flatten(), nn.Linear(6, 4))
+    nn.init.uniform_(net[0][2].weight, 0.5, 1.5)
+    rho = radii(net, WIDE)
+    outputs = rho["0.1.weight"].unflatten(0, (2, 2)).transpose(1, 2).flatten(0, 1)
+    close(by_output(outputs), by_output(rho["0.2.weight"]))
+    assert rho["0.2.weight"].std() > 5
+
+
 def test_rows_of_layers_of_every_layout():
     for layer in (
         Layer("a", (4, 3, 2, 2)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -244,11 +245,9 @@ class LayerNeurons(RunNeurons):
     def _number(self) -> Tensors:
         there = dict(self.model.named_parameters())
         places = {id(p): name for name, p in there.items()}
-        rows: Tensors = {}
-        begun = 0
-        for layer in self.layers:
-            rows[layer.name] = rows_of(layer) + begun
-            begun += layer.rows
+        ends = zip(self.layers, accumulate(self.sizes), strict=True)
+        first = {x.name: end - x.rows for x, end in ends}
+        rows = {x.name: rows_of(x) + first[x.name] for x in self.layers}
         members: Tensors = {}
         for part, p in self.prunable.trained.items():  # the weight itself, or what it is made from
             name = part.partition(":")[0]
@@ -256,7 +255,7 @@ class LayerNeurons(RunNeurons):
                 members[places[id(p)]] = rows[name]
         vectors = {beside(n, "bias"): n for n in rows} | self.followers
         for vector, name in vectors.items():
-            numbers = rows[name].flatten()
+            numbers = first[name] + torch.arange(self.selector.layers[name].rows)
             if vector in there and tuple(there[vector].shape) == numbers.shape:
                 members[vector] = numbers
         return members
