@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import parse, read, varied
+from steppe.experiment.recipe import parse, read
+from steppe.experiment.varied import varied
 
 
 def main() -> None:

@@ -33,6 +33,21 @@ def cifar10_small() -> Table:
     return by_level(record("cifar10-small"), {name: name for name in names})
 
 
+@table("cifar10-auto")
+def cifar10_auto() -> Table:
+    """What was run with the automatic penalty, beside the same seeds of what needs none."""
+    runs = grouped(record("cifar10-auto"), "name", "sparsity_asked")
+    small = cifar10_small()
+    rows = []
+    for (name, level), own in sorted(runs.items(), key=lambda item: (item[0][1], item[0][0])):
+        zeros = f"{100 * level:g} %"
+        by_hand = [cell("{:.2f}", small[other, zeros]) for other in (name, "gmp", "magnitude")]
+        accuracy = half_range((run["accuracy"] for run in own), 2, 100)
+        rows.append([name, zeros, accuracy, cell("{:g}", len(own)), *by_hand])
+    head = ["method", "zeros", "automatic penalty", "seeds", "penalty by hand", "GMP", "magnitude"]
+    return Table(head, rows)
+
+
 def steps(name: str) -> int:
     """Of training, as a recipe has it."""
     own = recipe(name)
