@@ -30,11 +30,14 @@ def test_the_list_as_json_says_what_each_is(capsys: pytest.CaptureFixture[str]) 
     assert all(len(about) > 20 for about in listed.values())
 
 
-def test_one_recipe_is_copied(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_recipe_is_copied_with_the_one_it_stands_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("recipes", "--copy", "cifar10-small/safe", "--to", tmp_path / "mine", "--json")
-    copied = tmp_path / "mine" / "safe.yaml"
-    assert json.loads(capsys.readouterr().out) == {"copied": [str(copied)]}
-    assert copied.read_bytes() == recipes.path_of("cifar10-small/safe").read_bytes()
+    copied = [tmp_path / "mine" / name for name in ("safe.yaml", "gmp.yaml")]
+    assert json.loads(capsys.readouterr().out) == {"copied": [str(file) for file in copied]}
+    for file in copied:
+        assert file.read_bytes() == recipes.path_of(f"cifar10-small/{file.stem}").read_bytes()
 
 
 def test_a_folder_is_copied_here(

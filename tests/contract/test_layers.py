@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe.core.protocols import Coupling, Score, Structure, UnitBudget
+from steppe.engine.step.selector import OUTPUT
 
 
 class Kinds(nn.Module):
@@ -98,7 +99,7 @@ def test_every_coupling(name: str) -> None:
 @pytest.mark.parametrize("name", list(Score.registry))
 def test_every_score_prunes_a_layer_or_names_it(name: str) -> None:
     score = Score.make(name)
-    if not score.reads(steppe.engine.step.selector._OUTPUT) or "obs_scale" in score.needs:
+    if not score.reads(OUTPUT) or "obs_scale" in score.needs:
         pytest.skip("a score of coupled channels, or of solvers")
     model, sparsifier = run(steppe.methods.gmp(sparsity=0.75).replace(score=name))
     finished = exact(model, sparsifier)
