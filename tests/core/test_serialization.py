@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe import SteppeError
-from steppe.core.serialization import atomic, load_state, read_json, save_state, write_text
+from steppe.core.serialization import atomic, load_state, read_json, save_state, sweep, write_text
 
 TREE = {
     "state": {0: {"step": torch.tensor(3.0), "buffer": torch.randn(3, 2)}, 7: {}},
@@ -94,3 +94,16 @@ def test_json_that_is_no_object_is_one_line(tmp_path, text):
 def test_a_json_object_is_read(tmp_path):
     (tmp_path / "a.json").write_text('{"a": [1]}')
     assert read_json(tmp_path / "a.json") == {"a": [1]}
+
+
+def test_what_a_killed_process_was_writing_is_swept(tmp_path):
+    inner = tmp_path / "checkpoints"
+    inner.mkdir()
+    left = [tmp_path / ".tmp4EBfGz", inner / ".state.safetensors.a1.partial", inner / ".tmpaaaaaa"]
+    kept = [tmp_path / "model.safetensors", tmp_path / ".tmp", tmp_path / ".tmpfolderx" / "mine"]
+    kept[-1].parent.mkdir()
+    for path in (*left, *kept):
+        path.write_bytes(b"")
+    sweep(tmp_path)
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in kept)

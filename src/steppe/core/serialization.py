@@ -32,9 +32,14 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process was writing into a folder and those inside it."""
-    for path in folder.rglob(f".*{PARTIAL}"):
-        path.unlink(missing_ok=True)
+    """Remove what a killed process was writing into a folder and those inside it.
+
+    safetensors writes into a file of its own first, whose name is .tmp and six letters.
+    """
+    for pattern in (f".*{PARTIAL}", ".tmp??????"):
+        for path in folder.rglob(pattern):
+            if not path.is_dir():
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
