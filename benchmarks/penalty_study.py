@@ -25,7 +25,7 @@ from typing import Any
 import balanced_admm  # noqa: F401 (registers its part)
 import torch
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import Diverged
 from steppe.engine.trainer import Trainer, make_accelerator
 from steppe.experiment.ending import clean
 from steppe.experiment.experiment import build_model, load_data
@@ -129,7 +129,7 @@ def run(out: Path, only: str) -> None:
             loaded[task] = load_data(recipe)
         try:
             reached = accuracy(recipe, loaded[task])
-        except SteppeError:  # the loss became NaN: a candidate that does not work
+        except Diverged:  # a candidate that does not work
             reached = 0.0
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"name": name, "accuracy": reached}) + "\n")

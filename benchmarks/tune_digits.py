@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from steppe.core.errors import Diverged
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import parse
 
@@ -49,7 +50,7 @@ def one(job: tuple[str, dict[str, Any], float, int]) -> float:
     )
     try:
         record, _, _ = Experiment(recipe, load_data(recipe), None, True, "validation").train()
-    except ValueError:  # the loss became NaN: a candidate that does not work
+    except Diverged:  # a candidate that does not work
         return 0.0
     return float(record["sparse"]["accuracy"])
 

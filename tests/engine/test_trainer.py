@@ -6,6 +6,7 @@ from torch import nn
 
 import steppe
 from steppe import SteppeError
+from steppe.core.errors import Diverged
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
@@ -59,6 +60,13 @@ def rates(made):
     made.sparsifier.step = watched
     made.fit()
     return found
+
+
+def test_a_loss_that_is_no_number_is_told_apart_from_a_users_mistake():
+    made = trainer(steppe.methods.make("dense"), 3, Batches())
+    made.loss = lambda out, y: out.sum() * float("nan")
+    with pytest.raises(Diverged, match="the loss must stay finite"):
+        made.fit()
 
 
 @pytest.mark.parametrize("name", ["lth", "lrr"])

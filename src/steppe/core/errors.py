@@ -39,6 +39,15 @@ class SteppeError(ValueError):
         super().__init__(" ".join(text.split()))
 
 
+class Diverged(SteppeError):
+    """A training whose loss became NaN or infinite: its options do not work, its code does.
+
+    Example:
+        >>> isinstance(Diverged("the loss must stay finite", got="nan in epoch 3"), SteppeError)
+        True
+    """
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> SteppeError:
     """The error for a name that is not known, with the nearest names.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from steppe.core.cost import Cost
 from steppe.core.courtesy import courtesy
-from steppe.core.errors import SteppeError
+from steppe.core.errors import Diverged, SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.accelerator import make_accelerator as make_accelerator
@@ -208,7 +208,7 @@ class Trainer:
         """Train to the end (from the last checkpoint if there is one), project, evaluate.
 
         Raises:
-            SteppeError: the loss became NaN or infinite; the last good checkpoint is kept.
+            Diverged: the loss became NaN or infinite; the last good checkpoint is kept.
         """
         begun = time.monotonic()
         self._resume()
@@ -313,7 +313,7 @@ class Trainer:
         kept = "nothing was kept"
         if self.run is not None and self._epoch + self._start > 0:
             kept = f"the last good checkpoint (epoch {self._epoch}) is in {self.run.path}"
-        raise SteppeError(
+        raise Diverged(
             "the loss must stay finite",
             got=f"{float(self._loss_sum)} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
