@@ -24,6 +24,7 @@ CROSS = {
     "parity": "whole methods beside plain transcriptions of their rules",
     "end_to_end": "commands, run as a user runs them",
     "callbacks/test_ddp.py": "both trainers in two processes",
+    "experiment/test_stored.py": "run folders of before some options, by every verb",
     "llm/test_families.py": "every family of language models, from folder to folder",
 }
 

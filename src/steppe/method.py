@@ -207,6 +207,15 @@ class Method:
                 way_out=error.way_out,
             ) from None
 
+    def changed_since(self, stored: Mapping[str, Any]) -> str:
+        """What an earlier version did otherwise, in words; "" where its steps were the same.
+
+        Args:
+            stored: `to_dict` of this method by that version.
+        """
+        said = (part.changed_since(stored[axis], self) for axis, part in self.parts.items())
+        return "; ".join(filter(None, said))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data; `from_dict` reads it back."""
         plain = {"name": self.name} | {axis: part.to_dict() for axis, part in self.parts.items()}

@@ -1,11 +1,14 @@
 """In which precision blocks are optimised: measured once, then kept."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from steppe.core.errors import SteppeError
+from steppe.engine.run_folder import RunFolder
 from steppe.llm import prepare
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.prune_config import PruneConfig
@@ -85,3 +88,32 @@ def test_who_insists_is_told_what_it_costs(
     assert made.notes == [
         "bfloat16 takes 8.0 times as long as float32 here; --precision auto would not take it"
     ]
+
+
+def as_before(made: PreparedPruning) -> dict[str, Any]:
+    """The recipe as a version stored it that did not know these options."""
+    stored: dict[str, Any] = json.loads(json.dumps(made.recipe))
+    for axis, option in (("coupling", "pull"), ("perturb", "on"), ("objective", "held_out")):
+        stored["method"][axis].pop(option, None)
+    return stored
+
+
+def test_a_folder_of_before_some_options_takes_its_recipe(
+    language_model: Path, tmp_path: Path
+) -> None:
+    made = prepared(language_model, tmp_path, "admm", precision="float32")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_before(made)))
+    folder = RunFolder(tmp_path, made.recipe, made.as_today)
+    made.check_goes_on(folder.stored)
+    other = prepared(language_model, tmp_path, "admm", precision="float32", seed=1)
+    with pytest.raises(SteppeError, match="differs in seed"):
+        RunFolder(tmp_path, other.recipe, other.as_today)
+
+
+def test_blocks_of_another_rule_are_not_gone_on_from(language_model: Path, tmp_path: Path) -> None:
+    made = prepared(language_model, tmp_path, precision="float32")
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(as_before(made)))
+    folder = RunFolder(tmp_path, made.recipe, made.as_today)
+    said = "sam moved weights that hard_mask holds.*no windows held out.*another --out"
+    with pytest.raises(SteppeError, match=said):
+        made.check_goes_on(folder.stored)

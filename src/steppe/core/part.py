@@ -79,6 +79,15 @@ class Part:
             if "fits" in vars(kind):
                 vars(kind)["fits"](self, method)
 
+    def changed_since(self, stored: Mapping[str, Any], method: Method) -> str:
+        """What an earlier version did otherwise, in words; "" where its steps were the same.
+
+        Args:
+            stored: `to_dict` of this part by that version, which knew fewer options.
+            method: whose part it is.
+        """
+        return ""
+
     def to_dict(self) -> dict[str, Any]:
         """Name and every field, as plain data."""
         return {"name": self.name, **dataclasses.asdict(self)}

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,25 +39,37 @@ class RunFolder:
     Args:
         path: the folder; made when missing.
         recipe: what is run, as plain data; a folder holds one recipe only.
+        today: a stored recipe as it would be written now, since an earlier version knew fewer
+            options; one that cannot be read so comes back as it is.
 
     Raises:
         SteppeError: the folder holds another recipe, or something that is no run.
     """
 
-    def __init__(self, path: Path | str, recipe: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        recipe: dict[str, Any],
+        today: Callable[[Any], Any] = lambda stored: stored,
+    ) -> None:
         self.path = Path(path)
         self.recipe = recipe
+        self.stored: Any = None
+        """The recipe as the folder has it, in the words of the version that wrote it."""
         self.notes: list[str] = []
         """What was damaged, and what is used instead."""
         recipe_file = self.path / "recipe.yaml"
         if recipe_file.exists():
-            stored = _read_recipe(recipe_file)
+            self.stored = _read_recipe(recipe_file)
+            stored = today(self.stored)
             if stored != recipe:
                 keys = _differences(stored, recipe)
+                own = isinstance(stored, dict) and "train" in stored
                 raise SteppeError(
                     "a run folder holds one recipe",
                     got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
-                    way_out="choose another --out; or delete that folder, if nothing needs it",
+                    way_out="choose another --out; or delete that folder, if nothing needs it"
+                    + (f"; steppe train {recipe_file} --out {path} goes on with its own" * own),
                 )
         elif self.path.exists() and (not self.path.is_dir() or _holds_something(self.path)):
             raise SteppeError(

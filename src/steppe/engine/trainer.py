@@ -352,7 +352,14 @@ class Trainer:
                 got=f"{self.run and self.run.path}: {str(error)[:200]}",
                 way_out="another --out, or the model as it was",
             ) from None
-        self.sparsifier.load_state_dict(state["sparsifier"])
+        try:
+            self.sparsifier.load_state_dict(state["sparsifier"])
+        except SteppeError as error:
+            raise SteppeError(
+                error.rule,
+                got=f"{self.run and self.run.path}: {error.got}",
+                way_out="another --out, where the run begins anew",
+            ) from None
         self._epoch, self._start = state["epoch"], state["start"]
         self._metrics, self._earlier = state["metrics"], state["seconds"]
         self._loss_sum.copy_(state["loss_sum"])

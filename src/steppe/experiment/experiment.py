@@ -140,7 +140,7 @@ class Experiment:
             The record, the model, and what training gave (None when the run was done before).
         """
         recipe = self.recipe
-        folder = RunFolder(self.out, recipe.plain()) if self.out is not None else None
+        folder = RunFolder(self.out, recipe.plain(), recipe.as_today) if self.out else None
         method = recipe.build_method()
         recipe.check_start(method)
         config = recipe.train.config()

@@ -235,6 +235,22 @@ class Recipe(_Strict):
             del whole["channels"]
         return whole
 
+    def as_today(self, stored: Any) -> Any:
+        """A stored recipe as it is written now, to be compared with this one's `plain`.
+
+        An earlier version knew fewer options: one that is absent has its default. A method that is
+        this one's is written as here.
+
+        Args:
+            stored: plain data of a run's folder; returned as it is if it is no recipe.
+        """
+        try:
+            there = parse(stored)
+            plain, same = there.plain(), there.build_method() == self.build_method()
+        except SteppeError:
+            return stored
+        return plain | ({"method": self.plain()["method"]} if same else {})
+
     def _prunes_channels(self) -> bool:
         try:
             return self.build_method().structure.whole_outputs

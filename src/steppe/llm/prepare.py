@@ -18,7 +18,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import check, needs_windows
-from steppe.engine.blockwise.config import BlockwiseConfig
+from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.precision import MARGIN, bfloat16_ratio
 from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
@@ -186,6 +186,39 @@ class PreparedPruning:
             plain["fit"] = dataclasses.asdict(self.walk_config.reconstruction)
         as_json: dict[str, Any] = json.loads(json.dumps(plain))
         return as_json
+
+    def as_today(self, stored: Any) -> Any:
+        """A stored recipe as it is written now, to be compared with `recipe`.
+
+        An earlier version knew fewer options: one that is absent has its default.
+
+        Args:
+            stored: plain data of a run's folder; returned as it is if it is no recipe.
+        """
+        try:
+            plain = stored | {"method": Method.from_dict(stored["method"]).to_dict()}
+            if "fit" in stored:
+                fit = ReconstructionConfig(**stored["fit"])
+                plain["fit"] = json.loads(json.dumps(dataclasses.asdict(fit)))
+        except (SteppeError, TypeError, LookupError):
+            return stored
+        return plain
+
+    def check_goes_on(self, stored: dict[str, Any]) -> None:
+        """Whether the blocks that are done were pruned as those that are left would be.
+
+        Args:
+            stored: the recipe as the run's folder has it.
+
+        Raises:
+            SteppeError: an earlier version did them by another rule.
+        """
+        if others := self.method.changed_since(stored["method"]):
+            raise SteppeError(
+                "a run goes on by the rule that it began with",
+                got=f"{self.out}, begun by an earlier version, in which {others}",
+                way_out="another --out, where the run begins anew",
+            )
 
     def check_layers(self) -> None:
         """Whether patterns, method and layers fit each other, from shapes; no weights are read.

@@ -84,7 +84,7 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     Returns:
         The record.
     """
-    folder = RunFolder(prepared.out, prepared.recipe)
+    folder = RunFolder(prepared.out, prepared.recipe, prepared.as_today)
     if folder.record is not None:
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
@@ -92,6 +92,8 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     texts = prepared.texts()
     memory.decide(prepared, texts)
     walk = prepared.walk(report)
+    if walk.journal.get("blocks"):
+        prepared.check_goes_on(folder.stored)
     weights = hashlib.sha256() if texts and prepared.config.remember else None
     stored_nonzero = prepared.model.checkpoint.check_finite(weights)
     with contextlib.ExitStack() as claimed:

@@ -15,7 +15,7 @@ from steppe.schedule.linear import Linear
 def taylor(
     sparsity: float | None = None,
     score: ScoreSpec = "taylor",
-    variant: str = "auto",
+    variant: str | None = "auto",
     start: float = 0.0,
     end: float = 0.5,
     every: int = 30,
@@ -28,7 +28,8 @@ def taylor(
         sparsity: fraction that is gone at the end: of the channels, or of what the run counts.
         score: taylor or any other.
         variant: of score taylor, see `steppe.score.taylor`. auto: the gate is that of the norm
-            behind the channel; without a norm, sum E[(g w)^2] over the channel's weights.
+            behind the channel; without a norm, sum E[(g w)^2] over the channel's weights. None is
+            auto, too: so older recipes have it.
         start, end: fractions of the run between which channels go.
         every: steps between two cuts.
         budget: pooled or any other.
@@ -36,6 +37,7 @@ def taylor(
 
     Source: Molchanov et al., Importance Estimation for Neural Network Pruning, CVPR 2019.
     """
+    variant = variant or "auto"
     if score != "taylor" and variant != "auto":
         raise SteppeError(
             "variant is an option of score taylor",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from steppe.core.batch import Batch
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import LayerSolver, Objective
+
+if TYPE_CHECKING:
+    from steppe.method import Method
 
 
 @Objective.registry.register("block_reconstruction")
@@ -51,6 +55,11 @@ class BlockReconstruction(Objective):
                 got=f"held_out {self.held_out}",
                 way_out="held_out 0.125, or 0 to train on all of them",
             )
+
+    def changed_since(self, stored: Mapping[str, Any], method: Method) -> str:
+        if "held_out" in stored or self.start is None:
+            return ""
+        return "a block kept what its steps gave, with no windows held out to judge it"
 
     @property
     def stages(self) -> Literal["block", "children"]:

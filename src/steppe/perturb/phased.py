@@ -70,6 +70,11 @@ class Phased(Perturb):
         for part in self.parts:
             part.check_fits(method)
 
+    def changed_since(self, stored: Mapping[str, Any], method: Method) -> str:
+        earlier = [part for _, part in stored["phases"]]
+        said = (p.changed_since(e, method) for p, e in zip(self.parts, earlier, strict=True))
+        return "; ".join(filter(None, said))
+
     def for_network(self, model: nn.Module, groups: Sequence[Group]) -> tuple[Perturb, list[str]]:
         forms = [(until, *part.for_network(model, groups)) for until, part in self.phases]
         said = [sentence for _, _, own in forms for sentence in own]

@@ -21,6 +21,11 @@ class AnyCoupling(Part):
 
     registry = axis("coupling")
 
+    @property
+    def holds(self) -> bool:
+        """Whether it ever holds weights at zero between steps."""
+        return False
+
 
 class WeightParametrization(Protocol):
     """x = join(parts): the optimiser moves the parts, the network sees x."""
@@ -80,6 +85,10 @@ class Coupling(AnyCoupling):
                 got=f"a sparsity of {method.sparsity:g}",
                 way_out="sparsity 0, or another coupling, such as hard_mask or admm",
             )
+
+    @property
+    def holds(self) -> bool:
+        return type(self).alive is not Coupling.alive
 
     @property
     def parametrization(self) -> WeightParametrization | None:

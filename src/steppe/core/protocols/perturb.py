@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -100,6 +100,11 @@ class Ascent(Perturb):
     def moves_held(self) -> bool:
         return self.on == "all"
 
+    def changed_since(self, stored: Mapping[str, Any], method: Method) -> str:
+        if "on" in stored or self.moves_held or not method.coupling.holds:
+            return ""
+        return f"{self.name} moved weights that {method.coupling.name} holds at zero (on 'all')"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NeuronPerturb(Ascent):
@@ -114,6 +119,11 @@ class NeuronPerturb(Ascent):
 
     def fits(self, method: Method) -> None:
         self.psi.check_fits(method)
+
+    def changed_since(self, stored: Mapping[str, Any], method: Method) -> str:
+        if "psi" in stored:
+            return super().changed_since(stored, method)
+        return f"{self.name}'s radii came from the output layer too, and norms had the least"
 
     def to_dict(self) -> dict[str, Any]:
         return {**super().to_dict(), "psi": self.psi.to_dict()}

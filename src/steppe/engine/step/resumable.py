@@ -9,6 +9,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.engine.step.optimizers import Optimizers
+from steppe.method import Method
 
 _WAY_OUT = "make model, optimizer and sparsifier as in the run that was stopped"
 LATER = ("finished", "followers", "made_of", "over_calls", "quiet")
@@ -34,15 +35,17 @@ def made_of(optimizers: Optimizers, weights: Mapping[str, Tensor]) -> dict[str, 
     }
 
 
-def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
+def check_resumable(state: Any, mine: Mapping[str, Any], method: Method) -> None:
     """Compare a state with that of the sparsifier which shall go on from it.
 
     Args:
         state: what is to be loaded.
         mine: of the sparsifier as it is now.
+        method: of that sparsifier.
 
     Raises:
-        SteppeError: it is no state, or of another method, length, optimiser or model.
+        SteppeError: it is no state, or of another method, length, optimiser or model; or an earlier
+            version made it, whose steps were others.
     """
     given = state if isinstance(state, Mapping) else {}
     absent = [key for key in mine if key not in given and key not in LATER]
@@ -59,6 +62,13 @@ def check_resumable(state: Any, mine: Mapping[str, Any]) -> None:
                 got=_apart(state[key], mine[key]),
                 way_out=_WAY_OUT,
             )
+    if state["step"] and (others := method.changed_since(state["method"])):
+        raise SteppeError(
+            "a run goes on by the rule that it began with",
+            got=f"a state of an earlier version, in which {others}",
+            consequence="nothing was loaded",
+            way_out="begin anew, or finish it with that version",
+        )
     for key in ("scaler", "reference"):
         if (state[key] is None) != (mine[key] is None):
             has, lacks = ("the state", "not here") if state[key] else ("here", "not in the state")

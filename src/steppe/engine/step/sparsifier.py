@@ -388,7 +388,7 @@ class Sparsifier:
             SteppeError: the state is of another method, length, optimiser or model; nothing is
                 changed then.
         """
-        check_resumable(state, self.state_dict())
+        check_resumable(state, self.state_dict(), self.method)
         home = self._prunable.home
         self.notes += self._saved.restore(state, home)
         self._coupled.load(state["coupling"], home)
