@@ -279,6 +279,26 @@ def test_products_of_parts_are_neurons_of_their_weight():
         assert torch.equal(numbers, neurons.members["norm1.weight"])
 
 
+@pytest.mark.parametrize("name", ["spred", "pilot"])
+def test_a_step_after_the_end_knows_the_folded_weights(name):
+    """The parts are gone then, and the weights themselves are the neurons' again."""
+    method = getattr(methods, name)(sparsity=0.5).replace(perturb=AdaSap(rho_max=0.1))
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    s = steppe.sparsify(net, optimizer, method, total_steps=4, steps_per_epoch=1)
+    s.step(lambda: (F.cross_entropy(net(X), Y), 0.5))
+    s.finish()
+    seen = []
+    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="after finish"):
+        among = AdaSap.among
+        patch.setattr(AdaSap, "among", lambda *args: seen.append(args[-1]) or among(*args))
+        s.step(lambda: (F.cross_entropy(net(X), Y), 0.5))
+    (neurons,) = seen
+    assert torch.equal(
+        neurons.members["conv1.weight"].flatten(), neurons.members["norm1.weight"].flatten()
+    )
+
+
 def test_a_norm_behind_a_grouped_transposed_convolution_has_its_outputs_radii():
     torch.manual_seed(0)
     up = nn.ConvTranspose2d(4, 6, 3, groups=2)
@@ -323,3 +343,7 @@ def test_what_cannot_see_neurons_is_refused_before_the_first_step():
         run("fisher", options=StepOptions(sync="local"))
     with pytest.raises(SteppeError, match="unknown score"):
         AdaSap(psi="worth")
+    phases = ((0.5, AdaSap(psi="fisher")), (1.0, "none"))
+    for perturb in (AdaSap(psi="fisher"), {"name": "phased", "phases": phases}):
+        with pytest.raises(SteppeError, match=r"trains m and w.*score fisher of neurons.*psi l2"):
+            methods.spred(sparsity=0.5).replace(perturb=perturb)

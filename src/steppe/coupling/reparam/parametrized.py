@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Coupling, Tensors, WeightParametrization
+from steppe.core.protocols import Coupling, NeuronPerturb, Tensors, WeightParametrization
 from steppe.core.step_context import StepContext
 
 if TYPE_CHECKING:
@@ -106,10 +106,13 @@ class Parametrized(Coupling):
         return masks
 
     def fits(self, method: Method) -> None:
-        if method.score.needs:
-            raise SteppeError(
-                f"coupling {self.name} trains {' and '.join(self.parts)}, not the weights, which "
-                "have no gradient of their own",
-                got=f"score {method.score.name}, which needs the {', '.join(method.score.needs)}",
-                way_out="score magnitude, l1 or l2",
-            )
+        told = [p for p in method.perturb.parts if isinstance(p, NeuronPerturb)]
+        scores = [("score", method.score, ""), *(("psi", p.psi, " of neurons") for p in told)]
+        for option, score, of in scores:
+            if score.needs:
+                raise SteppeError(
+                    f"coupling {self.name} trains {' and '.join(self.parts)}, not the weights, "
+                    "which have no gradient of their own",
+                    got=f"score {score.name}{of}, which needs the {', '.join(score.needs)}",
+                    way_out=f"{option} l2, l1 or magnitude",
+                )

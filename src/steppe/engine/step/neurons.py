@@ -144,9 +144,10 @@ class RunNeurons:
 
     def _numbers(self) -> Tensors:
         """`Neurons.members`, beside the parameters."""
-        if self._members is None:
-            self._members = self._number()
-        members, there = self._members, dict(self.model.named_parameters())
+        there = dict(self.model.named_parameters())
+        if self._members is None or not self._members.keys() <= there.keys():
+            self._members = self._number()  # parts that were folded are no parameters any more
+        members = self._members
         for name, numbers in members.items():
             if numbers.device != there[name].device:
                 members[name] = numbers.to(there[name].device)
