@@ -64,6 +64,49 @@ def test_error_is_below_the_sweeps(shape, seed, case):
     assert error(ours, weight, gram) < error(sweep, weight, gram)
 
 
+def together(rows, columns, tokens):
+    """Inputs that almost all go along few directions, as behind the activation of an MLP."""
+    generator = torch.Generator().manual_seed(0)
+    few = torch.randn(tokens, 40, generator=generator) * torch.logspace(-0.5, 0, 40)
+    inputs = few @ torch.randn(40, columns, generator=generator)
+    inputs += 1e-2 * torch.randn(tokens, columns, generator=generator)
+    return torch.randn(rows, columns, generator=generator), inputs.T @ inputs / tokens
+
+
+@pytest.mark.parametrize("tokens", [4, 64, 4000])
+def test_rounding_does_not_count_where_the_gram_is_ill_conditioned(tokens, monkeypatch):
+    """Beside the same iterations with an inverse in float64; 40 of 512 directions hold all."""
+    weight, gram = together(32, 512, tokens)
+    problem = posed(weight, gram, round(0.6 * weight.numel()))
+    ours, _ = LayerAdmm().solve(problem)
+
+    def exactly(matrix, out):
+        return out.copy_(torch.linalg.inv(matrix.double()))
+
+    monkeypatch.setattr("steppe.coupling.layer_admm.definite_inverse", exactly)
+    exact, _ = LayerAdmm().solve(problem)
+    ours, exact = (error(w, weight, gram, damping=0.01) for w in (ours, exact))
+    assert ours == pytest.approx(exact, rel=0.02)
+
+
+def test_never_worse_than_its_first_projection(monkeypatch):
+    """Whatever goes wrong on the way."""
+    weight, gram = layer(32, 64)
+    prune, notes = weight.numel() // 2, []
+
+    def astray(self, problem, hessian, target, mean):
+        mask = problem.select(problem.saliency(-1.0 / target), prune)
+        return 100.0 * target * mask, mask
+
+    monkeypatch.setattr(LayerAdmm, "_admm", astray)
+    new, mask = LayerAdmm(refine=0).solve(posed(weight, gram, prune, notes=notes))
+    assert "first projection" in notes[0]
+    scale = gram.diagonal() + 0.01 * gram.diagonal().mean()
+    largest = keep_largest({"": weight * scale.sqrt()}, prune)[""]
+    assert torch.equal(mask, largest)
+    torch.testing.assert_close(new, weight * largest)
+
+
 def test_refinement_never_makes_it_worse():
     weight, gram = layer(48, 64)
     problem = posed(weight, gram, weight.numel() // 2)

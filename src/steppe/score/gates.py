@@ -7,11 +7,14 @@ every scale of a filter, so that the sum of g w over the filter is zero up to th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from steppe.core.given_tensors import GivenTensors
 from steppe.core.group import Group, Slice
 from steppe.core.layer import Layer
 from steppe.core.statistic import STATISTICS, Statistic
@@ -22,15 +25,17 @@ from steppe.score.products import product
 class _OfGates(Statistic):
     """The mean of something of dL/dz, z = 1 a gate on all of a coupled channel.
 
-    dL/dz is the sum over the norms in the group. Where fewer norms than layers lie there, some
-    layer adds to the channel without one: the layers' own sums of g w, zero in front of a norm,
-    count in. A channel's value lies at its place in the first norm's scale; elsewhere are zeros.
+    dL/dz is the sum over the norms in the group, and over the layers whose outputs do not go
+    straight into such a norm: of each the sum of g w. Where norms lie on every path these add up
+    to zero. A channel's value lies at its place in the first norm's scale; elsewhere are zeros.
     """
 
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         self._modules = {name.rpartition(".")[0]: module for name, (_, module) in modules.items()}
-        self._gated: list[tuple[Slice, list[Slice]]] = []
+        self._groups: list[tuple[Slice, list[Slice], list[str]]] = []
         self._scales: set[str] = set()
+        self._tensors: GivenTensors | None = None
+        self._pass = ExitStack()
 
     def couple(self, groups: Sequence[Group]) -> None:
         for group in groups:
@@ -40,23 +45,49 @@ class _OfGates(Statistic):
             }
             if not scales:
                 continue
-            shifts = {_bias(name) for name in scales}
             layers = layers_of(self._modules, group)
-            own = {*layers, *map(_bias, layers)}
-            names = {*scales, *shifts, *(own if len(layers) > len(scales) else ())}
+            names = {*scales, *layers, *map(_bias, [*scales, *layers])}
             read = [s for s in group.slices if s.name in names and s.role != "input"]
             first = next(s for s in group.slices if s.name == scales[0])
-            self._gated.append((first, read))
+            self._groups.append((first, read, layers))
+
+    def active(self, on: bool) -> None:
+        if not on:
+            self._pass.close()
+        elif self._tensors is None and self._groups:
+            layers = {n for _, _, own in self._groups for n in own}
+            names = {self._module(n): n for n in sorted(layers)}
+            norms = {self._module(s.name) for _, read, _ in self._groups for s in read} - {*names}
+            self._tensors = GivenTensors(names, norms)
+            self._pass.enter_context(self._tensors.watching())
+
+    def _module(self, parameter: str) -> nn.Module:
+        return self._modules[parameter.rpartition(".")[0]]
+
+    def _counts(self, read: list[Slice], layers: list[str]) -> Iterator[Slice]:
+        """The norms, and the layers beside them whose own sums are not zero."""
+        tensors = self._tensors
+        pairs = [] if tensors is None else [p for p in tensors.pairs if p[0] in layers]
+        straight = {n for n, _ in pairs} - (set() if tensors is None else tensors.elsewhere)
+        taking = {norm for n, norm in pairs if n in straight}
+        own = {*layers, *map(_bias, layers)}
+        norms = {self._module(s.name) for s in read if s.name not in own}
+        # what other norms read is theirs alone, unless they undo a scale of the channel
+        undone = all(map(_undoes_scales, norms - taking))
+        silent = straight if undone else {*layers}
+        silent |= {_bias(n) for n in silent}
+        return (s for s in read if s.name not in silent)
 
     def _of(self, derivative: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _values(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> dict[str, Tensor]:
         scales = sorted(self._scales & grads.keys())
-        read_by_any = {s.name for _, read in self._gated for s in read} & grads.keys()
+        gated = [(first, [*self._counts(read, own)]) for first, read, own in self._groups]
+        read_by_any = {s.name for _, read in gated for s in read} & grads.keys()
         products = {n: product(weights, grads, n) for n in sorted({*scales, *read_by_any})}
         new = {name: torch.zeros_like(products[name]) for name in scales}
-        for first, read in self._gated:
+        for first, read in gated:
             if first.name in new:
                 sums = [s.rows(products[s.name]).sum(1) for s in read if s.name in products]
                 home = new[first.name]
@@ -68,6 +99,12 @@ class _OfGates(Statistic):
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
         self.mean_of(self._values(weights, grads))
+
+
+def _undoes_scales(norm: nn.Module) -> bool:
+    """Whether it divides by what it finds in each channel of the batch."""
+    of_batch = norm.training or getattr(norm, "running_mean", None) is None
+    return isinstance(norm, _NormBase) and of_batch
 
 
 def _bias(weight: str) -> str:

@@ -26,6 +26,18 @@ def test_inverse(n):
     assert float((inverse - exact).norm() / exact.norm()) < 1e-5
 
 
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_inverse_of_an_ill_conditioned_matrix(condition):
+    """A few large eigenvalues, as of inputs that go together: products alone were off by half."""
+    n = 512
+    basis, _ = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))
+    values = torch.full((n,), 1.0 / condition, dtype=torch.float64)
+    values[:40] = torch.logspace(-1, 0, 40, dtype=torch.float64)
+    exact = (basis / values) @ basis.T
+    inverse = definite_inverse(((basis * values) @ basis.T).float()).double()
+    assert float((inverse - exact).norm() / exact.norm()) < max(1e-3, 1e-7 * condition)
+
+
 def test_refinement_stays_inside_the_mask_and_rows_do_not_mix():
     hessian, target = definite(20), torch.randn(6, 20)
     mask = torch.rand(6, 20) < 0.5

@@ -15,6 +15,7 @@ __all__ = ["RETRIES", "dead_inputs", "definite_inverse", "factored", "refined", 
 
 RETRIES = 3  # how often the damping is raised tenfold before float64 is tried
 _LEAF = 128  # smaller matrices are inverted by LAPACK
+_OFF = 1e-2  # up to here a product of matrix and inverse may be away from the identity
 
 
 def dead_inputs(gram: Tensor) -> Tensor:
@@ -92,7 +93,9 @@ def definite_inverse(matrix: Tensor, out: Tensor | None = None) -> Tensor:
         [B' D]    = [-Y'         S^-1],   X = A^-1 B,  Y = X S^-1
 
     and A^-1, S^-1 in the same way: as many operations as 2/3 of a matrix product, where LAPACK's
-    own inverse from a Cholesky factor takes the time of several.
+    own inverse from a Cholesky factor takes the time of several. Rounding grows with the square
+    of the condition number there, so the product with the matrix is looked at on two vectors;
+    where it is off, the inverse is LAPACK's, whose rounding grows with the number itself.
 
     Args:
         matrix: ``[n, n]``; not changed.
@@ -101,14 +104,27 @@ def definite_inverse(matrix: Tensor, out: Tensor | None = None) -> Tensor:
     Returns:
         The inverse ``[n, n]``.
     """
-    out = torch.empty_like(matrix) if out is None else out
+    out = _by_products(matrix, torch.empty_like(matrix) if out is None else out)
+    turns = torch.tensor([1.0, 2.0], device=matrix.device)
+    vectors = torch.arange(len(matrix), device=matrix.device)[:, None].mul(turns).cos()
+    vectors = vectors.to(matrix.dtype)
+    off = (matrix @ (out @ vectors)).sub_(vectors).norm() / vectors.norm()
+    if float(off) <= _OFF:  # not so for NaN
+        return out
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info):
+        factor = torch.linalg.cholesky(matrix.double())
+    return out.copy_(torch.cholesky_inverse(factor))
+
+
+def _by_products(matrix: Tensor, out: Tensor) -> Tensor:
     half = len(matrix) // 2
     if len(matrix) <= _LEAF:
         return out.copy_(torch.linalg.inv(matrix))
     top, corner, bottom = out[:half, :half], matrix[:half, half:], out[half:, half:]
-    definite_inverse(matrix[:half, :half], top)
+    _by_products(matrix[:half, :half], top)
     x = top @ corner
-    definite_inverse(torch.addmm(matrix[half:, half:], corner.t(), x, alpha=-1), bottom)
+    _by_products(torch.addmm(matrix[half:, half:], corner.t(), x, alpha=-1), bottom)
     y = x @ bottom
     top.addmm_(y, x.t())
     out[:half, half:] = y.neg_()

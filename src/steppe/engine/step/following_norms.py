@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from steppe.core.given_tensors import GivenTensors
 from steppe.core.layer import Layer, home_of
 
 _OVER_FEATURES = (nn.LayerNorm, nn.RMSNorm)
@@ -40,38 +37,19 @@ class FollowingNorms:
         if self.owners is not None:
             yield
             return
-        owners: dict[str, str] = {}
-        with ExitStack() as stack:
-            if "torch._dynamo" in sys.modules:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            for hook in self._hooks(owners):
-                stack.callback(hook.remove)
+        layers = {x.name: x for x in self._layers}
+        homes = {home_of(self._model, name): name for name in layers}
+        vectors = [m for m in self._model.modules() if m not in homes and _vectors(m)]
+        tensors = GivenTensors(homes, vectors)
+        with tensors.watching():
             yield
-        self.owners = owners
-
-    def _hooks(self, owners: dict[str, str]) -> Iterator[Any]:
-        given: dict[int, tuple[weakref.ref[Tensor], Layer]] = {}
-        homes = {home_of(self._model, x.name): x for x in self._layers}
         names = {id(p): name for name, p in self._model.named_parameters()}
-
-        def returned(module: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                given[id(output)] = weakref.ref(output), homes[module]
-
-        def takes(module: nn.Module, args: tuple[Any, ...]) -> None:
-            before = given.get(id(args[0])) if args else None
-            if before is None:
-                return
-            tensor, layer = before
-            if tensor() is args[0] and _of_outputs(module, layer):
+        owners: dict[str, str] = {}
+        for layer, module in tensors.pairs:
+            if _of_outputs(module, layers[layer]):
                 for p in module.parameters(recurse=False):
-                    owners.setdefault(names[id(p)], layer.name)
-
-        for module in self._model.modules():
-            if module in homes:
-                yield module.register_forward_hook(returned)
-            elif _vectors(module):
-                yield module.register_forward_pre_hook(takes)
+                    owners.setdefault(names[id(p)], layer)
+        self.owners = owners
 
 
 def _vectors(module: nn.Module) -> bool:
