@@ -280,7 +280,7 @@ def test_products_of_parts_are_neurons_of_their_weight():
 
 
 @pytest.mark.parametrize("name", ["spred", "pilot"])
-def test_a_step_after_the_end_knows_the_folded_weights(name):
+def test_a_step_after_the_end_knows_the_folded_weights(name, monkeypatch):
     """The parts are gone then, and the weights themselves are the neurons' again."""
     method = getattr(methods, name)(sparsity=0.5).replace(perturb=AdaSap(rho_max=0.1))
     net = network()
@@ -289,9 +289,9 @@ def test_a_step_after_the_end_knows_the_folded_weights(name):
     s.step(lambda: (F.cross_entropy(net(X), Y), 0.5))
     s.finish()
     seen = []
-    with pytest.MonkeyPatch.context() as patch, pytest.warns(UserWarning, match="after finish"):
-        among = AdaSap.among
-        patch.setattr(AdaSap, "among", lambda *args: seen.append(args[-1]) or among(*args))
+    among = AdaSap.among
+    monkeypatch.setattr(AdaSap, "among", lambda *args: seen.append(args[-1]) or among(*args))
+    with pytest.warns(UserWarning, match="after finish"):
         s.step(lambda: (F.cross_entropy(net(X), Y), 0.5))
     (neurons,) = seen
     assert torch.equal(
