@@ -55,7 +55,8 @@ def test_a_folder_takes_the_recipe_that_it_holds(name: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_same_options_are_the_same_run(name: str, tmp_path: Path) -> None:
     recipe = parse(stored(name) | {"method": {"name": name, "sparsity": 0.5} | OPTIONS[name]})
-    RunFolder(folder_of(name, tmp_path / "run"), recipe.plain(), recipe.as_today)
+    folder = RunFolder(folder_of(name, tmp_path / "run"), recipe.plain(), recipe.as_today)
+    assert not folder.resumable
 
 
 def test_what_is_no_recipe_differs(tmp_path: Path) -> None:
