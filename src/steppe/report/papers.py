@@ -22,6 +22,8 @@ from steppe.report.record import (
 from steppe.report.table import Rows
 
 HEAD = ("Paper", "Setting", "Method", "Zeros", "Quantity", "The paper's", "Here")
+_ALIKE = {"imagenet": r"(?<!tiny)(?<!mini)imagenet(1k|2012|/|$)"}
+"""Where a data set's name is a part of those of others, what it is called."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,12 @@ def _same_data(setting: str, data: str) -> bool:
         True
         >>> _same_data("ResNet-20, CIFAR-10", "digits")
         False
+        >>> [_same_data("ResNet-50, ImageNet", d) for d in ("ILSVRC/imagenet-1k", "tiny-imagenet")]
+        [True, False]
     """
-    plain = re.sub(r"[^a-z0-9]", "", data.lower())
+    plain = re.sub(r"[^a-z0-9/]", "", data.lower())
     parts = [re.sub(r"[^a-z0-9]", "", part.lower()) for part in setting.split(", ")[1:2]]
-    return any(re.search(rf"{part}(?!\d)", plain) for part in parts)
+    return any(re.search(_ALIKE.get(part, rf"{part}(?!\d)"), plain) for part in parts)
 
 
 def _wrong(p: Printed, records: Sequence[Record]) -> str | None:
