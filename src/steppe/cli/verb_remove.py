@@ -27,6 +27,7 @@ from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 from steppe.removal.remove import Removed
 from steppe.report.record import display
+from steppe.report.variants import told_apart
 
 
 def add(app: typer.Typer) -> None:
@@ -64,7 +65,7 @@ def command(
     before, after = removed.report["parameters"]
     sparse = {**record.get("sparse", {}), "parameters": after}
     # a report of both folders tells them apart
-    own = {"label": f"{display(record)}, removed", "sparse": sparse}
+    own = {"label": f"{display(*told_apart([record]))}, removed", "sparse": sparse}
     own["removed"] = {"parameters": [before, after], "error": removed.report["error"]}
     smaller = stamped(record | own, display_of(str(record.get("method"))))
     out.mkdir(parents=True, exist_ok=True)

@@ -26,6 +26,7 @@ from steppe.report.record import (
 from steppe.report.short_table import ShortTable
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
+from steppe.report.variants import told_apart
 
 SECTIONS = {
     "quality": "How good",
@@ -105,6 +106,7 @@ class Document:
         Raises:
             SteppeError: an accuracy that is no fraction.
         """
+        records = told_apart(records)
         settings = list(dict.fromkeys(setting for r in records if (setting := setting_of(r))))
         if len(settings) > 1:
             raise SteppeError(
@@ -236,7 +238,8 @@ def _recipes(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _words(records: Sequence[Record], tables: Sequence[Rows]) -> dict[str, str]:
-    methods = [m for m in dict.fromkeys(map(method_of, records)) if m in METHODS]
+    named = dict.fromkeys(str(r.get("method")) for r in records)  # whatever their labels say
+    methods = [m for m in named if m in METHODS]
     told = {m: (modules[METHODS[m].__module__].__doc__ or "").split("\n")[0] for m in methods}
     said = {c.label.split(", %")[0]: c.means for rows in tables for c in rows.columns if c.means}
     own = {display_of(m): text.removesuffix(".") for m, text in told.items()}

@@ -13,6 +13,7 @@ from steppe.report.notes import notes
 from steppe.report.record import Record, wrong_labels
 from steppe.report.short_table import MEASURES, Measure, ShortTable
 from steppe.report.table import Rows
+from steppe.report.variants import told_apart
 from steppe.report.verdicts import verdicts
 
 MOST = 5  # sentences
@@ -53,6 +54,7 @@ class InShort:
             At 90 % zeros SAFE is as accurate as the dense network: 89.80 % against 90.00 %.
             One run per method and sparsity: small differences may be chance.
         """
+        records = told_apart(records)
         records = [r for r in records if not wrong_labels(r)] or records
         rows = Rows.from_records(records)
         table = ShortTable.of(records, rows)

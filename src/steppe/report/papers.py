@@ -99,7 +99,7 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
     for p in printed():
         if p.zeros is None or (data and not _same_data(p.setting, data)):
             continue
-        row = measured.get((p.method, p.zeros))
+        row = measured.get((p.method.lower(), p.zeros))
         wrong = _wrong(p, records)
         if wrong is not None:
             label, shown = f"Accuracy, {p.quantity.split()[1]} % wrong labels, %", wrong
@@ -139,7 +139,7 @@ def _wrong(p: Printed, records: Sequence[Record]) -> str | None:
         number(r, "sparse.accuracy")
         for r in records
         if abs(100 * wrong_labels(r) - float(rate)) < 1e-6
-        and method_of(r).lower() == p.method
+        and method_of(r).lower() == p.method.lower()
         and abs(100 * (sparsity_of(r) or 0.0) - p.zeros) < 1e-6
     ]
     cell = Cell.of(own)

@@ -1,0 +1,109 @@
+"""Runs of one method's name are one row only where they are one method."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import steppe
+from steppe.method import Method
+from steppe.report.document import Document
+from steppe.report.in_short import InShort
+from steppe.report.markdown import markdown
+from steppe.report.papers import beside
+from steppe.report.table import Rows
+from steppe.report.variants import told_apart
+
+
+def run(method: Method, accuracy: float = 0.5, seed: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "method": method.name,
+        "parts": method.replace(language=()).to_dict(),
+        "seed": seed,
+        "sparsity_asked": method.sparsity,
+        "sparse": {"accuracy": accuracy},
+        "recipe": {"data": {"name": "ILSVRC/imagenet-1k"}},
+    } | more
+
+
+def labels(*methods: Method) -> list[str | None]:
+    return [r.get("label") for r in told_apart([run(m) for m in methods])]
+
+
+taylor, safe = (getattr(steppe.methods, name)(sparsity=0.4) for name in ("taylor", "safe"))
+with_sam = taylor.replace(perturb={"name": "sam", "rho": 0.1})
+
+
+def test_a_perturbation_makes_another_row() -> None:
+    runs = [run(taylor, 0.5, 0), run(with_sam, 0.7, 0), run(taylor, 0.6, 1), run(with_sam, 0.8, 1)]
+    document = Document.of(runs, title="Both", figures=False)
+    assert document.tables[0][1].texts()[1] == [
+        ["Taylor", "40 %", "2", "55.00 ± 5.00"],
+        ["Taylor + SAM", "40 %", "2", "75.00 ± 5.00"],
+    ]
+    assert not any("different recipes" in text for text in document.full)
+    short = InShort.of(runs).table
+    assert short is not None
+    assert [row.display for row in short.rows] == ["Taylor", "Taylor + SAM"]
+    assert "Taylor + SAM" in markdown(runs, title="Both")
+    assert "Taylor" in document.words
+
+
+def test_it_is_named_alone_too_and_stands_beside_the_papers_own_name() -> None:
+    zeros = with_sam.replace(budget={"name": "pooled", "sparsity": 0.49})
+    runs = told_apart([run(zeros)])
+    assert {line[2] for line in beside(runs, Rows.from_records(runs))} <= {"Taylor + SAM"}
+
+
+VARIANTS: dict[str, tuple[list[Method], list[str | None]]] = {
+    "seeds": ([safe, safe], [None, None]),
+    "a number": (
+        [safe, steppe.methods.safe(sparsity=0.4, penalty=0.3)],
+        [None, "SAFE, penalty 0.3"],
+    ),
+    "two numbers": (
+        [steppe.methods.safe(sparsity=0.4, rho=rho) for rho in (0.05, 0.2)],
+        ["SAFE, rho 0.05", "SAFE, rho 0.2"],
+    ),
+    "one for each sparsity": (
+        [steppe.methods.safe(sparsity=s, penalty=s) for s in (0.4, 0.5)],
+        [None, None],
+    ),
+    "none": (
+        [safe, safe.replace(perturb="none"), safe.replace(perturb="asam")],
+        [None, "SAFE without perturbation", "SAFE with ASAM"],
+    ),
+    "score": (
+        [taylor, taylor.replace(score="l2"), steppe.methods.taylor(sparsity=0.4, variant="mean")],
+        [None, "Taylor, score l2", "Taylor, variant mean"],
+    ),
+    "in a phase": (
+        [steppe.methods.adasap(sparsity=0.4, rho_max=r) for r in (2.0, 0.1)],
+        [None, "AdaSAP, rho_max 0.1"],
+    ),
+    "language": ([safe.for_language()] * 2, [None, None]),
+}
+
+
+@pytest.mark.parametrize("case", VARIANTS)
+def test_names(case: str) -> None:
+    methods, expected = VARIANTS[case]
+    assert labels(*methods) == expected
+
+
+def test_a_run_of_an_earlier_version_is_the_same_method_unless_its_steps_were_others() -> None:
+    old_safe, old_taylor = run(safe), run(with_sam)
+    for record in (old_safe, old_taylor):
+        del record["parts"]["perturb"]["on"]
+    runs = [run(safe), old_safe, run(with_sam), old_taylor]
+    assert [r.get("label") for r in told_apart(runs)] == [
+        *(None, None, "Taylor + SAM"),
+        "Taylor + SAM, steps of an earlier version",
+    ]
+
+
+def test_what_has_a_label_keeps_it_and_records_may_lack_anything() -> None:
+    odd = [run(safe, label="mine"), {"method": "safe"}, {}, {"method": "safe", "recipe": "x"}]
+    assert [r.get("label") for r in told_apart(odd)] == ["mine", None, None, None]
+    assert told_apart(told_apart([run(with_sam), run(taylor)]))[0]["label"] == "Taylor + SAM"
