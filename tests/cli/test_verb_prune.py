@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -231,6 +232,23 @@ def test_budget_that_sees_all_weights(refused: Refused) -> None:
 )
 def test_settings_that_do_not_exist(refused: Refused, change: str, expected: str) -> None:
     assert expected in refused("--set", change)
+
+
+def test_the_screen_says_what_the_steps_made_of_the_start(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ["--calibration", word_text, "--samples", 4, "--window", 16, "--epochs", 1]
+    for out, way in (("a", []), ("b", ["--set", "method.start=null"])):
+        asked = ["--method", "safe", "--sparsity", 0.5, *text, "--out", tmp_path / out, *way]
+        run(language_model, *asked)
+        shown = " ".join(capsys.readouterr().err.split())
+        line = re.search(r"started from ALPS; .* SAFE were kept in (\d) of (\d) blocks", shown)
+        assert bool(line) == (out == "a")
+        assert ("(1 window held out)" in shown) == (out == "a")
+        if line:
+            rows = json.loads((tmp_path / out / "record.json").read_text())["blocks"]
+            kept = [row["held_out"]["block"]["kept"] == "trained" for row in rows]
+            assert (int(line[1]), int(line[2])) == (sum(kept), len(kept))
 
 
 @pytest.mark.parametrize("flags", [("--penalty", "0.1"), ("--set", "method.interval=4")])

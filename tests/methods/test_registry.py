@@ -65,6 +65,48 @@ def test_a_strangers_method_is_one_of_ours(registry):
     assert method.for_language().budget == Uniform(sparsity=0.5)
 
 
+LANGUAGE = [n for n in METHODS if METHODS[n].example().has_language_form]
+
+
+@pytest.mark.parametrize("name", LANGUAGE)
+def test_an_option_reaches_language_models_or_is_refused(name):
+    """Another value changes what is done there, or one line says that it cannot, and what can."""
+    usual = methods.for_language(METHODS[name].example())
+    void = {"penalty", "penalty_schedule", "interval"} if name.startswith("safe") else set()
+    others = {"penalty_schedule": "linear", "penalty": 0.3, "interval": 3}
+    for key, option in METHODS[name].options.items():
+        default = METHODS[name].language.get(key, option.default)
+        if key in others:
+            other = others[key]
+        elif key == "sparsity" or not isinstance(default, int | float):
+            continue
+        else:
+            other = not default if isinstance(default, bool) else type(default)(default / 2)
+        options = {"sparsity": 0.9, key: other}
+        if key in void:
+            with pytest.raises(SteppeError, match=r"language models.*start=None"):
+                methods.for_language(methods.make(name, **options))
+            options["start"] = None
+        assert methods.for_language(methods.make(name, **options)) != usual, key
+
+
+def test_options_that_another_one_makes_void():
+    blocks = {"name": "block_reconstruction"}
+    for options in (
+        {"objective": "task", "start": "obs_update"},
+        {"objective": "block_reconstruction", "penalty": 0.3},
+        {"objective": blocks | {"start": "obs_update"}, "start": "hard_mask"},
+    ):
+        with pytest.raises(SteppeError, match="changes nothing beside"):
+            methods.safe(sparsity=0.5, **options)
+    assert methods.safe(sparsity=0.5, objective=blocks).objective.start == "layer_admm"
+    said = methods.safe(sparsity=0.5, objective=blocks | {"start": None}, penalty=0.3)
+    assert said.objective.start is None
+    assert said.coupling.penalty == 0.3
+    assert methods.safe(sparsity=0.5, objective=said.objective).objective.start is None
+    assert methods.safe_plus(sparsity=0.5, penalty=0.3).coupling.penalty == 0.3  # for images
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

@@ -18,6 +18,7 @@ from steppe.core.text import read_yaml
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.prune_config import PruneConfig
 from steppe.method import Method
+from steppe.methods.options import SIZES
 
 if TYPE_CHECKING:
     from steppe.llm.prepare import PreparedPruning
@@ -44,8 +45,10 @@ def build(
     options = options | {k: v for k, v in given.items() if v is not None}
     own, of_parts = _settings(changes or [])
     options |= own
-    method = methods.for_language(methods.make(name, **options))
-    without_effect(name, options, method)
+    made = methods.make(name, **options)
+    if made.has_language_form:
+        without_effect(name, options, made.for_language())
+    method = methods.for_language(made)
     for change, axis, field, value in of_parts:
         if axis not in method.parts:
             raise _no_setting(change)
@@ -90,7 +93,7 @@ def without_effect(name: str, options: Mapping[str, Any], form: Method) -> None:
     for key, value in options.items():
         default = published.language.get(key, published.options[key].default)
         rest = {k: v for k, v in options.items() if k != key}
-        if key in ("sparsity", "structure", "budget") or value == default:
+        if key in SIZES or value == default:
             continue
         if published(**rest).for_language() == form:
             raise SteppeError(

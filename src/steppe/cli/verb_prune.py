@@ -15,6 +15,7 @@ from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import watched
 from steppe.evaluation import read_record
+from steppe.methods.registry import METHODS, display_of
 
 _WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
 
@@ -52,6 +53,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     of_all = of_all_parameters(record)
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
     say(f"{record['method']}: {zeros}{of_all}", quiet)
+    if (start := record["recipe"]["method"]["objective"].get("start")) is not None:
+        say(started(record["method"], start, record["blocks"]), quiet)
     before = record.get("sparsity_before") or 0.0
     if before >= _WORTH_SAYING:
         what = "could come back" if record["recipe"]["regrow"] else "stayed zero (--regrow)"
@@ -85,3 +88,35 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
         say(f"note: {note}", quiet)
     if "gain" in record:
         say(record["gain"], quiet)
+
+
+def started(method: str, start: str, blocks: list[dict[str, Any]]) -> str:
+    """What a method's steps made of the solution that they started from.
+
+    Args:
+        method: its name.
+        start: the coupling that solved each layer first.
+        blocks: of the record.
+
+    Example:
+        >>> judged = {"block": {"windows": 8, "kept": "trained"}}
+        >>> started("safe", "layer_admm", [{"held_out": judged}])
+        'started from ALPS; the steps of SAFE were kept in 1 of 1 blocks (8 windows held out)'
+        >>> started("safe", "obs_update", [{}])
+        'started from SparseGPT; the steps of SAFE were kept in all blocks: no window was held out'
+    """
+    named = [
+        METHODS[name].display
+        for name in METHODS
+        if (own := METHODS[name].example()).objective.scope == "layer"
+        and own.coupling.name == start
+    ]
+    said = f"started from {named[0] if len(named) == 1 else start}; the steps of "
+    said += f"{display_of(method)} were kept in "
+    judged = [row for block in blocks for row in block.get("held_out", {}).values()]
+    if not judged:
+        return f"{said}all blocks: no window was held out"
+    kept, windows = [row["kept"] for row in judged].count("trained"), judged[0]["windows"]
+    parts = "blocks" if len(judged) == len(blocks) else "parts of blocks"
+    on = f"{windows} window{'s' * (windows > 1)} held out"
+    return f"{said}{kept} of {len(judged)} {parts} ({on})"

@@ -23,7 +23,7 @@ from steppe.methods.lrr import lrr
 from steppe.methods.lth import lth
 from steppe.methods.magnitude import magnitude
 from steppe.methods.mlprune import mlprune
-from steppe.methods.options import budget_of
+from steppe.methods.options import SIZES, budget_of
 from steppe.methods.pbw import pbw
 from steppe.methods.pilot import pilot
 from steppe.methods.polarreg import polarreg
@@ -97,7 +97,36 @@ def for_language(method: Method) -> Method:
             got=f"method {method.name} with objective {method.objective.name}",
             way_out=f"methods that have one: {', '.join(names)}; or set the objective of yours",
         )
-    return method.for_language()
+    form = method.for_language()
+    _without_effect(method, form)
+    return form
+
+
+def _without_effect(method: Method, form: Method) -> None:
+    """Refuse an option of a published method that other parts take the place of.
+
+    Raises:
+        SteppeError: a part is not as the method has it, and the form for language models is.
+    """
+    if method.name not in METHODS or not method.language:
+        return
+    example = METHODS[method.name].example()
+    usual = example.for_language().parts
+    for axis, part in method.parts.items():
+        if axis in SIZES or part == example.parts[axis] or form.parts[axis] != usual[axis]:
+            continue
+        if form.parts[axis] == part:
+            continue
+        whole, own = part.to_dict(), example.parts[axis].to_dict()
+        differs = {k: v for k, v in whole.items() if k not in own or own[k] != v}
+        said = ", ".join(f"{k} {v}" for k, v in differs.items() if k != "name")
+        start = "start" in METHODS[method.name].options
+        raise SteppeError(
+            f"an option of {method.name} must have a part in how it prunes language models",
+            got=f"{axis} {part.name}{' with ' * bool(said)}{said}, in whose place "
+            f"{form.parts[axis].name} works there",
+            way_out="leave it out" + ", or start=None, the paper's way" * start,
+        )
 
 
 if not TYPE_CHECKING:  # a type checker shall see a misspelt method

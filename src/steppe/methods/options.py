@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Budget, Objective, Score, Structure
-from steppe.method import Spec
+from steppe.method import Method, Spec
 
 # what an option of a method may be: a part, its name, or its name and options
 ScoreSpec = Score | Spec
 StructureSpec = Structure | Spec
 BudgetSpec = Budget | Spec
 ObjectiveSpec = Objective | Spec
+SIZES = ("sparsity", "structure", "budget")
+"""Options that may say the same twice: 2:4 is a sparsity."""
 
 
 def started(objective: ObjectiveSpec, start: str | None) -> Objective:
     """The objective, with what its blocks start from if it can start and does not say.
 
+    A part says: it is whole. A name or a mapping without ``start`` does not.
+
     Example:
         >>> started("block_reconstruction", "layer_admm").start
         'layer_admm'
+        >>> started({"name": "block_reconstruction", "start": None}, "layer_admm").start is None
+        True
         >>> started("task", "layer_admm").name
         'task'
     """
     part = Objective.make(objective)
+    says = isinstance(objective, Objective) or (
+        isinstance(objective, Mapping) and "start" in objective
+    )
     options = part.to_dict()
-    if start is None or options.get("start", start) is not None:
+    if start is None or says or "start" not in options:
         return part
     return Objective.make(options | {"start": start})
 
@@ -53,3 +63,37 @@ def budget_of(budget: BudgetSpec, sparsity: float | None, structure: StructureSp
             way_out="budget: {name: pooled}",
         )
     return Budget.make({"sparsity": sparsity} | dict(spec))
+
+
+def with_effect(
+    name: str,
+    given: Mapping[str, Any],
+    usual: Mapping[str, tuple[Any, Any]],
+    make: Callable[[Mapping[str, Any]], Method],
+) -> Method:
+    """The method that options make, each of which changes something of it.
+
+    Args:
+        name: of the method.
+        given: the options.
+        usual: option -> its defaults, which may be said without an effect.
+        make: from options to method.
+
+    Raises:
+        SteppeError: an option has no part in the method beside the others.
+    """
+    method = make(given)
+    for key, value in given.items():
+        if key in SIZES or any(value == default for default in usual[key]):
+            continue
+        try:
+            without = make({k: v for k, v in given.items() if k != key})
+        except SteppeError:
+            continue  # the others do not even fit without it
+        if without == method:
+            raise SteppeError(
+                f"an option of {name} must have a part in the method",
+                got=f"{key} {value}, which changes nothing beside the method's other options",
+                way_out=f"leave {key} out",
+            )
+    return method

@@ -14,6 +14,7 @@ from steppe.core.part import typed
 from steppe.core.protocols import Objective
 from steppe.core.registry import Registry
 from steppe.method import Method
+from steppe.methods.options import with_effect
 
 P = ParamSpec("P")
 
@@ -22,7 +23,8 @@ class PublishedMethod(Generic[P]):
     """A method of a paper: called with its options, it gives the `Method`.
 
     Args:
-        build: makes the value from the options; its docstring and signature are the method's.
+        build: makes the value from the options; its docstring and signature are the method's. One
+            that varies another method calls that one's.
         name: what it is called in code and on the command line.
         display: what it is called in a report, as its authors write it.
         language: the options that are different when a language model is pruned block by block,
@@ -52,7 +54,7 @@ class PublishedMethod(Generic[P]):
                 way_out=f"{bare[0]} = the paper's value",
             )
         self.name, self.display = name, display
-        self._build, self._language = build, dict(language)
+        self.build, self._language = build, dict(language)
         functools.update_wrapper(self, build)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Method:
@@ -60,11 +62,15 @@ class PublishedMethod(Generic[P]):
             if key not in self.options:
                 raise unknown(f"option of method {self.name}", key, self.options)
             typed(f"method {self.name}", key, str(self.options[key].annotation), value)
+        given = inspect.signature(self.build).bind(*args, **kwargs).arguments
+        usual = {k: (o.default, self._language.get(k)) for k, o in self.options.items()}
+        return with_effect(self.name, given, usual, self._made)
+
+    def _made(self, given: Mapping[str, Any]) -> Method:
+        build: Callable[..., Method] = self.build
         if not self._language:
-            return self._build(*args, **kwargs)
-        given = inspect.signature(self._build).bind(*args, **kwargs).arguments
-        build: Callable[..., Method] = self._build
-        form = build(**(self._language | given))
+            return build(**given)
+        form = build(**{**self._language, **given})
         if Objective.make(given.get("objective", "task")).scope != "task":
             return form
         plain = build(**given)
@@ -72,7 +78,7 @@ class PublishedMethod(Generic[P]):
         return plain.replace(language=[p for axis, p in form.parts.items() if p != own[axis]])
 
     def __reduce__(self) -> str:
-        return self._build.__qualname__  # pickled by its place, as a function is
+        return self.build.__qualname__  # pickled by its place, as a function is
 
     def example(self) -> Method:
         """The method at 90 % zeros, or as it is if it has no sparsity; to show it."""
@@ -87,7 +93,7 @@ class PublishedMethod(Generic[P]):
     @property
     def options(self) -> Mapping[str, inspect.Parameter]:
         """Name -> option, with its default."""
-        return inspect.signature(self._build).parameters
+        return inspect.signature(self.build).parameters
 
 
 class MethodRegistry(Registry[PublishedMethod[...]]):

@@ -30,7 +30,7 @@ def safe_plus(
 
     Source: SAFE (ICML 2025), section 3.4.
     """
-    plain: Method = safe(
+    plain: Method = safe.build(
         sparsity, rho, penalty, penalty_schedule, interval, budget, structure, objective, start
     )
     return plain.replace(name="safe_plus", score=Score.make(score))

@@ -123,6 +123,12 @@ def test_one_window_leaves_none_to_judge_by(toy: ModuleType, tmp_path: Path) -> 
     assert len([note for note in notes if "one calibration window" in note]) == 1
 
 
+def test_one_window_held_out_is_little_to_judge_by(toy: ModuleType, tmp_path: Path) -> None:
+    for windows, said in ((4, 1), (12, 0)):
+        _, notes = walk(toy, tmp_path / str(windows), methods.safe(sparsity=0.5), windows=windows)
+        assert len([note for note in notes if "windows one is held out" in note]) == said
+
+
 def test_a_start_must_fit_the_structure(toy: ModuleType) -> None:
     method = methods.safe(sparsity=0.5, structure="block:2x2", start="obs_update").for_language()
     with pytest.raises(SteppeError, match="rows must not be tied"):

@@ -127,3 +127,12 @@ def test_frozen_layers_outside_of_the_optimizer_are_no_mistake() -> None:
     sparsifier = steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 3)
     assert [layer.name for layer in sparsifier.layers] == ["1.weight"]
     assert any("0.weight" in note for note in sparsifier.notes)
+
+
+def test_none_is_nothing_given():
+    """As in a configuration that says nothing of them."""
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    given = dict.fromkeys(("groups", "include", "exclude", "options"))
+    s = steppe.sparsify(net, optimizer, steppe.methods.gmp(sparsity=0.5), 2, **given)
+    assert len(s.layers) == 2

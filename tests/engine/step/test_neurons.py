@@ -210,6 +210,20 @@ def test_a_score_of_neurons_that_reads_gradients_goes_on_bit_for_bit(grouped):
     assert not torch.equal(plain.conv1.weight, whole.conv1.weight)
 
 
+@pytest.mark.parametrize("frozen", ["norm1.weight", "norm.weight"])
+def test_a_score_is_chosen_for_the_channels_that_are_trained(frozen):
+    """A frozen group is left out, and the other one has its own form of Taylor."""
+    net = network()
+    net.get_parameter(frozen).requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.01)
+    method = CHANNELS.replace(score="taylor", perturb=AdaSap(psi="taylor", rho_max=0.2))
+    s = steppe.sparsify(net, optimizer, method, 4, groups=groups())
+    assert any("frozen" in note for note in s.notes)
+    for _ in range(4):
+        s.step(lambda: F.cross_entropy(net(X), Y))
+    assert s.finish().zeros
+
+
 def test_every_score_that_can_be_gathered_ranks_neurons():
     for psi in ("magnitude", "l1", "l2", "snip", "fisher", "taylor", "taylor_gate", "bn_gamma"):
         trained({"name": "adasap", "psi": psi, "rho_max": 0.2}, 2, groups=groups(), total=4)
@@ -339,6 +353,11 @@ def test_what_cannot_see_neurons_is_refused_before_the_first_step():
     ]
     with pytest.raises(SteppeError, match=r"score taylor_gate reads.*stem\.weight"):
         run("taylor_gate", groups=trunk)
+    for psi in ("wanda", "kfac"):  # and what the error says works
+        with pytest.raises(SteppeError, match=r"psi l2, fisher or taylor$"):
+            run(psi, groups=groups())
+    for psi in ("l2", "fisher", "taylor"):
+        run(psi, groups=groups())
     with pytest.raises(SteppeError, match="over all ranks"):
         run("fisher", options=StepOptions(sync="local"))
     with pytest.raises(SteppeError, match="unknown score"):

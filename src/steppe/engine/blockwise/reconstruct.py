@@ -159,6 +159,11 @@ class _Reconstruction:
         judged_on = objective.judged_on(windows)
         if not judged_on and objective.judged_on(windows + 1):
             self._note_once("one calibration window: no other is left to judge the training by")
+        elif judged_on == 1:
+            self._note_once(
+                f"of {windows} calibration windows one is held out: chance has a say in which "
+                "blocks keep their training; more windows hold out more"
+            )
         return windows_apart(windows, judged_on)
 
     def _zeros_that_were_there(self) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -14,7 +15,7 @@ from steppe.core.protocols import Coupling
 from steppe.method import Method
 
 
-def arguments(model: object, optimizer: object, method: object) -> Coupling:
+def arguments(model: object, optimizer: object, method: object, total_steps: object) -> Coupling:
     """The method's coupling.
 
     Raises:
@@ -31,6 +32,8 @@ def arguments(model: object, optimizer: object, method: object) -> Coupling:
                 way_out="steppe.sparsify(model, optimizer, steppe.methods.safe(0.9), steps)",
             )
     assert isinstance(method, Method)
+    if not isinstance(total_steps, numbers.Integral) or total_steps < 1:
+        raise SteppeError("total_steps is a whole number of at least 1", got=repr(total_steps))
     if not isinstance(method.coupling, Coupling) or method.objective.scope == "layer":
         raise SteppeError(
             "a training loop takes a method that trains",

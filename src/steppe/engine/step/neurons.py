@@ -28,6 +28,7 @@ ROLES = ("output", "bias", "norm")
 
 def neurons_of(
     method: Method,
+    form: Method,
     model: nn.Module,
     prunable: PrunableWeights,
     selector: Selector,
@@ -40,6 +41,7 @@ def neurons_of(
 
     Args:
         method: its perturbation decides.
+        form: the method with the scores that it uses on this network.
         model: wrapped or not.
         prunable: the weights of the run.
         selector: scores them.
@@ -58,11 +60,13 @@ def neurons_of(
         neurons: RunNeurons = GroupNeurons(model, prunable, selector)
     else:
         neurons = LayerNeurons(model, prunable, selector, keeps_output)
-    for part in told:
-        neurons.check(part.psi)
-        for need in part.psi.needs:
+    forms = [part.psi for part in form.perturb.parts if isinstance(part, NeuronPerturb)]
+    neurons.forms = dict(zip((part.psi for part in told), forms, strict=True))
+    for psi in forms:
+        neurons.check(psi)
+        for need in psi.needs:
             if need not in known:
-                neurons.check_gathered(part.psi, need, rank_local)
+                neurons.check_gathered(psi, need, rank_local)
     return neurons
 
 
@@ -80,8 +84,8 @@ class RunNeurons:
     def __init__(self, model: nn.Module, prunable: PrunableWeights, selector: Selector) -> None:
         self.model, self.prunable, self.selector = unwrap(model), prunable, selector
         self._members: Tensors | None = None
-        self._forms: dict[Score, Score] = {}
-        """What each score of neurons is on this network."""
+        self.forms: dict[Score, Score] = {}
+        """What each score of neurons is on this network, chosen once, as its statistics were."""
 
     @property
     def followers(self) -> dict[str, str]:
@@ -124,8 +128,12 @@ class RunNeurons:
             raise SteppeError(
                 f"score {psi.name} of neurons needs the {need.replace('_', ' ')} of every layer",
                 got=f"{', '.join(blind[:3])}, where it cannot be gathered",
-                way_out=f"psi l2, or exclude={blind[:3]}",
+                way_out=f"psi l2, fisher or taylor{self._besides(blind)}",
             )
+
+    def _besides(self, blind: Sequence[str]) -> str:
+        """What else can be done about layers that a score does not see."""
+        return f", or exclude={blind[:3]}"
 
     def now(self, psi: Score) -> Neurons:
         """The neurons as they are at this step.
@@ -133,10 +141,7 @@ class RunNeurons:
         Args:
             psi: their score.
         """
-        weights = self.prunable.weights
-        if psi not in self._forms:
-            self._forms[psi], _ = psi.for_network(self.model, True, self.prunable.groups)
-        psi = self._forms[psi]
+        weights, psi = self.prunable.weights, self.forms[psi]
         scores = joined([s.abs() for s in self._scores(psi, weights)])
         none = scores.new_zeros(0, dtype=torch.bool)  # where only the output layer is not excluded
         alive = torch.cat([none, *[a.to(scores.device) for a in self._alive(weights)]])
@@ -179,6 +184,9 @@ class GroupNeurons(RunNeurons):
                 got=f"{', '.join(blind[:3])}, which have none of it",
                 way_out="psi l2, or exclude these layers from channel_groups",
             )
+
+    def _besides(self, blind: Sequence[str]) -> str:
+        return ""  # the norms and biases of coupled channels cannot be left out
 
     def _number(self) -> Tensors:
         shapes = {name: tuple(p.shape) for name, p in self.model.named_parameters()}

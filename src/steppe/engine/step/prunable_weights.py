@@ -14,11 +14,11 @@ from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
 from steppe.core.prunable import LeftDense, dense_note, parameters_of
 from steppe.engine.step.argument_checks import optimised, single
-from steppe.engine.step.channel_selector import coupled, not_empty
+from steppe.engine.step.channel_selector import coupled
 from steppe.engine.step.optimizers import Optimizers
 from steppe.engine.step.parametrization import ParametrizedWeights
 from steppe.engine.step.selected_layers import selected_layers
-from steppe.engine.step.trained_weights import trained_groups, trained_layers
+from steppe.engine.step.trained_weights import trained_layers
 from steppe.method import Method
 
 
@@ -31,7 +31,7 @@ class PrunableWeights:
         method: its structure and coupling decide.
         coupling: the method's.
         include, exclude: shell patterns, see `steppe.prunable`.
-        groups: coupled channels, whose tensors take the place of the layers.
+        groups: coupled channels, whose tensors take the place of the layers; all of them trained.
         known: statistics of the score that need not be gathered.
 
     Raises:
@@ -52,11 +52,7 @@ class PrunableWeights:
         self.notes: list[str] = []
         self.frozen: dict[str, nn.Parameter] = {}
         """What is left out because it was frozen."""
-        not_empty(groups)
         if groups:
-            if coupling.prunes:
-                groups, notes = trained_groups(unwrap(model), groups)
-                self.notes += notes
             self.layers, weights = coupled(unwrap(model), groups)
             dense: list[LeftDense] = []
         else:

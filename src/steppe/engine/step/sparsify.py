@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,6 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
@@ -31,9 +29,8 @@ from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.selector import Selector
 from steppe.engine.step.sparsifier import Sparsifier
+from steppe.engine.step.trained_weights import trained_groups
 from steppe.method import Method
-
-_NONE = StepOptions()
 
 
 def sparsify(
@@ -42,13 +39,13 @@ def sparsify(
     method: Method,
     total_steps: int,
     *,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: Sequence[str] | None = (),
+    exclude: Sequence[str] | None = (),
     clip_grad_norm: float | None = None,
     scaler: GradScaler | None = None,
     steps_per_epoch: int | None = None,
-    groups: Sequence[Group] = (),
-    options: StepOptions = _NONE,
+    groups: Sequence[Group] | None = (),
+    options: StepOptions | None = None,
     **former: Any,
 ) -> Sparsifier:
     """Prune while training, in your own loop: two lines change.
@@ -85,10 +82,10 @@ def sparsify(
         >>> s.finish().sparsity
         0.5
     """
-    options = with_former_keywords(options, former)
-    coupling = arguments(model, optimizer, method)
-    if not isinstance(total_steps, numbers.Integral) or total_steps < 1:
-        raise SteppeError("total_steps is a whole number of at least 1", got=repr(total_steps))
+    options = with_former_keywords(StepOptions() if options is None else options, former)
+    include, exclude = include or (), exclude or ()
+    groups = () if groups is None else groups  # an empty list says something else
+    coupling = arguments(model, optimizer, method, total_steps)
     several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
     optimizers = Optimizers(several, scaler)
     steppable(optimizers, coupling)
@@ -96,23 +93,25 @@ def sparsify(
     outputs = OutputGradients()
     objective = ObjectiveLoss(method.objective, unwrap(model), outputs)  # nothing is changed yet
     known = options.statistics or {}
+    groups, left = trained_groups(unwrap(model), groups, coupling)
     form, said = _for_network(method, unwrap(model), groups)
     prunable = PrunableWeights(model, optimizers, form, coupling, include, exclude, groups, known)
     parts = prunable.trained if prunable.parametrized else {}
-    prunable.notes += said + divide(optimizers, model, options.optimizer_groups, parts, coupling)
+    prunable.notes = left + prunable.notes + said
+    prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
     statistics = _statistics(form, coupling, model, prunable, known, total_steps)
     selector = _selector(form, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
-    prunes = coupling.prunes and method.sparsity > 0
     neurons = neurons_of(
+        method,
         form,
         model,
         prunable,
         selector,
         known,
         rank_local=rank_local,
-        keeps_output=not (prunes or include),
+        keeps_output=method.sparsity == 0 and not include,
     )
     return Sparsifier(
         method,

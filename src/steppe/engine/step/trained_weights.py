@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import Layer
+from steppe.core.protocols import Coupling
+from steppe.engine.step.channel_selector import not_empty
 
 _REASONS = {
     "frozen (requires_grad False)": "unfreeze them before sparsify to prune them",
@@ -53,12 +55,15 @@ def trained_layers(
     return [x for x in layers if not reasons[x.name]], notes
 
 
-def trained_groups(model: nn.Module, groups: Sequence[Group]) -> tuple[Sequence[Group], list[str]]:
+def trained_groups(
+    model: nn.Module, groups: Sequence[Group], coupling: Coupling
+) -> tuple[Sequence[Group], list[str]]:
     """The groups of coupled channels all of whose parameters take a real gradient.
 
     Args:
         model: not wrapped.
         groups: its coupled channels.
+        coupling: of the run; one that never prunes leaves all of them.
 
     Returns:
         The groups that are left, and what to say of the others.
@@ -66,6 +71,9 @@ def trained_groups(model: nn.Module, groups: Sequence[Group]) -> tuple[Sequence[
     Raises:
         SteppeError: none is left.
     """
+    not_empty(groups)
+    if not groups or not coupling.prunes:
+        return groups, []
     reasons = {name: why for name, p in model.named_parameters() if (why := _reason(p))}
     fixed = {
         g.name: {s.name: reasons[s.name] for s in g.slices if s.name in reasons} for g in groups
