@@ -23,8 +23,7 @@ class PublishedMethod(Generic[P]):
     """A method of a paper: called with its options, it gives the `Method`.
 
     Args:
-        build: makes the value from the options; its docstring and signature are the method's. One
-            that varies another method calls that one's.
+        build: makes the value from the options; its docstring and signature are the method's.
         name: what it is called in code and on the command line.
         display: what it is called in a report, as its authors write it.
         language: the options that are different when a language model is pruned block by block,
