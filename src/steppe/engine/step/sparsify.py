@@ -83,8 +83,7 @@ def sparsify(
         0.5
     """
     options = with_former_keywords(StepOptions() if options is None else options, former)
-    include, exclude = include or (), exclude or ()
-    groups = () if groups is None else groups  # an empty list says something else
+    include, exclude, groups = include or (), exclude or (), () if groups is None else groups
     coupling = arguments(model, optimizer, method, total_steps)
     several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
     optimizers = Optimizers(several, scaler)
