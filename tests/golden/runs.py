@@ -73,6 +73,8 @@ def published(name, make=None, **more):
     """A registered method with short options."""
     known = inspect.signature(METHODS[name]).parameters
     options = chosen(name, known) | more
+    if more.get("start"):  # its zeros stay: nothing pulls, at no interval
+        options.pop("interval", None)
     return make(name, **options) if make else METHODS[name](**options)
 
 
