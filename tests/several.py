@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from steppe.cli.main import main
+from steppe.engine import ranks
 
 if __name__ == "__main__":
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
@@ -18,3 +19,4 @@ if __name__ == "__main__":
         except SystemExit as ended:
             if ended.code:
                 raise
+    ranks.leave(0)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import steppe
+from steppe.engine import ranks
 
 
 class Regression(nn.Module):
@@ -109,3 +110,4 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    ranks.leave(0)

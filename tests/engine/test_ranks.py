@@ -31,6 +31,32 @@ def test_alone() -> None:
     assert x.tolist() == [1.0, 1.0]
 
 
+ENDS = """
+import atexit
+from steppe.engine import ranks
+
+class Kept:
+    def __del__(self, say=print):
+        say("clean-up")
+
+kept = Kept()
+atexit.register(print, "at exit")
+ranks.world = lambda: {world}
+print("work")
+ranks.leave(3)
+"""
+
+
+@pytest.mark.parametrize(("world", "said"), [(1, ["clean-up"]), (2, [])])
+def test_one_of_several_ends_before_the_clean_up_in_which_gloo_aborts(
+    world: int, said: list[str]
+) -> None:
+    code = ENDS.format(world=world)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.split("\n")[:-1] == ["work", "at exit", *said]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
 @pytest.mark.parametrize("n", [0, 1, 5, 6, 128])
 def test_shares_cover_all(world: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:

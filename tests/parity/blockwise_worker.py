@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from steppe.cli.main import main
+from steppe.engine import ranks
 
 COMMON = "--device cpu --precision float32 --samples 8 --window 16 --micro-batch 2 --seed 1 --quiet"
 FIT = "--epochs 2 --batch-size 4 --warmup-epochs 0"
@@ -64,3 +65,4 @@ if __name__ == "__main__":
     place = Path(sys.argv[1])
     for name in CASES:
         run(name, place, place / "two" / name)
+    ranks.leave(0)

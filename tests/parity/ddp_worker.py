@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 import steppe
 from steppe import methods
 from steppe.core.serialization import save_state
+from steppe.engine import ranks
 
 STEPS = 12
 SHORT = {"sparsity": 0.6, "interval": 3, "penalty": 0.1}
@@ -103,4 +104,4 @@ if __name__ == "__main__":
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
     )
     save_state(folder / f"rank{rank}", {case: run(case, rank, world) for case in CASES})
-    dist.destroy_process_group()
+    ranks.leave(0)

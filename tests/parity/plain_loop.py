@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import steppe
+from steppe.engine import ranks
 
 STEPS = 5
 NEEDS_CLOSURE = {"LBFGS"}
@@ -216,4 +217,4 @@ if __name__ == "__main__":
     }
     seen["traces of a second pass"] = traces(own_rank)
     (folder / f"rank{own_rank}.json").write_text(json.dumps(seen))
-    dist.destroy_process_group()
+    ranks.leave(0)

@@ -8,7 +8,7 @@ import json
 import os
 import pkgutil
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -95,22 +95,22 @@ def commands() -> Any:
     return typer.main.get_command(app)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Run a command; exit with 0, 2 when the input is wrong, 1 for anything else."""
+def _run(arguments: list[str] | None) -> int:
+    """Run a command; 0, 2 when the input is wrong, 1 for anything else."""
     try:
         code = commands()(arguments, standalone_mode=False)
     except SteppeError as error:
         complain(f"steppe: {error}")
-        sys.exit(2)
+        return 2
     except typer._click.exceptions.ClickException as error:
         say(f"steppe: {error.format_message()} (see steppe --help)")
-        sys.exit(2)
+        return 2
     except (typer.Abort, KeyboardInterrupt):
         say(STOPPED)
-        sys.exit(1)
+        return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except (OSError, MemoryError, RuntimeError) as error:  # of the machine, whatever the command
         memory = isinstance(error, MemoryError) or any(
             words in str(error).lower() for words in _OUT_OF_MEMORY
@@ -120,11 +120,23 @@ def main(arguments: list[str] | None = None) -> None:
         rule = "the memory must suffice" if memory else "files and folders must be usable"
         got = " ".join(str(error).split())[:300] or type(error).__name__
         complain(f"steppe: {rule}; got {got}. Way out: check the paths and numbers given")
-        sys.exit(2)
+        return 2
     if code == 130:  # click's word for Ctrl-C
         say(STOPPED)
-        code = 1
-    sys.exit(code if isinstance(code, int) else 0)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command; exit with 0, 2 when the input is wrong, 1 for anything else.
+
+    Args:
+        arguments: if None, those of the process, which ends with the command.
+    """
+    code = _run(arguments)
+    if arguments is None:
+        ranks.leave(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
