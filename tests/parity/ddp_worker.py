@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -44,6 +45,7 @@ CASES = {
     "adasap": (ADASAP, "global", 2),
     "msam": (methods.gmp(sparsity=0.6, every=2).replace(perturb="msam"), "global", 2),
     "functional_sam": (methods.safe(**SHORT).replace(perturb=FUNCTIONAL), "global", 2),
+    "safe-sharded": (methods.safe(sparsity=0.6), "global", 1),
     "safe-local": (methods.safe(**SHORT), "local", 1),
     "safe_plus-local": (methods.safe_plus(score="fisher", **SHORT), "local", 1),
     "admm-local": (methods.admm(**SHORT), "local", 1),
@@ -74,6 +76,9 @@ def run(case, rank=0, world=1):
     inner = network()
     model = DistributedDataParallel(inner) if world > 1 else inner
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+    if case.endswith("sharded") and world > 1:
+        options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+        optimizer = ZeroRedundancyOptimizer(inner.parameters(), torch.optim.SGD, **options)
     overflows = case.endswith("overflow")
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8) if overflows else None
     groups = [{"kind": "bias", "lr": 0.01, "weight_decay": 0}] if case.endswith("groups") else []

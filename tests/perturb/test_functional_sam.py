@@ -183,6 +183,14 @@ def with_a_penalty(s, model):
     return s.loss(F.cross_entropy(outputs, Y) + model[0].weight.square().sum(), outputs=outputs)
 
 
+def test_a_penalty_that_begins_later_is_refused_too():
+    model = network()
+    s = sparsifier_of(model, "functional_sam")
+    s.step(closure_of(s, model, X, Y))
+    with pytest.raises(SteppeError, match="1 parameters by other ways"):
+        s.step(closure_of(s, model, X[::2], Y[::2]), lambda: with_a_penalty(s, model))
+
+
 @pytest.mark.parametrize(
     ("closure", "said"),
     [

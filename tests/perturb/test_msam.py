@@ -182,6 +182,42 @@ def test_an_optimizer_without_momentum_is_refused(make, said, phased):
     trained({"name": "msam", "rho": 0.0}, make)  # moves nothing
 
 
+class Around(torch.optim.Optimizer):
+    """Steps another optimiser, which holds the momentum, as ZeroRedundancyOptimizer does."""
+
+    def __init__(self, params):
+        super().__init__(params, {"momentum": 0.9})
+        self.base = torch.optim.SGD(self.param_groups, lr=0.1)
+
+    def step(self, closure=None):
+        self.base.step()
+
+
+class Sharing(Around):
+    """Shows the state of the one inside as its own."""
+
+    def __init__(self, params):
+        super().__init__(params)
+        self.state = self.base.state
+
+
+class Hiding(torch.optim.SGD):
+    """Keeps its momentum where nobody looks."""
+
+    def step(self, closure=None):
+        super().step()
+        self.hidden, self.state = self.state, type(self.state)(dict)
+
+
+def test_a_momentum_that_is_not_seen_is_no_momentum():
+    with pytest.raises(SteppeError, match="Around, whose momentum lies in the SGD"):
+        trained("msam", Around)
+    with pytest.raises(SteppeError, match="Hiding, which remembers nothing of a step"):
+        trained("msam", lambda p: Hiding(p, lr=0.1, momentum=0.9))
+    alike = [trained("msam", make)[0] for make in (Sharing, sgd)]
+    assert torch.equal(*(m[0].weight for m in alike))
+
+
 def test_before_or_after_another_in_a_run():
     perturb = {"name": "phased", "phases": [[0.5, "sam"], [1.0, {"name": "msam", "rho": 0.3}]]}
     model = network()

@@ -62,7 +62,8 @@ class StepContext:
         step_sizes: name -> how far a unit of gradient moves each weight, in the optimiser's own
             metric; empty unless the coupling asks for it.
         moved: after the optimiser's step, the names of the weights that it moved: not those that
-            took no part in the loss, and none where the scaler skipped the step.
+            took no part in the loss, nor those of groups whose learning rate is 0, nor those of an
+            optimiser whose step the scaler skipped. Names of the coupling's weights or their parts.
         fixed: name -> True where an entry is of no unit that can go, though others of its tensor
             are (coupled channels, some of them excluded); what pulls weights to zero leaves it
             alone. Tensors that have no such entry are left out.

@@ -16,8 +16,9 @@ import steppe
 from looped import looped
 from steppe import SteppeError, methods
 from steppe.core.curves import CURVES
+from steppe.core.step_context import StepContext
 from steppe.coupling.admm import Admm
-from steppe.coupling.admm.automatic import PULL, UPDATES, interval_of
+from steppe.coupling.admm.automatic import PULL, UPDATES, interval_of, move, numbers
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -56,18 +57,22 @@ def test_the_total_pull_is_the_same_in_every_run(case):
     model, sparsifier = begun(methods.safe(sparsity=0.5), total, kind)
     go(sparsifier, model, total, RATES[rate])
     run = shown(sparsifier)
-    assert run["pulled"] == pytest.approx(PULL, rel=1e-12)
+    # a step with learning rate 0 moves nothing
+    first = RATES[rate](0.0) == 0.0
+    weights = [1.0 - math.cos(math.pi * (t + 1) / total) for t in range(total)]
+    expected = PULL * sum(weights[first:]) / sum(weights)
+    assert run["pulled"] == pytest.approx(expected, rel=1e-12)
     assert run["updates"] == total // run["interval"]
-    assert run["strongest_pull"] >= PULL / total
+    assert run["strongest_pull"] >= expected / total
 
 
 @looped(shape=list(CURVES))
 def test_alone_it_shrinks_what_is_apart_by_all_of_the_pull(shape):
-    """Without learning rate and dual updates: x - z is exp(-pull) of what it was."""
+    """Hardly a learning rate, no dual updates: x - z is exp(-pull) of what it was."""
     method = methods.admm(sparsity=0.5, penalty_schedule=shape, interval=1000)
     model, sparsifier = begun(method, 9)
     before = model[0].weight.detach().clone()
-    go(sparsifier, model, 9, lambda p: 0.0)
+    go(sparsifier, model, 9, lambda p: 1e-12)
     z = sparsifier.state["z"]["0.weight"]
     torch.testing.assert_close(
         model[0].weight.detach() - z, math.exp(-PULL) * (before - z), rtol=0.01, atol=1e-7
@@ -123,6 +128,72 @@ def test_what_took_no_part_in_a_step_is_not_pulled():
     assert torch.equal(model[1].weight, before)
 
 
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_learning_rate_0_leaves_weights_where_they_are(as_tensor):
+    """Nor do they count for others: their multiplier does not grow in a pooled projection."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    rates = [torch.tensor(0.0) if as_tensor else 0.0, 0.1]
+    groups = [{"params": m.parameters(), "lr": r} for m, r in zip(model, rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=0.1, foreach=False)
+    method = methods.safe(sparsity=0.5, interval=2)
+    sparsifier = steppe.sparsify(model, optimizer, method, 8)
+    before = [m.weight.detach().clone() for m in model]
+    for _ in range(8):
+        sparsifier.step(lambda: model(torch.ones(2, 4)).square().mean())
+    assert torch.equal(model[0].weight, before[0])
+    assert not torch.equal(model[1].weight, before[1])
+    assert not sparsifier.state["u"]["0.weight"].any()
+    assert sparsifier.state["u"]["1.weight"].any()
+
+
+def pulled_in(dtype, total=8000):
+    """The weight after half the steps of a run in which nothing else moves it, in 32 bits."""
+    x = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
+    state = {"z": {"w": torch.zeros_like(x)}, "u": {"w": torch.zeros_like(x)}}
+    state["run"] = numbers(1, PULL, "cosine", total)
+    context = StepContext(
+        step=0, total=total, sparsity=0.5, due=False, weights={"w": x}, project=None, state=state
+    )
+    context.moved = frozenset({"w"})
+    for context.step in range(total // 2):
+        move(context, "cosine")
+    return x.float(), float(state["run"]["pulled"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_the_pull_is_that_of_32(dtype):
+    """A step's pull is less than a rounding, and would be lost step by step."""
+    (wide, pull), (narrow, same) = pulled_in(torch.float32), pulled_in(dtype)
+    assert pull == same > 1.0
+    rounding = 2 * torch.finfo(dtype).eps
+    smallest = torch.finfo(dtype).tiny  # below it numbers are coarser
+    torch.testing.assert_close(narrow, wide, rtol=rounding, atol=smallest)
+
+
+def test_what_rounding_took_is_saved():
+    def made():
+        model, sparsifier = begun(methods.admm(sparsity=0.5), 8)
+        model.bfloat16()
+        return model, sparsifier
+
+    def some(model, sparsifier, steps):
+        for _ in range(steps):
+            sparsifier.step(lambda: model(torch.ones(3, 6, dtype=torch.bfloat16)).square().mean())
+
+    model, sparsifier = made()
+    some(model, sparsifier, 3)
+    weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(sparsifier.state_dict())
+    assert any(rest.any() for rest in state["coupling"]["rest"].values())
+    some(model, sparsifier, 5)
+    again, resumed = made()
+    again.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    some(again, resumed, 5)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_step_that_the_scaler_skips_pulls_nothing():
     model, sparsifier = begun(methods.admm(sparsity=0.5), 3)
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
@@ -165,9 +236,28 @@ class Averaging(torch.optim.SGD):
 def test_an_optimiser_that_would_undo_the_pull_is_refused_with_a_way_out():
     model = nn.Linear(4, 4)
     optimizer = Averaging(model.parameters(), lr=0.1)
-    with pytest.raises(SteppeError, match=r"Averaging.*penalty=1e-3"):
+    with pytest.raises(SteppeError, match=r"Averaging.*penalty=1e-3, interval=32"):
         steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5), 4)
-    steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5, penalty=1e-3), 4)
+    steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5, penalty=1e-3, interval=32), 4)
+
+
+class Around(torch.optim.Optimizer):
+    """Steps another optimiser, as Lookahead does."""
+
+    def __init__(self, base):
+        super().__init__(base.param_groups, {})
+        self.base = base
+
+    def step(self, closure=None):
+        self.base.step()
+
+
+def test_one_around_another_is_refused_with_what_is_known_of_it():
+    model = nn.Linear(4, 4)
+    optimizer = Around(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(SteppeError, match=r"Around, which is built around SGD and may hold"):
+        steppe.sparsify(model, optimizer, methods.admm(sparsity=0.5), 4)
+    steppe.sparsify(model, optimizer, methods.admm(sparsity=0.5, penalty=1e-3, interval=32), 4)
 
 
 @looped(

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.optim import ZeroRedundancyOptimizer
 
 import steppe
 from steppe import SteppeError, methods
@@ -78,3 +80,32 @@ def test_unknown_step_sizes_are_refused_before_any_step():
     optimizer = torch.optim.Adadelta(model.parameters())
     with pytest.raises(SteppeError, match="Adadelta"):
         steppe.sparsify(model, optimizer, methods.lasso(sparsity=0.5), 3)
+
+
+@pytest.fixture
+def alone():
+    """A group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
+def test_a_sharded_optimizer_holds_no_other_weights_but_the_momentum(alone):
+    def trained(make):
+        torch.manual_seed(0)
+        model = nn.Linear(4, 2)
+        optimizer = make(model.parameters(), lr=0.1, momentum=0.9)
+        sparsifier = steppe.sparsify(model, optimizer, methods.safe(sparsity=0.5), 3)
+        for _ in range(3):
+            sparsifier.step(lambda: model(torch.ones(1, 4)).square().sum())
+        return model
+
+    def sharded(params, **options):
+        return ZeroRedundancyOptimizer(params, torch.optim.SGD, **options)
+
+    assert torch.equal(*(trained(make).weight for make in (sharded, torch.optim.SGD)))
+    model = nn.Linear(4, 2)
+    optimizer = sharded(model.parameters(), lr=0.1, momentum=0.9)
+    with pytest.raises(SteppeError, match="ZeroRedundancyOptimizer, whose momentum lies in"):
+        steppe.sparsify(model, optimizer, methods.dense().replace(perturb="msam"), 3)

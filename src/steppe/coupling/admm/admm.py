@@ -99,6 +99,9 @@ class Admm(Coupling):
         z, u = state["z"], state["u"]
         # a multiplier of what was never pulled would grow without end
         idle = {n: u[n].clone() for n, steps in context.quiet.items() if steps >= interval}
+        if self.moves_weights and context.moved:  # where others moved: learning rate 0
+            still = weights.keys() - context.moved - context.quiet.keys()
+            idle |= {n: u[n].clone() for n in still}
         # u becomes v = x + u, of which z takes the kept part and u the rest
         torch._foreach_add_(list(u.values()), list(weights.values()))
         masks = project(u, context.sparsity)

@@ -54,9 +54,28 @@ def move(context: StepContext, shape: str) -> None:
     if not moved:
         return
     pull = run["unit"] * curve(shape, (context.step + 1) / context.total)
-    x = [context.weights[n] for n in moved]
-    apart = torch._foreach_sub(x, [context.state["z"][n] for n in moved])
-    torch._foreach_add_(apart, [context.state["u"][n] for n in moved])
-    torch._foreach_add_(x, apart, alpha=math.expm1(-float(pull)))
+    share = math.expm1(-float(pull))
+    fine = [n for n in moved if torch.finfo(context.weights[n].dtype).bits >= 32]
+    if fine:
+        x = [context.weights[n] for n in fine]
+        apart = torch._foreach_sub(x, [context.state["z"][n] for n in fine])
+        torch._foreach_add_(apart, [context.state["u"][n] for n in fine])
+        torch._foreach_add_(x, apart, alpha=share)
+    for name in moved:
+        if name not in fine:
+            _move_coarse(context, name, share)
     run["pulled"] += pull
     run["strongest_pull"].copy_(torch.maximum(run["strongest_pull"], pull))
+
+
+def _move_coarse(context: StepContext, name: str, share: float) -> None:
+    """The same for a weight in 16 bits, where a small pull alone would be rounded away.
+
+    What rounding takes from x is kept beside it and counts in the next step (Kahan).
+    """
+    x, z, u = context.weights[name], context.state["z"][name], context.state["u"][name]
+    rest = context.state.setdefault("rest", {}).setdefault(name, torch.zeros_like(x))
+    exact = x.float() + rest.float()
+    exact.add_(exact - z + u, alpha=share)
+    x.copy_(exact)
+    rest.copy_(exact.sub_(x))

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Perturb
-from steppe.engine.step.optimizers import Optimizers
+from steppe.engine.step.optimizers import Optimizers, inner
 
 _BUFFERS = ("momentum_buffer", "exp_avg")
 
@@ -22,13 +22,17 @@ def check_momentum(optimizers: Optimizers, perturb: Perturb) -> None:
         perturb: the method's.
 
     Raises:
-        SteppeError: one has none.
+        SteppeError: one has none, or keeps it where nobody sees it.
     """
     along = [part.name for part in perturb.parts if part.active and part.along == "momentum"]
     for optimizer in optimizers.each() if along else ():
         for group in optimizer.param_groups:
             if not (group.get("momentum") or "betas" in group):
                 raise _none(along[0], optimizer, " with momentum 0" * ("momentum" in group))
+        around = inner(optimizer)
+        if around is not None and around.state is not optimizer.state:
+            said = f", whose momentum lies in the {type(around).__name__} that it is built around"
+            raise _none(along[0], optimizer, said)
 
 
 def momentum(optimizers: Optimizers, parameters: list[Tensor], perturb: str) -> list[Tensor | None]:
@@ -46,7 +50,8 @@ def momentum(optimizers: Optimizers, parameters: list[Tensor], perturb: str) -> 
         One for each parameter, the optimiser's own tensors.
 
     Raises:
-        SteppeError: an optimiser has made steps and remembers nothing of that kind.
+        SteppeError: an optimiser has made a step with a parameter and remembers nothing of that
+            kind.
 
     Example:
         >>> import torch
@@ -56,10 +61,10 @@ def momentum(optimizers: Optimizers, parameters: list[Tensor], perturb: str) -> 
         [tensor([1., 1.])]
     """
     owners = optimizers.owners()
-    return [_buffer(owners[id(p)], p, perturb) for p in parameters]
+    return [_buffer(owners[id(p)], p, perturb, id(p) in optimizers.used) for p in parameters]
 
 
-def _buffer(optimizer: Optimizer, p: Tensor, perturb: str) -> Tensor | None:
+def _buffer(optimizer: Optimizer, p: Tensor, perturb: str, used: bool) -> Tensor | None:
     state: dict[str, Any] = optimizer.state.get(p, {})
     for name in _BUFFERS:
         value = state.get(name)
@@ -67,6 +72,8 @@ def _buffer(optimizer: Optimizer, p: Tensor, perturb: str) -> Tensor | None:
             return value
     if state:
         raise _none(perturb, optimizer, f", which remembers {', '.join(map(str, state))}")
+    if used:
+        raise _none(perturb, optimizer, ", which remembers nothing of a step that it has made")
     return None
 
 

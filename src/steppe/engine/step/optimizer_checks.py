@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Coupling
-from steppe.engine.step.optimizers import Optimizers, holds_weights
+from steppe.engine.step.optimizers import Optimizers, holds_weights, inner
 from steppe.engine.step.step_size import check_known
 
 
@@ -51,11 +51,18 @@ def steppable(optimizers: Optimizers, coupling: Coupling) -> None:
         if coupling.moves_weights and holds_weights(optimizer):
             raise SteppeError(
                 f"an automatic penalty of {coupling.name} moves the weights beside the optimizer",
-                got=f"{type(optimizer).__name__}, which holds other weights than the model's",
+                got=f"{type(optimizer).__name__}, {_what_it_holds(optimizer)}",
                 consequence="it would undo a part of the pull",
-                way_out="penalty=1e-3, which goes through the optimizer",
+                way_out="a number, which goes through the optimizer: penalty=1e-3, interval=32",
             )
     _disjoint(optimizers)
+
+
+def _what_it_holds(optimizer: Optimizer) -> str:
+    around = inner(optimizer)
+    if around is None:
+        return "which holds other weights than the model's"
+    return f"which is built around {type(around).__name__} and may hold other weights"
 
 
 def _disjoint(optimizers: Optimizers) -> None:
@@ -85,7 +92,7 @@ def _needs_closure(optimizer: Optimizer) -> bool:
 
 def _refuses_none(optimizer: Optimizer) -> bool:
     """Whether a copy without parameters complains that its step got no closure."""
-    if any(isinstance(value, Optimizer) for value in vars(optimizer).values()):
+    if inner(optimizer) is not None:
         return False  # it would step the one inside
     alone: Any = copy.copy(optimizer)
     alone.param_groups = [group | {"params": []} for group in optimizer.param_groups]

@@ -52,6 +52,8 @@ class Optimizers:
             GradientState()._set_sync_gradients(True)
         self._counters = [_counters(o) for o in self._own]
         self._stepped = [True] * len(self._own)
+        self.used: set[int] = set()
+        """``id`` of each parameter with a gradient in a step that was made."""
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -91,15 +93,23 @@ class Optimizers:
         if self.scaler is None:
             return
         for o in self._own:
-            if _has_gradient(o):
+            if _with_gradient(o):
                 self.scaler.unscale_(o)
 
     def step(self) -> None:
         """One step of each; one whose gradients overflowed is left out by the scaler."""
+        drawn = [_with_gradient(o) for o in self._own]  # some drop their gradients in the step
         if self.scaler is None:
             for o in self._own:
                 _step(o)
-            return
+        else:
+            self._scaled_steps()
+        for ids, stepped in zip(drawn, self._stepped, strict=True):
+            if stepped:
+                self.used |= ids
+
+    def _scaled_steps(self) -> None:
+        assert self.scaler is not None
         scale = self.scaler.get_scale()
         called = [self._scaled_step(o) for o in self._own]
         self.scaler.update()
@@ -116,7 +126,7 @@ class Optimizers:
     def _scaled_step(self, optimizer: Optimizer) -> bool:
         """Whether the scaler let it make a step."""
         assert self.scaler is not None
-        if not _has_gradient(optimizer):
+        if not _with_gradient(optimizer):
             return False
         if not hasattr(optimizer, "_optimizer_step_post_hooks"):  # a wrapper that tells nobody
             self.scaler.step(optimizer)
@@ -130,13 +140,18 @@ class Optimizers:
         return bool(called)
 
     def moved(self, parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        """Those of parameters with a gradient that the step just made moved: it was finite."""
-        owners, stepped = self.owners(), dict(zip(map(id, self._own), self._stepped, strict=True))
-        return {
-            name: p
-            for name, p in parameters.items()
-            if id(p) in owners and stepped[id(owners[id(p)])]
+        """Those of parameters with a gradient that the step just made moved.
+
+        It was finite, and the learning rate of their group is not 0.
+        """
+        able = {
+            id(p)
+            for o, stepped in zip(self._own, self._stepped, strict=True)
+            for group in (o.param_groups if stepped else ())
+            if not _stands(group)
+            for p in group["params"]
         }
+        return {name: p for name, p in parameters.items() if id(p) in able}
 
     def evaluate(self) -> None:
         """Let the weights be those that evaluation sees, where an optimiser trains others."""
@@ -177,6 +192,7 @@ class Optimizers:
 
     def reset(self) -> None:
         """As if none had ever made a step."""
+        self.used.clear()
         for o, counters in zip(self._own, self._counters, strict=True):
             o.state.clear()
             for group in o.param_groups:  # also those that were added since
@@ -200,6 +216,7 @@ class Optimizers:
                 got=f"{len(states)} in the state, {len(self._own)} here",
                 way_out="sparsify(model, [...], ...) with those of the run that was stopped",
             )
+        self.used.clear()
         for o, its in zip(self._own, states, strict=True):
             o.load_state_dict(its)
 
@@ -210,18 +227,43 @@ def _accumulation() -> dict[str, Any]:
     return state
 
 
-def _has_gradient(optimizer: Optimizer) -> bool:
-    return any(p.grad is not None for g in optimizer.param_groups for p in g["params"])
+def _with_gradient(optimizer: Optimizer) -> set[int]:
+    return {id(p) for g in optimizer.param_groups for p in g["params"] if p.grad is not None}
 
 
 def _switches(optimizer: Optimizer) -> bool:
     return all(callable(getattr(optimizer, name, None)) for name in ("train", "eval"))
 
 
+def inner(optimizer: Optimizer) -> Optimizer | None:
+    """The optimiser that makes the steps of one which is built around it."""
+    return next((v for v in vars(optimizer).values() if isinstance(v, Optimizer)), None)
+
+
 def holds_weights(optimizer: Optimizer) -> bool:
-    """Whether it holds other weights beside the model's, by what it can do."""
-    inner = any(isinstance(value, Optimizer) for value in vars(optimizer).values())
-    return inner or _switches(optimizer) or hasattr(optimizer, "swap_swa_sgd")
+    """Whether it holds other weights beside the model's, or may, by what it can do."""
+    if _sharded(optimizer):
+        return False
+    around = inner(optimizer) is not None
+    return around or _switches(optimizer) or hasattr(optimizer, "swap_swa_sgd")
+
+
+def _sharded(optimizer: Optimizer) -> bool:
+    """Whether its inner one steps a part of the weights, which the ranks exchange.
+
+    So does torch's ZeroRedundancyOptimizer. Its own module takes seconds to import.
+    """
+    if not torch.distributed.is_available():
+        return False
+    from torch.distributed.algorithms.join import Joinable
+
+    return isinstance(optimizer, Joinable)
+
+
+def _stands(group: Mapping[str, Any]) -> bool:
+    """Whether a learning rate of 0 leaves a group's weights where they are."""
+    rate = group.get("lr")
+    return rate is not None and float(rate) == 0.0
 
 
 def _step(optimizer: Optimizer) -> None:

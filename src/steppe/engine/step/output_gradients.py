@@ -23,7 +23,6 @@ class OutputGradients:
 
     def __init__(self) -> None:
         self._watching = False
-        self._checked = False
         self._seen: list[Tensor] = []
 
     @contextmanager
@@ -45,7 +44,7 @@ class OutputGradients:
 
         Args:
             loss: what the closure made of the outputs.
-            own: parameters that are optimised; looked at once.
+            own: parameters that are optimised.
             perturb: name of the perturbation that asks, for messages.
 
         Returns:
@@ -63,19 +62,17 @@ class OutputGradients:
                 got="outputs that are detached" if outputs else "a closure that gives only a loss",
                 way_out=_WAY_OUT,
             )
-        if not self._checked:
-            ids = {id(p) for p in own}
-            past = [p for p in leaves(loss, {o.grad_fn for o in there}) if id(p) in ids]
-            if past:
-                raise SteppeError(
-                    f"perturb {perturb} takes the gradient of the network's outputs",
-                    got=f"a loss that depends on {len(past)} parameters by other ways, such as a "
-                    "penalty on weights",
-                    consequence="that part would have no gradient",
-                    way_out="the optimizer's weight_decay instead of the penalty, all outputs in "
-                    "sparsifier.loss, or perturb sam",
-                )
-            self._checked = True
+        ids = {id(p) for p in own}
+        past = [p for p in leaves(loss, {o.grad_fn for o in there}) if id(p) in ids]
+        if past:
+            raise SteppeError(
+                f"perturb {perturb} takes the gradient of the network's outputs",
+                got=f"a loss that depends on {len(past)} parameters by other ways, such as a "
+                "penalty on weights",
+                consequence="that part would have no gradient",
+                way_out="the optimizer's weight_decay instead of the penalty, all outputs in "
+                "sparsifier.loss, or perturb sam",
+            )
         for o in there:
             o.retain_grad()
         return there
