@@ -153,3 +153,46 @@ def test_what_is_folded_cannot_go_on(method: str) -> None:
     _, fresh = started(method=method)
     with pytest.raises(SteppeError, match="same weights"):
         fresh.load_state_dict(sparsifier.state_dict())
+
+
+def test_the_options_of_an_earlier_default_are_named_and_work() -> None:
+    method = steppe.methods.safe(sparsity=0.5, penalty=0.001, interval=32)
+    torch.manual_seed(0)
+    model = nn.Linear(16, 4)
+    made = [steppe.sparsify(model, sgd([*model.parameters()]), m, 6) for m in (method, method)]
+    made[0].step(lambda: loss(model))
+    default = steppe.sparsify(
+        model, sgd([*model.parameters()]), steppe.methods.safe(sparsity=0.5), 6
+    )
+    with pytest.raises(SteppeError, match=r"Way out: .*: penalty=0\.001, interval=32$"):
+        default.load_state_dict(made[0].state_dict())
+    made[1].load_state_dict(made[0].state_dict())
+
+
+def perturbed(method: str, **perturb: Any) -> steppe.Sparsifier:
+    torch.manual_seed(0)
+    model = nn.Linear(16, 4)
+    how = {"name": "sam", "rho": 0.5, **perturb}
+    named = getattr(steppe.methods, method)(sparsity=0.5).replace(perturb=how)
+    sparsifier = steppe.sparsify(model, sgd([*model.parameters()]), named, 6)
+    sparsifier.step(lambda: loss(model))
+    return sparsifier
+
+
+def of_before(sparsifier: steppe.Sparsifier) -> dict[str, Any]:
+    """As version 0.1.0 wrote it, where perturbations moved all weights."""
+    state = copy.deepcopy(sparsifier.state_dict())
+    del state["method"]["perturb"]["on"]
+    return state
+
+
+def test_a_run_that_perturbed_zeros_goes_on_only_as_it_began() -> None:
+    with pytest.raises(
+        SteppeError, match=r"sam moved weights that hard_mask holds at zero \(on 'all'\)"
+    ):
+        perturbed("gmp").load_state_dict(of_before(perturbed("gmp")))
+    perturbed("gmp", on="all").load_state_dict(of_before(perturbed("gmp", on="all")))
+    perturbed("gmp").load_state_dict(perturbed("gmp").state_dict())
+    perturbed("admm").load_state_dict(of_before(perturbed("admm")))  # it holds nothing at zero
+    with pytest.raises(SteppeError, match=r"same method; got perturb\.on"):
+        perturbed("gmp", on="all").load_state_dict(perturbed("gmp").state_dict())

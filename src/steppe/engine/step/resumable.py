@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -57,10 +57,11 @@ def check_resumable(state: Any, mine: Mapping[str, Any], method: Method) -> None
         )
     for key in ("method", "total_steps"):
         if not _agree(state[key], mine[key]):
+            apart = _apart(state[key], mine[key])
             raise SteppeError(
                 f"a state can only be resumed by a sparsifier of the same {key}",
-                got=_apart(state[key], mine[key]),
-                way_out=_WAY_OUT,
+                got=", ".join(f"{path or 'it'} {a} in the state, {b} here" for path, a, b in apart),
+                way_out=_WAY_OUT + _as_there(apart),
             )
     if state["step"] and (others := method.changed_since(state["method"])):
         raise SteppeError(
@@ -92,13 +93,22 @@ def _agree(there: Any, here: Any) -> bool:
     return bool(there == here)
 
 
-def _apart(there: Any, here: Any, path: str = "") -> str:
-    """Where two values differ, each by its place in what is nested."""
+def _apart(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """Where two values differ: the place in what is nested, and both."""
     if not (isinstance(there, Mapping) and isinstance(here, Mapping)):
-        return f"{path or 'it'} {there} in the state, {here} here"
+        return [(path, there, here)]
     keys = [k for k in {**there, **here} if k in there and not _agree(there[k], here.get(k))]
-    inner = f"{path}." if path else ""
-    return ", ".join(_apart(there.get(k), here.get(k), f"{inner}{k}") for k in keys)
+    before = f"{path}." if path else ""
+    return [x for k in keys for x in _apart(there.get(k), here.get(k), f"{before}{k}")]
+
+
+def _as_there(apart: Sequence[tuple[str, Any, Any]]) -> str:
+    """The options to give, where nothing but options differs."""
+    names = [path.rpartition(".")[2] for path, _, _ in apart]
+    if "name" in names or "" in names:
+        return ""
+    given = zip(names, (value for _, value, _ in apart), strict=True)
+    return ": " + ", ".join(f"{name}={value!r}" for name, value in given)
 
 
 def _differs(what: str, got: str) -> SteppeError:
