@@ -18,6 +18,7 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.layer import unwrap
 from steppe.core.patterns import matches
 from steppe.core.protocols import Coupling, WeightParametrization
+from steppe.engine.step.named_groups import add_like, fill, names_of
 from steppe.engine.step.optimizers import Optimizers, scheduled
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -317,7 +318,8 @@ def _regroup(
                 consequence="the new groups' learning rate would stay constant",
                 way_out="make the scheduler after sparsify, or these groups with the optimizer",
             )
-        group["params"] = [p for p in group["params"] if id(p) not in chosen]
+        names = names_of([group])
+        fill(group, [p for p in group["params"] if id(p) not in chosen], names)
         usual = {key: value for key, value in group.items() if key != "params"}
         for (number, keeps), params in sorted(moved.items(), key=lambda item: item[0]):
             groups[number].check(type(optimizer), usual)
@@ -326,6 +328,6 @@ def _regroup(
                 options.pop("weight_decay", None)
             if "lr" in options:
                 options["initial_lr"] = options["lr"]
-            optimizer.add_param_group({**usual, **options, "params": params})
+            add_like(optimizer, group, options, params, names)
         if not group["params"]:
             optimizer.param_groups.remove(group)

@@ -14,6 +14,7 @@ from steppe.core.derived import OfSparsify
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors, WeightParametrization
+from steppe.engine.step.named_groups import add_like, fill, names_of
 from steppe.engine.step.optimizers import Optimizers, scheduled
 from steppe.engine.step.sparse_copy import unparametrize
 
@@ -61,6 +62,7 @@ class ParametrizedWeights:
         _check(model, weights, name)
         self.parts: dict[str, nn.Parameter] = {}
         self._layers = list(weights)
+        self._names: dict[str, str] = {}  # layer -> what its optimiser calls it
         for layer in self._layers:
             module, tensor = self._where(layer)
             parametrize.register_parametrization(module, tensor, _Join(parametrization))
@@ -76,21 +78,25 @@ class ParametrizedWeights:
 
     def _swap(self, optimizer: Optimizer, weights: Mapping[str, nn.Parameter]) -> None:
         """An optimiser's weights give way to their parts."""
-        names = {id(p): layer for layer, p in weights.items()}
+        layers = {id(p): layer for layer, p in weights.items()}
+        names = names_of(optimizer.param_groups)
+        self._names |= {layers[i]: name for i, name in names.items() if i in layers}
+        for layer, name in self._names.items():
+            for part in self.parametrization.named(layer):
+                names[id(self.parts[part])] = name + part.removeprefix(layer)
         for group in list(optimizer.param_groups):
-            own = [names[id(p)] for p in group["params"] if id(p) in names]
+            own = [layers[id(p)] for p in group["params"] if id(p) in layers]
             new = [self.parts[n] for layer in own for n in self.parametrization.named(layer)]
-            rest = [p for p in group["params"] if id(p) not in names]
+            rest = [p for p in group["params"] if id(p) not in layers]
             for layer in own:
                 optimizer.state.pop(weights[layer], None)
             decay = group.get("weight_decay", 0.0)
             if not new or self.parametrization.decays or not decay:
-                group["params"] = rest + new
+                fill(group, rest + new, names)
                 continue
             _unscheduled(optimizer, self._name)
-            group["params"] = rest
-            options = {k: v for k, v in group.items() if k != "params"}
-            optimizer.add_param_group(options | {"params": new, "weight_decay": 0.0})
+            fill(group, rest, names)
+            add_like(optimizer, group, {"weight_decay": 0.0}, new, names)
             self.notes.append(
                 f"the optimizer's weight decay {decay:g} is off for {len(own)} tensors, whose "
                 f"parts {' and '.join(self.parametrization.parts)} coupling {self._name} decays"
@@ -117,13 +123,16 @@ class ParametrizedWeights:
         for layer in self._layers:
             module, tensor = self._where(layer)
             weights[layer] = unparametrize(module, tensor)
+        names = names_of(self._optimizers.groups)
+        names |= {id(weights[layer]): name for layer, name in self._names.items()}
         for group in self._optimizers.groups:
             optimised: Sequence[nn.Parameter] = group["params"]
-            group["params"] = [
+            own = [
                 weights[first[id(p)]] if id(p) in first else p
                 for p in optimised
                 if id(p) in first or id(p) not in gone
             ]
+            fill(group, own, names)
         for optimizer in self._optimizers.each():
             for part in self.parts.values():
                 optimizer.state.pop(part, None)
