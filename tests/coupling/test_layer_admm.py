@@ -185,3 +185,14 @@ def test_the_method_reads_back():
 def test_options_are_checked(options):
     with pytest.raises(SteppeError, match="layer_admm"):
         LayerAdmm(**options)
+
+
+@pytest.mark.parametrize("tokens", [1, 16])
+def test_a_few_calibration_tokens_are_enough_to_be_sound(tokens):
+    """Behind an activation; the error was 1e13, or the scores NaN."""
+    generator = torch.Generator().manual_seed(0)
+    columns = 704
+    inputs = torch.nn.functional.gelu(torch.randn(tokens, columns, generator=generator)) + 0.5
+    weight, gram = torch.randn(16, columns, generator=generator), inputs.T @ inputs / tokens
+    new, _ = LayerAdmm().solve(posed(weight, gram, round(0.6 * weight.numel())))
+    assert error(new, weight, gram, damping=0.01) < 0.01
