@@ -90,3 +90,12 @@ def test_a_key_that_is_there_twice_is_one_line(tmp_path):
     (tmp_path / "twice.yaml").write_text("method: safe\ntrain: {lr: 0.1, lr: 0.2}\n")
     with pytest.raises(SteppeError, match=r"a recipe must be YAML.*the key lr is there twice"):
         read(tmp_path / "twice.yaml")
+
+
+def test_an_option_that_training_does_not_use_is_refused() -> None:
+    """What a language model's blocks start from is nothing to a training of the whole network."""
+    recipe = parse({"method": {"name": "safe", "sparsity": 0.5, "start": "obs_update"}})
+    with pytest.raises(SteppeError, match="start obs_update, which changes nothing"):
+        recipe.build_method()
+    recipe = parse({"method": {"name": "safe", "sparsity": 0.5, "start": None, "penalty": 0.3}})
+    assert recipe.build_method().coupling.to_dict()["penalty"] == 0.3

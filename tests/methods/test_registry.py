@@ -95,10 +95,13 @@ def test_options_that_another_one_makes_void():
     for options in (
         {"objective": "task", "start": "obs_update"},
         {"objective": "block_reconstruction", "penalty": 0.3},
-        {"objective": blocks | {"start": "obs_update"}, "start": "hard_mask"},
+        {"objective": blocks | {"start": "hard_mask"}, "start": "obs_update"},
     ):
         with pytest.raises(SteppeError, match="changes nothing beside"):
             methods.safe(sparsity=0.5, **options)
+    assert methods.taylor(sparsity=0.5, variant=None) == methods.taylor(sparsity=0.5)
+    constant = methods.admm(sparsity=0.5, penalty=1e-3, penalty_schedule="constant")
+    assert constant == methods.admm(sparsity=0.5, penalty=1e-3)
     assert methods.safe(sparsity=0.5, objective=blocks).objective.start == "layer_admm"
     said = methods.safe(sparsity=0.5, objective=blocks | {"start": None}, penalty=0.3)
     assert said.objective.start is None

@@ -20,6 +20,7 @@ from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.experiment import base
 from steppe.method import Method
+from steppe.methods.options import with_effect
 from steppe.vision.models import MODELS
 
 
@@ -203,7 +204,15 @@ class Recipe(_Strict):
         exchanged = {axis: spec.pop(axis) for axis in axes if axis in spec and axis not in own}
         if "objective" in spec:
             exchanged["objective"] = spec.pop("objective")
-        return _for_images(methods.make(str(name), **spec).replace(**exchanged))
+        usual = {key: (option.default, option.default) for key, option in own.items()}
+
+        def whole(options: Mapping[str, Any]) -> Method:
+            return methods.make(str(name), **options)
+
+        def made(options: Mapping[str, Any]) -> Method:
+            return _for_images(whole(options))
+
+        return with_effect(str(name), spec, usual, made, whole).replace(**exchanged)
 
     def check_start(self, method: Method) -> None:
         """Whether the network may start as the recipe says.

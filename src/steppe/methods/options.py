@@ -70,14 +70,19 @@ def with_effect(
     given: Mapping[str, Any],
     usual: Mapping[str, tuple[Any, Any]],
     make: Callable[[Mapping[str, Any]], Method],
+    whole: Callable[[Mapping[str, Any]], Method] | None = None,
 ) -> Method:
     """The method that options make, each of which changes something of it.
+
+    One that changes nothing by itself either is another word for its default; one that the method
+    has somewhere says what would be so without it.
 
     Args:
         name: of the method.
         given: the options.
         usual: option -> its defaults, which may be said without an effect.
         make: from options to method.
+        whole: from options to what they mean in any use; ``make`` if not given.
 
     Raises:
         SteppeError: an option has no part in the method beside the others.
@@ -86,14 +91,24 @@ def with_effect(
     for key, value in given.items():
         if key in SIZES or any(value == default for default in usual[key]):
             continue
+        sizes = {k: v for k, v in given.items() if k in SIZES}
         try:
             without = make({k: v for k, v in given.items() if k != key})
+            alone = (whole or make)({**sizes, key: value}) != (whole or make)(sizes)
         except SteppeError:
-            continue  # the others do not even fit without it
-        if without == method:
+            continue  # the others do not even fit without it, or it without them
+        if alone and without == method and value not in _leaves(method.to_dict()):
             raise SteppeError(
                 f"an option of {name} must have a part in the method",
                 got=f"{key} {value}, which changes nothing beside the method's other options",
                 way_out=f"leave {key} out",
             )
     return method
+
+
+def _leaves(plain: object) -> list[object]:
+    if isinstance(plain, Mapping):
+        return [leaf for value in plain.values() for leaf in _leaves(value)]
+    if isinstance(plain, list | tuple):
+        return [leaf for value in plain for leaf in _leaves(value)]
+    return [plain]
