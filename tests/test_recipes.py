@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import steppe
 from steppe import recipes
 from steppe.experiment.ending import Ending
 from steppe.experiment.recipe import Recipe, load_recipe, parse, read
+from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.latency_table import measure_table
 from steppe.vision.models import MODELS, build
 
 NAMES = recipes.names()
@@ -22,6 +25,7 @@ def test_every_recipe_builds_its_method() -> None:
     for name in NAMES:
         made = read(recipes.path_of(name))
         made.build_method()
+        made.train.config()
         assert made.name, f"{name} gives its runs no name"
         assert made.name not in seen, f"{name} needs a name of its own"
         seen.add(made.name)
@@ -56,8 +60,9 @@ def _tiny(made: Recipe, folder: Path) -> Recipe:
     if "label_noise" in made.plain()["data"]:
         plain["data"]["label_noise"] = made.plain()["data"]["label_noise"]
     if "channels" in plain:
-        # a latency table is of one machine
-        plain["channels"] = {"target": "parameters", "round_to": 1}
+        plain["channels"] = {"target": plain["channels"]["target"], "round_to": 1}
+    if plain.get("channels", {}).get("target") == "latency":
+        plain["channels"] |= {"table": str(_table(folder)), "batch": 1}
     if "cycles" in plain["method"]:
         plain["method"]["cycles"] = 2
     plain["train"] |= {
@@ -71,6 +76,19 @@ def _tiny(made: Recipe, folder: Path) -> Recipe:
         "checkpoint_steps": None,
     }
     return parse(plain | {"device": "cpu"})
+
+
+def _table(folder: Path) -> Path:
+    """The latencies of the small network: nothing is truly timed."""
+    path = folder / "table.json"
+    model, x = build("small-cnn", 10, (1, 8, 8)), torch.zeros(1, 1, 8, 8)
+    groups = coupled_channels(model, x).groups
+
+    def timer(module: torch.nn.Module, _: Any) -> tuple[float, float, float]:
+        return float(sum(p.numel() for p in module.parameters())), 0.0, 0.0
+
+    measure_table(model, x, groups, [1], path=path, passes=1, timer=timer)
+    return path
 
 
 def _vit(folder: Path) -> Path:
@@ -90,7 +108,12 @@ def test_what_the_papers_ran_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for name in (n for n in NAMES if "-" in n and "small" not in n and "robustness" not in n):
         made = load_recipe(name)
         method = made.build_method()
-        keys = (*method.parts.values(), made.train.optimizer_groups, made.train.optimizer)
+        keys = (
+            made.channels.target,
+            *method.parts.values(),
+            made.train.optimizer_groups,
+            made.train.optimizer,
+        )
         kind = tuple(getattr(key, "name", None) or str(key) for key in keys)
         if kind in seen:
             continue

@@ -41,6 +41,11 @@ def test_the_verbs_are_registered_once_however_often_they_are_called() -> None:
     assert len(names) == len(set(names)) > 5
 
 
+def test_a_part_is_shown_with_how_to_take_it(capsys: pytest.CaptureFixture[str]) -> None:
+    run("methods", "msam")
+    assert "steppe train RECIPE --set method.perturb=msam" in capsys.readouterr().out
+
+
 def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     run("methods", "sefa", code=2)
     assert "did you mean" in capsys.readouterr().err

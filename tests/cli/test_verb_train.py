@@ -84,6 +84,44 @@ def test_recipe_of_a_run_reproduces_it(tmp_path: Path, monkeypatch: pytest.Monke
     assert zeros == round(0.9 * sum(layer["total"] for layer in record["layers"]))
 
 
+TINY = ["--train-size", "64", "--epochs", "1", "--batch-size", "32", "--device", "cpu"]
+
+
+def stored(out: Path) -> dict[str, Any]:
+    text: dict[str, Any] = read_yaml((out / "recipe.yaml").read_text())
+    return text
+
+
+def test_what_the_coupling_chose_is_said_and_a_failure_also_when_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--method", "safe", "--sparsity", "0.9", "--penalty", "auto", "--interval", "2", *TINY]
+    run("train", *given, "--out", tmp_path / "out")
+    assert "coupling admm: interval 2, updates 1, " in capsys.readouterr().err
+    assert stored(tmp_path / "out")["method"]["interval"] == 2
+    run("train", *given, "--lr", "1e-9", "--out", tmp_path / "quiet", "--quiet")
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "guessing among 10 classes" in line
+    given[given.index("auto")] = "0.1"
+    run("train", *given, "--out", tmp_path / "number", "--quiet")
+    coupling = json.loads((tmp_path / "number" / "record.json").read_text())["coupling"]
+    assert coupling == {"penalty": 0.1, "interval": 2.0}
+
+
+def test_another_network_takes_nothing_of_the_one_before(tmp_path: Path) -> None:
+    recipe = SMALL | {"model": {"name": "resnet20", "options": {"width": 2}}}
+    recipe["train"] = {"optimizer_groups": [{"kind": "norm", "weight_decay": 0}]}
+    file = write(tmp_path / "r.yaml", recipe | {"method": "dense"})
+    given = ["--model", "small-cnn", "--set", "train.optimizer_groups=null", *TINY, "--quiet"]
+    run("train", file, "--out", tmp_path / "out", *given)
+    assert stored(tmp_path / "out")["model"] == {
+        "name": "small-cnn",
+        "weights": None,
+        "options": {},
+    }
+    assert "optimizer_groups" not in stored(tmp_path / "out")["train"]
+
+
 def test_a_finished_run_is_not_done_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +168,16 @@ BAD = {
     "read from a table": ["--method", "halp", "--sparsity", "0.5", "--target", "latency"],
     "images held out from training": ["--method", "eagleeye", "--sparsity", "0.5"],
     "takes a method that trains": ["--method", "wanda", "--sparsity", "0.5"],
+    "the whole list, --set 'train.optimizer_groups=[...]'": [
+        *("--method", "lasso", "--sparsity", "0.5"),
+        *("--set", "train.optimizer_groups.0.lr=0.1"),
+    ],
+    "model.options.init": ["--method", "dense", "--set", "model.init=fan_in"],
+    "train.warmup_epochs must be fewer": ["--method", "dense", "--set", "train.warmup_epochs=70"],
+    "rho 0.3, of a part that was exchanged": [
+        *("--method", "safe", "--sparsity", "0.5", "--rho", "0.3"),
+        *("--set", "method.perturb=asam"),
+    ],
     "keys of a recipe": ["--method", "lasso", "--sparsity", "0.5", "--set", "method.alpha"],
 }
 

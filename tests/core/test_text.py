@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from steppe.core.text import read_yaml
+from steppe.core.text import number_or_word, read_yaml
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E5", "-2e+3", "3.e2", "1.5e-3", "10", "0.5", "-1"])
@@ -38,3 +38,15 @@ def test_keys_of_several_mappings_and_of_merged_ones_are_no_doubles():
     merged = read_yaml("x: &x {a: 1, b: 2}\ny: {<<: *x, b: 3}\n")
     assert merged["y"] == {"a": 1, "b": 3}
     assert read_yaml('{1: x, "1": y}') == {1: "x", "1": "y"}
+
+
+def test_what_is_merged_in_is_no_second_key() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {y: 4, <<: *a}"
+    assert read_yaml(text) == {"a": {"x": 1, "y": 2}, "b": {"x": 1, "y": 3}, "c": {"x": 1, "y": 4}}
+    with pytest.raises(yaml.YAMLError, match="y is there twice"):
+        read_yaml("a: &a {x: 1}\nb: {<<: *a, y: 3, y: 4}")
+
+
+def test_a_flag_may_be_a_number_or_a_word() -> None:
+    given = [None, "auto", "1e-3", "32", "["]
+    assert [number_or_word(text) for text in given] == [None, "auto", 1e-3, 32, "["]

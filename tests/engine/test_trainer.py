@@ -69,6 +69,14 @@ def test_a_loss_that_is_no_number_is_told_apart_from_a_users_mistake():
         made.fit()
 
 
+def test_scores_of_a_training_that_diverged_are_told_as_that():
+    """The cut comes in the step whose loss is NaN: its scores are no mistake of their own."""
+    made = trainer(steppe.methods.make("gmp", sparsity=0.5, every=1), 3, Batches())
+    made.loss = lambda out, y: out.sum() * float("nan")
+    with pytest.raises(Diverged, match=r"the loss must stay finite.*learning rate, rho, penalty"):
+        made.fit()
+
+
 @pytest.mark.parametrize("name", ["lth", "lrr"])
 def test_learning_rate_and_data_begin_anew(name):
     batches = Batches()

@@ -14,7 +14,7 @@ from torch import Tensor
 from steppe import methods
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import AXES
-from steppe.core.text import read_yaml
+from steppe.core.text import number_or_word, read_yaml
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.prune_config import PruneConfig
 from steppe.method import Method
@@ -114,21 +114,24 @@ def job(
     score: Annotated[str | None, _option("what matters")] = None,
     budget: Annotated[str | None, _option("uniform, per_row, row_mass, erk, owl")] = None,
     rho: Annotated[float | None, _option("SAFE: radius of the perturbation")] = None,
-    penalty: Annotated[float | None, _option("SAFE, ADMM: strength of the pull")] = None,
+    penalty: Annotated[str | None, _option("SAFE, ADMM: strength of the pull, or auto")] = None,
+    interval: Annotated[str | None, _option("SAFE, ADMM: steps between updates, or auto")] = None,
     changes: Set = None,
     **options: Any,
 ) -> PreparedPruning:
     """What the options ask for, checked, with nothing long done yet.
 
     Args:
-        model, method, sparsity, structure, score, budget, rho, penalty, changes: see their help.
+        model, method, sparsity, structure, score, budget, rho, penalty, interval, changes: see
+            their help.
         options: the fields of `PruneConfig`, and those of `ReconstructionConfig` in its place; None
             where the command line says nothing.
     """
     from steppe.llm.prepare import PreparedPruning
 
     parts = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
-    made = build(method, {}, changes, parts | {"rho": rho, "penalty": penalty})
+    pull = {"penalty": number_or_word(penalty), "interval": number_or_word(interval)}
+    made = build(method, {}, changes, parts | {"rho": rho} | pull)
     given = {name: value for name, value in options.items() if value is not None}
     own = {name: given.pop(name) for name in _OF_THE_RECONSTRUCTION if name in given}
     own.setdefault("warmup_epochs", own.get("epochs", ReconstructionConfig.epochs) / 10)

@@ -85,7 +85,7 @@ def command(
         with courtesy(f"the line on {name}"):
             say(evaluation.line(result, record), quiet)
         if lost is not None:
-            say(f"note: {lost}", quiet)
+            say(f"note: {lost}")  # also when quiet: it is no progress
     # one measurement lies flat in the object, several under their names
     flat = next(iter(results.values())) if len(results) == 1 else results
     emit({**flat, "on": on, "run": run}, json)

@@ -13,6 +13,7 @@ from rich.table import Table
 from steppe import methods
 from steppe.cli.main import emit
 from steppe.core.part import Part
+from steppe.core.protocols import AXES
 
 _AXES = ("score", "structure", "budget", "schedule", "coupling", "perturb", "objective")
 
@@ -22,7 +23,7 @@ def add(app: typer.Typer) -> None:
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="one method, in full")] = None,
+    name: Annotated[str | None, typer.Argument(help="one method in full, or a part")] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
 ) -> None:
     """List the methods, or show one as its seven parts, options and source."""
@@ -42,6 +43,15 @@ def command(
             table.add_row(n, *names, "yes" if m.has_language_form else "")
         console.print(table)
         return None
+    if name not in methods.METHODS and (of := _axis_of(name)):
+        part, kind = of.registry[name], of.registry.kind
+        if json:
+            return emit({"name": name, "axis": kind, "doc": inspect.getdoc(part)}, True)
+        console.print(f"{name}: a part of axis {kind}\n", style="bold")
+        console.print(inspect.getdoc(part) or "", markup=False, highlight=False)
+        command = f"\nsteppe train RECIPE --set method.{kind}={name}"
+        console.print(command, markup=False, highlight=False)
+        return None
     method = methods.METHODS[name].example()
     build = methods.METHODS[name]
     if json:
@@ -59,6 +69,11 @@ def command(
     console.print()
     console.print(table)
     return None
+
+
+def _axis_of(name: str) -> type[Part] | None:
+    """The axis that has a part of that name."""
+    return next((axis for axis in AXES if name in axis.registry), None)
 
 
 def _shown(part: Part) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,12 @@ import yaml
 from steppe.cli.main import emit, of_all_parameters, say
 from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
-from steppe.core.text import read_yaml
+from steppe.core.text import number_or_word, read_yaml
 from steppe.engine import ranks
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, load_recipe, parse, spelled_out
 from steppe.experiment.varied import entries, put
+from steppe.methods import METHODS
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -42,7 +44,8 @@ def command(
     sparsity: Annotated[float | None, _option("fraction of zeros, e.g. 0.95")] = None,
     structure: Annotated[str | None, _option("unstructured, 2:4, block:4x4, channel")] = None,
     rho: Annotated[float | None, _option("radius of the perturbation")] = None,
-    penalty: Annotated[float | None, _option("ADMM's penalty as a number, else automatic")] = None,
+    penalty: Annotated[str | None, _option("SAFE, ADMM: a number, or auto [auto]")] = None,
+    interval: Annotated[str | None, _option("SAFE, ADMM: steps, or auto [auto]")] = None,
     score: Annotated[str | None, _option("what matters")] = None,
     target: Annotated[str | None, _option("channels: parameters, flops, latency go")] = None,
     table: Annotated[str | None, _option("target latency: the file of steppe latency")] = None,
@@ -70,24 +73,26 @@ def command(
     }
     for key, values in groups.items():
         given = {k: v for k, v in values.items() if v is not None}
-        base[key] = base.get(key, {}) | given
-    base["method"] = _method(
-        base["method"],
-        method,
-        {
-            "sparsity": sparsity,
-            "structure": structure,
-            "rho": rho,
-            "penalty": penalty,
-            "score": score,
-        },
-    )
+        own = base.get(key, {})
+        if key == "model" and model not in (None, own.get("name")):
+            own = {}  # options and weights were another network's
+        base[key] = own | given
+    of_parts = {
+        "rho": rho,
+        "penalty": number_or_word(penalty),
+        "interval": number_or_word(interval),
+        "score": score,
+    }
+    flags = {"sparsity": sparsity, "structure": structure} | of_parts
+    base["method"] = _method(base["method"], method, flags)
     for key, value in (("seed", seed), ("device", device), ("exclude", exclude)):
         if value is not None and value != []:
             base[key] = value
     for one in change or []:
         _change(base, one)
-    run(_whole(parse(base), groups["channels"]), out, json=json, quiet=quiet)
+    made = parse(base)
+    _check_used(made, of_parts)
+    run(_whole(made, groups["channels"]), out, json=json, quiet=quiet)
 
 
 def _change(base: dict[str, Any], text: str) -> None:
@@ -95,21 +100,39 @@ def _change(base: dict[str, Any], text: str) -> None:
     key_path, equals, value = text.partition("=")
     *path, last = key_path.split(".")
     node: Any = base
-    for key in path:
-        if isinstance(node, dict):
+    for key, below in zip(path, [*path[1:], last], strict=True):
+        if isinstance(node, dict) and not below.isdigit():  # a list begins with what it holds
             node.setdefault(key, {})
         node = entries(node).get(key)
     there = isinstance(node, dict) or last in entries(node)
+    listed = re.split(r"\.\d+(?:\.|$)", key_path)[0] if re.search(r"\.\d", key_path) else ""
     if not equals or not last or not there:
         raise SteppeError(
-            "--set takes key=value, keys of a recipe with dots between",
-            got=repr(text),
-            way_out="--set method.alpha=1e-3",
+            "--set takes key=value, keys of a recipe with dots between, of a list its numbers",
+            got=repr(text) if equals else f"{text!r} without =",
+            way_out=f"the whole list, --set '{listed}=[...]'" if listed else "--set train.lr=0.1",
         )
     try:
         put(node, last, read_yaml(value))
     except yaml.YAMLError as error:
         raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
+
+
+def _check_used(made: Recipe, flags: dict[str, Any]) -> None:
+    """Refuse a flag that changes nothing, as another part stands in place of the one it is for."""
+    for key, value in flags.items():
+        if value is None or spelled_out(made.method):
+            continue
+        rest = {k: v for k, v in made.method.items() if k != key}
+        option = METHODS[str(made.method["name"])].options.get(key)
+        without = made.model_copy(update={"method": rest}).build_method()
+        if option is not None and value != option.default and without == made.build_method():
+            raise SteppeError(
+                f"--{key} must have a part in the method",
+                got=f"{key} {value}, of a part that was exchanged",
+                way_out=f"leave --{key} out, and give the new part its own options, such as "
+                "--set 'method.perturb={name: asam, rho: 0.5}'",
+            )
 
 
 def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:
@@ -188,8 +211,11 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -
     stored = "bytes" in dense and "bytes_packed" in sparse
     size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
     say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
+    if coupling := record.get("coupling"):
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in coupling.items())
+        say(f"coupling {record['parts']['coupling']['name']}: {shown}", quiet)
     for note in record["notes"]:
-        if note not in said:
-            say(f"note: {note}", quiet)
+        if note not in said:  # that the run has failed is no progress
+            say(f"note: {note}", quiet and note not in record.get("doubts", ()))
     if "gain" in record:
         say(record["gain"], quiet)

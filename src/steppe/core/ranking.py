@@ -152,7 +152,8 @@ def refuse_nan(pool: Pool, top: int) -> None:
         "scores must not be NaN",
         got=f"NaN in {', '.join(where[:5])}{' and more' if len(where) > 5 else ''}",
         consequence="NaN has no rank, so no exact number of entries can be kept",
-        way_out="find the step that makes them, or replace them with torch.nan_to_num",
+        way_out="a smaller learning rate, rho or penalty where a training diverged; else find the "
+        "step that makes them, or replace them with torch.nan_to_num",
     )
 
 

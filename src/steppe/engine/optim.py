@@ -185,7 +185,12 @@ def lr_factor(schedule: str, warmup: float) -> Callable[[float], float]:
     if schedule not in _SHAPES:
         raise unknown("learning-rate schedule", schedule, _SHAPES)
     if not 0.0 <= warmup < 1.0:
-        raise SteppeError("warm-up must be shorter than the run", got=f"{warmup:g} of the run")
+        raise SteppeError(
+            "train.warmup_epochs must be fewer than the run's epochs (of one training, where a "
+            "method rewinds)",
+            got=f"a warm-up of {warmup:g} times the run",
+            way_out="train.warmup_epochs 0, or more train.epochs",
+        )
 
     def factor(progress: float) -> float:
         if progress < warmup:

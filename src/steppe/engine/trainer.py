@@ -266,7 +266,7 @@ class Trainer:
             rate = self.factor(done / length)
             for group in (g for one in self.optimizers for g in one.param_groups):
                 group["lr"] = group.get("initial_lr", self.config.lr) * rate
-            self._loss_sum += self.sparsifier.step(*[self._closure(x, y) for x, y in pairs])
+            self._loss_sum += self._step([self._closure(x, y) for x, y in pairs])
             last = index == self.steps_per_epoch - 1
             if index % 20 == 19 or last:
                 self._check_loss()
@@ -295,6 +295,15 @@ class Trainer:
         with courtesy("the trackers' entry"):
             self.accelerator.log(row, step=row["step"]) if self.config.trackers else None
 
+    def _step(self, closures: list[Closure]) -> Tensor:
+        """One step; where its scores are NaN since the weights are, the training diverged."""
+        try:
+            return self.sparsifier.step(*closures)
+        except SteppeError:
+            if not all(bool(p.isfinite().all()) for p in self.plain.parameters()):
+                self._check_loss(math.nan)
+            raise
+
     def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor | tuple[Tensor, Tensor]:
             out = self.forward(self.model, x)
@@ -307,15 +316,15 @@ class Trainer:
 
         return closure
 
-    def _check_loss(self) -> None:
-        if math.isfinite(float(self._loss_sum)):
+    def _check_loss(self, last: float = 0.0) -> None:
+        if math.isfinite(total := float(self._loss_sum) + last):
             return
         kept = "nothing was kept"
         if self.run is not None and self._epoch + self._start > 0:
             kept = f"the last good checkpoint (epoch {self._epoch}) is in {self.run.path}"
         raise Diverged(
             "the loss must stay finite",
-            got=f"{float(self._loss_sum)} in epoch {self._epoch + 1}",
+            got=f"{total} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
             way_out="a smaller learning rate, rho, penalty or alpha, or clip_grad_norm",
         )

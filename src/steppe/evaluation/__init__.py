@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 import shlex
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -137,13 +137,19 @@ def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | Non
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
         # through JSON, so that what was read and what is new compare alike
-        key = json.loads(json.dumps([name, options], default=str))
-        entries = [e for e in entries if [e["on"], e["options"]] != key]
+        on, own_options = json.loads(json.dumps([name, options], default=str))
+        # an option that an earlier version did not know has its default
+        usual = json.loads(json.dumps(_defaults(evaluation), default=str))
+        entries = [e for e in entries if (e["on"], usual | e["options"]) != (on, own_options)]
         text = json.dumps([*entries, entry], indent=2, default=str)
         write_text(path, text + "\n")
     except (SteppeError, ValueError, KeyError, TypeError, OSError) as error:
         return f"the result is not kept in {path} ({error})"
     return None
+
+
+def _defaults(evaluation: Evaluation) -> dict[str, Any]:
+    return {f.name: f.default for f in fields(evaluation) if f.default is not MISSING}
 
 
 def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from steppe.core.courtesy import Decoration
 from steppe.core.layer import unwrap
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
+from steppe.engine.step.finished import advice
 from steppe.engine.trainer import Outcome, Trainer
 from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.recipe import Recipe
+from steppe.method import Method
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData
 from steppe.vision.data.base import Split
@@ -91,8 +93,11 @@ class Ending:
         record |= {"label_noise": wrong} if wrong else {}
 
     def _notes(self, record: dict[str, Any]) -> None:
-        record["notes"] += projection_notes(self.outcome)
-        record["notes"] += guessing_notes(self.outcome, self.data.num_classes)
+        method = self.recipe.build_method()
+        guesses = guessing_notes(self.outcome, self.data.num_classes)
+        # one advice at a time: of a network that only guesses, the cut says nothing
+        record["doubts"] = guesses or projection_notes(self.outcome, method)
+        record["notes"] += record["doubts"]
         record["notes"] += self.channels.notes() if self.channels is not None else []
 
     def _gain(self, record: dict[str, Any]) -> None:
@@ -153,18 +158,23 @@ def size(model: nn.Module, masks: dict[str, Tensor] | None = None) -> dict[str, 
     }
 
 
-def projection_notes(outcome: Outcome) -> list[str]:
-    """What to say when the last projection cost accuracy: x and z had not met."""
+def projection_notes(outcome: Outcome, method: Method) -> list[str]:
+    """What to say when the last projection cost accuracy: x and z had not met.
+
+    Args:
+        outcome: of the training.
+        method: of the run.
+    """
     if not (outcome.before and outcome.after):
         return []
     lost = outcome.before["accuracy"] - outcome.after["accuracy"]
     if lost < 0.02 or outcome.finished.distance == 0.0:
         return []
-    return [
+    said = (
         f"the last projection cost {100 * lost:.1f} points of accuracy and moved the weights by "
-        f"{outcome.finished.distance:.1%}: for a run of this length the pull was too weak; raise "
-        "a penalty that is a number (tenfold to begin with), or train longer"
-    ]
+        f"{outcome.finished.distance:.1%}"
+    )
+    return [f"{said}; way out: {advice(method)}"]
 
 
 def guessing_notes(outcome: Outcome, classes: int) -> list[str]:
@@ -204,6 +214,6 @@ def gain(dense: dict[str, Any], sparse: dict[str, Any], speed: dict[str, Any]) -
 
 def times_of(speed: dict[str, Any]) -> str:
     """What is claimed of the time of one image and of 64, or why nothing is."""
-    named = {"one": "one image", "many": "64 images"}
+    named = {"one": "one image", "many": "a batch of 64"}
     read = {name: Speed.read(speed.get(name)) for name in named}
     return "; ".join(s.sentence(named[name]) for name, s in read.items() if s is not None)

@@ -99,7 +99,8 @@ def build_model(
     if recipe.model.pretrained is not None:
         options = options | {"pretrained": recipe.model.pretrained}
     name, weights = recipe.model.name, recipe.model.weights
-    said: list[str] = []
+    random_start = recipe.model.pretrained is False and weights is None
+    said = [f"{name} starts at random (pretrained: false)"] if random_start else []
     model = build(name, data.num_classes, data.shape, say=said.append, **options)
     if weights is not None:
         said = start_from(model, weights)  # a head that was random before has weights now

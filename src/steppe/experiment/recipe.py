@@ -120,6 +120,12 @@ class TrainSpec(_Strict):
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
 
+    @field_validator("optimizer_groups", mode="before")
+    @classmethod
+    def _null_is_none(cls, value: Any) -> Any:
+        """``optimizer_groups: null`` takes away those of a base."""
+        return () if value is None else value
+
     @field_validator("mixed_precision", mode="before")
     @classmethod
     def _no_is_a_word(cls, value: Any) -> Any:
@@ -320,6 +326,14 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> R
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden" and first["loc"][0] == "model":
+            raise SteppeError(
+                f"unknown key in {where}",
+                got=repr(place),
+                way_out=f"options of the network are keys of model.options "
+                f"(model.options.{first['loc'][-1]}); known beside them: "
+                f"{', '.join(_keys(('model',)))}",
+            ) from None
         if first["type"] == "extra_forbidden":
             raise unknown(f"key in {where}", place, _keys(first["loc"][:-1])) from None
         raise SteppeError(

@@ -282,5 +282,5 @@ def test_nobody_is_told_to_raise_what_fits_by_itself():
         return replace(sparsifier.finish(), distance=0.5).far(method)
 
     assert "penalty" not in advice(methods.safe(sparsity=0.9))
-    with pytest.warns(UserWarning, match="raise the penalty"):
-        assert "raise the penalty" in advice(methods.safe(sparsity=0.9, penalty=1e-3))
+    with pytest.warns(UserWarning, match="penalty auto"):
+        assert "penalty auto" in advice(methods.safe(sparsity=0.9, penalty=1e-3))

@@ -113,7 +113,9 @@ class Admm(Coupling):
             run["updates"] += 1
 
     def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
-        return {name: float(number) for name, number in state.get("run", {}).items()}
+        given = {"penalty": self.penalty, "interval": self.interval}
+        numbers = {name: float(x) for name, x in given.items() if not isinstance(x, str)}
+        return numbers | {name: float(x) for name, x in state.get("run", {}).items()}
 
     def idle(self, steps: int) -> list[str]:
         if isinstance(self.interval, str) or steps >= self.interval:

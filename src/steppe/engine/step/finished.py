@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ class Finished:
             return ""
         return (
             f"the last projection moved the weights by {self.distance:.0%}, which usually "
-            f"costs accuracy: {_advice(method)}"
+            f"costs accuracy: {advice(method)}"
         )
 
     def warn(self, method: Method, done: int, total: int) -> None:
@@ -114,14 +115,16 @@ def projected(
     )
 
 
-def _advice(method: Method) -> str:
+def advice(method: Method) -> str:
     """What brings the weights nearer to what stays, from what the method's parts declare."""
     assert isinstance(method.coupling, Coupling)
-    options = method.coupling.to_dict()
+    usual = {f.name: f.default for f in dataclasses.fields(method.coupling)}
     ways = [
-        f"raise the {option} (tenfold to begin with)"
+        f"{option} {usual[option]}, which fits any length of run"
+        if isinstance(usual[option], str)
+        else f"raise the {option} (tenfold to begin with)"
         for option in method.coupling.strength
-        if not isinstance(options[option], str)  # one that fits the run by itself
+        if not isinstance(method.coupling.to_dict()[option], str)  # one that fits by itself
     ]
     if "at" in method.schedule.to_dict():
         ways.append("cut earlier (at)")

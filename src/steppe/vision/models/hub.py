@@ -71,6 +71,13 @@ def from_pretrained(
                 {},
             )
     except Exception as error:  # transformers raises many kinds: network, config, missing files
+        bare = pretrained and (folder / "config.json").is_file() and not weights_in(folder)
+        if bare:
+            raise SteppeError(
+                "a pretrained model's folder holds its weights",
+                got=f"{name}, which holds a config alone",
+                way_out="model.pretrained=false for a random start (--set model.pretrained=false)",
+            ) from None
         holds = "model.safetensors" if pretrained else "config.json"
         raise SteppeError(
             "a model must be an image classifier that transformers can load from safetensors",
@@ -82,6 +89,11 @@ def from_pretrained(
     for sentence in _new_head(name, model, info, theirs) if pretrained else ():
         say(sentence)
     return model
+
+
+def weights_in(folder: Path) -> bool:
+    """Whether a folder holds any safetensors."""
+    return any(folder.glob("*.safetensors"))
 
 
 def _new_head(name: str, model: Any, info: dict[str, Any], theirs: int) -> list[str]:
