@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.models import build, logits
+from steppe.vision.models import build, from_pretrained, logits
 
 transformers = pytest.importorskip("transformers")
 
@@ -37,6 +37,14 @@ def test_another_number_of_classes_gets_a_new_head_only(folder):
     assert logits(model, torch.randn(2, 3, 16, 16)).shape == (2, 3)
     for key, value in saved.resnet.state_dict().items():
         assert torch.equal(value, model.resnet.state_dict()[key]), key
+
+
+def test_a_config_alone_says_how_to_start_at_random(folder):
+    path, _ = folder
+    (path / "model.safetensors").unlink()
+    with pytest.raises(SteppeError, match=r"config alone.*model\.pretrained=false"):
+        from_pretrained(str(path))
+    assert from_pretrained(str(path), pretrained=False) is not None
 
 
 def test_pickled_weights_are_not_read(folder):

@@ -71,7 +71,7 @@ def from_pretrained(
                 {},
             )
     except Exception as error:  # transformers raises many kinds: network, config, missing files
-        bare = pretrained and (folder / "config.json").is_file() and not weights_in(folder)
+        bare = pretrained and (folder / "config.json").is_file() and not _holds_weights(folder)
         if bare:
             raise SteppeError(
                 "a pretrained model's folder holds its weights",
@@ -91,9 +91,10 @@ def from_pretrained(
     return model
 
 
-def weights_in(folder: Path) -> bool:
-    """Whether a folder holds any safetensors."""
-    return any(folder.glob("*.safetensors"))
+def _holds_weights(folder: Path) -> bool:
+    """Whether there are any, of a kind that is read here or of another."""
+    kinds = (".safetensors", ".bin", ".h5", ".msgpack", ".pt", ".pth")
+    return any(path.suffix in kinds for path in folder.iterdir())
 
 
 def _new_head(name: str, model: Any, info: dict[str, Any], theirs: int) -> list[str]:
