@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from steppe.cli.main import main
-from steppe.evaluation import EVALUATIONS, Evaluation
+from steppe.evaluation import EVALUATIONS, Evaluation, keep, make
 
 
 def run(*arguments: object, code: int = 0) -> None:
@@ -406,3 +406,17 @@ def test_a_result_is_kept_before_anything_is_said_of_it(
     assert json.loads(shown.out)["value"] == 1
     assert "the line on silent: not computed, an internal error (ZeroDivisionError" in shown.err
     assert kept(tmp_path)[0]["result"] == {"value": 1}
+
+
+def test_a_measurement_of_before_an_option_is_the_one_with_its_default(tmp_path: Path) -> None:
+    same = make("corruptions", str(tmp_path), {"limit": 5}, [])
+    assert keep("corruptions", same, {"clean": 0.1}) is None
+    entries = json.loads((tmp_path / "evaluations.json").read_text())
+    del entries[0]["options"]["beside"]  # an earlier version did not know it
+    (tmp_path / "evaluations.json").write_text(json.dumps(entries))
+    assert keep("corruptions", same, {"clean": 0.2}) is None
+    (entry,) = json.loads((tmp_path / "evaluations.json").read_text())
+    assert entry["result"] == {"clean": 0.2}
+    other = make("corruptions", str(tmp_path), {"limit": 5, "beside": "dense"}, [])
+    assert keep("corruptions", other, {"clean": 0.3}) is None
+    assert len(json.loads((tmp_path / "evaluations.json").read_text())) == 2
