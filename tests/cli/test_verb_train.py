@@ -146,10 +146,12 @@ def test_any_key_of_the_recipe_can_be_set(tmp_path: Path) -> None:
     given = ["--set", "method.alpha=1e-3", "--set", "train.label_smoothing=0.1"]
     given += ["--set", "train.optimizer_groups=[{kind: norm, weight_decay: 0}]"]
     given += ["--set", "train.optimizer_groups.0.lr=0.01"]
+    given += ["--set", "seed=3", "--set", "exclude=[conv1*]", "--set", "exclude.0=conv2*"]
     run("train", recipe, "--out", tmp_path / "out", *given, "--quiet")
     held = read_yaml((tmp_path / "out" / "recipe.yaml").read_text())
     assert held["method"]["alpha"] == 1e-3
     assert held["train"]["label_smoothing"] == 0.1
+    assert (held["seed"], held["exclude"]) == (3, ["conv2*"])
     assert held["train"]["optimizer_groups"] == [{"kind": "norm", "weight_decay": 0, "lr": 0.01}]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +101,7 @@ def _change(base: dict[str, Any], text: str) -> None:
     key_path, equals, value = text.partition("=")
     *path, last = key_path.split(".")
     node: Any = base
-    for key, below in zip(path, [*path[1:], last], strict=True):
+    for key, below in pairwise([*path, last]):
         if isinstance(node, dict) and not below.isdigit():  # a list begins with what it holds
             node.setdefault(key, {})
         node = entries(node).get(key)
