@@ -9,6 +9,7 @@ import pytest
 import steppe
 from steppe import Method, SteppeError, methods
 from steppe.budget.uniform import Uniform
+from steppe.cli.job import build
 from steppe.methods.options import budget_of
 from steppe.methods.registry import METHODS, published
 
@@ -88,6 +89,23 @@ def test_an_option_reaches_language_models_or_is_refused(name):
                 methods.for_language(methods.make(name, **options))
             options["start"] = None
         assert methods.for_language(methods.make(name, **options)) != usual, key
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"penalty": 1e-3},
+        {"interval": 32},
+        {"penalty_schedule": "constant"},
+        {"penalty": 1e-3, "penalty_schedule": "constant", "interval": 32},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_what_language_models_have_anyway_may_be_said(options):
+    usual = methods.for_language(methods.admm(0.5))
+    assert methods.for_language(methods.admm(0.5, **options)) == usual
+    settings = [f"method.{key}={value}" for key, value in options.items()]
+    assert build("admm", {}, settings, {"sparsity": 0.5}) == usual
 
 
 def test_options_that_another_one_makes_void():

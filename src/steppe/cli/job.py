@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -18,7 +18,6 @@ from steppe.core.text import number_or_word, read_yaml
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.prune_config import PruneConfig
 from steppe.method import Method
-from steppe.methods.options import SIZES
 
 if TYPE_CHECKING:
     from steppe.llm.prepare import PreparedPruning
@@ -45,10 +44,7 @@ def build(
     options = options | {k: v for k, v in given.items() if v is not None}
     own, of_parts = _settings(changes or [])
     options |= own
-    made = methods.make(name, **options)
-    if made.has_language_form:
-        without_effect(name, options, made.for_language())
-    method = methods.for_language(made)
+    method = methods.for_language(methods.make(name, **options))
     for change, axis, field, value in of_parts:
         if axis not in method.parts:
             raise _no_setting(change)
@@ -79,31 +75,6 @@ def _no_setting(change: str) -> SteppeError:
         got=repr(change),
         way_out=f"axes: {', '.join(axis.registry.kind for axis in AXES)}",
     )
-
-
-def without_effect(name: str, options: Mapping[str, Any], form: Method) -> None:
-    """Refuse an option that changes nothing of the method in its form for language models.
-
-    Args:
-        name: of the method.
-        options: that were given.
-        form: what they make.
-    """
-    published = methods.METHODS[name]
-    for key, value in options.items():
-        default = published.language.get(key, published.options[key].default)
-        rest = {k: v for k, v in options.items() if k != key}
-        if key in SIZES or value == default:
-            continue
-        if published(**rest).for_language() == form:
-            raise SteppeError(
-                f"an option of {name} must have a part in how it prunes language models",
-                got=f"{key} {value}, which changes nothing beside the method's other options",
-                way_out=f"leave it out, or --set method.start=null if {name} shall not start from "
-                "another solution"
-                if "start" in published.options
-                else "leave it out",
-            )
 
 
 def job(

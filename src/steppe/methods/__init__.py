@@ -115,17 +115,19 @@ def _without_effect(method: Method, form: Method) -> None:
     for axis, part in method.parts.items():
         if axis in SIZES or part == example.parts[axis] or form.parts[axis] != usual[axis]:
             continue
-        if form.parts[axis] == part:
-            continue
         whole, own = part.to_dict(), example.parts[axis].to_dict()
         differs = {k: v for k, v in whole.items() if k not in own or own[k] != v}
+        there = form.parts[axis].to_dict()
+        if all(key in there and there[key] == whole[key] for key in {"name", *differs}):
+            continue  # what was said is so there too
         said = ", ".join(f"{k} {v}" for k, v in differs.items() if k != "name")
         start = "start" in METHODS[method.name].options
         raise SteppeError(
             f"an option of {method.name} must have a part in how it prunes language models",
             got=f"{axis} {part.name}{' with ' * bool(said)}{said}, in whose place "
             f"{form.parts[axis].name} works there",
-            way_out="leave it out" + ", or start=None, the paper's way" * start,
+            way_out="leave it out"
+            + ", or start=None (--set method.start=null), the paper's way" * start,
         )
 
 
