@@ -124,8 +124,8 @@ def _without_effect(method: Method, form: Method) -> None:
         start = "start" in METHODS[method.name].options
         raise SteppeError(
             f"an option of {method.name} must have a part in how it prunes language models",
-            got=f"{axis} {part.name}{' with ' * bool(said)}{said}, in whose place "
-            f"{form.parts[axis].name} works there",
+            got=f"{axis} {part.name}{' with ' * bool(said)}{said}, which changes "
+            f"nothing there: {form.parts[axis].name} works in its place",
             way_out="leave it out"
             + ", or start=None (--set method.start=null), the paper's way" * start,
         )
