@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ SEEDS = (0, 1, 2)
 SEARCHED = 100  # the seed of the search
 CUTS = {"sparsity": 0.4, "warmup": 10 / 90, "pruned": 11 / 90, "every": 10}
 RADII = {"adasap": (0.1, 0.25, 0.5, 1.0), "taylor-sam": (0.02, 0.05, 0.1, 0.2)}
-CHOSEN = {"adasap": 0.25, "taylor-sam": 0.05}
+CHOSEN = {"adasap": 0.1, "taylor-sam": 0.05}
 IMAGES = 2000  # corrupted ones, of each of 19 kinds at 3 of 5 severities
 MEASURED: dict[str, dict[str, Any]] = {
     "corruptions": {"severities": "1,3,5", "limit": IMAGES},
@@ -83,11 +84,35 @@ def wanted(out: Path) -> Iterator[Training]:
     """Every network."""
     for seed in SEEDS:
         yield dense(seed)
-    for seed in SEEDS:
-        for sparsity in SPARSITIES:
+    for sparsity in SPARSITIES:
+        for seed in SEEDS:
             for name, method in methods().items():
                 where = f"{name}-{sparsity:g}-seed{seed}"
                 yield pruned(out, where, method | {"sparsity": sparsity}, seed)
+
+
+def every(out: Path) -> Iterator[Training]:
+    """The study, and what Table 7 asks."""
+    yield from wanted(out)
+    yield from around_the_cut(out)
+
+
+def around_the_cut(out: Path) -> Iterator[Training]:
+    """The paper's Table 7: sharpness before the first cut and after the last, none trained after.
+
+    The learning rate is constant, so that the first half of the second run is the first run.
+    """
+    cuts = {"warmup": 0.5, "pruned": 0.999, "every": 20}
+    for seed in SEEDS:
+        for name, method in (("taylor", baseline("taylor")), ("adasap", adasap(None))):
+            for when, sparsity, epochs in (("before", 0.0, 1), ("after", SPARSITIES[0], 2)):
+                own = method | cuts | {"sparsity": sparsity}
+                train = {"epochs": epochs, "lr_schedule": "constant"}
+                yield replace(
+                    pruned(out, f"{name}-{when}-seed{seed}", own, seed, train=train),
+                    slim=False,
+                    measured={"sharpness": MEASURED["sharpness"]},
+                )
 
 
 def search(out: Path) -> None:
@@ -114,7 +139,7 @@ def search(out: Path) -> None:
 def collect(out: Path, path: Path) -> None:
     """The record: every network that is there, with what was measured of it."""
     rows = []
-    for training in wanted(out):
+    for training in every(out):
         evaluations = out / training.measured_folder / "evaluations.json"
         if not evaluations.exists():
             print("missing:", training.name)
@@ -147,7 +172,7 @@ def main() -> None:
     elif arguments.search:
         search(out)
     else:
-        run(out, wanted(out))
+        run(out, every(out))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ def cell(form: str, *figures: float) -> Cell:
 
 
 def half_range(values: Iterable[float], digits: int, scale: float = 1.0) -> Cell:
-    """Mean ± half the range: for two or three seeds."""
+    """Mean ± half the range: for two or three seeds; the figure alone of one."""
     own = [scale * value for value in values]
+    if len(own) == 1:
+        return cell(f"{{:.{digits}f}}", *own)
     spread = (max(own) - min(own)) / 2
     return cell(f"{{:.{digits}f}} ± {{:.{digits}f}}", statistics.mean(own), spread)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..cells import Table
-from ..registry import Claim, claims
+from ..registry import Claim, about, claims
 from ..sources import read, recipe
-from . import cifar10_small, language_models, pilot, robustness
+from . import cifar10_small, language_models, long_study, pilot, robustness
 
 
 def best(table: Table, column: str, names: list[str]) -> str:
@@ -42,6 +42,15 @@ def in_short() -> Iterator[Claim]:
     yield "ADMM leads at {} and {} %, SAFE at {} and {} %", *admm, *safe
     top = [one.text for row in robustness.flatness().rows for one in row[2:3] if row[1] == "99 %"]
     yield "SAFE is flatter (at {} % within the errors)", 99.0 if len(top) == 2 else 0.0
+    long, levels = long_study.accuracy(), [f"{100 * float(z):g} %" for z in long_study.LEVELS]
+    first, deep = (
+        [long[f"{arm} {z}", "accuracy"] for arm in ("SAFE, automatic", "GMP")] for z in levels
+    )
+    assert first[0] - first[1] > 1 > abs(deep[0] - deep[1]), "ahead of GMP, then level with it"
+    zeros = [percent(level) for level in levels]
+    yield "{} steps from scratch on few small", about(long_study.steps(), 0.01)
+    yield "few small images, {} and {} % zeros", *zeros
+    yield "automatic penalty at {} %, level with GMP at {} %", *zeros
     shares = [percent(one) for one in language_models.LEVELS.values() if one.endswith("%")]
     yield "a small language model, {} to {} % zeros, 2:4, 4:8", shares[0], shares[-1]
     words = language_models.perplexity()
