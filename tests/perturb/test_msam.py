@@ -218,6 +218,31 @@ def test_a_momentum_that_is_not_seen_is_no_momentum():
     assert torch.equal(*(m[0].weight for m in alike))
 
 
+def cleared(optimizer):
+    optimizer.state.clear()
+
+
+def loaded_without_entries(optimizer):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()) | {"state": {}})
+
+
+@pytest.mark.parametrize("restart", [cleared, loaded_without_entries])
+def test_a_momentum_that_begins_anew_is_gone_along_from_its_next_step(restart):
+    model, s = trained("msam", steps=3)
+    restart(s.optimizer)
+    plain, copied = copy.deepcopy(model), []
+
+    def closure(net=model):
+        copied.append(net[0].weight.detach().clone())
+        return F.cross_entropy(net(X), Y)
+
+    s.step(closure)
+    assert torch.equal(copied[0], plain[0].weight)  # no momentum leads anywhere
+    before = model[0].weight.detach().clone()
+    s.step(closure)
+    assert not torch.equal(copied[1], before)
+
+
 def test_before_or_after_another_in_a_run():
     perturb = {"name": "phased", "phases": [[0.5, "sam"], [1.0, {"name": "msam", "rho": 0.3}]]}
     model = network()

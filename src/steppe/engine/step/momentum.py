@@ -36,7 +36,7 @@ def check_momentum(optimizers: Optimizers, perturb: Perturb) -> None:
 
 
 def momentum(optimizers: Optimizers, parameters: list[Tensor], perturb: str) -> list[Tensor | None]:
-    """The running sum or mean of each parameter's gradients; None before its first step.
+    """The running sum or mean of each parameter's gradients; None where it begins anew.
 
     SGD's ``momentum_buffer``, the first moment ``exp_avg`` of Adam and its kin, without the
     correction of its bias: it is one factor for all.
@@ -61,10 +61,10 @@ def momentum(optimizers: Optimizers, parameters: list[Tensor], perturb: str) -> 
         [tensor([1., 1.])]
     """
     owners = optimizers.owners()
-    return [_buffer(owners[id(p)], p, perturb, id(p) in optimizers.used) for p in parameters]
+    return [_buffer(owners[id(p)], p, perturb, id(p) in optimizers.forgotten) for p in parameters]
 
 
-def _buffer(optimizer: Optimizer, p: Tensor, perturb: str, used: bool) -> Tensor | None:
+def _buffer(optimizer: Optimizer, p: Tensor, perturb: str, forgotten: bool) -> Tensor | None:
     state: dict[str, Any] = optimizer.state.get(p, {})
     for name in _BUFFERS:
         value = state.get(name)
@@ -72,7 +72,7 @@ def _buffer(optimizer: Optimizer, p: Tensor, perturb: str, used: bool) -> Tensor
             return value
     if state:
         raise _none(perturb, optimizer, f", which remembers {', '.join(map(str, state))}")
-    if used:
+    if forgotten:
         raise _none(perturb, optimizer, ", which remembers nothing of a step that it has made")
     return None
 

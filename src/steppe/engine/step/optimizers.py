@@ -52,8 +52,8 @@ class Optimizers:
             GradientState()._set_sync_gradients(True)
         self._counters = [_counters(o) for o in self._own]
         self._stepped = [True] * len(self._own)
-        self.used: set[int] = set()
-        """``id`` of each parameter with a gradient in a step that was made."""
+        self.forgotten: set[int] = set()
+        """``id`` of each parameter of which nothing was remembered right after its last step."""
 
     @property
     def groups(self) -> list[dict[str, Any]]:
@@ -104,9 +104,10 @@ class Optimizers:
                 _step(o)
         else:
             self._scaled_steps()
-        for ids, stepped in zip(drawn, self._stepped, strict=True):
-            if stepped:
-                self.used |= ids
+        for o, ids, stepped in zip(self._own, drawn, self._stepped, strict=True):
+            if stepped:  # looked at now: others may clear a state later, to begin anew
+                known = {id(p) for p, state in o.state.items() if isinstance(p, Tensor) and state}
+                self.forgotten = (self.forgotten - ids) | (ids - known)
 
     def _scaled_steps(self) -> None:
         assert self.scaler is not None
@@ -192,7 +193,7 @@ class Optimizers:
 
     def reset(self) -> None:
         """As if none had ever made a step."""
-        self.used.clear()
+        self.forgotten.clear()
         for o, counters in zip(self._own, self._counters, strict=True):
             o.state.clear()
             for group in o.param_groups:  # also those that were added since
@@ -216,7 +217,7 @@ class Optimizers:
                 got=f"{len(states)} in the state, {len(self._own)} here",
                 way_out="sparsify(model, [...], ...) with those of the run that was stopped",
             )
-        self.used.clear()
+        self.forgotten.clear()
         for o, its in zip(self._own, states, strict=True):
             o.load_state_dict(its)
 
