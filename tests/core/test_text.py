@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from steppe.core.errors import SteppeError
 from steppe.core.text import number_or_word, read_yaml
 
 
@@ -47,6 +48,18 @@ def test_what_is_merged_in_is_no_second_key() -> None:
         read_yaml("a: &a {x: 1}\nb: {<<: *a, y: 3, y: 4}")
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["x: {inner: &a {k: 1, k: 2}}\ny: {<<: *a}", "b: {<<: {k: 1, k: 2}}", "- [&a {k: 1, k: 2}]"],
+)
+def test_a_double_in_what_is_merged_in_is_refused(text: str) -> None:
+    with pytest.raises(yaml.YAMLError, match="k is there twice"):
+        read_yaml(text)
+
+
 def test_a_flag_may_be_a_number_or_a_word() -> None:
-    given = [None, "auto", "1e-3", "32", "["]
-    assert [number_or_word(text) for text in given] == [None, "auto", 1e-3, 32, "["]
+    given = [None, "auto", "1e-3", "32", "[", "null", "~", "1:30", "no"]
+    expected = [None, "auto", 1e-3, 32, "[", "null", "~", "1:30", "no"]
+    assert [number_or_word(text) for text in given] == expected
+    with pytest.raises(SteppeError, match="a number or a word; got an empty one"):
+        number_or_word(" ")

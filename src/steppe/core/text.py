@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from steppe.core.errors import SteppeError
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1, whose numbers are those of YAML 1.2: 1e-4 is one, not a text.
@@ -17,24 +19,24 @@ class _Loader(yaml.SafeLoader):
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
-        self._merged: set[int] = set()
+        self._seen: set[int] = set()
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        own = {id(key) for key, _ in node.value}
-        super().flatten_mapping(node)  # puts what is merged in before what is there
-        self._merged |= {id(key) for key, _ in node.value} - own
+        if id(node) not in self._seen:  # later it also has what was merged in
+            self._seen.add(id(node))
+            _refuse_doubles(node)
+        super().flatten_mapping(node)
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and id(key) not in self._merged:
-                if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value} is there twice", key.start_mark
-                    )
-                seen.add((key.tag, key.value))
-        constructed: dict[Any, Any] = super().construct_mapping(node, deep)
-        return constructed
+
+def _refuse_doubles(node: yaml.MappingNode) -> None:
+    scalars = (key for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    keys: set[tuple[str, str]] = set()
+    for key in scalars:
+        if (key.tag, key.value) in keys:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key.value} is there twice", key.start_mark
+            )
+        keys.add((key.tag, key.value))
 
 
 _Loader.add_implicit_resolver(
@@ -42,17 +44,32 @@ _Loader.add_implicit_resolver(
 )
 
 
-def number_or_word(text: str | None) -> Any:
+def number_or_word(text: str | None) -> int | float | str | None:
     """What a flag gives that is a number or a word, such as auto; None where it is not given.
+
+    No YAML, in which null and ~ would be a flag that is not given.
+
+    Raises:
+        SteppeError: the text is empty.
 
     Example:
         >>> number_or_word("1e-3"), number_or_word("32"), number_or_word("auto")
         (0.001, 32, 'auto')
     """
-    try:
-        return None if text is None else read_yaml(text)
-    except yaml.YAMLError:
-        return text
+    if text is None:
+        return None
+    if not text.strip():
+        raise SteppeError(
+            "a flag takes a number or a word",
+            got="an empty one",
+            way_out="leave the flag out, or say auto",
+        )
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
 
 
 def read_yaml(text: str) -> Any:
