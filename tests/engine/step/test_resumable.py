@@ -155,18 +155,28 @@ def test_what_is_folded_cannot_go_on(method: str) -> None:
         fresh.load_state_dict(sparsifier.state_dict())
 
 
-def test_the_options_of_an_earlier_default_are_named_and_work() -> None:
-    method = steppe.methods.safe(sparsity=0.5, penalty=0.001, interval=32)
+EARLIER = {
+    "safe": {"penalty": 0.001, "interval": 32},
+    "admm": {"penalty": 0.001, "interval": 32},  # its curve is the option penalty_schedule
+    "iht": {"budget": "uniform"},
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_the_parts_of_an_earlier_default_are_named_and_work(name: str) -> None:
+    def made(method: steppe.Method) -> steppe.Sparsifier:
+        return steppe.sparsify(model, sgd([*model.parameters()]), method, 6)
+
     torch.manual_seed(0)
     model = nn.Linear(16, 4)
-    made = [steppe.sparsify(model, sgd([*model.parameters()]), m, 6) for m in (method, method)]
-    made[0].step(lambda: loss(model))
-    default = steppe.sparsify(
-        model, sgd([*model.parameters()]), steppe.methods.safe(sparsity=0.5), 6
-    )
-    with pytest.raises(SteppeError, match=r"Way out: .*: penalty=0\.001, interval=32$"):
-        default.load_state_dict(made[0].state_dict())
-    made[1].load_state_dict(made[0].state_dict())
+    build = getattr(steppe.methods, name)
+    before = made(build(sparsity=0.5, **EARLIER[name]))
+    before.step(lambda: loss(model))
+    method = build(sparsity=0.5)
+    with pytest.raises(SteppeError, match=r"Way out: .*: method\.replace\(") as refused:
+        made(method).load_state_dict(before.state_dict())
+    typed = eval(str(refused.value).rpartition("stopped: ")[2], {"method": method})
+    made(typed).load_state_dict(before.state_dict())
 
 
 def perturbed(method: str, **perturb: Any) -> steppe.Sparsifier:
@@ -196,3 +206,12 @@ def test_a_run_that_perturbed_zeros_goes_on_only_as_it_began() -> None:
     perturbed("admm").load_state_dict(of_before(perturbed("admm")))  # it holds nothing at zero
     with pytest.raises(SteppeError, match=r"same method; got perturb\.on"):
         perturbed("gmp", on="all").load_state_dict(perturbed("gmp").state_dict())
+
+
+def test_where_no_step_is_left_the_rule_of_steps_does_not_matter() -> None:
+    fresh, done = perturbed("gmp"), perturbed("gmp")
+    fresh.load_state_dict(of_before(done) | {"step": 6})
+    assert fresh.steps_done == 6
+    done.finish()
+    fresh.load_state_dict(of_before(done))
+    assert fresh.steps_done == 1

@@ -45,7 +45,7 @@ def check_resumable(state: Any, mine: Mapping[str, Any], method: Method) -> None
 
     Raises:
         SteppeError: it is no state, or of another method, length, optimiser or model; or an earlier
-            version made it, whose steps were others.
+            version made it, whose steps were others, and some are left to do.
     """
     given = state if isinstance(state, Mapping) else {}
     absent = [key for key in mine if key not in given and key not in LATER]
@@ -61,9 +61,10 @@ def check_resumable(state: Any, mine: Mapping[str, Any], method: Method) -> None
             raise SteppeError(
                 f"a state can only be resumed by a sparsifier of the same {key}",
                 got=", ".join(f"{path or 'it'} {a} in the state, {b} here" for path, a, b in apart),
-                way_out=_WAY_OUT + _as_there(apart),
+                way_out=_WAY_OUT + _as_there(apart, state["method"]),
             )
-    if state["step"] and (others := method.changed_since(state["method"])):
+    goes_on = 0 < state["step"] < state["total_steps"] and state.get("finished") is None
+    if goes_on and (others := method.changed_since(state["method"])):
         raise SteppeError(
             "a run goes on by the rule that it began with",
             got=f"a state of an earlier version, in which {others}",
@@ -102,13 +103,15 @@ def _apart(there: Any, here: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     return [x for k in keys for x in _apart(there.get(k), here.get(k), f"{before}{k}")]
 
 
-def _as_there(apart: Sequence[tuple[str, Any, Any]]) -> str:
-    """The options to give, where nothing but options differs."""
-    names = [path.rpartition(".")[2] for path, _, _ in apart]
-    if "name" in names or "" in names:
+def _as_there(apart: Sequence[tuple[str, Any, Any]], there: Mapping[str, Any]) -> str:
+    """What makes the method that of the state, where it is the same one with other parts.
+
+    Whole parts: a field of a part need not be an option of the method, nor be called like it.
+    """
+    axes = dict.fromkeys(path.partition(".")[0] for path, _, _ in apart)
+    if "" in axes or "name" in axes:
         return ""
-    given = zip(names, (value for _, value, _ in apart), strict=True)
-    return ": " + ", ".join(f"{name}={value!r}" for name, value in given)
+    return f": method.replace({', '.join(f'{axis}={there[axis]!r}' for axis in axes)})"
 
 
 def _differs(what: str, got: str) -> SteppeError:
