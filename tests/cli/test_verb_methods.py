@@ -7,6 +7,7 @@ import json
 import pytest
 
 from steppe import methods
+from steppe.cli.job import build
 from steppe.cli.main import app, main
 
 
@@ -44,6 +45,19 @@ def test_the_verbs_are_registered_once_however_often_they_are_called() -> None:
 def test_a_part_is_shown_with_how_to_take_it(capsys: pytest.CaptureFixture[str]) -> None:
     run("methods", "msam")
     assert "steppe train RECIPE --set method.perturb=msam" in capsys.readouterr().out
+    run("methods", "nm")
+    assert "--set 'method.structure={name: nm, n: N, m: M}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("part", ["layer_admm", "obs_update", "obs", "block_reconstruction"])
+def test_the_command_for_a_part_of_language_models_is_one_that_takes_it(
+    part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("methods", part)
+    *_, verb, _, _, name, _, sparsity, _, change = capsys.readouterr().out.split()
+    assert verb == "prune"
+    made = build(name, {}, [change], {"sparsity": float(sparsity)})
+    assert part in {p.name for p in made.parts.values()}
 
 
 def test_an_unknown_method_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import sys
 from typing import Annotated, Any
@@ -12,8 +13,11 @@ from rich.table import Table
 
 from steppe import methods
 from steppe.cli.main import emit
+from steppe.core.errors import SteppeError
 from steppe.core.part import Part
-from steppe.core.protocols import AXES
+from steppe.core.protocols import AXES, Coupling
+from steppe.method import Method
+from steppe.methods.options import SIZES
 
 _AXES = ("score", "structure", "budget", "schedule", "coupling", "perturb", "objective")
 
@@ -49,8 +53,8 @@ def command(
             return emit({"name": name, "axis": kind, "doc": inspect.getdoc(part)}, True)
         console.print(f"{name}: a part of axis {kind}\n", style="bold")
         console.print(inspect.getdoc(part) or "", markup=False, highlight=False)
-        command = f"\nsteppe train RECIPE --set method.{kind}={name}"
-        console.print(command, markup=False, highlight=False)
+        if command := _taking(part):
+            console.print(f"\n{command}", markup=False, highlight=False)
         return None
     method = methods.METHODS[name].example()
     build = methods.METHODS[name]
@@ -74,6 +78,46 @@ def command(
 def _axis_of(name: str) -> type[Part] | None:
     """The axis that has a part of that name."""
     return next((axis for axis in AXES if name in axis.registry), None)
+
+
+def _taking(part: type[Part]) -> str:
+    """The command with a part in it, capitals for what is left to say; "" where no verb takes it.
+
+    A part takes a recipe's sparsity, and what else it must be told is said.
+    """
+    axis = part.registry.kind
+    asked = [f.name for f in dataclasses.fields(part) if f.name not in SIZES and _must_be_given(f)]
+    if asked:
+        blanks = ", ".join(f"{name}: {name.upper()}" for name in asked)
+        return f"steppe train RECIPE --set 'method.{axis}={{name: {part.name}, {blanks}}}'"
+    examples = [methods.METHODS[name].example() for name in methods.METHODS]
+    if any(_trains_with(method, part) for method in examples):
+        return f"steppe train RECIPE --set method.{axis}={part.name}"
+    of_language = (m for m in examples if m.has_language_form)
+    name = next((m.name for m in of_language if _with(m.for_language(), part)), None)
+    job = f"--method {name} --sparsity 0.5 --set {axis}={part.name}"
+    return f"steppe prune MODEL {job}" if name else ""
+
+
+def _must_be_given(option: dataclasses.Field[Any]) -> bool:
+    return option.default is option.default_factory is dataclasses.MISSING
+
+
+def _with(method: Method, part: type[Part]) -> Method | None:
+    """The method with a part in place of its own; None where it does not fit."""
+    sizes = {f.name for f in dataclasses.fields(part)} & {"sparsity"}
+    spec = {"name": part.name} | dict.fromkeys(sizes, method.sparsity)
+    try:
+        return method.replace(**{part.registry.kind: spec})
+    except SteppeError:
+        return None
+
+
+def _trains_with(method: Method, part: type[Part]) -> bool:
+    made = _with(method, part)
+    if made is None or made.objective.scope != "task":
+        return False
+    return isinstance(made.coupling, Coupling)
 
 
 def _shown(part: Part) -> str:
