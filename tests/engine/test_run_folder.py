@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_another_recipe_is_refused_by_the_inner_name(
     with pytest.raises(SteppeError, match=f"whose recipe differs in {named}. Way out"):
         RunFolder(tmp_path, RECIPE | change)
     assert RunFolder(tmp_path, dict(RECIPE)).record is None
+
+
+def test_the_command_that_goes_on_can_be_copied(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "my run", {"train": {"lr": 0.1}}
+    RunFolder(path, recipe).claim()
+    with pytest.raises(SteppeError, match="its own, if its rule is still the same") as refused:
+        RunFolder(path, {"train": {"lr": 0.2}})
+    command = str(refused.value).partition("; steppe")[2].partition(" goes on")[0]
+    assert shlex.split(command) == ["train", str(path / "recipe.yaml"), "--out", str(path)]
 
 
 def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -65,11 +66,12 @@ class RunFolder:
             if stored != recipe:
                 keys = _differences(stored, recipe)
                 own = isinstance(stored, dict) and "train" in stored
+                command = shlex.join(["steppe", "train", str(recipe_file), "--out", str(path)])
                 raise SteppeError(
                     "a run folder holds one recipe",
                     got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
                     way_out="choose another --out; or delete that folder, if nothing needs it"
-                    + (f"; steppe train {recipe_file} --out {path} goes on with its own" * own),
+                    + f"; {command} goes on with its own, if its rule is still the same" * own,
                 )
         elif self.path.exists() and (not self.path.is_dir() or _holds_something(self.path)):
             raise SteppeError(
