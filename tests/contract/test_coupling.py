@@ -68,6 +68,7 @@ class Run:
             self.coupling.add_gradient(context)
             for name, w in self.trained.items():
                 w -= 0.1 * context.grads[name]
+            context.moved = frozenset(self.trained)
             self.coupling.after_step(context)
 
     def finish(self):
@@ -159,6 +160,7 @@ def test_what_it_holds_at_zero_whatever_the_gradient_it_says(name):
     zeros = {n: (w == 0).flatten().nonzero()[:4, 0] for n, w in run.trained.items()}
     for n, w in run.trained.items():
         w.flatten()[zeros[n]] += 1e6
+    context.moved = frozenset(run.trained)
     run.coupling.after_step(context)
     for n, w in run.trained.items():
         mask = alive.get(n, torch.ones_like(w, dtype=torch.bool))

@@ -147,6 +147,35 @@ def test_learning_rate_0_leaves_weights_where_they_are(as_tensor):
     assert sparsifier.state["u"]["1.weight"].any()
 
 
+def with_rates(penalty, interval, rates):
+    """A run whose learning rate is given for each step; the sparsifier."""
+    model, sparsifier = begun(
+        methods.admm(sparsity=0.5, penalty=penalty, interval=interval), len(rates)
+    )
+    go(sparsifier, model, len(rates), lambda p: rates[round(p * len(rates))])
+    return sparsifier
+
+
+@pytest.mark.parametrize("penalty", ["auto", 1e-2])
+def test_no_multiplier_grows_while_every_learning_rate_is_0(penalty):
+    sparsifier = with_rates(penalty, 2, [0.0] * 8)
+    assert not any(u.any() for u in sparsifier.state["u"].values())
+
+
+@pytest.mark.parametrize("penalty", ["auto", 1e-2])
+def test_what_moved_since_the_last_update_takes_part_in_the_next(penalty):
+    """Though its learning rate is 0 just then; a state that was saved in between knows it."""
+    sparsifier = with_rates(penalty, 4, [1.0, 0.0, 0.0, 0.0])
+    assert all(u.any() for u in sparsifier.state["u"].values())
+    rates = [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    model, half = begun(methods.admm(sparsity=0.5, penalty=penalty, interval=4), 6)
+    go(half, model, 2, lambda p: 0.0)
+    again, resumed = begun(methods.admm(sparsity=0.5, penalty=penalty, interval=4), 6)
+    resumed.load_state_dict(copy.deepcopy(half.state_dict()))
+    go(resumed, again, 2, lambda p: rates[round(p * 6)])
+    assert not any(u.any() for u in resumed.state["u"].values())
+
+
 def pulled_in(dtype, total=8000):
     """The weight after half the steps of a run in which nothing else moves it, in 32 bits."""
     x = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)

@@ -92,16 +92,16 @@ class Admm(Coupling):
         weights, state, project = context.weights, context.state, context.project
         if self.moves_weights:
             move(context, self.curve)
+        still = _count_still(context)
         run = state.get("run", {})
         interval = int(run["interval"]) if isinstance(self.interval, str) else self.interval
         if context.step % interval != interval - 1:
             return
         z, u = state["z"], state["u"]
-        # a multiplier of what was never pulled would grow without end
-        idle = {n: u[n].clone() for n, steps in context.quiet.items() if steps >= interval}
-        if self.moves_weights and context.moved:  # where others moved: learning rate 0
-            still = weights.keys() - context.moved - context.quiet.keys()
-            idle |= {n: u[n].clone() for n in still}
+        # a multiplier of what was not moved since the last update would grow without end
+        unmoved = {n for n, t in still.items() if int(t) >= interval}
+        unmoved |= {n for n, steps in context.quiet.items() if steps >= interval}
+        idle = {n: u[n].clone() for n in unmoved}
         # u becomes v = x + u, of which z takes the kept part and u the rest
         torch._foreach_add_(list(u.values()), list(weights.values()))
         masks = project(u, context.sparsity)
@@ -130,6 +130,18 @@ class Admm(Coupling):
         masks = project(weights, context.sparsity)
         apply_masks(weights, masks)
         return masks
+
+
+def _count_still(context: StepContext) -> Tensors:
+    """Name -> for how many steps a weight has not moved; those that just did are left out."""
+    before = context.state.get("still", {})
+    names = [n for n in context.weights if n not in context.moved]
+    if not names:  # as in most runs, whose state has no such entry
+        context.state.pop("still", None)
+        return {}
+    still = {n: before.get(n, torch.tensor(0)) + 1 for n in names}
+    context.state["still"] = still
+    return still
 
 
 def _auto_or(value: float | str, least: float) -> bool:
