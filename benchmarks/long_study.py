@@ -77,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     trainings = [t for t in wanted() if fnmatch(t.name, arguments.only)]
     if arguments.collect:
-        command = f"python benchmarks/long_study.py --out {arguments.out}"
+        command = "python benchmarks/long_study.py --out runs/long"
         commands = [command, f"{command} --measure"]
         title = "ResNet-8 on CIFAR-10 images of 16 x 16, 60,000 steps from scratch"
         collect(arguments.out, arguments.record, trainings, title, commands)
