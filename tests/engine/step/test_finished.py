@@ -24,7 +24,7 @@ def run(penalty: float) -> steppe.Finished:
 
 
 def test_a_weak_penalty_warns_at_the_callers_line_and_a_strong_one_does_not() -> None:
-    with pytest.warns(UserWarning, match="raise the penalty") as seen:
+    with pytest.warns(UserWarning, match="penalty auto") as seen:
         done = run(1e-4)
     assert seen[0].filename == __file__
     assert "48 of 64 weights are zero, 75.00%" in repr(done)
