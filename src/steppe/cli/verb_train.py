@@ -213,8 +213,12 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -
     size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
     say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     if coupling := record.get("coupling"):
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in coupling.items())
-        say(f"coupling {record['parts']['coupling']['name']}: {shown}", quiet)
+        part = record["parts"]["coupling"]
+        auto = [name for name, value in part.items() if value == "auto"]
+        words = [f"{name} auto" for name in auto if name not in coupling]
+        for name, value in coupling.items():
+            words.append(f"{name} {value:.4g}" + (" (auto)" if name in auto else ""))
+        say(f"coupling {part['name']}: {', '.join(words)}", quiet)
     for note in record["notes"]:
         if note not in said:  # that the run has failed is no progress
             say(f"note: {note}", quiet and note not in record.get("doubts", ()))

@@ -115,7 +115,8 @@ class Admm(Coupling):
     def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
         given = {"penalty": self.penalty, "interval": self.interval}
         numbers = {name: float(x) for name, x in given.items() if not isinstance(x, str)}
-        return numbers | {name: float(x) for name, x in state.get("run", {}).items()}
+        run = {name: float(x) for name, x in state.get("run", {}).items() if name != "unit"}
+        return numbers | run
 
     def idle(self, steps: int) -> list[str]:
         if isinstance(self.interval, str) or steps >= self.interval:
