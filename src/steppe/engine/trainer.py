@@ -326,7 +326,8 @@ class Trainer:
             "the loss must stay finite",
             got=f"{total} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
-            way_out="a smaller learning rate, rho, penalty or alpha, or clip_grad_norm",
+            way_out="a smaller learning rate, or less of what the method adds (rho, alpha; penalty "
+            "auto fits any run), in another folder, as this one goes on from its checkpoint",
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:

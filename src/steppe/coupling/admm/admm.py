@@ -123,7 +123,8 @@ class Admm(Coupling):
             return []
         return [
             f"coupling admm updates its sparse copy every {self.interval} steps, and a training of "
-            f"{steps} steps never does: the masks stay those of the weights at the start"
+            f"{steps} never does: the masks stay those of the weights at the start. Way out: "
+            f"interval=auto, or one of at most {steps}"
         ]
 
     def finish(self, context: StepContext) -> Tensors:
