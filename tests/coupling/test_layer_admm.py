@@ -196,3 +196,11 @@ def test_a_few_calibration_tokens_are_enough_to_be_sound(tokens):
     weight, gram = torch.randn(16, columns, generator=generator), inputs.T @ inputs / tokens
     new, _ = LayerAdmm().solve(posed(weight, gram, round(0.6 * weight.numel())))
     assert error(new, weight, gram, damping=0.01) < 0.01
+
+
+def test_the_layer_is_named_where_rounding_takes_the_damping_away():
+    """Equal inputs: the gram is of rank one, and so small a damping is lost in float32."""
+    problem = posed(torch.randn(8, 256), torch.ones(256, 256), 1000)
+    with pytest.raises(SteppeError, match=r"the input gram of .* must be positive definite"):
+        LayerAdmm(damping=1e-10).solve(problem)
+    assert LayerAdmm(damping=0.01).solve(problem)[0].isfinite().all()

@@ -15,6 +15,7 @@ from steppe.coupling.least_squares.damped_cholesky import (
     dead_inputs,
     definite_inverse,
     factored,
+    indefinite,
     refined,
 )
 
@@ -94,8 +95,7 @@ class LayerAdmm(LayerSolver):
         dead = dead_inputs(gram)
 
         def damped(damping: float) -> Tensor:
-            diagonal = gram.diagonal()
-            return (diagonal + damping * diagonal.mean()).masked_fill_(dead, 1.0)
+            return (gram.diagonal() + damping * gram.diagonal().mean()).masked_fill_(dead, 1.0)
 
         def scaled(damping: float, dtype: torch.dtype) -> Tensor:
             scale = damped(damping).to(dtype).rsqrt()
@@ -131,12 +131,12 @@ class LayerAdmm(LayerSolver):
             dual = x * ~mask if iteration else torch.zeros_like(x)
             x -= dual  # now D
             if wanted != level:
-                before, level = rho, wanted
-                ratio = (self.end / self.start) ** (level / max(self.levels - 1, 1))
-                rho = mean * self.start * ratio
+                before, level, growth = rho, wanted, self.end / self.start
+                rho = mean * self.start * growth ** (level / max(self.levels - 1, 1))
                 shifted = hessian.clone()
                 shifted.diagonal().add_(rho)
-                definite_inverse(shifted, inverse)
+                if not bool(definite_inverse(shifted, inverse).isfinite().all()):
+                    raise indefinite(problem, self.damping)
                 dual *= before / rho  # U is the multiplier over rho
             dual += target
             x -= dual

@@ -38,6 +38,12 @@ def test_inverse_of_an_ill_conditioned_matrix(condition):
     assert float((inverse - exact).norm() / exact.norm()) < max(1e-3, 1e-7 * condition)
 
 
+@pytest.mark.parametrize("n", [100, 300])
+def test_inverse_of_a_matrix_that_rounding_left_singular(n):
+    """Nothing is raised where no layer can be named."""
+    assert definite_inverse(torch.ones(n, n)).isnan().all()
+
+
 def test_refinement_stays_inside_the_mask_and_rows_do_not_mix():
     hessian, target = definite(20), torch.randn(6, 20)
     mask = torch.rand(6, 20) < 0.5

@@ -11,7 +11,15 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.selection import apportion
 
-__all__ = ["RETRIES", "dead_inputs", "definite_inverse", "factored", "refined", "shares"]
+__all__ = [
+    "RETRIES",
+    "dead_inputs",
+    "definite_inverse",
+    "factored",
+    "indefinite",
+    "refined",
+    "shares",
+]
 
 RETRIES = 3  # how often the damping is raised tenfold before float64 is tried
 _LEAF = 128  # smaller matrices are inverted by LAPACK
@@ -76,7 +84,12 @@ def factored(
             f"{problem.name}: the input gram is not positive definite in float32; tried again "
             + (f"with damping {damping:g}" if more else "in float64")
         )
-    raise SteppeError(
+    raise indefinite(problem, damping)
+
+
+def indefinite(problem: LayerProblem, damping: float) -> SteppeError:
+    """The error for a layer whose damped matrix is not positive definite, also in float64."""
+    return SteppeError(
         f"the input gram of {problem.name} must be positive definite once damped",
         got=f"none at damping {damping:g}, also in float64",
         consequence="the layer cannot be solved",
@@ -102,25 +115,29 @@ def definite_inverse(matrix: Tensor, out: Tensor | None = None) -> Tensor:
         out: where the inverse goes, ``[n, n]``.
 
     Returns:
-        The inverse ``[n, n]``.
+        The inverse ``[n, n]``; NaN where rounding leaves no positive definite matrix, also in
+        float64.
     """
     out = _by_products(matrix, torch.empty_like(matrix) if out is None else out)
     turns = torch.tensor([1.0, 2.0], device=matrix.device)
     vectors = torch.arange(len(matrix), device=matrix.device)[:, None].mul(turns).cos()
     vectors = vectors.to(matrix.dtype)
+
     off = (matrix @ (out @ vectors)).sub_(vectors).norm() / vectors.norm()
     if float(off) <= _OFF:  # not so for NaN
         return out
     factor, info = torch.linalg.cholesky_ex(matrix)
     if int(info):
-        factor = torch.linalg.cholesky(matrix.double())
-    return out.copy_(torch.cholesky_inverse(factor))
+        factor, info = torch.linalg.cholesky_ex(matrix.double())
+    return out.fill_(torch.nan) if int(info) else out.copy_(torch.cholesky_inverse(factor))
 
 
 def _by_products(matrix: Tensor, out: Tensor) -> Tensor:
     half = len(matrix) // 2
     if len(matrix) <= _LEAF:
-        return out.copy_(torch.linalg.inv(matrix))
+        return out.copy_(
+            torch.linalg.inv_ex(matrix).inverse
+        )  # a singular one is seen by its product
     top, corner, bottom = out[:half, :half], matrix[:half, half:], out[half:, half:]
     _by_products(matrix[:half, :half], top)
     x = top @ corner
