@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import steppe
 from steppe import Method, SteppeError
 from steppe.core.group import Group
 
@@ -62,3 +63,26 @@ def test_a_group_without_norm_is_named(grouped):
     with pytest.raises(SteppeError, match=r"taylor_gate.*bare.*Way out"):
         METHOD.score.members(bare, {})
     assert METHOD.score.members(trunk, {"norm.weight": torch.ones(6)}).shape == (6, 1)
+
+
+def test_a_pass_that_failed_does_not_count_as_seen(grouped):
+    """A batch without enough memory is tried again: the rest of the network was not passed yet."""
+
+    def learned(fails):
+        torch.manual_seed(0)
+        net = grouped.Net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        method = METHOD.replace(schedule={"name": "cubic", "start": 0.5})
+        s = steppe.sparsify(net, optimizer, method, 4, groups=grouped.groups())
+        if fails:
+            hook = net.conv1.register_forward_pre_hook(lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                s.step(lambda: grouped.loss(net))
+            hook.remove()
+            net.norm.reset_running_stats()
+        s.step(lambda: grouped.loss(net))
+        return s.state_dict()["statistics"]["gate_square"]
+
+    plain, again = learned(False), learned(True)
+    for name, values in plain.items():
+        assert torch.equal(values, again[name]), name

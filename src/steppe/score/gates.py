@@ -35,6 +35,7 @@ class _OfGates(Statistic):
         self._groups: list[tuple[Slice, list[Slice], list[str]]] = []
         self._scales: set[str] = set()
         self._tensors: GivenTensors | None = None
+        self._seen = False  # a pass to its end: one that failed has not shown everything
         self._pass = ExitStack()
 
     def couple(self, groups: Sequence[Group]) -> None:
@@ -54,9 +55,8 @@ class _OfGates(Statistic):
     def active(self, on: bool) -> None:
         if not on:
             self._pass.close()
-        elif self._tensors is None and self._groups:
-            layers = {n for _, _, own in self._groups for n in own}
-            names = {self._module(n): n for n in sorted(layers)}
+        elif not self._seen and self._groups:
+            names = {self._module(n): n for n in sorted({n for _, _, o in self._groups for n in o})}
             norms = {self._module(s.name) for _, read, _ in self._groups for s in read} - {*names}
             self._tensors = GivenTensors(names, norms)
             self._pass.enter_context(self._tensors.watching())
@@ -73,8 +73,7 @@ class _OfGates(Statistic):
         own = {*layers, *map(_bias, layers)}
         norms = {self._module(s.name) for s in read if s.name not in own}
         # what other norms read is theirs alone, unless they undo a scale of the channel
-        undone = all(map(_undoes_scales, norms - taking))
-        silent = straight if undone else {*layers}
+        silent = straight if all(map(_undoes_scales, norms - taking)) else {*layers}
         silent |= {_bias(n) for n in silent}
         return (s for s in read if s.name not in silent)
 
@@ -82,6 +81,7 @@ class _OfGates(Statistic):
         raise NotImplementedError
 
     def _values(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> dict[str, Tensor]:
+        self._seen = self._tensors is not None
         scales = sorted(self._scales & grads.keys())
         gated = [(first, [*self._counts(read, own)]) for first, read, own in self._groups]
         read_by_any = {s.name for _, read in gated for s in read} & grads.keys()
