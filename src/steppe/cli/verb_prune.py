@@ -104,12 +104,16 @@ def started(method: str, start: str, blocks: list[dict[str, Any]]) -> str:
         'started from ALPS; the steps of SAFE were kept in 1 of 1 blocks (8 windows held out)'
         >>> started("safe", "obs_update", [{}])
         'started from SparseGPT; the steps of SAFE were kept in all blocks: no window was held out'
+        >>> started("safe", "hard_mask", [{}])
+        'started from hard_mask; the steps of SAFE were kept in all blocks: no window was held out'
     """
     named = [
         METHODS[name].display
         for name in METHODS
         if (own := METHODS[name].example()).objective.scope == "layer"
         and own.coupling.name == start
+        and own.solver is not None
+        and own.solver.ranks_by  # else the zeros are those of this method's score
     ]
     said = f"started from {named[0] if len(named) == 1 else start}; the steps of "
     said += f"{display_of(method)} were kept in "
