@@ -326,8 +326,7 @@ class Trainer:
             "the loss must stay finite",
             got=f"{total} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
-            way_out="a smaller learning rate, or less of what the method adds (rho, alpha; penalty "
-            "auto fits any run), in another folder, as this one goes on from its checkpoint",
+            way_out="a smaller learning rate, rho or alpha, penalty auto; in another folder",
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:

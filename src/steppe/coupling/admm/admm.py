@@ -123,8 +123,8 @@ class Admm(Coupling):
             return []
         return [
             f"coupling admm updates its sparse copy every {self.interval} steps, and a training of "
-            f"{steps} never does: the masks stay those of the weights at the start. Way out: "
-            f"interval=auto, or one of at most {steps}"
+            f"{steps} steps never does: the masks stay those of the weights at the start. Way "
+            f"out: interval auto, or one of at most {steps}"
         ]
 
     def finish(self, context: StepContext) -> Tensors:
