@@ -101,6 +101,19 @@ def flatness() -> Table:
     return Table(head, rows_of(cells))
 
 
+@table("long-wrong-labels")
+def wrong_labels() -> Table:
+    own = networks()
+    rows: list[list[str | Cell]] = []
+    for name in ("admm-auto", "safe-auto"):
+        seeds = own[f"{name}-noise0.5"]
+        learnt = [percent(n["label_noise"][key] for n in seeds) for key in ("given", "clean")]
+        rows.append(
+            [ARMS[name], percent(n["accuracy"] for n in seeds), *learnt, cell("{:g}", len(seeds))]
+        )
+    return Table(["", "accuracy", "wrong label learnt", "right label found", "seeds"], rows)
+
+
 SETTINGS = ["src/steppe/recipes/long/cifar10-16px.yaml", "benchmarks/long_study.py"]
 
 
@@ -203,3 +216,11 @@ def flat_and_robust() -> Iterator[Claim]:
     yield "{} against {} % at 95 % zeros and {} against {} at 98 %", *attack
     beside = [mean(robust, "gmp", "95 %", "PGD l∞"), robust["dense –", "PGD l∞"]]
     yield "GMP has {} at 95 %, dense {}", *beside
+
+
+@claims(PAGE, SECTION, SETTINGS)
+def labels() -> Iterator[Claim]:
+    own, shown = wrong_labels(), [ARMS[arm] for arm in ("safe-auto", "admm-auto")]
+    yield "SAFE has {} % and ADMM under the same pull {},", *(own[a, "accuracy"] for a in shown)
+    learnt = [own[a, "wrong label"] for a in shown]
+    yield "answers {} % of the wrongly labelled images as it was taught, ADMM {} %", *learnt
