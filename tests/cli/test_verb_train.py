@@ -155,6 +155,21 @@ def test_any_key_of_the_recipe_can_be_set(tmp_path: Path) -> None:
     assert held["train"]["optimizer_groups"] == [{"kind": "norm", "weight_decay": 0, "lr": 0.01}]
 
 
+def test_an_option_of_an_exchanged_part_is_a_note_and_the_flag_names_the_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method = {"name": "safe", "sparsity": 0.5, "rho": 0.3, "perturb": "asam"}
+    recipe = write(tmp_path / "recipe.yaml", SMALL | {"method": method})
+    changes = ["--set", "train.epochs=1", "--set", "method.coupling=hard_mask"]
+    run("train", recipe, "--out", tmp_path / "refused", *changes, "--penalty", "0.3", code=2)
+    assert "exchanged for coupling hard_mask" in capsys.readouterr().err
+    changes += ["--set", "method.interval=4"]
+    run("train", recipe, "--out", tmp_path / "out", *changes)
+    shown = capsys.readouterr().err
+    for note in ("method.rho 0.3 changes nothing: ", "method.interval 4 changes nothing: "):
+        assert note in shown
+
+
 BAD = {
     "sparsity must lie in [0, 1)": ["--method", "safe", "--sparsity", "1.5"],
     "did you mean safe": ["--method", "saef", "--sparsity", "0.5"],

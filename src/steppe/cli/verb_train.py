@@ -15,11 +15,13 @@ import yaml
 from steppe.cli.main import emit, of_all_parameters, say
 from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import AXES
 from steppe.core.text import number_or_word, read_yaml
 from steppe.engine import ranks
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, load_recipe, parse, spelled_out
 from steppe.experiment.varied import entries, put
+from steppe.method import Method
 from steppe.methods import METHODS
 from steppe.report.html import write_report
 from steppe.report.record import read_records
@@ -92,7 +94,8 @@ def command(
     for one in change or []:
         _change(base, one)
     made = parse(base)
-    _check_used(made, of_parts)
+    for note in _check_used(made, of_parts):
+        say(f"note: {note}", quiet)
     run(_whole(made, groups["channels"]), out, json=json, quiet=quiet)
 
 
@@ -119,21 +122,49 @@ def _change(base: dict[str, Any], text: str) -> None:
         raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
 
 
-def _check_used(made: Recipe, flags: dict[str, Any]) -> None:
-    """Refuse a flag that changes nothing, as another part stands in place of the one it is for."""
-    for key, value in flags.items():
-        if value is None or spelled_out(made.method):
-            continue
-        rest = {k: v for k, v in made.method.items() if k != key}
-        option = METHODS[str(made.method["name"])].options.get(key)
-        without = made.model_copy(update={"method": rest}).build_method()
-        if option is not None and value != option.default and without == made.build_method():
+def _check_used(made: Recipe, flags: dict[str, Any]) -> list[str]:
+    """Refuse a flag of a part that was exchanged; notes on such options of the recipe.
+
+    Those stay, since a recipe may exchange a part of its base, which has the option.
+    """
+    notes = []
+    for key, axis in _idle(made).items():
+        option, part = f"{key} {made.method[key]}", getattr(made.build_method(), axis).name
+        if flags.get(key) is not None:
             raise SteppeError(
                 f"--{key} must have a part in the method",
-                got=f"{key} {value}, of a part that was exchanged",
-                way_out=f"leave --{key} out, and give the new part its own options, such as "
-                "--set 'method.perturb={name: asam, rho: 0.5}'",
+                got=f"{option}, of a part that was exchanged for {axis} {part}",
+                way_out=f"leave --{key} out; steppe methods {part} shows that part's own options",
             )
+        notes.append(f"method.{option} changes nothing: its part was exchanged for {axis} {part}")
+    return notes
+
+
+def _idle(made: Recipe) -> dict[str, str]:
+    """Options of the method that change nothing -> the axis in which their part was exchanged."""
+    spec = made.method
+    if spelled_out(spec):
+        return {}
+    own = METHODS[str(spec["name"])].options
+    axes = [axis.registry.kind for axis in AXES if axis.registry.kind in spec]
+    exchanged = [axis for axis in axes if axis not in own or axis == "objective"]
+    given = [k for k in spec if k in own and k not in exchanged and spec[k] != own[k].default]
+    return {
+        key: axis
+        for key in given
+        for axis in exchanged
+        if _without(made, key) == _without(made)
+        and _without(made, key, axis) != _without(made, axis)
+    }
+
+
+def _without(made: Recipe, *keys: str) -> Method | None:
+    """The recipe's method when it does not say these; None where that is none."""
+    rest = {k: v for k, v in made.method.items() if k not in keys}
+    try:
+        return made.model_copy(update={"method": rest}).build_method()
+    except SteppeError:
+        return None
 
 
 def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:
