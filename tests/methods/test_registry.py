@@ -113,6 +113,8 @@ def test_options_that_another_one_makes_void():
     for options in (
         {"objective": "task", "start": "obs_update"},
         {"objective": "block_reconstruction", "penalty": 0.3},
+        {"objective": "block_reconstruction", "penalty": 0.5},  # a value of other parts, too
+        {"objective": "block_reconstruction", "interval": 1},
         {"objective": blocks | {"start": "hard_mask"}, "start": "obs_update"},
     ):
         with pytest.raises(SteppeError, match="changes nothing beside"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.part import Part
 from steppe.core.protocols import Budget, Objective, Score, Structure
 from steppe.method import Method, Spec
 
@@ -74,8 +75,8 @@ def with_effect(
 ) -> Method:
     """The method that options make, each of which changes something of it.
 
-    One that changes nothing by itself either is another word for its default; one that the method
-    has somewhere says what would be so without it.
+    One that changes nothing by itself either is another word for its default; one whose part has
+    that value says what would be so without it.
 
     Args:
         name: of the method.
@@ -94,16 +95,24 @@ def with_effect(
         sizes = {k: v for k, v in given.items() if k in SIZES}
         try:
             without = make({k: v for k, v in given.items() if k != key})
-            alone = (whole or make)({**sizes, key: value}) != (whole or make)(sizes)
+            alone, plain = ((whole or make)(o) for o in ({**sizes, key: value}, sizes))
         except SteppeError:
             continue  # the others do not even fit without it, or it without them
-        if alone and without == method and value not in _leaves(method.to_dict()):
+        before = _parts(plain)
+        fed = {part.registry.kind for part in _parts(alone) if part not in before}
+        own = (part for part in _parts(method) if part.registry.kind in fed)
+        if fed and without == method and value not in (x for p in own for x in _leaves(p.to_dict())):
             raise SteppeError(
                 f"an option of {name} must have a part in the method",
                 got=f"{key} {value}, which changes nothing beside the method's other options",
                 way_out=f"leave {key} out",
             )
     return method
+
+
+def _parts(method: Method) -> list[Part]:
+    """Its own, and those of its form for language models."""
+    return [*method.parts.values(), *method.language]
 
 
 def _leaves(plain: object) -> list[object]:

@@ -135,9 +135,8 @@ def definite_inverse(matrix: Tensor, out: Tensor | None = None) -> Tensor:
 def _by_products(matrix: Tensor, out: Tensor) -> Tensor:
     half = len(matrix) // 2
     if len(matrix) <= _LEAF:
-        return out.copy_(
-            torch.linalg.inv_ex(matrix).inverse
-        )  # a singular one is seen by its product
+        # of a singular one too: its product with the matrix shows it
+        return out.copy_(torch.linalg.inv_ex(matrix).inverse)
     top, corner, bottom = out[:half, :half], matrix[:half, half:], out[half:, half:]
     _by_products(matrix[:half, :half], top)
     x = top @ corner
