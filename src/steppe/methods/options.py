@@ -100,8 +100,8 @@ def with_effect(
             continue  # the others do not even fit without it, or it without them
         before = _parts(plain)
         fed = {part.registry.kind for part in _parts(alone) if part not in before}
-        own = (part for part in _parts(method) if part.registry.kind in fed)
-        if fed and without == method and value not in (x for p in own for x in _leaves(p.to_dict())):
+        own = [part.to_dict() for part in _parts(method) if part.registry.kind in fed]
+        if fed and without == method and value not in _leaves(own):
             raise SteppeError(
                 f"an option of {name} must have a part in the method",
                 got=f"{key} {value}, which changes nothing beside the method's other options",
