@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type pytest test-portable docs dist bench clean
+.PHONY: help demo test lint format type pytest test-portable native docs dist wheels bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,11 +38,18 @@ pytest: $(STAMP) | lint type
 test-portable: $(STAMP) ## the tests with the kernels of older processors too; slow
 	for kernels in avx2 default; do ATEN_CPU_CAPABILITY=$$kernels $(PYTEST) || exit 1; done
 
+native: $(STAMP) ## compiles the sparse kernels, says which instruction sets work here
+	$(BIN)/python -m steppe.sparse.native
+
 docs: $(STAMP) ## the documentation site, into site/; no warning is let pass
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: $(STAMP) ## a wheel and an sdist, into dist/
 	$(BIN)/python -m build
+
+wheels: $(STAMP) ## wheels with compiled kernels for every Linux of this processor, into dist/; docker
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cibuildwheel>=2.21'
+	$(BIN)/python -m cibuildwheel --platform linux --output-dir dist
 
 bench: $(STAMP) ## speed beside the peers; records go to benchmarks/records
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \

@@ -1,11 +1,12 @@
-"""The C interface of `steppe_sparse.h` for Python: its structures, its functions, and a first look."""
+"""The C interface of `steppe_sparse.h` for Python: structures, functions, and a first look."""
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import POINTER, byref, c_char_p, c_int32, c_int64, c_void_p
+from itertools import accumulate
 from pathlib import Path
 
 ABI = 1
@@ -146,8 +147,8 @@ def _longs(numbers: Sequence[int]) -> ctypes.Array[c_int64]:
     return (c_int64 * len(numbers))(*numbers)
 
 
-def _sums(counts: Sequence[int]) -> list[int]:
-    return [sum(counts[:end]) for end in range(len(counts) + 1)]
+def _sums(counts: Iterable[int]) -> list[int]:
+    return list(accumulate(counts, initial=0))
 
 
 def _address(buffer: object) -> int:
