@@ -25,21 +25,19 @@
 #define SPS_INDEX_WIDTH(NAME, TYPE, ONE, WIDTH)                                                  \
   static void NAME##_##WIDTH(const TYPE *values, const uint16_t *columns, const float *x,        \
                              int64_t first, int64_t last, float *sums, int64_t tokens) {         \
-    float total[4][WIDTH] = {{0}};                                                               \
+    typedef float beside __attribute__((vector_size(4 * WIDTH), aligned(4)));                    \
+    beside a = {0}, b = {0}, c = {0}, d = {0};                                                   \
     int64_t at = first;                                                                          \
-    for (; at + 4 <= last; at += 4)                                                              \
-      for (int turn = 0; turn < 4; turn++) {                                                     \
-        const float weight = ONE(values[at + turn]);                                             \
-        const float *own = x + (int64_t)columns[at + turn] * WIDTH;                              \
-        for (int t = 0; t < WIDTH; t++) total[turn][t] += weight * own[t];                       \
-      }                                                                                          \
-    for (; at < last; at++) {                                                                    \
-      const float weight = ONE(values[at]);                                                      \
-      const float *own = x + (int64_t)columns[at] * WIDTH;                                       \
-      for (int t = 0; t < WIDTH; t++) total[0][t] += weight * own[t];                            \
+    for (; at + 4 <= last; at += 4) {                                                            \
+      a += ONE(values[at]) * *(const beside *)(x + (int64_t)columns[at] * WIDTH);                \
+      b += ONE(values[at + 1]) * *(const beside *)(x + (int64_t)columns[at + 1] * WIDTH);        \
+      c += ONE(values[at + 2]) * *(const beside *)(x + (int64_t)columns[at + 2] * WIDTH);        \
+      d += ONE(values[at + 3]) * *(const beside *)(x + (int64_t)columns[at + 3] * WIDTH);        \
     }                                                                                            \
-    for (int64_t t = 0; t < tokens; t++)                                                         \
-      sums[t] += (total[0][t] + total[1][t]) + (total[2][t] + total[3][t]);                      \
+    for (; at < last; at++)                                                                      \
+      a += ONE(values[at]) * *(const beside *)(x + (int64_t)columns[at] * WIDTH);                \
+    a = (a + b) + (c + d);                                                                       \
+    for (int64_t t = 0; t < tokens; t++) sums[t] += a[t];                                        \
   }
 
 #define SPS_INDEX(NAME, TYPE, LOAD, ONE)                                                         \

@@ -268,11 +268,12 @@ static void index_rows(void *context, int64_t first, int64_t last) {
 
 /* The columns in which some token's input is not finite. */
 static int32_t *not_finite(const sps_inputs *in, int64_t columns, int64_t *count) {
-  float probe = 0.0f;
+  uint32_t any = 0; /* in bits, so that a compiler makes vectors of it */
   *count = 0;
-  for (int64_t i = 0; i < in->tokens * columns; i++) probe += in->x[i] * 0.0f;
-  int32_t *wrong = malloc(probe == 0.0f ? 1 : (size_t)columns * sizeof *wrong);
-  for (int64_t column = 0; wrong && probe != 0.0f && column < columns; column++)
+  for (int64_t i = 0; i < in->tokens * columns; i++)
+    any |= (sps_to_bits(in->x[i]) & 0x7f800000u) == 0x7f800000u;
+  int32_t *wrong = malloc(any ? (size_t)columns * sizeof *wrong : 1);
+  for (int64_t column = 0; any && wrong && column < columns; column++)
     for (int64_t token = 0; token < in->tokens; token++)
       if (!isfinite(in->x[token * in->stride + column])) {
         wrong[(*count)++] = (int32_t)column;
