@@ -1,0 +1,1 @@
+"""Zeros that pay: matrices of which only what is kept is stored, read and multiplied."""

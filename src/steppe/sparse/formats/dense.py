@@ -1,0 +1,83 @@
+"""Every number, zeros too: where no other format is faster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from steppe.sparse.format import FORMATS, Format, check_matrix
+from steppe.sparse.reference import INTEGERS, Source
+
+
+@FORMATS.register("dense")
+@dataclass(frozen=True, eq=False)
+class Dense(Format):
+    """The matrix as torch has it.
+
+    Args:
+        matrix: ``[rows, columns]``.
+
+    Example:
+        >>> matrix = Dense.from_dense(torch.eye(4))
+        >>> matrix.bytes, matrix.sparsity
+        (64, 0.75)
+    """
+
+    matrix: Tensor
+
+    name = "dense"
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        """Outputs."""
+        return self.matrix.shape[0]
+
+    @property
+    def columns(self) -> int:  # type: ignore[override]
+        """Inputs."""
+        return self.matrix.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:  # type: ignore[override]
+        """Of the matrix."""
+        return self.matrix.dtype
+
+    @classmethod
+    def from_dense(cls, weight: Tensor) -> Self:
+        """Of a matrix."""
+        check_matrix(cls.name, weight)
+        return cls(weight.detach())
+
+    @classmethod
+    def from_compact(
+        cls, bits: Tensor, values: Tensor, shape: tuple[int, int], dtype: torch.dtype | None = None
+    ) -> Self:
+        """See `Format.from_compact`."""
+        check_matrix(cls.name, values.view(1, -1))
+        matrix = torch.zeros(shape, dtype=dtype or values.dtype, device=values.device)
+        first = 0
+        for kept, own in Source(*shape, values, bits).portions():
+            matrix[first : first + len(kept)][kept] = own.to(matrix.dtype)
+            first += len(kept)
+        return cls(matrix)
+
+    @property
+    def kept(self) -> int:
+        """Entries with a bit set."""
+        kind = INTEGERS[self.matrix.element_size()]
+        return int(torch.count_nonzero(self.matrix.contiguous().view(kind)))
+
+    def to_dense(self) -> Tensor:
+        """The matrix itself."""
+        return self.matrix
+
+    def linear(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """y = x W^T + b."""
+        return nn.functional.linear(x, self.matrix, bias)
+
+    def to(self, dtype: torch.dtype) -> Self:
+        """The same matrix in another dtype."""
+        return self.replaced(matrix=self.matrix.to(dtype))
