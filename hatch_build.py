@@ -24,7 +24,8 @@ def natives(folder: Path) -> Any:
     spec = importlib.util.spec_from_file_location(
         "native", folder / "__init__.py", submodule_search_locations=[str(folder)]
     )
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     package = importlib.util.module_from_spec(spec)
     sys.modules["native"] = package
     spec.loader.exec_module(package)
