@@ -228,9 +228,12 @@ def test_a_library_in_the_package_comes_first(run, package, cc):
 
 
 def test_a_lock_is_one(tmp_path):
-    with build._alone(tmp_path / "a"), open(tmp_path / "a.lock", "a") as other:
-        with pytest.raises(BlockingIOError):
-            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with (
+        build._alone(tmp_path / "a"),
+        open(tmp_path / "a.lock", "a") as other,
+        pytest.raises(BlockingIOError),
+    ):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with open(tmp_path / "a.lock", "a") as other:
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
