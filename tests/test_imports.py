@@ -17,7 +17,8 @@ MAY = {
     "methods": {"core", "method", "methods", *AXES},
     "engine": {"core", "method", "engine"},  # parts reach it through the registries only
     "vision": {"core", "engine", "vision"},
-    "llm": {"callbacks", "core", "method", "methods", "engine", "record", "llm"},
+    "sparse": {"core", "engine", "sparse"},
+    "llm": {"callbacks", "core", "method", "methods", "engine", "record", "sparse", "llm"},
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
     "recipes": {"core", "recipes"},
@@ -49,6 +50,7 @@ MAY = {
         "method",
         "methods",
         "removal",
+        "sparse",
     },
 }
 # Under TYPE_CHECKING a part may also know the Method that it is checked beside.

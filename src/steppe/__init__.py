@@ -1,12 +1,12 @@
 """steppe: neural networks that are sparse and flat.
 
-Public names: `sparsify`, `train`, `prune`, `channel_groups`, `remove`, `methods`, `Method`,
-`prunable`, `MaskKeeper`, `SteppeError`.
+Public names: `sparsify`, `train`, `prune`, `load`, `sparse`, `channel_groups`, `remove`, `methods`,
+`Method`, `prunable`, `MaskKeeper`, `SteppeError`.
 """
 
 from __future__ import annotations
 
-from steppe import callbacks, methods
+from steppe import callbacks, methods, sparse
 from steppe.core.errors import SteppeError
 from steppe.core.prunable import prunable
 from steppe.engine.blockwise.config import ReconstructionConfig
@@ -16,6 +16,7 @@ from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
 from steppe.experiment.train import train
+from steppe.llm.load_sparse import load
 from steppe.llm.prune import prune
 from steppe.llm.prune_config import PruneConfig
 from steppe.method import Method
@@ -34,10 +35,12 @@ __all__ = [
     "SteppeError",
     "callbacks",
     "channel_groups",
+    "load",
     "methods",
     "prunable",
     "prune",
     "remove",
+    "sparse",
     "sparsify",
     "train",
 ]

@@ -18,7 +18,7 @@ from steppe.llm.side_files import hub_patterns
 
 INDEX = "model.safetensors.index.json"
 _PORTION = 8 << 20  # bytes
-_KINDS = {
+KINDS = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -206,7 +206,7 @@ class Checkpoint:
                             got=f"{stored} in {key} of {path}",
                             way_out="take the model in bfloat16, or convert it to that",
                         )
-                    kind = _KINDS.get(stored, torch.int64)
+                    kind = KINDS.get(stored, torch.int64)
                     kinds[key] = kind, torch.Size(slice_.get_shape())
         for key, path in self.files.items():
             if key not in kinds:

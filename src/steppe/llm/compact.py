@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from steppe.core.mask import pack, unpack
 from steppe.core.optional_import import require
 from steppe.core.serialization import damaged, write_tensors
 from steppe.llm.architecture import class_of
-from steppe.llm.checkpoint import Checkpoint, shard_name
+from steppe.llm.checkpoint import KINDS, Checkpoint, shard_name
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 from steppe.llm.skeleton import read_config
 
@@ -141,6 +142,71 @@ def load_compact(folder: Path | str) -> nn.Module:
     if (folder / "generation_config.json").is_file():
         model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
     return model
+
+
+class CompactCheckpoint(Checkpoint):
+    """The tensors of a compact folder, each read when asked for, dense or as it is stored.
+
+    Args:
+        folder: that ``steppe export --to compact`` wrote.
+
+    Raises:
+        SteppeError: it is no compact folder, or a file is not as it was written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.files, self._packed = folder, {}, set[str]()
+        for shard in shards(folder):
+            try:
+                with safe_open(shard, framework="pt") as file:
+                    names = json.loads(file.metadata()["compact"])
+                    parts = {f"{n}.{part}" for n in names for part in ("bits", "shape", "values")}
+                    self.files |= dict.fromkeys({*file.keys(), *names} - parts, shard)
+                    self._packed |= set(names)
+            except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
+                raise damaged(shard, error) from None
+
+    def packed(self, key: str) -> tuple[Tensor, Tensor, torch.Size] | None:
+        """Bits, values and shape of a matrix that is stored so, else None."""
+        if key not in self._packed:
+            return None
+        try:
+            with self._open(self.files[key]) as file:
+                bits, values = (file.get_tensor(f"{key}.{part}") for part in ("bits", "values"))
+                shape = torch.Size(file.get_tensor(f"{key}.shape").tolist())
+        except SafetensorError as error:
+            raise damaged(self.files[key], error) from None
+        return bits, values, shape
+
+    def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
+        """Some tensors, dense."""
+        tensors: dict[str, Tensor] = {}
+        for key in keys:
+            stored = self.packed(key)
+            if stored is None:
+                tensors |= super().read([key])
+            else:
+                bits, values, shape = stored
+                parts = {"w.bits": bits, "w.shape": torch.tensor(shape), "w.values": values}
+                tensors[key] = restore("w", parts)
+        return tensors
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors are equal."""
+        first, second = (self.read([key])[key] for key in (one, other))
+        return first.dtype == second.dtype and torch.equal(first, second)
+
+    def headers(self) -> dict[str, tuple[torch.dtype, torch.Size]]:
+        """Key -> stored dtype and shape."""
+        kinds = {}
+        for shard in sorted(set(self.files.values())):
+            with self._open(shard) as file:
+                for key in (key for key, path in self.files.items() if path == shard):
+                    packed = key in self._packed
+                    values = file.get_slice(f"{key}.values" if packed else key)
+                    shape = file.get_tensor(f"{key}.shape") if packed else values.get_shape()
+                    kinds[key] = KINDS.get(values.get_dtype(), torch.int64), torch.Size(shape)
+        return kinds
 
 
 @EXPORTS.register("compact")

@@ -51,6 +51,8 @@ class Keys:
         self.of: dict[int, list[str]] = {i: [] for i in range(REST, len(blocks))}
         self._number = {name: i for i, name in enumerate(blocks)}
         self.extra: list[str] = []  # what the model has no place for
+        self.plain: dict[str, str] = {}  # parameter -> the one tensor that it is
+        self.dtype_plan: dict[str, torch.dtype] = {}  # transformers' pattern -> another dtype
         self._dtypes: dict[str, torch.dtype] = {}
         self._made_of: dict[str, list[str]] = {}
         self._sizes: dict[str, int] = {}
@@ -69,6 +71,8 @@ class Keys:
             self._sizes[name] = self._sizes.get(name, 0) + shape.numel()
             if pattern is None and names[name].shape != shape:
                 raise self._misfit(f"{key} of shape {list(shape)}, not {list(names[name].shape)}")
+            if pattern is None:
+                self.plain[name] = key
         # of one tensor that becomes several parameters only the first is known by name
         self._split = any(c.was_used() and len(c.target_patterns) > 1 for c in converters)
         self.ties = self._resolve_ties()
@@ -188,7 +192,10 @@ class Keys:
         from transformers.modeling_utils import LoadStateDictConfig
 
         plan = LoadStateDictConfig(
-            weight_mapping=list(self._mapping), device_map={"": "cpu"}, dtype=dtype
+            weight_mapping=list(self._mapping),
+            device_map={"": "cpu"},
+            dtype=dtype,
+            dtype_plan=self.dtype_plan,
         )
         with quiet():
             convert_and_load_state_dict_in_model(self._model, tensors, plan)

@@ -41,18 +41,23 @@ def load(name: str, *, device: str = "cpu", dtype: str | None = None) -> tuple[A
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     folder = folder_of(name)
+    return load_dense(folder, device, dtype), tokenizer_of(folder)
+
+
+def load_dense(folder: Path, device: str, dtype: str | None) -> Any:
+    """The model of a folder in eval mode, every matrix dense; see `load`."""
     on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
     wanted: Any = DTYPES[dtype] if dtype is not None else torch.float32 if on_cpu else "auto"
     if any(folder.glob("compact-*.safetensors")):
         with _quiet():
             model: Any = load_compact(folder)
         model = model.to(wanted) if wanted != "auto" else model
-        model = _placed(model, "cpu" if device == "auto" else device)
+        model = placed(model, "cpu" if device == "auto" else device)
     else:
         model = _model(folder, device, wanted)
     if on_cpu and dtype in ("float16", "bfloat16"):
         _tell_cost(model)
-    return model.eval(), tokenizer_of(folder)
+    return model.eval()
 
 
 def _tell_cost(model: Any) -> None:
@@ -114,12 +119,7 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
             way_out="check the folder; for image models use steppe evaluate RUN --on clean",
         ) from error
     if not answers_in_tokens(model):
-        raise SteppeError(
-            "language models are measured by how they predict each next token",
-            got=f"{type(model).__name__} in {folder}",
-            way_out=f"measure it on its own task: transformers.{type(model).__name__}"
-            f'.from_pretrained("{folder}")',
-        )
+        raise not_causal(model, folder)
     wrong = sorted({*info["missing_keys"], *info["mismatched_keys"]}, key=str)
     if wrong:
         raise SteppeError(
@@ -128,7 +128,17 @@ def _model(folder: Path, device: str, dtype: Any) -> Any:
             consequence="in their place there would be random numbers",
             way_out="copy the folder anew",
         )
-    return model if device == "auto" else _placed(model, device)
+    return model if device == "auto" else placed(model, device)
+
+
+def not_causal(model: Any, folder: Path) -> SteppeError:
+    """The error for a model of another task."""
+    return SteppeError(
+        "language models are measured by how they predict each next token",
+        got=f"{type(model).__name__} in {folder}",
+        way_out=f"measure it on its own task: transformers.{type(model).__name__}"
+        f'.from_pretrained("{folder}")',
+    )
 
 
 @contextlib.contextmanager
@@ -148,7 +158,12 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _placed(model: Any, device: str) -> Any:
+def placed(model: Any, device: str) -> Any:
+    """A model on a device.
+
+    Raises:
+        SteppeError: it does not exist, or does not hold the model.
+    """
     try:
         return model.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -54,8 +54,15 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def skeleton(config: Any, dtype: torch.dtype) -> Any:
-    """The model on no device: modules, names and shapes, real buffers, no weights."""
+def skeleton(config: Any, dtype: torch.dtype, experts: str | None = "eager") -> Any:
+    """The model on no device: modules, names and shapes, real buffers, no weights.
+
+    Args:
+        config: of transformers.
+        dtype: of the parameters.
+        experts: how a mixture computes its experts; ``eager`` is one product per expert, each of
+            which calibration can see, None leaves it to transformers.
+    """
     from accelerate import init_empty_weights
 
     kind = class_of(config, config.architectures or [])
@@ -63,9 +70,8 @@ def skeleton(config: Any, dtype: torch.dtype) -> Any:
     build = kind.from_config if hasattr(kind, "from_config") else kind._from_config
     with init_empty_weights(include_buffers=False):
         model = build(config, dtype=dtype)
-    for part in (model.config, model.config.get_text_config()):
-        # one product per expert, each of which calibration can see
-        part._experts_implementation = "eager"
+    for part in (model.config, model.config.get_text_config()) if experts else ():
+        part._experts_implementation = experts
     return model.eval().requires_grad_(False)
 
 

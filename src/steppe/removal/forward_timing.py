@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from steppe.core.processor import processor
 from steppe.removal.forward import call
 
 Timing = tuple[float, float, float]
@@ -95,11 +94,3 @@ def layout_of(model: nn.Module) -> torch.memory_format:
     # 1 x 1 kernels are both, and decide nothing
     last = any(p.ndim == 4 and not p.is_contiguous() for p in model.parameters())
     return torch.channels_last if last else torch.contiguous_format
-
-
-def processor() -> str:
-    """The name of this machine's processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -68,6 +68,11 @@ class Format(ABC):
     def to(self, dtype: torch.dtype) -> Self:
         """The same matrix in another dtype, rounded as the dense one would be."""
 
+    @classmethod
+    def quick(cls) -> bool:
+        """Whether it has a product of its own here, so that measuring it is worth while."""
+        return True
+
     @property
     @abstractmethod
     def kept(self) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ Rows = Callable[[Tensor, Tensor, Tensor, int, int, int], Tensor]
 class Layout(ABC):
     """A way to lay kept values out."""
 
+    def quick(self) -> bool:
+        """Whether `multiply` ever multiplies here."""
+        return True
+
     @abstractmethod
     def multiply(self, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor | None:
         """y = x W^T + b; None where this layout has no product for such an x."""
@@ -70,6 +75,10 @@ class Native(Layout):
     rows: Rows
     kernel: Callable[[Library], Callable[[Any, Call], None]]
     kernel_rows: Callable[[Library], Callable[[Any, int, int, int, int], None]]
+
+    def quick(self) -> bool:
+        """Whether there are kernels."""
+        return library() is not None
 
     def multiply(self, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor | None:
         """By the kernel, if there is one and tokens are few."""
@@ -142,6 +151,7 @@ class CompressedRows(Layout):
     def multiply(self, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor | None:
         """By torch's product with a sparse matrix."""
         where, values, starts, _, rows, columns = matrix
+        _warned()
         compressed = torch.sparse_csr_tensor(
             starts, where, values.float(), (rows, columns), check_invariants=False
         )
@@ -160,6 +170,14 @@ class CompressedRows(Layout):
         row = rows.repeat_interleave(starts[first : last + 1].diff())
         dense[row, where[begin:stop].long()] = values[begin:stop]
         return dense
+
+
+@cache
+def _warned() -> None:
+    """torch says once in a process that these matrices are new; nobody here can do anything."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.zeros(1, 1).to_sparse_csr()
 
 
 BITS = Native(

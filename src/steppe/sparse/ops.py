@@ -63,9 +63,7 @@ def _transposed(layout: Layout, g: Tensor, matrix: Matrix) -> Tensor:
 
 def _register(name: str, layout: Layout) -> tuple[Operator, Operator]:
     """The three operators of a layout; returns the first two."""
-    linear, product, transposed = (
-        f"{name}_{what}" for what in ("linear", "product", "transposed")
-    )
+    linear, product, transposed = (f"{name}_{what}" for what in ("linear", "product", "transposed"))
     tags = (torch.Tag.pt2_compliant_tag,)
     for each in (linear, product):
         _registered.define(f"{each}(Tensor x, Tensor? bias, {_MATRIX}) -> Tensor", tags=tags)
@@ -100,7 +98,7 @@ def _differentiate(linear: str, transposed: str, forward: Operator, backward: Op
     """Gradients of x and b, and of the gradient itself; the matrix has none."""
 
     def remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, bias, where, values, starts, scale, ctx.rows, ctx.columns = inputs
+        _, bias, where, values, starts, scale, ctx.rows, ctx.columns = inputs
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(where, values, starts, scale)
 

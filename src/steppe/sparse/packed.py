@@ -91,7 +91,9 @@ class PackedFormat(Format):
         step = torch.where(scale > 0, scale, torch.ones_like(scale))
         rounded = (weight.float() / step[:, None]).round().to(torch.int8)
         mask = pack({"w": kept})["w.bits"].to(weight.device)
-        return cls._of(Source(*weight.shape, rounded[kept], mask), weight.dtype, scale)
+        return cls._of(
+            Source(weight.shape[0], weight.shape[1], rounded[kept], mask), weight.dtype, scale
+        )
 
     @classmethod
     def from_compact(
@@ -103,7 +105,8 @@ class PackedFormat(Format):
             >>> from steppe.llm.compact import compress
             >>> from steppe.sparse.format import FORMATS
             >>> stored = compress("w", torch.eye(64))
-            >>> matrix = FORMATS["bits"].from_compact(stored["w.bits"], stored["w.values"], (64, 64))
+            >>> parts = stored["w.bits"], stored["w.values"]
+            >>> matrix = FORMATS["bits"].from_compact(*parts, (64, 64))
             >>> torch.equal(matrix.to_dense(), torch.eye(64))
             True
         """
@@ -112,6 +115,11 @@ class PackedFormat(Format):
         if not holds(dtype, values.dtype):
             values = values.to(dtype)
         return cls._of(Source(*shape, values.contiguous(), bits.contiguous()), dtype)
+
+    @classmethod
+    def quick(cls) -> bool:
+        """Whether it is more than unpacked here."""
+        return cls.layout.quick()
 
     @property
     def _matrix(self) -> Matrix:

@@ -28,9 +28,7 @@ def bits(source: Source) -> Packed:
     words = torch.zeros(groups, -(-source.columns // CHUNK), ROWS, dtype=torch.int32)
     values = source.values.new_zeros(int(offsets[-1]) + PADDING)
     threads = torch.get_num_threads()
-    native.bits_pack(
-        arguments, offsets.data_ptr(), words.data_ptr(), values.data_ptr(), threads
-    )
+    native.bits_pack(arguments, offsets.data_ptr(), words.data_ptr(), values.data_ptr(), threads)
     return words, values, offsets
 
 
@@ -46,9 +44,7 @@ def index(source: Source) -> Packed:
     columns = torch.zeros(entries, dtype=torch.int16)
     values = source.values.new_zeros(entries)
     threads = torch.get_num_threads()
-    native.index_pack(
-        arguments, starts.data_ptr(), columns.data_ptr(), values.data_ptr(), threads
-    )
+    native.index_pack(arguments, starts.data_ptr(), columns.data_ptr(), values.data_ptr(), threads)
     return columns, values, starts
 
 

@@ -1,0 +1,260 @@
+"""Which format is the fastest for a matrix of some kind here: measured once, then remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.processor import last_level_cache, processor
+from steppe.core.serialization import write_text
+from steppe.core.speed import Speed
+from steppe.engine.model_latency import in_turns
+from steppe.sparse.format import FORMATS, Format, exact_dtype
+from steppe.sparse.native.build import sources_hash
+from steppe.sparse.native.library import library
+
+MARGIN = 1.03
+"""Times as fast as dense that the lower bound must be above, for a format to be taken."""
+STEP = 0.025
+"""Sparsities are rounded to a multiple of this."""
+_MOST = 256 << 20  # bytes of copies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A kind of product that a format is chosen for.
+
+    Args:
+        rows: outputs.
+        columns: inputs.
+        stored: dtype that the values can be stored in.
+        dtype: of x and of the dense matrix.
+        tokens: rows of x.
+        sparsity: share of zeros, a multiple of 2.5 %.
+
+    Example:
+        >>> weight = torch.eye(64)
+        >>> Question.of(weight, tokens=1).sparsity
+        0.975
+    """
+
+    rows: int
+    columns: int
+    stored: str
+    dtype: str
+    tokens: int
+    sparsity: float
+
+    @classmethod
+    def of(cls, weight: Tensor, *, tokens: int) -> Question:
+        """About a matrix."""
+        kept = int(torch.count_nonzero(weight))
+        return cls.about(weight.shape, kept, exact_dtype(weight), weight.dtype, tokens)
+
+    @classmethod
+    def about(
+        cls,
+        shape: tuple[int, ...],
+        kept: int,
+        stored: torch.dtype,
+        dtype: torch.dtype,
+        tokens: int = 1,
+    ) -> Question:
+        """About a matrix of which only this is known."""
+        rows, columns = shape
+        share = 1 - kept / max(rows * columns, 1)
+        return cls(
+            rows=rows,
+            columns=columns,
+            stored=_name(stored),
+            dtype=_name(dtype),
+            tokens=tokens,
+            sparsity=round(round(share / STEP) * STEP, 4),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The format that was chosen, and why.
+
+    Args:
+        format: its name.
+        why: in words.
+        speeds: format -> how many times as fast as dense it was (`steppe.core.speed.Speed`).
+    """
+
+    format: str
+    why: str
+    speeds: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+Measure = Callable[[Question], dict[str, Speed]]
+"""Format -> how many times as fast as dense it is."""
+
+
+def choice_for(weight: Tensor, *, tokens: int = 1) -> Choice:
+    """The fastest format for a matrix; dense where none is surely faster.
+
+    Args:
+        weight: ``[rows, columns]``.
+        tokens: rows of x.
+    """
+    return choose(Question.of(weight, tokens=tokens))
+
+
+def choose(question: Question, measure: Measure | None = None) -> Choice:
+    """The fastest format for a kind of product; it is measured where that is not known yet.
+
+    What was measured is kept in the user's cache, in a file that is named by all that the answer
+    depends on: the processor, threads, torch, the kernels. Another machine finds nothing there.
+
+    Args:
+        question: what is multiplied.
+        measure: in the place of `measured`; nothing is remembered then.
+
+    Example:
+        >>> question = Question.of(torch.eye(64), tokens=1)
+        >>> pairs = [(2.0, 1.0)] * 9
+        >>> choose(question, lambda _: {"bits": Speed.of(pairs)}).why
+        'bits is 2.00 times as fast as dense here'
+    """
+    if measure is not None:
+        return decided(measure(question))
+    decided_by = conditions() | {"question": asdict(question)}
+    path = _path(decided_by)
+    known = _KNOWN.get(path) or _read(path, decided_by)
+    if known is None:
+        known = decided(measured(question))
+        try:
+            content = {"decided_by": decided_by, "choice": asdict(known)}
+            write_text(path, json.dumps(content, indent=2) + "\n")
+        except SteppeError as error:  # a home that cannot be written costs a measurement, no more
+            known = Choice(
+                format=known.format,
+                why=f"{known.why} (not remembered: {error.got})",
+                speeds=known.speeds,
+            )
+    _KNOWN[path] = known
+    return known
+
+
+_KNOWN: dict[Path, Choice] = {}
+
+
+def decided(speeds: dict[str, Speed]) -> Choice:
+    """The fastest of those that are surely faster than dense.
+
+    Example:
+        >>> decided({"bits": Speed.of([(1.0, 1.0)] * 9)}).format
+        'dense'
+    """
+    records = {name: speed.record() for name, speed in speeds.items()}
+    sure = {name: speed.ratio for name, speed in speeds.items() if speed.low > MARGIN}
+    if sure:
+        best = max(sure, key=lambda name: sure[name])
+        why = f"{best} is {sure[best]:.2f} times as fast as dense here"
+        return Choice(format=best, why=why, speeds=records)
+    if not speeds:
+        return Choice(format="dense", why="no format is smaller, or has a product here")
+    name = max(speeds, key=lambda name: speeds[name].ratio)
+    why = f"{name} is {speeds[name].ratio:.2f} times as fast as dense here, not surely faster"
+    return Choice(format="dense", why=why, speeds=records)
+
+
+@torch.no_grad()
+def measured(question: Question) -> dict[str, Speed]:
+    """Each format beside dense, in turns, on a random matrix that the processor's cache forgot.
+
+    A turn goes over so many copies that they do not fit into the last-level cache together.
+    """
+    dtype, stored = getattr(torch, question.dtype), getattr(torch, question.stored)
+    generator = torch.Generator().manual_seed(0)
+    shape = question.rows, question.columns
+    weight = torch.randn(shape, generator=generator).to(stored).to(dtype)
+    weight.masked_fill_(torch.rand(shape, generator=generator) < question.sparsity, 0)
+    x = torch.randn(question.tokens, question.columns, generator=generator).to(dtype)
+    packed: dict[str, Format] = {}
+    for name in FORMATS:
+        if name != "dense" and FORMATS[name].quick():
+            matrix = FORMATS[name].from_dense(weight)
+            if matrix.bytes < weight.numel() * weight.element_size():
+                packed[name] = matrix
+    if not packed:
+        return {}
+    size = weight.numel() * weight.element_size()
+    kind = FORMATS["dense"]
+    dense = [kind.from_dense(weight.clone()) for _ in range(_copies(size))]
+    works: list[Callable[[], Any]] = [partial(_products, dense, x)]
+    counts = [len(dense)]
+    for matrix in packed.values():
+        more = range(_copies(matrix.bytes) - 1)
+        copies = [matrix, *(matrix.mapped(torch.clone) for _ in more)]
+        works.append(partial(_products, copies, x))
+        counts.append(len(copies))
+    times = [
+        [time / count for time in own] for own, count in zip(in_turns(works), counts, strict=True)
+    ]
+    return {
+        name: Speed.of(list(zip(times[0], own, strict=True)))
+        for name, own in zip(packed, times[1:], strict=True)
+    }
+
+
+def _products(matrices: Sequence[Format], x: Tensor) -> None:
+    for matrix in matrices:
+        matrix.linear(x, None)
+
+
+def _copies(size: int) -> int:
+    """How many of a size are more than the processor keeps at hand."""
+    return max(1, -(-min(2 * last_level_cache(), _MOST) // max(size, 1)))
+
+
+def conditions() -> dict[str, Any]:
+    """What a choice depends on beside the product."""
+    kernels = library()
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "instruction_set": kernels.instruction_set if kernels else "none",
+        "kernels": _sources(),
+        "formats": list(FORMATS),
+    }
+
+
+@cache
+def _sources() -> str:
+    return sources_hash()
+
+
+def _path(decided_by: dict[str, Any]) -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
+    return Path(home) / "steppe" / "sparse" / f"{name}.json"
+
+
+def _read(path: Path, decided_by: dict[str, Any]) -> Choice | None:
+    """What a file says, if it is about this; a file that is damaged counts as none."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["decided_by"] != decided_by:
+            return None
+        choice = Choice(**stored["choice"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return choice if choice.format in FORMATS else None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
