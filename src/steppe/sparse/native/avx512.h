@@ -1,7 +1,5 @@
 /* What the two AVX-512 files share: vectors of 16 floats. */
-#include <immintrin.h>
-
-#include "internal.h"
+#include "gather.h"
 
 #define VF __m512
 #define LANES 16
@@ -10,8 +8,14 @@
 #define V_LOAD(p) _mm512_loadu_ps(p)
 #define V_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define V_SUM(v) _mm512_reduce_add_ps(v)
-#define V_GATHER(x, columns) \
-  _mm512_i32gather_ps(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(columns))), x, 4)
+#define V_GATHER(x, columns) gather(x, columns)
+
+static inline __m512 gather(const float *x, const uint16_t *columns) {
+  __m512 v = _mm512_castps128_ps512(four(x, four_columns(columns)));
+  v = _mm512_insertf32x4(v, four(x, four_columns(columns + 4)), 1);
+  v = _mm512_insertf32x4(v, four(x, four_columns(columns + 8)), 2);
+  return _mm512_insertf32x4(v, four(x, four_columns(columns + 12)), 3);
+}
 
 static inline __m512 wide_bf16(__m256i halves) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));

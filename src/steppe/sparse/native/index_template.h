@@ -9,6 +9,8 @@
   {                                                                                              \
     VF one = V_ZERO(), two = V_ZERO();                                                           \
     for (; at + 2 * LANES <= last; at += 2 * LANES) {                                            \
+      __builtin_prefetch((const char *)(values + at) + 1024);                                    \
+      __builtin_prefetch((const char *)(columns + at) + 1024);                                   \
       one = V_FMA(LOAD(values + at), V_GATHER(x, columns + at), one);                            \
       two = V_FMA(LOAD(values + at + LANES), V_GATHER(x, columns + at + LANES), two);            \
     }                                                                                            \

@@ -13,7 +13,7 @@ ABI = 1
 PADDING = 128  # bytes behind values and columns that may be read
 ROWS = 4  # in a group
 CHUNK = 32  # columns in a chunk
-TILE = 65536  # columns in a tile of the index layout
+TILE = 4096  # columns in a tile of the index layout
 FLOAT32, BFLOAT16, FLOAT16, INT8 = range(4)
 OK, MEMORY, UNKNOWN = range(3)
 

@@ -1,7 +1,5 @@
 /* AVX2: eight weights at a time, spread by a table of shuffles. */
-#include <immintrin.h>
-
-#include "internal.h"
+#include "gather.h"
 
 #define VF __m256
 #define LANES 8
@@ -35,8 +33,7 @@ static inline float sum(__m256 v) {
 }
 
 static inline __m256 gather(const float *x, const uint16_t *columns) {
-  __m128i narrow = _mm_loadu_si128((const __m128i *)columns);
-  return _mm256_i32gather_ps(x, _mm256_cvtepu16_epi32(narrow), 4);
+  return _mm256_set_m128(four(x, four_columns(columns + 4)), four(x, four_columns(columns)));
 }
 
 static inline __m256 eight_f32(uint32_t bits, const float *p) {

@@ -19,6 +19,8 @@ extern const sps_kernels sps_neon;
 #endif
 extern const sps_kernels sps_portable;
 
+#define SPS_BLOCK 64 /* rows of the index layout that are summed side by side */
+
 static const sps_kernels *const compiled[] = {
 #ifdef SPS_WITH_AVX512VBMI2
     &sps_avx512vbmi2,
@@ -244,26 +246,36 @@ static int keeps(const sps_index *matrix, int64_t row, int64_t column) {
   return low < starts[row + 1] && matrix->columns_of[low] == column % SPS_TILE;
 }
 
-static void index_rows(void *context, int64_t first, int64_t last) {
-  const product *all = context;
-  const sps_index *matrix = all->matrix;
-  const int64_t tokens = all->in->tokens, tiles = sps_up(matrix->columns, SPS_TILE);
-  for (int64_t row = first; row < last; row++) {
-    float sums[SPS_MOST_TOKENS] = {0};
-    for (int64_t tile = 0; tile < tiles; tile++) {
-      const int64_t *starts = matrix->starts + tile * (matrix->rows + 1) + row;
-      if (starts[0] < starts[1])
-        all->own->index[matrix->value_type](matrix, all->in, tile, starts[0], starts[1], sums);
-    }
-    for (int64_t i = 0; i < all->wrongs; i++) {
-      const int64_t column = all->wrong[i];
-      if (keeps(matrix, row, column)) continue;
-      for (int64_t token = 0; token < tokens; token++)
-        if (!isfinite(all->in->x[token * all->in->stride + column])) sums[token] = NAN;
-    }
-    for (int64_t token = 0; token < tokens; token++)
-      store(all->call, token, row, sums[token], matrix->scale);
+static void mark_wrong(const product *all, int64_t row, float *sums) {
+  for (int64_t i = 0; i < all->wrongs; i++) {
+    const int64_t column = all->wrong[i];
+    if (keeps(all->matrix, row, column)) continue;
+    for (int64_t token = 0; token < all->in->tokens; token++)
+      if (!isfinite(all->in->x[token * all->in->stride + column])) sums[token] = NAN;
   }
+}
+
+/* Some rows, tile by tile, so that the inputs of a tile stay in the first cache. */
+static void index_block(const product *all, int64_t first, int64_t last) {
+  const sps_index *matrix = all->matrix;
+  const sps_index_kernel kernel = all->own->index[matrix->value_type];
+  const int64_t tiles = sps_up(matrix->columns, SPS_TILE);
+  float sums[SPS_BLOCK][SPS_MOST_TOKENS] = {{0}};
+  for (int64_t tile = 0; tile < tiles; tile++) {
+    const int64_t *starts = matrix->starts + tile * (matrix->rows + 1);
+    for (int64_t row = first; row < last; row++)
+      kernel(matrix, all->in, tile, starts[row], starts[row + 1], sums[row - first]);
+  }
+  for (int64_t row = first; row < last; row++) {
+    mark_wrong(all, row, sums[row - first]);
+    for (int64_t token = 0; token < all->in->tokens; token++)
+      store(all->call, token, row, sums[row - first][token], matrix->scale);
+  }
+}
+
+static void index_rows(void *context, int64_t first, int64_t last) {
+  for (; first < last; first += SPS_BLOCK)
+    index_block(context, first, first + SPS_BLOCK < last ? first + SPS_BLOCK : last);
 }
 
 /* The columns in which some token's input is not finite. */

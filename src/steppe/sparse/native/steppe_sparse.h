@@ -10,7 +10,8 @@
  *                                 column by column; followed by SPS_PADDING bytes that may be read
  *         offsets[groups + 1]     of each group's first value
  *
- * index:  starts[tile][rows + 1]  int64, of each row's first entry; a tile is 65536 columns
+ * index:  starts[tile][rows + 1]  int64, of each row's first entry; a tile is 4096 columns,
+ *                                 whose inputs the first cache holds
  *         columns[...]            uint16, within the tile, increasing in a row; SPS_PADDING after
  *         values[...]             as many, SPS_PADDING bytes after
  *
@@ -25,7 +26,7 @@
 #define SPS_PADDING 128 /* bytes behind values and columns */
 #define SPS_ROWS 4      /* rows in a group */
 #define SPS_CHUNK 32    /* columns in a chunk */
-#define SPS_TILE 65536  /* columns in a tile of the index layout */
+#define SPS_TILE 4096   /* columns in a tile of the index layout */
 
 enum sps_dtype { SPS_F32 = 0, SPS_BF16 = 1, SPS_F16 = 2, SPS_I8 = 3 };
 enum sps_code { SPS_OK = 0, SPS_MEMORY = 1, SPS_UNKNOWN = 2 };
