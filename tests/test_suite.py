@@ -25,6 +25,8 @@ CROSS = {
     "end_to_end": "commands, run as a user runs them",
     "callbacks/test_ddp.py": "both trainers in two processes",
     "experiment/test_stored.py": "run folders of before some options, by every verb",
+    "sparse/native/test_driver.py": "the C files, under sanitizers",
+    "sparse/native/test_fuzz.py": "the C files, beside float64",
     "llm/test_families.py": "every family of language models, from folder to folder",
 }
 
