@@ -1,11 +1,16 @@
 """What every test starts from: no network, one seed, no leftovers of another test."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # before any import of the hub's packages: a test never waits for a network
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+# kernels are compiled once for all tests: their folder is named by all that decides them
+os.environ.setdefault(
+    "STEPPE_SPARSE_CACHE", str(Path(tempfile.gettempdir()) / f"steppe-tests-{os.getuid()}")
+)
 
 import pytest
 import torch

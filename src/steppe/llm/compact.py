@@ -66,7 +66,8 @@ def restore(name: str, packed: dict[str, Tensor]) -> Tensor:
     kept = unpack({k: packed[k] for k in (f"{name}.bits", f"{name}.shape")})[name]
     values = packed[f"{name}.values"]
     weight = torch.zeros(kept.shape, dtype=values.dtype)
-    weight[kept] = values
+    kind = BITS[values.element_size()]
+    weight.view(kind)[kept] = values.view(kind)  # as numbers, one NaN may become another
     return weight
 
 

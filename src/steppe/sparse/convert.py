@@ -119,7 +119,7 @@ def packed(matrix: Packable, format: str, tokens: int = 1) -> tuple[Format | Non
 
     Example:
         >>> packed(Packable.dense(torch.rand(64, 64)), "index")
-        (None, 'index would take 16,520 bytes, dense takes 16,384')
+        (None, 'index would take 25,864 bytes, dense takes 16,384')
     """
     if format == "auto":
         choice = choose(
@@ -252,7 +252,7 @@ def formats_of(model: nn.Module) -> list[LayerFormat]:
         >>> _ = torch.nn.init.eye_(model[0].weight)
         >>> _ = converted(model, "bits")
         >>> [(r.name, r.format, r.bytes, r.why) for r in formats_of(model)]
-        [('0', 'bits', 1032, 'asked for'), ('1', 'dense', 512, 'bits would take 1,104 bytes, \
+        [('0', 'bits', 1032, 'asked for'), ('1', 'dense', 512, 'bits would take 1,072 bytes, \
 dense takes 512')]
     """
     return remember(model, {})

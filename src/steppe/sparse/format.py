@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
-from steppe.sparse.reference import INTEGERS
+from steppe.sparse.reference import integers
 
 FORMATS: Registry[type[Format]] = Registry("format", "steppe.sparse.formats")
 """Every format by its name; another package adds its own by an entry point of that group."""
@@ -111,7 +111,7 @@ class Format(ABC):
         """With each tensor changed, such as moved; it sees integers only, so no dtype changes."""
         return self.replaced(
             **{
-                name: change(t.view(INTEGERS[t.element_size()])).view(t.dtype)
+                name: change(integers(t)).view(t.dtype)
                 for name, t in self.tensors().items()
             }
         )

@@ -24,6 +24,7 @@ from steppe.sparse.native.interface import (
     IndexArguments,
 )
 from steppe.sparse.native.library import Library, library
+from steppe.sparse.reference import integers
 
 KERNEL_TOKENS = 16
 """Up to so many tokens the kernels multiply; of more, unpacking is the smaller part."""
@@ -168,7 +169,8 @@ class CompressedRows(Layout):
         begin, stop = int(starts[first]), int(starts[last])
         rows = torch.arange(last - first, device=values.device)
         row = rows.repeat_interleave(starts[first : last + 1].diff())
-        dense[row, where[begin:stop].long()] = values[begin:stop]
+        own = integers(values[begin:stop])
+        integers(dense)[row, where[begin:stop].long()] = own
         return dense
 
 

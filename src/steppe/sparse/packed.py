@@ -15,7 +15,7 @@ from steppe.sparse.format import Format, check_matrix, holds, narrowed
 from steppe.sparse.layouts import Layout, Matrix, portion
 from steppe.sparse.native.interface import PADDING
 from steppe.sparse.packing import Packed
-from steppe.sparse.reference import INTEGERS, Source
+from steppe.sparse.reference import Source, integers
 
 _INT8 = 127.0
 
@@ -86,7 +86,7 @@ class PackedFormat(Format):
                 got=f"{values!r} in {cls.name}",
                 way_out="leave values out",
             )
-        kept = weight.view(INTEGERS[weight.element_size()]) != 0
+        kept = integers(weight) != 0
         scale = weight.abs().amax(1).float() / _INT8
         step = torch.where(scale > 0, scale, torch.ones_like(scale))
         rounded = (weight.float() / step[:, None]).round().to(torch.int8)

@@ -13,6 +13,18 @@ from steppe.sparse.native.interface import CHUNK, PADDING, ROWS, TILE
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """What shows the bits of an element of so many bytes."""
+
+
+def integers(tensor: Tensor) -> Tensor:
+    """The bits of each element: what moves floats may turn one NaN into another.
+
+    Example:
+        >>> integers(torch.tensor([-0.0, 1.0])).tolist()
+        [-2147483648, 1065353216]
+    """
+    return tensor.view(INTEGERS[tensor.element_size()])
+
+
 PORTION = 1 << 20
 """Weights that are in memory densely at once."""
 
@@ -53,7 +65,7 @@ class Source:
             last = min(first + step, self.rows)
             if self.mask is None:
                 tile = self.values[first:last]
-                kept = tile.view(INTEGERS[tile.element_size()]) != 0
+                kept = integers(tile) != 0
                 yield kept, tile[kept]
                 continue
             kept = self._unpacked(first * self.columns, last * self.columns)
@@ -107,7 +119,7 @@ def bits_pack(source: Source) -> tuple[Tensor, Tensor, Tensor]:
     bits, values, counts = [], [], []
     for kept, own in source.portions():
         tile = own.new_zeros(kept.shape)
-        tile[kept] = own
+        integers(tile)[kept] = integers(own)
         kept = _grouped(kept)
         words = (kept * place).sum(-1)
         bits.append((words - (words >> 31 << 32)).to(torch.int32))
@@ -132,7 +144,7 @@ def bits_unpack(
     kept = ((bits[start:end, ..., None] >> place) & 1).bool()
     begin, stop = (int(offsets[i]) for i in (start, end))
     tile = values.new_zeros(kept.shape)
-    tile[kept] = values[begin:stop]
+    integers(tile)[kept] = integers(values[begin:stop])
     whole = tile.transpose(1, 2).reshape((end - start) * ROWS, bits.shape[1] * CHUNK)
     return whole[first - start * ROWS : last - start * ROWS, :columns]
 
@@ -178,8 +190,8 @@ def index_unpack(
     for tile, own in enumerate(starts):
         begin, stop = int(own[first]), int(own[last])
         row = rows.repeat_interleave(own[first : last + 1].diff())
-        column = (columns_of[begin:stop].to(torch.int64) & (TILE - 1)) + tile * TILE
-        whole[row, column] = values[begin:stop]
+        column = (columns_of[begin:stop].to(torch.int64) & 0xFFFF) + tile * TILE
+        integers(whole)[row, column] = integers(values[begin:stop])
     return whole
 
 

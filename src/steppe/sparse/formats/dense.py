@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.sparse.format import FORMATS, Format, check_matrix
-from steppe.sparse.reference import INTEGERS, Source
+from steppe.sparse.reference import Source, integers
 
 
 @FORMATS.register("dense")
@@ -60,15 +60,14 @@ class Dense(Format):
         matrix = torch.zeros(shape, dtype=dtype or values.dtype, device=values.device)
         first = 0
         for kept, own in Source(*shape, values, bits).portions():
-            matrix[first : first + len(kept)][kept] = own.to(matrix.dtype)
+            integers(matrix[first : first + len(kept)])[kept] = integers(own.to(matrix.dtype))
             first += len(kept)
         return cls(matrix)
 
     @property
     def kept(self) -> int:
         """Entries with a bit set."""
-        kind = INTEGERS[self.matrix.element_size()]
-        return int(torch.count_nonzero(self.matrix.contiguous().view(kind)))
+        return int(torch.count_nonzero(integers(self.matrix)))
 
     def to_dense(self) -> Tensor:
         """The matrix itself."""

@@ -15,9 +15,10 @@ from steppe.sparse.reference import Source
 @FORMATS.register("index")
 @dataclass(frozen=True, eq=False)
 class Index(PackedFormat):
-    """The column of each kept value, within a tile of 65,536.
+    """The column of each kept value, within a tile of some thousand columns.
 
-    Bytes: rows * columns * (1 - sparsity) * (2 + bytes of a value), and 8 per row.
+    Bytes: rows * columns * (1 - sparsity) * (2 + bytes of a value), and 8 per row of a
+    tile.
 
     Args:
         where: int16 that is read without sign: the column within the tile, increasing in a row.
