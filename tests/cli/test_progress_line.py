@@ -28,11 +28,11 @@ def test_a_log_file_gets_a_line_now_and_then(
         line("that", 0, 3)
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "this: 0 of 20 windows",
-        "this: 5 of 20 windows, about 30 s left",
-        "this: 10 of 20 windows, about 20 s left",
-        "this: 15 of 20 windows, about 10 s left",
-        "that: 0 of 3 windows",
+        "this: 0 of 20",
+        "this: 5 of 20, about 30 s left",
+        "this: 10 of 20, about 20 s left",
+        "this: 15 of 20, about 10 s left",
+        "that: 0 of 3",
     ]
     with ProgressLine(quiet=True) as line:
         line("this", 0, 20)
@@ -45,7 +45,7 @@ def test_a_terminal_gets_the_last_one(clock: list[float]) -> None:
     for done in range(3):
         line("this", done, 2)
         clock[0] += 1
-    assert drawn == ["this: 0 of 2 windows", "this: 1 of 2 windows, about 1 s left", ""]
+    assert drawn == ["this: 0 of 2", "this: 1 of 2, about 1 s left", ""]
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -70,4 +70,4 @@ def test_commands_that_measure_say_how_far_they_are(
         assert ended.value.code in (0, None)
         said = capsys.readouterr().err
         for title in titles:
-            assert (f"{title} {word_text}: 0 of 31 windows" in said.replace("\n", " ")) != quiet
+            assert (f"{title} {word_text}, windows: 0 of 31" in said.replace("\n", " ")) != quiet

@@ -17,7 +17,7 @@ EVERY = 10.0
 
 
 class ProgressLine:
-    """``WHAT: 12 of 141 windows, about 35 s left``, from `steppe.engine.progress.watched`.
+    """``WHAT: 12 of 141, about 35 s left``, from `steppe.engine.progress.watched`.
 
     On a terminal the line is drawn anew; in a log file there is one at the beginning and one every
     ten seconds.
@@ -51,7 +51,7 @@ class ProgressLine:
         now = time.monotonic()
         if what != self._what:
             self._what, self._began, self._said = what, now, now - 2 * EVERY
-        line = f"{what}: {done} of {of} windows"
+        line = f"{what}: {done} of {of}"
         if done:
             line += f", about {(now - self._began) / done * (of - done):.0f} s left"
         if self._draw is not None:
