@@ -168,3 +168,10 @@ def test_folders_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SteppeError, match="0 of its files"):
         load_compact(tmp_path / "run")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_nan_keeps_its_payload() -> None:
+    weight = torch.zeros(64, 64, dtype=torch.bfloat16)
+    weight.view(torch.int16)[0, 0] = 0x7FC5
+    assert same_bits(restore("w", compress("w", weight)), weight)
+    assert restore("w", compress("w", weight)).view(torch.int16)[0, 0] == 0x7FC5

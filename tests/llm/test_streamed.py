@@ -55,7 +55,7 @@ def test_those_who_watch_see_windows_go_by(language_model: Path, tmp_path: Path)
     tokens = torch.randint(26, (5, 8))
     with watched(lambda *step: seen.append(step)):
         streamed_perplexity(StreamedModel(str(language_model)), tokens, tmp_path, 2, title="this")
-    assert seen[0] == ("this", 0, 5)
-    assert seen[-1] == ("this", 5, 5)
+    assert seen[0] == ("this, windows", 0, 5)
+    assert seen[-1] == ("this, windows", 5, 5)
     assert [done for _, done, _ in seen] == sorted(done for _, done, _ in seen)
     assert len({done for _, done, _ in seen}) > 3
