@@ -88,7 +88,7 @@ def test_exchanged_buffers_are_what_is_multiplied(pair):
     other = Linear.of(nn.Linear(40, 12).requires_grad_(False), format=sparse.format)
     if sparse.format == "dense":
         x = torch.randn(2, 40)
-        new = {name: b for name, b in other.named_buffers()}
+        new = dict(other.named_buffers())
         given = torch.func.functional_call(sparse, new, (x,))
         torch.testing.assert_close(given, nn.functional.linear(x, other.weight, dense.bias))
     before = sparse.matrix

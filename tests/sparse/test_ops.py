@@ -22,7 +22,7 @@ def layer(name, rows=12, columns=40, bias=True):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_torchs_own_checks_of_an_operator(name):
-    dense, sparse = layer(name)
+    _dense, sparse = layer(name)
     matrix = sparse.matrix
     parts = [matrix.where, matrix.values, matrix.starts, matrix.scale, 12, 40]
     x, bias = torch.randn(2, 40, requires_grad=True), torch.randn(12, requires_grad=True)

@@ -285,8 +285,8 @@ def _records(name: str, module: nn.Module) -> list[LayerFormat]:
 
 def _why_dense(module: nn.Module, parameter: nn.Parameter) -> str:
     kind = type(module).__name__
-    if parameter.ndim == 3:
-        return f"{kind} is more than stacked weights, of which each is multiplied by itself"
+    if parameter.ndim == 3 and hasattr(module, "num_experts"):
+        return f"the experts of {kind} are more than two products and an activation"
     return f"{kind} is no linear layer"
 
 
