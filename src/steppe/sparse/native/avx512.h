@@ -45,6 +45,14 @@ static inline __m512 wide_i8(__m128i bytes) {
                                     LOAD((p) + sps_count_bits(all & 0xffff)));                  \
   } while (0)
 
+#define SPREAD_4(bits, p, out)                       \
+  do {                                               \
+    __m512 halves[2];                                \
+    EXPAND_32(LOAD_F32, bits, p, halves);            \
+    _mm512_storeu_ps((out), halves[0]);              \
+    _mm512_storeu_ps((out) + 16, halves[1]);         \
+  } while (0)
+
 static void widen_f16(const uint16_t *from, float *to, int64_t count) {
   int64_t i = 0;
   for (; i + 16 <= count; i += 16) _mm512_storeu_ps(to + i, _mm512_cvtph_ps(HALVES(from + i)));

@@ -6,6 +6,8 @@
  *
  * SPS_BITS(NAME, TYPE, EXPAND) makes the kernel NAME for values of TYPE; EXPAND(bits, p, w) puts
  * the 32 weights of a chunk into w[32 / LANES]; it may read 64 bytes behind p.
+ * SPS_UNPACK(NAME, TYPE, SPREAD) makes the kernel that unpacks; SPREAD(bits, p, out) writes the 32
+ * elements of a chunk.
  */
 #define SPS_PARTS (SPS_CHUNK / LANES)
 #define SPS_INLINE static inline __attribute__((always_inline))
@@ -47,4 +49,17 @@
     for (; MOST > 2 && token + 2 <= in->tokens; token += 2)                                      \
       NAME##_tokens(matrix, in, group, token, 2, sums);                                          \
     for (; token < in->tokens; token++) NAME##_tokens(matrix, in, group, token, 1, sums);        \
+  }
+
+#define SPS_UNPACK(NAME, TYPE, SPREAD)                                                           \
+  static int64_t NAME(const sps_bits *matrix, int64_t group, void *const out[SPS_ROWS]) {        \
+    const int64_t chunks = sps_up(matrix->columns, SPS_CHUNK);                                   \
+    const uint32_t *bits = matrix->bits + group * chunks * SPS_ROWS;                             \
+    const TYPE *values = (const TYPE *)matrix->values, *p = values + matrix->offsets[group];     \
+    for (int64_t chunk = 0; chunk < matrix->columns / SPS_CHUNK; chunk++)                        \
+      for (int row = 0; row < SPS_ROWS; row++, bits++) {                                         \
+        if (out[row]) SPREAD(*bits, p, (TYPE *)out[row] + chunk * SPS_CHUNK);                    \
+        p += sps_count_bits(*bits);                                                              \
+      }                                                                                          \
+    return p - values;                                                                           \
   }

@@ -23,14 +23,22 @@ typedef void (*sps_bits_kernel)(const sps_bits *, const sps_inputs *, int64_t gr
 typedef void (*sps_index_kernel)(const sps_index *, const sps_inputs *, int64_t tile,
                                  int64_t first, int64_t last, float *sums);
 
+/* The whole chunks of one group, as elements of 2 or 4 bytes; out[row] is NULL for rows that are
+ * not wanted. Returns where the next value lies. */
+typedef int64_t (*sps_unpack_kernel)(const sps_bits *, int64_t group, void *const out[SPS_ROWS]);
+
 typedef struct {
   const char *name;
   int (*works)(void);
   sps_bits_kernel bits[4];   /* by enum sps_dtype */
   sps_bits_kernel bits_x16;  /* bfloat16 values with bfloat16 inputs; NULL: none */
   sps_index_kernel index[4]; /* by enum sps_dtype */
+  sps_unpack_kernel unpack2, unpack4; /* NULL: one value after the other */
   void (*widen_f16)(const uint16_t *from, float *to, int64_t count);
 } sps_kernels;
+
+/* The table of the instruction set in use. */
+const sps_kernels *sps_kernels_in_use(void);
 
 /* Bit patterns <-> floats. */
 static inline float sps_from_bits(uint32_t bits) {

@@ -97,6 +97,19 @@ SPS_BITS(bits_f32, float, EXPAND_F32)
 SPS_BITS(bits_bf16, uint16_t, EXPAND_BF16)
 SPS_BITS(bits_f16, uint16_t, EXPAND_F16)
 SPS_BITS(bits_i8, int8_t, EXPAND_I8)
+#define SPREAD(EIGHT, STORE, bits, p, out)                                   \
+  do {                                                                       \
+    const uint32_t all = (bits);                                             \
+    STORE((out), EIGHT(all & 0xff, p));                                      \
+    STORE((out) + 8, EIGHT(all >> 8 & 0xff, (p) + sps_count_bits(all & 0xff))); \
+    STORE((out) + 16, EIGHT(all >> 16 & 0xff, (p) + sps_count_bits(all & 0xffff))); \
+    STORE((out) + 24, EIGHT(all >> 24, (p) + sps_count_bits(all & 0xffffff))); \
+  } while (0)
+#define STORE_PAIRS(out, v) _mm_storeu_si128((__m128i *)(out), v)
+#define SPREAD_2(bits, p, out) SPREAD(eight_pairs, STORE_PAIRS, bits, p, out)
+#define SPREAD_4(bits, p, out) SPREAD(eight_f32, _mm256_storeu_ps, bits, p, out)
+SPS_UNPACK(unpack2, uint16_t, SPREAD_2)
+SPS_UNPACK(unpack4, float, SPREAD_4)
 SPS_INDEX(index_f32, float, LOAD_F32, ONE_F32)
 SPS_INDEX(index_bf16, uint16_t, LOAD_BF16, ONE_BF16)
 SPS_INDEX(index_f16, uint16_t, LOAD_F16, ONE_F16)
@@ -121,5 +134,7 @@ const sps_kernels sps_avx2 = {
     .works = works,
     .bits = {bits_f32, bits_bf16, bits_f16, bits_i8},
     .index = {index_f32, index_bf16, index_f16, index_i8},
+    .unpack2 = unpack2,
+    .unpack4 = unpack4,
     .widen_f16 = widen_f16,
 };

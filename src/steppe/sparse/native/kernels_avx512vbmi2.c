@@ -32,6 +32,9 @@ SPS_BITS(bits_f32, float, EXPAND_F32)
 SPS_BITS(bits_bf16, uint16_t, EXPAND_BF16)
 SPS_BITS(bits_f16, uint16_t, EXPAND_F16)
 SPS_BITS(bits_i8, int8_t, EXPAND_I8)
+#define SPREAD_2(bits, p, out) _mm512_storeu_si512((out), spread(bits, p))
+SPS_UNPACK(unpack2, uint16_t, SPREAD_2)
+SPS_UNPACK(unpack4, float, SPREAD_4)
 SPS_INDEX(index_f32, float, LOAD_F32, ONE_F32)
 SPS_INDEX(index_bf16, uint16_t, LOAD_BF16, ONE_BF16)
 SPS_INDEX(index_f16, uint16_t, LOAD_F16, ONE_F16)
@@ -75,5 +78,7 @@ const sps_kernels sps_avx512vbmi2 = {
     .bits = {bits_f32, bits_bf16, bits_f16, bits_i8},
     .bits_x16 = bits_x16,
     .index = {index_f32, index_bf16, index_f16, index_i8},
+    .unpack2 = unpack2,
+    .unpack4 = unpack4,
     .widen_f16 = widen_f16,
 };

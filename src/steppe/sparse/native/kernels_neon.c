@@ -93,6 +93,22 @@ SPS_BITS(bits_f32, float, EXPAND_F32)
 SPS_BITS(bits_bf16, uint16_t, EXPAND_BF16)
 SPS_BITS(bits_f16, uint16_t, EXPAND_F16)
 SPS_BITS(bits_i8, int8_t, EXPAND_I8)
+#define SPREAD_2(bits, p, out)                                                               \
+  do {                                                                                       \
+    const uint32_t all = (bits);                                                             \
+    for (int part = 0; part < 4; part++)                                                     \
+      vst1q_u16((out) + 8 * part,                                                            \
+                eight_pairs(all >> (8 * part) & 0xff,                                        \
+                            (p) + sps_count_bits(all & ((1u << (8 * part)) - 1u))));         \
+  } while (0)
+#define SPREAD_4(bits, p, out)                                                               \
+  do {                                                                                       \
+    float32x4_t own[8];                                                                      \
+    EXPAND_F32(bits, p, own);                                                                \
+    for (int part = 0; part < 8; part++) vst1q_f32((out) + 4 * part, own[part]);             \
+  } while (0)
+SPS_UNPACK(unpack2, uint16_t, SPREAD_2)
+SPS_UNPACK(unpack4, float, SPREAD_4)
 SPS_INDEX(index_f32, float, , ONE_F32)
 SPS_INDEX(index_bf16, uint16_t, , ONE_BF16)
 SPS_INDEX(index_f16, uint16_t, , ONE_F16)
@@ -114,5 +130,7 @@ const sps_kernels sps_neon = {
     .works = works,
     .bits = {bits_f32, bits_bf16, bits_f16, bits_i8},
     .index = {index_f32, index_bf16, index_f16, index_i8},
+    .unpack2 = unpack2,
+    .unpack4 = unpack4,
     .widen_f16 = widen_f16,
 };

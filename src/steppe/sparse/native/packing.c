@@ -138,33 +138,53 @@ static inline void put_dense(void *out, int64_t to, const void *values, int32_t 
 
 static int64_t dense_element(int32_t type) { return type == SPS_I8 ? 4 : sps_element(type); }
 
-static void bits_group_out(void *context, int64_t first, int64_t last) {
-  const unpacking *all = context;
+/* Chunks of a group from `begin` on, one value after the other; `at` is the first. */
+static void group_out(const unpacking *all, int64_t group, int64_t begin, int64_t at) {
   const sps_bits *matrix = all->matrix;
   const int64_t chunks = sps_up(matrix->columns, SPS_CHUNK);
-  for (int64_t group = first; group < last; group++) {
-    int64_t at = matrix->offsets[group];
-    const uint32_t *bits = matrix->bits + group * chunks * SPS_ROWS;
-    for (int64_t chunk = 0; chunk < chunks; chunk++)
-      for (int lane = 0; lane < SPS_ROWS; lane++) {
-        const int64_t row = group * SPS_ROWS + lane;
-        uint32_t left = bits[chunk * SPS_ROWS + lane];
-        if (row < all->first || row >= all->last) {
-          at += sps_count_bits(left);
-          continue;
-        }
-        const int64_t to = (row - all->first) * matrix->columns + chunk * SPS_CHUNK;
-        const float scale = matrix->scale ? matrix->scale[row] : 1.0f;
-        for (; left; left &= left - 1)
-          put_dense(all->out, to + __builtin_ctz(left), matrix->values, matrix->value_type, at++,
-                    scale);
+  const uint32_t *bits = matrix->bits + group * chunks * SPS_ROWS;
+  for (int64_t chunk = begin; chunk < chunks; chunk++)
+    for (int lane = 0; lane < SPS_ROWS; lane++) {
+      const int64_t row = group * SPS_ROWS + lane;
+      uint32_t left = bits[chunk * SPS_ROWS + lane];
+      if (row < all->first || row >= all->last) {
+        at += sps_count_bits(left);
+        continue;
       }
+      const int64_t to = (row - all->first) * matrix->columns + chunk * SPS_CHUNK;
+      const float scale = matrix->scale ? matrix->scale[row] : 1.0f;
+      for (; left; left &= left - 1)
+        put_dense(all->out, to + __builtin_ctz(left), matrix->values, matrix->value_type, at++,
+                  scale);
+    }
+}
+
+static void bits_groups_out(const unpacking *all, int64_t first, int64_t last) {
+  const sps_bits *matrix = all->matrix;
+  const int64_t element = dense_element(matrix->value_type);
+  const sps_kernels *own = sps_kernels_in_use();
+  const sps_unpack_kernel fast =
+      matrix->value_type == SPS_I8 ? NULL : element == 2 ? own->unpack2 : own->unpack4;
+  for (int64_t group = first; group < last; group++) {
+    void *out[SPS_ROWS];
+    int64_t begin = 0, at = matrix->offsets[group];
+    for (int lane = 0; lane < SPS_ROWS; lane++) {
+      const int64_t row = group * SPS_ROWS + lane;
+      out[lane] = row < all->first || row >= all->last
+                      ? NULL
+                      : (char *)all->out + (row - all->first) * matrix->columns * element;
+    }
+    if (fast) {
+      at = fast(matrix, group, out);
+      begin = matrix->columns / SPS_CHUNK;
+    }
+    group_out(all, group, begin, at);
   }
 }
 
 static void from_group(void *context, int64_t first, int64_t last) {
   const int64_t skipped = ((const unpacking *)context)->first / SPS_ROWS;
-  bits_group_out(context, first + skipped, last + skipped);
+  bits_groups_out(context, first + skipped, last + skipped);
 }
 
 int32_t sps_bits_unpack(const sps_bits *matrix, int64_t first, int64_t last, void *out,

@@ -63,7 +63,7 @@ int32_t sps_use(const char *instruction_set) {
   return SPS_UNKNOWN;
 }
 
-static const sps_kernels *kernels(void) {
+const sps_kernels *sps_kernels_in_use(void) {
   const sps_kernels *now = chosen;
   for (int i = 0; !now; i++)
     if (compiled[i]->works()) chosen = now = compiled[i];
@@ -216,7 +216,7 @@ static void bits_groups(void *context, int64_t first, int64_t last) {
 }
 
 int32_t sps_bits_linear(const sps_bits *matrix, const sps_call *call) {
-  const sps_kernels *own = kernels();
+  const sps_kernels *own = sps_kernels_in_use();
   const int64_t groups = sps_up(matrix->rows, SPS_ROWS);
   for (int64_t first = 0; first < call->tokens; first += SPS_MOST_TOKENS) {
     const int64_t left = call->tokens - first;
@@ -295,7 +295,7 @@ static int32_t *not_finite(const sps_inputs *in, int64_t columns, int64_t *count
 }
 
 int32_t sps_index_linear(const sps_index *matrix, const sps_call *call) {
-  const sps_kernels *own = kernels();
+  const sps_kernels *own = sps_kernels_in_use();
   for (int64_t first = 0; first < call->tokens; first += SPS_MOST_TOKENS) {
     const int64_t left = call->tokens - first;
     const sps_call part =
