@@ -148,7 +148,7 @@ def test_auto_keeps_dense_where_that_was_chosen(
         wide = question.columns == 64
         return Choice(format="bits" if wide else "dense", why=f"{question.columns} wide")
 
-    monkeypatch.setattr("steppe.sparse.convert.choose", choose)
+    monkeypatch.setattr("steppe.sparse.conversion.choose", choose)
     sparse = steppe.load(folder)
     records = {r.name: (r.format, r.why) for r in formats_of(sparse)}
     assert records["model.layers.0.mlp.down_proj"] == ("bits", "64 wide")

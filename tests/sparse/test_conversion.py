@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.speed import Speed
 from steppe.sparse import formats_of
 from steppe.sparse.choose import Choice
-from steppe.sparse.convert import RECORD, Packable, converted, packed
+from steppe.sparse.conversion import Packable, convert, packed
+from steppe.sparse.format import FORMATS
 from steppe.sparse.linear import Linear
+from steppe.sparse.record import RECORD
 
 
 class Small(nn.Module):
@@ -36,7 +39,7 @@ def test_each_matrix_is_packed_or_its_reason_said():
     with torch.no_grad():
         model.full.weight.normal_()
     dense = copy.deepcopy(model)
-    records = {r.name: r for r in converted(model, "index")}
+    records = {r.name: r for r in convert(model, format="index")}
     torch.testing.assert_close(model(tokens), dense(tokens), atol=1e-5, rtol=1e-5)
     assert model.again is model.first, "one layer for both places"
     assert isinstance(model.first, Linear)
@@ -59,7 +62,7 @@ def test_each_matrix_is_packed_or_its_reason_said():
 def test_a_record_is_of_what_is_there_now():
     model = nn.Sequential(nn.Linear(64, 64))
     nn.init.eye_(model[0].weight)
-    converted(model, "bits")
+    convert(model, format="bits")
     model.to(torch.bfloat16)
     (record,) = formats_of(model)
     assert (record.dense_bytes, record.why) == (2 * 64 * 64, "asked for")
@@ -74,10 +77,10 @@ def test_auto_asks_once_for_each_kind_of_matrix(monkeypatch):
         small = question.rows == 8
         return Choice(format="dense" if small else "bits", why="measured")
 
-    monkeypatch.setattr("steppe.sparse.convert.choose", choose)
+    monkeypatch.setattr("steppe.sparse.conversion.choose", choose)
     model = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 8))
     nn.init.eye_(model[0].weight)
-    records = converted(model, tokens=lambda name: 3)
+    records = convert(model, tokens=3)
     assert [(r.format, r.why) for r in records] == [("bits", "measured"), ("dense", "measured")]
     assert isinstance(model[0], Linear)
     assert type(model[1]) is nn.Linear
@@ -98,4 +101,63 @@ def test_bits_and_values_are_packed_without_the_dense_matrix():
 
 def test_no_such_format():
     with pytest.raises(SteppeError, match=r"unknown format; got 'bitz'.*known: auto, bits"):
-        converted(nn.Linear(2, 2), "bitz")
+        convert(nn.Linear(2, 2), format="bitz")
+
+
+class Images(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sparse = nn.Conv2d(16, 16, 3, padding=1)
+        self.twin = nn.Conv2d(16, 16, 3, padding=1)
+        self.dense = nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, 16)
+        self.unused = nn.Linear(16, 16)
+        with torch.no_grad():
+            for layer, share in ((self.sparse, 0.95), (self.dense, 0.5), (self.head, 0.95)):
+                layer.weight[torch.rand_like(layer.weight) < share] = 0
+        self.twin.load_state_dict(self.sparse.state_dict())
+
+    def forward(self, x):
+        return self.head(self.dense(self.twin(self.sparse(x))).mean((2, 3)))
+
+
+def measure(asked):
+    """Convolutions are three times as fast with bits and twice with the others; nothing else is."""
+
+    def compare(dense, other, x):
+        asked.append((type(dense).__name__, other.format, tuple(x.shape)))
+        fast = 3.0 if other.format == "bits" else 2.0
+        return Speed.of([(fast if isinstance(dense, nn.Conv2d) else 1.0, 1.0)] * 9)
+
+    return compare
+
+
+def test_layers_are_measured_on_what_reaches_them():
+    model, x, asked = Images(), torch.randn(2, 16, 6, 6), []
+    dense = copy.deepcopy(model)
+    records = {r.name: (r.format, r.why) for r in convert(model, x, measure=measure(asked))}
+    torch.testing.assert_close(model(x), dense(x), atol=1e-5, rtol=1e-5)
+    assert model.training
+    names = [name for name in FORMATS if name != "dense" and FORMATS[name].quick()]
+    convolutions = [("Conv2d", name, (2, 16, 6, 6)) for name in names]
+    measured = [one for one in asked if one[0] == "Conv2d"]
+    assert measured == convolutions, "the twin, which is alike, is not measured again"
+    best = "bits" if "bits" in names else "csr"
+    assert records["sparse"][0] == records["twin"][0] == best
+    assert "times as fast as dense here" in records["sparse"][1]
+    assert records["dense"] == ("dense", "fewer than 90% of the convolution are zeros")
+    assert records["head"][0] == "dense"
+    assert "not surely faster" in records["head"][1]
+    assert records["unused"] == ("dense", "the example does not reach it")
+
+
+def test_without_an_example_convolutions_stay_dense():
+    model = Images()
+    records = {r.name: (r.format, r.why) for r in convert(model, format="bits")}
+    assert records["sparse"] == (
+        "dense",
+        "whether a convolution is faster is measured on an example",
+    )
+    records = {r.name: (r.format, r.why) for r in convert(model, torch.randn(1, 16, 4, 4), "bits")}
+    assert records["sparse"] == ("bits", "asked for")
+    assert records["head"] == ("bits", "asked for"), "what is packed stays so"

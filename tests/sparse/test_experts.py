@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from looped import looped
-from steppe.sparse.convert import in_place
+from steppe.sparse.conversion import in_place
 from steppe.sparse.experts import Experts, stacks_of
 
 transformers = pytest.importorskip("transformers", minversion="5.0")

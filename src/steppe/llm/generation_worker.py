@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from steppe.llm.load_sparse import load
-from steppe.sparse.convert import formats_of
+from steppe.sparse import formats_of
 
 
 def resident() -> int:

@@ -15,8 +15,9 @@ from steppe.llm.compact import CompactCheckpoint
 from steppe.llm.keys import REST, Keys
 from steppe.llm.load import DTYPES, load_dense, not_causal, placed
 from steppe.llm.skeleton import forget, quiet, read_config, skeleton
-from steppe.sparse.convert import Packable, check_format, in_place, packable, remember, replaced
+from steppe.sparse.conversion import Packable, check_format, in_place, packable, replaced
 from steppe.sparse.linear import is_linear
+from steppe.sparse.record import remember
 
 
 def load(

@@ -1,50 +1,26 @@
-"""A model's linear layers packed, and a record of what became of each."""
+"""A model's layers packed in place: by what is known of their kind, or measured on an example."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import unknown
-from steppe.sparse.choose import Choice, Question, choose
+from steppe.core.speed import Speed
+from steppe.engine.model_latency import compare
+from steppe.sparse.choose import STEP, Choice, Question, choose, decided
+from steppe.sparse.convolution import Convolution, is_convolution
 from steppe.sparse.experts import Experts, stacks_of
 from steppe.sparse.format import FORMATS, Format, exact_dtype, holds
 from steppe.sparse.linear import Linear, dense_weight, is_linear
-
-RECORD = "steppe_sparse"
-"""The attribute of a model that holds its record."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerFormat:
-    """What became of one matrix.
-
-    Args:
-        name: of the layer.
-        format: bits, index, csr or dense.
-        stored: dtype of the values.
-        sparsity: share of zeros.
-        bytes: that the weight takes.
-        dense_bytes: that it would take in the model's dtype.
-        why: this format.
-    """
-
-    name: str
-    format: str
-    stored: str
-    sparsity: float
-    bytes: int
-    dense_bytes: int
-    why: str
-
-    def record(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+from steppe.sparse.module import PackedModule
+from steppe.sparse.record import LayerFormat, remember
 
 
 @dataclass(frozen=True)
@@ -203,102 +179,108 @@ def in_place(
     return Experts(module, stacks), why
 
 
-def converted(
-    model: nn.Module, format: str = "auto", tokens: Callable[[str], int] = lambda name: 1
+LEAST = 0.9
+"""Share of zeros from which a convolution is measured; with fewer, dense is faster by far."""
+Compare = Callable[[nn.Module, nn.Module, Tensor], Speed]
+
+
+def convert(
+    model: nn.Module,
+    example: Any = None,
+    format: str = "auto",
+    *,
+    tokens: int = 1,
+    measure: Compare = compare,
 ) -> list[LayerFormat]:
-    """Pack a model's linear layers in place, one after the other.
+    """Pack the layers of a model in place, one after the other.
 
     Args:
         model: any.
-        format: ``bits``, ``index``, ``csr``, ``dense``, or ``auto``, the fastest of them here.
-        tokens: rows of x for a layer of that name.
+        example: what the model is called with; then each linear layer and convolution is measured
+            on what reaches it, and packed where that is surely faster. Without one, linear layers
+            are packed by what is known of their kind, and convolutions stay dense.
+        format: ``bits``, ``index`` or ``csr`` for all layers that get smaller by it, or ``auto``,
+            the fastest.
+        tokens: rows of x that ``auto`` asks for without an example.
+        measure: how many times as fast as the first module the second is.
 
     Returns:
-        What became of each.
+        What became of each matrix, and why; later by `steppe.sparse.formats_of` too.
 
     Raises:
         SteppeError: there is no such format.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64))
+        >>> _ = nn.init.eye_(model[0].weight)
+        >>> [(record.name, record.format) for record in convert(model, format="index")]
+        [('0', 'index'), ('2', 'dense')]
     """
     check_format(format)
     shared = tied(model)
+    layers = packable(model) | {n: m for n, m in model.named_modules() if is_convolution(m)}
+    inputs = {} if example is None else inputs_of(model, layers, example)
+    known: dict[Any, Choice] = {}
     whys: dict[str, str] = {}
-    for name, module in packable(model).items():
+    for name, module in layers.items():
+        layer: nn.Module | None = None
         if any(id(p) in shared for p in module._parameters.values()):
             whys[name] = "tied to another layer"
-            continue
-        layer, whys[name] = in_place(module, format, tokens(name))
+        elif example is not None and not stacks_of(module):
+            layer, whys[name] = _on_example(module, inputs.get(name), format, known, measure)
+        elif is_convolution(module):
+            whys[name] = "whether a convolution is faster is measured on an example"
+        else:
+            layer, whys[name] = in_place(module, format, tokens)
         if layer is not None:
             replaced(model, {name: layer})
     return remember(model, whys)
 
 
-def remember(model: nn.Module, whys: Mapping[str, str]) -> list[LayerFormat]:
-    """Write a model's record: the reasons given, and those of all other matrices."""
-    known = {record.name: record for record in getattr(model, RECORD, ())}
-    records = []
-    for name, module in model.named_modules():
-        for record in _records(name, module):
-            why = whys.get(name) or (known[record.name].why if record.name in known else record.why)
-            records.append(replace(record, why=why))
-    setattr(model, RECORD, records)
-    return records
+@torch.no_grad()
+def inputs_of(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -> dict[str, Tensor]:
+    """What reaches each layer first when the model sees an example; in eval mode."""
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and name not in seen:
+            seen[name] = inputs[0].detach()
+
+    hooks = [layer.register_forward_pre_hook(partial(note, name)) for name, layer in layers.items()]
+    mode = model.training
+    try:
+        model.eval()
+        model(*example) if isinstance(example, tuple) else model(example)
+    finally:
+        model.train(mode)
+        for hook in hooks:
+            hook.remove()
+    return seen
 
 
-def formats_of(model: nn.Module) -> list[LayerFormat]:
-    """What each matrix of a model takes, in which format, and why.
-
-    Example:
-        >>> model = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.Linear(64, 2))
-        >>> _ = torch.nn.init.eye_(model[0].weight)
-        >>> _ = converted(model, "bits")
-        >>> [(r.name, r.format, r.bytes, r.why) for r in formats_of(model)]
-        [('0', 'bits', 1032, 'asked for'), ('1', 'dense', 512, 'bits would take 1,072 bytes, \
-dense takes 512')]
-    """
-    return remember(model, {})
-
-
-def _records(name: str, module: nn.Module) -> list[LayerFormat]:
-    """Of a module's own matrices; experts are one."""
-    if isinstance(module, Linear):
-        return [] if ".packed." in f".{name}" else [_record(name, [module], "packed")]
-    if isinstance(module, Experts):
-        return [_record(name, [m for m in module.modules() if isinstance(m, Linear)], "packed")]
-    records = []
-    for key, p in module._parameters.items():
-        if p is not None and p.ndim > 1:
-            own = name if key == "weight" else f"{name}.{key}" if name else key
-            zeros = p.numel() - int(torch.count_nonzero(p)) if not p.is_meta else 0
-            records.append(
-                LayerFormat(
-                    name=own,
-                    format="dense",
-                    stored=str(p.dtype).removeprefix("torch."),
-                    sparsity=round(zeros / max(p.numel(), 1), 4),
-                    bytes=p.numel() * p.element_size(),
-                    dense_bytes=p.numel() * p.element_size(),
-                    why=_why_dense(module, p),
-                )
-            )
-    return records
-
-
-def _why_dense(module: nn.Module, parameter: nn.Parameter) -> str:
-    kind = type(module).__name__
-    if parameter.ndim == 3 and hasattr(module, "num_experts"):
-        return f"the experts of {kind} are more than two products and an activation"
-    return f"{kind} is no linear layer"
-
-
-def _record(name: str, layers: list[Linear], why: str) -> LayerFormat:
-    matrices = [layer.matrix for layer in layers]
-    size = sum(m.rows * m.columns for m in matrices)
-    return LayerFormat(
-        name=name,
-        format=" and ".join(sorted({m.name for m in matrices})),
-        stored=" and ".join(sorted({str(m.stored).removeprefix("torch.") for m in matrices})),
-        sparsity=round(1 - sum(m.kept for m in matrices) / max(size, 1), 4),
-        bytes=sum(m.bytes for m in matrices),
-        dense_bytes=sum(m.rows * m.columns * m.dtype.itemsize for m in matrices),
-        why=why,
-    )
+def _on_example(
+    module: Any, x: Tensor | None, format: str, known: dict[Any, Choice], measure: Compare
+) -> tuple[nn.Module | None, str]:
+    """What comes in a layer's place, measured on what reaches it."""
+    if x is None:
+        return None, "the example does not reach it"
+    weight = module.weight.detach()
+    kind = Convolution if is_convolution(module) else Linear
+    share = 1 - int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
+    names = [format]
+    if format == "auto":
+        if kind is Convolution and share < LEAST:
+            return None, f"fewer than {LEAST:.0%} of the convolution are zeros"
+        names = [name for name in FORMATS if name != "dense" and FORMATS[name].quick()]
+    candidates: dict[str, PackedModule] = {}
+    for name in names:
+        candidate = kind.of(module, name)
+        if name != "dense" and candidate.matrix.bytes < weight.numel() * weight.element_size():
+            candidates[name] = candidate
+    if format != "auto":
+        layer = candidates.get(format)
+        return layer, "asked for" if layer is not None else f"{format} would not be smaller"
+    about = (repr(module), exact_dtype(weight), x.shape, x.dtype, round(share / STEP))
+    if about not in known:
+        known[about] = decided({n: measure(module, c, x) for n, c in candidates.items()})
+    return candidates.get(known[about].format), known[about].why

@@ -110,10 +110,7 @@ class Format(ABC):
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Self:
         """With each tensor changed, such as moved; it sees integers only, so no dtype changes."""
         return self.replaced(
-            **{
-                name: change(integers(t)).view(t.dtype)
-                for name, t in self.tensors().items()
-            }
+            **{name: change(integers(t)).view(t.dtype) for name, t in self.tensors().items()}
         )
 
     def repacked(self, weight: Tensor) -> Self:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.sparse.choose import choice_for
 from steppe.sparse.format import FORMATS, Format
+from steppe.sparse.module import PackedModule
 
 
-class Linear(nn.Module):
+class Linear(PackedModule):
     """y = x W^T + b with a weight in a sparse format.
 
     It stands where an ``nn.Linear`` stood: ``state_dict()`` gives the dense ``weight`` and
@@ -27,8 +26,8 @@ class Linear(nn.Module):
             Conv1D.
 
     Example:
-        >>> import steppe
-        >>> layer = torch.nn.Linear(64, 32)
+        >>> import steppe, torch
+        >>> layer = nn.Linear(64, 32)
         >>> with torch.no_grad():
         ...     layer.weight[layer.weight.abs() < 0.06] = 0
         >>> sparse = steppe.sparse.Linear.of(layer, format="bits")
@@ -39,19 +38,12 @@ class Linear(nn.Module):
         True
     """
 
-    bias: nn.Parameter | None
-
     def __init__(
         self, matrix: Format, bias: Tensor | None = None, transposed: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(matrix, bias)
         self.out_features, self.in_features = matrix.rows, matrix.columns
         self.transposed = transposed
-        self._names: dict[str, str] = {}
-        self._packed(matrix)
-        if bias is not None and not isinstance(bias, nn.Parameter):
-            bias = nn.Parameter(bias)
-        self.register_parameter("bias", bias)
 
     @classmethod
     def of(
@@ -88,37 +80,19 @@ class Linear(nn.Module):
         packed = cls(matrix, layer.bias, transposed=not isinstance(layer, nn.Linear))
         return packed.train(layer.training)
 
-    def _packed(self, matrix: Format) -> None:
-        """Take a matrix: its tensors are buffers that no state dict holds."""
-        for buffer in self._names.values():
-            del self._buffers[buffer]
-        # a prefix, as a format may call its tensors by any name
-        self._matrix, self._names = matrix, {name: f"packed_{name}" for name in matrix.tensors()}
-        for name, tensor in matrix.tensors().items():
-            self.register_buffer(self._names[name], tensor, persistent=False)
-
     @property
-    def matrix(self) -> Format:
-        """The weight in its format, of the buffers that the module has now."""
-        known, own = self._matrix, self._buffers
-        if not torch.compiler.is_compiling():
-            for name, buffer in self._names.items():
-                if own[buffer] is getattr(known, name):  # the first tells: all move together
-                    return known
-                break
-        changes = {name: own[buffer] for name, buffer in self._names.items()}
-        return known.replaced(**changes)
+    def weight_shape(self) -> tuple[int, ...]:
+        """``[out_features, in_features]``, or the other way round for a Conv1D."""
+        shape = self.out_features, self.in_features
+        return shape[::-1] if self.transposed else shape
 
-    @property
-    def weight(self) -> Tensor:
-        """The dense weight, unpacked for whoever reads it."""
-        dense = self.matrix.to_dense()
+    def shaped(self, dense: Tensor) -> Tensor:
+        """The matrix, or the other way round for a Conv1D."""
         return dense.t() if self.transposed else dense
 
-    @property
-    def format(self) -> str:
-        """The format's name."""
-        return self._matrix.name
+    def flat(self, weight: Tensor) -> Tensor:
+        """The matrix of a weight."""
+        return weight.t() if self.transposed else weight
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``[..., in_features]`` -> ``[..., out_features]``."""
@@ -126,71 +100,15 @@ class Linear(nn.Module):
 
     def extra_repr(self) -> str:
         """Sizes, the format, and what it takes."""
-        matrix = self._matrix
-        dense = matrix.rows * matrix.columns * matrix.dtype.itemsize
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}, format={matrix.name}, "
-            f"values={str(matrix.stored).removeprefix('torch.')}, "
-            f"{matrix.sparsity:.1%} zeros, {matrix.bytes} of {dense} bytes"
-        )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        matrix = self._matrix
-        dtype = fn(torch.empty(0, dtype=matrix.dtype, device=matrix_device(matrix))).dtype
-        super()._apply(  # type: ignore[no-untyped-call]
-            lambda t: t if any(t is own for own in self._buffers.values()) else fn(t)
-        )
-        self._packed(matrix.to(dtype).mapped(fn))
-        return self
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        destination[f"{prefix}weight"] = self.weight.contiguous()
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        key = f"{prefix}weight"
-        rest = {name: t for name, t in state_dict.items() if name != key}
-        super()._load_from_state_dict(
-            rest, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
-        if key not in state_dict:
-            if strict:
-                missing_keys.append(key)
-            return
-        weight = state_dict[key].detach()
-        weight = weight.t() if self.transposed else weight
-        if weight.shape != (self.out_features, self.in_features):
-            error_msgs.append(
-                f"size mismatch for {key}: {list(state_dict[key].shape)} is not the shape of "
-                f"a layer from {self.in_features} to {self.out_features}"
-            )
-            return
-        matrix = self._matrix
-        self._packed(matrix.repacked(weight.to(matrix_device(matrix), matrix.dtype)))
-
-
-def matrix_device(matrix: Format) -> torch.device:
-    """Where a matrix lies."""
-    return next(iter(matrix.tensors().values())).device
+        sizes = f"in_features={self.in_features}, out_features={self.out_features}"
+        return f"{sizes}, {self.packed_repr()}"
 
 
 def is_linear(layer: nn.Module) -> bool:
     """Whether a layer can be packed: a subclass may compute something else.
 
     Example:
-        >>> is_linear(torch.nn.Linear(1, 1)), is_linear(torch.nn.Bilinear(1, 1, 1))
+        >>> is_linear(nn.Linear(1, 1)), is_linear(nn.Bilinear(1, 1, 1))
         (True, False)
     """
     kind = type(layer)
@@ -202,8 +120,3 @@ def dense_weight(layer: Any) -> Tensor:
     """``[out, in]`` of a linear layer or a Conv1D."""
     weight: Tensor = layer.weight.detach()
     return weight if isinstance(layer, nn.Linear) else weight.t()
-
-
-def sparse_layers(model: nn.Module) -> Iterable[tuple[str, Linear]]:
-    """Every `Linear` of a model by its name."""
-    return ((name, m) for name, m in model.named_modules() if isinstance(m, Linear))
