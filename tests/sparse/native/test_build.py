@@ -200,6 +200,29 @@ def test_a_home_that_may_only_be_read(run, tmp_path):
             os.chmod(folder, stat.S_IRWXU)
 
 
+def test_a_home_without_a_library_that_may_only_be_read(run, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    may_write = os.access(home, os.W_OK)  # the system's administrator may always
+    _, sets, _, said = run(XDG_CACHE_HOME=None, HOME=str(home))
+    assert sets == ["portable"]
+    assert ("Permission denied" in said) == (not may_write)
+
+
+def test_a_compiler_that_refuses_is_asked_once(run, tmp_path, cc):
+    log, script = tmp_path / "log", tmp_path / "refusing-cc"
+    script.write_text(
+        '#!/bin/sh\ncase "$*" in *-c*) echo a >> '
+        f'{log}; echo "error: no memory" >&2; exit 1;; esac\nexec {cc.command[0]} "$@"\n'
+    )
+    script.chmod(0o755)
+    process = run.start(STEPPE_SPARSE_CC=str(script))
+    _, err = process.communicate(timeout=60)
+    assert err.strip().endswith(f"does not compile with {script}: error: no memory")
+    assert log.read_text() == "a\n"
+
+
 def test_without_a_compiler_an_earlier_library_is_used(run, tmp_path):
     first = run()
     assert run(PATH="", CC=None) == first

@@ -28,7 +28,7 @@ from .compiler import (
     library,
     this_machine,
 )
-from .interface import ABI, Unusable, load
+from .interface import ABI, Uncompilable, Unusable, load
 
 CARRIED = SOURCES / "_lib"
 NAME, RECORD = "steppe_sparse.so", "record.json"
@@ -96,6 +96,8 @@ def loaded(environment: Mapping[str, str] = os.environ) -> Loaded:
         return _kept_or_compiled(folder, chosen, "; ".join(said))
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
         said.append(f"compiled for this process alone, since nothing can be kept: {error}")
+    except Uncompilable:
+        raise
     except Unusable as error:
         said.append(f"compiled for this process alone: {error}")
     return _private(chosen, "; ".join(said))
@@ -135,7 +137,7 @@ def compiled(compiler: Compiler, folder: Path, sources: Path = SOURCES) -> Recor
     """Compile into a folder that holds the library and its record afterwards.
 
     Raises:
-        Unusable: it does not compile.
+        Uncompilable: the compiler refuses.
         OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .interface import Unusable
+from .interface import Uncompilable, Unusable
 
 SOURCES = Path(__file__).resolve().parent
 SECONDS = 600  # for one file; a compiler that needs longer hangs
@@ -131,7 +131,7 @@ def library(compiler: Compiler, into: Path, *, sources: Path = SOURCES) -> tuple
         The library's path, and what is in it.
 
     Raises:
-        Unusable: a file that is always needed does not compile, or linking fails.
+        Uncompilable: a file that is always needed does not compile, or linking fails.
     """
     parts = objects(compiler, into, sources=sources)
     path = into / "steppe_sparse.so"
@@ -155,7 +155,7 @@ def objects(
         more: flags for all files.
 
     Raises:
-        Unusable: a file that is always needed does not compile.
+        Uncompilable: a file that is always needed does not compile.
     """
     kernels, others, left_out = {}, [], {}
     for file in sorted(sources.glob("*.c")):
@@ -181,7 +181,7 @@ def objects(
         except Unusable as error:
             left_out[name] = str(error)
     if "portable" in left_out:
-        raise Unusable(left_out["portable"])
+        raise Uncompilable(left_out["portable"])
     included = [name for name in kernels if name not in left_out]
     told = [f"-DSPS_WITH_{name.upper()}" for name in included]
     compiled += [_object(compiler, file, into, [*common, *told]) for file in others]
@@ -198,7 +198,7 @@ def _run(command: Sequence[str]) -> str:
     """What a command prints.
 
     Raises:
-        Unusable: it fails; says its first error.
+        Uncompilable: it fails; says its first error.
     """
     try:
         done = subprocess.run(
@@ -211,9 +211,9 @@ def _run(command: Sequence[str]) -> str:
             env={**os.environ, "LC_ALL": "C"},
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise Unusable(f"{command[0]}: {error}") from error
+        raise Uncompilable(f"{command[0]}: {error}") from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         first = next((line for line in lines if "error" in line), lines[0])
-        raise Unusable(f"does not compile with {command[0]}: {' '.join(first.split())[:300]}")
+        raise Uncompilable(f"does not compile with {command[0]}: {' '.join(first.split())[:300]}")
     return done.stdout

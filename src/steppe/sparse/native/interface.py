@@ -80,6 +80,10 @@ class Unusable(Exception):
     """A library that cannot be used here, and why."""
 
 
+class Uncompilable(Unusable):
+    """The compiler does not make one of the sources, in no folder."""
+
+
 PROTOTYPES: dict[str, tuple[object, list[object]]] = {
     "sps_abi": (c_int32, []),
     "sps_instruction_sets": (c_char_p, []),
