@@ -104,6 +104,7 @@ def test_it_is_the_same_model(
     assert (sparse.lm_head.weight is sparse.get_input_embeddings().weight) == tied
     if tied:
         assert records["lm_head"].why == "tied to another layer"
+        assert records["lm_head"].bytes == 0, "its bytes are the embedding's"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -167,6 +168,7 @@ def test_without_formats_it_is_the_plain_model(
     model = steppe.load(folder, sparse=sparse)
     assert not any(isinstance(m, Linear) for m in model.modules())
     same_state(model, load_dense(folder, "cpu", None))
+    assert {r.why for r in formats_of(model)} == {"not packed", "Embedding is no linear layer"}
 
 
 def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:

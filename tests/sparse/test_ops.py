@@ -127,3 +127,15 @@ def test_float64_is_multiplied_in_float64(name):
     x = torch.randn(2, 70, dtype=torch.float64)
     y = FORMATS[name].from_dense(weight).linear(x, None)
     torch.testing.assert_close(y, x @ weight.double().t())
+
+
+@pytest.mark.parametrize("name", [*NAMES, "dense"])
+def test_autocast_decides_the_dtype_as_for_a_dense_layer(name):
+    dense, sparse = layer(name)
+    for tokens in (2, 50):
+        x = torch.randn(tokens, 40)
+        with torch.autocast("cpu", torch.bfloat16):
+            y, wanted = sparse(x), dense(x)
+        assert y.dtype == wanted.dtype == torch.bfloat16
+        torch.testing.assert_close(y, wanted, atol=3e-2, rtol=3e-2)
+        assert sparse(x).dtype == torch.float32

@@ -40,7 +40,8 @@ def load(
             or a hub id.
         sparse: ``bits``, ``index``, ``csr`` wherever that takes fewer bytes; ``auto``, for each
             matrix the format that is the fastest here, dense where none is faster than dense
-            (measured once for each kind of matrix, then remembered); ``dense`` or None, none.
+            (measured once for each kind of matrix, then remembered) or where it goes to another
+            device than a processor; ``dense`` or None, none.
         device: where it goes.
         dtype: float32, float16 or bfloat16. If none is given: as stored, but on a CPU float32.
             Values that were stored in 16 bits stay so within the formats.
@@ -61,10 +62,11 @@ known: auto, bits, csr, dense, index
     """
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
-    if sparse is None or sparse == "dense":
-        return load_dense(folder_of(str(name)), device, dtype)
-    check_format(sparse)
+    check_format(sparse or "dense")
     folder = folder_of(str(name))
+    on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+    if sparse is None or sparse == "dense" or (sparse == "auto" and not on_cpu):
+        return load_dense(folder, device, dtype)
     if device == "auto":
         device = str(torch.accelerator.current_accelerator() or "cpu")
     model, whys = _packed(folder, sparse, _dtype_of(folder, device, dtype), tokens)

@@ -158,7 +158,8 @@ class CompressedRows(Layout):
         )
         tokens = x.shape[:-1].numel()
         flat = x.reshape(tokens, columns).float()
-        y = (compressed @ flat.t()).t()
+        with torch.autocast(x.device.type, enabled=False):
+            y = (compressed @ flat.t()).t()
         y = y if bias is None else y + bias
         return y.to(x.dtype).reshape(*x.shape[:-1], rows).contiguous()
 

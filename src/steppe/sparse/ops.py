@@ -29,7 +29,10 @@ Operator = Callable[..., Tensor]
 def _multiply(layout: Layout, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor:
     """y = x W^T + b."""
     y = layout.multiply(x, bias, matrix)
-    return _by_portions(layout, x, bias, matrix) if y is None else y
+    if y is not None:
+        return y
+    with torch.autocast(x.device.type, enabled=False):
+        return _by_portions(layout, x, bias, matrix)
 
 
 def _by_portions(layout: Layout, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor:
@@ -57,7 +60,9 @@ def _transposed(layout: Layout, g: Tensor, matrix: Matrix) -> Tensor:
     step = portion(columns, g.dtype)
     for first in range(0, rows, step):
         last = min(first + step, rows)
-        total += flat[:, first:last] @ layout.unpack(matrix, first, last).to(g.dtype)
+        tile = layout.unpack(matrix, first, last).to(g.dtype)
+        with torch.autocast(g.device.type, enabled=False):
+            total += flat[:, first:last] @ tile
     return total.to(g.dtype).view(*g.shape[:-1], columns)
 
 
@@ -141,9 +146,11 @@ def linear(layout: str, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tenso
         matrix: where, values, starts, scale, rows, columns.
 
     Returns:
-        ``[..., rows]`` in x's dtype; summed in float32 and rounded once where the kernels
-        multiply.
+        ``[..., rows]`` in x's dtype, under autocast in its own; summed in float32 and rounded once
+        where the kernels multiply.
     """
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
     differentiable, product = _OPERATORS[layout]
     wanted = torch.is_grad_enabled() and (
         x.requires_grad or (bias is not None and bias.requires_grad)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from steppe.sparse.convolution import is_convolution
 from steppe.sparse.experts import Experts
+from steppe.sparse.linear import is_linear
 from steppe.sparse.module import PackedModule
 
 RECORD = "steppe_sparse"
@@ -25,7 +27,7 @@ class LayerFormat:
         format: bits, index, csr or dense.
         stored: dtype of the values.
         sparsity: share of zeros.
-        bytes: that the weight takes.
+        bytes: that the weight takes; 0 where it is another one's, tied.
         dense_bytes: that it would take in the model's dtype.
         why: this format.
     """
@@ -47,8 +49,9 @@ def remember(model: nn.Module, whys: Mapping[str, str]) -> list[LayerFormat]:
     """Write a model's record: the reasons given, and those of all other matrices."""
     known = {record.name: record for record in getattr(model, RECORD, ())}
     records = []
+    counted: set[int] = set()
     for name, module in model.named_modules():
-        for record in _records(name, module):
+        for record in _records(name, module, counted):
             why = whys.get(name) or (known[record.name].why if record.name in known else record.why)
             records.append(replace(record, why=why))
     setattr(model, RECORD, records)
@@ -70,8 +73,8 @@ dense takes 512')]
     return remember(model, {})
 
 
-def _records(name: str, module: nn.Module) -> list[LayerFormat]:
-    """Of a module's own matrices; experts are one."""
+def _records(name: str, module: nn.Module, counted: set[int]) -> list[LayerFormat]:
+    """Of a module's own matrices; experts are one, and what is tied takes its bytes once."""
     if isinstance(module, PackedModule):
         return [] if ".packed." in f".{name}" else [_record(name, [module])]
     if isinstance(module, Experts):
@@ -81,14 +84,16 @@ def _records(name: str, module: nn.Module) -> list[LayerFormat]:
         if p is not None and p.ndim > 1:
             own = name if key == "weight" else f"{name}.{key}" if name else key
             zeros = p.numel() - int(torch.count_nonzero(p)) if not p.is_meta else 0
+            size = 0 if id(p) in counted else p.numel() * p.element_size()
+            counted.add(id(p))
             records.append(
                 LayerFormat(
                     name=own,
                     format="dense",
                     stored=str(p.dtype).removeprefix("torch."),
                     sparsity=round(zeros / max(p.numel(), 1), 4),
-                    bytes=p.numel() * p.element_size(),
-                    dense_bytes=p.numel() * p.element_size(),
+                    bytes=size,
+                    dense_bytes=size,
                     why=_why_dense(module, p),
                 )
             )
@@ -99,6 +104,8 @@ def _why_dense(module: nn.Module, parameter: nn.Parameter) -> str:
     kind = type(module).__name__
     if parameter.ndim == 3 and hasattr(module, "num_experts"):
         return f"the experts of {kind} are more than two products and an activation"
+    if is_linear(module) or is_convolution(module):
+        return "not packed"
     return f"{kind} is no linear layer"
 
 
