@@ -69,7 +69,7 @@ SPS_BY_TOKENS(bits_x16)
 
 static int works(void) {
   return basics_work() && __builtin_cpu_supports("avx512vbmi2") &&
-         __builtin_cpu_supports("avx512bf16");
+         __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni");
 }
 
 const sps_kernels sps_avx512vbmi2 = {

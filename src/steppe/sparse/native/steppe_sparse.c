@@ -19,6 +19,7 @@ extern const sps_kernels sps_neon;
 #endif
 extern const sps_kernels sps_portable;
 
+#define SPS_WEIGHTS_OF_A_THREAD 32768
 #define SPS_BLOCK 64 /* rows of the index layout that are summed side by side */
 
 static const sps_kernels *const compiled[] = {
@@ -44,7 +45,7 @@ static void (*parallel)(void (*)(void *), void *, unsigned, unsigned);
 int32_t sps_abi(void) { return SPS_ABI; }
 
 const char *sps_instruction_sets(void) {
-  static char names[128];
+  static _Thread_local char names[128];
   names[0] = 0;
   for (int i = 0; i < COMPILED; i++)
     if (compiled[i]->works()) {
@@ -102,6 +103,12 @@ void sps_for(int64_t count, int64_t grain, int32_t threads,
   share all = {.count = count, .grain = grain, .work = work, .context = context};
   atomic_init(&all.next, 0);
   parallel(take, &all, (unsigned)threads, 0);
+}
+
+/* Waking a thread takes as long as some ten thousand weights. */
+static int32_t worth(int64_t weights, int32_t threads) {
+  const int64_t most = weights / SPS_WEIGHTS_OF_A_THREAD + 1;
+  return most < threads ? (int32_t)most : threads;
 }
 
 /* ---- inputs */
@@ -226,8 +233,8 @@ int32_t sps_bits_linear(const sps_bits *matrix, const sps_call *call) {
     void *block = ready_for_bits(own, matrix->value_type, matrix->columns, &part, &in);
     if (!block) return SPS_MEMORY;
     product all = {.own = own, .matrix = matrix, .call = &part, .in = &in};
-    const int64_t grain = groups / (8 * (part.threads > 0 ? part.threads : 1)) + 1;
-    sps_for(groups, grain, part.threads, bits_groups, &all);
+    const int32_t threads = worth(matrix->rows * matrix->columns, part.threads);
+    sps_for(groups, groups / (8 * (threads > 0 ? threads : 1)) + 1, threads, bits_groups, &all);
     if (block != (void *)-1) free(block);
   }
   return SPS_OK;
@@ -307,8 +314,9 @@ int32_t sps_index_linear(const sps_index *matrix, const sps_call *call) {
     int32_t *wrong = not_finite(&in, matrix->columns, &all.wrongs);
     all.wrong = wrong;
     if (wrong) {
-      const int64_t grain = matrix->rows / (8 * (part.threads > 0 ? part.threads : 1)) + 1;
-      sps_for(matrix->rows, grain, part.threads, index_rows, &all);
+      const int32_t threads = worth(matrix->starts[matrix->rows] * 8, part.threads);
+      const int64_t grain = matrix->rows / (8 * (threads > 0 ? threads : 1)) + 1;
+      sps_for(matrix->rows, grain, threads, index_rows, &all);
     }
     free(block);
     if (!wrong) return SPS_MEMORY;
