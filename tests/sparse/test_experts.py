@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from looped import looped
+from steppe.sparse.choose import Choice
 from steppe.sparse.conversion import in_place
 from steppe.sparse.experts import Experts, stacks_of
 
@@ -91,3 +92,28 @@ def test_experts_that_would_be_larger_stay():
     layer, why = in_place(dense, "index")
     assert layer is None
     assert why.startswith("an expert of down_proj: index would take")
+
+
+@looped(transposed=[False, True])
+def test_each_expert_has_the_format_that_was_chosen_for_it(transposed):
+    dense = experts("Mixtral")
+    with torch.no_grad():
+        dense.down_proj[2] = torch.rand(32, 48) + 0.1
+    other = copy.deepcopy(dense)
+    if transposed:
+        other.is_transposed = True
+        for name in stacks_of(dense):
+            stack = torch.nn.Parameter(getattr(dense, name).detach().mT.contiguous())
+            setattr(other, name, stack)
+
+    def choose(question):
+        return Choice(format="bits" if question.sparsity > 0.5 else "dense", why="chosen")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("steppe.sparse.conversion.choose", choose)
+        sparse, _ = in_place(copy.deepcopy(other), "auto")
+    assert "formats=['bits', 'dense']" in repr(sparse)
+    inputs = routed(6)
+    torch.testing.assert_close(sparse(*inputs), dense(*inputs), atol=1e-5, rtol=1e-5)
+    state = sparse.state_dict()
+    assert all(torch.equal(state[name], p) for name, p in other.state_dict().items())

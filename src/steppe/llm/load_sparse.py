@@ -132,7 +132,9 @@ def _layer(
     pieces = {}
     if key is not None and not _kept_apart(keys, f"{name}.weight"):
         pieces["weight"] = _stored(checkpoint, key, module, dtype)
-        keys.fill([k for k in keys.of[number] if k != key], dtype)
+        rest = [k for k in keys.of[number] if k != key]
+        if rest:
+            keys.fill(rest, dtype)
     else:
         keys.fill(keys.of[number], dtype)
         keys.check_filled({f"{name}.{own}": p for own, p in module.named_parameters()})

@@ -175,11 +175,13 @@ def decided(speeds: dict[str, Speed]) -> Choice:
 def measured(question: Question) -> dict[str, Speed]:
     """Each format beside dense, in turns, on a random matrix that the processor's cache forgot.
 
-    A turn goes over so many copies that they do not fit into the last-level cache together.
+    A turn goes over so many copies that they do not fit into the last-level cache together. Of a
+    matrix that is larger than that by itself some rows are measured: the others take as long.
     """
     dtype, stored = getattr(torch, question.dtype), getattr(torch, question.stored)
     generator = torch.Generator().manual_seed(0)
-    shape = question.rows, question.columns
+    beyond = max(1, _beyond() // (question.columns * dtype.itemsize))
+    shape = min(question.rows, beyond), question.columns
     weight = torch.randn(shape, generator=generator).to(stored).to(dtype)
     weight.masked_fill_(torch.rand(shape, generator=generator) < question.sparsity, 0)
     x = torch.randn(question.tokens, question.columns, generator=generator).to(dtype)
@@ -217,7 +219,12 @@ def _products(matrices: Sequence[Format], x: Tensor) -> None:
 
 def _copies(size: int) -> int:
     """How many of a size are more than the processor keeps at hand."""
-    return max(1, -(-min(2 * last_level_cache(), _MOST) // max(size, 1)))
+    return max(1, -(-_beyond() // max(size, 1)))
+
+
+def _beyond() -> int:
+    """More bytes than the processor keeps at hand."""
+    return min(3 * last_level_cache(), _MOST)
 
 
 def conditions() -> dict[str, Any]:

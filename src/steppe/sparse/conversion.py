@@ -30,15 +30,13 @@ class Packable:
     Args:
         shape: rows and columns.
         dtype: of the model.
-        kept: how many of its numbers are not zero.
-        stored: the smallest dtype that holds them.
+        numbers: all of them, or those that are stored.
         make: gives it in a format.
     """
 
     shape: tuple[int, int]
     dtype: torch.dtype
-    kept: int
-    stored: torch.dtype
+    numbers: Tensor
     make: Callable[[type[Format]], Format]
 
     @classmethod
@@ -56,8 +54,7 @@ class Packable:
         return cls(
             (rows, columns),
             dtype,
-            int(torch.count_nonzero(weight)),
-            exact_dtype(weight),
+            weight,
             lambda kind: kind.from_dense(weight).to(dtype),
         )
 
@@ -71,10 +68,14 @@ class Packable:
         return cls(
             shape,
             dtype,
-            values.numel(),
-            exact_dtype(values),
+            values,
             lambda kind: kind.from_compact(bits, values, shape, dtype),
         )
+
+    def question(self, tokens: int) -> Question:
+        """What is asked to choose its format."""
+        kept = int(torch.count_nonzero(self.numbers))
+        return Question.about(self.shape, kept, exact_dtype(self.numbers), self.dtype, tokens)
 
     @property
     def dense_bytes(self) -> int:
@@ -98,9 +99,7 @@ def packed(matrix: Packable, format: str, tokens: int = 1) -> tuple[Format | Non
         (None, 'index would take 25,864 bytes, dense takes 16,384')
     """
     if format == "auto":
-        choice = choose(
-            Question.about(matrix.shape, matrix.kept, matrix.stored, matrix.dtype, tokens)
-        )
+        choice = choose(matrix.question(tokens))
     else:
         choice = Choice(format=format, why="asked for")
     if choice.format == "dense":
@@ -169,11 +168,12 @@ def in_place(
     for name in stacks_of(module):
         stacks[name] = []
         for weight in getattr(module, name).detach():
-            own = Packable.dense((weight.t() if module.is_transposed else weight).contiguous())
-            form, why = packed(own, format, tokens)
+            straight = (weight.t() if module.is_transposed else weight).contiguous()
+            form, why = packed(Packable.dense(straight), format, tokens)
             if form is None and format != "auto":
                 return None, f"an expert of {name}: {why}"
-            stacks[name].append(form or FORMATS["dense"].from_dense(weight.clone()))
+            # a copy, so that the stack can be given up
+            stacks[name].append(form or FORMATS["dense"].from_dense(straight.clone()))
     if all(f.name == "dense" for own in stacks.values() for f in own):
         return None, why
     return Experts(module, stacks), why
