@@ -8,6 +8,7 @@ from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.speed import Speed
+from steppe.llm.compact import compress
 from steppe.sparse import formats_of
 from steppe.sparse.choose import Choice
 from steppe.sparse.conversion import Packable, convert, packed
@@ -161,3 +162,20 @@ def test_without_an_example_convolutions_stay_dense():
     records = {r.name: (r.format, r.why) for r in convert(model, torch.randn(1, 16, 4, 4), "bits")}
     assert records["sparse"] == ("bits", "asked for")
     assert records["head"] == ("bits", "asked for"), "what is packed stays so"
+
+
+def test_zeros_of_a_mask_are_not_stored_whatever_their_sign():
+    weight = torch.randn(64, 64)
+    masked = weight * (torch.rand(64, 64) > 0.75)
+    assert torch.signbit(masked[masked == 0]).any()
+    expected = int((masked != 0).sum())
+    stored = compress("w", masked)
+    of_compact = Packable.compact(stored["w.bits"], stored["w.values"], (64, 64), torch.float32)
+    for matrix in (Packable.dense(masked), of_compact):
+        form, _ = packed(matrix, "bits")
+        assert form is not None
+        assert form.kept == expected
+        assert torch.equal(form.to_dense(), masked)
+    layer = torch.nn.Linear(64, 64)
+    layer.weight.data = masked
+    assert Linear.of(layer, "bits").matrix.kept == expected

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import unknown
+from steppe.core.mask import pack, unpack
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
 from steppe.sparse.choose import STEP, Choice, Question, choose, decided
 from steppe.sparse.convolution import Convolution, is_convolution
 from steppe.sparse.experts import Experts, stacks_of
-from steppe.sparse.format import FORMATS, Format, exact_dtype, holds
+from steppe.sparse.format import FORMATS, Format, exact_dtype, holds, without_negative_zeros
 from steppe.sparse.linear import Linear, dense_weight, is_linear
 from steppe.sparse.module import PackedModule
 from steppe.sparse.record import LayerFormat, remember
@@ -50,6 +51,7 @@ class Packable:
         dtype = weight.dtype if dtype is None else dtype
         if not holds(dtype, weight.dtype):
             weight = weight.to(dtype)
+        weight = without_negative_zeros(weight)
         rows, columns = weight.shape
         return cls(
             (rows, columns),
@@ -65,6 +67,10 @@ class Packable:
         """Of bits and values."""
         if not holds(dtype, values.dtype):
             values = values.to(dtype)
+        if bool((values == 0).any()):  # -0.0, see `without_negative_zeros`
+            kept = unpack({"w.bits": bits, "w.shape": torch.tensor(shape)})["w"]
+            kept[kept.clone()] = values != 0
+            bits, values = pack({"w": kept})["w.bits"], values[values != 0]
         return cls(
             shape,
             dtype,

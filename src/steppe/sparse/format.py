@@ -17,6 +17,8 @@ from steppe.sparse.reference import integers
 FORMATS: Registry[type[Format]] = Registry("format", "steppe.sparse.formats")
 """Every format by its name; another package adds its own by an entry point of that group."""
 
+_CPU = torch.device("cpu")
+
 
 class Format(ABC):
     """A matrix ``[rows, columns]`` in one form; a frozen dataclass of tensors and plain values.
@@ -69,8 +71,8 @@ class Format(ABC):
         """The same matrix in another dtype, rounded as the dense one would be."""
 
     @classmethod
-    def quick(cls) -> bool:
-        """Whether it has a product of its own here, so that measuring it is worth while."""
+    def quick(cls, device: torch.device = _CPU) -> bool:
+        """Whether it has a product of its own on a device, so that it is worth measuring."""
         return True
 
     @property
@@ -156,6 +158,20 @@ def narrowed(values: Tensor) -> Tensor:
 
 
 _LITTLE = bool(torch.ones(1).view(torch.int16)[0] == 0)
+
+
+def without_negative_zeros(weight: Tensor) -> Tensor:
+    """The same numbers, where -0.0 has become 0.0, which need not be stored.
+
+    A weight times a mask is -0.0 where the weight was negative: half of such zeros would be kept.
+
+    Example:
+        >>> signed = torch.tensor([-1.0, -2.0]) * torch.tensor([0.0, 1.0])
+        >>> signed, without_negative_zeros(signed)
+        (tensor([-0., -2.]), tensor([0., -2.]))
+    """
+    bits = weight.contiguous().view(INTEGERS[weight.element_size()])
+    return weight + 0.0 if bool((bits == torch.iinfo(bits.dtype).min).any()) else weight
 
 
 def exact_dtype(weight: Tensor) -> torch.dtype:

@@ -25,11 +25,15 @@ from steppe.sparse.native.interface import (
 )
 from steppe.sparse.native.library import Library, library
 from steppe.sparse.reference import integers
+from steppe.sparse.triton import bits as gpu_bits
 
 KERNEL_TOKENS = 16
 """Up to so many tokens the kernels multiply; of more, unpacking is the smaller part."""
 SCRATCH = 8 << 20
 """Bytes of rows that are unpacked at once."""
+GPU_SCRATCH = 128 << 20
+"""The same on a GPU, which is idle while little is asked of it."""
+CPU = torch.device("cpu")
 TYPES = {
     torch.float32: FLOAT32,
     torch.bfloat16: BFLOAT16,
@@ -46,8 +50,8 @@ Rows = Callable[[Tensor, Tensor, Tensor, int, int, int], Tensor]
 class Layout(ABC):
     """A way to lay kept values out."""
 
-    def quick(self) -> bool:
-        """Whether `multiply` ever multiplies here."""
+    def quick(self, device: torch.device = CPU) -> bool:
+        """Whether `multiply` ever multiplies on a device."""
         return True
 
     @abstractmethod
@@ -69,6 +73,7 @@ class Native(Layout):
         rows: some of the dense matrix, with torch alone.
         kernel: the function that multiplies.
         kernel_rows: the function that unpacks.
+        gpu: the module with the same two for GPUs; None where there are none.
     """
 
     arguments: type[BitsArguments] | type[IndexArguments]
@@ -76,18 +81,25 @@ class Native(Layout):
     rows: Rows
     kernel: Callable[[Library], Callable[[Any, Call], None]]
     kernel_rows: Callable[[Library], Callable[[Any, int, int, int, int], None]]
+    gpu: Any = None
 
-    def quick(self) -> bool:
+    def quick(self, device: torch.device = CPU) -> bool:
         """Whether there are kernels."""
-        return library() is not None
+        return self._on_gpu(device) if device.type != "cpu" else library() is not None
+
+    def _on_gpu(self, device: torch.device) -> bool:
+        return self.gpu is not None and bool(self.gpu.works_on(device))
 
     def multiply(self, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor | None:
         """By the kernel, if there is one and tokens are few."""
         rows, columns = matrix[4], matrix[5]
         tokens = x.numel() // max(columns, 1)
         kind = TYPES.get(x.dtype)
-        if tokens > KERNEL_TOKENS or kind is None or not x.is_cpu or not columns:
+        if tokens > KERNEL_TOKENS or kind is None or not columns:
             return None
+        if not x.is_cpu:
+            gpu = self.gpu if self._on_gpu(x.device) else None
+            return None if gpu is None else gpu.linear(x, bias, matrix)  # type: ignore[no-any-return]
         native = library()
         bias_kind = FLOAT32 if bias is None else TYPES.get(bias.dtype)
         if native is None or bias_kind is None:
@@ -115,6 +127,8 @@ class Native(Layout):
     def unpack(self, matrix: Matrix, first: int, last: int) -> Tensor:
         """By the kernels, if there are some."""
         where, values, starts, scale, _, columns = matrix
+        if not values.is_cpu and self._on_gpu(values.device):
+            return self.gpu.unpack(matrix, first, last)  # type: ignore[no-any-return]
         native = library() if values.is_cpu else None
         if native is None:
             whole = self.rows(where, values, starts, columns, first, last)
@@ -189,6 +203,7 @@ BITS = Native(
     reference.bits_unpack,
     lambda native: native.bits_linear,
     lambda native: native.bits_unpack,
+    gpu_bits,
 )
 INDEX = Native(
     IndexArguments,
@@ -200,12 +215,12 @@ INDEX = Native(
 CSR = CompressedRows()
 
 
-def portion(columns: int, dtype: torch.dtype) -> int:
+def portion(columns: int, dtype: torch.dtype, device: torch.device = CPU) -> int:
     """How many rows are unpacked at once: whole groups, of at most `SCRATCH` bytes.
 
     Example:
         >>> portion(1024, torch.float32)
         2048
     """
-    rows = SCRATCH // max(columns * dtype.itemsize, 1)
+    rows = (SCRATCH if device.type == "cpu" else GPU_SCRATCH) // max(columns * dtype.itemsize, 1)
     return max(rows // ROWS, 1) * ROWS

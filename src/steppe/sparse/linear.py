@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.sparse.choose import choice_for
-from steppe.sparse.format import FORMATS, Format
+from steppe.sparse.format import FORMATS, Format, without_negative_zeros
 from steppe.sparse.module import PackedModule
 
 
@@ -72,7 +72,7 @@ class Linear(PackedModule):
                 got=type(layer).__name__,
                 way_out="leave the layer as it is",
             )
-        weight = dense_weight(layer)
+        weight = without_negative_zeros(dense_weight(layer))
         if format == "auto":
             format = choice_for(weight, tokens=tokens).format
         options = {} if values is None else {"values": values}

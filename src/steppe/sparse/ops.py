@@ -40,7 +40,7 @@ def _by_portions(layout: Layout, x: Tensor, bias: Tensor | None, matrix: Matrix)
     rows, columns = matrix[-2:]
     y = x.new_empty((*x.shape[:-1], rows))
     flat, out = x.reshape(x.shape[:-1].numel(), columns), y.view(x.shape[:-1].numel(), rows)
-    step = portion(columns, x.dtype)
+    step = portion(columns, x.dtype, x.device)
     for first in range(0, rows, step):
         last = min(first + step, rows)
         tile = layout.unpack(matrix, first, last).to(x.dtype).t()
@@ -57,7 +57,7 @@ def _transposed(layout: Layout, g: Tensor, matrix: Matrix) -> Tensor:
     flat = g.reshape(-1, rows)
     kind = torch.promote_types(g.dtype, torch.float32)
     total = torch.zeros(len(flat), columns, dtype=kind, device=g.device)
-    step = portion(columns, g.dtype)
+    step = portion(columns, g.dtype, g.device)
     for first in range(0, rows, step):
         last = min(first + step, rows)
         tile = layout.unpack(matrix, first, last).to(g.dtype)

@@ -12,7 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
 from steppe.sparse import ops
 from steppe.sparse.format import Format, check_matrix, holds, narrowed
-from steppe.sparse.layouts import Layout, Matrix, portion
+from steppe.sparse.layouts import CPU, Layout, Matrix, portion
 from steppe.sparse.native.interface import PADDING
 from steppe.sparse.packing import Packed
 from steppe.sparse.reference import Source, integers
@@ -117,9 +117,9 @@ class PackedFormat(Format):
         return cls._of(Source(*shape, values.contiguous(), bits.contiguous()), dtype)
 
     @classmethod
-    def quick(cls) -> bool:
-        """Whether it is more than unpacked here."""
-        return cls.layout.quick()
+    def quick(cls, device: torch.device = CPU) -> bool:
+        """Whether it is more than unpacked on a device."""
+        return cls.layout.quick(device)
 
     @property
     def _matrix(self) -> Matrix:
@@ -143,7 +143,7 @@ class PackedFormat(Format):
     def to_dense(self) -> Tensor:
         """The matrix."""
         dense = torch.empty(self.rows, self.columns, dtype=self.dtype, device=self.values.device)
-        step = portion(self.columns, self.dtype)
+        step = portion(self.columns, self.dtype, self.values.device)
         for first in range(0, self.rows, step):
             last = min(first + step, self.rows)
             tile = self.layout.unpack(self._matrix, first, last)
