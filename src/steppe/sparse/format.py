@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
+from steppe.sparse.reference import INTEGERS
 from steppe.sparse.reference import integers
 
 FORMATS: Registry[type[Format]] = Registry("format", "steppe.sparse.formats")
