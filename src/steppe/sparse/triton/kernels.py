@@ -7,6 +7,9 @@ walked so far) and before the bit (the ones below it in its word). So a program 
 values once and in order, and nothing else is kept for a GPU.
 """
 
+# what triton compiles has no types of Python
+# mypy: disable-error-code="no-untyped-def,untyped-decorator"
+
 from __future__ import annotations
 
 import triton
