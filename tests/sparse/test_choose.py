@@ -126,7 +126,7 @@ def test_sparsities_are_rounded(share):
 def test_each_format_that_is_smaller_is_timed_beside_dense_cold(monkeypatch):
     copies, orders = {}, []
 
-    def in_turns(works):
+    def in_turns(works, turns):
         for work in works:
             matrices, x = work.args
             name = matrices[0].name
@@ -141,7 +141,7 @@ def test_each_format_that_is_smaller_is_timed_beside_dense_cold(monkeypatch):
         return [[len(copies[name]) * (8.0 if name == "dense" else 2.0)] * 9 for name in orders]
 
     monkeypatch.setattr(module, "in_turns", in_turns)
-    monkeypatch.setattr(module, "last_level_cache", lambda: 70_000)
+    monkeypatch.setattr(module, "last_level_cache", lambda: 100_000)
     speeds = measured(replace(QUESTION, tokens=2))
     assert orders[0] == "dense"
     assert set(speeds) == {name for name in FORMATS if name != "dense" and FORMATS[name].quick()}
@@ -154,7 +154,7 @@ def test_each_format_that_is_smaller_is_timed_beside_dense_cold(monkeypatch):
 def test_of_a_matrix_beyond_the_cache_some_rows_are_measured(monkeypatch):
     shapes = []
 
-    def in_turns(works):
+    def in_turns(works, turns):
         for work in works:
             matrices, _ = work.args
             shapes.append((matrices[0].rows, matrices[0].columns, len(matrices)))
@@ -163,12 +163,12 @@ def test_of_a_matrix_beyond_the_cache_some_rows_are_measured(monkeypatch):
     monkeypatch.setattr(module, "in_turns", in_turns)
     monkeypatch.setattr(module, "last_level_cache", lambda: 20_000)
     measured(replace(QUESTION, rows=10**9))
-    assert shapes[0] == (60_000 // (4 * 128), 128, 2)
+    assert shapes[0] == (40_000 // (4 * 128), 128, 2)
     assert {rows for rows, *_ in shapes} == {shapes[0][0]}
 
 
 def test_what_would_be_larger_or_has_no_product_here_is_not_timed(monkeypatch):
-    monkeypatch.setattr(module, "in_turns", lambda works: [[1.0] * 9 for _ in works])
+    monkeypatch.setattr(module, "in_turns", lambda works, turns: [[1.0] * 9 for _ in works])
     monkeypatch.setattr(module, "last_level_cache", lambda: 20_000)
     full = replace(QUESTION, sparsity=0.0)
     assert measured(full) == {}

@@ -28,6 +28,7 @@ MARGIN = 1.03
 STEP = 0.025
 """Sparsities are rounded to a multiple of this."""
 _MOST = 256 << 20  # bytes of copies
+_TURNS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +205,8 @@ def measured(question: Question) -> dict[str, Speed]:
         works.append(partial(_products, copies, x))
         counts.append(len(copies))
     times = [
-        [time / count for time in own] for own, count in zip(in_turns(works), counts, strict=True)
+        [time / count for time in own]
+        for own, count in zip(in_turns(works, _TURNS), counts, strict=True)
     ]
     return {
         name: Speed.of(list(zip(times[0], own, strict=True)))
@@ -224,7 +226,7 @@ def _copies(size: int) -> int:
 
 def _beyond() -> int:
     """More bytes than the processor keeps at hand."""
-    return min(3 * last_level_cache(), _MOST)
+    return min(2 * last_level_cache(), _MOST)
 
 
 def conditions() -> dict[str, Any]:

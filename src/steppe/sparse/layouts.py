@@ -163,6 +163,10 @@ def _arguments(kind: type, *values: int) -> Any:
 class CompressedRows(Layout):
     """torch's own, multiplied in float32: it has no product of 16 bits on a processor."""
 
+    def quick(self, device: torch.device = CPU) -> bool:
+        """Where there are no kernels, which are faster."""
+        return device.type != "cpu" or library() is None
+
     def multiply(self, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor | None:
         """By torch's product with a sparse matrix."""
         where, values, starts, _, rows, columns = matrix
