@@ -12,7 +12,6 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
-from steppe.sparse.reference import INTEGERS
 from steppe.sparse.reference import integers
 
 FORMATS: Registry[type[Format]] = Registry("format", "steppe.sparse.formats")
@@ -171,7 +170,7 @@ def without_negative_zeros(weight: Tensor) -> Tensor:
         >>> signed, without_negative_zeros(signed)
         (tensor([-0., -2.]), tensor([0., -2.]))
     """
-    bits = weight.contiguous().view(INTEGERS[weight.element_size()])
+    bits = integers(weight.contiguous())
     return weight + 0.0 if bool((bits == torch.iinfo(bits.dtype).min).any()) else weight
 
 
