@@ -126,7 +126,7 @@ def test_sparsities_are_rounded(share):
 def test_each_format_that_is_smaller_is_timed_beside_dense_cold(monkeypatch):
     copies, orders = {}, []
 
-    def in_turns(works, turns):
+    def in_turns(works, turns, cuda):
         for work in works:
             matrices, x = work.args
             name = matrices[0].name
@@ -154,7 +154,7 @@ def test_each_format_that_is_smaller_is_timed_beside_dense_cold(monkeypatch):
 def test_of_a_matrix_beyond_the_cache_some_rows_are_measured(monkeypatch):
     shapes = []
 
-    def in_turns(works, turns):
+    def in_turns(works, turns, cuda):
         for work in works:
             matrices, _ = work.args
             shapes.append((matrices[0].rows, matrices[0].columns, len(matrices)))
@@ -168,13 +168,28 @@ def test_of_a_matrix_beyond_the_cache_some_rows_are_measured(monkeypatch):
 
 
 def test_what_would_be_larger_or_has_no_product_here_is_not_timed(monkeypatch):
-    monkeypatch.setattr(module, "in_turns", lambda works, turns: [[1.0] * 9 for _ in works])
+    monkeypatch.setattr(module, "in_turns", lambda works, turns, cuda: [[1.0] * 9 for _ in works])
     monkeypatch.setattr(module, "last_level_cache", lambda: 20_000)
     full = replace(QUESTION, sparsity=0.0)
     assert measured(full) == {}
     for name in ("bits", "index", "csr"):
-        monkeypatch.setattr(FORMATS[name], "quick", classmethod(lambda cls: False))
+        monkeypatch.setattr(FORMATS[name], "quick", classmethod(lambda cls, device: False))
     assert measured(QUESTION) == {}
     assert choose(QUESTION, lambda q: measured(q)) == Choice(
         format="dense", why="no format is smaller, or has a product here"
     )
+
+
+def test_a_choice_for_a_gpu_holds_for_that_gpu(monkeypatch, asked):
+    """The GPU is played: its name and version are in what the file says."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    on_gpu = replace(QUESTION, device="cuda")
+    choose(QUESTION)
+    choose(on_gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "another GPU")
+    module._KNOWN.clear()
+    choose(on_gpu)
+    choose(QUESTION)
+    assert asked == [QUESTION, on_gpu, on_gpu]
+    decided_by = [json.loads(file.read_text())["decided_by"] for file in files()]
+    assert {own.get("gpu") for own in decided_by} == {None, "a GPU", "another GPU"}

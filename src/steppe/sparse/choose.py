@@ -20,8 +20,10 @@ from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import in_turns
 from steppe.sparse.format import FORMATS, Format, exact_dtype
+from steppe.sparse.layouts import CPU
 from steppe.sparse.native.build import sources_hash
 from steppe.sparse.native.library import library
+from steppe.sparse.triton.bits import CHUNKS, UNPACK_CHUNKS, kernels
 
 MARGIN = 1.03
 """Times as fast as dense that the lower bound must be above, for a format to be taken."""
@@ -42,6 +44,7 @@ class Question:
         dtype: of x and of the dense matrix.
         tokens: rows of x.
         sparsity: share of zeros, a multiple of 2.5 %.
+        device: cpu, cuda, ...
 
     Example:
         >>> weight = torch.eye(64)
@@ -55,12 +58,14 @@ class Question:
     dtype: str
     tokens: int
     sparsity: float
+    device: str = "cpu"
 
     @classmethod
     def of(cls, weight: Tensor, *, tokens: int) -> Question:
         """About a matrix."""
         kept = int(torch.count_nonzero(weight))
-        return cls.about(weight.shape, kept, exact_dtype(weight), weight.dtype, tokens)
+        stored, device = exact_dtype(weight), weight.device
+        return cls.about(weight.shape, kept, stored, weight.dtype, tokens, device)
 
     @classmethod
     def about(
@@ -70,6 +75,7 @@ class Question:
         stored: torch.dtype,
         dtype: torch.dtype,
         tokens: int = 1,
+        device: torch.device = CPU,
     ) -> Question:
         """About a matrix of which only this is known."""
         rows, columns = shape
@@ -81,6 +87,7 @@ class Question:
             dtype=_name(dtype),
             tokens=tokens,
             sparsity=round(round(share / STEP) * STEP, 4),
+            device=device.type,
         )
 
 
@@ -117,7 +124,8 @@ def choose(question: Question, measure: Measure | None = None) -> Choice:
     """The fastest format for a kind of product; it is measured where that is not known yet.
 
     What was measured is kept in the user's cache, in a file that is named by all that the answer
-    depends on: the processor, threads, torch, the kernels. Another machine finds nothing there.
+    depends on: the processor or GPU, threads, torch, the kernels. Another machine finds nothing
+    there.
 
     Args:
         question: what is multiplied.
@@ -131,7 +139,7 @@ def choose(question: Question, measure: Measure | None = None) -> Choice:
     """
     if measure is not None:
         return decided(measure(question))
-    decided_by = conditions() | {"question": asdict(question)}
+    decided_by = conditions() | of_gpu(question.device) | {"question": asdict(question)}
     path = _path(decided_by)
     known = _KNOWN.get(path) or _read(path, decided_by)
     if known is None:
@@ -181,14 +189,16 @@ def measured(question: Question) -> dict[str, Speed]:
     """
     dtype, stored = getattr(torch, question.dtype), getattr(torch, question.stored)
     generator = torch.Generator().manual_seed(0)
-    beyond = max(1, _beyond() // (question.columns * dtype.itemsize))
+    device = torch.device(question.device)
+    beyond = max(1, _beyond(device) // (question.columns * dtype.itemsize))
     shape = min(question.rows, beyond), question.columns
     weight = torch.randn(shape, generator=generator).to(stored).to(dtype)
     weight.masked_fill_(torch.rand(shape, generator=generator) < question.sparsity, 0)
-    x = torch.randn(question.tokens, question.columns, generator=generator).to(dtype)
+    x = torch.randn(question.tokens, question.columns, generator=generator).to(device, dtype)
+    weight = weight.to(device)
     packed: dict[str, Format] = {}
     for name in FORMATS:
-        if name != "dense" and FORMATS[name].quick():
+        if name != "dense" and FORMATS[name].quick(device):
             matrix = FORMATS[name].from_dense(weight)
             if matrix.bytes < weight.numel() * weight.element_size():
                 packed[name] = matrix
@@ -196,18 +206,16 @@ def measured(question: Question) -> dict[str, Speed]:
         return {}
     size = weight.numel() * weight.element_size()
     kind = FORMATS["dense"]
-    dense = [kind.from_dense(weight.clone()) for _ in range(_copies(size))]
+    dense = [kind.from_dense(weight.clone()) for _ in range(_copies(size, device))]
     works: list[Callable[[], Any]] = [partial(_products, dense, x)]
     counts = [len(dense)]
     for matrix in packed.values():
-        more = range(_copies(matrix.bytes) - 1)
+        more = range(_copies(matrix.bytes, device) - 1)
         copies = [matrix, *(matrix.mapped(torch.clone) for _ in more)]
         works.append(partial(_products, copies, x))
         counts.append(len(copies))
-    times = [
-        [time / count for time in own]
-        for own, count in zip(in_turns(works, _TURNS), counts, strict=True)
-    ]
+    together = in_turns(works, _TURNS, cuda=device.type == "cuda")
+    times = [[time / count for time in own] for own, count in zip(together, counts, strict=True)]
     return {
         name: Speed.of(list(zip(times[0], own, strict=True)))
         for name, own in zip(packed, times[1:], strict=True)
@@ -219,26 +227,39 @@ def _products(matrices: Sequence[Format], x: Tensor) -> None:
         matrix.linear(x, None)
 
 
-def _copies(size: int) -> int:
+def _copies(size: int, device: torch.device) -> int:
     """How many of a size are more than the processor keeps at hand."""
-    return max(1, -(-_beyond() // max(size, 1)))
+    return max(1, -(-_beyond(device) // max(size, 1)))
 
 
-def _beyond() -> int:
-    """More bytes than the processor keeps at hand."""
-    return min(2 * last_level_cache(), _MOST)
+def _beyond(device: torch.device) -> int:
+    """More bytes than the processor, or any GPU, keeps at hand."""
+    return min(2 * last_level_cache(), _MOST) if device.type == "cpu" else _MOST
 
 
 def conditions() -> dict[str, Any]:
     """What a choice depends on beside the product."""
-    kernels = library()
+    native = library()
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "instruction_set": kernels.instruction_set if kernels else "none",
+        "instruction_set": native.instruction_set if native else "none",
         "kernels": _sources(),
         "formats": list(FORMATS),
+    }
+
+
+def of_gpu(device: str) -> dict[str, Any]:
+    """What a choice for a GPU depends on too; nothing for a processor."""
+    if device != "cuda":
+        return {} if device == "cpu" else {"device": device}
+    programs = kernels()
+    return {
+        "gpu": torch.cuda.get_device_name(),
+        "cuda": torch.version.cuda,
+        "triton": programs.triton.__version__ if programs is not None else "none",
+        "programs": [CHUNKS, UNPACK_CHUNKS],
     }
 
 

@@ -81,7 +81,8 @@ class Packable:
     def question(self, tokens: int) -> Question:
         """What is asked to choose its format."""
         kept = int(torch.count_nonzero(self.numbers))
-        return Question.about(self.shape, kept, exact_dtype(self.numbers), self.dtype, tokens)
+        stored, device = exact_dtype(self.numbers), self.numbers.device
+        return Question.about(self.shape, kept, stored, self.dtype, tokens, device)
 
     @property
     def dense_bytes(self) -> int:
