@@ -149,7 +149,7 @@ def linear(layout: str, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tenso
         ``[..., rows]`` in x's dtype, under autocast in its own; summed in float32 and rounded once
         where the kernels multiply.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     differentiable, product = _OPERATORS[layout]
     wanted = torch.is_grad_enabled() and (
