@@ -12,12 +12,14 @@ from steppe.llm.export import export
 
 
 def add(app: typer.Typer) -> None:
-    app.command("export", short_help="Store a pruned language model smaller, or 2:4.")(command)
+    app.command("export", short_help="Store a pruned language model smaller, 2:4, or as GGUF.")(
+        command
+    )
 
 
 def command(
     run: Annotated[Path, typer.Argument(help="a pruned language model's folder")],
-    to: Annotated[str, typer.Option(help="compact, or 2:4 on a GPU")],
+    to: Annotated[str, typer.Option(help="compact, gguf, or 2:4 on a GPU")],
     out: Annotated[Path, typer.Option(help="the folder to write")],
     device: Annotated[str | None, typer.Option(help="2:4: where to measure, e.g. cuda")] = None,
     tokens: Annotated[
@@ -26,11 +28,18 @@ def command(
     verify: Annotated[
         str | None, typer.Option(help="compact: logits, or tensors when memory is short")
     ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="gguf: of matrices: stored, f32, f16 or bf16")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="gguf: carried, or none for programs that give token ids")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
-    """Write a pruned model smaller (compact), or with the 2:4 layers that measure faster."""
-    done = export(run, to, out, device=device, tokens=tokens, verify=verify)
+    """Write a pruned model smaller (compact), for llama.cpp (gguf), or with faster 2:4 layers."""
+    options = {"device": device, "tokens": tokens, "verify": verify}
+    done = export(run, to, out, **options, dtype=dtype, tokenizer=tokenizer)
     for line in done.lines:
         say(line, quiet)
     say(f"written to {out}", quiet)
