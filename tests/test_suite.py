@@ -19,6 +19,8 @@ CROSS = {
     "test_results_page.py": "the figures of README and docs beside the records",
     "test_outside.py": "parts of another package",
     "test_former_names.py": "names of before 0.1",
+    "test_gpu_command.py": "make gpu, by stages of the test",
+    "cuda": "what must hold on a GPU",
     "test_types.py": "the code of README and docs, as type checkers see it",
     "contract": "what every part of an axis fulfils, from the registries",
     "parity": "whole methods beside plain transcriptions of their rules",

@@ -208,6 +208,7 @@ def test_tokens() -> None:
             parse_tokens(wrong)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not GPU, reason="needs a GPU of compute capability 8.0 or more")
 def test_on_a_gpu_the_kernels_agree_with_the_dense_model(tmp_path: Path) -> None:
     gpu = hardware("cuda")

@@ -86,6 +86,7 @@ def test_every_number_of_tokens_has_its_chunks():
 GPU = works_on(torch.device("cuda")) if torch.cuda.is_available() else False
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not GPU, reason="needs a GPU of compute capability 8.0 or more, and triton")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_on_a_gpu_they_agree_with_float64(dtype):
@@ -103,6 +104,7 @@ def test_on_a_gpu_they_agree_with_float64(dtype):
             assert ((y - wanted).abs() <= unit * wanted.abs() + 1e-6 * size + 1e-30).all()
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not GPU, reason="needs a GPU of compute capability 8.0 or more, and triton")
 def test_on_a_gpu_a_layer_is_multiplied_by_them_and_captured():
     dense = torch.randn(256, 512).masked_fill(torch.rand(256, 512) < 0.7, 0)
