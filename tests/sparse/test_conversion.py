@@ -11,7 +11,7 @@ from steppe.core.speed import Speed
 from steppe.llm.compact import compress
 from steppe.sparse import formats_of
 from steppe.sparse.choose import Choice
-from steppe.sparse.conversion import Packable, convert, packed
+from steppe.sparse.conversion import Packable, convert, in_place, packed
 from steppe.sparse.format import FORMATS
 from steppe.sparse.linear import Linear
 from steppe.sparse.record import RECORD
@@ -87,6 +87,19 @@ def test_auto_asks_once_for_each_kind_of_matrix(monkeypatch):
     assert type(model[1]) is nn.Linear
     assert [(q.rows, q.tokens) for q in asked] == [(64, 3), (8, 3)]
     assert asked[0].stored == "bfloat16"
+
+
+def test_what_will_lie_elsewhere_is_asked_about_there(monkeypatch):
+    asked = []
+
+    def choose(question):
+        asked.append(question.device)
+        return Choice(format="dense", why="asked")
+
+    monkeypatch.setattr("steppe.sparse.conversion.choose", choose)
+    in_place(nn.Linear(64, 64), "auto", device=torch.device("cuda", 1))
+    in_place(nn.Linear(64, 64), "auto")
+    assert asked == ["cuda", "cpu"]
 
 
 def test_bits_and_values_are_packed_without_the_dense_matrix():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from steppe.core.device import device_of
 from steppe.core.errors import SteppeError, unknown
 from steppe.llm.architecture import answers_in_tokens
 from steppe.llm.checkpoint import Checkpoint, folder_of
@@ -39,9 +41,8 @@ def load(
         name: a folder with config.json and safetensors (or of ``steppe export --to compact``),
             or a hub id.
         sparse: ``bits``, ``index``, ``csr`` wherever that takes fewer bytes; ``auto``, for each
-            matrix the format that is the fastest here, dense where none is faster than dense
-            (measured once for each kind of matrix, then remembered) or where it goes to another
-            device than a processor; ``dense`` or None, none.
+            matrix the format that is the fastest on that device, dense where none is faster
+            (measured once for each kind of matrix, then remembered); ``dense`` or None, none.
         device: where it goes.
         dtype: float32, float16 or bfloat16. If none is given: as stored, but on a CPU float32.
             Values that were stored in 16 bits stay so within the formats.
@@ -64,30 +65,38 @@ known: auto, bits, csr, dense, index
         raise unknown("dtype", dtype, DTYPES)
     check_format(sparse or "dense")
     folder = folder_of(str(name))
-    on_cpu = device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
-    if sparse is None or sparse == "dense" or (sparse == "auto" and not on_cpu):
+    if sparse is None or sparse == "dense":
         return load_dense(folder, device, dtype)
     if device == "auto":
         device = str(torch.accelerator.current_accelerator() or "cpu")
-    model, whys = _packed(folder, sparse, _dtype_of(folder, device, dtype), tokens)
+    place = device_of(device)
+    model, whys = _packed(folder, _Asked(sparse, tokens, _dtype_of(folder, place, dtype), place))
     remember(model, whys)
     return placed(model, device).eval()
 
 
-def _dtype_of(folder: Path, device: str, dtype: str | None) -> torch.dtype:
+@dataclass(frozen=True)
+class _Asked:
+    """The format, for so many tokens, in the model's dtype and on its device."""
+
+    format: str
+    tokens: int
+    dtype: torch.dtype
+    device: torch.device
+
+
+def _dtype_of(folder: Path, device: torch.device, dtype: str | None) -> torch.dtype:
     if dtype is not None:
         return DTYPES[dtype]
-    if device == "cpu":
+    if device.type == "cpu":
         return torch.float32
     stored = read_config(folder).dtype
     return stored if isinstance(stored, torch.dtype) else torch.float32
 
 
-def _packed(
-    folder: Path, format: str, dtype: torch.dtype, tokens: int
-) -> tuple[Any, dict[str, str]]:
+def _packed(folder: Path, asked: _Asked) -> tuple[Any, dict[str, str]]:
     """The model, and for each layer the reason for its format."""
-    config = read_config(folder)
+    config, dtype = read_config(folder), asked.dtype
     with quiet():
         model = skeleton(config, dtype, experts=None).requires_grad_(True)
     if not answers_in_tokens(model):
@@ -107,7 +116,7 @@ def _packed(
             keys.fill(keys.of[number], dtype)
             whys[name] = "tied to another layer"
             continue
-        layer, whys[name] = _layer(keys, checkpoint, number, name, module, format, tokens, dtype)
+        layer, whys[name] = _layer(keys, checkpoint, number, name, module, asked)
         if layer is not None:
             new[name] = layer
     keys.tie()
@@ -118,18 +127,11 @@ def _packed(
 
 
 def _layer(
-    keys: Keys,
-    checkpoint: Checkpoint,
-    number: int,
-    name: str,
-    module: Any,
-    format: str,
-    tokens: int,
-    dtype: torch.dtype,
+    keys: Keys, checkpoint: Checkpoint, number: int, name: str, module: Any, asked: _Asked
 ) -> tuple[nn.Module | None, str]:
     """What comes in a layer's place; where it stays, the layer has its weights afterwards."""
     key = keys.plain.get(f"{name}.weight") if is_linear(module) else None
-    pieces = {}
+    pieces, dtype = {}, asked.dtype
     if key is not None and not _kept_apart(keys, f"{name}.weight"):
         pieces["weight"] = _stored(checkpoint, key, module, dtype)
         rest = [k for k in keys.of[number] if k != key]
@@ -138,7 +140,7 @@ def _layer(
     else:
         keys.fill(keys.of[number], dtype)
         keys.check_filled({f"{name}.{own}": p for own, p in module.named_parameters()})
-    layer, why = in_place(module, format, tokens, pieces)
+    layer, why = in_place(module, asked.format, asked.tokens, pieces, asked.device)
     if layer is None and key is not None:
         keys.fill([key], dtype)
     elif layer is not None:

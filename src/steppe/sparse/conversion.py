@@ -78,10 +78,10 @@ class Packable:
             lambda kind: kind.from_compact(bits, values, shape, dtype),
         )
 
-    def question(self, tokens: int) -> Question:
-        """What is asked to choose its format."""
+    def question(self, tokens: int, device: torch.device | None = None) -> Question:
+        """What is asked to choose its format, for the device where it lies or will lie."""
         kept = int(torch.count_nonzero(self.numbers))
-        stored, device = exact_dtype(self.numbers), self.numbers.device
+        stored, device = exact_dtype(self.numbers), device or self.numbers.device
         return Question.about(self.shape, kept, stored, self.dtype, tokens, device)
 
     @property
@@ -90,13 +90,16 @@ class Packable:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
 
-def packed(matrix: Packable, format: str, tokens: int = 1) -> tuple[Format | None, str]:
+def packed(
+    matrix: Packable, format: str, tokens: int = 1, device: torch.device | None = None
+) -> tuple[Format | None, str]:
     """A matrix in the format that was asked for, or chosen; and why.
 
     Args:
         matrix: what is packed.
         format: a name, or ``auto``.
         tokens: rows of x that ``auto`` asks for.
+        device: where it will be multiplied; where it lies if None.
 
     Returns:
         The packed matrix, None where it stays dense; and the reason.
@@ -106,7 +109,7 @@ def packed(matrix: Packable, format: str, tokens: int = 1) -> tuple[Format | Non
         (None, 'index would take 25,864 bytes, dense takes 16,384')
     """
     if format == "auto":
-        choice = choose(matrix.question(tokens))
+        choice = choose(matrix.question(tokens, device))
     else:
         choice = Choice(format=format, why="asked for")
     if choice.format == "dense":
@@ -154,7 +157,11 @@ def replaced(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
 
 
 def in_place(
-    module: Any, format: str, tokens: int = 1, pieces: Mapping[str, Packable] | None = None
+    module: Any,
+    format: str,
+    tokens: int = 1,
+    pieces: Mapping[str, Packable] | None = None,
+    device: torch.device | None = None,
 ) -> tuple[nn.Module | None, str]:
     """What comes in the place of a linear layer or of experts; None where they stay, and why.
 
@@ -163,10 +170,11 @@ def in_place(
         format: a name, or ``auto``.
         tokens: rows of x that ``auto`` asks for.
         pieces: a linear layer's weight, where the module does not hold it.
+        device: where it will compute; where it lies if None.
     """
     if is_linear(module):
         matrix = pieces["weight"] if pieces else Packable.dense(dense_weight(module))
-        form, why = packed(matrix, format, tokens)
+        form, why = packed(matrix, format, tokens, device)
         if form is None:
             return None, why
         transposed = not isinstance(module, nn.Linear)
@@ -176,7 +184,7 @@ def in_place(
         stacks[name] = []
         for weight in getattr(module, name).detach():
             straight = (weight.t() if module.is_transposed else weight).contiguous()
-            form, why = packed(Packable.dense(straight), format, tokens)
+            form, why = packed(Packable.dense(straight), format, tokens, device)
             if form is None and format != "auto":
                 return None, f"an expert of {name}: {why}"
             # a copy, so that the stack can be given up
@@ -278,7 +286,7 @@ def _on_example(
     if format == "auto":
         if kind is Convolution and share < LEAST:
             return None, f"fewer than {LEAST:.0%} of the convolution are zeros"
-        names = [name for name in FORMATS if name != "dense" and FORMATS[name].quick()]
+        names = [name for name in FORMATS if name != "dense" and FORMATS[name].quick(x.device)]
     candidates: dict[str, PackedModule] = {}
     for name in names:
         candidate = kind.of(module, name)

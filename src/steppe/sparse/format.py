@@ -168,7 +168,7 @@ def without_negative_zeros(weight: Tensor) -> Tensor:
     Example:
         >>> signed = torch.tensor([-1.0, -2.0]) * torch.tensor([0.0, 1.0])
         >>> signed, without_negative_zeros(signed)
-        (tensor([-0., -2.]), tensor([0., -2.]))
+        (tensor([-0., -2.]), tensor([ 0., -2.]))
     """
     bits = integers(weight.contiguous())
     return weight + 0.0 if bool((bits == torch.iinfo(bits.dtype).min).any()) else weight
