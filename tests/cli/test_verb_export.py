@@ -85,3 +85,16 @@ def test_other_folders_are_refused(
     run("export", pruned, "--to", "compact", "--out", tmp_path / "full", code=2)
     assert "--out must be" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_gguf(pruned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("gguf")
+    out = ["--to", "gguf", "--out", tmp_path / "out"]
+    run("export", pruned, *out, code=2)
+    assert "--tokenizer none" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    run("export", pruned, *out, "--tokenizer", "none", "--dtype", "f16", "--json")
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["dtype"] == "f16"
+    assert "nothing is smaller or faster by them" in shown.err
+    assert (tmp_path / "out/model.gguf").is_file()

@@ -162,6 +162,8 @@ def family_of(config: Any, shapes: Mapping[str, torch.Size]) -> tuple[Family, st
     if config.hidden_act != "silu":
         raise _cannot("another activation than silu", config.hidden_act)
     blocks = Blocks.of(config, shapes)
+    if 0 in (*blocks.heads, *blocks.key_heads, *blocks.neurons):
+        raise _cannot("a block without heads or neurons", blocks)
     architecture = family.architecture if blocks.equal else family.unequal
     if not architecture:
         different = next(s for s in (blocks.neurons, blocks.heads) if len(set(s)) > 1)
