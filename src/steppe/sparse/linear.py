@@ -54,7 +54,7 @@ class Linear(PackedModule):
         values: str | None = None,
         tokens: int = 1,
     ) -> Self:
-        """A linear layer, packed; it shares the bias.
+        """A linear layer, packed; it shares the bias, and -0.0 in its weight becomes 0.0.
 
         Args:
             layer: ``nn.Linear``, or transformers' Conv1D.
