@@ -149,7 +149,7 @@ def compiled(name, pointers, constants, capability):
     aligned = {
         (i,): [["tt.divisibility", 16]]
         for i, n in enumerate(names)
-        if n in pointers or n == "columns"
+        if n in pointers or (n == "columns" and n not in constants)
     }
     source = ASTSource(kernel, kinds, constexprs=constants, attrs=aligned)
     done = triton.compile(source, target=GPUTarget("cuda", capability, 32))
@@ -172,15 +172,23 @@ def compile_all():
     common = {"bits": "*i32", "starts": "*i64"}
     for capability in (80, 90):
         for count, chunks in bits.CHUNKS.items() if capability == 90 else [(1, bits.CHUNKS[1])]:
+            # what is 1 when a program is started is a constant of it
+            alone = {"tokens": 1} if count == 1 else {}
             for value, scale in (("*bf16", "*bf16"), ("*fp32", "*fp32"), ("*i8", "*fp32")):
                 own = dict.fromkeys(("x", "y", "bias"), "*bf16")
-                constants = {"TOKENS": count, "CHUNKS": chunks, "BIASED": True}
+                constants = alone | {"TOKENS": count, "CHUNKS": chunks, "BIASED": True}
                 constants["SCALED"] = value == "*i8"
                 pointers = common | own | {"values": value, "scale": scale}
                 name = f"bits_linear {capability} {count} {value}"
                 sizes[name] = compiled("bits_linear", pointers, constants, capability)
                 if count > 1:
                     break
+        names = dict.fromkeys(("tokens", "rows", "columns", "chunks"), 1)
+        constants = names | {"TOKENS": 1, "CHUNKS": 16, "BIASED": True, "SCALED": False}
+        pointers = common | dict.fromkeys(("x", "y", "bias", "values", "scale"), "*fp16")
+        sizes[f"bits_linear {capability} of ones"] = compiled(
+            "bits_linear", pointers, constants, capability
+        )
         constants = {"CHUNKS": bits.UNPACK_CHUNKS, "SCALED": False}
         pointers = common | {"values": "*i16", "scale": "*i16", "out": "*i16"}
         sizes[f"bits_unpack {capability}"] = compiled(
