@@ -59,11 +59,52 @@ class PublishedMethod(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Method:
         for key, value in kwargs.items():
             if key not in self.options:
-                raise unknown(f"option of method {self.name}", key, self.options)
+                raise self._no_option(key)
             typed(f"method {self.name}", key, str(self.options[key].annotation), value)
         given = inspect.signature(self.build).bind(*args, **kwargs).arguments
         usual = {k: (o.default, self._language.get(k)) for k, o in self.options.items()}
-        return with_effect(self.name, given, usual, self._made)
+        try:
+            return with_effect(self.name, given, usual, self._made)
+        except SteppeError as error:
+            raise self._with_way_out(error, given) from None
+
+    def _no_option(self, key: str) -> SteppeError:
+        """The error for an option that the method has not; another one may have it."""
+        owners = [name for name in METHODS if key in METHODS[name].options]
+        error = unknown(f"option of method {self.name}", key, self.options)
+        if not owners:
+            return error
+        more = f" and {len(owners) - 4} more" if len(owners) > 4 else ""
+        known = error.way_out.partition("known: ")[2]
+        return SteppeError(
+            error.rule,
+            got=f"{key}, which belongs to {', '.join(owners[:4])}{more}",
+            way_out=f"leave {key} out; known here: {known}",
+        )
+
+    def _with_way_out(self, error: SteppeError, given: Mapping[str, Any]) -> SteppeError:
+        """A part's error, with the option that is to blame where it alone is."""
+        if error.way_out:
+            return error
+        blamed = [key for key in given if self._works({k: given[k] for k in given if k != key})]
+        if len(blamed) != 1:
+            return error
+        (key,) = blamed
+        usual, other = self.options[key].default, self._language.get(key)
+        beside = "" if other in (None, usual) else f", {other} for language models"
+        return SteppeError(
+            error.rule,
+            got=f"{error.got} ({key} {given[key]} of method {self.name})",
+            consequence=error.consequence,
+            way_out=f"leave {key} out: its default is {usual}{beside}",
+        )
+
+    def _works(self, given: Mapping[str, Any]) -> bool:
+        try:
+            self._made(given)
+        except SteppeError:
+            return False
+        return True
 
     def _made(self, given: Mapping[str, Any]) -> Method:
         build: Callable[..., Method] = self.build
