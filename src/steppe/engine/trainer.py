@@ -25,7 +25,7 @@ from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate, running_norms
-from steppe.engine.step.finished import Finished
+from steppe.engine.step.finished import Finished, gentler
 from steppe.engine.step.gradient_passes import Closure
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.parameter_groups import ParameterGroup
@@ -326,7 +326,7 @@ class Trainer:
             "the loss must stay finite",
             got=f"{total} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
-            way_out="a smaller learning rate, rho or alpha, penalty auto; in another folder",
+            way_out=f"{gentler(self.sparsifier.method)}; in another folder",
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:
