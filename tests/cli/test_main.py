@@ -56,7 +56,6 @@ def test_an_option_of_a_method_that_is_no_flag(
     assert said in capsys.readouterr().err
 
 
-
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -22,7 +22,11 @@ def registry(monkeypatch):
 
 def test_the_imports_are_the_registry():
     """What an editor completes is what there is; pip may have added some of outside packages."""
-    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {"options", "registry"}
+    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {
+        "options",
+        "refusals",
+        "registry",
+    }
     own = {n for n in METHODS if METHODS[n].__module__.startswith("steppe.methods.")}
     assert own == files
     assert own <= set(methods.__all__)

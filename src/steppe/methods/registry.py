@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, ParamSpec
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import SteppeError
 from steppe.core.part import typed
 from steppe.core.protocols import Objective
 from steppe.core.registry import Registry
 from steppe.method import Method
 from steppe.methods.options import with_effect
+from steppe.methods.refusals import check_declared, no_option, with_way_out
 
 P = ParamSpec("P")
 
@@ -39,19 +40,7 @@ class PublishedMethod(Generic[P]):
         self, build: Callable[P, Method], name: str, display: str, language: Mapping[str, Any]
     ) -> None:
         known = inspect.signature(build).parameters
-        if wrong := [key for key in language if key not in known]:
-            raise SteppeError(
-                "what differs for language models is given by options of the method",
-                got=f"{', '.join(wrong)} of method {name}",
-                way_out="make it a parameter of the function, or leave it out",
-            )
-        bare = [k for k, o in known.items() if o.default is o.empty and k != "sparsity"]
-        if bare:
-            raise SteppeError(
-                "every option of a method but its sparsity has a default",
-                got=f"none for {', '.join(bare)} of method {name}",
-                way_out=f"{bare[0]} = the paper's value",
-            )
+        check_declared(name, known, language)
         self.name, self.display = name, display
         self.build, self._language = build, dict(language)
         functools.update_wrapper(self, build)
@@ -59,52 +48,15 @@ class PublishedMethod(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Method:
         for key, value in kwargs.items():
             if key not in self.options:
-                raise self._no_option(key)
+                owners = [name for name in METHODS if key in METHODS[name].options]
+                raise no_option(self.name, key, self.options, owners)
             typed(f"method {self.name}", key, str(self.options[key].annotation), value)
         given = inspect.signature(self.build).bind(*args, **kwargs).arguments
         usual = {k: (o.default, self._language.get(k)) for k, o in self.options.items()}
         try:
             return with_effect(self.name, given, usual, self._made)
         except SteppeError as error:
-            raise self._with_way_out(error, given) from None
-
-    def _no_option(self, key: str) -> SteppeError:
-        """The error for an option that the method has not; another one may have it."""
-        owners = [name for name in METHODS if key in METHODS[name].options]
-        error = unknown(f"option of method {self.name}", key, self.options)
-        if not owners:
-            return error
-        more = f" and {len(owners) - 4} more" if len(owners) > 4 else ""
-        known = error.way_out.partition("known: ")[2]
-        return SteppeError(
-            error.rule,
-            got=f"{key}, which belongs to {', '.join(owners[:4])}{more}",
-            way_out=f"leave {key} out; known here: {known}",
-        )
-
-    def _with_way_out(self, error: SteppeError, given: Mapping[str, Any]) -> SteppeError:
-        """A part's error, with the option that is to blame where it alone is."""
-        if error.way_out:
-            return error
-        blamed = [key for key in given if self._works({k: given[k] for k in given if k != key})]
-        if len(blamed) != 1:
-            return error
-        (key,) = blamed
-        usual, other = self.options[key].default, self._language.get(key)
-        beside = "" if other in (None, usual) else f", {other} for language models"
-        return SteppeError(
-            error.rule,
-            got=f"{error.got} ({key} {given[key]} of method {self.name})",
-            consequence=error.consequence,
-            way_out=f"leave {key} out: its default is {usual}{beside}",
-        )
-
-    def _works(self, given: Mapping[str, Any]) -> bool:
-        try:
-            self._made(given)
-        except SteppeError:
-            return False
-        return True
+            raise with_way_out(error, self.name, given, usual, self._made) from None
 
     def _made(self, given: Mapping[str, Any]) -> Method:
         build: Callable[..., Method] = self.build

@@ -189,7 +189,9 @@ def on_images(columns: Sequence[Column], records: Sequence[Record], on: str) -> 
     return [
         c
         if c.key.split(" ")[0] in ("noise", "shifted", "r_v2")
-        else replace(c, label=c.label.removesuffix(", %") + images + ", %" * c.label.endswith(", %"))
+        else replace(
+            c, label=c.label.removesuffix(", %") + images + ", %" * c.label.endswith(", %")
+        )
         for c in columns
     ]
 
