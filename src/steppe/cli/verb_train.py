@@ -25,7 +25,7 @@ from steppe.experiment.varied import entries, put
 from steppe.method import Method
 from steppe.methods import METHODS
 from steppe.report.html import write_report
-from steppe.report.record import read_records
+from steppe.report.record import read_records, setting_of
 
 MORE = "clean,corruptions,attacks,sharpness,landscape"
 
@@ -229,7 +229,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
     zeros = f"zeros{of_all_parameters(record)}"
     gone = f"of the {record['removed']['target']} gone" if "removed" in record else zeros
-    say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
+    where = setting_of(record)  # the network may be one that nobody asked for
+    say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
     cut = "" if record["method"] == "dense" else "the last projection and "
     if sparse.get("accuracy") is not None and before:

@@ -20,6 +20,7 @@ from steppe.core.courtesy import courtesy
 from steppe.core.errors import Diverged, SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
+from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
@@ -389,10 +390,9 @@ class Trainer:
             model, (x for (x, _), _ in zip(stream, range(limit), strict=False)), self.forward
         )
         if used:
-            self.sparsifier.notes.append(
-                f"running statistics of {len(running_norms(model))} norms estimated anew from "
-                f"{used} batches"
-            )
+            norms = counted(len(running_norms(model)), "norm")
+            batches = counted(used, "batch", "batches")
+            self.sparsifier.notes.append(f"running statistics of {norms} estimated from {batches}")
 
     def _say(self, text: str) -> None:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""

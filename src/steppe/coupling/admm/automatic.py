@@ -9,6 +9,7 @@ import torch
 from steppe.core.curves import curve
 from steppe.core.protocols import Tensors
 from steppe.core.step_context import StepContext
+from steppe.core.text import counted
 
 AUTO = "auto"
 PULL = 10.0
@@ -44,9 +45,9 @@ def hasty(interval: int | str, pull: float, shape: str, total: int) -> list[str]
     strongest = unit_of(pull, shape, total)
     if strongest >= HASTY:
         return [
-            f"penalty auto spreads its pull over the run: of {total} steps the strongest goes "
-            f"{-math.expm1(-strongest):.0%} of the way to the sparse copy, nearly a projection. "
-            "Way out: more steps (epochs, or a smaller batch size)"
+            f"penalty auto spreads its pull over the run: of {counted(total, 'step')} the "
+            f"strongest goes {-math.expm1(-strongest):.0%} of the way to the sparse copy, nearly "
+            "a projection. Way out: more steps (epochs, or a smaller batch size)"
         ]
     if isinstance(interval, str) or interval <= interval_of(total):
         return []
