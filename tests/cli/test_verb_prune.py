@@ -95,6 +95,22 @@ def test_prune_writes_a_folder_that_transformers_loads(
     assert capsys.readouterr().err == ""
 
 
+def test_a_finished_run_is_looked_at_before_it_is_called_so(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = [language_model, "--method", "wanda", "--sparsity", 0.5, "--calibration", word_text]
+    asked += ["--samples", 4, "--window", 16, "--out", out, "--quiet"]
+    run(*asked)
+    shard = sorted(out.glob("model-*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    run(*asked, code=2)
+    assert f"must be as it was written; got {shard}" in capsys.readouterr().err
+    shard.unlink()
+    run(*asked, code=2)
+    assert f"a finished run has its weights; got no {shard}" in capsys.readouterr().err
+
+
 # the text
 
 

@@ -10,7 +10,6 @@ from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.context import BlockContext, Run
 from steppe.engine.blockwise.input_recorder import InputRecorder
 
-
 _FEW = "calibration tokens are fewer than its"
 
 
@@ -27,8 +26,8 @@ def calibrate(block: BlockContext) -> None:
     if few and not any(_FEW in note for note in block.run.notes):
         name, (tokens, inputs) = next(iter(few.items()))
         block.note(
-            f"{name}: {tokens} {_FEW} {inputs} inputs, and so it may be elsewhere: an error of 0 on "
-            "them says nothing of other texts. Way out: more samples, or a longer window"
+            f"{name}: {tokens} {_FEW} {inputs} inputs, and so it may be elsewhere: an error of 0 "
+            "on them says nothing of other texts. Way out: more samples, or a longer window"
         )
 
 
