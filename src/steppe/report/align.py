@@ -49,6 +49,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             ):
                 used[entry["on"]] = entry
         aside = {e["on"] for e in entries} - set(used)
+        limited = {on: n for on, entry in used.items() if (n := _first_only(entry))}
         alike.append(
             {k: v for k, v in record.items() if k != "entries"}
             | {
@@ -58,8 +59,8 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                     *(e["command"] for e in used.values() if e.get("command")),
                 ],
                 "unlike": sorted(aside),
-                "limited": {on: n for on, entry in used.items() if (n := _first_only(entry))},
             }
+            | ({"limited": limited} if limited else {})
         )
     return alike
 
