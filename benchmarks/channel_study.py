@@ -30,7 +30,7 @@ from steppe.recipes import path_of
 
 RECIPE = path_of("long/channels-16px")
 SPARSITIES = (0.6, 0.4)
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1)
 SEARCHED = 100  # the seed of the search
 CUTS = {"sparsity": 0.4, "warmup": 10 / 90, "pruned": 11 / 90, "every": 10}
 RADII = {"adasap": (0.1, 0.25, 0.5, 1.0), "taylor-sam": (0.02, 0.05, 0.1, 0.2)}
@@ -80,27 +80,29 @@ def pruned(out: Path, name: str, method: dict[str, Any], seed: int, **parts: Any
     return Training(name, recipe, MEASURED, slim=True, after=f"dense-seed{seed}")
 
 
-def wanted(out: Path) -> Iterator[Training]:
-    """Every network."""
+def cut(out: Path, sparsity: float) -> Iterator[Training]:
+    """Every network of one sparsity."""
     for seed in SEEDS:
-        yield dense(seed)
-    for sparsity in SPARSITIES:
-        for seed in SEEDS:
-            for name, method in methods().items():
-                where = f"{name}-{sparsity:g}-seed{seed}"
-                yield pruned(out, where, method | {"sparsity": sparsity}, seed)
+        for name, method in methods().items():
+            where = f"{name}-{sparsity:g}-seed{seed}"
+            yield pruned(out, where, method | {"sparsity": sparsity}, seed)
 
 
 def every(out: Path) -> Iterator[Training]:
     """The study, and what Table 7 asks."""
-    yield from wanted(out)
+    for seed in SEEDS:
+        yield dense(seed)
+    yield from cut(out, SPARSITIES[0])
     yield from around_the_cut(out)
+    for sparsity in SPARSITIES[1:]:
+        yield from cut(out, sparsity)
 
 
 def around_the_cut(out: Path) -> Iterator[Training]:
     """The paper's Table 7: sharpness before the first cut and after the last, none trained after.
 
-    The learning rate is constant, so that the first half of the second run is the first run.
+    The learning rate is constant, so that the first half of the second run is the first run. The
+    many small cuts take channels by twos, so that the last one meets the target.
     """
     cuts = {"warmup": 0.5, "pruned": 0.999, "every": 20}
     for seed in SEEDS:
@@ -109,7 +111,14 @@ def around_the_cut(out: Path) -> Iterator[Training]:
                 own = method | cuts | {"sparsity": sparsity}
                 train = {"epochs": epochs, "lr_schedule": "constant"}
                 yield replace(
-                    pruned(out, f"{name}-{when}-seed{seed}", own, seed, train=train),
+                    pruned(
+                        out,
+                        f"{name}-{when}-seed{seed}",
+                        own,
+                        seed,
+                        train=train,
+                        channels={"target": "parameters", "round_to": 2},
+                    ),
                     slim=False,
                     measured={"sharpness": MEASURED["sharpness"]},
                 )

@@ -39,6 +39,24 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["prune", "X", "--iterations", "3"], "an option of alps: --set method.iterations=VALUE"),
+        (["train", "--alpha", "3"], "--set method.alpha=VALUE"),
+        (["report", "X", "--iterations", "3"], "see steppe --help"),
+        (["prune"], "see steppe --help"),
+    ],
+)
+def test_an_option_of_a_method_that_is_no_flag(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("prune", "MODEL", "--method", "magnitude", "--sparsity", "0.5"),

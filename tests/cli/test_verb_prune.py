@@ -95,6 +95,22 @@ def test_prune_writes_a_folder_that_transformers_loads(
     assert capsys.readouterr().err == ""
 
 
+def test_a_finished_run_is_looked_at_before_it_is_called_so(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    asked = [language_model, "--method", "wanda", "--sparsity", 0.5, "--calibration", word_text]
+    asked += ["--samples", 4, "--window", 16, "--out", out, "--quiet"]
+    run(*asked)
+    shard = sorted(out.glob("model-*.safetensors"))[0]
+    shard.write_bytes(shard.read_bytes()[:-100])
+    run(*asked, code=2)
+    assert f"must be as it was written; got {shard}" in capsys.readouterr().err
+    shard.unlink()
+    run(*asked, code=2)
+    assert f"a finished run has its weights; got no {shard}" in capsys.readouterr().err
+
+
 # the text
 
 
@@ -249,6 +265,22 @@ def test_the_screen_says_what_the_steps_made_of_the_start(
             rows = json.loads((tmp_path / out / "record.json").read_text())["blocks"]
             kept = [row["held_out"]["block"]["kept"] == "trained" for row in rows]
             assert (int(line[1]), int(line[2])) == (sum(kept), len(kept))
+
+
+def test_penalty_and_radius_are_said_and_an_interval_that_does_not_fit_the_automatic_one(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = ["--calibration", word_text, "--samples", 8, "--window", 16, "--epochs", 64]
+    asked = ["--method", "safe", "--sparsity", 0.5, *text, "--set", "method.start=null"]
+    asked += ["--penalty", "auto", "--batch-size", 8, "--warmup-epochs", 0]
+    for out, way in (("a", []), ("b", ["--interval", "auto"])):
+        run(language_model, *asked, *way, "--out", tmp_path / out)
+        shown = " ".join(capsys.readouterr().err.split())
+        interval = "1 (auto), updates 64" if way else "32, updates 2"
+        assert f"coupling admm: penalty auto, interval {interval}, " in shown
+        assert "perturb sam: rho 0.0002" in shown
+        assert ("Way out: interval auto" in shown) == (not way)
+        assert json.loads((tmp_path / out / "record.json").read_text())["blocks"][0]["coupling"]
 
 
 @pytest.mark.parametrize("flags", [("--penalty", "0.1"), ("--set", "method.interval=4")])

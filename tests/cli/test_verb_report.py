@@ -91,6 +91,22 @@ def test_wrong_flags_are_one_line(
     assert "\n" not in said
 
 
+def test_an_unfinished_run_is_named_with_the_command_that_ends_it(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    shutil.copy(runs[1] / "recipe.yaml", begun)
+    run("report", begun, code=2)
+    said = capsys.readouterr().err
+    assert f"{begun}, which is not finished" in said
+    assert f"steppe train {begun}/recipe.yaml --out {begun} ends it" in said
+    run("report", tmp_path / "nowhere", code=2)
+    said = capsys.readouterr().err
+    assert "nowhere, which does not exist" in said
+    assert "Errno" not in said
+
+
 def test_what_is_no_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("report", tmp_path / "none", "--out", tmp_path / "r.html", code=2)
     assert "record.json" in capsys.readouterr().err

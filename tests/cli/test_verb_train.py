@@ -102,7 +102,11 @@ def test_what_the_coupling_chose_is_said_and_a_failure_also_when_quiet(
 ) -> None:
     given = ["--method", "safe", "--sparsity", "0.9", "--penalty", "auto", "--interval", "2", *TINY]
     run("train", *given, "--out", tmp_path / "out")
-    assert "coupling admm: penalty auto, interval 2, updates 1, " in capsys.readouterr().err
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "coupling admm: penalty auto, interval 2, updates 1, " in shown
+    assert "; perturb sam: rho 0.1" in shown
+    assert "safe, small-cnn on digits: 90.00% zeros" in shown
+    assert "estimated from 2 batches" in shown
     assert stored(tmp_path / "out")["method"]["interval"] == 2
     run("train", *given, "--lr", "1e-9", "--out", tmp_path / "quiet", "--quiet")
     (line,) = capsys.readouterr().err.strip().splitlines()

@@ -83,3 +83,16 @@ def test_an_evaluation_that_fails_costs_no_epoch_and_no_run(tmp_path, monkeypatc
     assert all(torch.equal(a[name], b[name]) for name in a)
     again = steppe.train(recipe, out=tmp_path / "run")
     assert again["sparse"]["accuracy"] == right["sparse"]["accuracy"]
+
+
+def test_a_run_that_diverged_without_nan_says_so(tmp_path):
+    """Many times the loss of guessing is no success, whatever the exit code."""
+    recipe = SMALL | {"method": {"name": "safe", "sparsity": 0.5, "rho": 0.0, "penalty": 1e-3}}
+    recipe["train"] = SMALL["train"] | {"epochs": 2, "lr": 1e4}
+    (said,) = steppe.train(recipe, out=tmp_path / "run")["doubts"]
+    assert "the training diverged" in said
+    assert "a smaller learning rate, or penalty auto, in another folder" in said
+    recipe["train"] = recipe["train"] | {"lr": 1e-9}
+    (said,) = steppe.train(recipe, out=tmp_path / "slow")["doubts"]
+    assert "the run has failed; try a lower sparsity, a smaller learning rate, or penalty" in said
+    assert "rho" not in said

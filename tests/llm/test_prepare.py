@@ -11,6 +11,7 @@ from steppe.core.errors import SteppeError
 from steppe.engine.run_folder import RunFolder
 from steppe.llm import prepare
 from steppe.llm.prepare import PreparedPruning
+from steppe.llm.prune import run
 from steppe.llm.prune_config import PruneConfig
 from steppe.methods import make
 
@@ -117,3 +118,20 @@ def test_blocks_of_another_rule_are_not_gone_on_from(language_model: Path, tmp_p
     said = "sam moved weights that hard_mask holds.*no windows held out.*another --out"
     with pytest.raises(SteppeError, match=said):
         made.check_goes_on(folder.stored)
+
+
+def test_an_end_that_is_left_is_done_whatever_the_blocks_rule_was(
+    language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    """As in a training: no block is left for another rule."""
+
+    def asked() -> PreparedPruning:
+        fit = {"epochs": 1, "warmup_epochs": 0.0}
+        sizes: dict[str, Any] = {"samples": 2, "window": 16, "reconstruction": fit}
+        text = {"calibration": word_text, "precision": "float32"}
+        return prepared(language_model, tmp_path / "out", **sizes, **text)
+
+    earlier = run(asked())
+    (tmp_path / "out/record.json").unlink()
+    (tmp_path / "out/recipe.yaml").write_text(yaml.safe_dump(as_before(asked())))
+    assert run(asked())["blocks"] == earlier["blocks"]

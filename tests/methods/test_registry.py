@@ -22,7 +22,11 @@ def registry(monkeypatch):
 
 def test_the_imports_are_the_registry():
     """What an editor completes is what there is; pip may have added some of outside packages."""
-    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {"options", "registry"}
+    files = {m.name for m in pkgutil.iter_modules(methods.__path__)} - {
+        "options",
+        "refusals",
+        "registry",
+    }
     own = {n for n in METHODS if METHODS[n].__module__.startswith("steppe.methods.")}
     assert own == files
     assert own <= set(methods.__all__)
@@ -144,6 +148,27 @@ def test_options_of_the_wrong_kind(options, says):
         methods.make("safe", **options)
     with pytest.raises(SteppeError, match=says):
         methods.safe(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "way_out"),
+    [
+        ({"rho": -0.1}, "leave rho out: its default is 0.1, 0.0002 for language models"),
+        ({"penalty": "foo"}, "leave penalty out: its default is auto"),
+        ({"interval": -3, "rho": 0.2}, "leave interval out"),
+    ],
+)
+def test_a_parts_error_names_the_method_that_was_asked_for_and_a_way_out(options, way_out):
+    (key, value), *_ = options.items()
+    with pytest.raises(SteppeError, match=f"{key} {value} of method safe.*{way_out}"):
+        methods.safe(sparsity=0.5, **options)
+
+
+def test_an_option_of_other_methods_says_of_which():
+    with pytest.raises(SteppeError, match=r"penalty, which belongs to admm, .*safe.*known here"):
+        methods.gmp(sparsity=0.5, penalty=0.1)
+    with pytest.raises(SteppeError, match="above 0"):
+        methods.greg2(sparsity=0.5, pick_delta=float("nan"))
 
 
 def test_an_option_may_not_hide_what_its_axis_declares():

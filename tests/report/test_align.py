@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from steppe.report.align import aligned
+from steppe.report.table import Rows
 
 
 def entry(on: str, value: float, **options: object) -> dict[str, object]:
@@ -47,3 +48,14 @@ def test_only_a_comparison_with_dense_is_shown_as_one() -> None:
         beside["result"] = {"accuracy": 0.9, "beside": {"disagree": 0.2, "method": method}}
         found += aligned([{"entries": [beside]}])
     assert [set(r["evaluations"]["clean"]) for r in found] == [{"accuracy", "beside"}, {"accuracy"}]
+
+
+def test_figures_of_the_first_images_say_so() -> None:
+    """Beside the accuracy of all images they would be taken for all images too."""
+    attacks = entry("attacks", 0.0, limit=50)
+    attacks["result"] = {"images": 50, "accuracy": {"linf": {"0.5": 0.3}}}
+    whole = attacks | {"options": {"limit": 99}}
+    runs = [{"method": "gmp", "sparse": {"accuracy": 0.9}, "entries": [attacks]}]
+    assert "Attacked, l∞ 0.5, 50 images, %" in Rows.from_records(aligned(runs)).markdown()
+    runs[0]["entries"] = [whole]  # a limit above their number limits nothing
+    assert "Attacked, l∞ 0.5, %" in Rows.from_records(aligned(runs)).markdown()

@@ -26,8 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 STOPPED = (
-    "steppe: stopped; what was written is whole, and train, prune and demo go on from it when the "
-    "same command is given again"
+    "steppe: stopped; what was written, if anything was, is whole, and train, prune and demo go on "
+    "from it when the same command is given again"
 )
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
 _err = Console(stderr=True, soft_wrap=True)
@@ -95,6 +95,19 @@ def commands() -> Any:
     return typer.main.get_command(app)
 
 
+def _set_instead(error: Any) -> str:
+    """Where to give an option of a method that is no flag of a command which takes methods."""
+    from steppe.methods import METHODS
+
+    key = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
+    owners = [name for name in METHODS if key in METHODS[name].options]
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    takes = command is not None and any("--set" in p.opts for p in command.params)
+    if not owners or not takes:
+        return ""
+    return f"an option of {', '.join(owners)}: --set method.{key}=VALUE"
+
+
 def _run(arguments: list[str] | None) -> int:
     """Run a command; 0, 2 when the input is wrong, 1 for anything else."""
     try:
@@ -103,7 +116,7 @@ def _run(arguments: list[str] | None) -> int:
         complain(f"steppe: {error}")
         return 2
     except typer._click.exceptions.ClickException as error:
-        say(f"steppe: {error.format_message()} (see steppe --help)")
+        say(f"steppe: {error.format_message()} ({_set_instead(error) or 'see steppe --help'})")
         return 2
     except (typer.Abort, KeyboardInterrupt):
         say(STOPPED)

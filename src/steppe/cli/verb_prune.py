@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from steppe.cli.at_work import at_work
 from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, of_all_parameters, say
@@ -55,6 +56,10 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     say(f"{record['method']}: {zeros}{of_all}", quiet)
     if (start := record["recipe"]["method"]["objective"].get("start")) is not None:
         say(started(record["method"], start, record["blocks"]), quiet)
+    if "fit" in record["recipe"]:  # blocks were optimised
+        shown = record["blocks"][-1].get("coupling", {})
+        for line in at_work(record["recipe"]["method"], shown):
+            say(line, quiet)
     before = record.get("sparsity_before") or 0.0
     if before >= _WORTH_SAYING:
         what = "could come back" if record["recipe"]["regrow"] else "stayed zero (--regrow)"

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from steppe.cli.at_work import at_work
 from steppe.cli.main import emit, of_all_parameters, say
 from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
@@ -24,7 +25,7 @@ from steppe.experiment.varied import entries, put
 from steppe.method import Method
 from steppe.methods import METHODS
 from steppe.report.html import write_report
-from steppe.report.record import read_records
+from steppe.report.record import read_records, setting_of
 
 MORE = "clean,corruptions,attacks,sharpness,landscape"
 
@@ -228,7 +229,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -
     sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
     zeros = f"zeros{of_all_parameters(record)}"
     gone = f"of the {record['removed']['target']} gone" if "removed" in record else zeros
-    say(f"{record['method']}: {record['sparsity_reached']:.2%} {gone}", quiet)
+    where = setting_of(record)  # the network may be one that nobody asked for
+    say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
     start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
     cut = "" if record["method"] == "dense" else "the last projection and "
     if sparse.get("accuracy") is not None and before:
@@ -243,13 +245,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -
     stored = "bytes" in dense and "bytes_packed" in sparse
     size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
     say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
-    if coupling := record.get("coupling"):
-        part = record["parts"]["coupling"]
-        auto = [name for name, value in part.items() if value == "auto"]
-        words = [f"{name} auto" for name in auto if name not in coupling]
-        for name, value in coupling.items():
-            words.append(f"{name} {value:.4g}" + (" (auto)" if name in auto else ""))
-        say(f"coupling {part['name']}: {', '.join(words)}", quiet)
+    for line in at_work(record["parts"], record.get("coupling", {})):
+        say(line, quiet)
     for note in record["notes"]:
         if note not in said:  # that the run has failed is no progress
             say(f"note: {note}", quiet and note not in record.get("doubts", ()))

@@ -44,6 +44,21 @@ _Loader.add_implicit_resolver(
 )
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun.
+
+    Args:
+        number: of things.
+        one: the noun for one of them.
+        many: for more or none; with an s if not given.
+
+    Example:
+        >>> counted(1, "step"), counted(2, "batch", "batches")
+        ('1 step', '2 batches')
+    """
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def number_or_word(text: str | None) -> int | float | str | None:
     """What a flag gives that is a number or a word, such as auto; None where it is not given.
 

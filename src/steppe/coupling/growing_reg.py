@@ -53,7 +53,7 @@ class GrowingReg(Coupling):
         if self.pick not in PICKS:
             raise unknown("pick of growing_reg", self.pick, PICKS)
         steps = (self.delta, self.pick_delta, self.ceiling, self.pick_ceiling)
-        if self.update_every < 1 or self.hold < 0 or not min(steps) > 0.0:
+        if self.update_every < 1 or self.hold < 0 or not all(x > 0.0 for x in steps):
             raise SteppeError(
                 "growing_reg needs update_every >= 1, hold >= 0, and deltas and ceilings above 0",
                 got=f"update_every {self.update_every}, hold {self.hold}, delta {self.delta}, "

@@ -20,12 +20,13 @@ from steppe.core.courtesy import courtesy
 from steppe.core.errors import Diverged, SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
+from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate, running_norms
-from steppe.engine.step.finished import Finished
+from steppe.engine.step.finished import Finished, gentler
 from steppe.engine.step.gradient_passes import Closure
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.parameter_groups import ParameterGroup
@@ -326,7 +327,7 @@ class Trainer:
             "the loss must stay finite",
             got=f"{total} in epoch {self._epoch + 1}",
             consequence=f"training stopped; {kept}",
-            way_out="a smaller learning rate, rho or alpha, penalty auto; in another folder",
+            way_out=f"{gentler(self.sparsifier.method)}; in another folder",
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:
@@ -389,10 +390,9 @@ class Trainer:
             model, (x for (x, _), _ in zip(stream, range(limit), strict=False)), self.forward
         )
         if used:
-            self.sparsifier.notes.append(
-                f"running statistics of {len(running_norms(model))} norms estimated anew from "
-                f"{used} batches"
-            )
+            norms = counted(len(running_norms(model)), "norm")
+            batches = counted(used, "batch", "batches")
+            self.sparsifier.notes.append(f"running statistics of {norms} estimated from {batches}")
 
     def _say(self, text: str) -> None:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""

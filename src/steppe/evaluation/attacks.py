@@ -100,5 +100,6 @@ class Attacks(Evaluation):
             for eps, probe in probes.items()
             for line in probe["lines"]
         ]
-        accuracies = f"attacked by {result['attack']} {', '.join(cells)}"
-        return "\n".join([f"accuracy {result['clean']:.2%}, {accuracies}", *said])
+        how = f"attacked by {result['attack']} in {result['steps']} steps"
+        clean = f"accuracy on {result['images']} {self.part} images {result['clean']:.2%}"
+        return "\n".join([f"{clean}, {how} {', '.join(cells)}", *said])

@@ -76,7 +76,8 @@ class Corruptions(Evaluation):
         means = ", ".join(papers or [f"{result['mean_run']:.2%}, the mean over {run}{at}"])
         worst = min(names, key=lambda n: min(result["accuracy"][n].values()))
         text = (
-            f"accuracy on corrupted images {means}, {result['clean']:.2%} on clean ones; "
+            f"accuracy on {result['images']} corrupted images {means}, {result['clean']:.2%} on "
+            "clean ones; "
             f"worst: {worst}"
         )
         if "beside" not in result:

@@ -14,7 +14,7 @@ from steppe.core.courtesy import Decoration
 from steppe.core.layer import unwrap
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
-from steppe.engine.step.finished import advice
+from steppe.engine.step.finished import advice, gentler
 from steppe.engine.trainer import Outcome, Trainer
 from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.recipe import Recipe
@@ -94,9 +94,11 @@ class Ending:
 
     def _notes(self, record: dict[str, Any]) -> None:
         method = self.recipe.build_method()
-        guesses = guessing_notes(self.outcome, self.data.num_classes)
+        classes = self.data.num_classes
+        failed = diverged_notes(self.outcome, method, classes)
+        failed = failed or guessing_notes(self.outcome, method, classes)
         # one advice at a time: of a network that only guesses, the cut says nothing
-        record["doubts"] = guesses or projection_notes(self.outcome, method)
+        record["doubts"] = failed or projection_notes(self.outcome, method)
         record["notes"] += record["doubts"]
         record["notes"] += self.channels.notes() if self.channels is not None else []
 
@@ -177,14 +179,33 @@ def projection_notes(outcome: Outcome, method: Method) -> list[str]:
     return [f"{said}; way out: {advice(method)}"]
 
 
-def guessing_notes(outcome: Outcome, classes: int) -> list[str]:
+def diverged_notes(outcome: Outcome, method: Method, classes: int) -> list[str]:
+    """What to say where the loss ended far above that of guessing, and of the epochs before.
+
+    Args:
+        outcome: of the training.
+        method: of the run.
+        classes: of the images; guessing has a loss of log(classes).
+    """
+    losses = [float(row["train_loss"]) for row in outcome.metrics]
+    guessing = math.log(classes)
+    if not losses or losses[-1] <= 2 * max(guessing, min(losses[:-1], default=5 * guessing)):
+        return []
+    return [
+        f"the loss of the last epoch is {losses[-1]:.3g}, where guessing has {guessing:.3g}: the "
+        f"training diverged; way out: {gentler(method)}, in another folder"
+    ]
+
+
+def guessing_notes(outcome: Outcome, method: Method, classes: int) -> list[str]:
     """What to say of a network that answers no better than by chance."""
     accuracy = outcome.after.get("accuracy", math.inf)
     if accuracy > 1.5 / classes:
         return []
+    sparse = "a lower sparsity, " if method.sparsity else ""
     return [
-        f"{accuracy:.1%} is what guessing among {classes} classes gives: the run has failed; try a "
-        "lower sparsity, rho, penalty or learning rate, or train longer"
+        f"{accuracy:.1%} is what guessing among {classes} classes gives: the run has failed; try "
+        f"{sparse}{gentler(method)}, or train longer"
     ]
 
 

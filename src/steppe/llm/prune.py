@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steppe.core.courtesy import decorated
+from steppe.core.errors import SteppeError
 from steppe.core.protocols import Structure
+from steppe.core.serialization import damaged
 from steppe.core.speed import DENSE_KERNELS
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.llm import memory
+from steppe.llm.checkpoint import Checkpoint
 from steppe.llm.memo import perplexity_memo, remembered
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
@@ -86,13 +90,14 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     """
     folder = RunFolder(prepared.out, prepared.recipe, prepared.as_today)
     if folder.record is not None:
+        _check_whole(prepared.out)
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
     prepared.check_layers()
     texts = prepared.texts()
     memory.decide(prepared, texts)
     walk = prepared.walk(report)
-    if walk.journal.get("blocks"):
+    if 0 < len(walk.journal.get("blocks", [])) < len(prepared.model):
         prepared.check_goes_on(folder.stored)
     weights = hashlib.sha256() if texts and prepared.config.remember else None
     stored_nonzero = prepared.model.checkpoint.check_finite(weights)
@@ -103,6 +108,28 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
         ranks.barrier()
         stored = weights.hexdigest() if weights is not None else None
         return _work(prepared, folder, walk, texts, (stored_nonzero, stored))
+
+
+def _check_whole(out: Path) -> None:
+    """Whether the weights and masks of a finished run are there and not cut short.
+
+    Raises:
+        SteppeError: a file is missing or damaged.
+    """
+    try:
+        shards = set(Checkpoint(out).files.values())
+    except SteppeError as error:
+        raise SteppeError(
+            "a finished run has its weights",
+            got=error.got,
+            way_out="restore them, or choose another --out; or delete that folder",
+        ) from None
+    for path in sorted(shards | set(out.glob("masks-*.safetensors"))):
+        try:
+            with safe_open(path, framework="pt"):  # type: ignore[no-untyped-call]
+                pass
+        except (OSError, SafetensorError) as error:
+            raise damaged(path, error) from None
 
 
 def _work(

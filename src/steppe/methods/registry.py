@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, ParamSpec
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import SteppeError
 from steppe.core.part import typed
 from steppe.core.protocols import Objective
 from steppe.core.registry import Registry
 from steppe.method import Method
 from steppe.methods.options import with_effect
+from steppe.methods.refusals import check_declared, no_option, with_way_out
 
 P = ParamSpec("P")
 
@@ -39,19 +40,7 @@ class PublishedMethod(Generic[P]):
         self, build: Callable[P, Method], name: str, display: str, language: Mapping[str, Any]
     ) -> None:
         known = inspect.signature(build).parameters
-        if wrong := [key for key in language if key not in known]:
-            raise SteppeError(
-                "what differs for language models is given by options of the method",
-                got=f"{', '.join(wrong)} of method {name}",
-                way_out="make it a parameter of the function, or leave it out",
-            )
-        bare = [k for k, o in known.items() if o.default is o.empty and k != "sparsity"]
-        if bare:
-            raise SteppeError(
-                "every option of a method but its sparsity has a default",
-                got=f"none for {', '.join(bare)} of method {name}",
-                way_out=f"{bare[0]} = the paper's value",
-            )
+        check_declared(name, known, language)
         self.name, self.display = name, display
         self.build, self._language = build, dict(language)
         functools.update_wrapper(self, build)
@@ -59,11 +48,15 @@ class PublishedMethod(Generic[P]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Method:
         for key, value in kwargs.items():
             if key not in self.options:
-                raise unknown(f"option of method {self.name}", key, self.options)
+                owners = [name for name in METHODS if key in METHODS[name].options]
+                raise no_option(self.name, key, self.options, owners)
             typed(f"method {self.name}", key, str(self.options[key].annotation), value)
         given = inspect.signature(self.build).bind(*args, **kwargs).arguments
         usual = {k: (o.default, self._language.get(k)) for k, o in self.options.items()}
-        return with_effect(self.name, given, usual, self._made)
+        try:
+            return with_effect(self.name, given, usual, self._made)
+        except SteppeError as error:
+            raise with_way_out(error, self.name, given, usual, self._made) from None
 
     def _made(self, given: Mapping[str, Any]) -> Method:
         build: Callable[..., Method] = self.build

@@ -13,7 +13,8 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Runs are compared only where they were measured with the same options. ``entries`` (all that
     was measured) become ``evaluations`` (kind -> result), their commands are added to
-    ``commands``, and what is left aside is told in ``unlike``.
+    ``commands``, what is left aside is told in ``unlike``, and ``limited`` has for what was
+    measured on the first images only how many these were.
 
     Args:
         records: as read.
@@ -48,6 +49,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             ):
                 used[entry["on"]] = entry
         aside = {e["on"] for e in entries} - set(used)
+        limited = {on: n for on, entry in used.items() if (n := _first_only(entry))}
         alike.append(
             {k: v for k, v in record.items() if k != "entries"}
             | {
@@ -58,6 +60,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 ],
                 "unlike": sorted(aside),
             }
+            | ({"limited": limited} if limited else {})
         )
     return alike
 
@@ -67,6 +70,12 @@ def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
     other = result.get("beside")
     dense = other is None or other.get("method", "dense") == "dense"
     return {k: v for k, v in result.items() if dense or k != "beside"}
+
+
+def _first_only(entry: Mapping[str, Any]) -> int:
+    """The number of images where a limit cut them off; 0 where all were measured."""
+    images, limit = entry["result"].get("images"), entry["options"].get("limit")
+    return images if isinstance(images, int) and limit is not None and images >= limit else 0
 
 
 def _shared(entries: Iterable[Mapping[str, Any]]) -> dict[str, set[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor, log10, sqrt
 from statistics import fmean, stdev
 
@@ -166,6 +166,33 @@ def families(records: Sequence[Record]) -> list[Column]:
     return [
         *(under_noise(*pair) for pair in sigmas_of(records)),
         *(attacked(norm, eps) for norm, eps in radii_of(records)),
+    ]
+
+
+def on_images(columns: Sequence[Column], records: Sequence[Record], on: str) -> list[Column]:
+    """The same columns; where the measurement was of the first images only, with their number.
+
+    Args:
+        columns: those of a measurement; of other ones, noise and new images, they stay.
+        records: that are shown.
+        on: the measurement, as `steppe evaluate` names it.
+
+    Example:
+        >>> runs = [{"limited": {"attacks": 50}}]
+        >>> on_images([attacked("l2", "0.5")], runs, "attacks")[0].label
+        'Attacked, l₂ 0.5, 50 images, %'
+    """
+    limits = {int(n) for r in records if (n := number(r, f"limited.{on}")) is not None}
+    if not limits:
+        return list(columns)
+    images = f", {' or '.join(f'{n:,}' for n in sorted(limits))} images"
+    return [
+        c
+        if c.key.split(" ")[0] in ("noise", "shifted", "r_v2")
+        else replace(
+            c, label=c.label.removesuffix(", %") + images + ", %" * c.label.endswith(", %")
+        )
+        for c in columns
     ]
 
 

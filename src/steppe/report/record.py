@@ -44,14 +44,26 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise SteppeError(
-                "a report needs the record.json of finished runs",
-                got=f"{path}: {error}",
-                way_out="name run folders that steppe train has finished",
-            ) from error
+            raise _no_record(run, path, error) from error
         measured = _measured(run) if run.is_dir() else {}
         records.append(measured | checked(record, str(path)))
     return aligned(records)
+
+
+def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
+    begun = isinstance(error, FileNotFoundError) and (run / "recipe.yaml").exists()
+    missing = "which does not exist" if not run.exists() else "where there is none"
+    got = f"{run}, {missing}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
+    end = shlex.join(_again(run)) if _trained(run) else "the same steppe prune again"
+    return SteppeError(
+        "a report needs the record.json of finished runs",
+        got=f"{run}, which is not finished" if begun else got,
+        way_out=f"{end} ends it" if begun else "name run folders that steppe train has finished",
+    )
+
+
+def _again(run: Path) -> list[str]:
+    return ["steppe", "train", str(run / "recipe.yaml"), "--out", str(run)]
 
 
 def _folders(runs: Iterable[Path]) -> Iterator[Path]:
@@ -69,8 +81,7 @@ def _folders(runs: Iterable[Path]) -> Iterator[Path]:
 def _measured(run: Path) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    again = ["steppe", "train", str(run / "recipe.yaml"), "--out", str(run)]
-    commands = [shlex.join(again)] if _trained(run) else []
+    commands = [shlex.join(_again(run))] if _trained(run) else []
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():

@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from steppe.core.errors import SteppeError
-from steppe.report.column import COLUMNS, Cell, Column, families
+from steppe.report.column import COLUMNS, Cell, Column, families, on_images
 from steppe.report.image_columns import image_columns
 from steppe.report.record import (
     Record,
@@ -82,7 +82,11 @@ class Rows:
             if not is_dense(record):
                 groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
         everything = [*records, *dense]
-        columns = (*COLUMNS, *image_columns(everything), *families(everything))
+        columns = (
+            *COLUMNS,
+            *on_images(image_columns(everything), everything, "corruptions"),
+            *on_images(families(everything), everything, "attacks"),
+        )
         rows = [
             Row(
                 method,

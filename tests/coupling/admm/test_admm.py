@@ -10,7 +10,7 @@ from steppe.coupling.admm import Admm
 
 
 def test_a_training_without_a_dual_update_is_named() -> None:
-    assert Admm(interval=8).idle(8) == []
+    assert Admm(penalty=0.1, interval=8).idle(8) == []
     (note,) = Admm(interval=8).idle(7)
     assert "every 8 steps" in note
     assert "7 steps never does" in note

@@ -313,3 +313,17 @@ def test_nobody_is_told_to_raise_what_fits_by_itself():
     assert "penalty" not in advice(methods.safe(sparsity=0.9))
     with pytest.warns(UserWarning, match="penalty auto"):
         assert "penalty auto" in advice(methods.safe(sparsity=0.9, penalty=1e-3))
+
+
+def test_a_run_so_short_that_the_pull_is_nearly_a_projection_is_told():
+    def notes(total, **options):
+        return begun(methods.safe(sparsity=0.9, **options), total)[1].notes
+
+    (short,) = notes(20)
+    assert "of 20 steps the strongest goes 61% of the way" in short
+    assert not notes(200)
+    (few,) = notes(480, interval=32)
+    assert "32 steps apart" in few
+    assert few.endswith("Way out: interval auto")
+    assert not notes(480, interval=32, penalty=1e-3)
+    assert not notes(480, interval=4)

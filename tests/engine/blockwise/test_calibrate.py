@@ -278,3 +278,23 @@ def test_convolutions_that_are_called_by_themselves(
         kept = saliency.argsort(1)[:, 2:]
         mask = torch.zeros_like(saliency, dtype=torch.bool).scatter_(1, kept, True)
         assert torch.equal(written["conv1d.weight"][:, 0] != 0, mask)
+
+
+@pytest.mark.parametrize("name", ["sparsegpt", "safe", "wanda"])
+def test_fewer_tokens_than_inputs_are_noted_once(
+    name: str, toy: ModuleType, tmp_path: Path
+) -> None:
+    """A solver fits them exactly: an error of 0.0000 would be taken for a perfect pruning."""
+
+    def notes(tokens: Tensor, out: Path) -> list[str]:
+        method = methods.for_language(methods.make(name, sparsity=0.5))
+        fit = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=3)
+        config = BlockwiseConfig(micro_batch=2, reconstruction=fit)
+        walk = Blockwise(toy.Row(), method, config, tokens, out)
+        walk.run()
+        return [note for note in walk.notes if "calibration tokens are fewer" in note]
+
+    few = notes(toy.tokens(2, 5), tmp_path / "few")
+    assert len(few) == (name != "wanda")  # which fits nothing
+    assert all("10 calibration tokens are fewer than its 12 inputs" in note for note in few)
+    assert not notes(toy.tokens(), tmp_path / "enough")

@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Coupling, Tensors
 from steppe.core.step_context import StepContext
-from steppe.coupling.admm.automatic import AUTO, PULL, move, numbers
+from steppe.coupling.admm.automatic import AUTO, PULL, hasty, move, numbers
 
 
 @Coupling.registry.register("admm")
@@ -120,7 +120,7 @@ class Admm(Coupling):
 
     def idle(self, steps: int) -> list[str]:
         if isinstance(self.interval, str) or steps >= self.interval:
-            return []
+            return hasty(self.interval, self.pull, self.curve, steps) if self.moves_weights else []
         return [
             f"coupling admm updates its sparse copy every {self.interval} steps, and a training of "
             f"{steps} steps never does: the masks stay those of the weights at the start. Way "

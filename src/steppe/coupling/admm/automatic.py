@@ -9,12 +9,15 @@ import torch
 from steppe.core.curves import curve
 from steppe.core.protocols import Tensors
 from steppe.core.step_context import StepContext
+from steppe.core.text import counted
 
 AUTO = "auto"
 PULL = 10.0
 """All of the pull together, as in the paper's runs: sum of eta lam / (1 - momentum)."""
 UPDATES = 2400
 """Dual updates of a run, as in the paper's; fewer where there are fewer steps."""
+HASTY = 0.5
+"""A pull of one step, or between two updates, from which on it is nearly a projection."""
 
 
 def interval_of(total: int) -> int:
@@ -25,6 +28,36 @@ def interval_of(total: int) -> int:
         (1, 32)
     """
     return max(1, round(total / UPDATES))
+
+
+def unit_of(pull: float, shape: str, total: int) -> float:
+    """The a of a_t = a curve((t + 1) / T), whose sum over the T steps is the pull.
+
+    Example:
+        >>> round(unit_of(10.0, "cosine", 20), 3)
+        0.952
+    """
+    return pull / math.fsum(curve(shape, (t + 1) / total) for t in range(total))
+
+
+def hasty(interval: int | str, pull: float, shape: str, total: int) -> list[str]:
+    """What to say where so few steps, or updates, share the automatic pull; see `numbers`."""
+    strongest = unit_of(pull, shape, total)
+    if strongest >= HASTY:
+        return [
+            f"penalty auto spreads its pull over the run: of {counted(total, 'step')} the "
+            f"strongest goes {-math.expm1(-strongest):.0%} of the way to the sparse copy, nearly "
+            "a projection. Way out: more steps (epochs, or a smaller batch size)"
+        ]
+    if isinstance(interval, str) or interval <= interval_of(total):
+        return []
+    between = pull / max(total // interval, 1)
+    if between < HASTY:
+        return []
+    return [
+        f"between two updates of its sparse copy, {interval} steps apart, penalty auto goes "
+        f"{-math.expm1(-between):.0%} of the way to it, nearly a projection. Way out: interval auto"
+    ]
 
 
 def numbers(interval: int | None, pull: float | None, shape: str, total: int) -> Tensors:
@@ -38,8 +71,7 @@ def numbers(interval: int | None, pull: float | None, shape: str, total: int) ->
     """
     values: dict[str, float] = {"interval": interval or interval_of(total), "updates": 0}
     if pull is not None:
-        whole = math.fsum(curve(shape, (t + 1) / total) for t in range(total))
-        values |= {"unit": pull / whole, "strongest_pull": 0, "pulled": 0}
+        values |= {"unit": unit_of(pull, shape, total), "strongest_pull": 0, "pulled": 0}
     return {name: torch.tensor(float(v), dtype=torch.float64) for name, v in values.items()}
 
 

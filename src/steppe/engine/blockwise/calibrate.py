@@ -10,6 +10,8 @@ from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.context import BlockContext, Run
 from steppe.engine.blockwise.input_recorder import InputRecorder
 
+_FEW = "calibration tokens are fewer than its"
+
 
 def calibrate(block: BlockContext) -> None:
     """One pass of the windows through a block that is still dense, if the method needs one."""
@@ -20,6 +22,13 @@ def calibrate(block: BlockContext) -> None:
     block.statistics = _collect(block, needs, propagate=False)
     for name in block.statistics.unused():
         block.note(f"{name}: no calibration token reached it; its weights alone decided")
+    few = block.statistics.few()
+    if few and not any(_FEW in note for note in block.run.notes):
+        name, (tokens, inputs) = next(iter(few.items()))
+        block.note(
+            f"{name}: {tokens} {_FEW} {inputs} inputs, and so it may be elsewhere: an error of 0 "
+            "on them says nothing of other texts. Way out: more samples, or a longer window"
+        )
 
 
 def profile(run: Run) -> dict[str, float]:

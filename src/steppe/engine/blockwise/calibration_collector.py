@@ -111,6 +111,20 @@ class CalibrationCollector:
             return value
         return value.view(apart, layer.columns).repeat_interleave(layer.rows // apart, 0)
 
+    def few(self) -> dict[str, tuple[int, int]]:
+        """Layers whose products of inputs fewer tokens make than it has inputs -> both numbers.
+
+        A solver can fit these tokens exactly, whatever it does to all others.
+        """
+        whole = [need for need in self._needs if not CALIBRATION[need].columnwise]
+        counts = {
+            name: (int(self._sums[self._leader[name]][need].tokens), layer.columns)
+            for name, layer in self._layers.items()
+            for need in whole
+            if self._leader[name] not in self._unused
+        }
+        return {name: both for name, both in counts.items() if both[0] < both[1]}
+
     def unused(self) -> list[str]:
         """Layers that no calibration token reached: rarely chosen experts."""
         return [n for n in self._layers if self._leader[n] in self._unused]

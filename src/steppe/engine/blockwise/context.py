@@ -101,6 +101,7 @@ class BlockContext:
             layers of the block that had zeros, pruned or not.
         statistics: what calibration saw of the layers' inputs, if the method needs any.
         judged: stage -> its errors on windows that its training did not see.
+        coupling: what the coupling of its training showed at the end.
         seconds: stage -> how long it took.
     """
 
@@ -115,6 +116,7 @@ class BlockContext:
     gone: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     statistics: CalibrationCollector | None = None
     judged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    coupling: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property

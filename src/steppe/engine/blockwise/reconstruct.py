@@ -147,6 +147,7 @@ class _Reconstruction:
             warnings.simplefilter("ignore")  # noted below, where the record holds it
             finished = sparsifier.finish()
         self._note(sparsifier.notes, finished)
+        self.block.coupling = sparsifier.coupling.shown(sparsifier.state)
         module.requires_grad_(False)
         optim.zero_grad(set_to_none=True)
         if held_out is not None and not held_out.better():

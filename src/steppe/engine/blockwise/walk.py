@@ -165,7 +165,8 @@ class Blockwise:
         block.seconds["all"] = time.perf_counter() - began
         seconds = {stage: round(value, 4) for stage, value in block.seconds.items()}
         row = {"block": index, "layers": rows, "nonzero": nonzero, "seconds": seconds}
-        return row | ({"held_out": block.judged} if block.judged else {})
+        more = {"held_out": block.judged, "coupling": block.coupling}
+        return row | {key: value for key, value in more.items() if value}
 
     def _prune(self, block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Layer name -> mask; piece name -> seconds of its solver."""

@@ -129,3 +129,25 @@ def advice(method: Method) -> str:
     if "at" in method.schedule.to_dict():
         ways.append("cut earlier (at)")
     return ", ".join([*ways, "train longer, cut in cycles or gradually (gmp)"])
+
+
+def gentler(method: Method) -> str:
+    """What makes the steps of a run that failed smaller: those of its options that it has.
+
+    Example:
+        >>> import steppe
+        >>> gentler(steppe.methods.safe(sparsity=0.9))
+        'a smaller learning rate or rho'
+        >>> gentler(steppe.methods.safe(sparsity=0.9, penalty=0.1, rho=0.0))
+        'a smaller learning rate, or penalty auto'
+    """
+    assert isinstance(method.coupling, Coupling)
+    radii = (p.to_dict().items() for p in method.perturb.parts)
+    smaller = [name for part in radii for name, x in part if name.startswith("rho") and x]
+    usual = {f.name: f.default for f in dataclasses.fields(method.coupling)}
+    own = method.coupling.to_dict()
+    numbers = [name for name in method.coupling.strength if not isinstance(own[name], str)]
+    smaller += [name for name in numbers if own[name] and not isinstance(usual[name], str)]
+    auto = [f"{name} {usual[name]}" for name in numbers if isinstance(usual[name], str)]
+    said = " or ".join(filter(None, [", ".join(["learning rate", *smaller[:-1]]), *smaller[-1:]]))
+    return ", or ".join([f"a smaller {said}", *auto])

@@ -18,6 +18,7 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.layer import unwrap
 from steppe.core.patterns import matches
 from steppe.core.protocols import Coupling, WeightParametrization
+from steppe.core.text import counted
 from steppe.engine.step.named_groups import add_like, fill, names_of
 from steppe.engine.step.optimizers import Optimizers, scheduled
 
@@ -177,12 +178,13 @@ def _listed(value: Any) -> tuple[str, ...]:
 
 
 def _matches_nothing(pattern: str, names: Sequence[str]) -> SteppeError:
-    near = get_close_matches(pattern, names, n=3, cutoff=0.4)
+    near = get_close_matches(pattern.strip("*."), names, n=3, cutoff=0.4) or names[:2]
+    shown = [name for name in near if name != names[-1]]
     return SteppeError(
         "a pattern of an optimizer's group must match a parameter",
         got=repr(pattern),
         consequence="it would silently do nothing",
-        way_out=f"names look like {', '.join(near or names[:3])}",
+        way_out=f"names look like {', '.join(shown)}; the last is {names[-1]}",
     )
 
 
@@ -287,7 +289,7 @@ def _said(
         )
     shown = ", ".join(f"{key} {value}" for key, value in group.options.items())
     names = ", ".join(group.params or group.kind)
-    note = f"optimizer group {number + 1} ({names}): {shown} for {len(left)} tensors"
+    note = f"optimizer group {number + 1} ({names}): {shown} for {counted(len(left), 'tensor')}"
     if fixed and "weight_decay" in group.options:
         note += f"; no weight decay for {len(fixed)} of them, which the coupling decays itself"
     return note

@@ -14,6 +14,7 @@ from steppe.core.derived import OfSparsify
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Tensors, WeightParametrization
+from steppe.core.text import counted
 from steppe.engine.step.named_groups import add_like, fill, names_of
 from steppe.engine.step.optimizers import Optimizers, scheduled
 from steppe.engine.step.sparse_copy import unparametrize
@@ -98,8 +99,9 @@ class ParametrizedWeights:
             fill(group, rest, names)
             add_like(optimizer, group, {"weight_decay": 0.0}, new, names)
             self.notes.append(
-                f"the optimizer's weight decay {decay:g} is off for {len(own)} tensors, whose "
-                f"parts {' and '.join(self.parametrization.parts)} coupling {self._name} decays"
+                f"the optimizer's weight decay {decay:g} is off for {counted(len(own), 'tensor')}, "
+                f"whose parts {' and '.join(self.parametrization.parts)} coupling {self._name} "
+                "decays"
             )
         empty = [g for g in optimizer.param_groups if not g["params"]]
         for group in empty:

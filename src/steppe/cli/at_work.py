@@ -1,0 +1,35 @@
+"""The line that says with which numbers a run's coupling and perturbation were at work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
+    """A line for the screen, or none where both have nothing to say.
+
+    Args:
+        parts: axis -> part as plain data, of the run's record.
+        shown: what the coupling shows of its state at the end.
+
+    Example:
+        >>> parts = {"coupling": {"name": "admm", "penalty": "auto", "interval": "auto"}}
+        >>> parts |= {"perturb": {"name": "sam", "rho": 0.1}}
+        >>> at_work(parts, {"interval": 2.0, "updates": 9.0})
+        ['coupling admm: penalty auto, interval 2 (auto), updates 9; perturb sam: rho 0.1']
+        >>> at_work({"coupling": {"name": "hard_mask"}, "perturb": {"name": "none"}}, {})
+        []
+    """
+    coupling, perturb = parts["coupling"], parts["perturb"]
+    said = []
+    if shown:
+        auto = [name for name, value in coupling.items() if value == "auto"]
+        words = [f"{name} auto" for name in auto if name not in shown]
+        for name, value in shown.items():
+            words.append(f"{name} {value:.4g}" + (" (auto)" if name in auto else ""))
+        said.append(f"coupling {coupling['name']}: {', '.join(words)}")
+    sizes = [f"{name} {value:.4g}" for name, value in perturb.items() if isinstance(value, float)]
+    if len(perturb) > 1:  # one without options perturbs nothing
+        said.append(f"perturb {perturb['name']}" + (f": {', '.join(sizes)}" if sizes else ""))
+    return ["; ".join(said)] if said else []
