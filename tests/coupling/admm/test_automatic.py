@@ -17,7 +17,7 @@ from looped import looped
 from steppe import SteppeError, methods
 from steppe.core.curves import CURVES
 from steppe.core.step_context import StepContext
-from steppe.coupling.admm import Admm
+from steppe.coupling.admm import Admm, automatic
 from steppe.coupling.admm.automatic import PULL, UPDATES, interval_of, move, numbers
 
 OPTIMIZERS = {
@@ -327,3 +327,11 @@ def test_a_run_so_short_that_the_pull_is_nearly_a_projection_is_told():
     assert few.endswith("Way out: interval auto")
     assert not notes(480, interval=32, penalty=1e-3)
     assert not notes(480, interval=4)
+
+
+@pytest.mark.parametrize("shape", sorted(CURVES))
+def test_the_pull_of_a_run_too_long_to_add_up(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = automatic.unit_of(10.0, shape, 5000)
+    monkeypatch.setattr(automatic, "_SUMMED", 1000)
+    assert automatic.unit_of(10.0, shape, 5000) == pytest.approx(exact, rel=1e-6)
+    assert automatic.unit_of(10.0, shape, 10**12) < exact
