@@ -19,10 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import psutil
 from llama_cpp import llama_cpp as native
 
@@ -52,6 +52,8 @@ class Model:
         wanted.n_ctx = wanted.n_batch = wanted.n_ubatch = context
         wanted.n_threads = wanted.n_threads_batch = threads
         wanted.type_k = wanted.type_v = _TYPES[cache]
+        if cache == "f32":  # the fused attention rounds to half precision
+            wanted.flash_attn_type = 0
         self._context = native.llama_init_from_model(self._model, wanted)
         if not self._context:
             raise SystemExit(f"llama.cpp has no context for {path}")
@@ -139,12 +141,8 @@ def measured(wanted: dict[str, Any]) -> dict[str, Any]:
         resident = process.memory_info().rss - before
         turns = [model.greedy(prompt, wanted["tokens"]) for _ in range(wanted["repeats"])]
     each = statistics.median(turn[1] for turn in turns)
-    try:
-        release = version("llama-cpp-python")
-    except PackageNotFoundError:
-        release = "unknown"
     return {
-        "llama_cpp_python": release,
+        "llama_cpp_python": llama_cpp.__version__,
         "system": native.llama_print_system_info().decode(),
         "file_bytes": Path(wanted["model"]).stat().st_size,
         "load_seconds": seconds,
