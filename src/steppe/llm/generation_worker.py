@@ -74,7 +74,9 @@ def measured(wanted: dict[str, Any]) -> dict[str, Any]:
     for batch in wanted["batches"]:
         prompt = torch.randint(words, (batch, wanted["prompt"]), generator=draw)
         greedy(model, prompt, 2)  # caches, and memory that stays with the process
-        first, more, text = [], [], []
+        first: list[float] = []
+        more: list[float] = []
+        text: list[list[int]] = []
         for _ in range(wanted["repeats"]):
             one, _ = greedy(model, prompt, 1)
             both, text = greedy(model, prompt, 1 + wanted["tokens"])

@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.layer import Layer
 from steppe.engine.blockwise.allocation import counts_of, sizes_of
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.llm.memory import available, decide, existing, layers_by_block
+from steppe.llm.packed_plan import packed_line, packed_plan
 from steppe.llm.prepare import PreparedPruning
 
 _WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
@@ -35,7 +37,8 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
 
     Returns:
         ``memory_bytes``, ``device_bytes`` and ``disk_bytes`` (parts and ``all``), ``available``,
-        ``seconds`` (parts and ``all``), ``layers``, ``blocks``, ``zeros``, ``zeros_by_kind`` and
+        ``seconds`` (parts and ``all``), ``layers``, ``blocks``, ``zeros``, ``zeros_by_kind``,
+        ``packed`` (see `steppe.llm.packed_plan.packed_plan`) and
         ``not_in_the_model`` (what is copied as it is); ``sparsity_before`` of the block on trial.
 
     Raises:
@@ -54,6 +57,9 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
         "blocks": len(prepared.model),
         "layers": len(layers),
         **_zeros(prepared),
+        "packed": packed_plan(
+            layers, _counts(prepared, layers), prepared.model.stored_dtype(layers[0].name)
+        ),
         "not_in_the_model": prepared.model.unused(),
     }
     if dry_run:
@@ -72,12 +78,10 @@ def _with_all(parts: dict[str, Any]) -> dict[str, Any]:
 def _zeros(prepared: PreparedPruning) -> dict[str, Any]:
     """Weights that will be exactly zero, in all and for each kind of layer."""
     layers = [layer for inside in layers_by_block(prepared).values() for layer in inside]
-    counts = counts_of(prepared.method, layers, dict.fromkeys((x.name for x in layers), 0.0))
-    sizes, kinds = sizes_of(prepared.method, layers), dict[str, int]()
+    zeros, kinds = _counts(prepared, layers), dict[str, int]()
     for layer in layers:
         kind = layer.name.removeprefix(f"{layer.block}.").removesuffix(".weight")
-        zeros = counts[layer.name] * (layer.numel // sizes[layer.name])
-        kinds[kind] = kinds.get(kind, 0) + zeros
+        kinds[kind] = kinds.get(kind, 0) + zeros[layer.name]
     zeros_of: dict[str, Any] = {
         "zeros": sum(kinds.values()),
         "weights": sum(x.numel for x in layers),
@@ -85,6 +89,13 @@ def _zeros(prepared: PreparedPruning) -> dict[str, Any]:
     # a budget that looks at the model first moves zeros between layers
     zeros_of["zeros_by_kind"] = {} if prepared.method.profiled_by else kinds
     return zeros_of
+
+
+def _counts(prepared: PreparedPruning, layers: list[Layer]) -> dict[str, int]:
+    """Zeros of each layer; a budget that looks at the model first moves them."""
+    counts = counts_of(prepared.method, layers, dict.fromkeys((x.name for x in layers), 0.0))
+    sizes = sizes_of(prepared.method, layers)
+    return {x.name: counts[x.name] * (x.numel // sizes[x.name]) for x in layers}
 
 
 def _seconds(
@@ -170,6 +181,7 @@ def lines(planned: dict[str, Any], out: Path) -> list[str]:
             "they count, and stay zero unless --regrow is given"
         )
     said += [f"copied as it is, dense: {x}" for x in planned["not_in_the_model"]]
+    said.append(packed_line(planned["packed"]))
     for key, which, word in (
         ("memory_bytes", "host", "memory"),
         ("device_bytes", "device", "device memory"),

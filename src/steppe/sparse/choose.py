@@ -141,7 +141,7 @@ def choose(question: Question, measure: Measure | None = None) -> Choice:
         return decided(measure(question))
     decided_by = conditions() | of_gpu(question.device) | {"question": asdict(question)}
     path = _path(decided_by)
-    known = _KNOWN.get(path) or _read(path, decided_by)
+    known = remembered(question)
     if known is None:
         known = decided(measured(question))
         try:
@@ -158,6 +158,13 @@ def choose(question: Question, measure: Measure | None = None) -> Choice:
 
 
 _KNOWN: dict[Path, Choice] = {}
+
+
+def remembered(question: Question) -> Choice | None:
+    """What was chosen before for such a product here; None where nothing was measured yet."""
+    decided_by = conditions() | of_gpu(question.device) | {"question": asdict(question)}
+    path = _path(decided_by)
+    return _KNOWN.get(path) or _read(path, decided_by)
 
 
 def decided(speeds: dict[str, Speed]) -> Choice:
