@@ -141,7 +141,7 @@ def interleave(weight: Tensor, heads: int, undo: bool = False) -> Tensor:
         >>> interleave(torch.tensor([0, 2, 1, 3]), 1, undo=True).tolist()
         [0, 1, 2, 3]
     """
-    each = weight.unflatten(0, (heads, -1))
+    each: Tensor = weight.unflatten(0, (heads, -1))
     order = torch.arange(each.shape[1]).view(2, -1).t().reshape(-1)
     return each[:, order.argsort() if undo else order].flatten(0, 1)
 
@@ -253,8 +253,9 @@ def rope_factors(config: Any, head_size: int) -> Tensor | None:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
-    plain = rope["rope_theta"] ** -(torch.arange(0, head_size, 2).float() / head_size)
-    return (plain / scaled.float()).float()
+    plain: Tensor = rope["rope_theta"] ** -(torch.arange(0, head_size, 2).float() / head_size)
+    factors: Tensor = plain / scaled.float()
+    return factors
 
 
 def describe(gguf: Any, writer: Any, config: Any, blocks: Blocks) -> list[str]:
