@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +143,40 @@ def test_llama_cpp_gives_the_same_logits(tmp_path: Path, peer: Any, name: str) -
     with peer.Model(tmp_path / FILE, threads=1, context=64, cache="f32") as own:
         logits = torch.tensor(own.logits(tokens[0].tolist()))
     torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3 * float(expected.std()))
+
+
+def test_a_trained_model_writes_the_same_text(tmp_path: Path, peer: Any, shared: Path) -> None:
+    folder = shared / "models" / "tiny-llama"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    export(folder, "gguf", tmp_path / "out")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder).float().eval()
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    prompt = words("Once upon a time there was a little girl who").input_ids
+    answer = model.generate(
+        torch.tensor([prompt]), min_new_tokens=33, max_new_tokens=33, do_sample=False
+    )
+    with peer.Model(tmp_path / "out" / FILE, threads=1, context=64) as own:
+        assert own.tokenize("Once upon a time there was a little girl who") == prompt
+        assert own.greedy(prompt, 32)[2] == answer[0, len(prompt) :].tolist()
+
+
+def test_the_peer_measures_in_a_process_of_its_own(tmp_path: Path, peer: Any) -> None:
+    write_run(tmp_path / "run")
+    options = ["--model", tmp_path / "run", "--work", tmp_path / "work", "--dtype", "f16"]
+    numbers = ["--threads", 1, "--prompt", 8, "--tokens", 4, "--repeats", 2]
+    done = subprocess.run(
+        [sys.executable, peer.__file__, *map(str, [*options, *numbers])],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    record = json.loads(done.stdout.splitlines()[-1])
+    assert len(record["token_ms"]) == len(record["prompt_ms"]) == 2
+    assert len(record["text"]) == 5
+    assert record["tokens_per_second"] > 0
+    assert record["file_bytes"] == (tmp_path / "work/run-f16.gguf").stat().st_size
+    assert 0 < record["resident_bytes"] < 2**30
 
 
 def test_blocks_of_different_sizes_run_there(tmp_path: Path, peer: Any) -> None:
