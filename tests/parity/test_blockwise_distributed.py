@@ -132,5 +132,7 @@ def test_the_split_is_seen_in_the_records(two: Path) -> None:
     for case in ("mixture", "mixture-one-window"):
         notes = read(two / case)[2]["fallbacks"]
         # rank 1 has no window at all, and yet knows what rank 0 saw
-        assert all("no calibration token" in note for note in notes)
+        few = [note for note in notes if "fewer than its" in note]
+        assert len(few) <= 1, "said once for a run, whoever saw it"
+        assert all("no calibration token" in note for note in notes if note not in few)
     assert len(read(two / "mixture-one-window")[2]["fallbacks"]) < 2 * 2 * 6
