@@ -277,7 +277,7 @@ def _lines(record: dict[str, Any]) -> list[str]:
     checked = record["verified"]
     also = ", logits bit for bit" if checked["logits"] else "; logits not compared"
     lines.append(f"read back in a fresh process: {checked['tensors']} tensors bit for bit{also}")
-    lines.append("on disk only: in memory the matrices are dense again, and nothing is faster")
+    lines.append("steppe.load computes with the matrices packed; load_compact makes them dense")
     return lines
 
 
