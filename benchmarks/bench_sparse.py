@@ -1,6 +1,7 @@
 """One linear layer with zeros: our formats beside torch dense, torch CSR and scipy CSR.
 
     python benchmarks/bench_sparse.py --out benchmarks/records/sparse.json
+    python benchmarks/bench_sparse.py --out benchmarks/records/sparse.json --auto
 
 Every cell is timed in turns in one process, in changing order. Before each call a buffer larger
 than the last cache is read, because in a model the other layers' weights pass between two uses of
@@ -30,7 +31,7 @@ from torch.nn import functional as F
 
 from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
-from steppe.sparse.choose import conditions
+from steppe.sparse.choose import Question, choose, conditions
 from steppe.sparse.format import FORMATS
 
 SHAPES = ((768, 768), (2048, 2048), (4096, 4096), (4096, 11008), (11008, 4096))
@@ -59,7 +60,7 @@ def pruned(shape: tuple[int, int], sparsity: float) -> Tensor:
     """Normal weights [outputs, inputs] of which the least are zero."""
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     sample = weight.flatten()[: 2**20].abs()
-    return weight * (weight.abs() > torch.quantile(sample, sparsity))
+    return weight.where(weight.abs() > torch.quantile(sample, sparsity), 0.0)  # times would be -0.0
 
 
 def ours(weight: Tensor, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Any]]:
@@ -120,15 +121,31 @@ def measured(cell: dict[str, Any], layers: dict[str, Callable[[Tensor], Any]]) -
     return cell | {"ms": {name: median(own) for name, own in times.items()}, "best": best} | speeds
 
 
+def with_choice(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what ``auto`` takes for such a matrix, and how fast that was beside dense."""
+    torch.set_num_threads(row["threads"])
+    dtype, (rows, columns) = DTYPES[row["dtype"]], row["shape"]
+    kept = round(rows * columns * (1 - row["sparsity"]))
+    chosen = choose(Question.about((rows, columns), kept, dtype, dtype, row["tokens"])).format
+    name = f"torch dense {row['dtype']}" if chosen == "dense" else chosen
+    ratio = row["ms"][f"torch dense {row['dtype']}"] / row["ms"][name]
+    return row | {"auto": chosen, "auto over dense": ratio}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sparse.json"))
     parser.add_argument("--shape", help="only this one, as 4096x11008")
     parser.add_argument("--sparsity", type=float, help="only this one")
+    parser.add_argument("--auto", action="store_true", help="ask what auto takes for what is there")
     arguments = parser.parse_args()
     here = conditions()
     stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     rows = stored["rows"] if stored.get("conditions") == here else []
+    if arguments.auto:
+        rows = [with_choice(row) for row in rows]
+        write_text(arguments.out, json.dumps({"conditions": here, "rows": rows}, indent=1) + "\n")
+        return
     keys = ("shape", "sparsity", "dtype", "tokens", "threads")
     done = [[row[key] for key in keys] for row in rows]
     made: tuple[Any, dict[str, Callable[[Tensor], Any]]] = (None, {})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell
-from ..registry import table
+from ..registry import Claim, Rule, claims, table
 from ..sources import record
 
 PAGE = "docs/zeros.md"
@@ -51,23 +52,14 @@ def layer() -> Table:
     )
 
 
-@table("sparse-model")
-def model() -> Table:
-    rows: Rows = []
-    for sparsity, own in record("sparse-model")["models"].items():
-        speed = own["speed"]["1"]["generation"]
-        arms = [own["arms"][speed[kind]] for kind in ("dense", "sparse")]
-        rates = [arm["batches"]["1"]["tokens_per_second"] for arm in arms]
-        memory = [arm["resident_bytes"] / 1e6 for arm in arms]
-        rows.append(
-            [
-                f"{100 * float(sparsity):g} %",
-                cell("{:.1f}", rates[0]),
-                cell("{:.1f}", rates[1]),
-                cell("{:.2f} ({:.2f} to {:.2f})", *(speed[k] for k in ("ratio", "low", "high"))),
-                cell("{:.0f}", memory[0]),
-                cell("{:.0f}", memory[1]),
-            ]
-        )
-    head = ["zeros", "dense, tokens/s", "packed, tokens/s", "times as fast"]
-    return Table([*head, "dense, MB in memory", "packed, MB"], rows)
+@claims(PAGE, "One layer, measured", ["benchmarks/bench_sparse.py"])
+def set_up() -> Iterator[Claim]:
+    yield "A matrix of {} x {} normal weights", *SHAPE
+
+
+@claims(PAGE, "Formats")
+def rounded() -> Iterator[Claim]:
+    yield (
+        "sparsity to 2.5 %",
+        Rule("src/steppe/sparse/choose.py", "share of zeros, a multiple of 2.5 %"),
+    )
