@@ -98,6 +98,10 @@ def verdicts() -> Iterator[Claim]:
         "AdaSAP by Taylor's score has {}, Taylor + SAM {}",
         *(relative[arm] for arm in ("adasap-taylor", "taylor-sam")),
     )
+    for when in ("before", "after"):  # flatter around the cut
+        ours, theirs = (runs()[f"{arm}-{when}"] for arm in ("adasap", "taylor"))
+        sharp_of = [statistics.mean(r["sharpness"]["one_step"] for r in s) for s in (ours, theirs)]
+        assert sharp_of[0] < sharp_of[1]
     clean = {arm: 100 * mean(arm, "accuracy") for arm in ARMS}
     yield "level, {} % beside Taylor's {}", clean["adasap"], clean["taylor"]
     yield "With the paper's radii it is {} %", clean["adasap-paper"]
@@ -125,7 +129,7 @@ def speed() -> Table:
 def set_up() -> Iterator[Claim]:
     images, epochs = 50_000, recipe("long/channels-16px")["train"]["epochs"]
     yield (
-        "all {} JPEG-recompressed",
+        "all 50,000 JPEG-recompressed",
         Cited("CIFAR-10 has 50,000 training images (Krizhevsky, 2009)"),
     )
     batch = recipe("long/channels-16px")["train"]["batch_size"]
