@@ -1,20 +1,27 @@
 """A whole language model with zeros: tokens per second and memory beside the dense one.
 
-    python benchmarks/bench_sparse_model.py --work runs/sparse-model
+    python benchmarks/bench_sparse_model.py
+    PYTHONPATH=PEER python benchmarks/bench_sparse_model.py --llamacpp
 
 A Llama of 0.55 billion random weights (beyond every cache) is written once for each sparsity; the
 least of each matrix are zero, embeddings and head are dense. ``steppe bench`` times it in turns and
-in fresh processes. What is in the record already is not done again.
+in fresh processes. With ``--llamacpp`` the packed model takes turns with llama.cpp too, which
+multiplies the same weights as a dense file of bfloat16 and of float16; PEER is where
+llama-cpp-python is. What is in the record already is not done again.
 
-What it costs: 1.1 GB of disk for each of three sparsities, 3 GB of memory, about six minutes each.
+What it costs: 1.1 GB of disk for each of four sparsities, 3.3 for llama.cpp, 3 GB of memory, about
+eight minutes each, and three with llama.cpp.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -23,10 +30,11 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from steppe.core.serialization import write_text
-from steppe.llm.generation_speed import Setting, compare_speed
+from steppe.core.speed import Speed
+from steppe.llm.generation_speed import Setting, compare_speed, in_fresh_process
 from steppe.sparse.choose import conditions
 
-SPARSITIES = (0.5, 0.7, 0.9)
+SPARSITIES = (0.5, 0.6, 0.7, 0.9)
 CONFIG = LlamaConfig(
     architectures=["LlamaForCausalLM"],
     hidden_size=2048,
@@ -41,7 +49,8 @@ CONFIG = LlamaConfig(
     eos_token_id=None,
     bos_token_id=None,
 )
-SETTING = Setting(prompt=32, tokens=32, batches=(1,), turns=3, repeats=3)
+SETTING = Setting(prompt=32, tokens=32, batches=(1,), turns=8, repeats=1)
+PEER_DTYPES = ("bf16", "f16")
 
 
 def matrices() -> Iterator[tuple[str, tuple[int, int]]]:
@@ -90,27 +99,84 @@ def written(work: Path, sparsity: float) -> Path:
     return folder
 
 
+def llamacpp(folder: Path, work: Path, dtype: str) -> dict[str, Any]:
+    """One fresh process of llama.cpp, with the same prompt length, tokens and threads."""
+    numbers = {
+        "threads": torch.get_num_threads(),
+        "prompt": SETTING.prompt,
+        "tokens": SETTING.tokens,
+        "repeats": SETTING.repeats,
+    }
+    given = [word for key, value in numbers.items() for word in (f"--{key}", str(value))]
+    where = ["--model", str(folder), "--dtype", dtype, "--work", str(work)]
+    command = [sys.executable, str(Path(__file__).with_name("llamacpp_peer.py")), *where, *given]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return measured
+
+
+def beside_llamacpp(folder: Path, work: Path) -> dict[str, Any]:
+    """The packed model and llama.cpp's dense ones, a fresh process of each in a turn."""
+    wanted = {"model": str(folder), "sparse": "auto", "dtype": "bfloat16"}
+    own = wanted | {key: getattr(SETTING, key) for key in ("prompt", "tokens", "threads")}
+    own |= {"batches": [1], "repeats": SETTING.repeats}
+    arms = ["packed", *PEER_DTYPES]
+    taken: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for turn in range(SETTING.turns):
+        for arm in arms if turn % 2 == 0 else reversed(arms):
+            if arm == "packed":
+                times = in_fresh_process(own)
+                times |= times["batches"]["1"]
+            else:
+                times = llamacpp(folder, work, arm)
+            taken[arm].append(times)
+    each = {arm: [median(turn["token_ms"]) for turn in turns] for arm, turns in taken.items()}
+    return {
+        arm: {
+            "tokens_per_second": 1000 / median(each[arm]),
+            "resident_bytes": median(turn["resident_bytes"] for turn in taken[arm]),
+            "packed": Speed.of(
+                list(zip(each[arm], each["packed"], strict=True)), "zeros are not read"
+            ).record(),
+        }
+        | ({} if arm == "packed" else {"system": taken[arm][0]["system"]})
+        for arm in arms
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--work", type=Path, required=True, help="where the models are written")
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/sparse-model"), help="where the models are written"
+    )
+    parser.add_argument("--llamacpp", action="store_true", help="beside llama.cpp instead")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sparse-model.json"))
     arguments = parser.parse_args()
     here = conditions()
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     models = stored["models"] if stored.get("conditions") == here else {}
     for sparsity in SPARSITIES:
-        if f"{sparsity:g}" in models:
+        own = models.setdefault(f"{sparsity:g}", {})
+        what = "llamacpp" if arguments.llamacpp else "bench"
+        if what in own:
             continue
-        folder = str(written(arguments.work, sparsity))
-        result = compare_speed(folder, folder, setting=SETTING)
-        formats: dict[str, int] = {}
-        for layer in result.pop("formats"):
-            key = f"{layer['format']} ({layer['stored']})"
-            formats[key] = formats.get(key, 0) + 1
-        models[f"{sparsity:g}"] = result | {"formats": formats}
-        print(sparsity, formats, result["speed"], result["arms"], flush=True)
+        folder = written(arguments.work, sparsity)
+        if arguments.llamacpp:
+            own[what] = beside_llamacpp(folder, arguments.work)
+        else:
+            own[what] = summary(compare_speed(str(folder), str(folder), setting=SETTING))
+        print(sparsity, own[what], flush=True)
         text = json.dumps({"conditions": here, "models": models}, indent=1) + "\n"
         write_text(arguments.out, text)
+
+
+def summary(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with a count of the layers by format in the place of each one."""
+    formats: dict[str, int] = {}
+    for layer in result["formats"]:
+        key = f"{layer['format']} ({layer['stored']})"
+        formats[key] = formats.get(key, 0) + 1
+    return result | {"formats": formats}
 
 
 if __name__ == "__main__":

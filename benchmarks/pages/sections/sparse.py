@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,6 +51,64 @@ def layer() -> Table:
     return Table(
         [*dense, *ours, "times as fast as the faster dense", "as dense in this dtype"], rows
     )
+
+
+@table("sparse-prompt")
+def prompt() -> Table:
+    rows: Rows = []
+    for dtype, sparsity in itertools.product(("float32", "bfloat16"), (0.5, 0.7, 0.9)):
+        row: list[str | Cell] = [f"{100 * sparsity:g} %", dtype]
+        for tokens in (4, 16, 17, 64, 512):
+            own = [
+                row
+                for row in rows_of(2, tokens)
+                if (row["dtype"], row["sparsity"]) == (dtype, sparsity)
+            ]
+            row.append(cell("{:.2f}", own[0]["same dense"]["ratio"]))
+        rows.append(row)
+    return Table(["zeros", "values", *(f"{n} tokens" for n in (4, 16, 17, 64, 512))], rows)
+
+
+def models() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Share of zeros as text, and what was measured."""
+    for sparsity, own in record("sparse-model")["models"].items():
+        yield f"{100 * float(sparsity):g} %", own
+
+
+@table("sparse-model")
+def model() -> Table:
+    rows: Rows = []
+    for sparsity, own in models():
+        speed = own["bench"]["speed"]["1"]["generation"]
+        arms = [own["bench"]["arms"][speed[kind]] for kind in ("dense", "sparse")]
+        rates = [arm["batches"]["1"]["tokens_per_second"] for arm in arms]
+        memory = [arm["resident_bytes"] / 1e6 for arm in arms]
+        rows.append(
+            [
+                sparsity,
+                *(cell("{:.1f}", rate) for rate in rates),
+                cell("{:.2f} ({:.2f} to {:.2f})", *(speed[k] for k in ("ratio", "low", "high"))),
+                *(cell("{:.0f}", size) for size in memory),
+                cell("{:.0f}", arms[1]["peak_bytes"] / 1e6),
+            ]
+        )
+    head = ["zeros", "dense, tokens/s", "packed, tokens/s", "times as fast"]
+    return Table([*head, "dense, MB", "packed, MB", "packed, most MB while loading"], rows)
+
+
+@table("sparse-llamacpp")
+def llamacpp() -> Table:
+    rows: Rows = []
+    for sparsity, own in models():
+        arms = own["llamacpp"]
+        row: list[str | Cell] = [sparsity]
+        row += [cell("{:.1f}", arms[arm]["tokens_per_second"]) for arm in ("packed", "bf16", "f16")]
+        for arm in ("bf16", "f16"):
+            speed = [arms[arm]["packed"][key] for key in ("ratio", "low", "high")]
+            row.append(cell("{:.2f} ({:.2f} to {:.2f})", *speed))
+        rows.append(row)
+    head = ["zeros", "packed, tokens/s", "llama.cpp bf16, tokens/s", "llama.cpp f16, tokens/s"]
+    return Table([*head, "packed beside bf16", "packed beside f16"], rows)
 
 
 @claims(PAGE, "One layer, measured", ["benchmarks/bench_sparse.py"])
