@@ -13,6 +13,8 @@ from steppe.core.speed import Speed
 from steppe.sparse import choose as module
 from steppe.sparse.choose import MARGIN, Choice, Question, choose, conditions, decided, measured
 from steppe.sparse.format import FORMATS
+from steppe.sparse.native.library import library, why_not
+from steppe.sparse.native.threads import OF_A_FORK
 
 QUESTION = Question(rows=64, columns=128, stored="float32", dtype="float32", tokens=1, sparsity=0.9)
 
@@ -82,6 +84,15 @@ def test_what_another_machine_found_is_not_used(name):
         patch.setattr(module, "conditions", lambda: here | {name: "other"})
         patch.setattr(module, "measured", lambda question: {})
         assert choose(QUESTION).format == "dense"
+
+
+def test_a_forked_process_whose_kernels_have_one_thread_asks_for_itself(asked, monkeypatch):
+    if (own := library()) is None:
+        pytest.skip(why_not())
+    choose(QUESTION)
+    monkeypatch.setattr(module, "library", lambda: replace(own, pool=OF_A_FORK))
+    choose(QUESTION)
+    assert asked == [QUESTION, QUESTION]
 
 
 @looped(text=["", "{", "[]", '{"decided_by": 1}', None])

@@ -247,6 +247,7 @@ def _beyond(device: torch.device) -> int:
 def conditions() -> dict[str, Any]:
     """What a choice depends on beside the product."""
     native = library()
+    alone = native is not None and not native.pool.address  # a forked process
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -254,7 +255,7 @@ def conditions() -> dict[str, Any]:
         "instruction_set": native.instruction_set if native else "none",
         "kernels": _sources(),
         "formats": list(FORMATS),
-    }
+    } | ({"kernels_threads": 1} if alone else {})
 
 
 def of_gpu(device: str) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import steppe.sparse.native.library as native
 from steppe.core.errors import SteppeError
 from steppe.sparse.native import __main__ as command
+
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture
@@ -86,36 +89,102 @@ def test_what_works_is_printed(kernels, capsys):
 
 
 FORKED = """
-import os, sys, torch
-from steppe.sparse.native.interface import *
-from steppe.sparse.native.library import library
-kernels = library()
+import os, signal, sys, torch
+
 rows, columns = 4096, 32
-dense, x = torch.ones(rows, columns), torch.ones(columns)
+x, y = torch.ones(columns), torch.zeros(rows)
 bits = torch.full((rows // 4, 1, 4), -1, dtype=torch.int32)
 offsets = torch.arange(rows // 4 + 1) * 4 * columns
-matrix = BitsArguments(
-    rows, columns, FLOAT32, bits.data_ptr(), dense.data_ptr(), offsets.data_ptr(), None)
-padded = torch.ones(rows * columns + 32)
-matrix.values = padded.data_ptr()
+values = torch.ones(rows * columns + 32)
 
 def multiply():
-    y = torch.zeros(rows)
-    kernels.bits_linear(matrix, Call(
+    from steppe.sparse.native.interface import FLOAT32, BitsArguments, Call
+    from steppe.sparse.native.library import library
+    y.zero_()
+    matrix = BitsArguments(
+        rows, columns, FLOAT32, bits.data_ptr(), values.data_ptr(), offsets.data_ptr(), None)
+    own = library()
+    own.bits_linear(matrix, Call(
         1, x.data_ptr(), columns, y.data_ptr(), rows, None, FLOAT32, FLOAT32, FLOAT32, 2))
-    return bool((y == columns).all())
+    assert y.tolist() == [columns] * rows
+    return own.pool
 
-assert multiply()
-child = os.fork()
-if not child:
-    os._exit(0 if multiply() and library() is kernels else 3)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+def forked(work):
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # one that waits for threads that are not there ends so
+        try:
+            assert work().address is None, "one that forgets its fork"
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+torch.set_num_threads(2)
+torch.ones(1 << 20).mul_(2)
+assert len(os.listdir("/proc/self/task")) > 1, "no threads to wait for"
+"""
+ORDERS = {
+    "steppe comes after the fork": "print(forked(multiply))",
+    "steppe comes before, its kernels after": """
+import steppe.sparse.native.library
+print(forked(multiply))
+""",
+    "kernels in use before": """
+multiply()
+print(forked(multiply))
+""",
+    "a fork of a fork": """
+def again():
+    assert forked(multiply) == 0
+    return multiply()
+print(forked(again))
+""",
+    "a worker of a DataLoader, with threads": """
+class Data(torch.utils.data.Dataset):
+    def __len__(self):
+        return 1
+    def __getitem__(self, index):
+        torch.set_num_threads(2)
+        signal.alarm(60)
+        multiply()
+        return 0
+loader = torch.utils.data.DataLoader(Data(), num_workers=1, multiprocessing_context="fork")
+print(*next(iter(loader)).tolist())
+""",
+}
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="no /proc")
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_forked_process_multiplies_too(kernels, order):
+    """The parent's threads have not come along; a child that waited for them would not end."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED + ORDERS[order]],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.stdout == "0\n", done.stderr
+
+
+WORKER = """
+import os
+if not os.fork():
+    from steppe.sparse.native.library import library
+    print(bool(library().pool.address), flush=True)
+    os._exit(0)
+os.wait()
 """
 
 
-def test_a_forked_process_multiplies_too(kernels):
-    """The parent's threads have not come along; a child that waited for them would not end."""
+@pytest.mark.skipif(not MAPS.exists(), reason="no /proc")
+def test_a_process_that_loads_torch_after_its_fork_has_threads(kernels):
+    if not kernels.pool.address:
+        pytest.skip(kernels.pool.said)
     done = subprocess.run(
-        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", WORKER], capture_output=True, text=True, timeout=200, check=False
     )
-    assert done.stdout == "0\n", done.stderr
+    assert done.stdout == "True\n", done.stderr

@@ -13,7 +13,7 @@ def main() -> None:
         return
     print(f"works here, best first: {', '.join(kernels.instruction_sets)}")
     print(f"in use: {kernels.instruction_set}")
-    for sentence in kernels.said:
+    for sentence in (*kernels.said, kernels.pool.said):
         print(sentence)
 
 

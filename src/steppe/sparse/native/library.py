@@ -6,7 +6,7 @@ import ctypes
 import os
 import threading
 from ctypes import byref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.sparse.native.build import loaded
@@ -20,7 +20,7 @@ from steppe.sparse.native.interface import (
     Unusable,
     instruction_sets,
 )
-from steppe.sparse.native.threads import pool
+from steppe.sparse.native.threads import OF_A_FORK, Pool, pool
 
 __all__ = ["BitsArguments", "Call", "IndexArguments", "Library", "Source", "library", "why_not"]
 
@@ -34,13 +34,15 @@ class Library:
         instruction_set: in use: ``"avx512vbmi2"``, ``"avx512"``, ``"avx2"``, ``"neon"`` or
             ``"portable"``.
         instruction_sets: all that work here, best first.
-        said: where the library and its threads come from, one sentence each.
+        said: where the library comes from, and what did not go the usual way.
+        pool: where its threads come from.
     """
 
     functions: ctypes.CDLL
     instruction_set: str
     instruction_sets: tuple[str, ...]
     said: tuple[str, ...]
+    pool: Pool
 
     def bits_linear(self, matrix: BitsArguments, call: Call) -> None:
         """``y = x W^T + b`` for a matrix in the layout *bits*."""
@@ -123,6 +125,7 @@ class _Known:
         self.lock = threading.Lock()
         if self.outcome is not None and self.outcome.library is not None:
             self.outcome.library.functions.sps_parallel(None)
+            self.outcome = _Outcome(replace(self.outcome.library, pool=OF_A_FORK), "")
 
 
 _known = _Known()
@@ -142,9 +145,9 @@ def _looked_for() -> _Outcome:
         raise _does_not_work(chosen, names, kernels.record.left_out)
     threads = pool()
     kernels.functions.sps_parallel(threads.address)
-    said = (f"{kernels.path}, compiled by {kernels.record.compiled_by}", threads.said)
-    more = (kernels.said,) if kernels.said else ()
-    return _Outcome(Library(kernels.functions, chosen, tuple(names), said + more), "")
+    said = (f"{kernels.path}, compiled by {kernels.record.compiled_by}", kernels.said)
+    own = Library(kernels.functions, chosen, tuple(names), tuple(filter(None, said)), threads)
+    return _Outcome(own, "")
 
 
 def _missed(why: str) -> str:
