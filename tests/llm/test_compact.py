@@ -13,7 +13,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from steppe.core.errors import SteppeError
-from steppe.llm.compact import compress, expected_ratio, load_compact, read_compact, restore
+from steppe.llm.compact import (
+    CompactCheckpoint,
+    compress,
+    expected_ratio,
+    load_compact,
+    read_compact,
+    restore,
+)
 from steppe.llm.export import export
 from steppe.llm.verify import same_bits
 
@@ -158,7 +165,7 @@ def test_folders_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SteppeError, match="--out must be"):
         export(tmp_path / "run", "compact", tmp_path / "run")
     with pytest.raises(SteppeError, match="unknown export target"):
-        export(tmp_path / "run", "gguf", tmp_path / "out")
+        export(tmp_path / "run", "abacus", tmp_path / "out")
     with pytest.raises(SteppeError, match="unknown option of --to compact"):
         export(tmp_path / "run", "compact", tmp_path / "out", tokens="1")
     with pytest.raises(SteppeError, match="--verify is"):
@@ -168,6 +175,56 @@ def test_folders_and_options_are_checked(tmp_path: Path) -> None:
     with pytest.raises(SteppeError, match="0 of its files"):
         load_compact(tmp_path / "run")
     assert not (tmp_path / "out").exists()
+
+
+def damage(shard: Path, key: str, part: str, change: Any) -> None:
+    with safe_open(shard, framework="pt") as file:
+        metadata = file.metadata()
+    stored = load_file(shard)
+    changed = change(stored.pop(f"{key}.{part}"))
+    save_file(stored | ({} if changed is None else {f"{key}.{part}": changed}), shard, metadata)
+
+
+DAMAGES: list[tuple[str, Any]] = [
+    ("values", lambda v: v[:-1].clone()),
+    ("values", lambda v: torch.cat([v, v])),
+    ("values", lambda v: v[None].clone()),
+    ("bits", lambda b: b | 0x80),
+    ("bits", lambda b: b[:-1].clone()),
+    ("bits", lambda b: torch.cat([b, b])),
+    ("bits", lambda b: b.view(torch.int8)),
+    ("shape", lambda s: -s),
+    ("shape", lambda s: s.float()),
+    ("shape", lambda s: s[None].clone()),
+    ("values", lambda _: None),
+    ("bits", lambda _: None),
+    ("shape", lambda _: None),
+]
+
+
+def test_a_malformed_matrix_is_one_line_with_its_name(tmp_path: Path) -> None:
+    key = "model.layers.0.mlp.up_proj.weight"
+    weight = torch.zeros(128, 64, dtype=torch.float16)
+    weight[1:, :32] = 1
+    for number, (part, change) in enumerate(DAMAGES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        shard = folder / "compact-00001-of-00001.safetensors"
+        save_file(compress(key, weight), shard, {"compact": json.dumps([key])})
+        whole = CompactCheckpoint(folder)
+        assert whole.headers() == {key: (torch.float16, weight.shape)}
+        assert same_bits(whole.read([key])[key], weight)
+        damage(shard, key, part, change)
+
+        def checkpoint(folder: Path = folder) -> None:
+            stored = CompactCheckpoint(folder)
+            stored.headers()
+            stored.packed(key)
+
+        for read in (checkpoint, lambda folder=folder: read_compact(folder)):
+            with pytest.raises(SteppeError, match=key.replace(".", r"\.")) as error:
+                read()
+            assert "\n" not in str(error.value)
 
 
 def test_a_nan_keeps_its_payload() -> None:

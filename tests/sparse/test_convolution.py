@@ -42,6 +42,25 @@ def test_they_compute_the_same(format, settings):
         )
 
 
+@pytest.mark.parametrize("format", ["bits", "index", "csr", "dense"])
+def test_images_of_other_channels_are_refused_and_none_are_none(format):
+    for settings in SETTINGS:
+        dense = pruned(**settings)
+        sparse = Convolution.of(dense, format)
+        for size in [(7, 9, 9), (2, 7, 9, 9), (2, 16, 9, 9), (8, 9), (8,), (1, 2, 8, 9, 9)]:
+            with pytest.raises(SteppeError, match="images of 8 channels"):
+                sparse(torch.randn(size))
+        assert sparse(torch.randn(0, 8, 9, 9)).shape == dense(torch.randn(0, 8, 9, 9)).shape
+
+
+def test_zeros_of_a_mask_are_not_stored():
+    layer = pruned(kernel_size=3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.where(layer.weight == 0, -0.0, layer.weight))
+    kept = int(layer.weight.count_nonzero())
+    assert Convolution.of(layer, "bits").matrix.kept == kept
+
+
 def test_the_state_is_that_of_the_dense_layer():
     dense, other = pruned(kernel_size=3), pruned(kernel_size=3)
     sparse = copy.deepcopy(Convolution.of(dense, "bits"))

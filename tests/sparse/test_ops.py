@@ -121,12 +121,16 @@ def test_x_and_y_may_be_wider_or_narrower_than_the_values(name, x_dtype):
         torch.testing.assert_close(y.double(), wanted, atol=0.2, rtol=2e-2)
 
 
-@pytest.mark.parametrize("name", ["bits", "index"])
-def test_float64_is_multiplied_in_float64(name):
+@pytest.mark.parametrize("name", NAMES)
+@looped(tokens=[2, 40])
+def test_float64_is_multiplied_in_float64(name, tokens):
     weight = torch.randn(9, 70).masked_fill(torch.rand(9, 70) < 0.5, 0)
-    x = torch.randn(2, 70, dtype=torch.float64)
-    y = FORMATS[name].from_dense(weight).linear(x, None)
-    torch.testing.assert_close(y, x @ weight.double().t())
+    x = torch.randn(tokens, 70, dtype=torch.float64, requires_grad=True)
+    for matrix in (FORMATS[name].from_dense(weight), FORMATS[name].from_dense(weight).to(x.dtype)):
+        y = matrix.linear(x, None)
+        torch.testing.assert_close(y, x @ weight.double().t())
+        (g,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(g, weight.double().sum(0).expand_as(x))
 
 
 @pytest.mark.parametrize("name", [*NAMES, "dense"])

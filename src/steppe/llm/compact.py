@@ -21,10 +21,12 @@ from steppe.llm.architecture import class_of
 from steppe.llm.checkpoint import KINDS, Checkpoint, shard_name
 from steppe.llm.export import EXPORTS, Exported, OutFolder, side_files
 from steppe.llm.skeleton import read_config
+from steppe.sparse.checks import check_compact
 
 # the integers that show a dtype's bits
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _STEM = "compact"
+_PARTS = ("bits", "values", "shape")
 
 
 def compress(name: str, weight: Tensor) -> dict[str, Tensor]:
@@ -58,13 +60,17 @@ def compress(name: str, weight: Tensor) -> dict[str, Tensor]:
 def restore(name: str, packed: dict[str, Tensor]) -> Tensor:
     """The inverse of `compress`.
 
+    Raises:
+        SteppeError: they are not what it gave.
+
     Example:
         >>> weight = torch.eye(64)
         >>> torch.equal(restore("w", compress("w", weight)), weight)
         True
     """
-    kept = unpack({k: packed[k] for k in (f"{name}.bits", f"{name}.shape")})[name]
-    values = packed[f"{name}.values"]
+    bits, values, shape = (packed[f"{name}.{part}"] for part in _PARTS)
+    check_compact(name, bits, values, shape.tolist())
+    kept = unpack({f"{name}.bits": bits, f"{name}.shape": shape})[name]
     weight = torch.zeros(kept.shape, dtype=values.dtype)
     kind = BITS[values.element_size()]
     weight.view(kind)[kept] = values.view(kind)  # as numbers, one NaN may become another
@@ -103,7 +109,7 @@ def read_shard(shard: Path) -> dict[str, Tensor]:
             names = json.loads(file.metadata()["compact"])
         tensors = {}
         for name in names:
-            packed = {k: stored.pop(k) for k in (f"{name}.bits", f"{name}.shape", f"{name}.values")}
+            packed = {k: stored.pop(k) for k in (f"{name}.{part}" for part in _PARTS)}
             tensors[name] = restore(name, packed)
     except (OSError, SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise damaged(shard, error) from None
@@ -161,23 +167,37 @@ class CompactCheckpoint(Checkpoint):
             try:
                 with safe_open(shard, framework="pt") as file:
                     names = json.loads(file.metadata()["compact"])
-                    parts = {f"{n}.{part}" for n in names for part in ("bits", "shape", "values")}
+                    parts = {f"{name}.{part}" for name in names for part in _PARTS}
+                    missing = sorted(parts - set(file.keys()))
+                    if missing:
+                        raise LookupError(f"no {missing[0]}")
                     self.files |= dict.fromkeys({*file.keys(), *names} - parts, shard)
                     self._packed |= set(names)
             except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
                 raise damaged(shard, error) from None
 
     def packed(self, key: str) -> tuple[Tensor, Tensor, torch.Size] | None:
-        """Bits, values and shape of a matrix that is stored so, else None."""
+        """Bits, values and shape of a matrix that is stored so, else None.
+
+        Raises:
+            SteppeError: they do not belong together.
+        """
         if key not in self._packed:
             return None
         try:
             with self._open(self.files[key]) as file:
                 bits, values = (file.get_tensor(f"{key}.{part}") for part in ("bits", "values"))
-                shape = torch.Size(file.get_tensor(f"{key}.shape").tolist())
+                shape = self._shape(file, key)
         except SafetensorError as error:
             raise damaged(self.files[key], error) from None
+        check_compact(f"{key} in {self.files[key]}", bits, values, shape)
         return bits, values, shape
+
+    def _shape(self, file: Any, key: str) -> torch.Size:
+        stored: Tensor = file.get_tensor(f"{key}.shape")
+        if stored.dtype != torch.int64 or stored.dim() != 1 or bool((stored < 0).any()):
+            raise damaged(self.files[key], TypeError(f"{key}.shape is {stored.tolist()}"))
+        return torch.Size(stored.tolist())
 
     def read(self, keys: Iterable[str]) -> dict[str, Tensor]:
         """Some tensors, dense."""
@@ -205,7 +225,7 @@ class CompactCheckpoint(Checkpoint):
                 for key in (key for key, path in self.files.items() if path == shard):
                     packed = key in self._packed
                     values = file.get_slice(f"{key}.values" if packed else key)
-                    shape = file.get_tensor(f"{key}.shape") if packed else values.get_shape()
+                    shape = self._shape(file, key) if packed else values.get_shape()
                     kinds[key] = KINDS.get(values.get_dtype(), torch.int64), torch.Size(shape)
         return kinds
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
-from steppe.sparse.format import FORMATS, Format
+from steppe.sparse.format import FORMATS, Format, without_negative_zeros
 from steppe.sparse.module import PackedModule
 
 Pair = tuple[int, int]
@@ -56,7 +56,7 @@ class Convolution(PackedModule):
 
     @classmethod
     def of(cls, layer: Any, format: str) -> Self:
-        """A convolution, packed; it shares the bias.
+        """A convolution, packed; it shares the bias, and -0.0 in its weight becomes 0.0.
 
         Args:
             layer: ``nn.Conv2d`` with one group and zeros around the image.
@@ -71,7 +71,8 @@ class Convolution(PackedModule):
                 got=repr(layer),
                 way_out="leave the layer as it is",
             )
-        matrix = FORMATS[format].from_dense(layer.weight.detach().flatten(1))
+        weight = without_negative_zeros(layer.weight.detach().flatten(1))
+        matrix = FORMATS[format].from_dense(weight)
         names = ("kernel_size", "stride", "padding", "dilation")
         settings = {name: getattr(layer, name) for name in names}
         return cls(matrix, layer.bias, **settings).train(layer.training)
@@ -91,6 +92,12 @@ class Convolution(PackedModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """x ``[N, in_channels, height, width]``, or without N."""
+        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
+            raise SteppeError(
+                f"x must be images of {self.in_channels} channels, [N, channels, height, width]",
+                got=list(x.shape),
+                way_out="take the x that the dense convolution would take",
+            )
         if x.ndim == 3:
             return self.forward(x[None])[0]
         bounds = zip(x.shape[2:], self.kernel_size, self.padding, self.dilation, strict=True)

@@ -17,6 +17,8 @@ from steppe.sparse.reference import integers
 FORMATS: Registry[type[Format]] = Registry("format", "steppe.sparse.formats")
 """Every format by its name; another package adds its own by an entry point of that group."""
 
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+"""What can be packed."""
 _CPU = torch.device("cpu")
 
 
@@ -126,11 +128,24 @@ def check_matrix(name: str, weight: Tensor) -> None:
     Raises:
         SteppeError: it has not two dimensions, or another dtype.
     """
-    known = (torch.float32, torch.bfloat16, torch.float16)
-    if weight.ndim != 2 or weight.dtype not in known:
+    if weight.ndim != 2 or weight.dtype not in FLOATS:
         raise SteppeError(
             f"the format {name} takes matrices of float32, bfloat16 or float16",
             got=f"shape {list(weight.shape)}, {str(weight.dtype).removeprefix('torch.')}",
+            way_out="the format dense, or another dtype",
+        )
+
+
+def check_dtype(name: str, dtype: torch.dtype) -> None:
+    """Whether a matrix can be in a dtype: also in float64, whose numbers are those of another.
+
+    Raises:
+        SteppeError: it cannot.
+    """
+    if dtype not in (*FLOATS, torch.float64):
+        raise SteppeError(
+            f"the format {name} is float32, bfloat16, float16, or one of these widened to float64",
+            got=str(dtype).removeprefix("torch."),
             way_out="the format dense, or another dtype",
         )
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from steppe.sparse import reference
+from steppe.sparse.checks import Matrix, Parts, wrong_in_bits, wrong_in_index, wrong_in_rows
 from steppe.sparse.native.interface import (
     BFLOAT16,
     FLOAT16,
@@ -42,9 +43,8 @@ TYPES = {
 }
 """How the kernels call a dtype."""
 
-Matrix = tuple[Tensor, Tensor, Tensor, Tensor | None, int, int]
-"""where, values, starts, scale, rows, columns; see `steppe.sparse.packed.PackedFormat`."""
 Rows = Callable[[Tensor, Tensor, Tensor, int, int, int], Tensor]
+Wrong = Callable[[Parts, int, int, int], str]
 
 
 class Layout(ABC):
@@ -62,6 +62,10 @@ class Layout(ABC):
     def unpack(self, matrix: Matrix, first: int, last: int) -> Tensor:
         """Rows of the dense matrix in the values' dtype; int8 becomes float32."""
 
+    @abstractmethod
+    def wrong(self, parts: Parts, padding: int, rows: int, columns: int) -> str:
+        """Why these are not the parts of a matrix, with so much padding; or empty."""
+
 
 @dataclass(frozen=True)
 class Native(Layout):
@@ -71,6 +75,7 @@ class Native(Layout):
         arguments: the structure of the C interface.
         order: in which it names where, values and starts.
         rows: some of the dense matrix, with torch alone.
+        wrong_in: what the kernels would trip over.
         kernel: the function that multiplies.
         kernel_rows: the function that unpacks.
         gpu: the module with the same two for GPUs; None where there are none.
@@ -79,6 +84,7 @@ class Native(Layout):
     arguments: type[BitsArguments] | type[IndexArguments]
     order: tuple[int, int, int]
     rows: Rows
+    wrong_in: Wrong
     kernel: Callable[[Library], Callable[[Any, Call], None]]
     kernel_rows: Callable[[Library], Callable[[Any, int, int, int, int], None]]
     gpu: Any = None
@@ -93,7 +99,7 @@ class Native(Layout):
     def multiply(self, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor | None:
         """By the kernel, if there is one and tokens are few."""
         rows, columns = matrix[4], matrix[5]
-        tokens = x.numel() // max(columns, 1)
+        tokens = x.numel() // max(columns, 1)  # x was checked
         kind = TYPES.get(x.dtype)
         if tokens > KERNEL_TOKENS or kind is None or not columns:
             return None
@@ -139,6 +145,10 @@ class Native(Layout):
         self.kernel_rows(native)(self._arguments(matrix), first, last, out.data_ptr(), threads)
         return out
 
+    def wrong(self, parts: Parts, padding: int, rows: int, columns: int) -> str:
+        """Why they are no matrix."""
+        return self.wrong_in(parts, padding, rows, columns)
+
     def _arguments(self, matrix: Matrix) -> Any:
         scale = matrix[3]
         first, second, third = self.order
@@ -161,7 +171,7 @@ def _arguments(kind: type, *values: int) -> Any:
 
 
 class CompressedRows(Layout):
-    """torch's own, multiplied in float32: it has no product of 16 bits on a processor."""
+    """torch's own, multiplied in at least float32: a processor has no such product of 16 bits."""
 
     def quick(self, device: torch.device = CPU) -> bool:
         """Where there are no kernels, which are faster."""
@@ -171,11 +181,12 @@ class CompressedRows(Layout):
         """By torch's product with a sparse matrix."""
         where, values, starts, _, rows, columns = matrix
         _warned()
+        kind = torch.promote_types(x.dtype, torch.float32)
         compressed = torch.sparse_csr_tensor(
-            starts, where, values.float(), (rows, columns), check_invariants=False
+            starts, where, values.to(kind), (rows, columns), check_invariants=False
         )
         tokens = x.shape[:-1].numel()
-        flat = x.reshape(tokens, columns).float()
+        flat = x.reshape(tokens, columns).to(kind)
         with torch.autocast(x.device.type, enabled=False):
             y = (compressed @ flat.t()).t()
         y = y if bias is None else y + bias
@@ -192,6 +203,10 @@ class CompressedRows(Layout):
         integers(dense)[row, where[begin:stop].long()] = own
         return dense
 
+    def wrong(self, parts: Parts, padding: int, rows: int, columns: int) -> str:
+        """Why they are no matrix."""
+        return wrong_in_rows(parts, padding, rows, columns)
+
 
 @cache
 def _warned() -> None:
@@ -205,6 +220,7 @@ BITS = Native(
     BitsArguments,
     (0, 1, 2),
     reference.bits_unpack,
+    wrong_in_bits,
     lambda native: native.bits_linear,
     lambda native: native.bits_unpack,
     gpu_bits,
@@ -213,6 +229,7 @@ INDEX = Native(
     IndexArguments,
     (2, 0, 1),
     reference.index_unpack,
+    wrong_in_index,
     lambda native: native.index_linear,
     lambda native: native.index_unpack,
 )

@@ -60,9 +60,10 @@ class PackedModule(nn.Module):
         known, own = self._matrix, self._buffers
         if not torch.compiler.is_compiling():
             for name, buffer in self._names.items():
-                if own[buffer] is getattr(known, name):  # the first tells: all move together
-                    return known
-                break
+                if own[buffer] is not getattr(known, name):
+                    break
+            else:
+                return known
         changes = {name: own[buffer] for name, buffer in self._names.items()}
         return known.replaced(**changes)
 
@@ -87,12 +88,13 @@ class PackedModule(nn.Module):
         )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        matrix = self._matrix
+        matrix = self.matrix
         dtype = fn(torch.empty(0, dtype=matrix.dtype, device=matrix_device(matrix))).dtype
+        changed = matrix.to(dtype).mapped(fn)  # before anything else: it may be refused
         super()._apply(  # type: ignore[no-untyped-call]
             lambda t: t if any(t is own for own in self._buffers.values()) else fn(t)
         )
-        self._packed(matrix.to(dtype).mapped(fn))
+        self._packed(changed)
         return self
 
     def _save_to_state_dict(

@@ -7,8 +7,9 @@ For each layout (*bits*, *index*, *csr*) there are three:
 - ``steppe_sparse::bits_transposed``: g W, which is the gradient.
 
 All take a packed matrix as (where, values, starts, scale, rows, columns), see
-`steppe.sparse.packed.PackedFormat`. Few tokens are multiplied by the kernels; more, and all where
-there are no kernels, by unpacking some rows at a time, which torch multiplies.
+`steppe.sparse.packed.PackedFormat`, which has checked it; x and b are checked here. Few tokens are
+multiplied by the kernels; more, and all where there are no kernels, by unpacking some rows at a
+time, which torch multiplies.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steppe.sparse.layouts import BITS, CSR, INDEX, Layout, Matrix, portion
+from steppe.sparse.checks import Matrix, check_gradient, check_product
+from steppe.sparse.layouts import BITS, CSR, INDEX, Layout, portion
 
 _MATRIX = "Tensor where, Tensor values, Tensor starts, Tensor? scale, SymInt rows, SymInt columns"
 _registered = torch.library.Library("steppe_sparse", "DEF")
@@ -28,6 +30,7 @@ Operator = Callable[..., Tensor]
 
 def _multiply(layout: Layout, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor:
     """y = x W^T + b."""
+    check_product(x, bias, matrix)
     y = layout.multiply(x, bias, matrix)
     if y is not None:
         return y
@@ -53,8 +56,9 @@ def _by_portions(layout: Layout, x: Tensor, bias: Tensor | None, matrix: Matrix)
 
 def _transposed(layout: Layout, g: Tensor, matrix: Matrix) -> Tensor:
     """g W, summed over the portions of rows in float32."""
+    check_gradient(g, matrix)
     rows, columns = matrix[-2:]
-    flat = g.reshape(-1, rows)
+    flat = g.reshape(g.shape[:-1].numel(), rows)
     kind = torch.promote_types(g.dtype, torch.float32)
     total = torch.zeros(len(flat), columns, dtype=kind, device=g.device)
     step = portion(columns, g.dtype, g.device)
@@ -64,6 +68,16 @@ def _transposed(layout: Layout, g: Tensor, matrix: Matrix) -> Tensor:
         with torch.autocast(g.device.type, enabled=False):
             total += flat[:, first:last] @ tile
     return total.to(g.dtype).view(*g.shape[:-1], columns)
+
+
+def _fake_product(x: Tensor, bias: Tensor | None, *matrix: Any) -> Tensor:
+    check_product(x, bias, matrix)  # type: ignore[arg-type]
+    return x.new_empty((*x.shape[:-1], matrix[-2]))
+
+
+def _fake_transposed(g: Tensor, *matrix: Any) -> Tensor:
+    check_gradient(g, matrix)  # type: ignore[arg-type]
+    return g.new_empty((*g.shape[:-1], matrix[-1]))
 
 
 def _register(name: str, layout: Layout) -> tuple[Operator, Operator]:
@@ -79,7 +93,7 @@ def _register(name: str, layout: Layout) -> tuple[Operator, Operator]:
         )
         torch.library.register_fake(
             f"steppe_sparse::{each}",
-            lambda x, bias, *matrix: x.new_empty((*x.shape[:-1], matrix[-2])),
+            _fake_product,
             lib=_registered,
         )
     _registered.define(f"{transposed}(Tensor g, {_MATRIX}) -> Tensor", tags=tags)
@@ -90,7 +104,7 @@ def _register(name: str, layout: Layout) -> tuple[Operator, Operator]:
     )
     torch.library.register_fake(
         f"steppe_sparse::{transposed}",
-        lambda g, *matrix: g.new_empty((*g.shape[:-1], matrix[-1])),
+        _fake_transposed,
         lib=_registered,
     )
     space = torch.ops.steppe_sparse
@@ -112,7 +126,7 @@ def _differentiate(linear: str, transposed: str, forward: Operator, backward: Op
         if ctx.needs_input_grad[0]:
             x = backward(g, *ctx.saved_tensors, ctx.rows, ctx.columns)
         if ctx.needs_input_grad[1]:
-            bias = g.reshape(-1, ctx.rows).sum(0).to(ctx.bias_dtype)
+            bias = g.reshape(g.shape[:-1].numel(), ctx.rows).sum(0).to(ctx.bias_dtype)
         return x, bias, None, None, None, None, None, None
 
     def remember_matrix(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -136,6 +150,11 @@ _LAYOUTS = {"bits": BITS, "index": INDEX, "csr": CSR}
 _OPERATORS = {name: _register(name, layout) for name, layout in _LAYOUTS.items()}
 
 
+def _is_cast(dtype: torch.dtype) -> bool:
+    """Whether autocast narrows it: float64 stays, and what is no float is refused."""
+    return dtype.is_floating_point and dtype != torch.float64
+
+
 def linear(layout: str, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tensor:
     """y = x W^T + b by the operator that has the least overhead.
 
@@ -149,7 +168,7 @@ def linear(layout: str, x: Tensor, bias: Tensor | None, matrix: Matrix) -> Tenso
         ``[..., rows]`` in x's dtype, under autocast in its own; summed in float32 and rounded once
         where the kernels multiply.
     """
-    if not x.is_meta and torch.is_autocast_enabled(x.device.type):
+    if not x.is_meta and torch.is_autocast_enabled(x.device.type) and _is_cast(x.dtype):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     differentiable, product = _OPERATORS[layout]
     wanted = torch.is_grad_enabled() and (

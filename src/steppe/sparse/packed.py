@@ -11,8 +11,9 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
 from steppe.sparse import ops
-from steppe.sparse.format import Format, check_matrix, holds, narrowed
-from steppe.sparse.layouts import CPU, Layout, Matrix, portion
+from steppe.sparse.checks import Matrix, check_compact
+from steppe.sparse.format import FLOATS, Format, check_dtype, check_matrix, holds, narrowed
+from steppe.sparse.layouts import CPU, Layout, portion
 from steppe.sparse.native.interface import PADDING
 from steppe.sparse.packing import Packed
 from steppe.sparse.reference import Source, integers
@@ -39,6 +40,8 @@ class PackedFormat(Format):
     """Elements behind the values."""
     eight_bits: ClassVar[bool] = True
     """Whether values may be int8."""
+    floats: ClassVar[tuple[torch.dtype, ...]] = FLOATS
+    """What other values may be."""
 
     where: Tensor
     values: Tensor
@@ -47,6 +50,34 @@ class PackedFormat(Format):
     rows: int
     columns: int
     dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if torch.compiler.is_compiling():  # then it is another one's twin
+            return
+        wrong = self._wrong()
+        if wrong:
+            raise SteppeError(
+                f"the parts of {self.name} must be those of one matrix of {self.rows} x "
+                f"{self.columns}",
+                got=wrong,
+                consequence="kernels would read what is not theirs",
+                way_out="from_dense or from_compact; for a layer without numbers (to_empty), the "
+                "dense one, packed after its weights are loaded",
+            )
+
+    def _wrong(self) -> str:
+        """Why the parts do not belong together; or empty."""
+        tensors = list(self.tensors().values())
+        if not all(t.is_contiguous() and t.device == self.values.device for t in tensors):
+            return "tensors on several devices, or with gaps"
+        stored = (torch.int8,) if self.scale is not None else self.floats
+        if self.kept < 0 or self.values.dim() != 1 or self.stored not in stored:
+            return f"values of {list(self.values.shape)} in {self.stored}"
+        scale = self.scale
+        if scale is not None and (scale.dtype, scale.shape) != (torch.float32, (self.rows,)):
+            return f"a scale of {list(scale.shape)} in {scale.dtype}"
+        parts = self.where, self.values, self.starts
+        return self.layout.wrong(parts, self.padding, self.rows, self.columns)
 
     @classmethod
     def pack(cls, source: Source) -> Packed:
@@ -110,11 +141,13 @@ class PackedFormat(Format):
             >>> torch.equal(matrix.to_dense(), torch.eye(64))
             True
         """
+        check_compact("a matrix", bits, values, shape)
         check_matrix(cls.name, values.view(1, -1))
         dtype = values.dtype if dtype is None else dtype
         if not holds(dtype, values.dtype):
             values = values.to(dtype)
-        return cls._of(Source(*shape, values.contiguous(), bits.contiguous()), dtype)
+        mask = bits.cpu().contiguous()  # where it is read
+        return cls._of(Source(*shape, values.contiguous(), mask), dtype)
 
     @classmethod
     def quick(cls, device: torch.device = CPU) -> bool:
@@ -159,6 +192,7 @@ class PackedFormat(Format):
 
     def to(self, dtype: torch.dtype) -> Self:
         """The same matrix in another dtype; values are stored anew only where they must be."""
+        check_dtype(self.name, dtype)
         values = self.values if holds(dtype, self.stored) else self.values.to(dtype)
         return self.replaced(values=values, dtype=dtype)
 

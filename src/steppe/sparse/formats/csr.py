@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.sparse import reference
-from steppe.sparse.format import FORMATS
+from steppe.sparse.format import FLOATS, FORMATS, check_dtype
 from steppe.sparse.layouts import CSR
 from steppe.sparse.packed import PackedFormat
 from steppe.sparse.packing import Packed
@@ -41,6 +41,7 @@ class Csr(PackedFormat):
     layout = CSR
     padding = 0
     eight_bits = False
+    floats = (*FLOATS, torch.float64)
 
     @classmethod
     def pack(cls, source: Source) -> Packed:
@@ -54,4 +55,5 @@ class Csr(PackedFormat):
 
     def to(self, dtype: torch.dtype) -> Self:
         """The same matrix in another dtype."""
+        check_dtype(self.name, dtype)
         return self.replaced(values=self.values.to(dtype), dtype=dtype)

@@ -8,6 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from steppe.sparse.checks import check_compact
 from steppe.sparse.format import FORMATS, Format, check_matrix
 from steppe.sparse.reference import Source, integers
 
@@ -56,6 +57,7 @@ class Dense(Format):
         cls, bits: Tensor, values: Tensor, shape: tuple[int, int], dtype: torch.dtype | None = None
     ) -> Self:
         """See `Format.from_compact`."""
+        check_compact("a matrix", bits, values, shape)
         check_matrix(cls.name, values.view(1, -1))
         matrix = torch.zeros(shape, dtype=dtype or values.dtype, device=values.device)
         first = 0

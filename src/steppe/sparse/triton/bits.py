@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.sparse.checks import Matrix
 from steppe.sparse.native.interface import ROWS
 from steppe.sparse.reference import integers
 
@@ -19,9 +20,6 @@ CHUNKS = {1: 16, 2: 16, 4: 8, 8: 4, 16: 4}
 UNPACK_CHUNKS = 16
 CAPABILITY = (8, 0)
 """The oldest GPU with bfloat16."""
-
-Matrix = tuple[Tensor, Tensor, Tensor, Tensor | None, int, int]
-"""where, values, starts, scale, rows, columns; see `steppe.sparse.packed.PackedFormat`."""
 
 
 @cache
@@ -73,6 +71,7 @@ def linear(
     """
     where, values, starts, scale, rows, columns = matrix
     tokens = x.shape[:-1].numel()
+    assert x.shape[-1] == columns, x.shape
     assert tokens <= MOST_TOKENS, tokens
     y = x.new_empty((*x.shape[:-1], rows))
     if not y.numel():
