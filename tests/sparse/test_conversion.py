@@ -177,6 +177,72 @@ def test_without_an_example_convolutions_stay_dense():
     assert records["head"] == ("bits", "asked for"), "what is packed stays so"
 
 
+def test_what_is_said_is_the_reason():
+    x = torch.randn(1, 16, 6, 6)
+    model = Images()
+    records = {r.name: r for r in convert(model, x, "dense")}
+    assert {records[name].why for name in ("sparse", "dense", "head")} == {"asked for"}
+    layer = nn.Sequential(nn.Linear(16, 16))
+    (record,) = convert(layer, torch.randn(1, 16), "index")
+    assert record.format == "dense"
+    # 256 values and columns of 6 bytes, 128 elements behind them, 17 starts
+    assert record.why == "index would take 2,440 bytes, dense takes 1,024"
+
+
+def test_layers_without_bias_are_not_tied():
+    for example in (None, torch.randn(1, 64)):
+        model = nn.Sequential(nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False))
+        for layer in model:
+            nn.init.eye_(layer.weight)
+        assert [(r.format, r.why) for r in convert(model, example, "bits")] == [
+            ("bits", "asked for"),
+            ("bits", "asked for"),
+        ]
+
+
+def test_of_two_layers_alike_each_has_its_own_reason(monkeypatch):
+    """Of one shape and bucket of sparsity, but only the first is smaller packed."""
+    monkeypatch.setattr(FORMATS["index"], "quick", lambda device: True)
+    model = nn.Sequential(*(nn.Linear(40, 40, bias=False) for _ in range(2)))
+    for layer, kept in zip(model, (880, 890), strict=True):
+        layer.weight.data.view(-1)[kept:] = 0
+
+    def compare(_, other, __):
+        return Speed.of([(3.0 if other.format == "index" else 1.0, 1.0)] * 9)
+
+    first, second = convert(model, torch.randn(1, 40), measure=compare)
+    assert (first.format, first.why) == ("index", "index is 3.00 times as fast as dense here")
+    assert second.format == "dense"
+    assert "index" not in second.why
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 64)
+        nn.init.eye_(self.layer.weight)
+
+    def forward(self, x):
+        return self.layer(input=x)
+
+
+def test_a_layer_that_is_called_by_name_is_reached():
+    (record,) = convert(Named(), torch.randn(2, 64), "bits")
+    assert (record.format, record.why) == ("bits", "asked for")
+
+
+def test_numbers_that_are_no_floats_become_floats_as_torch_would_load_them():
+    whole = torch.eye(64, dtype=torch.int32)
+    stored = compress("w", whole)
+    for matrix in (
+        Packable.dense(whole, torch.float32),
+        Packable.compact(stored["w.bits"], stored["w.values"], (64, 64), torch.float32),
+    ):
+        form, _ = packed(matrix, "bits")
+        assert form is not None
+        assert torch.equal(form.to_dense(), torch.eye(64))
+
+
 def test_zeros_of_a_mask_are_not_stored_whatever_their_sign():
     weight = torch.randn(64, 64)
     masked = weight * (torch.rand(64, 64) > 0.75)

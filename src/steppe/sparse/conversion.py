@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import unknown
-from steppe.core.mask import pack, unpack
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
 from steppe.sparse.choose import STEP, Choice, Question, choose, decided
@@ -22,6 +21,7 @@ from steppe.sparse.format import FORMATS, Format, exact_dtype, holds, without_ne
 from steppe.sparse.linear import Linear, dense_weight, is_linear
 from steppe.sparse.module import PackedModule
 from steppe.sparse.record import LayerFormat, remember
+from steppe.sparse.reference import without_zeros
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Packable:
             dtype: of the model; the weight's own if None.
         """
         dtype = weight.dtype if dtype is None else dtype
-        if not holds(dtype, weight.dtype):
+        if not (weight.is_floating_point() and holds(dtype, weight.dtype)):
             weight = weight.to(dtype)
         weight = without_negative_zeros(weight)
         rows, columns = weight.shape
@@ -65,12 +65,10 @@ class Packable:
         cls, bits: Tensor, values: Tensor, shape: tuple[int, int], dtype: torch.dtype
     ) -> Packable:
         """Of bits and values."""
-        if not holds(dtype, values.dtype):
+        if not (values.is_floating_point() and holds(dtype, values.dtype)):
             values = values.to(dtype)
         if bool((values == 0).any()):  # -0.0, see `without_negative_zeros`
-            kept = unpack({"w.bits": bits, "w.shape": torch.tensor(shape)})["w"]
-            kept[kept.clone()] = values != 0
-            bits, values = pack({"w": kept})["w.bits"], values[values != 0]
+            bits, values = without_zeros(bits, values)
         return cls(
             shape,
             dtype,
@@ -133,8 +131,8 @@ def check_format(format: str) -> None:
 
 def tied(model: nn.Module) -> set[int]:
     """The ids of parameters that several modules have."""
-    places = Counter(id(p) for m in model.modules() for p in m._parameters.values())
-    return {key for key, count in places.items() if count > 1}
+    own = (p for m in model.modules() for p in m._parameters.values() if p is not None)
+    return {key for key, count in Counter(map(id, own)).items() if count > 1}
 
 
 def packable(model: nn.Module) -> dict[str, nn.Module]:
@@ -257,11 +255,15 @@ def inputs_of(model: nn.Module, layers: Mapping[str, nn.Module], example: Any) -
     """What reaches each layer first when the model sees an example; in eval mode."""
     seen: dict[str, Tensor] = {}
 
-    def note(name: str, _: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs and name not in seen:
-            seen[name] = inputs[0].detach()
+    def note(name: str, _: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        x = next(iter([*inputs, *named.values()]), None)
+        if isinstance(x, Tensor) and name not in seen:
+            seen[name] = x.detach()
 
-    hooks = [layer.register_forward_pre_hook(partial(note, name)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(partial(note, name), with_kwargs=True)
+        for name, layer in layers.items()
+    ]
     mode = model.training
     try:
         model.eval()
@@ -282,7 +284,10 @@ def _on_example(
     weight = module.weight.detach()
     kind = Convolution if is_convolution(module) else Linear
     share = 1 - int(torch.count_nonzero(weight)) / max(weight.numel(), 1)
+    dense = weight.numel() * weight.element_size()
     names = [format]
+    if format == "dense":
+        return None, "asked for"
     if format == "auto":
         if kind is Convolution and share < LEAST:
             return None, f"fewer than {LEAST:.0%} of the convolution are zeros"
@@ -290,12 +295,14 @@ def _on_example(
     candidates: dict[str, PackedModule] = {}
     for name in names:
         candidate = kind.of(module, name)
-        if name != "dense" and candidate.matrix.bytes < weight.numel() * weight.element_size():
+        takes = candidate.matrix.bytes
+        if takes < dense:
             candidates[name] = candidate
     if format != "auto":
-        layer = candidates.get(format)
-        return layer, "asked for" if layer is not None else f"{format} would not be smaller"
-    about = (repr(module), exact_dtype(weight), x.shape, x.dtype, round(share / STEP))
+        too_large = f"{format} would take {takes:,} bytes, dense takes {dense:,}"
+        return candidates.get(format), "asked for" if candidates else too_large
+    alike = (repr(module), exact_dtype(weight), round(share / STEP))
+    about = (*alike, x.shape, x.dtype, x.device, *candidates)
     if about not in known:
         known[about] = decided({n: measure(module, c, x) for n, c in candidates.items()})
     return candidates.get(known[about].format), known[about].why

@@ -82,6 +82,27 @@ class Source:
         return torch.from_numpy(flat.astype(bool)).to(self.values.device)
 
 
+def without_zeros(mask: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits and values of the same matrix, where no stored value is 0 or -0.0.
+
+    Example:
+        >>> mask, values = torch.tensor([0b11100000], dtype=torch.uint8), torch.tensor([1, -0.0, 2])
+        >>> without_zeros(mask, values)
+        (tensor([160], dtype=torch.uint8), tensor([1., 2.]))
+    """
+    stays = values != 0
+    flags, octets = stays.cpu().numpy(), mask.cpu().numpy().copy()
+    taken, step = 0, PORTION // 8
+    for first in range(0, len(octets), step):
+        bits = np.unpackbits(octets[first : first + step])
+        kept = bits.astype(bool)
+        count = int(kept.sum())
+        bits[kept] = flags[taken : taken + count]
+        octets[first : first + step] = np.packbits(bits)
+        taken += count
+    return torch.from_numpy(octets), values[stays]
+
+
 def padded(parts: list[Tensor], like: Tensor) -> Tensor:
     """All parts one after the other, and what may be read behind them."""
     return torch.cat([*parts, like.new_zeros(PADDING)])
