@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_a_process_that_was_killed_leaves_nothing_in_the_way(run, package, tmp_p
         import time
         from native import build
         folder = build.cache_folder() / build.key(build.compiler())
-        with build._alone(folder):
+        with build.alone(folder):
             (folder / "building" / "half").mkdir(parents=True)
             print("[]", flush=True)
             time.sleep(600)
@@ -125,6 +126,118 @@ def test_a_process_that_was_killed_leaves_nothing_in_the_way(run, package, tmp_p
     process.communicate(timeout=60)
     path, *_ = run.finish(waiting)
     assert sorted(os.listdir(os.path.dirname(path))) == [build.RECORD, build.NAME]
+
+
+def open_to_all(folder):
+    folder.chmod(0o777)
+
+
+def open_to_a_group(folder):
+    folder.chmod(0o770)
+
+
+def of_another(folder):
+    if os.geteuid():
+        pytest.skip("only the system's administrator gives folders away")
+    os.chown(folder, 4242, 4242)
+
+
+@pytest.mark.parametrize("harm", [open_to_all, open_to_a_group, of_another])
+@pytest.mark.parametrize("place", ["cache", "folder", "file"])
+def test_what_others_may_have_put_there_is_not_loaded(run, logged, harm, place, tmp_path):
+    script, links = logged
+    first = run(STEPPE_SPARSE_CC=str(script))
+    file = build.Path(first[0])
+    harm({"cache": file.parent.parent, "folder": file.parent, "file": file}[place])
+    path, sets, _, said = run(STEPPE_SPARSE_CC=str(script))
+    assert (sets, links()) == (["portable"], 2)
+    if place == "cache":  # nothing may be kept there
+        assert not path.startswith(str(tmp_path / "xdg"))
+        assert "compiled for this process alone: " in said
+        assert str(file.parent.parent) in said
+        assert "name a folder of your own in STEPPE_SPARSE_CACHE" in said
+    else:
+        assert not os.path.exists(path) or os.stat(path).st_uid == os.geteuid()
+
+
+def test_a_folder_above_that_all_may_rename_in(run, tmp_path):
+    (tmp_path / "xdg").mkdir()
+    (tmp_path / "xdg").chmod(0o777)
+    path, *_, said = run()
+    assert f"others may write to {tmp_path / 'xdg'}" in said
+    assert not path.startswith(str(tmp_path / "xdg"))
+    (tmp_path / "xdg").chmod(0o1777)  # as /tmp: each has what he made
+    assert run()[0].startswith(str(tmp_path / "xdg"))
+
+
+def test_a_cache_is_made_for_its_user_alone(run):
+    """Whatever the mask of new files is."""
+    path, *_ = run(f"import os\nos.umask(0)\n{SHOW}")
+    modes = {
+        oct(stat.S_IMODE(os.stat(one).st_mode))
+        for one in (os.path.dirname(path), os.path.dirname(os.path.dirname(path)))
+    }
+    assert modes == {"0o700"}
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o755
+    assert run()[0] == path
+
+
+def test_without_a_compiler_what_others_may_have_put_there_is_not_loaded_either(run):
+    path, *_ = run()
+    os.chmod(os.path.dirname(path), 0o777)
+    process = run.start(PATH="", CC=None)
+    _, err = process.communicate(timeout=60)
+    assert "no C compiler answers" in err.splitlines()[-1]
+    assert f"others may write to {os.path.dirname(path)}" in err.splitlines()[-1]
+
+
+OTHER_PROCESSOR = f"""
+from native import build, compiler
+build.processor = lambda: "another"
+{SHOW}
+"""
+
+
+def test_options_may_bind_a_library_to_a_processor(run, logged, cc):
+    """A home that two machines share: what -march=native made for one may end the other."""
+    script, links = logged
+    native = f"{script} -DNATIVE"
+    first, other = run(STEPPE_SPARSE_CC=native), run(OTHER_PROCESSOR, STEPPE_SPARSE_CC=native)
+    assert first[0] != other[0]
+    assert (run(STEPPE_SPARSE_CC=native), links()) == (first, 2)
+    plain = run(STEPPE_SPARSE_CC=str(script))
+    assert run(OTHER_PROCESSOR, STEPPE_SPARSE_CC=str(script)) == plain
+    assert links() == 3
+
+
+def test_without_a_compiler_only_this_processors_library_is_used(run, cc):
+    first = run(STEPPE_SPARSE_CC=f"{' '.join(cc.command)} -DNATIVE")
+    assert run(PATH="", CC=None) == first
+    _, err = run.start(OTHER_PROCESSOR, PATH="", CC=None).communicate(timeout=60)
+    assert f"{first[0]} is for another processor" in err.splitlines()[-1]
+
+
+def test_what_nobody_uses_any_more_is_swept(run, tmp_path):
+    cache = tmp_path / "xdg" / "steppe" / "native"
+    cache.mkdir(parents=True, mode=0o700)
+    now = time.time()
+    for number in range(12):
+        (cache / f"{number:032x}").mkdir()
+        file = cache / f"{number:032x}" / build.NAME
+        file.touch()
+        days = 91 if number == 1 else number / 24
+        os.utime(file, (now - days * 86_400,) * 2)
+    (cache / "not ours").mkdir()
+    (cache / "not ours" / build.NAME).touch()
+    os.utime(cache / "not ours" / build.NAME, (0, 0))
+    path, *_ = run()
+    left = {one.name for one in cache.iterdir() if one.is_dir()}
+    assert left == {os.path.basename(os.path.dirname(path)), "not ours"} | {
+        f"{number:032x}" for number in (0, 2, 3, 4, 5, 6, 7)
+    }
+    os.utime(path, (0, 0))
+    run()
+    assert os.stat(path).st_mtime > now - 60, "it is in use"
 
 
 def half(library, record):
@@ -252,7 +365,7 @@ def test_a_library_in_the_package_comes_first(run, package, cc):
 
 def test_a_lock_is_one(tmp_path):
     with (
-        build._alone(tmp_path / "a"),
+        build.alone(tmp_path / "a"),
         open(tmp_path / "a.lock", "a") as other,
         pytest.raises(BlockingIOError),
     ):

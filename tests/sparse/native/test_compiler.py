@@ -3,7 +3,7 @@
 import pytest
 
 from steppe.sparse.native import compiler as compilers
-from steppe.sparse.native.compiler import SOURCES, compiler, machine_of, objects
+from steppe.sparse.native.compiler import SOURCES, compiler, machine_of, objects, processor
 from steppe.sparse.native.interface import Unusable
 
 
@@ -115,3 +115,15 @@ def test_a_fault_in_what_is_always_needed_ends_it(sources, tmp_path, cc):
     (sources / "kernels_portable.c").write_text("int f(void) { return missing; }\n")
     with pytest.raises(Unusable, match=r"kernels_portable.c:1:.*missing"):
         objects(cc, tmp_path, sources=sources)
+
+
+def test_a_processor_is_what_it_can_do(tmp_path):
+    def told(flags, mhz="1", cores=2):
+        file = tmp_path / f"{flags}{mhz}{cores}"
+        lines = f"processor\t: 0\nmodel name\t: A\ncpu MHz\t: {mhz}\nflags\t: {flags}\n\n"
+        file.write_text(lines * cores)
+        return processor(file)
+
+    assert told("avx2") == told("avx2", mhz="2") == told("avx2", cores=4)
+    assert told("avx2") != told("avx2 avx512f"), "the same name, less told by its host"
+    assert processor(tmp_path / "none")

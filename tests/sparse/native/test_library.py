@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,24 @@ def test_one_library_for_a_process(kernels):
 def test_without_a_compiler_there_is_a_sentence(anew, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("STEPPE_SPARSE_CACHE", str(tmp_path))
+    with pytest.warns(UserWarning, match="torch's own means") as warned:
+        assert native.library() is None
     assert native.library() is None
+    assert [str(one.message) for one in warned] == [native.why_not()]
     assert native.why_not() == (
         "zeros are multiplied by torch's own means, which gain no time: no C compiler answers "
         "(tried cc, gcc, clang); install gcc or clang, or name one in STEPPE_SPARSE_CC"
     )
     command.main()
     assert capsys.readouterr().out == native.why_not() + "\n"
+
+
+def test_what_is_compiled_for_one_process_is_warned_of(kernels, monkeypatch):
+    one = native.loaded()
+    said = "compiled for this process alone: others may write to /folder"
+    monkeypatch.setattr(native, "loaded", lambda: replace(one, said=said))
+    with pytest.warns(UserWarning, match=f"^kernels for zeros: {said}$"):
+        assert native.library().said[1] == said
 
 
 def test_off(anew, monkeypatch):

@@ -13,8 +13,11 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,12 +29,16 @@ from .compiler import (
     Compiler,
     compiler,
     library,
+    processor,
     this_machine,
 )
 from .interface import ABI, Uncompilable, Unusable, load
 
 CARRIED = SOURCES / "_lib"
+OWN = "take that right away, or name a folder of your own in STEPPE_SPARSE_CACHE"
 NAME, RECORD = "steppe_sparse.so", "record.json"
+KEPT, DAYS = 8, 90  # libraries in a cache, and how long one that nobody loads stays
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class Record:
         sources: hash of what it was compiled from, and how.
         digest: hash of the library itself.
         machine: the kind of processor it is for.
+        processor: the only one it is for, or empty.
         compiled_by: the compiler's name of itself.
         instruction_sets: that are in.
         left_out: the others -> why.
@@ -50,6 +58,7 @@ class Record:
     sources: str
     digest: str
     machine: str
+    processor: str
     compiled_by: str
     instruction_sets: list[str]
     left_out: dict[str, str]
@@ -86,11 +95,8 @@ def loaded(environment: Mapping[str, str] = os.environ) -> Loaded:
             said.append(str(error))
     try:
         chosen = compiler(environment)
-    except Unusable:
-        for folder in _of_these_sources(environment):
-            with contextlib.suppress(Unusable):
-                return _kept(folder, "; ".join(said))
-        raise
+    except Unusable as error:
+        return _made_before(environment, said, str(error))
     try:
         folder = cache_folder(environment) / key(chosen)
         return _kept_or_compiled(folder, chosen, "; ".join(said))
@@ -129,6 +135,7 @@ def key(compiler: Compiler, sources: Path = SOURCES) -> str:
         *compiler.command[1:],
         compiler.machine,
         this_machine(),
+        _only_for(compiler),
     ]
     return hashlib.sha256(json.dumps(decided_by).encode()).hexdigest()[:32]
 
@@ -136,11 +143,13 @@ def key(compiler: Compiler, sources: Path = SOURCES) -> str:
 def compiled(compiler: Compiler, folder: Path, sources: Path = SOURCES) -> Record:
     """Compile into a folder that holds the library and its record afterwards.
 
+    A folder that is made for it is the user's alone.
+
     Raises:
         Uncompilable: the compiler refuses.
         OSError: the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_own(folder)
     workshop = folder / "building"  # a process that was killed here has left it
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir()
@@ -150,17 +159,24 @@ def compiled(compiler: Compiler, folder: Path, sources: Path = SOURCES) -> Recor
             sources=sources_hash(sources),
             digest=_digest(path),
             machine=compiler.machine,
+            processor=_only_for(compiler),
             compiled_by=compiler.version,
             instruction_sets=parts.instruction_sets,
             left_out=parts.left_out,
         )
         written = workshop / RECORD
         written.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+        path.chmod(0o755)  # whatever files are made with here
         os.replace(path, folder / NAME)
         os.replace(written, folder / RECORD)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return record
+
+
+def _only_for(compiler: Compiler) -> str:
+    """The processor, where options of the user's, such as -march=native, may bind code to it."""
+    return processor() if compiler.command[1:] else ""
 
 
 def _carried() -> Loaded:
@@ -175,26 +191,82 @@ def _kept_or_compiled(folder: Path, compiler: Compiler, said: str) -> Loaded:
     """From the cache; what is damaged there is compiled again, by one process while others wait."""
     with contextlib.suppress(Unusable):
         return _kept(folder, said)
-    with _alone(folder):
+    _make_own(folder.parent)
+    _check_own(folder.parent)
+    with alone(folder):
         with contextlib.suppress(Unusable):
             return _kept(folder, said)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or others may write there
         compiled(compiler, folder)
+        _sweep(folder)
     return _kept(folder, said)
 
 
 def _kept(folder: Path, said: str) -> Loaded:
     """A library of the cache that is what its record says.
 
-    The hash is compared before anything is loaded: half a library would end the process.
+    The hash is compared before anything is loaded: half a library would end the process, and so
+    would one with another processor's instructions.
     """
     record, path = _record(folder), folder / NAME
+    for one in (folder.parent, folder, path):
+        _check_own(one)
     try:
         whole = _digest(path) == record.digest
     except OSError:
         whole = False
     if not whole or record.sources != sources_hash():
         raise Unusable(f"{path} is not what was compiled")
+    if record.processor not in ("", processor()):
+        raise Unusable(f"{path} is for another processor")
+    with contextlib.suppress(OSError):
+        os.utime(path)  # in use: not to be swept
     return Loaded(load(path), path, record, said)
+
+
+def _make_own(folder: Path) -> None:
+    """Folders that only their user sees, whatever folders are made with here."""
+    for one in (*reversed(folder.parents), folder):
+        if not one.is_dir():
+            one.mkdir(mode=0o700, exist_ok=True)
+
+
+def _check_own(path: Path) -> None:
+    """That nobody else can put a program of theirs in this place, which would be run.
+
+    Raises:
+        Unusable: others may write here, or to a folder above where all may rename all; says who.
+    """
+    try:
+        status = path.stat()
+        above = [one for one in path.resolve().parents if _all_may_rename_in(one.stat().st_mode)]
+    except OSError as error:
+        raise Unusable(f"{path} cannot be looked at ({error})") from error
+    if status.st_uid not in (os.geteuid(), 0):
+        raise Unusable(f"{path} belongs to another user; {OWN}")
+    if status.st_mode & _OTHERS_WRITE:
+        raise Unusable(f"others may write to {path}; {OWN}")
+    if above:
+        raise Unusable(f"others may write to {above[0]}; {OWN}")
+
+
+def _all_may_rename_in(mode: int) -> bool:
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX
+
+
+def _sweep(newest: Path) -> None:
+    """Remove what other versions, compilers and processors have left in the cache.
+
+    A process that has loaded such a library goes on with it.
+    """
+    used = {}
+    for path in newest.parent.glob(f"*/{NAME}"):
+        if re.fullmatch("[0-9a-f]{32}", path.parent.name) and path.parent != newest:
+            with contextlib.suppress(OSError):
+                used[path.parent] = path.stat().st_mtime
+    for place, folder in enumerate(sorted(used, key=lambda one: -used[one]), start=1):
+        if place >= KEPT or time.time() - used[folder] > DAYS * 86_400:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _private(compiler: Compiler, said: str) -> Loaded:
@@ -207,13 +279,23 @@ def _private(compiler: Compiler, said: str) -> Loaded:
         raise Unusable(f"no folder for compiled kernels can be written ({error})") from error
 
 
-def _of_these_sources(environment: Mapping[str, str]) -> Iterator[Path]:
-    """Folders of the cache with libraries that some compiler once made of these sources."""
+def _made_before(environment: Mapping[str, str], said: list[str], why: str) -> Loaded:
+    """What some compiler once made of these sources.
+
+    Raises:
+        Unusable: nothing, or nothing that may be loaded; says why beside why there is no compiler.
+    """
+    passed_over = []
     with contextlib.suppress(OSError, RuntimeError):
         for path in sorted(cache_folder(environment).glob(f"*/{RECORD}")):
             with contextlib.suppress(Unusable):
-                if _record(path.parent).machine == this_machine():
-                    yield path.parent
+                record = _record(path.parent)
+                if (record.machine, record.sources) == (this_machine(), sources_hash()):
+                    try:
+                        return _kept(path.parent, "; ".join(said))
+                    except Unusable as error:
+                        passed_over.append(str(error))
+    raise Unusable("; ".join(dict.fromkeys([*said, why, *passed_over])))
 
 
 def _record(folder: Path) -> Record:
@@ -228,8 +310,12 @@ def _digest(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; the lock of a dead process is none."""
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time; the lock of a dead process is none.
+
+    Raises:
+        OSError: the file of the lock cannot be had.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.parent / f"{folder.name}.lock", "a", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

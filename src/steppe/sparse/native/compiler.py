@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shlex
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from .interface import Uncompilable, Unusable
@@ -18,6 +20,7 @@ SOURCES = Path(__file__).resolve().parent
 SECONDS = 600  # for one file; a compiler that needs longer hangs
 # never -ffast-math: NaN, infinities and -0.0 are weights as others are
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-fno-math-errno")
+_DECIDES_CODE = ("vendor_id", "cpu family", "model", "stepping", "flags", "Features", "CPU ", "isa")
 WAY_OUT = "install gcc or clang, or name one in STEPPE_SPARSE_CC"
 
 
@@ -85,6 +88,17 @@ def machine_of(name: str) -> str:
 def this_machine() -> str:
     """The kind of processor that this process runs on, ``"x86-64"``, ``"arm64"`` or another."""
     return machine_of(platform.machine())
+
+
+@cache
+def processor(described: Path = Path("/proc/cpuinfo")) -> str:
+    """A hash of what the system says that this processor is and can do."""
+    try:
+        lines = described.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = [f"model {platform.processor()}"]
+    told = dict.fromkeys(line for line in lines if line.startswith(_DECIDES_CODE))
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
 
 
 def compiler(environment: Mapping[str, str] = os.environ) -> Compiler:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+import warnings
 from ctypes import byref
 from dataclasses import dataclass, replace
 
@@ -82,6 +83,8 @@ class Library:
 def library() -> Library | None:
     """The kernels of this process, compiled at the first need; None where none can be had.
 
+    What is missed is warned of once, and so is what must be compiled for this process alone.
+
     ``STEPPE_SPARSE_ISA`` forces an instruction set, ``STEPPE_SPARSE=off`` takes none,
     ``STEPPE_SPARSE_CC`` names the compiler. All three are read at the first call.
 
@@ -138,7 +141,10 @@ def _looked_for() -> _Outcome:
     try:
         kernels = loaded()
     except Unusable as error:
+        warnings.warn(_missed(str(error)), stacklevel=3)  # the line that asks for them
         return _Outcome(None, _missed(str(error)))
+    if kernels.said:
+        warnings.warn(f"kernels for zeros: {kernels.said}", stacklevel=3)
     names = instruction_sets(kernels.functions)
     chosen = os.environ.get("STEPPE_SPARSE_ISA") or names[0]
     if kernels.functions.sps_use(chosen.encode()) != OK:
