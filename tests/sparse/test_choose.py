@@ -1,5 +1,8 @@
 """The choice of a format: by what was surely faster, once, for this machine alone."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 from dataclasses import replace
@@ -26,6 +29,7 @@ def speed(ratio, turns=9, slowest=None):
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch):
     monkeypatch.setattr(module, "_KNOWN", {})
+    module._warn.cache_clear()
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def asked(monkeypatch):
 
 
 def files():
-    return list((Path(os.environ["XDG_CACHE_HOME"]) / "steppe" / "sparse").glob("*"))
+    return list((Path(os.environ["XDG_CACHE_HOME"]) / "steppe" / "sparse").glob("*.json"))
 
 
 def test_the_fastest_that_is_surely_faster():
@@ -95,7 +99,10 @@ def test_a_forked_process_whose_kernels_have_one_thread_asks_for_itself(asked, m
     assert asked == [QUESTION, QUESTION]
 
 
-@looped(text=["", "{", "[]", '{"decided_by": 1}', None])
+DAMAGED = [{"format": "gone"}, {"format": ["bits"]}, {"why": 1}, {"speeds": []}, {"more": 1}]
+
+
+@looped(text=["", "{", "[]", '{"decided_by": 1}', *DAMAGED])
 def test_a_file_that_is_damaged_or_of_something_else_counts_as_none(text):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_KNOWN", {})
@@ -103,21 +110,83 @@ def test_a_file_that_is_damaged_or_of_something_else_counts_as_none(text):
         known = choose(QUESTION)
         (file,) = files()
         stored = json.loads(file.read_text())
-        unknown_format = stored | {"choice": stored["choice"] | {"format": "gone"}}
-        file.write_text(json.dumps(unknown_format) if text is None else text)
+        if isinstance(text, dict):
+            text = json.dumps(stored | {"choice": stored["choice"] | text})
+        file.write_text(text)
         module._KNOWN.clear()
         assert choose(QUESTION) == known
         assert json.loads(file.read_text()) == stored, "it was written anew"
 
 
-def test_a_home_that_cannot_be_written_costs_a_sentence(asked, monkeypatch, tmp_path):
+def locks():
+    return list((Path(os.environ["XDG_CACHE_HOME"]) / "steppe" / "sparse").glob("*.lock"))
+
+
+def test_one_process_measures_at_a_time(monkeypatch):
+    """Others would be in its way, and all of them would measure the same."""
+
+    def measure(question):
+        (lock,) = locks()
+        with open(lock) as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return {"bits": speed(2.0)}
+
+    monkeypatch.setattr(module, "measured", measure)
+    choose(QUESTION)
+    choose(replace(QUESTION, tokens=4))
+    with open(*locks()) as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_another_measured_while_one_waited_is_taken(asked, monkeypatch):
+    choose(QUESTION)
+    (file,) = files()
+    text = file.read_text()
+    file.unlink()
+    module._KNOWN.clear()
+
+    @contextlib.contextmanager
+    def waited(name):
+        file.write_text(text.replace("2.0", "7.0"))
+        yield
+
+    monkeypatch.setattr(module, "alone", waited)
+    assert choose(QUESTION).speeds["bits"]["ratio"] == 7.0
+    assert asked == [QUESTION]
+
+
+@pytest.mark.parametrize("fault", [PermissionError, OSError(errno.ENOLCK, "no locks available")])
+def test_where_no_lock_can_be_had_it_is_measured_all_the_same(asked, monkeypatch, fault):
+    def refused(*_):
+        raise fault
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    choose(QUESTION)
+    module._KNOWN.clear()
+    assert choose(QUESTION).format == "bits"
+    assert len(asked) == 1
+
+
+def test_a_home_that_cannot_be_written_is_said_once(asked, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    choice = choose(QUESTION)
-    assert choice.format == "bits"
-    assert "not remembered" in choice.why
+    with pytest.warns(UserWarning, match=r"measured again by each process.*XDG_CACHE_HOME") as said:
+        choice, _ = (choose(replace(QUESTION, tokens=tokens)) for tokens in (1, 4))
+    assert len(said) == 1
+    assert str(tmp_path / "file") in str(said[0].message)
+    assert choice.why == "bits is 2.00 times as fast as dense here"
     assert choose(QUESTION) == choice
-    assert len(asked) == 1
+    assert len(asked) == 2
+
+
+def test_a_user_without_a_home(asked, monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", none)
+    with pytest.warns(UserWarning, match="measured again by each process"):
+        assert choose(QUESTION).format == "bits"
 
 
 def test_a_measure_of_ones_own_is_not_remembered():

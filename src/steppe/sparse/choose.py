@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -21,7 +23,7 @@ from steppe.core.speed import Speed
 from steppe.engine.model_latency import in_turns
 from steppe.sparse.format import FORMATS, Format, exact_dtype
 from steppe.sparse.layouts import CPU
-from steppe.sparse.native.build import sources_hash
+from steppe.sparse.native.build import alone, sources_hash
 from steppe.sparse.native.library import library
 from steppe.sparse.triton.bits import CHUNKS, UNPACK_CHUNKS, kernels
 
@@ -125,7 +127,7 @@ def choose(question: Question, measure: Measure | None = None) -> Choice:
 
     What was measured is kept in the user's cache, in a file that is named by all that the answer
     depends on: the processor or GPU, threads, torch, the kernels. Another machine finds nothing
-    there.
+    there. One process measures at a time; the others wait, and take what it has written.
 
     Args:
         question: what is multiplied.
@@ -139,22 +141,38 @@ def choose(question: Question, measure: Measure | None = None) -> Choice:
     """
     if measure is not None:
         return decided(measure(question))
-    decided_by = conditions() | of_gpu(question.device) | {"question": asdict(question)}
+    here = conditions() | of_gpu(question.device)
+    decided_by = here | {"question": asdict(question)}
     path = _path(decided_by)
     known = remembered(question)
     if known is None:
-        known = decided(measured(question))
-        try:
-            content = {"decided_by": decided_by, "choice": asdict(known)}
-            write_text(path, json.dumps(content, indent=2) + "\n")
-        except SteppeError as error:  # a home that cannot be written costs a measurement, no more
-            known = Choice(
-                format=known.format,
-                why=f"{known.why} (not remembered: {error.got})",
-                speeds=known.speeds,
-            )
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a folder or a system without locks
+                stack.enter_context(alone(_path(here)))
+            known = _read(path, decided_by) or _measured_and_kept(question, path, decided_by)
     _KNOWN[path] = known
     return known
+
+
+def _measured_and_kept(question: Question, path: Path, decided_by: dict[str, Any]) -> Choice:
+    choice = decided(measured(question))
+    try:
+        content = {"decided_by": decided_by, "choice": asdict(choice)}
+        write_text(path, json.dumps(content, indent=2) + "\n")
+    except SteppeError as error:
+        cause = error.__cause__
+        _warn(path.parent, cause.strerror if isinstance(cause, OSError) else str(cause))
+    return choice
+
+
+@cache
+def _warn(folder: Path, why: str | None) -> None:
+    """A home that cannot be written costs time, no more; it is said once."""
+    warnings.warn(
+        f"which format is the fastest is measured again by each process, since it cannot be kept "
+        f"in {folder} ({why}); set XDG_CACHE_HOME to a folder that can be written",
+        stacklevel=4,
+    )
 
 
 _KNOWN: dict[Path, Choice] = {}
@@ -277,7 +295,10 @@ def _sources() -> str:
 
 
 def _path(decided_by: dict[str, Any]) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    try:
+        home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    except RuntimeError:  # a user without a home
+        home = os.devnull  # where nothing can be kept
     name = hashlib.sha256(json.dumps(decided_by, sort_keys=True).encode()).hexdigest()
     return Path(home) / "steppe" / "sparse" / f"{name}.json"
 
@@ -289,9 +310,10 @@ def _read(path: Path, decided_by: dict[str, Any]) -> Choice | None:
         if stored["decided_by"] != decided_by:
             return None
         choice = Choice(**stored["choice"])
+        is_whole = isinstance(choice.why, str) and isinstance(choice.speeds, dict)
+        return choice if is_whole and choice.format in FORMATS else None
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return choice if choice.format in FORMATS else None
 
 
 def _name(dtype: torch.dtype) -> str:
