@@ -14,6 +14,19 @@ from steppe.cli.progress_line import ProgressLine
 from steppe.core.courtesy import courtesy
 from steppe.engine.progress import watched
 from steppe.evaluation import keep, make, read_record
+from steppe.llm.generation_speed import ENOUGH
+
+_BYTES = {
+    "resident_bytes": "memory, loaded",
+    "written_bytes": "memory, after writing",
+    "peak_bytes": "memory, most in loading",
+    "matrices_bytes": "linear layers alone",
+}
+MEMORY = (
+    "Memory is what the process holds beyond what it held before loading, when torch, transformers "
+    "and the model's code were there already. The last line of it is computed: what the formats "
+    "store. An arm without turns was slower in the first look."
+)
 
 
 def add(app: typer.Typer) -> None:
@@ -35,14 +48,19 @@ def command(
     tokens: Annotated[int, typer.Option(help="tokens that are written")] = 32,
     batches: Annotated[str, typer.Option(help="texts that are written at once")] = "1,4",
     threads: Annotated[int | None, typer.Option(help="CPU threads; torch's own number")] = None,
-    turns: Annotated[int, typer.Option(help="fresh processes of each")] = 3,
-    repeats: Annotated[int, typer.Option(help="texts that each process writes")] = 3,
+    turns: Annotated[
+        int, typer.Option(help="fresh processes of each; fewer than 8 do not bound the gain")
+    ] = ENOUGH,
+    repeats: Annotated[
+        int, typer.Option(help="texts that each process writes; their median counts")
+    ] = 3,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
     """Time a pruned language model beside the dense one, in turns, in fresh processes.
 
-    The result is kept in the folder's evaluations.json, where steppe report finds it.
+    A turn is a fresh process of each, one after the other, and gives one ratio; the gain is their
+    median. The result is kept in the folder's evaluations.json, where steppe report finds it.
     """
     flags: dict[str, Any] = {
         "dense": dense,
@@ -71,20 +89,27 @@ def command(
 
 
 def _table(result: dict[str, Any]) -> Table:
-    table = Table()
-    for title in ("", "memory, MB", "load, s"):
-        table.add_column(title, justify="right" if title else "left")
+    """A column for each arm, a row for each figure, so that any number of batches fits."""
+    arms = result["arms"]
+    table = Table(caption=MEMORY, caption_justify="left")
+    table.add_column("")
+    for name in arms:
+        table.add_column(name.replace(" ", "\n"), justify="right")
     for batch in result["speed"]:
-        for what in ("prompt", "writes"):
-            table.add_column(f"{what} {batch}, tokens/s", justify="right")
-    for name, arm in result["arms"].items():
-        rates = []
-        for batch in arm["batches"].values():
-            for key in ("prompt_tokens_per_second", "tokens_per_second"):
-                rates.append(f"{batch[key]:.4g}")
-        memory = f"{arm['resident_bytes'] / 1e6:.4g}"
-        table.add_row(name, memory, f"{arm['load_seconds']:.1f}", *rates)
+        for key, what in (("tokens_per_second", "writes"), ("prompt_tokens_per_second", "reads")):
+            rates = [f"{arm['batches'][batch][key]:.4g}" for arm in arms.values()]
+            table.add_row(f"{what}, batch {batch}, tokens/s", *rates)
+    table.add_section()
+    for key, what in _BYTES.items():
+        table.add_row(f"{what}, MB", *(_megabytes(arm[key]) for arm in arms.values()))
+    table.add_section()
+    table.add_row("loading, s", *(f"{arm['load_seconds']:.1f}" for arm in arms.values()))
+    table.add_row("turns", *(str(arm["turns"] or "a look") for arm in arms.values()))
     return table
+
+
+def _megabytes(value: float | None) -> str:
+    return "not known" if value is None else f"{value / 1e6:.4g}"
 
 
 def _notes(result: dict[str, Any]) -> list[str]:

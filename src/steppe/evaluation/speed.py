@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.evaluation import EVALUATIONS, Evaluation
-from steppe.llm.generation_speed import Setting, compare_speed
+from steppe.llm.architecture import answers_in_tokens
+from steppe.llm.checkpoint import folder_of
+from steppe.llm.generation_speed import ENOUGH, Setting, compare_speed, verdict
+from steppe.llm.load import DTYPES, not_causal
+from steppe.llm.skeleton import quiet, read_config, skeleton
+from steppe.sparse.conversion import check_format
 
 
 @EVALUATIONS.register("speed")
@@ -23,8 +29,8 @@ class GenerationSpeed(Evaluation):
         tokens: tokens that are written.
         batches: texts that are written at once, comma-separated.
         threads: of the processor; torch's own number, if none is given.
-        turns: fresh processes of each model.
-        repeats: texts that each process writes.
+        turns: fresh processes of each model, next to each other; 8 or more bound the gain.
+        repeats: texts that each process writes; their median counts.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
@@ -36,7 +42,7 @@ class GenerationSpeed(Evaluation):
     tokens: int = 32
     batches: str = "1,4"
     threads: int | None = None
-    turns: int = 3
+    turns: int = ENOUGH
     repeats: int = 3
 
     def measure(self) -> dict[str, Any]:
@@ -58,9 +64,17 @@ class GenerationSpeed(Evaluation):
             turns=self.turns,
             repeats=self.repeats,
         )
-        dtypes = tuple(word.strip() for word in self.dtypes.split(",") if word.strip())
-        dense = self.run if self.dense is None else self.dense
-        return compare_speed(self.run, dense, format=self.sparse, dtypes=dtypes, setting=setting)
+        dtypes = _dtypes(self.dtypes)
+        check_format(self.sparse)
+        if self.sparse == "dense":
+            raise SteppeError(
+                "packed matrices are timed beside dense ones",
+                got="--sparse dense",
+                way_out="leave it out, or --sparse bits",
+            )
+        sparse = _folder(self.run)
+        dense = sparse if self.dense is None else _folder(self.dense)
+        return compare_speed(sparse, dense, format=self.sparse, dtypes=dtypes, setting=setting)
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """The claim for each batch, the memory, and how many layers are packed."""
@@ -72,10 +86,9 @@ class GenerationSpeed(Evaluation):
                 arms[speed[kind]]["batches"][batch]["tokens_per_second"]
                 for kind in ("sparse", "dense")
             ]
-            surely = "" if speed["claimed"] else ", not surely faster"
             parts.append(
                 f"batch {batch}: {rates[0]:.4g} tokens/s, dense {rates[1]:.4g} "
-                f"({speed['ratio']:.2f}x{surely})"
+                f"({speed['ratio']:.2f}x, {verdict(speed)})"
             )
         first = next(iter(result["speed"].values()))["generation"]
         memory = [
@@ -95,3 +108,36 @@ def _numbers(text: str) -> tuple[int, ...]:
             "--batches are whole numbers above 0", got=repr(text), way_out="--batches 1,4"
         )
     return tuple(dict.fromkeys(int(word) for word in words))
+
+
+def _dtypes(text: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not words:
+        raise SteppeError(
+            "--dtypes names one or more", got=repr(text), way_out="--dtypes float32,bfloat16"
+        )
+    for word in words:
+        if word not in DTYPES:
+            raise unknown("dtype", word, DTYPES)
+    return words
+
+
+def _folder(name: str) -> str:
+    """The folder of a model that writes text, looked at before any process starts.
+
+    Raises:
+        SteppeError: it is none, or a run on images.
+    """
+    path = Path(name)
+    if (path / "record.json").is_file() and not (path / "config.json").is_file():
+        raise SteppeError(
+            "steppe bench times a language model's folder",
+            got=f"{path}, a run of another kind: it has record.json and no config.json",
+            way_out="steppe report shows the latency of image runs, which steppe train measured",
+        )
+    folder = folder_of(name)
+    with quiet():
+        model = skeleton(read_config(folder), DTYPES["float32"], experts=None)
+    if not answers_in_tokens(model):
+        raise not_causal(model, folder)
+    return str(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -15,8 +15,19 @@ from steppe.core.speed import Speed
 from steppe.engine.progress import advanced
 
 REASON = "zeros are neither stored nor read"
+ENOUGH = 8
+"""Turns from which on `Speed` bounds the median of their ratios, and so from which on a gain can be
+claimed: the least of 8 is below the true median unless 8 fair coins show heads, 0.4 %."""
+REFUSED = 2
+"""Exit code of a worker that was given a wrong model or option; its error is on stdout, as JSON."""
+NEAR = 1.25
+"""A dense dtype that took no longer than this many times the fastest in the first look stays."""
+_MEMORY = ("before_bytes", "resident_bytes", "written_bytes")
+_TIMES = {"generation": "token_ms", "prompt": "prompt_ms"}
 Worker = Callable[[dict[str, Any]], dict[str, Any]]
 """What measures one model: see `steppe.llm.generation_worker.measured`."""
+Turn = dict[str, dict[str, Any]]
+"""What each arm's process measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,15 +39,15 @@ class Setting:
         tokens: tokens that are written after the first.
         batches: sequences at once.
         threads: of the processor; torch's own number if None.
-        turns: fresh processes of each model.
-        repeats: texts that each process writes.
+        turns: fresh processes of each model; one ratio comes of each turn.
+        repeats: texts that each process writes; their median counts.
     """
 
     prompt: int = 64
     tokens: int = 32
     batches: tuple[int, ...] = (1, 4)
     threads: int | None = None
-    turns: int = 3
+    turns: int = ENOUGH
     repeats: int = 3
 
 
@@ -44,18 +55,22 @@ def in_fresh_process(wanted: dict[str, Any]) -> dict[str, Any]:
     """One measurement in a process of its own.
 
     Raises:
-        SteppeError: it failed; with its last line.
+        SteppeError: the model or an option is wrong, or the process failed; with its last line.
     """
     command = [sys.executable, "-m", "steppe.llm.generation_worker", json.dumps(wanted)]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    if done.returncode not in (0, REFUSED):
+        killed = f"ended by signal {-done.returncode}" if done.returncode < 0 else ""
+        said = killed or (done.stderr.strip().splitlines() or ["without a word"])[-1]
         raise SteppeError(
             "a model that is timed must load and write",
-            got=f"{wanted['model']}: {said}",
-            way_out="steppe evaluate it on a text first, or give fewer --tokens if memory ran out",
+            got=f"{wanted['model']}, {wanted['sparse']}, {wanted['dtype']}: {said}",
+            way_out="if memory ran out, --dtypes bfloat16, or a shorter --prompt and fewer "
+            "--batches; else steppe evaluate it on a text to see more",
         )
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    if done.returncode:
+        raise SteppeError(result.pop("rule"), **result)
     return result
 
 
@@ -68,10 +83,13 @@ def compare_speed(
     setting: Setting | None = None,
     worker: Worker = in_fresh_process,
 ) -> dict[str, Any]:
-    """A pruned model beside a dense one, each dtype of each.
+    """A pruned model beside a dense one, in the dtypes in which each is fastest.
 
-    Every turn starts one process after the other, every other turn in the other order. What is
-    claimed compares the faster dtype of the pruned model with the faster one of the dense.
+    Of several dtypes, one process of each arm is looked at first. The fastest sparse arm stays for
+    the turns, and every dense one within `NEAR` of the fastest. A turn starts one process after the
+    other, dense and sparse next to each other, every other turn in the other order. Texts of one
+    process are not independent, so a turn gives one ratio, of the medians of its two processes.
+    What is claimed compares with that dense arm which was the fastest over all turns.
 
     Args:
         sparse: folder of the pruned model.
@@ -82,8 +100,8 @@ def compare_speed(
         worker: measures one model.
 
     Returns:
-        ``arms`` with the medians of each, ``speed`` by batch (``generation``, ``prompt``),
-        ``formats`` of the layers, ``same_text`` for each dtype.
+        ``arms`` with the medians of each, ``speed`` by batch (``generation``, ``prompt``: a
+        `Speed` and its ``ratios``), ``formats`` of the layers, ``same_text`` for each dtype.
     """
     own = setting or Setting()
     arms = {
@@ -98,74 +116,141 @@ def compare_speed(
         "threads": own.threads,
         "repeats": own.repeats,
     }
+    wanted = {name: arm | common for name, arm in arms.items()}
     if format == "auto":  # what is chosen by measuring is remembered before anything counts
-        for name in arms:
-            if name.startswith("sparse"):
-                worker(arms[name] | common | {"batches": []})
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in arms}
-    for turn in range(own.turns):
-        for place, name in enumerate(list(arms) if turn % 2 == 0 else reversed(arms)):
-            advanced("processes timed", turn * len(arms) + place, own.turns * len(arms))
-            results[name].append(worker(arms[name] | common))
-    advanced("processes timed", own.turns * len(arms), own.turns * len(arms))
+        choosing = {name: arm for name, arm in wanted.items() if name.startswith("sparse")}
+        _each(choosing, worker, "formats chosen", {"batches": []})
+    look = _each(wanted, worker, "first look at each dtype, processes") if len(dtypes) > 1 else {}
+    stays = _kept(look, own.batches) if look else list(arms)
+    turns: list[Turn] = []
+    for number in range(own.turns):
+        turn: Turn = {}
+        for place, name in enumerate(stays if number % 2 == 0 else reversed(stays)):
+            advanced("processes timed", number * len(stays) + place, own.turns * len(stays))
+            turn[name] = worker(wanted[name])
+        turns.append(turn)
+    advanced("processes timed", own.turns * len(stays), own.turns * len(stays))
+    processes = {n: [turn[n] for turn in turns] if n in stays else [look[n]] for n in arms}
+    speed = {str(batch): _speeds(look, turns, str(batch)) for batch in own.batches}
+    first = speed[str(own.batches[0])]["generation"]["sparse"]
     return {
-        "arms": {name: _summary(turns, common) for name, turns in results.items()},
-        "speed": {str(batch): _speeds(results, str(batch)) for batch in own.batches},
-        "formats": _last(results, "sparse", dtypes)["formats"],
-        "same_text": {dtype: _same_text(results, dtype) for dtype in dtypes},
+        "arms": {
+            name: _summary(each, own.prompt) | {"turns": len(turns) if name in stays else 0}
+            for name, each in processes.items()
+        },
+        "speed": speed,
+        "formats": processes[first][-1]["formats"],
+        "same_text": {dtype: _same_text(processes, dtype) for dtype in dtypes},
         "setting": common | {"turns": own.turns},
     }
 
 
-def _last(results: dict[str, list[dict[str, Any]]], kind: str, dtypes: tuple[str, ...]) -> Any:
-    fastest = min(dtypes, key=lambda dtype: _median(results[f"{kind} {dtype}"], None, "token_ms"))
-    return results[f"{kind} {fastest}"][-1]
+def verdict(speed: dict[str, Any]) -> str:
+    """What the turns say of a gain, and what it takes to say more.
+
+    Args:
+        speed: of `compare_speed`: ``claimed``, ``low``, ``high`` and ``turns``.
+
+    Example:
+        >>> verdict({"claimed": False, "low": 0.0, "high": 1e9, "turns": 3})
+        'not surely faster: 3 turns bound nothing, --turns 8 do'
+    """
+    low, high, turns = speed["low"], speed["high"], speed["turns"]
+    if turns < ENOUGH:
+        return f"not surely faster: {turns} turns bound nothing, --turns {ENOUGH} do"
+    bounds = f"{low:.2f}x to {high:.2f}x in {turns} turns"
+    if speed["claimed"]:
+        return f"surely faster: {bounds}"
+    if high < 1.0:
+        return f"surely slower: {bounds}"
+    return f"not surely faster: {bounds}; --turns {2 * turns} narrow that"
 
 
-def _times(turns: list[dict[str, Any]], batch: str | None, key: str) -> list[float]:
-    batch = batch or next(iter(turns[0]["batches"]))
-    return [time for turn in turns for time in turn["batches"][batch][key]]
+def _each(
+    wanted: dict[str, dict[str, Any]],
+    worker: Worker,
+    what: str,
+    other: dict[str, Any] | None = None,
+) -> Turn:
+    """One process of each arm."""
+    measured: Turn = {}
+    for place, (name, arm) in enumerate(wanted.items()):
+        advanced(what, place, len(wanted))
+        measured[name] = worker(arm | (other or {}))
+    advanced(what, len(wanted), len(wanted))
+    return measured
 
 
-def _median(turns: list[dict[str, Any]], batch: str | None, key: str) -> float:
-    return median(_times(turns, batch, key))
+def _milliseconds(process: dict[str, Any], batch: str, key: str) -> float:
+    """What one process took, one number."""
+    return float(median(process["batches"][batch][key]))
 
 
-def _summary(turns: list[dict[str, Any]], common: dict[str, Any]) -> dict[str, Any]:
+def _fastest(look: Turn, kind: str, batch: str, key: str) -> tuple[str, float]:
+    own = [name for name in look if name.startswith(kind)]
+    name = min(own, key=lambda arm: _milliseconds(look[arm], batch, key))
+    return name, _milliseconds(look[name], batch, key)
+
+
+def _kept(look: Turn, batches: Sequence[int]) -> list[str]:
+    """The arms that are timed in turns; dense and sparse ones alternate, as in ``look``."""
+    stays = set()
+    for batch in map(str, batches):
+        for key in _TIMES.values():
+            stays.add(_fastest(look, "sparse", batch, key)[0])
+            limit = NEAR * _fastest(look, "dense", batch, key)[1]
+            dense = [name for name in look if name.startswith("dense")]
+            stays |= {name for name in dense if _milliseconds(look[name], batch, key) <= limit}
+    denses, sparses = (
+        [n for n in look if n in stays and n.startswith(k)] for k in ("dense", "sparse")
+    )
+    order = []
+    for place in range(max(len(denses), len(sparses))):
+        order += denses[place : place + 1] + sparses[place : place + 1]
+    return order
+
+
+def _speeds(look: Turn, turns: list[Turn], batch: str) -> dict[str, Any]:
+    """The sparse arm of the first look beside the dense one that was fastest over all turns."""
+    speeds = {}
+    for name, key in _TIMES.items():
+        times = {arm: [_milliseconds(turn[arm], batch, key) for turn in turns] for arm in turns[0]}
+        # chosen by another process than those whose times are compared: else luck would choose
+        sparse = _fastest(look or turns[0], "sparse", batch, key)[0]
+        dense = min(
+            (arm for arm in times if arm.startswith("dense")), key=lambda arm: median(times[arm])
+        )
+        pairs = list(zip(times[dense], times[sparse], strict=True))
+        ratios = {"ratios": [before / max(after, 1e-9) for before, after in pairs]}
+        record = Speed.of(pairs, REASON).record()
+        speeds[name] = {"dense": dense, "sparse": sparse} | record | ratios
+    return speeds
+
+
+def _summary(processes: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     """Medians of one arm, as people read them."""
     batches = {}
-    for batch in turns[0]["batches"]:
-        written = 1000 * int(batch) / _median(turns, batch, "token_ms")
-        read = 1000 * int(batch) * common["prompt"] / _median(turns, batch, "prompt_ms")
-        batches[batch] = {"tokens_per_second": written, "prompt_tokens_per_second": read}
-    memory = {key: median(turn[key] for turn in turns) for key in ("resident_bytes", "peak_bytes")}
-    stored = sum(layer["bytes"] for layer in turns[0]["formats"])
+    for batch in processes[0]["batches"]:
+        token, prompt = (
+            median(_milliseconds(process, batch, key) for process in processes)
+            for key in ("token_ms", "prompt_ms")
+        )
+        batches[batch] = {
+            "tokens_per_second": 1000 * int(batch) / token,
+            "prompt_tokens_per_second": 1000 * int(batch) * tokens / prompt,
+        }
+    peaks = [process["peak_bytes"] for process in processes]
     return {
-        **memory,
-        "matrices_bytes": stored,
-        "load_seconds": median(turn["load_seconds"] for turn in turns),
-        "threads": turns[0]["threads"],
+        **{key: median(process[key] for process in processes) for key in _MEMORY},
+        "peak_bytes": None if None in peaks else median(peaks),
+        "matrices_bytes": sum(layer["bytes"] for layer in processes[0]["formats"]),
+        "load_seconds": median(process["load_seconds"] for process in processes),
+        "threads": processes[0]["threads"],
         "batches": batches,
     }
 
 
-def _speeds(results: dict[str, list[dict[str, Any]]], batch: str) -> dict[str, Any]:
-    """The faster sparse arm beside the faster dense one, in pairs of one turn."""
-    speeds = {}
-    for name, key in (("generation", "token_ms"), ("prompt", "prompt_ms")):
-        best = {
-            kind: min(
-                (arm for arm in results if arm.startswith(kind)),
-                key=lambda arm: _median(results[arm], batch, key),
-            )
-            for kind in ("dense", "sparse")
-        }
-        times = [_times(results[best[kind]], batch, key) for kind in ("dense", "sparse")]
-        speeds[name] = best | Speed.of(list(zip(*times, strict=True)), REASON).record()
-    return speeds
-
-
-def _same_text(results: dict[str, list[dict[str, Any]]], dtype: str) -> bool:
+def _same_text(processes: dict[str, list[dict[str, Any]]], dtype: str) -> bool:
     """Whether both wrote the same in every batch."""
-    both = [results[f"{kind} {dtype}"][-1]["batches"] for kind in ("dense", "sparse")]
+    both = [processes[f"{kind} {dtype}"][-1]["batches"] for kind in ("dense", "sparse")]
     return all(both[0][batch]["text"] == both[1][batch]["text"] for batch in both[0])
