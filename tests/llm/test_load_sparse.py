@@ -110,7 +110,7 @@ def test_it_is_the_same_model(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_saved_is_the_dense_model(family: str, tmp_path: Path) -> None:
     folder = write(tmp_path / "run", family)
-    sparse = steppe.load(folder, sparse="bits", dtype="bfloat16")
+    sparse = steppe.load(folder, sparse="bits", dtype=torch.bfloat16)
     twin = copy.deepcopy(sparse)
     sparse.save_pretrained(tmp_path / "saved")
     again = load_dense(tmp_path / "saved", "cpu", "bfloat16")
@@ -177,6 +177,8 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
         steppe.load(folder, sparse="bitts")
     with pytest.raises(SteppeError, match=r"unknown dtype; got 'int4'"):
         steppe.load(folder, dtype="int4")
+    with pytest.raises(SteppeError, match=r"unknown dtype; got 'int8'"):
+        steppe.load(folder, dtype=torch.int8)
     with pytest.raises(SteppeError, match="the device must exist"):
         steppe.load(folder, sparse="bits", device="cuda:77")
     from safetensors.torch import load_file, save_file
@@ -189,7 +191,7 @@ def test_what_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
 
 
 GROWN = """
-import json, sys, threading, time, torch
+import ctypes, json, sys, threading, time, torch
 from pathlib import Path
 import steppe, transformers
 from steppe.llm.load import load_dense
@@ -199,7 +201,15 @@ def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(x.split()[1]) for x in lines if x.startswith("RssAnon:"))
 
+def given_back():
+    # what is free waits in the allocator for the next use; how much differs from run to run
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
+    return trim is not None
+
 def grown(work):
+    given_back()
     peak, ended = [0], threading.Event()
     def watch():
         while not ended.is_set():
@@ -210,7 +220,8 @@ def grown(work):
     model = work()
     ended.set()
     watcher.join()
-    return model, max(peak[0], anonymous()) - before, anonymous() - before
+    most = max(peak[0], anonymous()) - before
+    return model, most, anonymous() - before if given_back() else None
 
 small, large = map(Path, sys.argv[1:3])
 load_dense(small, "cpu", None), steppe.load(small, sparse="bits")  # what is imported late
@@ -243,6 +254,6 @@ def test_memory_never_reaches_that_of_the_dense_model(
     assert done.returncode == 0, done.stderr
     sizes = json.loads(done.stdout.strip().splitlines()[-1])
     assert sizes["formats"] < 0.4 * sizes["dense"]
-    # two layers: what is read and what is packed
-    assert sizes["peak"] < sizes["formats"] + 3 * sizes["largest"] < sizes["dense"]
-    assert sizes["rest"] < 1.05 * sizes["formats"] + sizes["largest"]
+    # what is read, what is packed, and what the allocator keeps of both
+    assert sizes["peak"] < sizes["formats"] + 5 * sizes["largest"] < sizes["dense"] / 2
+    assert sizes["rest"] is None or sizes["rest"] < 1.05 * sizes["formats"]

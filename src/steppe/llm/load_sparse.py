@@ -27,7 +27,7 @@ def load(
     *,
     sparse: str | None = "auto",
     device: str = "cpu",
-    dtype: str | None = None,
+    dtype: str | torch.dtype | None = None,
     tokens: int = 1,
 ) -> Any:
     """A causal language model in eval mode, its pruned matrices packed.
@@ -44,7 +44,7 @@ def load(
             matrix the format that is the fastest on that device, dense where none is faster
             (measured once for each kind of matrix, then remembered); ``dense`` or None, none.
         device: where it goes.
-        dtype: float32, float16 or bfloat16. If none is given: as stored, but on a CPU float32.
+        dtype: float32, float16 or bfloat16, torch's or by name. If none is given: as stored, but on a CPU float32.
             Values that were stored in 16 bits stay so within the formats.
         tokens: how many tokens at once ``auto`` is to be fast for.
 
@@ -61,6 +61,8 @@ def load(
         steppe.core.errors.SteppeError: unknown format; got 'bit'. Way out: did you mean bits? \
 known: auto, bits, csr, dense, index
     """
+    if isinstance(dtype, torch.dtype):
+        dtype = str(dtype).removeprefix("torch.")
     if dtype is not None and dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     check_format(sparse or "dense")
