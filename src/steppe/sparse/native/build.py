@@ -35,7 +35,7 @@ from .compiler import (
 from .interface import ABI, Uncompilable, Unusable, load
 
 CARRIED = SOURCES / "_lib"
-OWN = "take that right away, or name a folder of your own in STEPPE_SPARSE_CACHE"
+OWN = "name a folder of your own in STEPPE_SPARSE_CACHE"
 NAME, RECORD = "steppe_sparse.so", "record.json"
 KEPT, DAYS = 8, 90  # libraries in a cache, and how long one that nobody loads stays
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -245,9 +245,9 @@ def _check_own(path: Path) -> None:
     if status.st_uid not in (os.geteuid(), 0):
         raise Unusable(f"{path} belongs to another user; {OWN}")
     if status.st_mode & _OTHERS_WRITE:
-        raise Unusable(f"others may write to {path}; {OWN}")
+        raise Unusable(f"others may write to {path}; chmod go-w it, or {OWN}")
     if above:
-        raise Unusable(f"others may write to {above[0]}; {OWN}")
+        raise Unusable(f"others may write to {above[0]}, which is above it; {OWN}")
 
 
 def _all_may_rename_in(mode: int) -> bool:
