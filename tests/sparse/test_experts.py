@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from looped import looped
+from steppe.core.errors import SteppeError
 from steppe.sparse.choose import Choice
 from steppe.sparse.conversion import in_place
 from steppe.sparse.experts import Experts, stacks_of
@@ -49,6 +50,17 @@ def test_they_compute_what_the_stacks_do(kind, tokens):
     assert why == "asked for"
     inputs = routed(tokens)
     torch.testing.assert_close(sparse(*inputs), dense(*inputs), atol=1e-5, rtol=1e-5)
+
+
+def test_a_number_of_no_expert():
+    dense = experts("Mixtral")
+    sparse, _ = in_place(copy.deepcopy(dense), "bits")
+    x, index, weights = routed(3)
+    index[0] = 4
+    assert not sparse(x, index, weights)[0].any()
+    index[0, 0] = -1
+    with pytest.raises(SteppeError, match="numbered from 0; got -1"):
+        sparse(x, index, weights)
 
 
 def test_the_state_is_that_of_the_stacks():

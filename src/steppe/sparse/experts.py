@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steppe.core.errors import SteppeError
 from steppe.sparse.format import Format
 from steppe.sparse.linear import Linear
 
@@ -78,10 +79,19 @@ class Experts(nn.Module):
             hidden_states: ``[tokens, width]``.
             top_k_index: numbers of the experts, ``[tokens, k]``; one that is too large is none.
             top_k_weights: ``[tokens, k]``.
+
+        Raises:
+            SteppeError: a number is negative.
         """
         up, down = map(self._layers, self.packed)
         total = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
+            if expert < 0:  # which a list would count from its end
+                raise SteppeError(
+                    "experts are numbered from 0",
+                    got=expert,
+                    way_out="take the number of experts for none",
+                )
             if expert >= len(up):
                 continue
             token, place = (top_k_index == expert).nonzero(as_tuple=True)
