@@ -60,6 +60,7 @@ class Document:
         full: everything that can be said of the runs in sentences.
         tables: caption and rows.
         drawn: section -> figures; only where figures were wanted.
+        hints: section -> what would fill it, and the command for that; as ``drawn``.
         papers: rows under `papers.HEAD`.
         remarks: what was left out, and what is to be known of the averages.
         commands: what to type to get the same again.
@@ -83,6 +84,7 @@ class Document:
     words: dict[str, str]
     examples: list[tuple[str, list[Mapping[str, Any]]]]
     drawn: dict[str, list[Figure]] = field(default_factory=dict)
+    hints: dict[str, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -131,7 +133,7 @@ class Document:
                     noisy.only("accuracy", "loss", "taught", "righted"),
                 )
             )
-        drawn, missing = _draw(records, plain, rows) if figures and records else ({}, [])
+        drawn, hints, missing = _draw(records, plain, rows) if figures and records else ({}, {}, [])
         short = InShort.of(records)
         given = [*commands, *(c for r in records for c in _commands(r))]
         return cls(
@@ -149,23 +151,27 @@ class Document:
             words=_words(records, [rows for _, rows in tables]),
             examples=_examples(plain),
             drawn=drawn,
+            hints=hints,
         )
 
 
 def _draw(
     records: Sequence[Record], plain: Sequence[Record], rows: Rows
-) -> tuple[dict[str, list[Figure]], list[str]]:
+) -> tuple[dict[str, list[Figure]], dict[str, list[str]], list[str]]:
     drawn: dict[str, list[Figure]] = {}
+    hints: dict[str, list[str]] = {}
     missing = []
     for kind in sorted((FIGURES[name] for name in FIGURES), key=lambda k: k.place):
         figure = kind().draw(records if kind.section == "labels" else plain, rows)
         if figure is not None:
             drawn.setdefault(kind.section, []).append(figure)
+        elif hint := kind().hint(plain):
+            hints.setdefault(kind.section, []).append(hint)
         elif kind.needs:
             missing.append(
                 f"{kind.what}: left out, as no record of a sparse network has {kind.needs}."
             )
-    return drawn, missing
+    return drawn, hints, missing
 
 
 def _unlike(records: Sequence[Record]) -> list[str]:

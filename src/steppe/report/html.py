@@ -94,9 +94,11 @@ def _short(document: Document) -> str:
 def _sections(document: Document) -> list[Section]:
     sections = []
     for key, title in SECTIONS.items():
-        if figures := document.drawn.get(key):
-            body = "".join(figure.html() for figure in figures)
-            sections.append(Section(key, title, f'<div class="figures">{body}</div>'))
+        body = "".join(figure.html() for figure in document.drawn.get(key, ()))
+        body = body and f'<div class="figures">{body}</div>'
+        body += "".join(f"<p>{escape(hint)}</p>" for hint in document.hints.get(key, ()))
+        if body:
+            sections.append(Section(key, title, body))
     numbers = "".join(rows.html(caption) for caption, rows in document.tables)
     # pictures before the numbers, which are many; what lies inside the runs last
     sections.insert(

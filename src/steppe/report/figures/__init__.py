@@ -36,3 +36,7 @@ class Drawing:
             The figure; None where nothing was measured for it.
         """
         raise NotImplementedError
+
+    def hint(self, records: Sequence[Record]) -> str:
+        """What stands in the section when it was not drawn, though it could be: a command."""
+        return ""

@@ -37,9 +37,11 @@ class Cost(Drawing):
                 ax.set_title(label, loc="left", fontsize=9.5)
                 ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
             legend(figure, axes[0])
-            caption = (
-                "Lower is better. Measured in dense kernels on the machine that trained: zeros "
-                "alone make nothing faster there; dashed: dense."
-            )
+            caption = "Lower is better; dashed: dense."
+            if "latency" in keys:
+                caption += (
+                    " Measured in dense kernels on the machine that trained: zeros alone make "
+                    "nothing faster there."
+                )
             described = " ".join(describe(rows, key) for key in keys)
             return finish(figure, "cost", self.what, caption, described)
