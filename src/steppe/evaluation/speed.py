@@ -10,10 +10,9 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.llm.architecture import answers_in_tokens
 from steppe.llm.checkpoint import folder_of
-from steppe.llm.generation_speed import ENOUGH, Setting, compare_speed, verdict
+from steppe.llm.generation_speed import ENOUGH, Setting, check_packed, compare_speed, verdict
 from steppe.llm.load import DTYPES, not_causal
 from steppe.llm.skeleton import quiet, read_config, skeleton
-from steppe.sparse.conversion import check_format
 
 
 @EVALUATIONS.register("speed")
@@ -65,13 +64,7 @@ class GenerationSpeed(Evaluation):
             repeats=self.repeats,
         )
         dtypes = _dtypes(self.dtypes)
-        check_format(self.sparse)
-        if self.sparse == "dense":
-            raise SteppeError(
-                "packed matrices are timed beside dense ones",
-                got="--sparse dense",
-                way_out="leave it out, or --sparse bits",
-            )
+        check_packed(self.sparse)
         sparse = _folder(self.run)
         dense = sparse if self.dense is None else _folder(self.dense)
         return compare_speed(sparse, dense, format=self.sparse, dtypes=dtypes, setting=setting)

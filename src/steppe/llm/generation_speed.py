@@ -13,6 +13,7 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.speed import Speed
 from steppe.engine.progress import advanced
+from steppe.sparse.conversion import check_format
 
 REASON = "zeros are neither stored nor read"
 ENOUGH = 8
@@ -72,6 +73,21 @@ def in_fresh_process(wanted: dict[str, Any]) -> dict[str, Any]:
     if done.returncode:
         raise SteppeError(result.pop("rule"), **result)
     return result
+
+
+def check_packed(format: str) -> None:
+    """Whether matrices can be packed so.
+
+    Raises:
+        SteppeError: there is no such format, or it packs nothing.
+    """
+    check_format(format)
+    if format == "dense":
+        raise SteppeError(
+            "packed matrices are timed beside dense ones",
+            got="--sparse dense",
+            way_out="leave it out, or --sparse bits",
+        )
 
 
 def compare_speed(
