@@ -201,15 +201,11 @@ def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(x.split()[1]) for x in lines if x.startswith("RssAnon:"))
 
-def given_back():
-    # what is free waits in the allocator for the next use; how much differs from run to run
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
-    if trim is not None:
-        trim(0)
-    return trim is not None
+trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
 
 def grown(work):
-    given_back()
+    if trim is not None:
+        trim(0)  # what is free waits in the allocator for the next use; how much differs
     peak, ended = [0], threading.Event()
     def watch():
         while not ended.is_set():
@@ -221,7 +217,7 @@ def grown(work):
     ended.set()
     watcher.join()
     most = max(peak[0], anonymous()) - before
-    return model, most, anonymous() - before if given_back() else None
+    return model, most, None if trim is None else anonymous() - before
 
 small, large = map(Path, sys.argv[1:3])
 load_dense(small, "cpu", None), steppe.load(small, sparse="bits")  # what is imported late

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,8 @@ def load(
             matrix the format that is the fastest on that device, dense where none is faster
             (measured once for each kind of matrix, then remembered); ``dense`` or None, none.
         device: where it goes.
-        dtype: float32, float16 or bfloat16, torch's or by name. If none is given: as stored, but on a CPU float32.
-            Values that were stored in 16 bits stay so within the formats.
+        dtype: float32, float16 or bfloat16, torch's or by name. If none is given: as stored, but on
+            a CPU float32. Values that were stored in 16 bits stay so within the formats.
         tokens: how many tokens at once ``auto`` is to be fast for.
 
     Returns:
@@ -74,7 +76,9 @@ known: auto, bits, csr, dense, index
     place = device_of(device)
     model, whys = _packed(folder, _Asked(sparse, tokens, _dtype_of(folder, place, dtype), place))
     remember(model, whys)
-    return placed(model, device).eval()
+    model = placed(model, device).eval()
+    _give_back()
+    return model
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,13 @@ class _Asked:
     tokens: int
     dtype: torch.dtype
     device: torch.device
+
+
+def _give_back() -> None:
+    """What was read and packed leaves pages that glibc keeps for itself; the system gets them."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _dtype_of(folder: Path, device: torch.device, dtype: str | None) -> torch.dtype:
