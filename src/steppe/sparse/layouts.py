@@ -28,8 +28,8 @@ from steppe.sparse.native.library import Library, library
 from steppe.sparse.reference import integers
 from steppe.sparse.triton import bits as gpu_bits
 
-KERNEL_TOKENS = 16
-"""Up to so many tokens the kernels multiply; of more, unpacking is the smaller part."""
+KERNEL_TOKENS = 64
+"""Up to so many tokens the kernels multiply, 16 at once; of more, unpacking is the smaller part."""
 SCRATCH = 8 << 20
 """Bytes of rows that are unpacked at once."""
 GPU_SCRATCH = 128 << 20
@@ -101,12 +101,13 @@ class Native(Layout):
         rows, columns = matrix[4], matrix[5]
         tokens = x.numel() // max(columns, 1)  # x was checked
         kind = TYPES.get(x.dtype)
-        if tokens > KERNEL_TOKENS or kind is None or not columns:
+        if kind is None or not columns:
             return None
         if not x.is_cpu:
-            gpu = self.gpu if self._on_gpu(x.device) else None
-            return None if gpu is None else gpu.linear(x, bias, matrix)  # type: ignore[no-any-return]
-        native = library()
+            if not self._on_gpu(x.device) or tokens > self.gpu.MOST_TOKENS:
+                return None
+            return self.gpu.linear(x, bias, matrix)  # type: ignore[no-any-return]
+        native = library() if tokens <= KERNEL_TOKENS else None
         bias_kind = FLOAT32 if bias is None else TYPES.get(bias.dtype)
         if native is None or bias_kind is None:
             return None
