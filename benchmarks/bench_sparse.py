@@ -3,11 +3,11 @@
     python benchmarks/bench_sparse.py              # what the record lacks, then what it says
     python benchmarks/bench_sparse.py --check      # only what it says; exit code 1 for a miss
 
-Every cell is timed in turns in one process, in changing order. Before each call a buffer larger
-than the last cache is read, because in a model the other layers' weights pass between two uses of
-one. Cells that the record holds already, of the same processor and the same kernels, are not done
-again. A matrix has normal weights of which the least are zero. ``auto`` is what `steppe.load`
-takes for such a matrix and so many tokens.
+Every cell is timed in turns in one process, in changing order. A turn goes over so many copies of
+the matrix that no cache holds them, because in a model the other layers' weights pass between two
+uses of one; the time is that of one. Cells that the record holds already, of the same processor and
+the same kernels, are not done again. A matrix has normal weights of which the least are zero.
+``auto`` is what `steppe.load` takes for such a matrix and so many tokens.
 
 What it costs: 5 shapes, 6 sparsities, 2 dtypes, 3 numbers of tokens and 2 of threads are 360
 cells of one to four seconds, and what ``auto`` measures for each once; long prompts are 18 more.
@@ -21,6 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +54,8 @@ AIMS = {
 """Times as fast, of PROMPT_SHAPE with one token and the most threads."""
 SLOWEST = 0.97
 """What ``auto`` takes is nowhere slower than this beside dense in the same dtype."""
-FLUSH = 96 * 2**20  # bytes; three times the largest cache that this was run on
+BEYOND = 96 * 2**20  # bytes; three times the largest cache that this was run on
+Layer = Callable[[Tensor], Any]
 
 
 def cells() -> Iterator[dict[str, Any]]:
@@ -84,43 +86,58 @@ def pruned(shape: tuple[int, int], sparsity: float) -> Tensor:
     return weight.where(weight.abs() > torch.quantile(sample, sparsity), 0.0)  # times would be -0.0
 
 
-def ours(weight: Tensor, dtype: torch.dtype) -> dict[str, Callable[[Tensor], Any]]:
-    """One layer in both formats, as a model calls it."""
-    forms = {name: FORMATS[name].from_dense(weight.to(dtype)) for name in ("bits", "index")}
-    return {name: (lambda x, own=own: own.linear(x.to(dtype), None)) for name, own in forms.items()}
+def ours(weight: Tensor, dtype: torch.dtype) -> dict[str, list[Layer]]:
+    """Layers in both formats, as a model calls them."""
+    layers = {}
+    for name in ("bits", "index"):
+        first = FORMATS[name].from_dense(weight.to(dtype))
+        copies = copied(first, first.bytes, lambda own: own.mapped(torch.clone))
+        layers[name] = [(lambda x, own=own: own.linear(x.to(dtype), None)) for own in copies]
+    return layers
 
 
-def peers(weight: Tensor) -> dict[str, Callable[[Tensor], Any]]:
+def peers(weight: Tensor) -> dict[str, list[Layer]]:
     """The same product by torch and by scipy; these take float32 inputs or convert one vector."""
-    half = weight.bfloat16()
-    csr = weight.to_sparse_csr()
-    rows = scipy.sparse.csr_matrix(weight.numpy())
-    return {
-        "torch dense float32": lambda x: F.linear(x, weight),
-        "torch dense bfloat16": lambda x: F.linear(x.bfloat16(), half),
-        "torch CSR": lambda x: csr @ x.t(),
-        "scipy CSR": lambda x: rows @ np.ascontiguousarray(x.numpy().T),
-    }
+    layers: dict[str, list[Layer]] = {}
+    for kind, dtype in DTYPES.items():
+        first = weight.to(dtype)
+        copies = copied(first, first.nbytes, torch.clone)
+        layers[f"torch dense {kind}"] = [
+            (lambda x, own=own, dtype=dtype: F.linear(x.to(dtype), own)) for own in copies
+        ]
+    kept = int(torch.count_nonzero(weight))
+    csr = copied(weight.to_sparse_csr(), 12 * kept, torch.clone)
+    layers["torch CSR"] = [(lambda x, own=own: own @ x.t()) for own in csr]
+    rows = copied(scipy.sparse.csr_matrix(weight.numpy()), 8 * kept, lambda own: own.copy())
+    layers["scipy CSR"] = [
+        (lambda x, own=own: own @ np.ascontiguousarray(x.numpy().T)) for own in rows
+    ]
+    return layers
+
+
+def copied(first: Any, size: int, copy: Callable[[Any], Any]) -> list[Any]:
+    """So many of one that their bytes do not fit into a cache."""
+    return [first, *(copy(first) for _ in range(BEYOND // size))]
 
 
 @torch.no_grad()
-def in_turns(arms: dict[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
-    """Milliseconds of each arm with cold caches, one of each in a turn, in changing order."""
-    flush = torch.ones(FLUSH // 4)
+def in_turns(arms: dict[str, list[Callable[[], Any]]], turns: int) -> dict[str, list[float]]:
+    """Milliseconds of one call of each arm, one turn after the other, in changing order."""
     times: dict[str, list[float]] = {name: [] for name in arms}
-    for work in arms.values():
-        work()
+    for works in arms.values():
+        for work in works:
+            work()
     for turn in range(turns):
         names = list(arms)[turn % len(arms) :] + list(arms)[: turn % len(arms)]
         for name in names:
-            flush.sum()
             begun = time.perf_counter()
-            arms[name]()
-            times[name].append(1000 * (time.perf_counter() - begun))
+            for work in arms[name]:
+                work()
+            times[name].append(1000 * (time.perf_counter() - begun) / len(arms[name]))
     return times
 
 
-def measured(cell: dict[str, Any], layers: dict[str, Callable[[Tensor], Any]]) -> dict[str, Any]:
+def measured(cell: dict[str, Any], layers: dict[str, list[Layer]]) -> dict[str, Any]:
     """One row of the record."""
     torch.set_num_threads(cell["threads"])
     chosen = chosen_by_auto(cell)
@@ -129,8 +146,8 @@ def measured(cell: dict[str, Any], layers: dict[str, Callable[[Tensor], Any]]) -
     formats = ("bits", "index")
     many = cell["tokens"] > max(TOKENS)  # rows of scipy and torch CSR would take seconds
     arms = {
-        name: (lambda layer=layer, x=own if name in formats else inputs: layer(x))
-        for name, layer in layers.items()
+        name: [partial(layer, own if name in formats else inputs) for layer in copies]
+        for name, copies in layers.items()
         if not (many and name.endswith("CSR"))
     }
     times = in_turns(arms, TURNS)
@@ -183,7 +200,7 @@ def main() -> None:
     rows = stored["rows"] if arguments.check or stored.get("conditions") == here else []
     keys = ("shape", "sparsity", "dtype", "tokens", "threads")
     done = [[row[key] for key in keys] for row in rows]
-    made: tuple[Any, dict[str, Callable[[Tensor], Any]]] = (None, {})
+    made: tuple[Any, dict[str, list[Layer]]] = (None, {})
     for cell in () if arguments.check else cells():
         text = "x".join(map(str, cell["shape"]))
         if list(cell.values()) in done or (arguments.shape or text) != text:
