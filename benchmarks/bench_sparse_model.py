@@ -149,13 +149,14 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, default=Path("runs/sparse-model"), help="where the models are written"
     )
+    parser.add_argument("--sparsity", type=float, help="only this one")
     parser.add_argument("--llamacpp", action="store_true", help="beside llama.cpp instead")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sparse-model.json"))
     arguments = parser.parse_args()
     here = conditions()
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     models = stored["models"] if stored.get("conditions") == here else {}
-    for sparsity in SPARSITIES:
+    for sparsity in SPARSITIES if arguments.sparsity is None else (arguments.sparsity,):
         own = models.setdefault(f"{sparsity:g}", {})
         what = "llamacpp" if arguments.llamacpp else "bench"
         if what in own:

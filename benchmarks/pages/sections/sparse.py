@@ -71,7 +71,7 @@ def prompt() -> Table:
 
 def models() -> Iterator[tuple[str, dict[str, Any]]]:
     """Share of zeros as text, and what was measured."""
-    for sparsity, own in record("sparse-model")["models"].items():
+    for sparsity, own in sorted(record("sparse-model")["models"].items()):
         yield f"{100 * float(sparsity):g} %", own
 
 
