@@ -253,3 +253,13 @@ def test_memory_never_reaches_that_of_the_dense_model(
     # what is read, what is packed, and what the allocator keeps of both
     assert sizes["peak"] < sizes["formats"] + 5 * sizes["largest"] < sizes["dense"] / 2
     assert sizes["rest"] is None or sizes["rest"] < 1.05 * sizes["formats"]
+
+
+def test_a_model_that_was_loaded_in_inference_mode_is_as_any_other(tmp_path: Path) -> None:
+    folder = write(tmp_path / "run", "llama")
+    with torch.inference_mode():
+        model = steppe.load(folder, sparse="bits")
+    tensors = [*model.parameters(), *model.buffers()]
+    assert not any(tensor.is_inference() for tensor in tensors)
+    # torch copies the weight of a layer without a gradient for inputs that are cut out of others
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -74,9 +74,11 @@ known: auto, bits, csr, dense, index
     if device == "auto":
         device = str(torch.accelerator.current_accelerator() or "cpu")
     place = device_of(device)
-    model, whys = _packed(folder, _Asked(sparse, tokens, _dtype_of(folder, place, dtype), place))
+    asked = _Asked(sparse, tokens, _dtype_of(folder, place, dtype), place)
+    with torch.inference_mode(False):  # else torch would copy the head's weight at each prompt
+        model, whys = _packed(folder, asked)
+        model = placed(model, device).eval()
     remember(model, whys)
-    model = placed(model, device).eval()
     _give_back()
     return model
 
