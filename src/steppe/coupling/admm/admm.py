@@ -109,7 +109,11 @@ class Admm(Coupling):
         if context.step % interval != self._phase(interval):
             return
         resting = unmoved.resting(context, min(interval, context.step + 1))
-        compact.renew(context, resting, self._rescaled(context), self._rounding)
+        compact.renew(context, resting, self._rounding)
+        if self.held:
+            before, after = (self._penalty(context.step + i, context) for i in (0, 1))
+            if before != after:
+                compact.rescale(context, before / after, self._rounding)
         if "run" in context.state:
             context.state["run"]["updates"] += 1
 
@@ -128,13 +132,6 @@ class Admm(Coupling):
             interval = self._interval(context)
             step = max(0, step - 1 - (step - 1 - self._phase(interval)) % interval)
         return PENALTIES[self.curve](self.start, self.penalty, step / context.total)
-
-    def _rescaled(self, context: StepContext) -> float:
-        """What u is multiplied with after an update."""
-        if not self.held:
-            return 1.0
-        before, after = (self._penalty(context.step + i, context) for i in (0, 1))
-        return 1.0 if before == after else before / after
 
     def shown(self, state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         given = {"penalty": self.penalty, "interval": self.interval}

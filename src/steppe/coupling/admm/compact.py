@@ -65,32 +65,45 @@ def apart(state: State, name: str, x: Tensor) -> Tensor:
     return result.add_(rested[name] if name in rested else torch.sub(state["v"][name], z, out=z))
 
 
-def renew(context: StepContext, resting: Collection[str], ratio: float, rounding: Rounding) -> None:
-    """z <- P(x + u), u <- ratio (u + x - z), a weight at a time but for the projection.
+def renew(context: StepContext, resting: Collection[str], rounding: Rounding) -> None:
+    """z <- P(x + u), u <- u + x - z, a weight at a time but for the projection.
 
     Args:
         context: after the optimiser's step.
-        resting: names of the weights whose u stays as it is but for the ratio.
-        ratio: by which u is rescaled, as the penalty changes.
+        resting: names of the weights whose u stays as it is.
         rounding: how v is kept.
     """
-    state, step = context.state, context.step
+    state = context.state
     rested: Tensors = {}
     for name, x in context.weights.items():
         u = multiplier(state, name)
-        state["v"][name] = rounding(u + x, name, 2 * step)
+        state["v"][name] = rounding(u + x, name, 2 * context.step)
         if name in resting:
             rested[name] = u
     masks = context.project(state["v"], context.sparsity)
-    for name, v in state["v"].items():
-        state["kept"][name] = packed(masks[name])
-        if ratio != 1.0:
-            rescaled = v.float() * ratio if v.dtype == rounding.dtype else v * ratio
-            rescaled = rounding(rescaled, name, 2 * step + 1)
-            state["v"][name] = torch.where(masks[name], v, rescaled)
+    state["kept"] = {name: packed(masks[name]) for name in state["v"]}
     state.pop("u", None)
     if rested:
-        state["u"] = {name: u * ratio for name, u in rested.items()}
+        state["u"] = rested
+
+
+def rescale(context: StepContext, ratio: float, rounding: Rounding) -> None:
+    """u <- ratio u, as the unscaled multiplier lam u stays when the penalty changes.
+
+    Args:
+        context: after a dual update.
+        ratio: the penalty before over that after.
+        rounding: how v is kept.
+    """
+    state = context.state
+    for name, x in context.weights.items():
+        v = state["v"][name]
+        u = rounding(
+            v.to(torch.promote_types(v.dtype, x.dtype)) * ratio, name, 2 * context.step + 1
+        )
+        state["v"][name] = torch.where(unpacked(state["kept"][name], v.shape), v, u)
+    for u in state.get("u", {}).values():
+        u.mul_(ratio)
 
 
 @dataclass(frozen=True)

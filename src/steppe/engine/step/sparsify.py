@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,6 @@ from torch.optim import Optimizer
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
-from steppe.core.statistic import WeightMemory
 from steppe.engine.step.argument_checks import arguments
 from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
@@ -100,8 +99,7 @@ def sparsify(
     parts = prunable.trained if prunable.parametrized else {}
     prunable.notes = left + prunable.notes + said
     prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
-    memory = weight_memories(optimizers, prunable)
-    statistics = _statistics(form, coupling, model, prunable, known, total_steps, memory)
+    statistics = _statistics(form, coupling, model, optimizers, prunable, known, total_steps)
     selector = _selector(form, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
@@ -145,14 +143,15 @@ def _statistics(
     method: Method,
     coupling: Coupling,
     model: nn.Module,
+    optimizers: Optimizers,
     prunable: PrunableWeights,
     known: Mapping[str, Tensors],
     total: int,
-    memory: Callable[[str], WeightMemory],
 ) -> GatheredStatistics:
     """What the scores need to know of the weights that are pruned."""
     layers, groups = prunable.layers, prunable.groups
     when_due = coupling.scores_when_due
+    memory = weight_memories(optimizers, prunable.parameters)
     return GatheredStatistics(method, model, layers, known, total, when_due, groups, memory=memory)
 
 

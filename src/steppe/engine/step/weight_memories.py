@@ -2,46 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from steppe.core.errors import SteppeError
+from torch import nn
+
 from steppe.core.statistic import WeightMemory
 from steppe.engine.step.optimizers import Optimizers
-from steppe.engine.step.prunable_weights import PrunableWeights
 
 
 def weight_memories(
-    optimizers: Optimizers, prunable: PrunableWeights
+    optimizers: Optimizers, parameters: Mapping[str, nn.Parameter]
 ) -> Callable[[str], WeightMemory]:
     """From the name of a weight to the memory of its optimiser, as it is when it is asked.
 
     Args:
         optimizers: of the run.
-        prunable: its weights.
+        parameters: name -> a weight that one of them holds.
+
+    Example:
+        >>> import torch
+        >>> p = nn.Parameter(torch.ones(2)); p.grad = torch.ones(2)
+        >>> optimizer = torch.optim.AdamW([p]); optimizer.step()
+        >>> sorted(weight_memories(Optimizers([optimizer], None), {"a": p})("a").entries)
+        ['exp_avg', 'exp_avg_sq', 'step']
     """
 
     def memory(name: str) -> WeightMemory:
-        """Of one weight.
-
-        Raises:
-            SteppeError: the optimiser has other tensors in the weight's place.
-        """
-        p = prunable.parameters[name]
-        held = [(o, g) for o in optimizers.each() for g in o.param_groups if _holds(g["params"], p)]
-        if not held:
-            raise SteppeError(
-                "the score reads what the optimizer remembers of each weight",
-                got=f"a coupling that trains other tensors in the place of {name}",
-                way_out="score magnitude, or coupling admm, hard_mask or project",
-            )
-        optimizer, group = held[0]
+        p = parameters[name]
+        optimizer = optimizers.owners()[id(p)]
+        group = next(g for g in optimizer.param_groups if any(q is p for q in g["params"]))
         entries = optimizer.state.get(p, {})
-        options = {key: value for key, value in group.items() if key != "params"}
         stepped = bool(entries) or id(p) in optimizers.forgotten
+        options = {key: value for key, value in group.items() if key != "params"}
         return WeightMemory(type(optimizer).__name__, options, entries, tuple(p.shape), stepped)
 
     return memory
-
-
-def _holds(params: list[object], p: object) -> bool:
-    return any(q is p for q in params)
