@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import steppe
 from looped import looped
@@ -264,3 +266,49 @@ def test_rescaling_keeps_the_copy_and_scales_the_multiplier() -> None:
     for n in z:
         assert torch.equal(seen["z"][n], z[n])
         assert torch.equal(seen["u"][n], u[n] * 0.7)
+
+
+class Peak(TorchDispatchMode):
+    """The most bytes at a time of what operations made and somebody still holds."""
+
+    def __init__(self, before: list[Tensor]) -> None:
+        super().__init__()
+        self.before = {t.untyped_storage().data_ptr() for t in before}
+        self.made: dict[int, tuple[weakref.ref[Any], int]] = {}
+        self.most = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            held = result.untyped_storage()
+        if isinstance(result, Tensor) and held.data_ptr() not in self.before:
+            self.made[held.data_ptr()] = (weakref.ref(result), held.nbytes())
+        alive = {at: (ref, size) for at, (ref, size) in self.made.items() if ref() is not None}
+        self.made, self.most = alive, max(self.most, sum(size for _, size in alive.values()))
+        return result
+
+
+@pytest.mark.parametrize("options", [{"penalty": 0.1, "interval": 2}, {"penalty": "auto"}])
+def test_a_step_holds_copies_of_one_weight_at_a_time(options: dict[str, Any]) -> None:
+    coupling = Admm(**options)
+    weights = {f"{i}": torch.randn(64, 64) for i in range(30)}
+    state: dict[str, dict[str, Tensor]] = {}
+    context = StepContext(
+        step=-1,
+        total=10**5,
+        sparsity=0.5,
+        due=False,
+        weights=weights,
+        project=lambda weights, sparsity: {n: w > 0 for n, w in weights.items()},  # type: ignore[arg-type]
+        grads={n: torch.randn_like(w) for n, w in weights.items()},
+        moved=frozenset(weights),
+    )
+    context.state = state = coupling.init(context)
+    context.step = 0
+    before = [*weights.values(), *context.grads.values()]
+    before += [t for named in state.values() for t in named.values()]
+    with Peak(before) as peak:
+        coupling.add_gradient(context)
+        coupling.after_step(context)
+    assert 0 < peak.most <= 4 * 4 * 64 * 64
+    assert state["v"]["0"].numel() == 64 * 64
