@@ -14,7 +14,7 @@ from torch import Tensor
 
 from steppe.core.protocols import Tensors
 from steppe.core.step_context import StepContext
-from steppe.coupling.admm.bits import packed, unpacked
+from steppe.coupling.admm.bits import packed, split, united
 from steppe.coupling.admm.rounding import Rounding
 
 State = Mapping[str, Mapping[str, Tensor]]
@@ -36,19 +36,21 @@ def begin(weights: Tensors, masks: Tensors, rounding: Rounding) -> dict[str, Ten
     }
 
 
+def _parts(state: State, name: str) -> tuple[Tensor, Tensor]:
+    """z and u of a weight; a u that rested is the state's own."""
+    z, u = split(state["v"][name], state["kept"][name])
+    return z, state.get("u", {}).get(name, u)
+
+
 def sparse_copy(state: State, name: str) -> Tensor:
     """z of a weight, a new tensor."""
-    v = state["v"][name]
-    return torch.where(unpacked(state["kept"][name], v.shape), v, 0)
+    return _parts(state, name)[0]
 
 
 def multiplier(state: State, name: str) -> Tensor:
     """u of a weight, a new tensor."""
-    rested = state.get("u", {})
-    if name in rested:
-        return rested[name].clone()
-    v = state["v"][name]
-    return v.masked_fill(unpacked(state["kept"][name], v.shape), 0)
+    u = _parts(state, name)[1]
+    return u.clone() if name in state.get("u", {}) else u
 
 
 def apart(state: State, name: str, x: Tensor) -> Tensor:
@@ -59,10 +61,8 @@ def apart(state: State, name: str, x: Tensor) -> Tensor:
         name: of the weight.
         x: as it is now.
     """
-    z = sparse_copy(state, name)
-    result = x - z
-    rested = state.get("u", {})
-    return result.add_(rested[name] if name in rested else torch.sub(state["v"][name], z, out=z))
+    z, u = _parts(state, name)
+    return (x - z).add_(u)
 
 
 def renew(context: StepContext, resting: Collection[str], rounding: Rounding) -> None:
@@ -97,11 +97,9 @@ def rescale(context: StepContext, ratio: float, rounding: Rounding) -> None:
     """
     state = context.state
     for name, x in context.weights.items():
-        v = state["v"][name]
-        u = rounding(
-            v.to(torch.promote_types(v.dtype, x.dtype)) * ratio, name, 2 * context.step + 1
-        )
-        state["v"][name] = torch.where(unpacked(state["kept"][name], v.shape), v, u)
+        z, u = split(state["v"][name], state["kept"][name])
+        u = u.to(torch.promote_types(u.dtype, x.dtype)) * ratio
+        state["v"][name] = united(z, rounding(u, name, 2 * context.step + 1))
     for u in state.get("u", {}).values():
         u.mul_(ratio)
 
