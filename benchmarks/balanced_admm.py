@@ -9,7 +9,8 @@ import torch
 from steppe.core.norm import global_norm
 from steppe.core.protocols import Coupling, Tensors
 from steppe.core.step_context import StepContext
-from steppe.coupling.admm import Admm
+from steppe.coupling.admm import Admm, compact
+from steppe.coupling.admm.rounding import Rounding
 
 APART, FACTOR = 10.0, 2.0
 
@@ -36,17 +37,17 @@ class BalancedAdmm(Admm):
     def add_gradient(self, context: StepContext) -> None:
         lam = float(context.state["balance"]["penalty"])
         for name, x in context.weights.items():
-            pull = x - context.state["z"][name] + context.state["u"][name]
-            context.grads[name].add_(pull, alpha=lam)
+            context.grads[name].add_(compact.apart(context.state, name, x), alpha=lam)
 
     def after_step(self, context: StepContext) -> None:
         state, weights = context.state, context.weights
-        old = {name: z.clone() for name, z in state["z"].items()}
+        old = {name: compact.sparse_copy(state, name) for name in weights}
         super().after_step(context)
         if context.step % self.interval != self.interval - 1:
             return
-        primal = float(global_norm([weights[n] - z for n, z in state["z"].items()]))
-        dual = float(global_norm([old[n] - z for n, z in state["z"].items()]))
+        z = {name: compact.sparse_copy(state, name) for name in weights}
+        primal = float(global_norm([weights[n] - z[n] for n in z]))
+        dual = float(global_norm([old[n] - z[n] for n in z]))
         times = FACTOR if primal > APART * dual else 1 / FACTOR if dual > APART * primal else 1.0
         state["balance"]["penalty"] *= times
-        torch._foreach_div_(list(state["u"].values()), times)
+        compact.rescale(context, 1 / times, Rounding(None, 0))

@@ -74,7 +74,8 @@ def refused(**names):
 
 def impossible_by_the_rules(structure=None, budget=None, score=None, coupling=None, **_):
     """Written out from the rules, independently of `Part.fits`."""
-    gradients = {"fisher", "kfac", "snip", "taylor", "wanda"}  # of weights, not of their parts
+    # of weights, not of their parts
+    gradients = {"adam_second_moment", "fisher", "kfac", "snip", "taylor", "wanda"}
     if coupling in {"reparam", "soft_threshold"} and score in gradients:
         return True
     whole_rows = structure == "channel" and budget in {"per_row", "row_mass", "owl"}
@@ -155,7 +156,11 @@ def test_composes(parts):
     method = build(**parts)
     assert Method.from_yaml(method.to_yaml()) == method
     model = network()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    # a statistic that is not gathered is one of Adam's
+    if all(STATISTICS[need].gathered for need in method.score.needs):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     sparsifier = steppe.sparsify(model, optimizer, method, STEPS)
     x, y = torch.randn(6, 4, 4, 4), torch.randint(4, (6,))
     for _ in range(STEPS):

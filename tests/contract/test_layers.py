@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe.core.protocols import Coupling, Score, Structure, UnitBudget
+from steppe.core.statistic import STATISTICS
 from steppe.engine.step.selector import OUTPUT
 
 
@@ -52,7 +53,11 @@ LABELS = torch.arange(4)
 def run(method: steppe.Method, steps: int = 4) -> tuple[nn.Module, steppe.Sparsifier]:
     torch.manual_seed(0)
     model = Kinds()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    # a statistic that is not gathered is one of Adam's
+    adam = not all(STATISTICS[need].gathered for need in method.score.needs)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    if not adam:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     sparsifier = steppe.sparsify(model, optimizer, method, steps, steps_per_epoch=2)
 
     def closure() -> tuple[Tensor, Tensor]:

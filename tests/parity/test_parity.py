@@ -153,7 +153,7 @@ def largest(v, sparsity):
 
 def flat_of(sparsifier, model, key):
     """One vector of a coupling's state over all pruned weights, in the model's order."""
-    tensors = sparsifier.state_dict()["coupling"][key]
+    tensors = sparsifier.state[key]
     return torch.cat([tensors[n].reshape(-1) for n, p in model.named_parameters() if p.ndim > 1])
 
 

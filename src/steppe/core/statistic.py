@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,25 @@ from steppe.core.layer import Layer
 from steppe.core.registry import Registry
 
 STATISTICS: Registry[type[Statistic]] = Registry("statistic", "steppe.score")
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightMemory:
+    """What an optimiser remembers of a weight.
+
+    Args:
+        optimizer: the name of its class.
+        options: of the weight's parameter group.
+        entries: its state, as it is now.
+        shape: of the weight.
+        stepped: whether it has made a step with the weight.
+    """
+
+    optimizer: str
+    options: Mapping[str, Any]
+    entries: Mapping[str, Any]
+    shape: tuple[int, ...]
+    stepped: bool
 
 
 @dataclasses.dataclass
@@ -28,6 +47,8 @@ class Statistic:
     decay: float = 0.95
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     name: ClassVar[str]
+    gathered: ClassVar[bool] = True
+    """Whether steps teach it; else it is read where it lies, before the first step too."""
 
     @classmethod
     def shape(cls, weight: tuple[int, ...]) -> tuple[int, ...]:
@@ -44,6 +65,13 @@ class Statistic:
 
     def couple(self, groups: Sequence[Group]) -> None:
         """Called once after `prepare` where channels of several layers go together."""
+
+    def remember(self, memory: Callable[[str], WeightMemory]) -> None:
+        """Called once after `prepare`: where to look up what the optimiser knows of a weight."""
+
+    def value(self, name: str) -> Tensor | None:
+        """What is known of a weight now; None where nothing is."""
+        return self.values.get(name)
 
     def begin(self) -> None:
         """Told that a step begins: what was seen in one that was never observed is forgotten."""

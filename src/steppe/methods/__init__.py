@@ -13,6 +13,7 @@ from steppe.methods.admm import admm
 from steppe.methods.alps import alps
 from steppe.methods.dense import dense
 from steppe.methods.eagleeye import eagleeye
+from steppe.methods.elsa import elsa
 from steppe.methods.gmp import gmp
 from steppe.methods.greg1 import greg1
 from steppe.methods.greg2 import greg2
@@ -48,6 +49,7 @@ __all__ = [
     "dense",
     "display_of",
     "eagleeye",
+    "elsa",
     "for_language",
     "gmp",
     "greg1",

@@ -19,6 +19,8 @@ from steppe.core.curves import CURVES
 from steppe.core.step_context import StepContext
 from steppe.coupling.admm import Admm, automatic
 from steppe.coupling.admm.automatic import PULL, UPDATES, interval_of, move, numbers
+from steppe.coupling.admm.compact import begin
+from steppe.coupling.admm.rounding import Rounding
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -112,7 +114,7 @@ def test_a_run_of_before_with_a_number_goes_on():
     go(sparsifier, model, 2)
     state = copy.deepcopy(sparsifier.state_dict())
     del state["method"]["coupling"]["pull"]
-    assert set(state["coupling"]) == {"z", "u"}
+    assert set(state["coupling"]) == {"v", "kept"}
     sparsifier.load_state_dict(state)
     go(sparsifier, model, 2)
 
@@ -179,7 +181,7 @@ def test_what_moved_since_the_last_update_takes_part_in_the_next(penalty):
 def pulled_in(dtype, total=8000):
     """The weight after half the steps of a run in which nothing else moves it, in 32 bits."""
     x = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)).to(dtype)
-    state = {"z": {"w": torch.zeros_like(x)}, "u": {"w": torch.zeros_like(x)}}
+    state = begin({"w": x}, {"w": torch.zeros(16, 16, dtype=torch.bool)}, Rounding(None, 0))
     state["run"] = numbers(1, PULL, "cosine", total)
     context = StepContext(
         step=0, total=total, sparsity=0.5, due=False, weights={"w": x}, project=None, state=state

@@ -142,7 +142,17 @@ class Coupling(AnyCoupling):
         """
         return {}
 
-    def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
+    def taken_up(self, state: dict[str, Tensors]) -> dict[str, Tensors]:
+        """A saved state, which an earlier version may have kept otherwise, as it is kept now."""
+        return state
+
+    def readable(
+        self, state: Mapping[str, Mapping[str, Tensor]]
+    ) -> Mapping[str, Mapping[str, Tensor]]:
+        """The state in the letters of the method, for those who look at it from outside."""
+        return state
+
+    def shown(self, state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         """What a person following the run wants to see of the state, by name."""
         return {}
 

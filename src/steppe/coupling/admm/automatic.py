@@ -10,6 +10,7 @@ from steppe.core.curves import curve
 from steppe.core.protocols import Tensors
 from steppe.core.step_context import StepContext
 from steppe.core.text import counted
+from steppe.coupling.admm.compact import apart
 
 AUTO = "auto"
 PULL = 10.0
@@ -92,14 +93,11 @@ def move(context: StepContext, shape: str) -> None:
         return
     pull = run["unit"] * curve(shape, (context.step + 1) / context.total)
     share = math.expm1(-float(pull))
-    fine = [n for n in moved if torch.finfo(context.weights[n].dtype).bits >= 32]
-    if fine:
-        x = [context.weights[n] for n in fine]
-        apart = torch._foreach_sub(x, [context.state["z"][n] for n in fine])
-        torch._foreach_add_(apart, [context.state["u"][n] for n in fine])
-        torch._foreach_add_(x, apart, alpha=share)
     for name in moved:
-        if name not in fine:
+        x = context.weights[name]
+        if torch.finfo(x.dtype).bits >= 32:
+            x.add_(apart(context.state, name, x), alpha=share)
+        else:
             _move_coarse(context, name, share)
     run["pulled"] += pull
     run["strongest_pull"].copy_(torch.maximum(run["strongest_pull"], pull))
@@ -110,9 +108,9 @@ def _move_coarse(context: StepContext, name: str, share: float) -> None:
 
     What rounding takes from x is kept beside it and counts in the next step (Kahan).
     """
-    x, z, u = context.weights[name], context.state["z"][name], context.state["u"][name]
+    x = context.weights[name]
     rest = context.state.setdefault("rest", {}).setdefault(name, torch.zeros_like(x))
     exact = x.float() + rest.float()
-    exact.add_(exact - z + u, alpha=share)
+    exact.add_(apart(context.state, name, exact), alpha=share)
     x.copy_(exact)
     rest.copy_(exact.sub_(x))

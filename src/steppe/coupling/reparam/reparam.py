@@ -112,7 +112,7 @@ class Reparam(Parametrized):
             state["strength"] = {"alpha": torch.tensor(now), "accuracy": seen}
         super().after_step(context)
 
-    def shown(self, state: Mapping[str, Tensors]) -> dict[str, float]:
+    def shown(self, state: Mapping[str, Mapping[str, Tensor]]) -> dict[str, float]:
         names = {"alpha": "alpha"} | (
             {"accuracy": "train_accuracy"} if self.watches == "accuracy" else {}
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -46,6 +46,10 @@ class CouplingAtWork:
     def begun(self) -> bool:
         """Whether it has a state."""
         return self.state is not None
+
+    def readable(self) -> Mapping[str, Mapping[str, Tensor]]:
+        """Its state in the method's letters; empty before it has begun."""
+        return {} if self.state is None else self._coupling.readable(self.state)
 
     def context(self, step: int, sparsity: float, due: bool) -> StepContext:
         """What its hooks get."""
@@ -109,4 +113,6 @@ class CouplingAtWork:
             state: as it was.
             home: copies beside the weights of their names.
         """
-        self.state = None if state is None else {key: home(value) for key, value in state.items()}
+        if state is not None:
+            state = self._coupling.taken_up({key: home(value) for key, value in state.items()})
+        self.state = state

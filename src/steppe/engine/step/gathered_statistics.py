@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from steppe.core.group import Group
 from steppe.core.layer import Layer, home_of, unwrap
 from steppe.core.norm import global_norm
 from steppe.core.protocols import NeuronPerturb, Perturb, Tensors
-from steppe.core.statistic import STATISTICS, Known, Statistic
+from steppe.core.statistic import STATISTICS, Known, Statistic, WeightMemory
 from steppe.method import Method
 
 
@@ -28,6 +28,7 @@ class GatheredStatistics:
         total: steps of the run.
         scores_when_due: whether the coupling scores only when the schedule says so.
         groups: the coupled channels, if any.
+        memory: from a weight's name to what its optimiser remembers of it.
     """
 
     def __init__(
@@ -39,16 +40,20 @@ class GatheredStatistics:
         total: int,
         scores_when_due: bool,
         groups: Sequence[Group] = (),
+        *,
+        memory: Callable[[str], WeightMemory],
     ) -> None:
         needs = list(dict.fromkeys([*method.score.needs, *_of_neurons(method.perturb)]))
         self.statistics: dict[str, Statistic] = {
             n: Known(values=dict(known[n])) if n in known else STATISTICS[n]() for n in needs
         }
-        self.waits = any(n not in known for n in method.score.needs)
+        self._gathered = any(s.gathered for s in self.statistics.values())
+        self.waits = any(self.statistics[n].gathered for n in method.score.needs if n not in known)
         """Whether nothing can be pruned before the first gradient."""
         bare = unwrap(model)
         for statistic in self.statistics.values():
             statistic.prepare({x.name: (x, home_of(bare, x.name)) for x in layers})
+            statistic.remember(memory)
             if groups:
                 statistic.couple(groups)
         self._until = total
@@ -63,7 +68,7 @@ class GatheredStatistics:
 
     def wanted(self, step: int, begun: bool) -> bool:
         """Whether this step's are; until the coupling has begun they are."""
-        return bool(self.statistics) and (not begun or step <= self._until)
+        return self._gathered and (not begun or step <= self._until)
 
     def begin(self) -> None:
         """A step begins, whose micro-batches may come in several calls."""

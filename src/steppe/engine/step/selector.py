@@ -125,15 +125,15 @@ class Selector:
     def _stats(self, score: Score, name: str) -> Tensors:
         stats = {}
         for need in score.needs:
-            values = self.statistics[need].values
-            if name not in values:
+            value = self.statistics[need].value(name)
+            if value is None:
                 raise SteppeError(
                     f"score {score.name} needs the {need} of every prunable layer",
                     got=f"none for {name}",
                     consequence="the layer took no part in the loss",
                     way_out=f"exclude {name}, or use it in the model's forward",
                 )
-            stats[need] = values[name]
+            stats[need] = value
         return stats
 
     def saliency(self, score: Score, name: str, weight: Tensor) -> Tensor:

@@ -120,9 +120,9 @@ class Sparsifier:
         return self.method.schedule.clock(self._step, self.total_steps)
 
     @property
-    def state(self) -> dict[str, Tensors]:
+    def state(self) -> Mapping[str, Mapping[str, Tensor]]:
         """The coupling's state (ADMM: z and u; hard mask: mask); empty before the first step."""
-        return self._coupled.state or {}
+        return self._coupled.readable()
 
     def step(self, *closures: Closure) -> Tensor:
         """One optimiser step; several closures are micro-batches whose losses are averaged.

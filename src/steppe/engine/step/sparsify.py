@@ -30,6 +30,7 @@ from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.selector import Selector
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.trained_weights import trained_groups
+from steppe.engine.step.weight_memories import weight_memories
 from steppe.method import Method
 
 
@@ -98,7 +99,7 @@ def sparsify(
     parts = prunable.trained if prunable.parametrized else {}
     prunable.notes = left + prunable.notes + said
     prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
-    statistics = _statistics(form, coupling, model, prunable, known, total_steps)
+    statistics = _statistics(form, coupling, model, optimizers, prunable, known, total_steps)
     selector = _selector(form, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
@@ -142,6 +143,7 @@ def _statistics(
     method: Method,
     coupling: Coupling,
     model: nn.Module,
+    optimizers: Optimizers,
     prunable: PrunableWeights,
     known: Mapping[str, Tensors],
     total: int,
@@ -149,7 +151,8 @@ def _statistics(
     """What the scores need to know of the weights that are pruned."""
     layers, groups = prunable.layers, prunable.groups
     when_due = coupling.scores_when_due
-    return GatheredStatistics(method, model, layers, known, total, when_due, groups)
+    memory = weight_memories(optimizers, prunable.parameters)
+    return GatheredStatistics(method, model, layers, known, total, when_due, groups, memory=memory)
 
 
 def _selector(
