@@ -1,0 +1,202 @@
+"""Tokens in windows that follow each other; the last ones held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.llm.calibration_windows import check_vocabulary, windows
+from steppe.llm.tokens.mixture import Weighted, mixture
+from steppe.llm.tokens.store import TokenStore
+from steppe.llm.tokens.tokenized import tokenized
+
+
+class Windows(Protocol):
+    """Windows by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, numbers: Sequence[int]) -> Tensor:
+        """Ids, int64, shape [numbers, window]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Windows of a store: window i is tokens i w to (i + 1) w; the remainder is in none."""
+
+    store: TokenStore
+    window: int
+
+    def __len__(self) -> int:
+        return len(self.store) // self.window
+
+    def take(self, numbers: Sequence[int]) -> Tensor:
+        """Ids, int64, shape [numbers, window]; of each window only its bytes are read."""
+        return torch.stack([self.store.read(i * self.window, self.window) for i in numbers])
+
+
+@dataclass(frozen=True)
+class Given:
+    """Windows in memory, shape [windows, window]."""
+
+    tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, numbers: Sequence[int]) -> Tensor:
+        """Ids, int64, shape [numbers, window]."""
+        return self.tokens[torch.tensor(numbers, dtype=torch.int64)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One text of a mixture.
+
+    Args:
+        windows: all of them.
+        held: how many of them, the last ones, are held out.
+        share: of what is drawn.
+        name: as the user gave it.
+    """
+
+    windows: Windows
+    held: int = 0
+    share: float = 1.0
+    name: str = "tokens"
+
+    @property
+    def trained(self) -> int:
+        """Windows that are drawn from: the first ones."""
+        return len(self.windows) - self.held
+
+
+@dataclass(frozen=True)
+class PackedText:
+    """Texts in windows.
+
+    Args:
+        sources: of a mixture, or one.
+        window: tokens in each window.
+        description: plain data for a record.
+
+    Example:
+        >>> text = PackedText.of_tokens(torch.arange(12).view(6, 2), held_out=0.34)
+        >>> text.sources[0].trained, text.held_out().tolist()
+        (4, [[8, 9], [10, 11]])
+    """
+
+    sources: tuple[Source, ...]
+    window: int
+    description: dict[str, Any]
+
+    @classmethod
+    def of_tokens(cls, tokens: Tensor, held_out: float = 0.0) -> PackedText:
+        """Of windows that are there, int64, shape [windows, window]."""
+        drawn = windows(tokens)
+        held = _held(len(tokens), held_out, "tensor", tokens.shape[1])
+        source = Source(Given(drawn.tokens), held)
+        return cls((source,), tokens.shape[1], {"sources": [drawn.description], "held_out": held})
+
+    def held_out(self) -> Tensor:
+        """The windows that are never trained on, shape [windows, window]; of each text its last."""
+        rows = [s.windows.take(range(s.trained, len(s.windows))) for s in self.sources if s.held]
+        return torch.cat(rows) if rows else torch.empty(0, self.window, dtype=torch.int64)
+
+
+def packed(
+    given: str | Path | Sequence[str | Path],
+    tokenizer: Any,
+    *,
+    window: int,
+    tokens: int | None = None,
+    held_out: float = 0.0,
+    vocabulary: int | None = None,
+    beside: Path | None = None,
+) -> PackedText:
+    """Texts, tokenised and in windows.
+
+    Args:
+        given: a text, see `steppe.llm.text.read`; a mixture, see
+            `steppe.llm.tokens.mixture.mixture`; or a ``.safetensors`` file of token ids.
+        tokenizer: the model's; not needed for ids.
+        window: tokens in each window.
+        tokens: that are asked for in all; a stream is read until its share of them is there.
+        held_out: the share of each text's windows, its last ones, that is never trained on.
+        vocabulary: rows of the model's embedding.
+        beside: the run's folder, where tokens are kept if the cache cannot be written.
+
+    Returns:
+        The windows.
+
+    Raises:
+        SteppeError: a text cannot be read, holds no window, or has tokens beyond the vocabulary.
+    """
+    sources, said = [], []
+    for part in mixture(given):
+        found, description = _windows(part, tokenizer, window, tokens, held_out, vocabulary, beside)
+        held = _held(len(found), held_out, part.source, window)
+        sources.append(Source(found, held, part.share, part.source))
+        said.append(description | {"windows": len(found), "held_out": held, "share": part.share})
+    return PackedText(tuple(sources), window, {"window": window, "sources": said})
+
+
+def _windows(
+    part: Weighted,
+    tokenizer: Any,
+    window: int,
+    tokens: int | None,
+    held_out: float,
+    vocabulary: int | None,
+    beside: Path | None,
+) -> tuple[Windows, dict[str, Any]]:
+    if part.source.endswith(".safetensors"):
+        drawn = windows(part.source)
+        if drawn.tokens.shape[1] != window:
+            raise SteppeError(
+                "windows of token ids are trained on as they are",
+                got=f"windows of {drawn.tokens.shape[1]} tokens in {part.source}, and a window of "
+                f"{window}",
+                way_out=f"--window {drawn.tokens.shape[1]}",
+            )
+        if vocabulary is not None:
+            check_vocabulary(drawn.tokens, vocabulary)
+        return Given(drawn.tokens), drawn.description
+    wanted = None if tokens is None else int(part.share * tokens / (1 - held_out)) + 2 * window
+    made = tokenized(part.source, tokenizer, at_least=wanted, beside=beside)
+    found = Stored(made.store, window)
+    if not len(found):
+        raise SteppeError(
+            f"a text that is trained on must hold a window of {window} tokens",
+            got=f"{len(made.store)} tokens in {part.source}",
+            way_out=f"--window {len(made.store)}, or a longer text"
+            if len(made.store) >= 2
+            else "a longer text",
+        )
+    if vocabulary is not None:
+        index = made.store.index
+        check_vocabulary(torch.tensor([index.least, index.most]), vocabulary)
+    return found, made.description
+
+
+def _held(count: int, share: float, name: str, window: int) -> int:
+    """How many of so many windows are held out: at least one if any are asked for."""
+    if not 0 <= share < 1:
+        raise SteppeError(
+            "the share of windows that is held out lies in [0, 1)", got=share, way_out="0.05"
+        )
+    held = max(round(share * count), 1) if share else 0
+    if held >= count:
+        raise SteppeError(
+            "a text must hold windows to train on beside those that are held out",
+            got=f"{count} windows of {window} tokens in {name}, {held} of them held out",
+            way_out="a longer text, a shorter --window, or nothing held out",
+        )
+    return held
