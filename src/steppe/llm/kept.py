@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
+from steppe.engine.run_folder import KEPT
 
 
 def kept(kind: str) -> Path:
@@ -37,7 +38,7 @@ def made(kind: str, name: str, beside: Path | None = None) -> Path:
         SteppeError: neither can be written.
     """
     tried: list[str] = []
-    for home in (kept(kind), *([beside / "checkpoints" / kind] if beside is not None else [])):
+    for home in (kept(kind), *([beside / KEPT / kind] if beside is not None else [])):
         try:
             folder = home / name
             folder.mkdir(parents=True, exist_ok=True)

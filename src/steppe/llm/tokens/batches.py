@@ -85,8 +85,8 @@ class TokenBatches:
         """Batches that hold so many tokens, rounded up.
 
         Example:
-            >>> batches = TokenBatches(text=PackedText.of_tokens(torch.zeros(9, 4).long()), batch_size=2)
-            >>> batches.steps(50)
+            >>> text = PackedText.of_tokens(torch.zeros(9, 4).long())
+            >>> TokenBatches(text=text, batch_size=2).steps(50)
             7
         """
         return -(-tokens // (self.batch_size * self.text.window))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.llm.calibration_windows import check_vocabulary, windows
+from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
 from steppe.llm.tokens.mixture import Weighted, mixture
+from steppe.llm.tokens.sampled import Sampling, of_itself, sampled
 from steppe.llm.tokens.store import TokenStore
 from steppe.llm.tokens.tokenized import tokenized
 
@@ -111,79 +113,108 @@ class PackedText:
         return torch.cat(rows) if rows else torch.empty(0, self.window, dtype=torch.int64)
 
 
-def packed(
-    given: str | Path | Sequence[str | Path],
-    tokenizer: Any,
-    *,
-    window: int,
-    tokens: int | None = None,
-    held_out: float = 0.0,
-    vocabulary: int | None = None,
-    beside: Path | None = None,
-) -> PackedText:
-    """Texts, tokenised and in windows.
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How texts become windows.
 
     Args:
-        given: a text, see `steppe.llm.text.read`; a mixture, see
-            `steppe.llm.tokens.mixture.mixture`; or a ``.safetensors`` file of token ids.
-        tokenizer: the model's; not needed for ids.
-        window: tokens in each window.
-        tokens: that are asked for in all; a stream is read until its share of them is there.
+        window: tokens in each.
+        tokens: that are asked for in all; a stream is read, and the model writes, until its share
+            of them is there. Files are read whole.
         held_out: the share of each text's windows, its last ones, that is never trained on.
         vocabulary: rows of the model's embedding.
         beside: the run's folder, where tokens are kept if the cache cannot be written.
-
-    Returns:
-        The windows.
-
-    Raises:
-        SteppeError: a text cannot be read, holds no window, or has tokens beyond the vocabulary.
+        model: folder or hub id of the model that writes the text ``self``.
+        seed: of what it draws.
+        device: where it runs.
     """
-    sources, said = [], []
-    for part in mixture(given):
-        found, description = _windows(part, tokenizer, window, tokens, held_out, vocabulary, beside)
-        held = _held(len(found), held_out, part.source, window)
-        sources.append(Source(found, held, part.share, part.source))
-        said.append(description | {"windows": len(found), "held_out": held, "share": part.share})
-    return PackedText(tuple(sources), window, {"window": window, "sources": said})
 
+    window: int
+    tokens: int | None = None
+    held_out: float = 0.0
+    vocabulary: int | None = None
+    beside: Path | None = None
+    model: str | Path | None = None
+    seed: int = 0
+    device: str = "cpu"
 
-def _windows(
-    part: Weighted,
-    tokenizer: Any,
-    window: int,
-    tokens: int | None,
-    held_out: float,
-    vocabulary: int | None,
-    beside: Path | None,
-) -> tuple[Windows, dict[str, Any]]:
-    if part.source.endswith(".safetensors"):
-        drawn = windows(part.source)
-        if drawn.tokens.shape[1] != window:
+    def of(self, given: str | Path | Sequence[str | Path], tokenizer: Any = None) -> PackedText:
+        """Texts, tokenised and in windows.
+
+        Args:
+            given: a text, see `steppe.llm.text.read`; a mixture, see
+                `steppe.llm.tokens.mixture.mixture`; a ``.safetensors`` file of token ids; or
+                ``self``, see `steppe.llm.tokens.sampled.Sampling`.
+            tokenizer: the model's; not needed for ids.
+
+        Raises:
+            SteppeError: a text cannot be read, holds no window, or has tokens beyond the
+                vocabulary.
+        """
+        sources, said = [], []
+        for part in mixture(given):
+            found, own = self._windows(part, tokenizer)
+            held = _held(len(found), self.held_out, part.source, self.window)
+            sources.append(Source(found, held, part.share, part.source))
+            said.append(own | {"windows": len(found), "held_out": held, "share": part.share})
+        return PackedText(tuple(sources), self.window, {"window": self.window, "sources": said})
+
+    def _windows(self, part: Weighted, tokenizer: Any) -> tuple[Windows, dict[str, Any]]:
+        if of_itself(part.source):
+            written = self._written(part)
+            return Given(written.tokens), written.description
+        if part.source.endswith(".safetensors"):
+            drawn = windows(part.source)
+            self._check_given(drawn.tokens, part.source)
+            return Given(drawn.tokens), drawn.description
+        made = tokenized(part.source, tokenizer, at_least=self._wanted(part), beside=self.beside)
+        found = Stored(made.store, self.window)
+        if not len(found):
+            there = len(made.store)
+            raise SteppeError(
+                f"a text that is trained on must hold a window of {self.window} tokens",
+                got=f"{there} tokens in {part.source}",
+                way_out=f"--window {there}, or a longer text" if there >= 2 else "a longer text",
+            )
+        if self.vocabulary is not None:
+            index = made.store.index
+            check_vocabulary(torch.tensor([index.least, index.most]), self.vocabulary)
+        return found, made.description
+
+    def _wanted(self, part: Weighted) -> int | None:
+        """Tokens of a text, those that are held out included."""
+        if self.tokens is None:
+            return None
+        return math.ceil(part.share * self.tokens / (1 - self.held_out)) + 2 * self.window
+
+    def _written(self, part: Weighted) -> CalibrationWindows:
+        assert self.model is not None, "a text that the model writes needs the model"
+        wanted = self._wanted(part)
+        if wanted is None and Sampling.of(part.source).samples is None:
+            raise SteppeError(
+                "of text that the model writes one must say how much is asked for",
+                got=part.source,
+                way_out="--tokens 1M, or self:1::128 for 128 windows",
+            )
+        return sampled(
+            self.model,
+            part.source,
+            samples=(wanted or 0) // self.window,
+            window=self.window,
+            seed=self.seed,
+            device=self.device,
+            beside=self.beside,
+        )
+
+    def _check_given(self, tokens: Tensor, name: str) -> None:
+        if tokens.shape[1] != self.window:
             raise SteppeError(
                 "windows of token ids are trained on as they are",
-                got=f"windows of {drawn.tokens.shape[1]} tokens in {part.source}, and a window of "
-                f"{window}",
-                way_out=f"--window {drawn.tokens.shape[1]}",
+                got=f"windows of {tokens.shape[1]} tokens in {name}, and a window of {self.window}",
+                way_out=f"--window {tokens.shape[1]}",
             )
-        if vocabulary is not None:
-            check_vocabulary(drawn.tokens, vocabulary)
-        return Given(drawn.tokens), drawn.description
-    wanted = None if tokens is None else int(part.share * tokens / (1 - held_out)) + 2 * window
-    made = tokenized(part.source, tokenizer, at_least=wanted, beside=beside)
-    found = Stored(made.store, window)
-    if not len(found):
-        raise SteppeError(
-            f"a text that is trained on must hold a window of {window} tokens",
-            got=f"{len(made.store)} tokens in {part.source}",
-            way_out=f"--window {len(made.store)}, or a longer text"
-            if len(made.store) >= 2
-            else "a longer text",
-        )
-    if vocabulary is not None:
-        index = made.store.index
-        check_vocabulary(torch.tensor([index.least, index.most]), vocabulary)
-    return found, made.description
+        if self.vocabulary is not None:
+            check_vocabulary(tokens, self.vocabulary)
 
 
 def _held(count: int, share: float, name: str, window: int) -> int:

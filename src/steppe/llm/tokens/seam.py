@@ -24,7 +24,7 @@ _LOCAL_SPLITS = {
     *("ByteLevel", "Split", "Metaspace", "Whitespace", "WhitespaceSplit", "BertPreTokenizer"),
     *("Punctuation", "Digits"),
 }
-_WORDS = ("the", "a", "Word", "it's", "x2y", "\u0434\u043e\u043c", "\u03bb\u03cc\u03b3", "\u00e9t\u00e9")
+_WORDS = ("the", "a", "Word", "it's", "x2y", "\u0434\u043e\u043c", "\u03bb\u03b3", "\u00e9t\u00e9")
 
 
 @dataclass(frozen=True)

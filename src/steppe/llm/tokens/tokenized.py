@@ -157,9 +157,7 @@ class _Making:
     def _pieces(self) -> Iterator[Piece]:
         document, skip = self.tokens.index.document, self.tokens.index.letters
         for number, blocks in enumerate(islice(self.corpus.texts(), document, None), document):
-            if self.corpus.long:
-                yield from pieces(blocks, self.seam, document=number, skip=skip)
-            elif any(block.strip() for block in blocks):
+            if self.corpus.long or any(block.strip() for block in blocks):
                 yield from pieces(blocks, self.seam, document=number, skip=skip)
             skip = 0
 
