@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,14 +19,39 @@ GPT4 = (
 DEEPSEEK = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
 
 
+WORDS = [
+    *(
+        "the",
+        "cat's",
+        "sat",
+        "on",
+        "a",
+        "mat,",
+        "it'll",
+        "\u0434\u043e\u043c",
+        "\u03bb\u03b3\u03c2",
+    ),
+    *(
+        "e\u0301t\u00e9",
+        "na\u00efve",
+        "X2",
+        "12345",
+        "(don't)",
+        "\u4f60\u597d",
+        "<s>",
+        "</s>",
+        "\ufb01",
+    ),
+]
+GAPS = [*[" "] * 12, "  ", "   ", "\n", "\n\n", " \n ", "\t", "\r\n", " \u00a0", "", "\u2581"]
+
+
 def page(letters: int, seed: int = 0) -> str:
     """Text with all that is hard: spaces in rows, line ends, marks, accents, other scripts."""
     draw = random.Random(seed)
-    words = "the cat's sat on a mat, it'll \u0434\u043e\u043c \u03bb\u03cc\u03b3\u03bf\u03c2 e\u0301t\u00e9 na\u00efve X2 12345 (don't) \u4f60\u597d caf\u00e9 <s> </s> fi\ufb01".split()
-    gaps = [" "] * 12 + ["  ", "   ", "\n", "\n\n", " \n ", "\t", "\r\n", " \u00a0", "", "\u2581"]
     made = ""
     while len(made) < letters:
-        made += draw.choice(words) + draw.choice(gaps)
+        made += draw.choice(WORDS) + draw.choice(GAPS)
     return made[:letters]
 
 
@@ -45,7 +71,8 @@ def _bpe(**parts: Any) -> Tokenizer:
 def _lines(parts: Any) -> list[str]:
     # without words of its own a merge could reach over a space: SentencePiece never lets it
     text = page(6000, 9)
-    return text.split(" ") if parts.get("pre_tokenizer") is None else [text]
+    whole = getattr(parts.get("pre_tokenizer"), "split", False) is False
+    return re.split("[ \u2581]", text) if whole and "decoder" not in parts else [text]
 
 
 def gpt2() -> Tokenizer:
@@ -57,7 +84,11 @@ def gpt2_prefix() -> Tokenizer:
 
 
 def _split(pattern: str, *more: Any) -> Tokenizer:
-    steps = [split.Split(Regex(pattern), "isolated"), *more, split.ByteLevel(False, use_regex=False)]
+    steps = [
+        split.Split(Regex(pattern), "isolated"),
+        *more,
+        split.ByteLevel(False, use_regex=False),
+    ]
     return _bpe(pre_tokenizer=split.Sequence(steps), decoder=decoders.ByteLevel())
 
 
@@ -136,7 +167,7 @@ WHOLE: list[Callable[[], Tokenizer]] = [looks_back, phrases, over_spaces, unigra
 
 
 def fast(tokenizer: Tokenizer, *, begins: bool = False, ends: bool = True) -> Any:
-    """As transformers has it; texts begin with ``<s>`` if asked for, ``</s>`` is known to end one."""
+    """As transformers has it; ``<s>`` begins a text if asked for, and ``</s>`` ends one."""
     marks = {"unk_token": "<unk>"} | ({"eos_token": "</s>"} if ends else {})
     if begins:
         pairs = [("<s>", tokenizer.token_to_id("<s>"))]

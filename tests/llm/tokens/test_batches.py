@@ -42,7 +42,8 @@ def test_an_epoch_is_one_pass_in_another_order_each_time() -> None:
     assert torch.equal(x, y)
 
 
-@looped(start=[0, 1, 4, 6], mixed=[False, True])
+@looped(start=[0, 1, 4, 6])
+@pytest.mark.parametrize("mixed", [False, True])
 def test_it_starts_in_the_middle_and_reads_nothing_before(start: int, mixed: bool) -> None:
     whole = text(9, 14, shares=(0.25, 0.75)) if mixed else text(9)
     length = 7
@@ -71,9 +72,9 @@ def test_ranks_share_each_batch() -> None:
         parts = [
             [
                 x
-                for x, _ in TokenBatches(
-                    text=text(30), batch_size=6, rank=rank, world=world
-                ).epoch(2)
+                for x, _ in TokenBatches(text=text(30), batch_size=6, rank=rank, world=world).epoch(
+                    2
+                )
             ]
             for rank in range(world)
         ]
@@ -82,9 +83,7 @@ def test_ranks_share_each_batch() -> None:
 
 
 def test_each_text_is_drawn_at_its_share_and_passed_over_evenly() -> None:
-    batches = TokenBatches(
-        text=text(10, 50, shares=(0.7, 0.3)), batch_size=4, length=25, seed=2
-    )
+    batches = TokenBatches(text=text(10, 50, shares=(0.7, 0.3)), batch_size=4, length=25, seed=2)
     seen: list[tuple[int, ...]] = []
     for epoch in range(4):
         own = rows(batches, epoch)

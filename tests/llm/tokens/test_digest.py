@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tokenizer_kinds import fast, gpt2, gpt4
-
 from steppe.llm.tokens.digest import of_files, of_tokenizer
+from tokenizer_kinds import fast, gpt2, gpt4
 
 
 def test_contents_count_and_names_do_not(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tokenizer_kinds import fast, gpt2, page
 
 from steppe.core.errors import SteppeError
 from steppe.llm.tokens import seam as module
 from steppe.llm.tokens.encoding import encoded, ids_of, pieces, together
 from steppe.llm.tokens.seam import seam_of
+from tokenizer_kinds import fast, gpt2, page
 
 
 def test_a_document_goes_on_at_any_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,10 @@ def test_the_model_writes_as_much_as_is_asked_for(language_model: Path, word_tex
 @pytest.mark.parametrize(
     ("packing", "said"),
     [
-        (Packing(window=501), r"window of 501 tokens; got 500 tokens in .*words\.txt.*--window 500"),
+        (
+            Packing(window=501),
+            r"window of 501 tokens; got 500 tokens in .*words\.txt.*--window 500",
+        ),
         (Packing(window=32, vocabulary=20), r"vocabulary, 0 to 19; got token 25.*tokenizer"),
         (Packing(window=300, held_out=0.1), r"1 windows of 300 tokens in .*1 of them held out"),
         (Packing(window=32, held_out=1.0), r"lies in \[0, 1\)"),

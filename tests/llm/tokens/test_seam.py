@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from tokenizer_kinds import CUT, WHOLE, fast, page
 
 from steppe.llm.tokens import seam as module
 from steppe.llm.tokens.encoding import encoded, pieces
 from steppe.llm.tokens.seam import seam_of
+from tokenizer_kinds import CUT, WHOLE, fast, page
 
 
 @pytest.mark.parametrize("make", CUT)

@@ -12,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tokenizer_kinds import fast, gpt2, page, unigram
 
 from steppe.core.errors import SteppeError
 from steppe.engine.progress import watched
 from steppe.llm import text_files
 from steppe.llm.kept import kept
 from steppe.llm.text import read, tokenize
-from steppe.llm.tokens import seam, store, tokenized as module
+from steppe.llm.tokens import seam, store
+from steppe.llm.tokens import tokenized as module
 from steppe.llm.tokens.tokenized import tokenized
+from tokenizer_kinds import fast, gpt2, page, unigram
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_a_stream_is_read_as_far_as_it_is_needed(
     tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     datasets = pytest.importorskip("datasets")
-    texts = [page(200, i) for i in range(40)]
+    texts = [page(200, i) + "." for i in range(40)]
     documents(tmp_path / "a.jsonl", texts)
     local = datasets.load_dataset(
         "json", data_files=str(tmp_path / "a.jsonl"), split="train", streaming=True
@@ -200,7 +201,7 @@ def test_those_who_watch_see_megabytes(
     seen: list[Any] = []
     with watched(lambda *step: seen.append(step)):
         tokenized(text, tokenizer)
-    title, done, of, unit = seen[-2]
+    title, done, _, unit = seen[-2]
     assert (title, unit) == (f"tokenising {text}", "MB")
     assert seen[0][1] == 0
     assert done >= text.stat().st_size // 1000 - 1
