@@ -29,6 +29,16 @@ def test_a_document_goes_on_at_any_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole[-1].after == (4, 0)
 
 
+def test_a_text_of_many_lines_is_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PIECE", 40)
+    tokenizer = fast(gpt2())
+    seam, text = seam_of(tokenizer), page(1500)
+    parts = list(pieces([text[i : i + 7] for i in range(0, 1500, 7)], seam))
+    assert len(parts) > 5
+    ids = [i for row in encoded(tokenizer, seam, parts) for i in row]
+    assert ids == tokenizer(text)["input_ids"]
+
+
 def test_calls_hold_so_many_letters() -> None:
     parts = [p for n in (3, 3, 9, 1, 1) for p in pieces(["x" * n], None)]
     sizes = [[len(p.text) for p in some] for some in together(parts, 5)]

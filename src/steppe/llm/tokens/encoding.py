@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.llm.tokens import seam as seams
 from steppe.llm.tokens.seam import Seam
 
 TOGETHER = 1 << 20
@@ -52,7 +53,7 @@ def pieces(
         ['one text']
     """
     held, end, left = list[str](), skip, skip
-    for block in blocks:
+    for block in _merged(blocks):
         if left >= len(block):
             left -= len(block)
             continue
@@ -64,6 +65,18 @@ def pieces(
         held.append(block[start:])
     text = "".join(held)
     yield Piece(text, document, end + len(text), end == 0, True)
+
+
+def _merged(blocks: Iterable[str]) -> Iterator[str]:
+    """Blocks that are not too short to be cut: of a text in many lines or files."""
+    held, size = list[str](), 0
+    for block in blocks:
+        held.append(block)
+        size += len(block)
+        if size >= 8 * seams.PIECE:
+            yield "".join(held)
+            held, size = [], 0
+    yield "".join(held)
 
 
 def together(parts: Iterable[Piece], letters: int = TOGETHER) -> Iterator[list[Piece]]:
