@@ -25,14 +25,14 @@ def test_a_log_file_gets_a_line_now_and_then(
         for done in range(21):
             line("this", done, 20)
             clock[0] += 2
-        line("that", 0, 3)
+        line("that", 0, 3, "MB")
     said = capsys.readouterr().err.splitlines()
     assert said == [
-        "this: 0 of 20",
-        "this: 5 of 20, about 30 s left",
-        "this: 10 of 20, about 20 s left",
-        "this: 15 of 20, about 10 s left",
-        "that: 0 of 3",
+        "this: 0 of 20 windows",
+        "this: 5 of 20 windows, 0.5 windows/s, about 30 s left",
+        "this: 10 of 20 windows, 0.5 windows/s, about 20 s left",
+        "this: 15 of 20 windows, 0.5 windows/s, about 10 s left",
+        "that: 0 of 3 MB",
     ]
     with ProgressLine(quiet=True) as line:
         line("this", 0, 20)
@@ -45,7 +45,8 @@ def test_a_terminal_gets_the_last_one(clock: list[float]) -> None:
     for done in range(3):
         line("this", done, 2)
         clock[0] += 1
-    assert drawn == ["this: 0 of 2", "this: 1 of 2, about 1 s left", ""]
+    one = "this: 1 of 2 windows, 1 windows/s, about 1 s left"
+    assert drawn == ["this: 0 of 2 windows", one, ""]
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -70,4 +71,4 @@ def test_commands_that_measure_say_how_far_they_are(
         assert ended.value.code in (0, None)
         said = capsys.readouterr().err
         for title in titles:
-            assert (f"{title} {word_text}, windows: 0 of 31" in said.replace("\n", " ")) != quiet
+            assert (f"{title} {word_text}: 0 of 31 windows" in said.replace("\n", " ")) != quiet

@@ -164,11 +164,11 @@ def test_how_far_it_is_is_told() -> None:
         compare_speed("pruned", "dense", setting=setting, worker=Clockwork())
     phases = list(dict.fromkeys(what for what, _, _ in told))
     assert phases == [
-        "formats chosen",
-        "first look at each dtype, processes",
-        "processes timed",
+        "choosing formats",
+        "first look at each dtype",
+        "timing",
     ]
-    assert told[-1] == ("processes timed", 4, 4)
+    assert told[-1] == ("timing", 4, 4, "processes")
 
 
 def test_what_is_wrong_with_a_model_is_said_as_the_process_said_it(tmp_path: Any) -> None:

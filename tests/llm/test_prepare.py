@@ -135,3 +135,15 @@ def test_an_end_that_is_left_is_done_whatever_the_blocks_rule_was(
     (tmp_path / "out/record.json").unlink()
     (tmp_path / "out/recipe.yaml").write_text(yaml.safe_dump(as_before(asked())))
     assert run(asked())["blocks"] == earlier["blocks"]
+
+
+def test_windows_may_be_those_that_the_model_writes(language_model: Path, tmp_path: Path) -> None:
+    options = {"calibration": "self:0.9:10", "samples": 4, "window": 16}
+    made = prepared(language_model, tmp_path / "a", "sparsegpt", **options)
+    assert made.tokens is not None
+    assert made.tokens.shape == (4, 16)
+    said = made.recipe["calibration"]
+    assert (said["source"], said["temperature"], said["top_k"]) == ("self:0.9:10", 0.9, 10)
+    assert run(made)["calibration"] == said
+    again = prepared(language_model, tmp_path / "a", "sparsegpt", **options)
+    assert again.recipe == made.recipe

@@ -223,3 +223,16 @@ def test_sequences_are_sequences(tmp_path: Path) -> None:
     assert len(both) == 61
     assert both[-1] == "end"
     assert both[58:] == [*TEXTS[58:], "end"]
+
+
+def test_blocks_are_together_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffa\r\nb\r\r\nd\u00e9\u4f60\U0001f600\r".encode() * 3)
+    for size in range(1, 9):
+        monkeypatch.setattr(text_files, "BLOCK", size)
+        assert "".join(text_files.blocks(path)) == text_files.decoded(path)
+    path.write_bytes(b"abcdef\xe9gh")
+    for size in (2, 7, 100):
+        monkeypatch.setattr(text_files, "BLOCK", size)
+        with pytest.raises(SteppeError, match="byte 6 is 0xe9"):
+            list(text_files.blocks(path))

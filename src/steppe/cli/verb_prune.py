@@ -12,6 +12,7 @@ from steppe.cli.at_work import at_work
 from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, of_all_parameters, say
+from steppe.cli.progress_line import ProgressLine
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import watched
@@ -32,7 +33,8 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     """Prune a causal language model; started again, it goes on where it was."""
     from steppe.llm.prune import run
 
-    prepared = make()
+    with ProgressLine(quiet) as line, watched(line):  # the model may have to write its windows
+        prepared = make()
     out, blocks = prepared.out, len(prepared.model)
     if make.keywords.get("out") is None:
         say(f"writing to {out}", quiet)

@@ -19,7 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Watch = Callable[[str, int, int], None]
+Watch = Callable[[str, int, int, str], None]
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
@@ -28,12 +28,12 @@ def watched(watch: Watch) -> Iterator[None]:
     """Whatever long happens inside tells how far it is.
 
     Args:
-        watch: called with what is done, how much of it, and of how much.
+        watch: called with what is done, how much of it, of how much, and in which unit.
 
     Example:
-        >>> with watched(lambda what, done, of: print(f"{what}: {done} of {of}")):
-        ...     advanced("windows", 1, 4)
-        windows: 1 of 4
+        >>> with watched(lambda what, done, of, unit: print(f"{what}: {done} of {of} {unit}")):
+        ...     advanced("perplexity", 1, 4)
+        perplexity: 1 of 4 windows
     """
     token = _watch.set(watch)
     try:
@@ -42,17 +42,18 @@ def watched(watch: Watch) -> Iterator[None]:
         _watch.reset(token)
 
 
-def advanced(what: str, done: int, of: int) -> None:
+def advanced(what: str, done: int, of: int, unit: str = "windows") -> None:
     """Tell who watches, if anybody does.
 
     Args:
         what: in a few words; the same from the first call to the last.
         done: how much of it.
         of: how much there is.
+        unit: of both.
     """
     watch = _watch.get()
     if watch is not None:
-        watch(what, done, of)
+        watch(what, done, of, unit)
 
 
 def progress_bar(wanted: bool) -> Progress:

@@ -32,6 +32,8 @@ from steppe.core.text import read_yaml
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 """The two checkpoints that are kept, newest first."""
+KEPT = "kept"
+"""The folder of what is made before a run begins and kept with it, where the cache cannot be."""
 
 
 class RunFolder:
@@ -212,7 +214,8 @@ def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
 
 def _holds_something(folder: Path) -> bool:
     """Whether there is more than what a run left that was killed at its very start."""
-    return any(not (p.name[0] == "." and p.name.endswith(PARTIAL)) for p in folder.iterdir())
+    names = (path.name for path in folder.iterdir())
+    return any(name != KEPT and not (name[0] == "." and name.endswith(PARTIAL)) for name in names)
 
 
 def _lock(handle: int, folder: Path) -> None:

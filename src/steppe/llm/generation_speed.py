@@ -135,17 +135,17 @@ def compare_speed(
     wanted = {name: arm | common for name, arm in arms.items()}
     if format == "auto":  # what is chosen by measuring is remembered before anything counts
         choosing = {name: arm for name, arm in wanted.items() if name.startswith("sparse")}
-        _each(choosing, worker, "formats chosen", {"batches": []})
-    look = _each(wanted, worker, "first look at each dtype, processes") if len(dtypes) > 1 else {}
+        _each(choosing, worker, "choosing formats", {"batches": []})
+    look = _each(wanted, worker, "first look at each dtype") if len(dtypes) > 1 else {}
     stays = _kept(look, own.batches) if look else list(arms)
     turns: list[Turn] = []
     for number in range(own.turns):
         turn: Turn = {}
         for place, name in enumerate(stays if number % 2 == 0 else reversed(stays)):
-            advanced("processes timed", number * len(stays) + place, own.turns * len(stays))
+            advanced("timing", number * len(stays) + place, own.turns * len(stays), "processes")
             turn[name] = worker(wanted[name])
         turns.append(turn)
-    advanced("processes timed", own.turns * len(stays), own.turns * len(stays))
+    advanced("timing", own.turns * len(stays), own.turns * len(stays), "processes")
     processes = {n: [turn[n] for turn in turns] if n in stays else [look[n]] for n in arms}
     speed = {str(batch): _speeds(look, turns, str(batch)) for batch in own.batches}
     first = speed[str(own.batches[0])]["generation"]["sparse"]
@@ -191,9 +191,9 @@ def _each(
     """One process of each arm."""
     measured: Turn = {}
     for place, (name, arm) in enumerate(wanted.items()):
-        advanced(what, place, len(wanted))
+        advanced(what, place, len(wanted), "processes")
         measured[name] = worker(arm | (other or {}))
-    advanced(what, len(wanted), len(wanted))
+    advanced(what, len(wanted), len(wanted), "processes")
     return measured
 
 

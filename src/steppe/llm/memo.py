@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from steppe.core.serialization import write_text
 from steppe.engine import ranks
 from steppe.engine.run_folder import versions
 from steppe.llm.calibration_windows import sha256
+from steppe.llm.kept import kept
 
 
 class Memo:
@@ -31,7 +30,7 @@ class Memo:
         decided_by: plain data.
 
     Example:
-        >>> import tempfile
+        >>> import os, tempfile
         >>> os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp()
         >>> Memo({"model": "a"}).put({"perplexity": 7.0})
         >>> Memo({"model": "a"}).get(), Memo({"model": "b"}).get()
@@ -42,7 +41,7 @@ class Memo:
         text = json.dumps(decided_by, sort_keys=True)
         self._decided_by = json.loads(text)
         name = hashlib.sha256(text.encode()).hexdigest()
-        self.path = _folder() / f"{name}.json"
+        self.path = kept("perplexity") / f"{name}.json"
 
     def get(self) -> dict[str, Any] | None:
         """The figure, if all processes know it; a file that is damaged counts as none."""
@@ -74,11 +73,6 @@ class Memo:
                 got=f"{self.path.parent} ({error.got})",
                 way_out="set XDG_CACHE_HOME to another folder, or --no-remember",
             ) from error
-
-
-def _folder() -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "steppe" / "perplexity"
 
 
 def perplexity_memo(weights: str, config: Any, tokens: Tensor, **options: Any) -> Memo:

@@ -148,10 +148,10 @@ def perplexity(
     total, count, number = 0.0, 0, 0
     with _ready(model, device, dtype) as (ready, place, precision), torch.inference_mode():
         for rows, first in _batches(cut, batch):
-            advanced(f"perplexity on {name}, windows", number, len(cut))
+            advanced(f"perplexity on {name}", number, len(cut))
             loss, targets = token_loss(_logits(ready, rows.to(place)), _same, rows, first=first)
             total, count, number = total + loss, count + targets, number + len(rows)
-    advanced(f"perplexity on {name}, windows", number, number)
+    advanced(f"perplexity on {name}", number, number)
     loss = total / count
     return {
         "perplexity": math.exp(loss) if loss < 700 else math.inf,

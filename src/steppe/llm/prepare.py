@@ -27,6 +27,7 @@ from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import pieces
 from steppe.llm.prune_config import PruneConfig
 from steppe.llm.text import read, tokenize, too_short
+from steppe.llm.tokens.sampled import of_itself, sampled
 from steppe.method import Method
 from steppe.methods import for_language
 
@@ -113,6 +114,8 @@ class PreparedPruning:
         source = config.calibration
         if source is None:
             return None
+        if of_itself(source):
+            return self._written(str(source))
         tokens_given = isinstance(source, Tensor) or str(source).endswith(".safetensors")
         tokenizer = None if tokens_given else tokenizer_of(self.model.folder)
         drawn = windows(
@@ -126,6 +129,24 @@ class PreparedPruning:
         check_vocabulary(drawn.tokens, self.model.vocabulary)
         self.model.window(drawn.tokens.shape[1])
         return drawn
+
+    def _written(self, source: str) -> CalibrationWindows:
+        """Windows that the dense model writes itself, with all of it in memory."""
+        if not self.model.predicts:
+            raise SteppeError(
+                "windows are written by a model that predicts each next token",
+                got=f"--calibration {source} for {type(self.model.model).__name__}",
+                way_out="name a text file",
+            )
+        return sampled(
+            self.model.folder,
+            source,
+            samples=self.config.samples,
+            window=self.window,
+            seed=self.config.seed,
+            device=self.device,
+            beside=self.config.out,
+        )
 
     @property
     def out(self) -> Path:

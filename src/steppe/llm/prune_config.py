@@ -33,7 +33,9 @@ class PruneConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     calibration: str | Path | Tensor | None = Field(
-        None, description="text file, folder, dataset id, or .safetensors of token ids"
+        None,
+        description="text file, folder, dataset id, .safetensors of token ids, or self: windows "
+        "that the dense model writes, self[:temperature[:top_k[:samples[:prompt]]]]",
     )
     samples: int = Field(128, description="calibration windows")
     window: int | None = Field(None, description="tokens in a window [2048 or the model's]")

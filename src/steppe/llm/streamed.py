@@ -56,7 +56,7 @@ def streamed_perplexity(
     check_vocabulary(tokens, model.vocabulary)
     model.decide(tokens.shape[1])
     began = time.perf_counter()
-    advance = partial(advanced, f"{title}, windows")
+    advance = partial(advanced, title)
     way = partial(_streamed, scratch=scratch, batch=batch) if model.chained else _whole
     sums = way(model, tokens, advance=advance)
     ranks.add_up([sums])

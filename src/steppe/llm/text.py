@@ -22,11 +22,14 @@ from steppe.llm.text_files import (
     Places,
     TableRows,
     TextFile,
+    blocks,
     decoded,
     parquet_file,
     parsed,
     text_of,
 )
+from steppe.llm.tokens.encoding import TOGETHER, encoded, ids_of, pieces, together
+from steppe.llm.tokens.seam import seam_of
 
 JSON_ENDINGS = (".jsonl", ".jsonl.gz", ".json.gz")
 ENDINGS = (".txt", ".parquet", *JSON_ENDINGS)
@@ -48,6 +51,8 @@ class Corpus:
         shuffled: the documents in an order drawn from a seed.
         windows: how many windows of the joined text are measured at most; None for all.
         places: the joined text, read at any place of it; where it lies in files.
+        files: what it was read from; none for a stream.
+        field: of the documents, in these files.
     """
 
     source: str
@@ -57,10 +62,26 @@ class Corpus:
     shuffled: Callable[[int], Iterator[str]]
     windows: int | None = None
     places: Places | None = None
+    files: tuple[Path, ...] = ()
+    field: str = "text"
 
     def joined(self) -> str:
         """All documents as one text."""
         return self.separator.join(self.documents)
+
+    def texts(self) -> Iterator[Iterable[str]]:
+        """Each document, or the one long text, in blocks; of large files little is in memory."""
+        if not self.long:
+            yield from ([document] for document in self.documents)
+            return
+        parts = map(blocks, self.files) if self.files else ([text] for text in self.documents)
+        yield self._with_separators(parts)
+
+    def _with_separators(self, parts: Iterable[Iterable[str]]) -> Iterator[str]:
+        for number, part in enumerate(parts):
+            if number:
+                yield self.separator
+            yield from part
 
 
 @dataclass(frozen=True)
@@ -144,7 +165,8 @@ def read(source: str | Path, part: str = "train") -> Corpus:
 def tokenize(tokenizer: Any, text: str, *, whole: bool = True) -> Tensor:
     """The tokens of a text, as the tokenizer gives them, special ones included.
 
-    The text is tokenised whole: in pieces, the tokens at the seams could differ.
+    A long text is tokenised in pieces where it is certain that their tokens are those of the whole
+    (see `steppe.llm.tokens.seam.Seam`), which takes a fraction of the memory; else whole.
 
     Args:
         tokenizer: of transformers; called with the text.
@@ -157,16 +179,16 @@ def tokenize(tokenizer: Any, text: str, *, whole: bool = True) -> Tensor:
     Raises:
         SteppeError: the tokenizer fails.
     """
-    options = {} if whole else {"add_special_tokens": False}
-    try:
-        ids = tokenizer(text, verbose=False, **options)["input_ids"]
-    except Exception as error:  # of a value in its files, each kind in its own way
-        raise SteppeError(
-            "a tokenizer must turn text into tokens",
-            got=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-            way_out="copy tokenizer.json and tokenizer_config.json of the original again",
-        ) from error
-    return torch.tensor(ids, dtype=torch.int64)
+    if not whole:
+        return torch.tensor(ids_of(tokenizer, text, add_special_tokens=False), dtype=torch.int64)
+    seam = seam_of(tokenizer) if len(text) > TOGETHER else None
+    stretches = (text[i : i + TOGETHER] for i in range(0, len(text), TOGETHER))
+    rows = [
+        torch.tensor(ids, dtype=torch.int64)
+        for some in together(pieces(stretches, seam))
+        for ids in encoded(tokenizer, seam, some)
+    ]
+    return torch.cat(rows)
 
 
 def too_short(source: str, tokens: int, window: int, least: int) -> SteppeError:
@@ -192,9 +214,7 @@ def _looks_like_a_path(name: str) -> bool:
     return wild or "\\" in name or short.count("/") > 1
 
 
-def _documents(
-    texts: Sequence[str], source: str, *, long: bool, places: Places | None = None
-) -> Corpus:
+def _documents(texts: Sequence[str], source: str, *, long: bool, **known: Any) -> Corpus:
     def shuffled(seed: int) -> Iterator[str]:
         order = random.Random(seed).sample(range(len(texts)), len(texts))
         return (texts[i] for i in order)
@@ -205,7 +225,7 @@ def _documents(
         separator=SEPARATOR,
         long=long,
         shuffled=shuffled,
-        places=places,
+        **known,
     )
 
 
@@ -242,7 +262,9 @@ def _saved(path: Path, part: str, field: str) -> Corpus:
                 way_out=f"name one of its folders, {path}/{splits[0]}",
             )
         table = table[part if part in splits else splits[0]]
-    return _documents(TableRows(table, field, str(path)), str(path), long=False)
+    files = tuple(sorted(p for p in path.rglob("*") if p.is_file()))
+    rows = TableRows(table, field, str(path))
+    return _documents(rows, str(path), long=False, files=files, field=field)
 
 
 def _local(source: str, files: list[Path], field: str) -> Corpus:
@@ -264,7 +286,8 @@ def _local(source: str, files: list[Path], field: str) -> Corpus:
     every = Chained(texts)
     if places.blank() if places is not None else not any(text.strip() for text in every):
         raise SteppeError("a text must not be empty", got=source, way_out="name another file")
-    return _documents(every, source, long=long, places=places)
+    known = {"places": places, "files": tuple(files), "field": field}
+    return _documents(every, source, long=long, **known)
 
 
 def _jsonl(file: Path, field: str) -> list[str]:

@@ -26,6 +26,10 @@ WHOLE_COLUMN = 1 << 30
 """Bytes of a parquet file's texts, unpacked, up to which they are read at once."""
 
 
+BLOCK = 1 << 20
+"""Bytes of a long text that are at hand at once."""
+
+
 class Texts(Sequence[str]):
     """Texts that are read when they are asked for."""
 
@@ -81,7 +85,7 @@ class JsonLines(Texts):
 
     def __init__(self, file: Path, field: str) -> None:
         self._file, self._field = file, field
-        with _readable(file):
+        with readable(file):
             self._open = _unpacked(file)
             self._starts, self._numbers = array.array("Q"), array.array("Q")
             start = 0
@@ -95,7 +99,7 @@ class JsonLines(Texts):
         return len(self._starts)
 
     def text(self, index: int) -> str:
-        with _readable(self._file):
+        with readable(self._file):
             self._open.seek(self._starts[index])
             line = self._open.readline()
         place = f"{self._file}, line {self._numbers[index]}"
@@ -213,13 +217,14 @@ class Places:
 def _some(part: Path | bytes, start: int, length: int) -> bytes:
     if isinstance(part, bytes):
         return part[start : start + length]
-    with _readable(part), open(part, "rb") as file:
+    with readable(part), open(part, "rb") as file:
         file.seek(start)
         return file.read(length)
 
 
 @contextlib.contextmanager
-def _readable(file: Path) -> Iterator[None]:
+def readable(file: Path) -> Iterator[None]:
+    """What goes wrong with a file while it is read is said in one line."""
     try:
         yield
     except (OSError, EOFError) as error:
@@ -255,7 +260,7 @@ def decoded(file: Path) -> str:
     Raises:
         SteppeError: it cannot be read, or is not UTF-8.
     """
-    with _readable(file):
+    with readable(file):
         data = file.read_bytes()
         if file.suffix == ".gz":
             data = gzip.decompress(data)
@@ -263,6 +268,31 @@ def decoded(file: Path) -> str:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise _no_utf8(str(file), error.start, data[error.start]) from None
+
+
+def blocks(file: Path) -> Iterator[str]:
+    """A file's text, some of it at a time: together what `decoded` gives.
+
+    Raises:
+        SteppeError: it cannot be read, or is not UTF-8.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    done, held = 0, ""
+    with readable(file), gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as opened:
+        while True:
+            data = opened.read(BLOCK)
+            pending = len(decoder.getstate()[0])
+            try:
+                text = held + decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                at = done - pending + error.start
+                raise _no_utf8(str(file), at, error.object[error.start]) from None
+            done += len(data)
+            # a line's end may be cut in two
+            held = "\r" * (text.endswith("\r") and bool(data))
+            yield text.removesuffix(held).replace("\r\n", "\n")
+            if not data:
+                return
 
 
 def parsed(line: str, field: str, place: str) -> str:
