@@ -320,7 +320,7 @@ def _way_out(prepared: PreparedPruning, which: str, largest: str, reason: str) -
     if prepared.config.micro_batch > 1 and prepared.tokens is not None and not solving:
         ways.append(f"--micro-batch {max(prepared.config.micro_batch // 4, 1)}")
     if "gram" in _needs(prepared):
-        ways.append("a method without Hessians (--method wanda)")
+        ways.append("a method without Hessians (--method wanda, no --swaps)")
     elif prepared.method.objective.scope == "block":
         ways.append("a method that optimises nothing (--method wanda)")
     elif _measured(prepared):
