@@ -5,8 +5,8 @@
         --record benchmarks/records/llm-swaps.json
 
 Calibration and what chooses between options come from the calibration text alone: its windows, and
-as ``chosen_by`` the perplexity on the last tenth of it. The text of ``--evaluate`` is only
-measured. Runs that are done are not repeated.
+as ``chosen_by`` the perplexity on the last tenth of it. The text of ``--evaluate`` is measured for
+runs that say ``test: true``. Runs that are done are not repeated.
 """
 
 from __future__ import annotations
@@ -43,16 +43,14 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True)
     arguments = parser.parse_args()
     tokenizer = tokenizer_of(arguments.model)
+    own = tokenize(tokenizer, read(arguments.calibration, "test").joined())
     texts = {
+        "chosen_by": own[-(len(own) // 10) :],
         "perplexity": tokenize(tokenizer, read(arguments.evaluate, "test").joined()),
-        "chosen_by": _last_tenth(tokenize(tokenizer, read(arguments.calibration, "test").joined())),
     }
     record = arguments.record
     done = json.loads(record.read_text()) if record.exists() else {"runs": []}
-    if "dense" not in done:
-        done |= {"dense": measured(arguments.model, texts, arguments.window)}
-        done |= {"window": arguments.window, "samples": arguments.samples, "processor": _processor()}
-        write_text(record, json.dumps(done, indent=1) + "\n")
+    done |= {"window": arguments.window, "samples": arguments.samples, "processor": _processor()}
     known = {(run["name"], run["seed"]) for run in done["runs"]}
     for seed in arguments.seeds:
         drawn = windows(
@@ -68,11 +66,7 @@ def main() -> None:
             run = one(arguments.model, options, drawn, texts, seed)
             done["runs"].append({"name": name, "seed": seed, "options": options} | run)
             write_text(record, json.dumps(done, indent=1) + "\n")
-            print(name, seed, json.dumps({k: v for k, v in run.items() if k != "errors"}), flush=True)
-
-
-def _last_tenth(tokens: Tensor) -> Tensor:
-    return tokens[-(len(tokens) // 10) :]
+            print(name, seed, {k: v for k, v in run.items() if isinstance(v, float)}, flush=True)
 
 
 def measured(folder: Path, texts: dict[str, Tensor], window: int) -> dict[str, float]:
@@ -89,13 +83,16 @@ def one(
 
     Args:
         model: folder of the dense model.
-        options: of the method, with its name as ``method``, ``swaps``, and whole parts by axis.
+        options: of the method, with its name as ``method``, ``swaps``, whole parts by axis as
+            ``parts``, and whether the test text is measured as ``test``.
         tokens: calibration windows.
         texts: name -> tokens to measure on.
         seed: of the run.
     """
     given = dict(options)
     name, swaps, parts = given.pop("method"), given.pop("swaps", None), given.pop("parts", {})
+    if not given.pop("test", False):
+        texts = {"chosen_by": texts["chosen_by"]}
     method = build(name, given, [], {}, swaps).replace(**parts)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "pruned"

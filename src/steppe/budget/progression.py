@@ -37,7 +37,7 @@ class Progression(UnitBudget):
     def __post_init__(self) -> None:
         super().__post_init__()
         most = 2 * min(self.sparsity, 1 - self.sparsity)
-        if self.sparsity > 0 and not abs(self.slope) <= most:
+        if self.sparsity > 0 and not abs(self.slope) <= most + 1e-9:
             raise SteppeError(
                 "all sparsities of a progression must lie in [0, 1]",
                 got=f"slope {self.slope} around a sparsity of {self.sparsity:g}",

@@ -89,9 +89,7 @@ def job(
     sparsity: Sparsity = None,
     structure: Shape = None,
     score: Annotated[str | None, _option("what matters")] = None,
-    budget: Annotated[
-        str | None, _option("uniform, per_row, owl, evopress, ...")
-    ] = None,
+    budget: Annotated[str | None, _option("uniform, per_row, owl, evopress, ...")] = None,
     rho: Annotated[float | None, _option("SAFE: radius of the perturbation")] = None,
     penalty: Annotated[str | None, _option("SAFE, ADMM: strength of the pull, or auto")] = None,
     interval: Annotated[str | None, _option("SAFE, ADMM: steps between updates, or auto")] = None,

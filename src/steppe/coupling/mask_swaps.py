@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import LayerSolver
+from steppe.core.protocols import AnyCoupling, LayerSolver
 from steppe.coupling.least_squares.damped_cholesky import dead_inputs, refined
 from steppe.coupling.swaps.exchange import exchanged
 
@@ -62,7 +62,13 @@ class MaskSwaps(LayerSolver):
                 got=f"swaps {self.swaps}, refine {self.refine}, damping {self.damping}",
                 way_out="swaps 100, refine 30, damping 0.01",
             )
-        solver: LayerSolver = LayerSolver.make(self.solver)
+        solver = AnyCoupling.make(self.solver)
+        if not isinstance(solver, LayerSolver):
+            raise SteppeError(
+                "mask_swaps refines a coupling that solves a layer at once",
+                got=f"solver {solver.name}",
+                way_out="hard_mask (the score alone), obs_update (SparseGPT) or layer_admm (ALPS)",
+            )
         own = {
             "solver": solver,
             "needs": tuple(sorted({*solver.needs, *type(self).needs})),

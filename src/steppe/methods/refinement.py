@@ -39,6 +39,5 @@ def with_swaps(method: Method, swaps: int = 100) -> Method:
     raise SteppeError(
         "swaps refine layers that are solved at once",
         got=f"method {method.name}, whose blocks are trained from dense weights",
-        way_out="a method that solves layers (wanda, sparsegpt, alps), or one that starts from "
-        "them (--set method.start=layer_admm)",
+        way_out="--method wanda, sparsegpt, alps, or safe with its usual start",
     )
