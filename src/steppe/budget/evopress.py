@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steppe.budget.search.level_switch import switched
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import LevelBudget, LevelEvaluator, Levels
@@ -95,6 +96,11 @@ class EvoPress(LevelBudget):
         return self.generations
 
     @property
+    def tokens_at_once(self) -> int:
+        compared = (self.offspring, *(n + 1 for n in self.survivors))
+        return max(n * tokens for n, tokens in zip(compared, self.tokens, strict=False))
+
+    @property
     def judged_share(self) -> float:
         return self.held_out
 
@@ -123,7 +129,7 @@ class EvoPress(LevelBudget):
             alike.setdefault(sizes[name], []).append(name)
         candidates: list[Levels] = []
         for _ in range(_TRIES * self.offspring):
-            child = _mutated(best, offers, list(alike.values()), draw)
+            child = switched(best, offers, list(alike.values()), draw)
             if len(candidates) < self.offspring and child not in [best, *candidates]:
                 candidates.append(child)
         for survivors, tokens in zip(self.survivors, self.tokens, strict=True):
@@ -132,21 +138,3 @@ class EvoPress(LevelBudget):
             order = sorted(range(len(far)), key=lambda i: far[i])
             candidates = [candidates[i] for i in order[:survivors]]
         return candidates[0]
-
-
-def _mutated(
-    parent: Levels,
-    offers: Mapping[str, Mapping[int, int]],
-    groups: list[list[str]],
-    draw: random.Random,
-) -> Levels:
-    """The parent with a few levels switched between layers of one size."""
-    child = dict(parent)
-    for _ in range(min(draw.randint(1, 3), draw.randint(1, 3))):
-        group = draw.choices(groups, weights=[len(g) for g in groups])[0]
-        down = [n for n in group if child[n] - 1 in offers[n]]
-        up = [n for n in group if child[n] + 1 in offers[n]]
-        if down and up:
-            child[draw.choice(down)] -= 1
-            child[draw.choice(up)] += 1
-    return child

@@ -14,7 +14,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
 from steppe.core.protocols import AnyCoupling, LayerSolver
 from steppe.coupling.least_squares.damped_cholesky import dead_inputs, refined
-from steppe.coupling.swaps.exchange import exchanged
+from steppe.coupling.swaps.exchange import exchanged, memory
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -94,8 +94,8 @@ class MaskSwaps(LayerSolver):
         return str(self.solver.changed_since(stored["solver"], method))
 
     def memory(self, rows: int, columns: int) -> int:
-        own = 16 * rows * columns + 2 * columns**2
-        return max(int(self.solver.memory(rows, columns)), own)
+        fit = 10 * rows * columns + columns**2
+        return max(int(self.solver.memory(rows, columns)), memory(rows, columns), fit)
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         if not problem.prune:

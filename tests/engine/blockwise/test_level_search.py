@@ -136,7 +136,7 @@ def test_blocks_that_start_from_a_solution_take_its_solver(toy: ModuleType, tmp_
 
 
 def test_too_few_windows(toy: ModuleType, tmp_path: Path) -> None:
-    with pytest.raises(SteppeError, match=r"1 calibration windows.*--samples 128"):
+    with pytest.raises(SteppeError, match=r"1 calibration window. Way out.*--samples 128"):
         walk(toy, tmp_path, method(), windows=1).run()
     with pytest.raises(SteppeError, match="needs calibration text"):
         Blockwise(toy.Row(), method(), BlockwiseConfig(), None, tmp_path)

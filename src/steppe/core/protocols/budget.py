@@ -114,6 +114,11 @@ class LevelBudget(UnitBudget):
         raise NotImplementedError
 
     @property
+    def tokens_at_once(self) -> int:
+        """Candidates times tokens of the largest comparison."""
+        raise NotImplementedError
+
+    @property
     def judged_share(self) -> float:
         """Share of the calibration windows by which candidates are compared, and nothing else."""
         raise NotImplementedError

@@ -5,9 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from steppe.coupling.swaps.pairs import GroupPairs, Offers, Pairs, RowPairs
+from steppe.coupling.swaps.pairs import TABLE, GroupPairs, Offers, Pairs, RowPairs
 
 _ROWS = 1 << 22  # numbers of the rows that are worked at together
+
+
+def memory(rows: int, columns: int) -> int:
+    """Float32 numbers that `exchanged` holds at its peak, of a layer of this shape."""
+    together = min(rows * columns, max(_ROWS, columns))
+    tables = 3 * min(TABLE, together * columns)
+    return 2 * columns**2 + 2 * rows * columns + 24 * together + tables
 
 
 def exchanged(

@@ -12,7 +12,7 @@ _FIRST = 8  # candidates of each kind that are looked at first
 _WIDER = 4  # how many times more where they do not suffice
 _KNOTS = 8  # of the lower bound, per row
 _ABOVE = 1.0 + 1e-4  # bounds are rounded too
-_NUMBERS = 1 << 24  # of a table of pairs at a time
+TABLE = 1 << 24  # pairs in memory at a time
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class RowPairs:
         while not bool(sure.all()):
             width = min(width * _WIDER, columns)
             rows = (~sure).nonzero()[:, 0]
-            step = max(1, _NUMBERS // width**2)
+            step = max(1, TABLE // width**2)
             for part in rows.split(step):
                 given = (bounds[0][part], bounds[1][part])
                 change[part], p[part], q[part], sure[part] = self._among(

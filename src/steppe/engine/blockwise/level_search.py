@@ -42,13 +42,7 @@ def searched(run: Run, budget: LevelBudget, folder: Path) -> dict[str, int]:
             way_out="budget owl, progression or uniform",
         )
     windows = len(run.inputs.tokens)
-    judged = round(budget.judged_share * windows)
-    if not 0 < judged < windows:
-        raise SteppeError(
-            f"budget {budget.name} solves layers on some windows and compares them on others",
-            got=f"{windows} calibration windows, of which {judged} would be held out",
-            way_out="more calibration windows (--samples 128)",
-        )
+    judged = judged_windows(budget, windows)
     layers, sizes = {x.name: x for x in run.layers}, sizes_of(run.method, run.layers)
     offers = budget.offers(layers, sizes, count(run.method.sparsity, sum(sizes.values())))
     database = LevelDatabase(run, offers, windows - judged, folder)
@@ -62,6 +56,21 @@ def searched(run: Run, budget: LevelBudget, folder: Path) -> dict[str, int]:
         journal.put(rounds=number + 1, levels=best)
     advanced("search of levels", budget.rounds, budget.rounds)
     return {name: offers[name][level] for name, level in best.items()}
+
+
+def judged_windows(budget: LevelBudget, windows: int) -> int:
+    """How many calibration windows are for comparing mixtures alone, at least one.
+
+    Raises:
+        SteppeError: there is no other to solve layers on.
+    """
+    if windows < 2:
+        raise SteppeError(
+            f"budget {budget.name} solves layers on some windows and compares them on others",
+            got=f"{windows} calibration window",
+            way_out="more calibration windows (--samples 128)",
+        )
+    return min(max(round(budget.judged_share * windows), 1), windows - 1)
 
 
 class Divergence:
