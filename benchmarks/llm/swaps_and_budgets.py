@@ -22,7 +22,6 @@ import yaml
 from torch import Tensor
 
 import steppe
-from steppe.cli.job import build
 from steppe.core.serialization import write_text
 from steppe.llm.calibration_windows import windows
 from steppe.llm.load import load, tokenizer_of
@@ -93,7 +92,10 @@ def one(
     name, swaps, parts = given.pop("method"), given.pop("swaps", None), given.pop("parts", {})
     if not given.pop("test", False):
         texts = {"chosen_by": texts["chosen_by"]}
-    method = build(name, given, [], {}, swaps).replace(**parts)
+    method = steppe.methods.make(name, **given).for_language()
+    if swaps is not None:
+        method = steppe.methods.with_swaps(method, swaps)
+    method = method.replace(**parts)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "pruned"
         record = steppe.prune(model, method, tokens, out, seed=seed)
