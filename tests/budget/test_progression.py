@@ -56,6 +56,12 @@ def test_a_slope_too_steep_is_refused_and_the_way_out_works(
     Budget.make({"name": "progression", "sparsity": sparsity, "slope": float(most)})
 
 
+@pytest.mark.parametrize(("sparsity", "slope"), [(0.6, 0.1), (0.98, 0.04), (0.01, 0.02)])
+def test_the_usual_slope_fits_every_sparsity(sparsity: float, slope: float) -> None:
+    expected = [sparsity + slope * (i / 11 - 0.5) for i in range(12)]
+    assert sparsities(sparsity) == pytest.approx(expected, abs=1e-3)
+
+
 def test_with_a_shape_that_fixes_the_sparsity_it_is_refused() -> None:
     with pytest.raises(SteppeError, match="same sparsity"):
         methods.wanda(structure="2:4", budget="progression")

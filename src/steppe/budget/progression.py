@@ -11,6 +11,8 @@ from steppe.core.layer import Layer
 from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion
 
+_USUAL = 0.1
+
 
 @UnitBudget.registry.register("progression")
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +28,19 @@ class Progression(UnitBudget):
 
     Args:
         slope: sparsity of the last block minus that of the first; negative the other way round.
+            None is 0.1, or as much less as [0, 1] asks for.
 
     Source: Huang et al. 2025 (ATP, arXiv 2502.14770).
     """
 
-    slope: float = 0.1
+    slope: float | None = None
     name = "progression"
     uneven = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         most = 2 * min(self.sparsity, 1 - self.sparsity)
-        if self.sparsity > 0 and not abs(self.slope) <= most + 1e-9:
+        if self.slope is not None and not abs(self.slope) <= most + 1e-9:
             raise SteppeError(
                 "all sparsities of a progression must lie in [0, 1]",
                 got=f"slope {self.slope} around a sparsity of {self.sparsity:g}",
@@ -53,7 +56,8 @@ class Progression(UnitBudget):
     ) -> dict[str, int]:
         places = sorted({layers[n].block or n for n in sizes}, key=_by_number)
         middle = (len(places) - 1) / 2
-        step = self.slope / max(len(places) - 1, 1)
+        usual = min(_USUAL, 2 * self.sparsity, 2 * (1 - self.sparsity))
+        step = (usual if self.slope is None else self.slope) / max(len(places) - 1, 1)
         sparsity = {p: self.sparsity + step * (i - middle) for i, p in enumerate(places)}
         # in proportion, so that a schedule on its way to the sparsity has the same profile
         shares = {n: size * max(sparsity[layers[n].block or n], 0.0) for n, size in sizes.items()}

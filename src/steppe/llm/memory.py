@@ -19,6 +19,7 @@ from steppe.llm.prepare import PreparedPruning
 _FLOAT = 4  # blocks compute in float32
 _BUFFERS = 64 << 20  # of the products' library and the threads
 _CONTEXT = 1 << 30  # what CUDA keeps in host memory
+_MIXTURES = "hidden states of mixtures"
 
 
 def estimate(
@@ -125,7 +126,7 @@ def _searching(prepared: PreparedPruning, budget: LevelBudget) -> dict[str, int]
     return {
         "embeddings and head": _rest(prepared, head=True),
         "block": _FLOAT * _block(prepared),
-        "hidden states of mixtures": hidden * (2 * budget.tokens_at_once + int(judged)),
+        _MIXTURES: hidden * (2 * budget.tokens_at_once + int(judged)),
     }
 
 
@@ -335,6 +336,8 @@ def _way_out(prepared: PreparedPruning, which: str, largest: str, reason: str) -
         if prepared.config.streamed == "never":
             return "--streamed auto, with one block in memory at a time where that can be"
         return f"a machine with more: it cannot be streamed ({reason})"
+    if largest == _MIXTURES:
+        return "a budget that tries nothing out (--budget owl), or fewer tokens in its comparisons"
     ways = []
     solving = largest in ("solver", "input grams")
     if prepared.config.micro_batch > 1 and prepared.tokens is not None and not solving:
