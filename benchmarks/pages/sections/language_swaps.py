@@ -33,7 +33,9 @@ def swaps() -> Table:
 def set_up() -> Iterator[Claim]:
     windows = Rule("benchmarks/llm/swaps_and_budgets.py", "default=128")
     yield "128 windows of 256 tokens of WikiText-2 validation, seed 0", windows
+    yield "perplexity in windows of {}, nothing", record("llm-swaps")["window"]
     yield "`tiny-llama` (six blocks of 256)", Cited("tiny-llama's config.json")
+    yield "at {} % zeros, calibrated", 100 * runs()["wanda"]["sparsity"]
 
 
 @claims(PAGE, SECTION)
