@@ -123,7 +123,7 @@ class Method:
 
     @property
     def profiled_by(self) -> str | None:
-        """The score whose outliers the budget looks at before anything is pruned, if it does."""
+        """The score by which the budget looks at all layers before any is pruned, if it does."""
         return self.budget.profiled_by if isinstance(self.budget, UnitBudget) else None
 
     @property

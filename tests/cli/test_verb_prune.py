@@ -283,6 +283,52 @@ def test_penalty_and_radius_are_said_and_an_interval_that_does_not_fit_the_autom
         assert json.loads((tmp_path / out / "record.json").read_text())["blocks"][0]["coupling"]
 
 
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "safe"])
+def test_swaps_after_what_solves_the_layers(
+    language_model: Path, word_text: Path, tmp_path: Path, method: str
+) -> None:
+    text = ["--calibration", word_text, "--samples", 4, "--window", 16, "--epochs", 1]
+    asked = ["--method", method, "--sparsity", 0.5, *text, "--quiet"]
+    for out, way in (("plain", []), ("swaps", ["--swaps", 50])):
+        run(language_model, *asked, *way, "--out", tmp_path / out)
+    rows = {}
+    for out in ("plain", "swaps"):
+        record = json.loads((tmp_path / out / "record.json").read_text())
+        assert record["sparsity_reached"] == 0.5
+        rows[out] = record["blocks"][0]["layers"]
+    start = record["recipe"]["method"]["objective"].get("start")
+    solver = start or record["recipe"]["method"]["coupling"]
+    assert (solver["name"], solver["swaps"]) == ("mask_swaps", 50)
+    first = [rows[out][0]["output_error"] for out in ("plain", "swaps")]
+    assert method != "wanda" or first[1] < first[0]
+
+
+def test_swaps_where_there_is_nothing_to_exchange(
+    refused: Refused, language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    said = refused("--swaps", 5, "--structure", "block:2x2", method="alps")
+    assert "mask_swaps exchanges single weights" in said
+    assert "swaps 100" in refused("--swaps", -1)
+    said = refused("--swaps", 5, method="admm")
+    assert "Way out: --method wanda" in said
+    asked = ["--method", "wanda", "--sparsity", 0.5, "--swaps", 5, "--calibration", word_text]
+    run(language_model, *asked, "--samples", 4, "--window", 16, "--out", tmp_path / "w", "--quiet")
+
+
+def test_sparsities_that_a_search_found(
+    language_model: Path, word_text: Path, tmp_path: Path, refused: Refused
+) -> None:
+    said = refused("--budget", "evopress", samples=1)
+    assert "--samples 128" in said
+    search = "budget={name: evopress, sparsity: 0.5, generations: 2, offspring: 4}"
+    asked = ["--method", "wanda", "--sparsity", 0.5, "--set", search, "--calibration", word_text]
+    out = tmp_path / "out"
+    run(language_model, *asked, "--samples", 8, "--window", 16, "--out", out, "--quiet")
+    rows = json.loads((out / "record.json").read_text())["blocks"]
+    assert len({x["sparsity_asked"] for row in rows for x in row["layers"]}) > 1
+    assert json.loads((out / "record.json").read_text())["sparsity_reached"] == 0.5
+
+
 @pytest.mark.parametrize("flags", [("--penalty", "0.1"), ("--set", "method.interval=4")])
 def test_an_option_that_changes_nothing(
     refused: Refused, flags: tuple[str, str], language_model: Path, word_text: Path, tmp_path: Path

@@ -15,6 +15,7 @@ from steppe.core.protocols import (
     AnyCoupling,
     Budget,
     Coupling,
+    LevelBudget,
     Perturb,
     Schedule,
     Score,
@@ -41,8 +42,14 @@ AXES = {
     # of coupled channels, which single layers do not have
     "score": [n for n in TRAINED if Score.make(n).reads(OUTPUT)],
     "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
-    # those that choose among coupled channels only have a contract of their own
-    "budget": [n for n in Budget.registry if issubclass(Budget.registry[n], UnitBudget)],
+    # those that choose among coupled channels only have a contract of their own, and those that mix
+    # solved layers are for language models
+    "budget": [
+        n
+        for n in Budget.registry
+        if issubclass(Budget.registry[n], UnitBudget)
+        and not issubclass(Budget.registry[n], LevelBudget)
+    ],
     "schedule": list(Schedule.registry),
     "coupling": [n for n in STEPPING if AnyCoupling.registry[n].prunes],
     "perturb": list(Perturb.registry),
@@ -79,8 +86,9 @@ def impossible_by_the_rules(structure=None, budget=None, score=None, coupling=No
     if coupling in {"reparam", "soft_threshold"} and score in gradients:
         return True
     whole_rows = structure == "channel" and budget in {"per_row", "row_mass", "owl"}
-    uneven = structure == "2:4" and budget in {"erk", "owl"}
-    return whole_rows or uneven
+    uneven = structure == "2:4" and budget in {"erk", "owl", "progression", "alpha_pruning"}
+    tied = structure not in {None, "unstructured", "2:4"} or score not in {None, "magnitude"}
+    return whole_rows or uneven or (budget == "alpha_pruning" and tied)
 
 
 def covering():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import steppe
-from steppe.core.protocols import Coupling, Score, Structure, UnitBudget
+from steppe.core.protocols import Coupling, LevelBudget, Score, Structure, UnitBudget
 from steppe.core.statistic import STATISTICS
 from steppe.engine.step.selector import OUTPUT
 
@@ -44,7 +44,12 @@ PRUNED = {
 }
 TRAINED = [n for n in Coupling.registry if issubclass(Coupling.registry[n], Coupling)]
 COUPLINGS = [n for n in TRAINED if Coupling.registry[n].prunes]
-BUDGETS = [n for n in UnitBudget.registry if issubclass(UnitBudget.registry[n], UnitBudget)]
+BUDGETS = [
+    n
+    for n in UnitBudget.registry
+    if issubclass(UnitBudget.registry[n], UnitBudget)
+    and not issubclass(UnitBudget.registry[n], LevelBudget)  # for language models
+]
 COUPLED = {n for n in PRUNED if n.startswith(("lstm", "cell")) or n.endswith("in_proj_weight")}
 TOKENS = torch.arange(20).reshape(4, 5) % 6
 LABELS = torch.arange(4)

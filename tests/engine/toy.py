@@ -153,6 +153,9 @@ class Row:
     def after(self, index: int, state: Tensor, tokens: Tensor) -> Tensor:
         return self.call(index, state)
 
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.embedding.T
+
     @contextlib.contextmanager
     def fitting(self, low_precision: bool) -> Iterator[None]:
         yield

@@ -158,11 +158,11 @@ def test_a_dense_dtype_that_lost_the_first_look_by_a_hair_may_win_the_turns() ->
 
 
 def test_how_far_it_is_is_told() -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[str, int, int, str]] = []
     with watched(lambda *what: told.append(what)):
         setting = Setting(turns=2, batches=(1,))
         compare_speed("pruned", "dense", setting=setting, worker=Clockwork())
-    phases = list(dict.fromkeys(what for what, _, _ in told))
+    phases = list(dict.fromkeys(what for what, *_ in told))
     assert phases == [
         "choosing formats",
         "first look at each dtype",

@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 from steppe import methods
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.checkpoint import write_index
+from steppe.llm.memory import estimate
 from steppe.llm.plan import lines, plan
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.prune import prune
@@ -67,6 +68,22 @@ def test_a_plan_tells_the_zeros_of_the_run_and_leaves_nothing(
     assert f"{made:,} of" in said
     assert "memory" in said
     assert "disk" in said
+
+
+def test_what_a_search_over_the_model_holds_is_counted(language_model, tokens, tmp_path):
+    wanda = methods.wanda(sparsity=0.5)
+    search = wanda.replace(budget={"name": "evopress", "sparsity": 0.5})
+    prepared = ask(language_model, search, tmp_path / "out", tokens)
+    found = estimate(prepared)
+    weights = sum(x.numel for x in prepared.model.layers())
+    assert found["disk"]["layers at all levels"] == 9 * 4 * weights
+    # three candidates on 65,536 tokens, before and after a block
+    assert found["host"]["hidden states of mixtures"] > 2 * 2 * 65536 * 4 * 12
+    assert (
+        "layers at all levels"
+        not in estimate(ask(language_model, wanda, tmp_path / "out", tokens))["disk"]
+    )
+    assert plan(prepared)["zeros_by_kind"] == {}
 
 
 def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, monkeypatch):

@@ -38,13 +38,19 @@ Set = Annotated[
 
 
 def build(
-    name: str, options: dict[str, Any], changes: list[str] | None, given: dict[str, Any]
+    name: str,
+    options: dict[str, Any],
+    changes: list[str] | None,
+    given: dict[str, Any],
+    swaps: int | None = None,
 ) -> Method:
     """The method that flags ask for, as it prunes a language model."""
     options = options | {k: v for k, v in given.items() if v is not None}
     own, of_parts = _settings(changes or [])
     options |= own
     method = methods.for_language(methods.make(name, **options))
+    if swaps is not None:
+        method = methods.with_swaps(method, swaps)
     for change, axis, field, value in of_parts:
         if axis not in method.parts:
             raise _no_setting(change)
@@ -83,18 +89,19 @@ def job(
     sparsity: Sparsity = None,
     structure: Shape = None,
     score: Annotated[str | None, _option("what matters")] = None,
-    budget: Annotated[str | None, _option("uniform, per_row, row_mass, erk, owl")] = None,
+    budget: Annotated[str | None, _option("uniform, per_row, owl, evopress, ...")] = None,
     rho: Annotated[float | None, _option("SAFE: radius of the perturbation")] = None,
     penalty: Annotated[str | None, _option("SAFE, ADMM: strength of the pull, or auto")] = None,
     interval: Annotated[str | None, _option("SAFE, ADMM: steps between updates, or auto")] = None,
+    swaps: Annotated[int | None, _option("exchanges of weights in each row afterwards")] = None,
     changes: Set = None,
     **options: Any,
 ) -> PreparedPruning:
     """What the options ask for, checked, with nothing long done yet.
 
     Args:
-        model, method, sparsity, structure, score, budget, rho, penalty, interval, changes: see
-            their help.
+        model, method, sparsity, structure, score, budget, rho, penalty, interval, swaps, changes:
+            see their help.
         options: the fields of `PruneConfig`, and those of `ReconstructionConfig` in its place; None
             where the command line says nothing.
     """
@@ -102,12 +109,13 @@ def job(
 
     parts = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
     pull = {"penalty": number_or_word(penalty), "interval": number_or_word(interval)}
-    made = build(method, {}, changes, parts | {"rho": rho} | pull)
+    made = build(method, {}, changes, parts | {"rho": rho} | pull, swaps)
     given = {name: value for name, value in options.items() if value is not None}
     own = {name: given.pop(name) for name in _OF_THE_RECONSTRUCTION if name in given}
     own.setdefault("warmup_epochs", own.get("epochs", ReconstructionConfig.epochs) / 10)
     if "out" not in given:
         shape = f"-{structure.replace(':', '-')}" if structure else ""
+        shape += "" if swaps is None else f"-swaps{swaps}"
         seed = given.get("seed", PruneConfig.model_fields["seed"].default)
         name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}-seed{seed}"
         given["out"] = Path("runs") / name

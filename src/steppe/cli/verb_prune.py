@@ -57,7 +57,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
     say(f"{record['method']}: {zeros}{of_all}", quiet)
     if (start := record["recipe"]["method"]["objective"].get("start")) is not None:
-        say(started(record["method"], start, record["blocks"]), quiet)
+        named = start if isinstance(start, str) else start["name"]
+        say(started(record["method"], named, record["blocks"]), quiet)
     if "fit" in record["recipe"]:  # blocks were optimised
         shown = record["blocks"][-1].get("coupling", {})
         for line in at_work(record["recipe"]["method"], shown):

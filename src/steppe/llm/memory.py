@@ -13,12 +13,13 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling
+from steppe.core.protocols import Coupling, LevelBudget
 from steppe.llm.prepare import PreparedPruning
 
 _FLOAT = 4  # blocks compute in float32
 _BUFFERS = 64 << 20  # of the products' library and the threads
 _CONTEXT = 1 << 30  # what CUDA keeps in host memory
+_MIXTURES = "hidden states of mixtures"
 
 
 def estimate(
@@ -55,6 +56,9 @@ def estimate(
         }
         if sum(measured.values()) > sum(computing.values()):
             computing = measured
+    if isinstance(prepared.method.budget, LevelBudget) and prepared.model.chained:
+        searching = _searching(prepared, prepared.method.budget)
+        computing = max(computing, searching, key=lambda parts: sum(parts.values()))
     if prepared.device == "cpu":
         host, device = {**computing, "buffers": _BUFFERS}, {}
     else:
@@ -113,6 +117,17 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
     # a solver and the forward passes come one after the other
     solver = _solver(prepared, layers)
     return needed | (work if sum(work.values()) > solver else {"solver": solver})
+
+
+def _searching(prepared: PreparedPruning, budget: LevelBudget) -> dict[str, int]:
+    """A block, and the hidden states of all mixtures before and after it."""
+    hidden = _FLOAT * prepared.model.hidden_size
+    judged = budget.judged_share * (0 if prepared.tokens is None else prepared.tokens.numel())
+    return {
+        "embeddings and head": _rest(prepared, head=True),
+        "block": _FLOAT * _block(prepared),
+        _MIXTURES: hidden * (2 * budget.tokens_at_once + int(judged)),
+    }
 
 
 def _measured(prepared: PreparedPruning) -> bool:
@@ -198,6 +213,12 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
         if prepared.method.objective.scope == "block":
             apart = prepared.method.objective.stages == "children"
             needed["targets"] = (1 + apart) * hidden * prepared.tokens.numel()
+    budget = prepared.method.budget
+    if isinstance(budget, LevelBudget):
+        sizes = {x.name: x.numel for x in pruned}
+        offers = budget.offers({x.name: x for x in pruned}, sizes, sum(sizes.values()) // 2)
+        stored = {n: prepared.model.stored_dtype(n).itemsize for n in sizes}
+        needed["layers at all levels"] = sum(sizes[n] * stored[n] * len(offers[n]) for n in sizes)
     if texts and prepared.model.chained:
         needed["evaluation"] = hidden * max(t.numel() for t in texts.values())
     return needed
@@ -315,12 +336,14 @@ def _way_out(prepared: PreparedPruning, which: str, largest: str, reason: str) -
         if prepared.config.streamed == "never":
             return "--streamed auto, with one block in memory at a time where that can be"
         return f"a machine with more: it cannot be streamed ({reason})"
+    if largest == _MIXTURES:
+        return "a budget that tries nothing out (--budget owl), or fewer tokens in its comparisons"
     ways = []
     solving = largest in ("solver", "input grams")
     if prepared.config.micro_batch > 1 and prepared.tokens is not None and not solving:
         ways.append(f"--micro-batch {max(prepared.config.micro_batch // 4, 1)}")
     if "gram" in _needs(prepared):
-        ways.append("a method without Hessians (--method wanda)")
+        ways.append("a method without Hessians (--method wanda, no --swaps)")
     elif prepared.method.objective.scope == "block":
         ways.append("a method that optimises nothing (--method wanda)")
     elif _measured(prepared):

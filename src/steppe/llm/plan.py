@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.layer import Layer
+from steppe.core.protocols import LevelBudget
 from steppe.engine.blockwise.allocation import counts_of, sizes_of
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.llm.memory import available, decide, existing, layers_by_block
@@ -87,7 +88,8 @@ def _zeros(prepared: PreparedPruning) -> dict[str, Any]:
         "weights": sum(x.numel for x in layers),
     }
     # a budget that looks at the model first moves zeros between layers
-    zeros_of["zeros_by_kind"] = {} if prepared.method.profiled_by else kinds
+    moved = prepared.method.profiled_by or isinstance(prepared.method.budget, LevelBudget)
+    zeros_of["zeros_by_kind"] = {} if moved else kinds
     return zeros_of
 
 

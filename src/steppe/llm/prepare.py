@@ -15,10 +15,12 @@ import yaml
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import LevelBudget
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import check, needs_windows
 from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
+from steppe.engine.blockwise.level_search import judged_windows
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.precision import MARGIN, bfloat16_ratio
 from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
@@ -249,6 +251,8 @@ class PreparedPruning:
         """
         layers = self.model.layers(self.config.include, self.config.exclude)
         check(self.method, layers, self.tokens)
+        if isinstance(self.method.budget, LevelBudget) and self.tokens is not None:
+            judged_windows(self.method.budget, len(self.tokens))
 
     def decide(self, loading: Callable[[str], None] = lambda why: None) -> None:
         """Find out how blocks can be called, if anything runs them; nothing is written.

@@ -28,6 +28,7 @@ from steppe.methods.options import SIZES, budget_of
 from steppe.methods.pbw import pbw
 from steppe.methods.pilot import pilot
 from steppe.methods.polarreg import polarreg
+from steppe.methods.refinement import with_swaps
 from steppe.methods.registry import METHODS, PublishedMethod, display_of, published
 from steppe.methods.safe import safe
 from steppe.methods.safe_plus import safe_plus
@@ -74,6 +75,7 @@ __all__ = [
     "spred",
     "taylor",
     "wanda",
+    "with_swaps",
 ]
 
 

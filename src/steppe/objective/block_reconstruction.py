@@ -23,8 +23,9 @@ class BlockReconstruction(Objective):
     """Mean of (B(X; x) - B(X; x0))^2, X the block's inputs in the already pruned model.
 
     Args:
-        start: a coupling that solves each layer first (obs_update, layer_admm, hard_mask); the
-            optimisation then starts from its weights and its support. None starts dense.
+        start: a coupling that solves each layer first (obs_update, layer_admm, hard_mask), by
+            name or ``{"name": ..., option: value}``; the optimisation then starts from its
+            weights and its support. None starts dense.
         held_out: share of the calibration windows that a training from a start does not see. A
             block whose error on them is not lower afterwards keeps the start's weights. 0 trains
             on all and keeps what comes out.
@@ -34,7 +35,7 @@ class BlockReconstruction(Objective):
     Source: SAFE (ICML 2025), section 4.2; the options are ours.
     """
 
-    start: str | None = None
+    start: Any = None
     held_out: float = 0.125
     apart: bool = False
     name = "block_reconstruction"
@@ -42,19 +43,25 @@ class BlockReconstruction(Objective):
     reads = ("outputs", "targets")
 
     def __post_init__(self) -> None:
-        if self.start is not None and not issubclass(LayerSolver.registry[self.start], LayerSolver):
+        name = self.start.get("name") if isinstance(self.start, Mapping) else self.start
+        if isinstance(name, str) and not issubclass(LayerSolver.registry[name], LayerSolver):
             raise SteppeError(
                 "a start solves one layer at a time",
-                got=f"start {self.start}",
+                got=f"start {name}",
                 way_out="obs_update (SparseGPT), layer_admm (ALPS) or hard_mask",
             )
-
+        if not isinstance(self.start, str | None):
+            object.__setattr__(self, "start", LayerSolver.make(self.start))
         if not 0.0 <= self.held_out < 1.0:
             raise SteppeError(
                 "the share of windows that is held out is at least 0 and below 1",
                 got=f"held_out {self.held_out}",
                 way_out="held_out 0.125, or 0 to train on all of them",
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        start = self.start.to_dict() if isinstance(self.start, LayerSolver) else self.start
+        return super().to_dict() | {"start": start}
 
     def changed_since(self, stored: Mapping[str, Any], method: Method) -> str:
         if "held_out" in stored or self.start is None:

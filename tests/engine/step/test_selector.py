@@ -9,7 +9,7 @@ from looped import looped
 from steppe import Method, SteppeError
 from steppe.core.layer import Layer
 from steppe.core.mask import apply_masks
-from steppe.core.protocols import Budget, Structure, UnitBudget
+from steppe.core.protocols import Budget, LevelBudget, Structure, UnitBudget
 from steppe.core.statistic import STATISTICS
 from steppe.engine.step.selector import Selector
 
@@ -20,6 +20,8 @@ COMBINATIONS = [
     for s in STRUCTURES
     for b in Budget.registry
     if issubclass(Budget.registry[b], UnitBudget)
+    and not issubclass(Budget.registry[b], LevelBudget)  # for language models
+    and not (b == "alpha_pruning" and s not in {"unstructured", "2:4"})
     and not (s == "channel" and b in {"per_row", "row_mass", "owl"})
     and not (s == "2:4" and Budget.registry[b].uneven)
 ]

@@ -7,6 +7,9 @@ from steppe.core.part import Tensors as Tensors
 from steppe.core.protocols.budget import Budget as Budget
 from steppe.core.protocols.budget import CandidateEvaluator as CandidateEvaluator
 from steppe.core.protocols.budget import ChannelBudget as ChannelBudget
+from steppe.core.protocols.budget import LevelBudget as LevelBudget
+from steppe.core.protocols.budget import LevelEvaluator as LevelEvaluator
+from steppe.core.protocols.budget import Levels as Levels
 from steppe.core.protocols.budget import SearchBudget as SearchBudget
 from steppe.core.protocols.budget import UnitBudget as UnitBudget
 from steppe.core.protocols.coupling import AnyCoupling as AnyCoupling

@@ -94,6 +94,64 @@ class UnitBudget(Budget):
         return 0.0
 
 
+Levels = dict[str, int]
+"""Layer name -> which of its levels of sparsity."""
+LevelEvaluator = Callable[[Sequence[Levels], int, int], list[float]]
+"""``(candidates, tokens, draw)`` to how far each is from the dense model on so many tokens, which
+are the same for all of them and drawn by the number ``draw``: lower is better."""
+
+
+class LevelBudget(UnitBudget):
+    """A budget that tries levels of sparsity of single layers out on the whole model.
+
+    The engine solves each layer at each level once, from statistics of the dense model, and then
+    mixes these solutions as the budget asks.
+    """
+
+    @property
+    def rounds(self) -> int:
+        """How often `better` is asked; after each the run can be resumed."""
+        raise NotImplementedError
+
+    @property
+    def tokens_at_once(self) -> int:
+        """Candidates times tokens of the largest comparison."""
+        raise NotImplementedError
+
+    @property
+    def judged_share(self) -> float:
+        """Share of the calibration windows by which candidates are compared, and nothing else."""
+        raise NotImplementedError
+
+    def offers(
+        self, layers: Mapping[str, Layer], sizes: Mapping[str, int], prune: int
+    ) -> dict[str, dict[int, int]]:
+        """Layer name -> level -> units that it loses there; at level 0 they lose ``prune``."""
+        raise NotImplementedError
+
+    def better(
+        self,
+        best: Levels,
+        number: int,
+        offers: Mapping[str, Mapping[int, int]],
+        sizes: Mapping[str, int],
+        evaluate: LevelEvaluator,
+    ) -> Levels:
+        """The best levels after another round; a function of its arguments alone.
+
+        Args:
+            best: those of the round before; 0 for all layers at first.
+            number: of the round.
+            offers: as `offers` says.
+            sizes: layer name -> number of its units.
+            evaluate: how far candidates are from the dense model.
+
+        Returns:
+            Levels with which as many units go in all.
+        """
+        raise NotImplementedError
+
+
 class ChannelBudget(Budget):
     """How much, where? Chooses coupled channels so that the network costs what is allowed."""
 

@@ -19,7 +19,7 @@ def calibrate(block: BlockContext) -> None:
     needs = sorted(method.calibration_needs | set(method.objective.start_needs))
     if not needs:
         return
-    block.statistics = _collect(block, needs, propagate=False)
+    block.statistics = collect(block, needs)
     for name in block.statistics.unused():
         block.note(f"{name}: no calibration token reached it; its weights alone decided")
     few = block.statistics.few()
@@ -34,6 +34,8 @@ def calibrate(block: BlockContext) -> None:
 def profile(run: Run) -> dict[str, float]:
     """What the budget wants to know of each layer of the dense model: one pass through all of it.
 
+    A score that needs no inputs is asked with no text running through the blocks.
+
     Returns:
         Layer name -> the budget's own number; nothing for budgets that ask for nothing.
     """
@@ -42,12 +44,14 @@ def profile(run: Run) -> dict[str, float]:
         return {}
     score = Score.make(str(budget.profiled_by))
     profiles: dict[str, float] = {}
-    run.inputs.embed(0)
+    if score.needs:
+        run.inputs.embed(0)
     for index in range(len(run.blocks)):
         block = run.load(index, None)
-        statistics = _collect(block, list(score.needs), propagate=True)
+        statistics = collect(block, list(score.needs), propagate=True) if score.needs else None
         for name, (layer, weight) in block.pieces.items():
-            saliency = score.score(layer.flat(weight).float(), statistics.of(name), name)
+            known = {} if statistics is None else statistics.of(name)
+            saliency = score.score(layer.flat(weight).float(), known, name)
             profiles[name] = budget.profile(saliency)
         run.blocks.free(index)
     for layer in run.layers:
@@ -56,8 +60,21 @@ def profile(run: Run) -> dict[str, float]:
     return profiles
 
 
-def _collect(block: BlockContext, needs: Sequence[str], propagate: bool) -> CalibrationCollector:
-    """One pass through a block; with ``propagate`` its outputs are the next block's inputs."""
+def collect(
+    block: BlockContext,
+    needs: Sequence[str],
+    *,
+    propagate: bool = False,
+    windows: int | None = None,
+) -> CalibrationCollector:
+    """One pass through a block.
+
+    Args:
+        block: the block at work.
+        needs: names of the statistics.
+        propagate: whether its outputs become the next block's inputs.
+        windows: only the first so many; all if not given.
+    """
     run, layers = block.run, {name: layer for name, (layer, _) in block.pieces.items()}
     collector = CalibrationCollector(layers, needs, run.blocks.device)
     with InputRecorder(block.weights, collector.see) as recorder:
@@ -66,7 +83,7 @@ def _collect(block: BlockContext, needs: Sequence[str], propagate: bool) -> Cali
         if further and run.blocks.chained:
             run.inputs.propagate(block.index)
         else:
-            run.inputs.replay(block.index, recorder)
+            run.inputs.replay(block.index, recorder, windows)
     if further and not run.blocks.chained:
         run.inputs.propagate(block.index)
     collector.finish()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.mask import pack
+from steppe.core.protocols import LevelBudget
 from steppe.core.serialization import write_tensors
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import counts_of
@@ -21,6 +22,7 @@ from steppe.engine.blockwise.compatibility import check
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.context import BlockContext, Run, dense_copies
 from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.level_search import searched
 from steppe.engine.blockwise.measure import layer_row, output_errors
 from steppe.engine.blockwise.reconstruct import reconstruct, solve_start
 from steppe.engine.blockwise.solve import solve_block
@@ -137,7 +139,11 @@ class Blockwise:
         if kept is not None:
             return {str(k): int(v) for k, v in kept.items()}
         run = self.context
-        counts = counts_of(run.method, run.layers, profile(run))
+        budget = run.method.budget
+        if isinstance(budget, LevelBudget):
+            counts = searched(run, budget, self.journal.path.parent / "levels")
+        else:
+            counts = counts_of(run.method, run.layers, profile(run))
         self.journal.put(counts=counts)
         return counts
 

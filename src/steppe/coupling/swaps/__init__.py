@@ -1,0 +1,1 @@
+"""The search for the pair of weights of a row whose exchange lowers its error most."""
