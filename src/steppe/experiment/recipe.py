@@ -140,7 +140,8 @@ class TrainSpec(_Strict):
         Raises:
             SteppeError: torch has no such optimiser, or it has no such option.
         """
-        own = {"batch_size", "momentum", "weight_decay", "optimizer_options", "optimizer_groups"}
+        own = {"batch_size", "momentum", "weight_decay", "label_smoothing"}
+        own |= {"optimizer_options", "optimizer_groups"}
         given = self.model_dump(exclude=own)
         given |= {"mixed_precision": "no"} if self.mixed_precision == "auto" else {}
         given |= {"channels_last": False} if self.channels_last == "auto" else {}
