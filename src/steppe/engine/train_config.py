@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from torch import nn
+
 from steppe.core.cost import Cost
 from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.step.options import StepOptions
@@ -53,11 +55,17 @@ class TrainConfig:
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
 
-    def of_steps(self, cost: Cost | None, candidates: CandidateEvaluator | None) -> StepOptions:
+    def of_steps(
+        self,
+        cost: Cost | None,
+        candidates: CandidateEvaluator | None,
+        reference: nn.Module | None = None,
+    ) -> StepOptions:
         """What each step must know of it."""
         return StepOptions(
             sync=self.sync,
             cost=cost,
             evaluate_candidate=candidates,
             optimizer_groups=self.optimizer_groups,
+            reference=reference,
         )

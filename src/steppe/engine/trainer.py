@@ -88,6 +88,7 @@ class Trainer:
             good the network is with some of them, see `sparsify`.
         accelerator: from `make_accelerator`.
         task: how the network is run and what its loss is; classification if none is given.
+        reference: a teacher, where the objective has one that is not the model's own start.
         quiet: no progress bar.
     """
 
@@ -107,6 +108,7 @@ class Trainer:
         cost: Cost | None = None,
         evaluate_candidate: CandidateEvaluator | None = None,
         task: TrainingTask | None = None,
+        reference: nn.Module | None = None,
         quiet: bool = False,
     ) -> None:
         self.batches, self.config, self.run = batches, config, run
@@ -139,7 +141,7 @@ class Trainer:
             scaler=accelerator.scaler,
             steps_per_epoch=self.steps_per_epoch,
             groups=groups,
-            options=config.of_steps(cost, evaluate_candidate),
+            options=config.of_steps(cost, evaluate_candidate, reference),
         )
         self.sparsifier.notes += said
         self.model = self.sparsifier.model = accelerator.prepare_model(model)

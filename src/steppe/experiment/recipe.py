@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from steppe import methods, recipes
-from steppe.core.errors import SteppeError, unknown
-from steppe.core.protocols import AXES
+from steppe import recipes
+from steppe.core.errors import SteppeError
 from steppe.core.seed import Seed
 from steppe.core.text import read_yaml
 from steppe.engine.optim import check_options, kind_of, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.experiment import base
+from steppe.experiment.method_spec import in_full, method_of, without_language
+from steppe.experiment.method_spec import spelled_out as spelled_out
+from steppe.experiment.strict import Strict, refused
 from steppe.method import Method
-from steppe.methods.options import with_effect
 from steppe.vision.models import MODELS
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """Which network."""
 
     name: str = "small-cnn"
@@ -46,7 +42,7 @@ class ModelSpec(_Strict):
         return self.weights is not None or (of_hub and self.pretrained is not False)
 
 
-class LabelNoiseSpec(_Strict):
+class LabelNoiseSpec(Strict):
     """Wrong labels to train on; see `steppe.robustness.label_noise`."""
 
     rate: float
@@ -54,7 +50,7 @@ class LabelNoiseSpec(_Strict):
     seed: Seed = 0
 
 
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """Which images."""
 
     name: str = "digits"
@@ -74,7 +70,7 @@ class DataSpec(_Strict):
     background: str = "white"
 
 
-class ChannelSpec(_Strict):
+class ChannelSpec(Strict):
     """What a sparsity of coupled channels counts (structure channel).
 
     See `steppe.experiment.channels`.
@@ -91,7 +87,7 @@ class ChannelSpec(_Strict):
     """For the latency: images per forward pass."""
 
 
-class TrainSpec(_Strict):
+class TrainSpec(Strict):
     """How to train; see `steppe.engine.trainer.TrainConfig`."""
 
     epochs: int = 10
@@ -173,7 +169,7 @@ class TrainSpec(_Strict):
         return {}
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole run."""
 
     name: str | None = None
@@ -192,34 +188,12 @@ class Recipe(_Strict):
     def _name_alone(cls, value: Any) -> Any:
         """``model: resnet20`` means ``model: {name: resnet20}``; a Method is its plain data."""
         if isinstance(value, Method):
-            return _for_images(value).to_dict()
+            return without_language(value).to_dict()
         return {"name": value} if isinstance(value, str) else value
 
     def build_method(self) -> Method:
         """The method: by name and options, or as its seven parts when a budget is given."""
-        spec = dict(self.method)
-        if spelled_out(spec):
-            return _for_images(Method.from_dict(spec))
-        name = spec.pop("name", None)
-        if name is None:
-            raise SteppeError(
-                "a method needs a name", way_out="method: {name: safe, sparsity: 0.9}"
-            )
-        # any part may be exchanged, whether or not the method's function takes it
-        own = methods.METHODS[str(name)].options
-        axes = [axis.registry.kind for axis in AXES]
-        exchanged = {axis: spec.pop(axis) for axis in axes if axis in spec and axis not in own}
-        if "objective" in spec:
-            exchanged["objective"] = spec.pop("objective")
-        usual = {key: (option.default, option.default) for key, option in own.items()}
-
-        def whole(options: Mapping[str, Any]) -> Method:
-            return methods.make(str(name), **options)
-
-        def made(options: Mapping[str, Any]) -> Method:
-            return _for_images(whole(options))
-
-        return with_effect(str(name), spec, usual, made, whole).replace(**exchanged)
+        return method_of(self.method)
 
     def check_start(self, method: Method) -> None:
         """Whether the network may start as the recipe says.
@@ -238,7 +212,7 @@ class Recipe(_Strict):
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
-        whole = self.model_dump(mode="json") | {"method": self._method_in_full()}
+        whole = self.model_dump(mode="json") | {"method": in_full(self.method)}
         data = whole["data"]
         for key in ("label_noise", "value_range", "channels", "background"):
             if data[key] == DataSpec.model_fields[key].default:
@@ -273,41 +247,6 @@ class Recipe(_Strict):
         except SteppeError:  # not whole yet: a flag will add what is missing, or it is refused
             return True
 
-    def _method_in_full(self) -> dict[str, Any]:
-        if spelled_out(self.method) or "name" not in self.method:
-            return self.build_method().to_dict() if self.method else {}
-        options = inspect.signature(methods.METHODS[str(self.method["name"])]).parameters
-        defaults = {key: option.default for key, option in options.items()}
-        return {"name": self.method["name"]} | defaults | self.method
-
-
-def spelled_out(method: Mapping[str, Any]) -> bool:
-    """Whether a recipe's method is its parts, and not a name with options.
-
-    Example:
-        >>> spelled_out({"name": "mine", "budget": {"name": "pooled", "sparsity": 0.9}})
-        True
-        >>> spelled_out({"name": "polarreg", "sparsity": 0.5, "budget": {"name": "valley"}})
-        False
-    """
-    axes = {axis.registry.kind for axis in AXES}
-    own = method.keys() <= axes | {"name", "objective", "language"}
-    return own and isinstance(method.get("budget"), dict)
-
-
-def _for_images(method: Method) -> Method:
-    """Without what a language model would change of it, so that a record holds what was run."""
-    return method.replace(language=())
-
-
-def _keys(place: tuple[Any, ...]) -> list[str]:
-    """The keys that there are at a place of a recipe."""
-    kind: Any = Recipe
-    for key in place:
-        annotation = kind.model_fields[str(key)].annotation
-        kind = next(k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields"))
-    return list(kind.model_fields)
-
 
 def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> Recipe:
     """A recipe from plain data; with a ``base``, on top of that one (`steppe.experiment.base`).
@@ -325,21 +264,21 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> R
     try:
         return Recipe.model_validate(base.whole(data, folder))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden" and first["loc"][0] == "model":
-            raise SteppeError(
-                f"unknown key in {where}",
-                got=repr(place),
-                way_out=f"options of the network are keys of model.options "
-                f"(model.options.{first['loc'][-1]}); known beside them: "
-                f"{', '.join(_keys(('model',)))}",
-            ) from None
-        if first["type"] == "extra_forbidden":
-            raise unknown(f"key in {where}", place, _keys(first["loc"][:-1])) from None
-        raise SteppeError(
-            f"{where} must have {place} right", got=f"{first['input']!r} ({first['msg']})"
-        ) from None
+        raise _option_of_a_network(error, where) or refused(Recipe, error, where) from None
+
+
+def _option_of_a_network(error: ValidationError, where: str) -> SteppeError | None:
+    """The error for an option of the network that stands beside its name."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden" or first["loc"][0] != "model":
+        return None
+    return SteppeError(
+        f"unknown key in {where}",
+        got=repr(".".join(map(str, first["loc"]))),
+        way_out=f"options of the network are keys of model.options "
+        f"(model.options.{first['loc'][-1]}); known beside them: "
+        f"{', '.join(ModelSpec.model_fields)}",
+    )
 
 
 def read(path: Path) -> Recipe:

@@ -90,7 +90,8 @@ def sparsify(
     steppable(optimizers, coupling)
     check_momentum(optimizers, method.perturb)
     outputs = OutputGradients()
-    objective = ObjectiveLoss(method.objective, unwrap(model), outputs)  # nothing is changed yet
+    # nothing is changed yet
+    objective = ObjectiveLoss(method.objective, unwrap(model), outputs, options.reference)
     known = options.statistics or {}
     groups, left = trained_groups(unwrap(model), groups, coupling)
     form, said = _for_network(method, unwrap(model), groups)
