@@ -114,13 +114,7 @@ class Trainer:
         self.batches, self.config, self.run = batches, config, run
         self.task: TrainingTask = task or Classification()
         self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
-        self.steps_per_epoch = len(batches) // config.accumulate
-        if self.steps_per_epoch < 1 or config.epochs < 1:
-            raise SteppeError(
-                "training needs at least one epoch of at least one step",
-                got=f"{config.epochs} epochs of {self.steps_per_epoch} steps",
-                way_out="a smaller batch size or accumulate, or more data",
-            )
+        self.steps_per_epoch = _steps_per_epoch(batches, config)
         self.total = self.steps_per_epoch * config.epochs
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
@@ -368,3 +362,14 @@ class Trainer:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""
         if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
             print(text, file=sys.stderr, flush=True)
+
+
+def _steps_per_epoch(batches: Batches, config: TrainConfig) -> int:
+    steps = len(batches) // config.accumulate
+    if steps < 1 or config.epochs < 1:
+        raise SteppeError(
+            "training needs at least one epoch of at least one step",
+            got=f"{config.epochs} epochs of {steps} steps",
+            way_out="a smaller batch size or accumulate, or more data",
+        )
+    return steps

@@ -6,19 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from steppe import recipes
 from steppe.core.errors import SteppeError
 from steppe.core.seed import Seed
-from steppe.core.text import read_yaml
 from steppe.engine.optim import check_options, kind_of, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.experiment import base
 from steppe.experiment.method_spec import in_full, method_of, without_language
 from steppe.experiment.method_spec import spelled_out as spelled_out
+from steppe.experiment.read import read_plain
 from steppe.experiment.strict import Strict, refused
 from steppe.method import Method
 from steppe.vision.models import MODELS
@@ -172,6 +170,7 @@ class TrainSpec(Strict):
 class Recipe(Strict):
     """A whole run."""
 
+    task: Literal["image"] = "image"
     name: str | None = None
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
@@ -213,6 +212,7 @@ class Recipe(Strict):
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
         whole = self.model_dump(mode="json") | {"method": in_full(self.method)}
+        del whole["task"]  # what a recipe that says none means
         data = whole["data"]
         for key in ("label_noise", "value_range", "channels", "background"):
             if data[key] == DataSpec.model_fields[key].default:
@@ -282,23 +282,13 @@ def _option_of_a_network(error: ValidationError, where: str) -> SteppeError | No
 
 
 def read(path: Path) -> Recipe:
-    """A recipe from a YAML file.
+    """A recipe from a YAML file, or the one of that name that comes with steppe.
 
     Raises:
         SteppeError: no such file, no YAML, or a bad recipe.
     """
-    try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SteppeError(
-            "a recipe must be a readable file, or the name of one that comes with steppe",
-            got=f"{path} ({error.strerror})",
-            way_out="steppe recipes lists those that come with steppe",
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise SteppeError("a recipe must be YAML", got=f"{path}: {text}") from None
-    return parse(data, str(path), path.parent)
+    data, file = read_plain(path)
+    return parse(data, str(file), file.parent)
 
 
 def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
@@ -315,7 +305,4 @@ def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
         return recipe
     if isinstance(recipe, Mapping):
         return parse(dict(recipe))
-    path = Path(recipe)
-    if not path.is_file() and path.as_posix() in recipes.names():
-        path = recipes.path_of(path.as_posix())
-    return read(path)
+    return read(Path(recipe))

@@ -89,8 +89,7 @@ def sparsify(
     optimizers = Optimizers(several, scaler)
     steppable(optimizers, coupling)
     check_momentum(optimizers, method.perturb)
-    outputs = OutputGradients()
-    # nothing is changed yet
+    outputs = OutputGradients()  # nothing is changed yet
     objective = ObjectiveLoss(method.objective, unwrap(model), outputs, options.reference)
     known = options.statistics or {}
     groups, left = trained_groups(unwrap(model), groups, coupling)

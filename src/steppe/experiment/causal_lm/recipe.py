@@ -236,7 +236,14 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> L
     """
     if not isinstance(data, Mapping):
         raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
+    whole = base.whole(data, folder)
+    if not whole.get("data"):
+        raise SteppeError(
+            f"{where} must say which text is trained on",
+            got="none",
+            way_out="--data TEXT, in a recipe data: {text: TEXT}",
+        )
     try:
-        return LanguageRecipe.model_validate(base.whole(data, folder))
+        return LanguageRecipe.model_validate(whole)
     except ValidationError as error:
         raise refused(LanguageRecipe, error, where) from None
