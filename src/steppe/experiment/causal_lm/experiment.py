@@ -21,7 +21,7 @@ from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
 from steppe.experiment.experiment import seed_everything
 from steppe.llm.whole_training.folder import LanguageFolder
-from steppe.llm.whole_training.prepared import DenseModel, Measure, Teacher
+from steppe.llm.whole_training.prepared import DenseModel, Measure, Teacher, keep_less
 from steppe.llm.whole_training.task import CausalLM
 from steppe.llm.whole_training.tokens import Repeated, TokenBatches
 from steppe.methods import display_of
@@ -216,8 +216,7 @@ class LanguageExperiment:
         seed_everything(self.recipe.seed)
         model = self.dense.load()
         if self.recipe.train.checkpointing:
-            enable: Any = model.gradient_checkpointing_enable
-            enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            keep_less(model)
         return model
 
     def _teacher(self) -> nn.Module | None:

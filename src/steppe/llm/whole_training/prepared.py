@@ -71,6 +71,23 @@ class DenseModel:
         return {name: measured_windows(self.source, name, window) for name in texts}
 
 
+def keep_less(model: Any) -> None:
+    """Keep what goes into each block, and compute what is inside of it again in the backward pass.
+
+    Raises:
+        SteppeError: transformers cannot do so for this kind of model.
+    """
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise SteppeError(
+            "transformers must know how to compute blocks twice",
+            got=f"--checkpointing for {type(model).__name__}, where it does not",
+            way_out="leave it out; a smaller --batch-size with --accumulate needs less too",
+        )
+    # transformers 5.23 has another name for it, and says so of the former one
+    former = model.gradient_checkpointing_enable
+    getattr(model, "activation_checkpointing_enable", former)({"use_reentrant": False})
+
+
 class Teacher:
     """Whose answers a distillation learns from.
 
