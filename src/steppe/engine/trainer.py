@@ -20,8 +20,10 @@ from steppe.core.courtesy import courtesy
 from steppe.core.errors import Diverged, SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
+from steppe.core.split import whole_state
 from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
+from steppe.engine.checkpoints import Checkpoints
 from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
@@ -138,7 +140,10 @@ class Trainer:
             options=config.of_steps(cost, evaluate_candidate, reference),
         )
         self.sparsifier.notes += said
-        self.model = self.sparsifier.model = accelerator.prepare_model(model)
+        self.checkpoints = Checkpoints(run, model)
+        # what is split meets the other processes by itself
+        wrapped = model if self.checkpoints.split else accelerator.prepare_model(model)
+        self.model = self.sparsifier.model = wrapped
         training = self.sparsifier.clock[1]
         warmup = config.warmup_epochs * self.steps_per_epoch / training
         self.factor = lr_factor(config.lr_schedule, warmup)
@@ -168,8 +173,10 @@ class Trainer:
             finished = self.sparsifier.finish()
         self._reestimate()
         self.task.settle(self.plain)
-        if self.run is not None and self.accelerator.is_main_process:
-            self.run.save_weights(self.plain.state_dict(), finished.masks)
+        main = self.accelerator.is_main_process
+        self.written = whole_state(self.plain, main)
+        if self.run is not None and main:
+            self.run.save_weights(self.written, finished.masks)
         # from here on nothing can cost the run
         after = self._evaluated(f"the {self.task.quality}")
         with courtesy("the last entry of the trackers"):
@@ -295,37 +302,29 @@ class Trainer:
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:
-        if self.run is None or not self.accelerator.is_main_process:
+        if self.run is None:
             return
-        self.run.save_checkpoint(
-            {
+        self.checkpoints.save(
+            lambda: {
                 "epoch": epoch,
                 "start": start,
                 "loss_sum": self._loss_sum,
                 "metrics": self._metrics,
-                "model": self.plain.state_dict(),
                 "sparsifier": self.sparsifier.state_dict(),
                 "seconds": self._earlier + time.monotonic() - begun,
             }
         )
-        self.run.metrics(self._metrics)
+        if self.accelerator.is_main_process:
+            self.run.metrics(self._metrics)
 
     def _resume(self) -> None:
-        state = self.run.load_checkpoint() if self.run is not None else None
-        for note in self.run.notes if self.run is not None else ():
+        state = self.checkpoints.load()
+        for note in self.checkpoints.notes:
             self.sparsifier.notes.append(note)
             if self.accelerator.is_main_process:  # also when quiet: it is no progress
                 print(f"steppe: {note}", file=sys.stderr, flush=True)
         if state is None:
             return
-        try:
-            self.plain.load_state_dict(state["model"])
-        except (RuntimeError, KeyError) as error:
-            raise SteppeError(
-                "a checkpoint must be of the model that goes on",
-                got=f"{self.run and self.run.path}: {str(error)[:200]}",
-                way_out="another --out, or the model as it was",
-            ) from None
         try:
             self.sparsifier.load_state_dict(state["sparsifier"])
         except SteppeError as error:
@@ -341,7 +340,8 @@ class Trainer:
         resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
         self.sparsifier.notes.append(resumed)
         self._say(resumed)
-        self.run.metrics(self._metrics)
+        if self.accelerator.is_main_process:
+            self.run.metrics(self._metrics)
 
     def _reestimate(self) -> None:
         limit = min(self.config.bn_batches, len(self.batches))

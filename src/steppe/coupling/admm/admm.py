@@ -67,6 +67,10 @@ class Admm(Coupling):
     def moves_weights(self) -> bool:
         return self.penalty == AUTO
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def init(self, context: StepContext) -> dict[str, Tensors]:
         weights, project = context.weights, context.project
         z = {name: w.detach().clone() for name, w in weights.items()}

@@ -16,6 +16,7 @@ from steppe.core.courtesy import NOT_COMPUTED, decorated
 from steppe.core.errors import SteppeError
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
+from steppe.engine.sharding import shard
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
@@ -91,6 +92,10 @@ class LanguageExperiment:
         choice = self._precision(folder, accelerator)
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
+        teacher = self._teacher()
+        for one in (model, teacher) if spec.shard else ():
+            if one is not None:
+                shard(one, self.dense.source.names, accelerator.device)
         trainer = Trainer(
             model,
             Repeated(batches, steps * spec.accumulate),
@@ -105,7 +110,7 @@ class LanguageExperiment:
                 stored=self.dense.source.stored_dtype,
                 autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
             ),
-            reference=self._teacher(),
+            reference=teacher,
             quiet=self.quiet,
         )
         main = accelerator.is_main_process
@@ -121,7 +126,7 @@ class LanguageExperiment:
             before=before,
             quality=quality,
             outcome=outcome,
-            state=trainer.plain.state_dict(),
+            state=trainer.written,
             said=said | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
             conditions={
                 "device": str(accelerator.device),
@@ -129,21 +134,24 @@ class LanguageExperiment:
                 "processes": accelerator.num_processes,
             },
         )
-        record = self._finished(ended, measure if outcome.after else None, folder, main)
-        accelerator.wait_for_everyone()
-        return record, outcome
+        record: list[Any] = [None]
+        if main:
+            record = [self._finished(ended, measure if outcome.after else None, folder)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(record, from_process=0)
+        return record[0], outcome
 
     def _finished(
-        self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None, main: bool
+        self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None
     ) -> dict[str, Any]:
-        """The record, kept; then nothing is left to go on from."""
+        """The record, kept by the first process; then nothing is left to go on from."""
         plain = ended.record(measure.last if measure is not None else {}, folder)
         record = decorated(
             stamped(plain, display_of(plain["method"])),
             ended.decorations(),
-            folder.finish_record if folder is not None and main else lambda record: None,
+            folder.finish_record if folder is not None else lambda record: None,
         )
-        if folder is not None and main and NOT_COMPUTED not in record:
+        if folder is not None and NOT_COMPUTED not in record:
             folder.clear_checkpoints()
         return record
 

@@ -61,7 +61,8 @@ class LanguageFolder(RunFolder):
     def clear_checkpoints(self) -> None:
         """Nothing is left to go on from: the record is whole."""
         for name in (LAST, PREVIOUS):
-            (self.path / "checkpoints" / name).unlink(missing_ok=True)
+            for path in (self.path / "checkpoints").glob(name.replace(".", "*.")):
+                path.unlink()
 
 
 def layer_rows(
