@@ -117,7 +117,7 @@ def _begun(argument: str | None) -> tuple[str, dict[str, Any]]:
 def _put(base: dict[str, Any], flag: Flag, value: Any) -> None:
     """A flag's value at its place; the method's are there already."""
     *path, last = flag.place.split(".")
-    if path[:1] == ["method"]:
+    if path[:1] == ["method"] or not last:
         return
     node = base
     for key in path:

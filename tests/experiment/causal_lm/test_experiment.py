@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from safetensors.torch import load_file
 import steppe
 from steppe import SteppeError
 from steppe.core.mask import unpack
+from steppe.experiment.causal_lm.experiment import LanguageExperiment
+from steppe.experiment.causal_lm.recipe import parse
 from steppe.llm.whole_training.tokens import TokenBatches
 from steppe.record import checked
 
@@ -249,3 +254,89 @@ def test_bad_input_is_one_line(
         assert not (tmp_path / "run" / "recipe.yaml").exists()
     with pytest.raises(SteppeError, match="never over it"):
         steppe.train(recipe(language_model, word_text), language_model)
+
+
+WORKER = Path(__file__).with_name("ranks_worker.py")
+
+
+@pytest.fixture(scope="module")
+def two_ranks(
+    language_model: Path, word_text: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """A folder of what two processes made, and the recipe of the runs."""
+    folder = tmp_path_factory.mktemp("two")
+    method = {"name": "safe", "sparsity": 0.5, "rho": 0.05}
+    train = {"tokens": 6 * BATCH * WINDOW, "checkpoint_steps": 1}
+    made = recipe(language_model, word_text, method=method, train=train)
+    (folder / "recipe.json").write_text(json.dumps(made))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launch += ["--master_port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    done = subprocess.run(
+        [*launch, str(WORKER), str(folder / "recipe.json"), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, made
+
+
+@pytest.mark.parametrize("kind", ["ddp", "split"])
+def test_two_processes_give_the_masks_of_one_and_its_weights(
+    kind: str, two_ranks: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, made = two_ranks
+    alone = steppe.train(made, tmp_path / "one")
+    one, two = weights_of(tmp_path / "one"), weights_of(folder / kind)
+    for name, mask in masks_of(tmp_path / "one").items():
+        assert torch.equal(mask, masks_of(folder / kind)[name]), name
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-4, rtol=1e-3)
+    record = json.loads((folder / kind / "record.json").read_text())
+    assert record["processes"] == 2
+    for key in ("sparsity_reached", "sparsity_of_all", "units_zeroed"):
+        assert record[key] == pytest.approx(alone[key])
+    assert record["projection_distance"] == pytest.approx(alone["projection_distance"], rel=1e-3)
+    assert record["sparse"]["perplexity"] == pytest.approx(alone["sparse"]["perplexity"], rel=1e-3)
+
+
+def test_a_split_run_that_is_stopped_ends_with_the_same_bits(
+    two_ranks: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, _ = two_ranks
+    whole, stopped = weights_of(folder / "split"), weights_of(folder / "stopped")
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, stopped[name]), name
+    assert not list((folder / "stopped/checkpoints").glob("*.safetensors"))
+
+
+def test_a_split_student_learns_from_a_split_teacher(
+    two_ranks: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, made = two_ranks
+    made = json.loads(json.dumps(made))
+    made["method"]["objective"] = {"name": "distillation", "temperature": 1.0}
+    steppe.train(made, tmp_path / "one")
+    split = weights_of(folder / "distilled")
+    for name, tensor in weights_of(tmp_path / "one").items():
+        torch.testing.assert_close(split[name], tensor, atol=1e-4, rtol=1e-3)
+
+
+def test_one_process_is_not_split(language_model: Path, word_text: Path, tmp_path: Path) -> None:
+    made = recipe(language_model, word_text, train={"shard": True})
+    with pytest.raises(SteppeError, match="--shard in one process"):
+        steppe.train(made, tmp_path / "run")
+
+
+def test_a_batch_that_does_not_fit_is_one_line_and_the_plan_says_why(
+    language_model: Path, word_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "steppe.experiment.causal_lm.experiment"
+    made = parse(recipe(language_model, word_text))
+    parts, _ = LanguageExperiment(made).plan()
+    fits = sum(parts.values()) - (parts["activations"] + parts["logits"]) // 2
+    monkeypatch.setattr(f"{module}.available", lambda out, device: {"host": fits})
+    with pytest.raises(SteppeError, match=r"must fit in memory.*--batch-size 2 --accumulate 2"):
+        steppe.train(made, tmp_path / "run")
+    train = {"batch_size": 2, "accumulate": 2}
+    steppe.train(recipe(language_model, word_text, train=train), tmp_path / "run")

@@ -18,7 +18,7 @@ class Flag:
     """An option of the command line that stands for a key of the recipe.
 
     Args:
-        place: of the recipe, with dots between its keys.
+        place: of the recipe, with dots between its keys; empty for what is no part of it.
         kind: what typer reads.
         help: in a few words.
     """

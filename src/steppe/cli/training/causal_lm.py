@@ -14,6 +14,7 @@ from steppe.cli.training.used import check_used
 from steppe.core.courtesy import courtesy
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, parse
+from steppe.llm.whole_training.memory import lines
 
 
 @TRAININGS.register(TASK)
@@ -35,6 +36,7 @@ class LanguageTraining:
         "teacher": Flag("model.teacher", str, "whom a distillation learns from"),
         "include": Flag("include", list[str], "pattern of what to prune"),
         "exclude": Flag("exclude", list[str], "pattern of what stays dense"),
+        "plan": Flag("", bool, "say what memory it would take, and end"),
         "seed": Flag("seed", int, "of the windows' order"),
         "device": Flag("device", str, "cpu, or what accelerate finds"),
     }
@@ -56,6 +58,11 @@ class LanguageTraining:
             say(f"note: {note}", quiet)
         method = recipe.build_method()  # a bad method fails before text is read
         recipe.train.config()
+        if given.get("plan"):
+            parts, there = LanguageExperiment(recipe, out, quiet).plan()
+            for line in lines(parts, there):
+                say(line, quiet)
+            return {"memory_bytes": parts, "available_bytes": there}
         if out is None:
             name = f"{Path(recipe.model.name).name}-{method.name}-{method.sparsity:g}"
             out = Path("runs") / f"{name}-seed{recipe.seed}"

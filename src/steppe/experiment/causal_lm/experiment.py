@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,9 @@ from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
 from steppe.experiment.experiment import seed_everything
+from steppe.llm.memory import available
 from steppe.llm.whole_training.folder import LanguageFolder
+from steppe.llm.whole_training.memory import Setting, check, needed
 from steppe.llm.whole_training.prepared import DenseModel, Measure, Teacher, keep_less
 from steppe.llm.whole_training.task import CausalLM
 from steppe.llm.whole_training.tokens import Repeated, TokenBatches
@@ -90,6 +93,8 @@ class LanguageExperiment:
         batches = self._batches(windows, accelerator)
         measure = self._measure()
         choice = self._precision(folder, accelerator)
+        setting, there = self._setting(accelerator, choice), self.available(accelerator)
+        check(self.needed(setting), there, setting, accelerator.num_processes)
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
@@ -219,6 +224,40 @@ class LanguageExperiment:
             broadcast_object_list(gain, from_process=0)
         kind = "bf16" if gain[0] >= MARGIN else "no"
         return Choice(kind, False, f"bfloat16 takes 1/{gain[0]:.2f} of the time here", {})
+
+    def plan(self) -> tuple[dict[str, int], int]:
+        """Bytes that a process will hold, part by part, and how many are free; nothing is loaded.
+
+        On a GPU those of the GPU.
+        """
+        accelerator = make_accelerator(self.recipe.train.config(), self.recipe.device, ".")
+        setting = self._setting(accelerator, self._precision(None, accelerator))
+        return self.needed(setting), self.available(accelerator)
+
+    def needed(self, setting: Setting) -> dict[str, int]:
+        """Bytes that a process will hold, part by part."""
+        return needed(self.dense.source, self.recipe.build_method(), setting)
+
+    def available(self, accelerator: Accelerator) -> int:
+        """Bytes that are free for this process, of those of this machine that share them."""
+        free = available(self.out or Path(), str(accelerator.device))
+        if accelerator.device.type == "cpu":
+            return free["host"] // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return free.get("device", free["host"])
+
+    def _setting(self, accelerator: Accelerator, choice: Choice) -> Setting:
+        spec, world = self.recipe.train, accelerator.num_processes
+        reads = self.recipe.build_method().objective.reads
+        return Setting(
+            batch=max(spec.batch_size // world, 1),
+            window=self.window,
+            optimizer=spec.optimizer,
+            options=spec.options,
+            low=choice.mixed_precision == "bf16",
+            checkpointing=spec.checkpointing,
+            processes=world if spec.shard else 1,
+            teacher="reference_outputs" in reads,
+        )
 
     def _model(self) -> nn.Module:
         seed_everything(self.recipe.seed)
