@@ -13,12 +13,11 @@ import steppe
 from steppe import recipes
 from steppe.experiment.ending import Ending
 from steppe.experiment.read import read_plain
-from steppe.experiment.recipe import Recipe, load_recipe, parse, read
+from steppe.experiment.recipe import Recipe, load_recipe, parse
 from steppe.experiment.tasks import task_of
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.latency_table import measure_table
 from steppe.vision.models import MODELS, build
-
 
 
 def _plain(name: str) -> tuple[dict[str, Any], Path]:

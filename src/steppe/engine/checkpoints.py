@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.split import is_split, load_parts, parts_in
 from steppe.engine import ranks
-from steppe.engine.run_folder import RunFolder
+from steppe.engine.run_folder import LAST, RunFolder
 
 
 class Checkpoints:
@@ -77,13 +78,16 @@ class Checkpoints:
         return max(set.intersection(*map(set, every)), default=None)
 
     def _check_none_of_others(self) -> None:
-        """A killed process may have left none; another number of them is another run."""
+        """A process that was killed early may have left none; another number is another run."""
         assert self._run is not None
-        others = sorted(p.name for p in (self._run.path / "checkpoints").glob("last*.safetensors"))
+        stem, _, ending = LAST.partition(".")
+        own = rf"{stem}-\d+-of-{ranks.world()}\.{ending}" if self.split else re.escape(LAST)
+        there = (p.name for p in (self._run.path / "checkpoints").glob(f"{stem}*.{ending}"))
+        others = sorted(name for name in there if not re.fullmatch(own, name))
         if others:
             raise SteppeError(
                 "a run that is split goes on with as many processes as it began with",
-                got=f"{', '.join(others[:3])} in {self._run.path} and {ranks.world()} processes"
-                + " that share none" * self.split,
+                got=f"{', '.join(others[:3])} in {self._run.path}, and {ranks.world()} processes "
+                + ("that split the model" if self.split else "that do not split the model"),
                 way_out="as many processes and --shard as before, or another --out",
             )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from steppe.core.courtesy import NOT_COMPUTED, decorated
 from steppe.core.errors import SteppeError
+from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
@@ -211,8 +212,10 @@ class LanguageExperiment:
 
     def _precision(self, folder: LanguageFolder | None, accelerator: Accelerator) -> Choice:
         """As the run began, as asked, or what is faster here by the first process's measure."""
-        if folder is not None and folder.precision is not None:
-            return Choice.read(folder.precision)
+        kept = folder.precision if folder is not None else None
+        ranks.barrier()  # all have looked before the first one writes
+        if kept is not None:
+            return Choice.read(kept)
         asked = self.recipe.train.precision
         if asked != "auto":
             return Choice(_BFLOAT16[asked], False, "it was asked for", {})

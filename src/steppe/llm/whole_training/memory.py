@@ -95,7 +95,7 @@ def _ranked_at_once(method: Method, layers: list[Layer]) -> int:
 
 
 def _activations(layers: list[Layer], hidden: int, setting: Setting) -> int:
-    """Inputs and outputs of the layers; with checkpointing of one block, and what goes into each."""
+    """Inputs and outputs of the layers; with checkpointing of one block, and the blocks' inputs."""
     wide: dict[str, int] = {}
     for layer in layers:
         wide[layer.block] = wide.get(layer.block, 0) + layer.rows + layer.columns
