@@ -24,7 +24,7 @@ CASES = {
     "gmp-fisher": methods.gmp(sparsity=0.6, every=2, score="fisher", budget="uniform"),
     "gmp-asam": methods.gmp(sparsity=0.6, every=2).replace(perturb="asam"),
     "iht-nm": methods.iht(structure="2:4"),
-    "erk": methods.gmp(sparsity=0.6, every=2, budget="erk"),
+    "soft-mask-erk": methods.gmp(sparsity=0.6, every=2, budget="erk").replace(coupling="soft_mask"),
     "msam": methods.gmp(sparsity=0.6, every=2).replace(perturb="msam"),
     "dense": methods.dense(),
 }
