@@ -18,6 +18,7 @@ def test_what_optimizer_and_coupling_keep_of_a_weight():
     assert bytes_of_a_weight(admm, "adam", {})[1] <= 8.0
     assert bytes_of_a_weight(steppe.methods.gmp(sparsity=0.5), "adam", {})[1] == 1.0
     assert bytes_of_a_weight(steppe.methods.dense(), "adam", {})[1] == 0.0
+    assert bytes_of_a_weight(steppe.methods.pilot(sparsity=0.5), "adam", {})[0] >= 8.0
 
 
 def test_each_part_follows_from_the_model(language_model):

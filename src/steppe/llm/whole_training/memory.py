@@ -12,7 +12,6 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import UnitBudget
 from steppe.engine.optim import optimizers
-from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsify import sparsify
 from steppe.llm.model import StreamedModel
 from steppe.method import Method
@@ -127,10 +126,16 @@ def bytes_of_a_weight(
         model = nn.Linear(_SIDE, _SIDE, bias=False)
     made, _ = optimizers(optimizer, model.parameters(), 1e-3, **options)
     plain = method.replace(objective="task")
-    sparsifier = sparsify(model, made, plain, 2, options=StepOptions())
-    inputs = torch.eye(_SIDE)
+    sparsifier = sparsify(model, made, plain, 100, steps_per_epoch=10)
+    inputs, right = torch.eye(_SIDE), torch.zeros(())
+    watches = sparsifier.coupling.watches == "accuracy"
+
+    def closure() -> Tensor | tuple[Tensor, Tensor]:
+        loss = model(inputs).square().mean()
+        return (loss, right) if watches else loss
+
     with torch.random.fork_rng(devices=[]):
-        sparsifier.step(lambda: model(inputs).square().mean())
+        sparsifier.step(closure)
     state = sparsifier.state_dict()
     return _bytes(state["optimizer"]) / _SIDE**2, _bytes(state["coupling"]) / _SIDE**2
 
