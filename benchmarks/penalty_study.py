@@ -27,6 +27,7 @@ import torch
 
 from steppe.core.errors import Diverged
 from steppe.engine.trainer import Trainer, make_accelerator
+from steppe.engine.training_task import Classification
 from steppe.experiment.ending import clean
 from steppe.experiment.experiment import build_model, load_data
 from steppe.experiment.recipe import Recipe, parse
@@ -111,7 +112,7 @@ def accuracy(recipe: Recipe, data: ImageData) -> float:
         method,
         config,
         accelerator,
-        forward=logits,
+        task=Classification(run=logits),
         quiet=True,
     )
     return trainer.fit().after["accuracy"]

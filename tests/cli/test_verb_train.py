@@ -433,7 +433,7 @@ def test_what_is_shown_of_a_run_cannot_cost_it(
     def fails(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError("float division by zero")
 
-    monkeypatch.setattr(f"steppe.cli.verb_train.{broken}", fails)
+    monkeypatch.setattr(f"steppe.cli.training.image.{broken}", fails)
     run(*QUICK, "--out", tmp_path / "run", "--json")
     shown = capsys.readouterr()
     lines = without_notes(shown.err)

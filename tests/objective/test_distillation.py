@@ -153,3 +153,46 @@ def test_outputs_that_never_came_are_refused():
         sparsifier.step(lambda: sparsifier.loss(F.cross_entropy(model(X), Y), outputs=model(X)))
     parameters = dict(model.named_parameters())
     assert all(torch.equal(parameters[n], before[n]) for n in parameters)
+
+
+def test_of_a_language_model_it_is_the_mean_over_positions_also_in_parts(monkeypatch):
+    from steppe.core import positions
+
+    student, teacher = torch.randn(2, 5, 7, requires_grad=True), torch.randn(2, 5, 7)
+    batch = Batch(task_loss=torch.tensor(0.0), outputs=student, reference_outputs=teacher)
+    objective = Distillation(temperature=1.0, weight=1.0)
+    p, q = teacher.softmax(-1), student.softmax(-1)
+    expected = (p * (p / q).log()).sum(-1).mean()
+    (gradient,) = torch.autograd.grad(expected, student)
+    for most in (1 << 22, 15):
+        monkeypatch.setitem(positions.AT_ONCE, "cpu", most)
+        loss = objective.loss(batch)
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(torch.autograd.grad(loss, student)[0], gradient)
+
+
+def test_a_teacher_of_other_classes_is_one_line():
+    batch = Batch(
+        task_loss=torch.tensor(0.0), outputs=torch.randn(2, 3), reference_outputs=torch.randn(2, 4)
+    )
+    with pytest.raises(SteppeError, match=r"own classes.*\[2, 4\] to \[2, 3\]"):
+        Distillation().loss(batch)
+
+
+def test_a_teacher_may_be_given_and_is_not_saved():
+    model, teacher = network(), network().eval().requires_grad_(False)
+    with torch.no_grad():
+        teacher[0].weight.mul_(2)
+    method = steppe.methods.gmp(sparsity=0.5).replace(
+        objective={"name": "distillation", "weight": 1.0, "temperature": 1.0}
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = steppe.StepOptions(reference=teacher)
+    sparsifier = steppe.sparsify(model, optimizer, method, 2, options=options)
+    outputs = model(X)
+    loss = sparsifier.loss(F.cross_entropy(outputs, Y), outputs=outputs, inputs=X)
+    expected = F.kl_div(outputs.log_softmax(1), teacher(X).softmax(1), reduction="batchmean")
+    torch.testing.assert_close(loss, expected)
+    assert sparsifier.state_dict()["reference"] is None
+    with pytest.raises(SteppeError, match=r"a teacher belongs.*objective task.*distillation"):
+        steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 2, options=options)

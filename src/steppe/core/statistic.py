@@ -50,6 +50,10 @@ class Statistic:
     gathered: ClassVar[bool] = True
     """Whether steps teach it; else it is read where it lies, before the first step too."""
 
+    elementwise: ClassVar[bool] = False
+    """Whether a value says of each entry of a weight what its own gradients were, and so can be
+    gathered for a part of the weight."""
+
     @classmethod
     def shape(cls, weight: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of a value for a weight of that shape; the weight's, over which it broadcasts."""
@@ -111,6 +115,7 @@ class Gradient(Statistic):
     """E[g], the mean gradient."""
 
     name = "gradient"
+    elementwise = True
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
@@ -122,6 +127,7 @@ class SquaredGradient(Statistic):
     """E[g^2], the diagonal of the empirical Fisher matrix of mini-batch gradients."""
 
     name = "squared_gradient"
+    elementwise = True
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:

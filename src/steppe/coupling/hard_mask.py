@@ -38,6 +38,10 @@ class HardMask(Coupling, LayerSolver):
     scores_when_due = True
     trains = False
 
+    @property
+    def elementwise(self) -> bool:
+        return not self.compensate
+
     def fits(self, method: Method) -> None:
         if not self.compensate:
             return

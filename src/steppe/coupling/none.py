@@ -18,6 +18,10 @@ class NoCoupling(Coupling):
     name = "none"
     prunes = False
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def finish(self, context: StepContext) -> Tensors:
         weights = context.weights
         return {name: torch.ones_like(w, dtype=torch.bool) for name, w in weights.items()}

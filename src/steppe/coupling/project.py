@@ -19,6 +19,10 @@ class Projected(Coupling):
 
     name = "project"
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def after_step(self, context: StepContext) -> None:
         weights, project = context.weights, context.project
         apply_masks(weights, project(weights, context.sparsity))

@@ -39,6 +39,10 @@ class SoftMask(Coupling):
         if not 0.0 <= self.decay < float("inf"):
             raise SteppeError("soft_mask needs a finite decay >= 0", got=self.decay)
 
+    @property
+    def elementwise(self) -> bool:
+        return True
+
     def init(self, context: StepContext) -> dict[str, Tensors]:
         state = {"dense": {name: w.detach().clone() for name, w in context.weights.items()}}
         self._show(state, context)

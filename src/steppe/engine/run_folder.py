@@ -154,17 +154,40 @@ class RunFolder:
         """How the run computes, for all later starts."""
         write_text(self.path / "precision.json", json.dumps(choice, indent=2) + "\n")
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """A new last checkpoint, whole or not at all; the one before it is kept too."""
-        folder = self.path / "checkpoints"
-        if (folder / LAST).exists():
-            os.replace(folder / LAST, folder / PREVIOUS)
-        save_state(folder / LAST, state)
+    def save_checkpoint(self, state: dict[str, Any], of: str = "") -> None:
+        """A new last checkpoint, whole or not at all; the one before it is kept too.
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint that is whole, or None; what was damaged is in `notes`."""
+        Args:
+            state: of the run.
+            of: which process's, where each has its own; before the ending of the name.
+        """
+        folder = self.path / "checkpoints"
+        last, previous = (folder / _named(name, of) for name in (LAST, PREVIOUS))
+        if last.exists():
+            os.replace(last, previous)
+        save_state(last, state)
+
+    def load_checkpoint(
+        self, of: str = "", choose: Callable[[list[int]], int | None] | None = None
+    ) -> dict[str, Any] | None:
+        """The last checkpoint that is whole, or None; what was damaged is in `notes`.
+
+        Args:
+            of: which process's, where each has its own.
+            choose: from the steps after which they were saved, newest first, to the one that is
+                taken.
+        """
+        if choose is not None:
+            states = {int(s["sparsifier"]["step"]): s for s in self._whole_checkpoints(of)}
+            step = choose(list(states))
+            return states[step] if step is not None else None
+        return next(self._whole_checkpoints(of), None)
+
+    def _whole_checkpoints(self, of: str) -> Iterator[dict[str, Any]]:
+        """Those that are whole, newest first."""
         wrong: list[str] = []
-        for name in (LAST, PREVIOUS):
+        found = False
+        for name in (_named(LAST, of), _named(PREVIOUS, of)):
             path = self.path / "checkpoints" / name
             if not path.exists():
                 continue
@@ -175,10 +198,10 @@ class RunFolder:
                 continue
             if wrong:
                 self._note(f"checkpoint {wrong[0]} is damaged; the one before it, {name}, is used")
-            return state
-        if wrong:
+            found = True
+            yield state
+        if wrong and not found:
             self._note(f"checkpoint {' and '.join(wrong)} is damaged; the run begins anew")
-        return None
 
     def save_weights(self, weights: dict[str, Tensor], masks: dict[str, Tensor]) -> None:
         """Weights and masks, before anything is measured of them."""
@@ -189,6 +212,11 @@ class RunFolder:
     def finish_record(self, record: dict[str, Any]) -> None:
         """The record, whose presence says that weights and masks are there."""
         write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+
+
+def _named(name: str, of: str) -> str:
+    stem, dot, ending = name.partition(".")
+    return f"{stem}{of}{dot}{ending}"
 
 
 def _read_recipe(path: Path) -> Any:

@@ -7,8 +7,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -20,18 +20,20 @@ from steppe.core.courtesy import courtesy
 from steppe.core.errors import Diverged, SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
+from steppe.core.split import whole_state
 from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
+from steppe.engine.checkpoints import Checkpoints
 from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate, running_norms
 from steppe.engine.step.finished import Finished, gentler
 from steppe.engine.step.gradient_passes import Closure
-from steppe.engine.step.options import StepOptions
-from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
+from steppe.engine.train_config import TrainConfig as TrainConfig
+from steppe.engine.training_task import Classification, Pace, TrainingTask
 from steppe.method import Method
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -42,60 +44,6 @@ class Batches(Protocol):
 
     def __len__(self) -> int: ...
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train.
-
-    Args:
-        epochs: passes over the training batches.
-        lr: peak learning rate.
-        optimizer: any of ``torch.optim``, by name.
-        optimizer_options: its further arguments (momentum, weight_decay, betas, ...).
-        optimizer_groups: other options for some parameters, see `StepOptions`.
-        lr_schedule: cosine, linear, step or constant.
-        warmup_epochs: epochs of linear warm-up.
-        label_smoothing: of the cross entropy.
-        clip_grad_norm: largest norm of the loss gradient.
-        accumulate: micro-batches per optimiser step.
-        mixed_precision: no, bf16 or fp16, through accelerate.
-        channels_last: memory format of images and weights; faster for convolutions on most
-            processors and GPUs.
-        bn_batches: training batches that re-estimate batch-norm statistics after the last
-            projection; 0 leaves them.
-        checkpoint_steps: also checkpoint within an epoch, every so many steps.
-        sync: global or local (m-sharpness) perturbation under several processes.
-        trackers: accelerate trackers (tensorboard, wandb, ...) that also get the metrics.
-        eval_every: epochs between evaluations; 0 only at the end.
-    """
-
-    epochs: int
-    lr: float = 0.1
-    optimizer: str = "sgd"
-    optimizer_options: dict[str, Any] = field(default_factory=lambda: {"momentum": 0.9})
-    optimizer_groups: tuple[ParameterGroup, ...] = ()
-    lr_schedule: str = "cosine"
-    warmup_epochs: float = 0.0
-    label_smoothing: float = 0.0
-    clip_grad_norm: float | None = None
-    accumulate: int = 1
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    channels_last: bool = False
-    bn_batches: int = 79
-    checkpoint_steps: int | None = None
-    sync: Literal["global", "local"] = "global"
-    trackers: tuple[str, ...] = ()
-    eval_every: int = 1
-
-    def of_steps(self, cost: Cost | None, candidates: CandidateEvaluator | None) -> StepOptions:
-        """What each step must know of it."""
-        return StepOptions(
-            sync=self.sync,
-            cost=cost,
-            evaluate_candidate=candidates,
-            optimizer_groups=self.optimizer_groups,
-        )
 
 
 @dataclass
@@ -141,7 +89,8 @@ class Trainer:
         groups, cost, evaluate_candidate: coupled channels, what sparsity counts of them, and how
             good the network is with some of them, see `sparsify`.
         accelerator: from `make_accelerator`.
-        forward: (model, inputs) -> logits.
+        task: how the network is run and what its loss is; classification if none is given.
+        reference: a teacher, where the objective has one that is not the model's own start.
         quiet: no progress bar.
     """
 
@@ -160,18 +109,14 @@ class Trainer:
         groups: Sequence[Group] = (),
         cost: Cost | None = None,
         evaluate_candidate: CandidateEvaluator | None = None,
-        forward: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x),
+        task: TrainingTask | None = None,
+        reference: nn.Module | None = None,
         quiet: bool = False,
     ) -> None:
-        self.batches, self.config, self.run, self.forward = batches, config, run, forward
+        self.batches, self.config, self.run = batches, config, run
+        self.task: TrainingTask = task or Classification()
         self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
-        self.steps_per_epoch = len(batches) // config.accumulate
-        if self.steps_per_epoch < 1 or config.epochs < 1:
-            raise SteppeError(
-                "training needs at least one epoch of at least one step",
-                got=f"{config.epochs} epochs of {self.steps_per_epoch} steps",
-                way_out="a smaller batch size or accumulate, or more images",
-            )
+        self.steps_per_epoch = _steps_per_epoch(batches, config)
         self.total = self.steps_per_epoch * config.epochs
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
@@ -192,14 +137,18 @@ class Trainer:
             scaler=accelerator.scaler,
             steps_per_epoch=self.steps_per_epoch,
             groups=groups,
-            options=config.of_steps(cost, evaluate_candidate),
+            options=config.of_steps(cost, evaluate_candidate, reference),
         )
         self.sparsifier.notes += said
-        self.model = self.sparsifier.model = accelerator.prepare_model(model)
+        self.checkpoints = Checkpoints(run, model)
+        # what is split meets the other processes by itself
+        wrapped = model if self.checkpoints.split else accelerator.prepare_model(model)
+        self.model = self.sparsifier.model = wrapped
         training = self.sparsifier.clock[1]
         warmup = config.warmup_epochs * self.steps_per_epoch / training
         self.factor = lr_factor(config.lr_schedule, warmup)
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        self.loss = self.task.loss
+        self.pace = Pace(self.task.unit)
         self._metrics: list[dict[str, Any]] = []
         self._epoch = self._start = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
@@ -218,15 +167,18 @@ class Trainer:
             bar = progress.add_task("training", total=self.total)
             while self._epoch < self.config.epochs:
                 self._one_epoch(progress, bar, begun)
-        before = self._evaluated("the accuracy before the last projection")
+        before = self._evaluated(f"the {self.task.quality} before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
             finished = self.sparsifier.finish()
         self._reestimate()
-        if self.run is not None and self.accelerator.is_main_process:
-            self.run.save_weights(self.plain.state_dict(), finished.masks)
+        self.task.settle(self.plain)
+        main = self.accelerator.is_main_process
+        self.written = whole_state(self.plain, main)
+        if self.run is not None and main:
+            self.run.save_weights(self.written, finished.masks)
         # from here on nothing can cost the run
-        after = self._evaluated("the accuracy")
+        after = self._evaluated(f"the {self.task.quality}")
         with courtesy("the last entry of the trackers"):
             self.accelerator.end_training() if self.config.trackers else None
         seconds = self._earlier + time.monotonic() - begun
@@ -268,10 +220,11 @@ class Trainer:
             for group in (g for one in self.optimizers for g in one.param_groups):
                 group["lr"] = group.get("initial_lr", self.config.lr) * rate
             self._loss_sum += self._step([self._closure(x, y) for x, y in pairs])
+            self.pace.saw(sum(x.numel() for x, _ in pairs) * self.accelerator.num_processes, 1)
             last = index == self.steps_per_epoch - 1
             if index % 20 == 19 or last:
                 self._check_loss()
-            progress.update(bar, completed=self.sparsifier.steps_done)
+            self._advance(progress, bar, index + 1)
             every = self.config.checkpoint_steps
             if every and (index + 1) % every == 0 and not last:
                 self._check_loss()
@@ -282,19 +235,31 @@ class Trainer:
             "train_loss": float(self._loss_sum) / self.steps_per_epoch,
             "lr": self.config.lr * rate,
         }
-        row |= self.sparsifier.coupling.shown(self.sparsifier.state)
+        row |= self.pace.row() | self.sparsifier.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every
         if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
-            row |= self._evaluated(f"the accuracy after epoch {row['epoch']}")
+            row |= self._evaluated(
+                f"the {self.task.quality} after {self.task.period} {row['epoch']}"
+            )
         self._metrics.append(row)
-        shown = f"epoch {row['epoch']}/{self.config.epochs} loss {row['train_loss']:.3f}"
-        progress.update(bar, description=shown)
-        self._say(shown)
+        self._say(self._shown(self.steps_per_epoch))
         self._epoch, self._start = self._epoch + 1, 0
         self._loss_sum.zero_()
         self._checkpoint(self._epoch, 0, begun)
         with courtesy("the trackers' entry"):
             self.accelerator.log(row, step=row["step"]) if self.config.trackers else None
+
+    def _shown(self, done: int) -> str:
+        """The run in a line, after so many steps of this epoch."""
+        where = f"{self.task.period} {self._epoch + 1}/{self.config.epochs}"
+        loss = f"loss {float(self._loss_sum) / done:.3f}"
+        return f"{where} {loss}{self.pace.shown(self.total - self.sparsifier.steps_done)}"
+
+    def _advance(self, progress: Progress, bar: Any, done: int) -> None:
+        """The bar after a step; its words now and then, as they wait for the device."""
+        if not progress.disable and (done % 20 == 0 or done == self.steps_per_epoch):
+            progress.update(bar, description=self._shown(done))
+        progress.update(bar, completed=self.sparsifier.steps_done)
 
     def _step(self, closures: list[Closure]) -> Tensor:
         """One step; where its scores are NaN since the weights are, the training diverged."""
@@ -307,12 +272,18 @@ class Trainer:
 
     def _closure(self, x: Tensor, y: Tensor) -> Closure:
         def closure() -> Tensor | tuple[Tensor, Tensor]:
-            out = self.forward(self.model, x)
+            forward = self.task.forward
+            out = forward(self.model, x)
+            read = "task_loss" in self.sparsifier.method.objective.reads
             loss = self.sparsifier.loss(
-                self.loss(out, y), outputs=out, inputs=x, targets=y, forward=self.forward
+                self.loss(out, y) if read else None,
+                outputs=out,
+                inputs=x,
+                targets=y,
+                forward=forward,
             )
             if self.sparsifier.coupling.watches == "accuracy":
-                return loss, (out.detach().argmax(-1) == y).float().mean()
+                return loss, self.task.accuracy(out, y)
             return loss
 
         return closure
@@ -331,37 +302,29 @@ class Trainer:
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:
-        if self.run is None or not self.accelerator.is_main_process:
+        if self.run is None:
             return
-        self.run.save_checkpoint(
-            {
+        self.checkpoints.save(
+            lambda: {
                 "epoch": epoch,
                 "start": start,
                 "loss_sum": self._loss_sum,
                 "metrics": self._metrics,
-                "model": self.plain.state_dict(),
                 "sparsifier": self.sparsifier.state_dict(),
                 "seconds": self._earlier + time.monotonic() - begun,
             }
         )
-        self.run.metrics(self._metrics)
+        if self.accelerator.is_main_process:
+            self.run.metrics(self._metrics)
 
     def _resume(self) -> None:
-        state = self.run.load_checkpoint() if self.run is not None else None
-        for note in self.run.notes if self.run is not None else ():
+        state = self.checkpoints.load()
+        for note in self.checkpoints.notes:
             self.sparsifier.notes.append(note)
             if self.accelerator.is_main_process:  # also when quiet: it is no progress
                 print(f"steppe: {note}", file=sys.stderr, flush=True)
         if state is None:
             return
-        try:
-            self.plain.load_state_dict(state["model"])
-        except (RuntimeError, KeyError) as error:
-            raise SteppeError(
-                "a checkpoint must be of the model that goes on",
-                got=f"{self.run and self.run.path}: {str(error)[:200]}",
-                way_out="another --out, or the model as it was",
-            ) from None
         try:
             self.sparsifier.load_state_dict(state["sparsifier"])
         except SteppeError as error:
@@ -377,7 +340,8 @@ class Trainer:
         resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
         self.sparsifier.notes.append(resumed)
         self._say(resumed)
-        self.run.metrics(self._metrics)
+        if self.accelerator.is_main_process:
+            self.run.metrics(self._metrics)
 
     def _reestimate(self) -> None:
         limit = min(self.config.bn_batches, len(self.batches))
@@ -387,7 +351,7 @@ class Trainer:
         stream = self.batches.epoch(self.config.epochs)
         model = self.accelerator.unwrap_model(self.model)
         used = reestimate(
-            model, (x for (x, _), _ in zip(stream, range(limit), strict=False)), self.forward
+            model, (x for (x, _), _ in zip(stream, range(limit), strict=False)), self.task.forward
         )
         if used:
             norms = counted(len(running_norms(model)), "norm")
@@ -398,3 +362,14 @@ class Trainer:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""
         if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
             print(text, file=sys.stderr, flush=True)
+
+
+def _steps_per_epoch(batches: Batches, config: TrainConfig) -> int:
+    steps = len(batches) // config.accumulate
+    if steps < 1 or config.epochs < 1:
+        raise SteppeError(
+            "training needs at least one epoch of at least one step",
+            got=f"{config.epochs} epochs of {steps} steps",
+            way_out="a smaller batch size or accumulate, or more data",
+        )
+    return steps

@@ -23,6 +23,7 @@ from steppe.engine.precision import Choice
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.engine.training_task import Classification
 from steppe.experiment.channels import Channels, channels_of
 from steppe.experiment.ending import Ending, clean
 from steppe.experiment.recipe import Recipe
@@ -183,7 +184,7 @@ class Experiment:
             groups=channels.groups if channels else (),
             cost=channels.cost if channels else None,
             evaluate_candidate=self._evaluator(model, channels, loader, options),
-            forward=logits,
+            task=Classification(run=logits, label_smoothing=recipe.train.label_smoothing),
             quiet=self.quiet,
         )
         started = trainer.evaluate() if recipe.model.weights and not self.notes else {}

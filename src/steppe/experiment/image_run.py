@@ -33,9 +33,9 @@ class _Logits(nn.Module):
 
 
 def was_trained(recipe: Path) -> bool:
-    """Whether there is a recipe of steppe train; that of steppe prune has a calibration."""
+    """Whether there is a recipe of images: no calibration (of steppe prune), no other task."""
     return recipe.exists() and not any(
-        line.startswith("calibration:")
+        line.startswith(("calibration:", "task:"))
         for line in recipe.read_text(encoding="utf-8", errors="replace").splitlines()
     )
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
-from steppe import methods, recipes
-from steppe.core.errors import SteppeError, unknown
-from steppe.core.protocols import AXES
+from steppe.core.errors import SteppeError
 from steppe.core.seed import Seed
-from steppe.core.text import read_yaml
 from steppe.engine.optim import check_options, kind_of, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.experiment import base
+from steppe.experiment.method_spec import in_full, method_of, without_language
+from steppe.experiment.method_spec import spelled_out as spelled_out
+from steppe.experiment.read import read_plain
+from steppe.experiment.strict import Strict, refused
 from steppe.method import Method
-from steppe.methods.options import with_effect
 from steppe.vision.models import MODELS
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """Which network."""
 
     name: str = "small-cnn"
@@ -46,7 +40,7 @@ class ModelSpec(_Strict):
         return self.weights is not None or (of_hub and self.pretrained is not False)
 
 
-class LabelNoiseSpec(_Strict):
+class LabelNoiseSpec(Strict):
     """Wrong labels to train on; see `steppe.robustness.label_noise`."""
 
     rate: float
@@ -54,7 +48,7 @@ class LabelNoiseSpec(_Strict):
     seed: Seed = 0
 
 
-class DataSpec(_Strict):
+class DataSpec(Strict):
     """Which images."""
 
     name: str = "digits"
@@ -74,7 +68,7 @@ class DataSpec(_Strict):
     background: str = "white"
 
 
-class ChannelSpec(_Strict):
+class ChannelSpec(Strict):
     """What a sparsity of coupled channels counts (structure channel).
 
     See `steppe.experiment.channels`.
@@ -91,7 +85,7 @@ class ChannelSpec(_Strict):
     """For the latency: images per forward pass."""
 
 
-class TrainSpec(_Strict):
+class TrainSpec(Strict):
     """How to train; see `steppe.engine.trainer.TrainConfig`."""
 
     epochs: int = 10
@@ -140,7 +134,8 @@ class TrainSpec(_Strict):
         Raises:
             SteppeError: torch has no such optimiser, or it has no such option.
         """
-        own = {"batch_size", "momentum", "weight_decay", "optimizer_options", "optimizer_groups"}
+        own = {"batch_size", "momentum", "weight_decay", "label_smoothing"}
+        own |= {"optimizer_options", "optimizer_groups"}
         given = self.model_dump(exclude=own)
         given |= {"mixed_precision": "no"} if self.mixed_precision == "auto" else {}
         given |= {"channels_last": False} if self.channels_last == "auto" else {}
@@ -172,9 +167,10 @@ class TrainSpec(_Strict):
         return {}
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole run."""
 
+    task: Literal["image"] = "image"
     name: str | None = None
     model: ModelSpec = ModelSpec()
     data: DataSpec = DataSpec()
@@ -191,34 +187,12 @@ class Recipe(_Strict):
     def _name_alone(cls, value: Any) -> Any:
         """``model: resnet20`` means ``model: {name: resnet20}``; a Method is its plain data."""
         if isinstance(value, Method):
-            return _for_images(value).to_dict()
+            return without_language(value).to_dict()
         return {"name": value} if isinstance(value, str) else value
 
     def build_method(self) -> Method:
         """The method: by name and options, or as its seven parts when a budget is given."""
-        spec = dict(self.method)
-        if spelled_out(spec):
-            return _for_images(Method.from_dict(spec))
-        name = spec.pop("name", None)
-        if name is None:
-            raise SteppeError(
-                "a method needs a name", way_out="method: {name: safe, sparsity: 0.9}"
-            )
-        # any part may be exchanged, whether or not the method's function takes it
-        own = methods.METHODS[str(name)].options
-        axes = [axis.registry.kind for axis in AXES]
-        exchanged = {axis: spec.pop(axis) for axis in axes if axis in spec and axis not in own}
-        if "objective" in spec:
-            exchanged["objective"] = spec.pop("objective")
-        usual = {key: (option.default, option.default) for key, option in own.items()}
-
-        def whole(options: Mapping[str, Any]) -> Method:
-            return methods.make(str(name), **options)
-
-        def made(options: Mapping[str, Any]) -> Method:
-            return _for_images(whole(options))
-
-        return with_effect(str(name), spec, usual, made, whole).replace(**exchanged)
+        return method_of(self.method)
 
     def check_start(self, method: Method) -> None:
         """Whether the network may start as the recipe says.
@@ -237,7 +211,8 @@ class Recipe(_Strict):
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
-        whole = self.model_dump(mode="json") | {"method": self._method_in_full()}
+        whole = self.model_dump(mode="json") | {"method": in_full(self.method)}
+        del whole["task"]  # what a recipe that says none means
         data = whole["data"]
         for key in ("label_noise", "value_range", "channels", "background"):
             if data[key] == DataSpec.model_fields[key].default:
@@ -272,41 +247,6 @@ class Recipe(_Strict):
         except SteppeError:  # not whole yet: a flag will add what is missing, or it is refused
             return True
 
-    def _method_in_full(self) -> dict[str, Any]:
-        if spelled_out(self.method) or "name" not in self.method:
-            return self.build_method().to_dict() if self.method else {}
-        options = inspect.signature(methods.METHODS[str(self.method["name"])]).parameters
-        defaults = {key: option.default for key, option in options.items()}
-        return {"name": self.method["name"]} | defaults | self.method
-
-
-def spelled_out(method: Mapping[str, Any]) -> bool:
-    """Whether a recipe's method is its parts, and not a name with options.
-
-    Example:
-        >>> spelled_out({"name": "mine", "budget": {"name": "pooled", "sparsity": 0.9}})
-        True
-        >>> spelled_out({"name": "polarreg", "sparsity": 0.5, "budget": {"name": "valley"}})
-        False
-    """
-    axes = {axis.registry.kind for axis in AXES}
-    own = method.keys() <= axes | {"name", "objective", "language"}
-    return own and isinstance(method.get("budget"), dict)
-
-
-def _for_images(method: Method) -> Method:
-    """Without what a language model would change of it, so that a record holds what was run."""
-    return method.replace(language=())
-
-
-def _keys(place: tuple[Any, ...]) -> list[str]:
-    """The keys that there are at a place of a recipe."""
-    kind: Any = Recipe
-    for key in place:
-        annotation = kind.model_fields[str(key)].annotation
-        kind = next(k for k in (annotation, *get_args(annotation)) if hasattr(k, "model_fields"))
-    return list(kind.model_fields)
-
 
 def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> Recipe:
     """A recipe from plain data; with a ``base``, on top of that one (`steppe.experiment.base`).
@@ -324,41 +264,31 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> R
     try:
         return Recipe.model_validate(base.whole(data, folder))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        if first["type"] == "extra_forbidden" and first["loc"][0] == "model":
-            raise SteppeError(
-                f"unknown key in {where}",
-                got=repr(place),
-                way_out=f"options of the network are keys of model.options "
-                f"(model.options.{first['loc'][-1]}); known beside them: "
-                f"{', '.join(_keys(('model',)))}",
-            ) from None
-        if first["type"] == "extra_forbidden":
-            raise unknown(f"key in {where}", place, _keys(first["loc"][:-1])) from None
-        raise SteppeError(
-            f"{where} must have {place} right", got=f"{first['input']!r} ({first['msg']})"
-        ) from None
+        raise _option_of_a_network(error, where) or refused(Recipe, error, where) from None
+
+
+def _option_of_a_network(error: ValidationError, where: str) -> SteppeError | None:
+    """The error for an option of the network that stands beside its name."""
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden" or first["loc"][0] != "model":
+        return None
+    return SteppeError(
+        f"unknown key in {where}",
+        got=repr(".".join(map(str, first["loc"]))),
+        way_out=f"options of the network are keys of model.options "
+        f"(model.options.{first['loc'][-1]}); known beside them: "
+        f"{', '.join(ModelSpec.model_fields)}",
+    )
 
 
 def read(path: Path) -> Recipe:
-    """A recipe from a YAML file.
+    """A recipe from a YAML file, or the one of that name that comes with steppe.
 
     Raises:
         SteppeError: no such file, no YAML, or a bad recipe.
     """
-    try:
-        data = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SteppeError(
-            "a recipe must be a readable file, or the name of one that comes with steppe",
-            got=f"{path} ({error.strerror})",
-            way_out="steppe recipes lists those that come with steppe",
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
-        raise SteppeError("a recipe must be YAML", got=f"{path}: {text}") from None
-    return parse(data, str(path), path.parent)
+    data, file = read_plain(path)
+    return parse(data, str(file), file.parent)
 
 
 def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
@@ -375,7 +305,4 @@ def load_recipe(recipe: Recipe | Mapping[str, Any] | Path | str) -> Recipe:
         return recipe
     if isinstance(recipe, Mapping):
         return parse(dict(recipe))
-    path = Path(recipe)
-    if not path.is_file() and path.as_posix() in recipes.names():
-        path = recipes.path_of(path.as_posix())
-    return read(path)
+    return read(Path(recipe))

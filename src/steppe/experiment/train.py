@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from steppe.experiment.causal_lm.recipe import LanguageRecipe
     from steppe.experiment.recipe import Recipe
 
 
 def train(
-    recipe: Recipe | Mapping[str, Any] | Path | str,
+    recipe: Recipe | LanguageRecipe | Mapping[str, Any] | Path | str,
     out: Path | str | None = None,
     *,
     quiet: bool = True,
 ) -> dict[str, Any]:
     """Train a sparse network as a recipe says; started again, it goes on where it was.
 
+    An image classifier, or with ``task: causal_lm`` a language model as a whole.
+
     Args:
         recipe: a YAML file, the name of a recipe that comes with steppe (``steppe recipes`` lists
-            them), plain data, or a `steppe.experiment.recipe.Recipe`.
+            them), plain data, or a `steppe.experiment.recipe.Recipe` (of language models a
+            `steppe.experiment.causal_lm.recipe.LanguageRecipe`).
         out: the run's folder: weights, masks, recipe, metrics, record, checkpoints. A finished
             run is not done again. Without it nothing is written.
         quiet: show no progress.
@@ -46,12 +50,17 @@ def train(
         >>> record["method"], round(record["sparsity_reached"], 2)
         ('magnitude', 0.5)
     """
-    from steppe.experiment.experiment import Experiment, load_data
-    from steppe.experiment.recipe import load_recipe
+    from steppe.experiment.causal_lm.recipe import LanguageRecipe
+    from steppe.experiment.read import read_plain
+    from steppe.experiment.recipe import Recipe
+    from steppe.experiment.tasks import TASKS, task_of
 
-    ready = load_recipe(recipe)
-    ready.build_method()  # a bad method fails before data are read
-    ready.train.config()
     folder = None if out is None else Path(out)
-    record, _, _ = Experiment(ready, load_data(ready), folder, quiet).train()
-    return record
+    if isinstance(recipe, Recipe | LanguageRecipe):
+        return TASKS[recipe.task].train(recipe, folder, quiet)
+    if isinstance(recipe, Mapping):
+        task = task_of(recipe)
+        return task.train(task.load(recipe, "the recipe", None), folder, quiet)
+    data, path = read_plain(recipe)
+    task = task_of(data, path.parent)
+    return task.train(task.load(data, str(path), path.parent), folder, quiet)

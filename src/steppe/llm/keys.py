@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -221,3 +221,7 @@ class Keys:
         }
         converted: dict[str, Tensor] = revert_weight_conversion(self._model, own)
         return converted
+
+    def replaced(self, trained: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """`written`, of those that the checkpoint holds; of tied ones each that it holds."""
+        return self.written({n: t for n, t in trained.items() if n in self._made_of})

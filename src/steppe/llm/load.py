@@ -54,7 +54,7 @@ def load_dense(folder: Path, device: str, dtype: str | None) -> Any:
         model = model.to(wanted) if wanted != "auto" else model
         model = placed(model, "cpu" if device == "auto" else device)
     else:
-        model = _model(folder, device, wanted)
+        model = load_model(folder, device, wanted)
     if on_cpu and dtype in ("float16", "bfloat16"):
         _tell_cost(model)
     return model.eval()
@@ -97,7 +97,17 @@ def tokenizer_of(folder: Path) -> Any:
         ) from error
 
 
-def _model(folder: Path, device: str, dtype: Any) -> Any:
+def load_model(folder: Path, device: str, dtype: Any) -> Any:
+    """A causal language model from its folder, without a tokenizer.
+
+    Args:
+        folder: with config.json and safetensors.
+        device: where it goes; ``auto`` spreads it over what there is.
+        dtype: of torch, or ``auto``: as stored.
+
+    Raises:
+        SteppeError: as of `load`.
+    """
     require("transformers", install="'steppe[llm]'", purpose="loading a language model")
     options: dict[str, Any] = {"device_map": "auto"} if device == "auto" else {}
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -267,14 +267,14 @@ class StreamedModel:
         """A block as its shard of the new model."""
         write_shard(out, index + 1, self._shards, self.stored(index))
 
-    def write_rest(self, out: Path) -> int:
-        """Embeddings, head, config and tokenizer as they were, and the index; bytes of weights."""
+    def write_rest(self, out: Path, trained: Mapping[str, Tensor] | None = None) -> int:
+        """What lies outside of the blocks, as it was or ``trained``, and the index; their bytes."""
         for number, keys in enumerate([self._keys.of[REST], *self._apart], len(self) + 1):
-            write_shard(out, number, self._shards, self.checkpoint.read(keys))
-        for name in side_files(self.folder):
-            if name not in _OURS:
-                with atomic(out / name) as temporary:
-                    shutil.copyfile(self.folder / name, temporary)
+            new = self._keys.replaced(trained or {}) if number == len(self) + 1 else {}
+            write_shard(out, number, self._shards, self.checkpoint.read(keys) | new)
+        for name in set(side_files(self.folder)) - _OURS:
+            with atomic(out / name) as temporary:
+                shutil.copyfile(self.folder / name, temporary)
         return write_index(out, self._shards)
 
     # running it

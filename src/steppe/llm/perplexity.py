@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.split import is_split
 from steppe.engine.progress import advanced
 from steppe.llm.calibration_windows import check_vocabulary, sha256
 from steppe.llm.text import read, tokenize, too_short
@@ -146,7 +147,9 @@ def perplexity(
     cut = list(pieces(text, window, stride))[:limit]
     begun = time.perf_counter()
     total, count, number = 0.0, 0, 0
-    with _ready(model, device, dtype) as (ready, place, precision), torch.inference_mode():
+    # what FSDP2 gathers in inference mode could not be trained on afterwards
+    calm = torch.no_grad if any(map(is_split, model.parameters())) else torch.inference_mode
+    with _ready(model, device, dtype) as (ready, place, precision), calm():
         for rows, first in _batches(cut, batch):
             advanced(f"perplexity on {name}", number, len(cut))
             loss, targets = token_loss(_logits(ready, rows.to(place)), _same, rows, first=first)

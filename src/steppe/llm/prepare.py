@@ -25,10 +25,9 @@ from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.precision import MARGIN, bfloat16_ratio
 from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
 from steppe.llm.load import tokenizer_of
+from steppe.llm.measured_text import measured_windows
 from steppe.llm.model import StreamedModel
-from steppe.llm.perplexity import pieces
 from steppe.llm.prune_config import PruneConfig
-from steppe.llm.text import read, tokenize, too_short
 from steppe.llm.tokens.sampled import of_itself, sampled
 from steppe.method import Method
 from steppe.methods import for_language
@@ -166,22 +165,8 @@ class PreparedPruning:
         Raises:
             SteppeError: a text is not there, too short, or of another vocabulary.
         """
-        return {str(name): self._text(str(name)) for name in self.config.evaluate}
-
-    def _text(self, name: str) -> Tensor:
-        if not self.model.predicts:
-            raise SteppeError(
-                "perplexity is measured of models that predict each next token",
-                got=f"--evaluate {name} for {type(self.model.model).__name__}",
-                way_out="leave --evaluate out, and measure the result on the model's own task",
-            )
-        corpus = read(name, "test")
-        tokens = tokenize(tokenizer_of(self.model.folder), corpus.joined())
-        if len(tokens) < self.evaluate_window:
-            raise too_short(corpus.source, len(tokens), self.evaluate_window, 0)
-        cut = [piece for piece, _ in pieces(tokens, self.evaluate_window)][: corpus.windows]
-        check_vocabulary(torch.stack(cut), self.model.vocabulary)
-        return torch.stack(cut)
+        window = self.evaluate_window
+        return {str(n): measured_windows(self.model, str(n), window) for n in self.config.evaluate}
 
     @property
     def recipe(self) -> dict[str, Any]:

@@ -10,15 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steppe.core.courtesy import decorated
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Structure
 from steppe.core.serialization import damaged
-from steppe.core.speed import DENSE_KERNELS
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
@@ -29,6 +26,13 @@ from steppe.llm.memo import perplexity_memo, remembered
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
+from steppe.llm.said import (
+    gain_of,
+    numel_of,
+    packed_bytes,
+    quality_of,
+    versions_of_formats,
+)
 from steppe.llm.side_files import left_out
 from steppe.llm.streamed import streamed_perplexity
 from steppe.method import Method
@@ -153,7 +157,7 @@ def _work(
 
     def measured(record: dict[str, Any]) -> None:
         sparse = _perplexities(prepared, journal, "sparse", texts)
-        record["sparse"] = _quality(sparse) | record["sparse"]
+        record["sparse"] = quality_of(sparse) | record["sparse"]
         spent = before + time.time()
         record["seconds"] = round(spent, 3)
         journal.put(seconds=spent)
@@ -163,9 +167,9 @@ def _work(
             for path in checkpoints.glob("*.bin"):
                 path.unlink()
         written = record["sparse"]["bytes"]
-        packed = _packed(prepared, rows, written)
+        packed = packed_bytes(prepared.model.stored_dtype, rows, written)
         record["sparse"]["bytes_packed"] = packed
-        record["gain"] = _gain(prepared.method, written, packed)
+        record["gain"] = gain_of(prepared.method, written, packed)
 
     plain = _record(
         prepared, rows, [*prepared.notes, *walk.notes], dense, before + time.time(), stored_nonzero
@@ -232,9 +236,9 @@ def _record(
     seconds: float,
     stored_nonzero: dict[str, int],
 ) -> dict[str, Any]:
-    weights = sum(_numel(x) for row in rows for x in row["layers"])
-    zeros = sum(round(x["sparsity_reached"] * _numel(x)) for row in rows for x in row["layers"])
-    before = sum(round(x["sparsity_before"] * _numel(x)) for row in rows for x in row["layers"])
+    weights = sum(numel_of(x) for row in rows for x in row["layers"])
+    zeros = sum(round(x["sparsity_reached"] * numel_of(x)) for row in rows for x in row["layers"])
+    before = sum(round(x["sparsity_before"] * numel_of(x)) for row in rows for x in row["layers"])
     model = prepared.model
     dense_parts = model.left_dense()
     parameters = model.parameters()
@@ -251,7 +255,7 @@ def _record(
         "sparsity_before": before / max(weights, 1),
         "sparsity_reached": zeros / max(weights, 1),
         "sparsity_of_all": 1 - nonzero / max(parameters, 1),
-        "dense": _quality(dense)
+        "dense": quality_of(dense)
         | {
             "parameters": parameters,
             "nonzero": sum(stored_nonzero[key] for key in prepared.model.stored_keys()),
@@ -271,7 +275,7 @@ def _record(
         "processes": ranks.world(),
         "calibration": prepared.calibration,
         "walk": _walked(prepared),
-        "versions": versions() | _versions(),
+        "versions": versions() | versions_of_formats(),
         "fallbacks": [
             *(f"{name}: {why}" for name, why in dense_parts.items()),
             *(
@@ -299,48 +303,3 @@ def _walked(prepared: PreparedPruning) -> dict[str, Any]:
         return {}
     walked = {"streamed": prepared.model.chained, "error": verdict.error}
     return walked if verdict.reason is None else walked | {"reason": verdict.reason}
-
-
-def _numel(row: dict[str, Any]) -> int:
-    return int(torch.Size(row["shape"]).numel())
-
-
-def _quality(measured: dict[str, Any]) -> dict[str, Any]:
-    if not measured:
-        return {}
-    first = next(iter(measured.values()))
-    return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": measured}
-
-
-def _packed(prepared: PreparedPruning, rows: list[dict[str, Any]], written: int) -> int:
-    """Bytes when only nonzero weights are stored, with one bit per weight of where they are.
-
-    Args:
-        prepared: whose model says how wide a weight is as stored.
-        rows: of the blocks.
-        written: bytes of all shards.
-    """
-    total = written
-    for row in rows:
-        for layer in row["layers"]:
-            n, width = _numel(layer), prepared.model.stored_dtype(layer["name"]).itemsize
-            zeros = round(layer["sparsity_reached"] * n)
-            total -= zeros * width - n // 8
-    return total
-
-
-def _gain(method: Method, written: int, packed: int) -> str:
-    text = (
-        f"Gain: none yet in speed or size; the zeros are stored as numbers "
-        f"({written} bytes). steppe export --to compact stores about {packed}, steppe.load "
-        "computes with as little in memory, and steppe bench times that"
-    )
-    if method.structure == Structure.make("2:4"):
-        return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
-    return f"{text}. Loaded by other means it is not faster: {DENSE_KERNELS}."
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("transformers", "safetensors")}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from steppe.core.batch import Batch
 from steppe.core.errors import SteppeError
+from steppe.core.positions import sum_over
 from steppe.core.protocols import Objective
 
 
@@ -21,7 +22,8 @@ class Distillation(Objective):
 
     s are the network's logits and t those of its teacher: the network as it is before the first
     step, in eval mode, so it must start from trained weights. T^2 keeps the second term's gradient
-    of one size whatever the temperature is.
+    of one size whatever the temperature is. Of a language model the divergence is the mean over all
+    positions, computed some positions at a time.
 
     Args:
         temperature: T > 0; higher ones compare the small probabilities too.
@@ -68,7 +70,17 @@ class Distillation(Objective):
         assert batch.task_loss is not None
         assert batch.outputs is not None
         assert batch.reference_outputs is not None
-        student = F.log_softmax(batch.outputs.float() / self.temperature, dim=-1)
-        teacher = F.log_softmax(batch.reference_outputs.float() / self.temperature, dim=-1)
-        divergence = F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1).mean()
+        student, teacher = batch.outputs, batch.reference_outputs
+        if student.shape != teacher.shape:
+            raise SteppeError(
+                "a teacher answers in the network's own classes or vocabulary",
+                got=f"answers of shape {list(teacher.shape)} to {list(student.shape)}",
+                way_out="a teacher of the same classes (of a language model: the same tokenizer)",
+            )
+        rows = student.flatten(0, -2), teacher.flatten(0, -2)
+        divergence = sum_over(self._divergences, *rows) / len(rows[0])
         return (1 - self.weight) * batch.task_loss + self.weight * self.temperature**2 * divergence
+
+    def _divergences(self, student: Tensor, teacher: Tensor) -> Tensor:
+        s, t = (F.log_softmax(z.float() / self.temperature, dim=-1) for z in (student, teacher))
+        return F.kl_div(s, t, reduction="none", log_target=True).sum(-1)

@@ -25,6 +25,7 @@ class AbsoluteProduct(Statistic):
     """E|g w| of each weight."""
 
     name = "absolute_product"
+    elementwise = True
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:
@@ -36,6 +37,7 @@ class ProductSquare(Statistic):
     """E[(g w)^2] of each weight."""
 
     name = "product_square"
+    elementwise = True
 
     @torch.no_grad()
     def observe(self, weights: dict[str, Tensor], grads: dict[str, Tensor]) -> None:

@@ -76,22 +76,6 @@ def test_no_closure() -> None:
         steppe.sparsify(*parts(), total_steps=3).step()
 
 
-def test_weights_that_are_split_over_processes_are_one_line(tmp_path):
-    from torch.distributed.fsdp import fully_shard
-
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1
-    )
-    try:
-        model = nn.Linear(4, 2)
-        fully_shard(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        with pytest.raises(SteppeError, match=r"weight, which is split over processes \(FSDP\)"):
-            steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 2)
-    finally:
-        torch.distributed.destroy_process_group()
-
-
 def test_all_weights_outside_of_the_optimizer_are_named_with_a_pattern_that_works() -> None:
     blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)) for _ in range(9))
     model = nn.ModuleDict({"stem": nn.Linear(4, 4), "blocks": blocks, "head": nn.Linear(4, 2)})

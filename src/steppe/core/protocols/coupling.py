@@ -110,6 +110,14 @@ class Coupling(AnyCoupling):
         return False
 
     @property
+    def elementwise(self) -> bool:
+        """Whether every entry of a weight is treated by itself, but for the projection.
+
+        Then it works on parts of weights that are split over processes (FSDP2).
+        """
+        return False
+
+    @property
     def moves_weights(self) -> bool:
         """Whether it moves the weights itself in each step, little by little, beside the optimiser.
 

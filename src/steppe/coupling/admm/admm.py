@@ -72,6 +72,10 @@ class Admm(Coupling):
         return self.penalty == AUTO
 
     @property
+    def elementwise(self) -> bool:
+        return True
+
+    @property
     def _rounding(self) -> Rounding:
         return Rounding(None if self.state_dtype is None else torch.bfloat16, self.seed)
 

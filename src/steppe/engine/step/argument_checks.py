@@ -103,13 +103,6 @@ def single(coupling: str, groups: Sequence[object]) -> None:
 def optimised(weights: Mapping[str, nn.Parameter], parameters: Iterable[Tensor]) -> None:
     """Every weight that may become zero must be the optimiser's."""
     ids = {id(p) for p in parameters}
-    for name, weight in weights.items():
-        if hasattr(weight, "full_tensor"):  # a DTensor, whose class is slow to import
-            raise SteppeError(
-                "sparsify works on whole weights",
-                got=f"{name}, which is split over processes (FSDP)",
-                way_out="DistributedDataParallel, or block by block with steppe.prune",
-            )
     absent = [name for name, weight in weights.items() if id(weight) not in ids]
     present = [name for name in weights if name not in absent]
     if not absent:

@@ -7,8 +7,8 @@ import warnings
 from dataclasses import dataclass
 
 from steppe.core.mask import count_zeros
-from steppe.core.norm import global_norm
 from steppe.core.protocols import Coupling, Tensors
+from steppe.core.split import Alone
 from steppe.engine.step.selector import Selector
 from steppe.method import Method
 
@@ -89,7 +89,12 @@ class Finished:
 
 
 def projected(
-    before: Tensors, weights: Tensors, masks: Tensors, selector: Selector, parameters: int
+    before: Tensors,
+    weights: Tensors,
+    masks: Tensors,
+    selector: Selector,
+    parameters: int,
+    everywhere: Alone | None = None,
 ) -> Finished:
     """What the last projection made.
 
@@ -99,17 +104,19 @@ def projected(
         masks: name -> booleans, True = kept.
         selector: counts units.
         parameters: how many the model has.
+        everywhere: counts over all processes, where the weights are split.
     """
-    moved = global_norm([weights[n] - before[n] for n in weights])
+    counted = everywhere or Alone()
+    moved = counted.norm([weights[n] - before[n] for n in weights])
     units = selector.num_units
     return Finished(
-        masks=masks,
-        zeros=count_zeros(weights),
-        total=sum(w.numel() for w in weights.values()),
+        masks=selector.gathered(masks),
+        zeros=counted.total(count_zeros(weights)),
+        total=counted.total(sum(w.numel() for w in weights.values())),
         units_zeroed=units - selector.kept(masks),
         units=units,
-        distance=float(moved / global_norm(list(before.values())).clamp_min(1e-30)),
-        zeros_before=count_zeros(before),
+        distance=float(moved / counted.norm(list(before.values())).clamp_min(1e-30)),
+        zeros_before=counted.total(count_zeros(before)),
         reached=selector.reached(masks),
         parameters=parameters,
     )

@@ -11,6 +11,7 @@ from steppe.core.group import Group
 from steppe.core.layer import Layer, home_of, unwrap
 from steppe.core.norm import global_norm
 from steppe.core.protocols import NeuronPerturb, Perturb, Tensors
+from steppe.core.split import part_of
 from steppe.core.statistic import STATISTICS, Known, Statistic, WeightMemory
 from steppe.method import Method
 
@@ -90,7 +91,7 @@ class GatheredStatistics:
     ) -> bool:
         """Take in the gradient at x of one step; False where it overflowed and was left out."""
         grads = {
-            n: p.grad if p.grad.layout == torch.strided else p.grad.to_dense()
+            n: part_of(p.grad) if p.grad.layout == torch.strided else p.grad.to_dense()
             for n, p in parameters.items()
             if p.grad is not None
         }

@@ -15,6 +15,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.norm import clip_grad_norm, global_norm
 from steppe.core.protocols import Perturb
+from steppe.core.split import part_of
 from steppe.engine.step.argument_checks import closures_of, outcome
 from steppe.engine.step.buffers import Buffers
 from steppe.engine.step.draws import back_to, generators
@@ -322,6 +323,7 @@ class GradientPasses:
 
     @contextlib.contextmanager
     def _moved(self, params: list[Tensor], eps: list[Tensor]) -> Iterator[None]:
+        params, eps = [part_of(p) for p in params], [part_of(e) for e in eps]
         with torch.no_grad():
             like = [(b.shape, b.dtype, b.device) for b in self._backup]
             if like != [(p.shape, p.dtype, p.device) for p in params]:

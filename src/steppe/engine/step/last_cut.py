@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
 from steppe.core.protocols import Tensors
+from steppe.core.split import over, part_of
 from steppe.engine.step.finished import Finished, projected
 from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.selector import Selector
@@ -43,7 +44,9 @@ class LastCut:
         self._folded = self._prunable.parametrized
         self._prunable.fold()
         every = self._prunable.model_parameters
-        finished = projected(before, self._prunable.weights, masks, self._selector, every)
+        weights = self._prunable.weights
+        everywhere = over(self._prunable.parameters.values())
+        finished = projected(before, weights, masks, self._selector, every, everywhere)
         self.masks, self.finished, self._told = masks, finished, False
         return finished
 
@@ -62,7 +65,7 @@ class LastCut:
         if self.masks is None:
             return False
         weights, masks = self._prunable.parameters, self.masks
-        if not any(bool(weights[n].detach()[~masks[n]].any()) for n in masks):
+        if not any(bool(part_of(weights[n].detach())[~masks[n]].any()) for n in masks):
             return True
         if self._folded:
             raise SteppeError(
@@ -103,7 +106,8 @@ class LastCut:
     def hold(self) -> None:
         """Zero what the masks say is gone, in the model."""
         assert self.masks is not None
-        apply_masks({n: self._prunable.parameters[n].detach() for n in self.masks}, self.masks)
+        weights = self._prunable.parameters
+        apply_masks({n: part_of(weights[n].detach()) for n in self.masks}, self.masks)
 
     @torch.no_grad()
     def onto(self, copy: nn.Module, masks: Tensors) -> Finished:

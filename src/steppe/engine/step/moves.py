@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.protocols import NeuronPerturb, Perturb
+from steppe.core.split import like
 from steppe.engine.step.neurons import RunNeurons
 
 
@@ -32,7 +33,7 @@ class Directions(NamedTuple):
         at = [i for i, p in enumerate(self.owners) if id(p) in alive]
         if not at:
             return self
-        masks = [alive[id(self.owners[i])] for i in at]
+        masks = [like(alive[id(self.owners[i])], self.grads[i]) for i in at]
         masked = list(self.grads)
         for i, t in zip(at, torch._foreach_mul([masked[i] for i in at], masks), strict=True):
             masked[i] = t

@@ -23,13 +23,31 @@ class ObjectiveLoss:
         objective: the method's.
         model: the network before anything of it is changed; a reference is made from it.
         outputs: is told of the network's outputs, where a perturbation looks at them.
+        given: the reference, instead of the one that the objective makes of the model.
+
+    Raises:
+        SteppeError: a reference is given that the objective does not look at.
     """
 
     def __init__(
-        self, objective: Objective, model: nn.Module, outputs: OutputGradients | None = None
+        self,
+        objective: Objective,
+        model: nn.Module,
+        outputs: OutputGradients | None = None,
+        given: nn.Module | None = None,
     ) -> None:
+        if given is not None and "reference_outputs" not in objective.reads:
+            raise SteppeError(
+                "a teacher belongs to an objective that looks at its answers",
+                got=f"objective {objective.name}",
+                way_out="objective distillation (--set method.objective=distillation), or no "
+                "teacher",
+            )
         self._outputs = outputs
-        self.objective, self.reference = objective, objective.reference(model)
+        self.objective = objective
+        self.made = objective.reference(model) if given is None else None
+        """The reference that was made of the model, which a saved state holds."""
+        self.reference = self.made if given is None else given
         self._model = model
         self._calls = 0
 

@@ -12,6 +12,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError
+from steppe.core.split import is_split, like, parts_in
 
 AVERAGED = ("x", "z")
 """What schedule-free optimisers call the sequences from which they make the weights."""
@@ -64,6 +65,10 @@ class Optimizers:
     def params(self) -> list[Tensor]:
         """Every parameter that one of them holds, frozen ones too, in their order."""
         return [p for group in self.groups for p in group["params"]]
+
+    @property
+    def _split(self) -> bool:
+        return any(map(is_split, self.params))
 
     @property
     def syncs(self) -> bool:
@@ -201,7 +206,7 @@ class Optimizers:
 
     def state_dict(self) -> Any:
         """That of the one, or a list of those of several."""
-        states = [o.state_dict() for o in self._own]
+        states = [parts_in(o.state_dict()) if self._split else o.state_dict() for o in self._own]
         return states[0] if len(states) == 1 else states
 
     def load_state_dict(self, state: Any) -> None:
@@ -220,6 +225,11 @@ class Optimizers:
         self.forgotten.clear()
         for o, its in zip(self._own, states, strict=True):
             o.load_state_dict(its)
+            for p in (p for group in o.param_groups for p in group["params"] if is_split(p)):
+                o.state[p] = {
+                    key: like(value, p) if getattr(value, "ndim", 0) else value
+                    for key, value in o.state[p].items()
+                }
 
 
 def _accumulation() -> dict[str, Any]:

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from torch import nn
+
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator, Tensors
@@ -35,6 +37,8 @@ class StepOptions:
         optimizer_groups: options of the optimiser for some parameters, of which the first that
             fits wins: ``{"kind": "norm", "weight_decay": 0}``; see
             `steppe.engine.step.parameter_groups.ParameterGroup`.
+        reference: the network that the objective compares with, instead of the one that it would
+            make of the model as it is (a teacher); it is not saved with the run.
 
     Raises:
         SteppeError: an option has none of its values.
@@ -51,6 +55,7 @@ class StepOptions:
     micro_batches: Literal["mean", "sum"] = "mean"
     draws: Literal["same", "fresh"] = "same"
     optimizer_groups: Sequence[ParameterGroup | Mapping[str, Any]] = ()
+    reference: nn.Module | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (

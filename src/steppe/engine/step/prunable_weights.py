@@ -13,6 +13,7 @@ from steppe.core.group import Group
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
 from steppe.core.prunable import LeftDense, dense_note, parameters_of
+from steppe.core.split import part_of
 from steppe.engine.step.argument_checks import optimised, single
 from steppe.engine.step.channel_selector import coupled
 from steppe.engine.step.optimizers import Optimizers
@@ -107,7 +108,7 @@ class PrunableWeights:
     @property
     def tensors(self) -> Tensors:
         """Name -> what the coupling acts on, detached."""
-        return {name: p.detach() for name, p in self.trained.items()}
+        return {name: part_of(p.detach()) for name, p in self.trained.items()}
 
     @property
     def weights(self) -> Tensors:
@@ -180,9 +181,10 @@ class PrunableWeights:
             else:
                 self.quiet.pop(name, None)
         if not self._pulls:  # nobody adds: no zeros for a frozen backbone, or unused experts
-            return {n: p.grad for n, p in self.trained.items() if p.grad is not None}
+            return {n: part_of(p.grad) for n, p in self.trained.items() if p.grad is not None}
         grads = {
-            n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in self.trained.items()
+            n: part_of(torch.zeros_like(p) if p.grad is None else p.grad)
+            for n, p in self.trained.items()
         }
         for part, grad in grads.items():
             name = part.partition(":")[0]

@@ -41,7 +41,7 @@ class SavedState:
     def collect(self) -> dict[str, Any]:
         """As plain data and tensors."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        scaler, reference = self._optimizers.scaler, self._objective.reference
+        scaler, reference = self._optimizers.scaler, self._objective.made
         return {
             "optimizer": self._optimizers.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
@@ -66,8 +66,8 @@ class SavedState:
             Sentences on what could not be put back.
         """
         self._optimizers.load_state_dict(state["optimizer"])
-        if self._objective.reference is not None:
-            self._objective.reference.load_state_dict(state["reference"])
+        if self._objective.made is not None:
+            self._objective.made.load_state_dict(state["reference"])
         if self._optimizers.scaler:
             self._optimizers.scaler.load_state_dict(state["scaler"])
         for name, statistic in self._statistics.statistics.items():

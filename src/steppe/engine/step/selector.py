@@ -70,24 +70,36 @@ class Selector:
             )
         structure, prune = self.method.structure, count(sparsity, self.num_units)
         units = self.units(self.method.score, weights)
-        alive = {}
+        alive: Tensors = {}
         if within is not None:
             alive = {
                 name: structure.groups(within[name], layer).any(-1)
                 for name, layer in self.layers.items()
             }
-            units = {name: _dead_last(u, alive[name]) for name, u in units.items()}
-        kept = structure.select(units)
+        kept = self._kept(units, alive, prune, partial=sparsity < self.method.sparsity)
+        return {name: structure.expand(kept[name], self.layers[name]) for name in units}
+
+    def _kept(self, units: Tensors, alive: Tensors, prune: int, *, partial: bool) -> Tensors:
+        """The units of some layers that stay.
+
+        Args:
+            units: layer -> saliencies of its units.
+            alive: layer -> which of them may stay; empty where all may.
+            prune: how many go.
+            partial: whether it is on the way to the method's sparsity.
+        """
+        units = {n: _dead_last(u, alive[n]) if alive else u for n, u in units.items()}
+        kept = self.method.structure.select(units)
         if kept is None:
-            kept = self._units_budget.keep(units, self.layers, prune)
-        elif sparsity < self.method.sparsity:
+            kept = self._units_budget.keep(units, {n: self.layers[n] for n in units}, prune)
+        elif partial:
             # on the way to N:M only those that lose in their group go, the smallest first
             kept = _keep_first(kept, units, prune)
         if any(bool((kept[name] & ~alive[name]).any()) for name in alive):
             # rounding may give a layer fewer zeros although there are more in all (the Alabama
             # paradox); other layers then lose what cannot return here
             kept = _keep_first({n: kept[n] & alive[n] for n in kept}, units, prune)
-        return {name: structure.expand(kept[name], self.layers[name]) for name in units}
+        return kept
 
     def cut(self, masks: Tensors) -> Tensors:
         """Of these masks what is enough to silence the units: all of it."""
@@ -151,13 +163,18 @@ class Selector:
 
         Args:
             score: as of `saliency`.
-            weights: name -> weight.
+            weights: name -> weight, of all layers or some.
         """
         structure = self.method.structure
         return {
             name: score.reduce(structure.groups(self.saliency(score, name, weights[name]), layer))
             for name, layer in self.layers.items()
+            if name in weights
         }
+
+    def gathered(self, masks: Tensors) -> Tensors:
+        """Masks of whole weights, from those that it gave."""
+        return masks
 
 
 def _keep_first(first: Tensors, units: Tensors, prune: int) -> Tensors:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
+from steppe.core.split import is_split
 from steppe.engine.step.argument_checks import arguments
 from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
@@ -29,6 +30,8 @@ from steppe.engine.step.prunable_weights import PrunableWeights
 from steppe.engine.step.rewind import Rewind
 from steppe.engine.step.selector import Selector
 from steppe.engine.step.sparsifier import Sparsifier
+from steppe.engine.step.split_checks import check_split
+from steppe.engine.step.split_selector import SplitSelector
 from steppe.engine.step.trained_weights import trained_groups
 from steppe.engine.step.weight_memories import weight_memories
 from steppe.method import Method
@@ -90,9 +93,9 @@ def sparsify(
     optimizers = Optimizers(several, scaler)
     steppable(optimizers, coupling)
     check_momentum(optimizers, method.perturb)
-    outputs = OutputGradients()
-    objective = ObjectiveLoss(method.objective, unwrap(model), outputs)  # nothing is changed yet
-    known = options.statistics or {}
+    check_split(dict(unwrap(model).named_parameters()), method, coupling, options)
+    outputs, known = OutputGradients(), options.statistics or {}  # nothing is changed yet
+    objective = ObjectiveLoss(method.objective, unwrap(model), outputs, options.reference)
     groups, left = trained_groups(unwrap(model), groups, coupling)
     form, said = _for_network(method, unwrap(model), groups)
     prunable = PrunableWeights(model, optimizers, form, coupling, include, exclude, groups, known)
@@ -162,6 +165,9 @@ def _selector(
     options: StepOptions,
 ) -> Selector:
     """From weights to masks, of coupled channels or of single layers."""
+    if any(map(is_split, prunable.parameters.values())):
+        known, weights = statistics.statistics, prunable.parameters
+        return SplitSelector(method, prunable.layers, known, weights)
     if not prunable.groups:
         return Selector(method, prunable.layers, statistics.statistics)
     return ChannelSelector(

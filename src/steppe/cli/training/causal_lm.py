@@ -1,0 +1,102 @@
+"""``steppe train`` for causal language models as a whole."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steppe.cli.at_work import at_work
+from steppe.cli.main import of_all_parameters, say
+from steppe.cli.training import METHOD_FLAGS, TRAININGS, Flag
+from steppe.cli.training.used import check_used
+from steppe.core.courtesy import courtesy
+from steppe.experiment.causal_lm.experiment import LanguageExperiment
+from steppe.experiment.causal_lm.recipe import TASK, parse
+from steppe.llm.whole_training.memory import lines
+
+
+@TRAININGS.register(TASK)
+class LanguageTraining:
+    """Flags of a language model's training."""
+
+    flags = METHOD_FLAGS | {
+        "data": Flag("data.text", str, "text file, folder, dataset, or .safetensors of ids"),
+        "window": Flag("data.window", int, "tokens in a window [2048 or the model's]"),
+        "tokens": Flag("train.tokens", str, "of the whole run, e.g. 50M"),
+        "batch_size": Flag("train.batch_size", int, "windows in a pass [8]"),
+        "accumulate": Flag("train.accumulate", int, "passes in a step [1]"),
+        "lr": Flag("train.lr", float, "learning rate, linear to 0 [2e-4]"),
+        "optimizer": Flag("train.optimizer", str, "of torch [adam]"),
+        "precision": Flag("train.precision", str, "of products: auto, float32, bfloat16"),
+        "checkpointing": Flag("train.checkpointing", bool, "compute blocks twice, keep less"),
+        "shard": Flag("train.shard", bool, "split over the processes (FSDP2)"),
+        "evaluate": Flag("evaluate.texts", list[str], "text to measure perplexity on"),
+        "teacher": Flag("model.teacher", str, "whom a distillation learns from"),
+        "include": Flag("include", list[str], "pattern of what to prune"),
+        "exclude": Flag("exclude", list[str], "pattern of what stays dense"),
+        "plan": Flag("", bool, "say what memory it would take, and end"),
+        "seed": Flag("seed", int, "of the windows' order"),
+        "device": Flag("device", str, "cpu, or what accelerate finds"),
+    }
+
+    @classmethod
+    def begin(cls, model: str) -> dict[str, Any]:
+        return {"task": TASK, "model": {"name": model}, "method": {}}
+
+    @classmethod
+    def put(cls, plain: dict[str, Any], given: Mapping[str, Any]) -> None:
+        """Every flag has its place."""
+
+    @classmethod
+    def run(
+        cls, plain: dict[str, Any], given: Mapping[str, Any], out: Path | None, *, quiet: bool
+    ) -> dict[str, Any]:
+        recipe = parse(plain)
+        for note in check_used(recipe, given):
+            say(f"note: {note}", quiet)
+        method = recipe.build_method()  # a bad method fails before text is read
+        recipe.train.config()
+        if given.get("plan"):
+            parts, there = LanguageExperiment(recipe, out, quiet).plan()
+            for line in lines(parts, there):
+                say(line, quiet)
+            return {"memory_bytes": parts, "available_bytes": there}
+        if out is None:
+            name = f"{Path(recipe.model.name).name}-{method.name}-{method.sparsity:g}"
+            out = Path("runs") / f"{name}-seed{recipe.seed}"
+            say(f"writing to {out}", quiet)
+        record, outcome = LanguageExperiment(recipe, out, quiet).train()
+        if outcome is None:
+            say(f"{out} was finished before; nothing to do", quiet)
+        with courtesy("the summary"):
+            _show(record, out, quiet)
+        return record | {"out": str(out)}
+
+
+def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
+    zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
+    say(f"{record['method']}: {zeros}{of_all_parameters(record)}", quiet)
+    dense = record["dense"].get("texts", {})
+    for name, measured in record["sparse"].get("texts", {}).items():
+        beside = f" (dense {dense[name]['perplexity']:.2f})" if name in dense else ""
+        say(f"perplexity {measured['perplexity']:.2f}{beside} on {name}", quiet)
+    if not record["sparse"].get("texts"):
+        say("no perplexity was measured: give --evaluate FILE", quiet)
+    for line in at_work(record["parts"], record.get("coupling", {})):
+        say(line, quiet)
+    say(
+        f"{record['data']['tokens']:,} tokens, {record['seconds']:.1f} s, peak memory "
+        f"{record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
+        quiet,
+    )
+    for note in [*record["fallbacks"], *record["notes"]]:
+        say(f"note: {note}", quiet)
+    if "gain" in record:
+        say(record["gain"], quiet)
+    here = shlex.quote(str(out))
+    say(
+        f"more for it: steppe evaluate {here} --on perplexity --text FILE; steppe report {here}",
+        quiet,
+    )

@@ -1,0 +1,130 @@
+"""``steppe train`` for images."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from steppe.cli.at_work import at_work
+from steppe.cli.main import of_all_parameters, say
+from steppe.cli.training import METHOD_FLAGS, TRAININGS, Flag
+from steppe.cli.training.used import check_used
+from steppe.core.courtesy import courtesy
+from steppe.core.errors import SteppeError
+from steppe.engine import ranks
+from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.recipe import Recipe, parse
+from steppe.report.html import write_report
+from steppe.report.record import read_records, setting_of
+
+MORE = "clean,corruptions,attacks,sharpness,landscape"
+_CHANNELS = ("target", "table", "round_to")
+
+
+@TRAININGS.register("image")
+class ImageTraining:
+    """Flags of an image classifier's training."""
+
+    flags = METHOD_FLAGS | {
+        "model": Flag("model.name", str, "name, package.module:function, path or hub id"),
+        "weights": Flag("model.weights", str, "safetensors to start from"),
+        "data": Flag("data.name", str, "digits, a path, or a hub id"),
+        "target": Flag("channels.target", str, "channels: parameters, flops, latency go"),
+        "table": Flag("channels.table", str, "target latency: the file of steppe latency"),
+        "round_to": Flag("channels.round_to", int, "channels: widths are multiples"),
+        "exclude": Flag("exclude", list[str], "pattern of what stays dense"),
+        "epochs": Flag("train.epochs", int, "passes over the training images"),
+        "lr": Flag("train.lr", float, "peak learning rate"),
+        "batch_size": Flag("train.batch_size", int, "images per step"),
+        "train_size": Flag("data.train_size", int, "training images to use"),
+        "seed": Flag("seed", int, "of weights, order and augmentation"),
+        "device": Flag("device", str, "cpu, or what accelerate finds"),
+    }
+
+    @classmethod
+    def begin(cls, model: str) -> dict[str, Any]:
+        raise AssertionError("networks of images are named with --model")
+
+    @classmethod
+    def put(cls, plain: dict[str, Any], given: Mapping[str, Any]) -> None:
+        named = given.get("model")
+        if named is not None and named != plain.get("model", {}).get("name"):
+            plain["model"] = {}  # options and weights were another network's
+
+    @classmethod
+    def run(
+        cls, plain: dict[str, Any], given: Mapping[str, Any], out: Path | None, *, quiet: bool
+    ) -> dict[str, Any]:
+        made = parse(plain)
+        for note in check_used(made, given):
+            say(f"note: {note}", quiet)
+        return run(_whole(made, {k: given.get(k) for k in _CHANNELS}), out, quiet=quiet)
+
+
+def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:
+    """The recipe, unless flags for channels were given and it prunes none."""
+    if any(channels.values()) and not made.build_method().structure.whole_outputs:
+        raise SteppeError(
+            "--target, --table and --round-to are for channels",
+            got="a method of another structure",
+            way_out="--structure channel, or leave them out",
+        )
+    return made
+
+
+def run(recipe: Recipe, out: Path | None, *, quiet: bool) -> dict[str, Any]:
+    """Run a recipe and say what was gained."""
+    method = recipe.build_method()  # a bad method fails before data are read
+    recipe.train.config()
+    data = load_data(recipe, say=lambda note: say(f"note: {note}", quiet))
+    if out is None:
+        out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"
+        say(f"writing to {out}", quiet)
+    experiment = Experiment(recipe, data, out, quiet, say=lambda note: say(f"note: {note}", quiet))
+    record, _, outcome = experiment.train()
+    if outcome is None:
+        say(f"{out} was finished before; nothing to do", quiet)
+    with courtesy("the summary"):
+        _show(record, out, quiet, [*data.notes, *experiment.notes])
+    report: Path | None = None
+    with courtesy("the report"):
+        if ranks.first():
+            page = out / "report.html"
+            write_report(page, title=f"steppe train: {out.name}", records=read_records([out]))
+            report = page
+            say(f"report: {report.resolve()}", quiet)
+    beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
+    here = shlex.quote(str(out))
+    say(f"more for it: steppe evaluate {here} --on {MORE}{beside}; steppe report {here}", quiet)
+    return record | {"out": str(out), "report": None if report is None else str(report)}
+
+
+def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -> None:
+    sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
+    zeros = f"zeros{of_all_parameters(record)}"
+    gone = f"of the {record['removed']['target']} gone" if "removed" in record else zeros
+    where = setting_of(record)  # the network may be one that nobody asked for
+    say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
+    start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
+    cut = "" if record["method"] == "dense" else "the last projection and "
+    if sparse.get("accuracy") is not None and before:
+        say(
+            f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
+            f"(before {cut}new batch-norm statistics {before['accuracy']:.2%}{start})",
+            quiet,
+        )
+    latency = "latency was not measured"
+    if "latency_ms" in dense and "latency_ms" in sparse:
+        latency = f"latency {dense['latency_ms']:.2f} -> {sparse['latency_ms']:.2f} ms"
+    stored = "bytes" in dense and "bytes_packed" in sparse
+    size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
+    say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
+    for line in at_work(record["parts"], record.get("coupling", {})):
+        say(line, quiet)
+    for note in record["notes"]:
+        if note not in said:  # that the run has failed is no progress
+            say(f"note: {note}", quiet and note not in record.get("doubts", ()))
+    if "gain" in record:
+        say(record["gain"], quiet)

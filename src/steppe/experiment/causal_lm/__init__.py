@@ -1,0 +1,1 @@
+"""A causal language model trained as a whole, from a recipe."""

@@ -1,0 +1,291 @@
+"""A whole training of a language model, run: model, text, training, folder, record."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+
+from steppe.core.courtesy import NOT_COMPUTED, decorated
+from steppe.core.errors import SteppeError
+from steppe.engine import ranks
+from steppe.engine.blockwise.journal import Journal
+from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
+from steppe.engine.sharding import shard
+from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.experiment.causal_lm.recipe import LanguageRecipe
+from steppe.experiment.causal_lm.record import Before, Ended
+from steppe.experiment.experiment import seed_everything
+from steppe.llm.memory import available
+from steppe.llm.whole_training.folder import LanguageFolder
+from steppe.llm.whole_training.memory import Setting, check, needed
+from steppe.llm.whole_training.prepared import DenseModel, Measure, Teacher, keep_less
+from steppe.llm.whole_training.task import CausalLM
+from steppe.llm.whole_training.tokens import Repeated, TokenBatches
+from steppe.methods import display_of
+from steppe.record import stamped
+
+_BFLOAT16 = {"float32": "no", "bfloat16": "bf16"}
+
+
+@dataclass
+class LanguageExperiment:
+    """A recipe made ready: `train` runs it.
+
+    Args:
+        given: what is run.
+        out: the folder; None keeps nothing.
+        quiet: no progress.
+    """
+
+    given: LanguageRecipe
+    out: Path | None = None
+    quiet: bool = False
+
+    @cached_property
+    def dense(self) -> DenseModel:
+        """The model's files.
+
+        Raises:
+            SteppeError: they are others than those that the recipe's run began with.
+        """
+        dense = DenseModel(self.given.model.name)
+        if self.given.model.fingerprint not in (None, dense.fingerprint):
+            raise SteppeError(
+                "a run goes on with the model that it began with",
+                got=f"{self.given.model.name}, whose files are others now",
+                way_out="restore them, or take model.fingerprint out of the recipe and give "
+                "another --out",
+            )
+        return dense
+
+    @cached_property
+    def recipe(self) -> LanguageRecipe:
+        """The recipe, with what decides the result beside its text."""
+        own = {"fingerprint": self.dense.fingerprint, "name": str(self.dense.source.folder)}
+        return self.given.model_copy(update={"model": self.given.model.model_copy(update=own)})
+
+    @cached_property
+    def window(self) -> int:
+        """Tokens in a window of the training."""
+        return self.dense.source.window(self.given.data.window)
+
+    def train(self) -> tuple[dict[str, Any], Outcome | None]:
+        """Run it, or go on with it, or find that it is done.
+
+        Returns:
+            The record, and what training gave (None when the run was done before).
+        """
+        folder = self._folder()
+        if folder is not None and folder.record is not None:
+            return folder.record, None
+        spec = self.recipe.train
+        parts, steps = spec.plan(self.window)
+        config = spec.config(parts)
+        accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
+        windows, said = self.dense.training_windows(self.recipe.data.text, self.window)
+        batches = self._batches(windows, accelerator)
+        measure = self._measure()
+        choice = self._precision(folder, accelerator)
+        setting, there = self._setting(accelerator, choice), self.available(accelerator)
+        check(self.needed(setting), there, setting, accelerator.num_processes)
+        model = self._model()
+        before = Before.of(model, self.recipe.include, self._excluded)
+        teacher = self._teacher()
+        for one in (model, teacher) if spec.shard else ():
+            if one is not None:
+                shard(one, self.dense.source.names, accelerator.device)
+        trainer = Trainer(
+            model,
+            Repeated(batches, steps * spec.accumulate),
+            measure,
+            self.recipe.build_method(),
+            config,
+            accelerator,
+            run=folder,
+            include=self.recipe.include,
+            exclude=self._excluded,
+            task=CausalLM(
+                stored=self.dense.source.stored_dtype,
+                autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
+            ),
+            reference=teacher,
+            quiet=self.quiet,
+        )
+        main = accelerator.is_main_process
+        if folder is not None and main:
+            folder.claim()
+            folder.keep_precision(choice.record())
+        quality = self._dense_quality(trainer, measure)
+        outcome = trainer.fit()
+        accelerator.wait_for_everyone()
+        ended = Ended(
+            recipe=self.recipe,
+            dense=self.dense,
+            before=before,
+            quality=quality,
+            outcome=outcome,
+            state=trainer.written,
+            said=said | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
+            conditions={
+                "device": str(accelerator.device),
+                "precision": choice.record(),
+                "processes": accelerator.num_processes,
+            },
+        )
+        record: list[Any] = [None]
+        if main:
+            record = [self._finished(ended, measure if outcome.after else None, folder)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(record, from_process=0)
+        return record[0], outcome
+
+    def _finished(
+        self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None
+    ) -> dict[str, Any]:
+        """The record, kept by the first process; then nothing is left to go on from."""
+        plain = ended.record(measure.last if measure is not None else {}, folder)
+        record = decorated(
+            stamped(plain, display_of(plain["method"])),
+            ended.decorations(),
+            folder.finish_record if folder is not None else lambda record: None,
+        )
+        if folder is not None and NOT_COMPUTED not in record:
+            folder.clear_checkpoints()
+        return record
+
+    def _folder(self) -> LanguageFolder | None:
+        if self.out is None:
+            return None
+        if self.out.resolve() == self.dense.source.folder.resolve():
+            raise SteppeError(
+                "the trained model is written beside the model, never over it",
+                got=f"{self.out} as model and as --out",
+                way_out="choose another --out",
+            )
+        plain, today = self.recipe.plain(), self.recipe.as_today
+        return LanguageFolder(self.out, plain, today, self.dense.source)
+
+    @cached_property
+    def _excluded(self) -> tuple[str, ...]:
+        """Patterns of what stays dense: what was asked for, and layers outside of the blocks."""
+        include, exclude = self.recipe.include, self.recipe.exclude
+        return exclude if include else (*exclude, *self.dense.outside(include, exclude))
+
+    def _batches(self, windows: Tensor, accelerator: Accelerator) -> TokenBatches:
+        size, world = self.recipe.train.batch_size, accelerator.num_processes
+        if size % world:
+            raise SteppeError(
+                "a batch is divided among the processes",
+                got=f"--batch-size {size} and {world} processes",
+                way_out=f"--batch-size {-(-size // world) * world}",
+            )
+        fits = len(windows) // world * world
+        if fits < size:
+            raise SteppeError(
+                f"the text must hold a batch of windows of {self.window} tokens",
+                got=f"{len(windows)} windows in {self.recipe.data.text}, and a batch of {size}",
+                way_out=f"--batch-size {fits}, a shorter --window, or a longer text"
+                if fits
+                else "a shorter --window, or a longer text",
+            )
+        return TokenBatches(
+            windows=windows,
+            batch_size=size,
+            seed=self.recipe.seed,
+            rank=accelerator.process_index,
+            world=world,
+            device=accelerator.device,
+        )
+
+    def _measure(self) -> Measure:
+        spec = self.recipe.evaluate
+        window = self.window if spec.window is None else self.dense.source.window(spec.window)
+        return Measure(self.dense.measured(spec.texts, window), self.recipe.train.batch_size)
+
+    def _precision(self, folder: LanguageFolder | None, accelerator: Accelerator) -> Choice:
+        """As the run began, as asked, or what is faster here by the first process's measure."""
+        kept = folder.precision if folder is not None else None
+        ranks.barrier()  # all have looked before the first one writes
+        if kept is not None:
+            return Choice.read(kept)
+        asked = self.recipe.train.precision
+        if asked != "auto":
+            return Choice(_BFLOAT16[asked], False, "it was asked for", {})
+        gain: list[float] = [1.0]
+        if accelerator.is_main_process:
+            rows = min(self.recipe.train.batch_size * self.window, 2048)
+            gain = [bfloat16_ratio(accelerator.device, rows, self.dense.source.hidden_size)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(gain, from_process=0)
+        kind = "bf16" if gain[0] >= MARGIN else "no"
+        return Choice(kind, False, f"bfloat16 takes 1/{gain[0]:.2f} of the time here", {})
+
+    def plan(self) -> tuple[dict[str, int], int]:
+        """Bytes that a process will hold, part by part, and how many are free; nothing is loaded.
+
+        On a GPU those of the GPU.
+        """
+        accelerator = make_accelerator(self.recipe.train.config(), self.recipe.device, ".")
+        setting = self._setting(accelerator, self._precision(None, accelerator))
+        return self.needed(setting), self.available(accelerator)
+
+    def needed(self, setting: Setting) -> dict[str, int]:
+        """Bytes that a process will hold, part by part."""
+        return needed(self.dense.source, self.recipe.build_method(), setting)
+
+    def available(self, accelerator: Accelerator) -> int:
+        """Bytes that are free for this process, of those of this machine that share them."""
+        free = available(self.out or Path(), str(accelerator.device))
+        if accelerator.device.type == "cpu":
+            return free["host"] // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return free.get("device", free["host"])
+
+    def _setting(self, accelerator: Accelerator, choice: Choice) -> Setting:
+        spec, world = self.recipe.train, accelerator.num_processes
+        reads = self.recipe.build_method().objective.reads
+        return Setting(
+            batch=max(spec.batch_size // world, 1),
+            window=self.window,
+            optimizer=spec.optimizer,
+            options=spec.options,
+            low=choice.mixed_precision == "bf16",
+            checkpointing=spec.checkpointing,
+            processes=world if spec.shard else 1,
+            teacher="reference_outputs" in reads,
+        )
+
+    def _model(self) -> nn.Module:
+        seed_everything(self.recipe.seed)
+        model = self.dense.load()
+        if self.recipe.train.checkpointing:
+            keep_less(model)
+        return model
+
+    def _teacher(self) -> nn.Module | None:
+        """The network that a distillation learns from: another one, or the dense model."""
+        named = self.recipe.model.teacher
+        if named is not None:
+            return Teacher(named, self.dense).load()
+        reads = self.recipe.build_method().objective.reads
+        if "reference_outputs" not in reads:
+            return None
+        return self.dense.load().eval().requires_grad_(False)
+
+    def _dense_quality(self, trainer: Trainer, measure: Measure) -> dict[str, Any]:
+        """Text -> perplexity of the dense model, measured once for a run."""
+        if self.out is None:
+            trainer.evaluate()
+            return dict(measure.last)
+        journal = Journal(self.out / "checkpoints" / "job.json")
+        if journal.get("dense") is None:
+            trainer.evaluate()
+            journal.put(dense=measure.last)
+        return dict(journal.get("dense"))

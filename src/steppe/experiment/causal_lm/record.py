@@ -1,0 +1,156 @@
+"""The record of a whole training: the keys of steppe prune's, and those of steppe train's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.courtesy import Decoration
+from steppe.core.prunable import prunable
+from steppe.engine.run_folder import versions
+from steppe.engine.trainer import Outcome
+from steppe.experiment.causal_lm.recipe import LanguageRecipe
+from steppe.llm.said import gain_of, packed_bytes, quality_of, versions_of_formats
+from steppe.llm.side_files import left_out
+from steppe.llm.whole_training.folder import LanguageFolder, layer_rows
+from steppe.llm.whole_training.prepared import DenseModel
+
+
+def zeros_in(weights: Mapping[str, Tensor]) -> dict[str, int]:
+    """Name -> how many entries are exactly zero.
+
+    Example:
+        >>> zeros_in({"a": torch.tensor([0.0, 1.0])})
+        {'a': 1}
+    """
+    return {n: w.numel() - int(torch.count_nonzero(w)) for n, w in weights.items()}
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the dense model was, counted before anything was changed.
+
+    Args:
+        zeros: prunable weight -> zeros in it.
+        nonzero: parameters of the whole model that are not zero.
+        parameters: of the whole model; a tied one counts once.
+    """
+
+    zeros: dict[str, int]
+    nonzero: int
+    parameters: int
+
+    @classmethod
+    def of(cls, model: nn.Module, include: tuple[str, ...], exclude: tuple[str, ...]) -> Before:
+        """Count; see `steppe.prunable` for the patterns."""
+        every = dict(model.named_parameters())
+        parameters = sum(p.numel() for p in every.values())
+        zeros = zeros_in(prunable(model, include, exclude)[1])
+        return cls(zeros, parameters - sum(zeros_in(every).values()), parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A training that is over, and what its record says of it.
+
+    Args:
+        recipe: of the run.
+        dense: the model's files.
+        before: of the dense model.
+        quality: text -> perplexity of the dense model.
+        outcome: of the training.
+        state: every parameter as it is written.
+        said: of the text that was trained on.
+        conditions: device, precision, processes, tokens.
+    """
+
+    recipe: LanguageRecipe
+    dense: DenseModel
+    before: Before
+    quality: dict[str, Any]
+    outcome: Outcome
+    state: Mapping[str, Tensor]
+    said: dict[str, Any]
+    conditions: dict[str, Any]
+
+    def record(self, sparse: dict[str, Any], folder: LanguageFolder | None) -> dict[str, Any]:
+        """Everything that is known when the folder is written.
+
+        Args:
+            sparse: text -> perplexity of the result; empty where it could not be measured.
+            folder: that was written, if one was.
+        """
+        method, outcome, source = self.recipe.build_method(), self.outcome, self.dense.source
+        done, masks = outcome.finished, outcome.finished.masks
+        rows = layer_rows(source, self.state, masks, self.before.zeros)
+        total = max(sum(m.numel() for m in masks.values()), 1)
+        zeros = sum(zeros_in({n: self.state[n] for n in masks}).values())
+        nonzero = self.before.parameters - self._zeros_of_all()
+        return {
+            "method": method.name,
+            "recipe": self.recipe.plain(),
+            "parts": method.to_dict(),
+            "sparsity_asked": method.sparsity,
+            "sparsity_before": sum(self.before.zeros.values()) / total,
+            "sparsity_reached": zeros / total,
+            "sparsity_of_all": 1 - nonzero / self.before.parameters,
+            "dense": quality_of(self.quality)
+            | {
+                "parameters": self.before.parameters,
+                "nonzero": self.before.nonzero,
+                "bytes": source.checkpoint.bytes,
+            },
+            "before_projection": outcome.before,
+            "sparse": quality_of(sparse)
+            | {"parameters": self.before.parameters, "nonzero": nonzero}
+            | ({"bytes": folder.written} if folder is not None else {}),
+            "projection_distance": done.distance,
+            "zeros_before_projection": done.zeros_before,
+            "units_zeroed": done.units_zeroed,
+            "units": done.units,
+            "blocks": rows,
+            "coupling": outcome.coupling,
+            "metrics": outcome.metrics,
+            "data": self.said,
+            **self.conditions,
+            "seconds": round(outcome.seconds, 3),
+            "peak_memory_bytes": outcome.peak_memory,
+            "seed": self.recipe.seed,
+            "versions": versions() | versions_of_formats(),
+            "fallbacks": self._fallbacks(folder),
+            "notes": outcome.notes,
+        }
+
+    def _zeros_of_all(self) -> int:
+        """Zeros in the whole model; a tied parameter counts once, as in `Before`."""
+        seen = {t.data_ptr(): t for t in self.state.values() if t.numel()}
+        held = {n: t for n, t in self.state.items() if seen.get(t.data_ptr()) is t}
+        known = dict(self.dense.source.model.named_parameters(remove_duplicate=False))
+        return sum(zeros_in({n: t for n, t in held.items() if n in known}).values())
+
+    def _fallbacks(self, folder: LanguageFolder | None) -> list[str]:
+        source = self.dense.source
+        stays = [f"{name}: {why}" for name, why in source.left_dense().items()]
+        stays += [
+            f"{x}: in the checkpoint but not in the model, copied as it is, dense"
+            for x in source.unused()
+        ]
+        if folder is not None:
+            stays += left_out(source.folder, source.checkpoint.files.values(), folder.path)
+        return stays
+
+    def decorations(self) -> dict[str, Decoration]:
+        """What is computed once the record is kept."""
+        return {"the gain": self._gain}
+
+    def _gain(self, record: dict[str, Any]) -> None:
+        written = record["sparse"].get("bytes")
+        if written is None:
+            return
+        packed = packed_bytes(self.dense.source.stored_dtype, record["blocks"], written)
+        record["sparse"]["bytes_packed"] = packed
+        record["gain"] = gain_of(self.recipe.build_method(), written, packed)

@@ -1,0 +1,73 @@
+"""What a record of a language model says in its own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from steppe.core.protocols import Structure
+from steppe.core.speed import DENSE_KERNELS
+from steppe.method import Method
+
+
+def quality_of(measured: dict[str, Any]) -> dict[str, Any]:
+    """A record's figures of one model, from text -> perplexity; the first text's come first.
+
+    Example:
+        >>> quality_of({})
+        {}
+    """
+    if not measured:
+        return {}
+    first = next(iter(measured.values()))
+    return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": measured}
+
+
+def gain_of(method: Method, written: int, packed: int) -> str:
+    """What is gained, in a sentence: nothing yet, and what to do for it.
+
+    Args:
+        method: its structure says what GPUs can use.
+        written: bytes of the weights as they are stored.
+        packed: bytes with only nonzero weights, and one bit of each.
+    """
+    text = (
+        f"Gain: none yet in speed or size; the zeros are stored as numbers "
+        f"({written} bytes). steppe export --to compact stores about {packed}, steppe.load "
+        "computes with as little in memory, and steppe bench times that"
+    )
+    if method.structure == Structure.make("2:4"):
+        return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
+    return f"{text}. Loaded by other means it is not faster: {DENSE_KERNELS}."
+
+
+def versions_of_formats() -> dict[str, str]:
+    """Of what reads and writes a language model's files."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("transformers", "safetensors")}
+
+
+def numel_of(row: dict[str, Any]) -> int:
+    """Weights of a layer, from its row of the record."""
+    return int(torch.Size(row["shape"]).numel())
+
+
+def packed_bytes(
+    stored: Callable[[str], torch.dtype], rows: list[dict[str, Any]], written: int
+) -> int:
+    """Bytes when only nonzero weights are stored, with one bit per weight of where they are.
+
+    Args:
+        stored: weight -> the type that its file holds.
+        rows: of the blocks.
+        written: bytes of all shards.
+    """
+    total = written
+    for layer in (layer for row in rows for layer in row["layers"]):
+        n = numel_of(layer)
+        zeros = round(layer["sparsity_reached"] * n)
+        total -= zeros * stored(layer["name"]).itemsize - n // 8
+    return total

@@ -1,0 +1,1 @@
+"""Causal language models trained as a whole."""
