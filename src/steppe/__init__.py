@@ -1,7 +1,7 @@
 """steppe: neural networks that are sparse and flat.
 
-Public names: `sparsify`, `train`, `prune`, `channel_groups`, `remove`, `methods`, `Method`,
-`prunable`, `MaskKeeper`, `SteppeError`.
+Public names: `sparsify`, `train`, `prune`, `recover`, `channel_groups`, `remove`, `methods`,
+`Method`, `prunable`, `MaskKeeper`, `SteppeError`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from steppe.engine.step.sparsify import sparsify
 from steppe.experiment.train import train
 from steppe.llm.prune import prune
 from steppe.llm.prune_config import PruneConfig
+from steppe.llm.recover import recover
+from steppe.llm.recover_config import RecoverConfig
 from steppe.method import Method
 from steppe.removal.channel_groups import channel_groups
 from steppe.removal.remove import remove
@@ -29,6 +31,7 @@ __all__ = [
     "Method",
     "PruneConfig",
     "ReconstructionConfig",
+    "RecoverConfig",
     "Sparsifier",
     "StepOptions",
     "SteppeError",
@@ -37,6 +40,7 @@ __all__ = [
     "methods",
     "prunable",
     "prune",
+    "recover",
     "remove",
     "sparsify",
     "train",
