@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
-from torch import Tensor
 
 from steppe import methods
 from steppe.core.errors import SteppeError
@@ -158,11 +157,11 @@ def config_options(
 def _parameter(
     name: str, kind: Any, default: Any, description: str, shown: Mapping[str, str]
 ) -> inspect.Parameter:
-    """A field as an option: of many values if it is a tuple, of text if it may be a tensor."""
+    """A field as an option: of many values if it is a tuple, of text if it may be one."""
     members = get_args(kind)
     if get_origin(kind) is tuple:
         kind, default = list[str] | None, None
-    elif Tensor in members:
+    elif str in members:  # of what else it may be, a command line says none
         kind = str | None
     if name in shown:
         kind, default = kind | None, None
@@ -204,8 +203,8 @@ def taking(
         "json": Annotated[bool, _option("one JSON object on stdout", "--json")],
         "quiet": Annotated[bool, _option("no progress", "--quiet")],
     }
-    known = globals() | {"PreparedPruning": object, "PreparedRecovery": object}
-    hints = get_type_hints(make, known, include_extras=True)
+    unseen = {"PreparedPruning": object, "PreparedRecovery": object}
+    hints = get_type_hints(make, localns=unseen, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     own = [p for p in inspect.signature(make).parameters.values() if p.name != "options"]
     shared = [p.replace(annotation=hints[p.name]) for p in own]

@@ -28,6 +28,8 @@ _HELP = SHOWN | {
     "epochs": "passes per part of a block [10]",
     "lr": "peak learning rate [weights 1e-3, norms 1e-2, lora 5e-3]",
     "batch_size": "windows per step [8]",
+    "include": "pattern of what counts as pruned [as it was pruned]",
+    "exclude": "pattern of what does not [as it was pruned]",
     "regrow": "",
     "recover": "",
 }

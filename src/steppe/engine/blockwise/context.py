@@ -69,7 +69,7 @@ class Run:
         """
         layers = [x for x in self.layers if x.block == self.blocks.names[index]]
         module = self.blocks.load(index)
-        pieces = _pieces(dict(module.named_parameters()), layers)
+        pieces = _pieces(_named(module), layers)
         block = BlockContext(
             run=self,
             method=for_block(self.method, counts, layers) if counts and layers else self.method,
@@ -82,7 +82,7 @@ class Run:
         )
         block.zeros = {x.name: block.zeros_of(x) for x in layers}
         if layers and not self.config.regrow:
-            every = _pieces(dict(module.named_parameters()), block.every_layer(module))
+            every = _pieces(_named(module), block.every_layer(module))
             gone = {n: w == 0 for n, (_, w) in every.items()}
             block.gone = {n: g for n, g in gone.items() if bool(g.any())}
         return block
@@ -133,7 +133,7 @@ class BlockContext:
 
     def look_again(self) -> None:
         """Take the weights that the module has now: a parametrisation that was folded made new."""
-        self.pieces = _pieces(dict(self.module.named_parameters()), self.layers)
+        self.pieces = _pieces(_named(self.module), self.layers)
 
     def zeros_of(self, layer: Layer) -> int:
         """How many of a layer's weights are zero now."""
@@ -171,6 +171,11 @@ class BlockContext:
     def relative(self, layer: Layer) -> str:
         """A layer's name inside the block."""
         return layer.name.removeprefix(f"{layer.block}.")
+
+
+def _named(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by all of their names: layers may share one."""
+    return dict(module.named_parameters(remove_duplicate=False))
 
 
 def _pieces(
