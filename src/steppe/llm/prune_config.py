@@ -94,10 +94,10 @@ class PruneConfig(BaseModel):
             return cls(**options)
         except ValidationError as error:
             first = error.errors()[0]
-            option = str(first["loc"][0])
             cause = first.get("ctx", {}).get("error")
             if isinstance(cause, SteppeError):
                 raise cause from None
+            option = str(first["loc"][0])
             if first["type"] == "extra_forbidden":
                 raise unknown(f"option of {cls.verb}", option, cls.model_fields) from None
             raise SteppeError(
