@@ -1,7 +1,7 @@
 """steppe: neural networks that are sparse and flat.
 
-Public names: `sparsify`, `train`, `prune`, `load`, `sparse`, `channel_groups`, `remove`, `methods`,
-`Method`, `prunable`, `MaskKeeper`, `SteppeError`.
+Public names: `sparsify`, `train`, `prune`, `recover`, `load`, `sparse`, `channel_groups`, `remove`,
+`methods`, `Method`, `prunable`, `MaskKeeper`, `SteppeError`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from steppe.experiment.train import train
 from steppe.llm.load_sparse import load
 from steppe.llm.prune import prune
 from steppe.llm.prune_config import PruneConfig
+from steppe.llm.recover import recover
+from steppe.llm.recover_config import RecoverConfig
 from steppe.method import Method
 from steppe.removal.channel_groups import channel_groups
 from steppe.removal.remove import remove
@@ -30,6 +32,7 @@ __all__ = [
     "Method",
     "PruneConfig",
     "ReconstructionConfig",
+    "RecoverConfig",
     "Sparsifier",
     "StepOptions",
     "SteppeError",
@@ -39,6 +42,7 @@ __all__ = [
     "methods",
     "prunable",
     "prune",
+    "recover",
     "remove",
     "sparse",
     "sparsify",

@@ -48,7 +48,7 @@ def test_it_is_part_of_a_method(name):
     assert Method.from_yaml(method.to_yaml()) == method
     assert method.objective.name == name
     assert method.objective.scope in {"task", "block", "layer"}
-    assert method.objective.stages in {"block", "children"}
+    assert method.objective.stages in {"block", "children", "sublayers"}
 
 
 @pytest.mark.parametrize("name", list(Objective.registry))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import typer
-from torch import Tensor
 
 from steppe import methods
 from steppe.core.errors import SteppeError
@@ -21,6 +20,8 @@ from steppe.method import Method
 
 if TYPE_CHECKING:
     from steppe.llm.prepare import PreparedPruning
+
+Config = TypeVar("Config", bound=PruneConfig)
 
 
 def _option(help: str, *names: str) -> Any:
@@ -102,63 +103,81 @@ def job(
     Args:
         model, method, sparsity, structure, score, budget, rho, penalty, interval, swaps, changes:
             see their help.
-        options: the fields of `PruneConfig`, and those of `ReconstructionConfig` in its place; None
-            where the command line says nothing.
+        options: see `configured`.
     """
     from steppe.llm.prepare import PreparedPruning
 
     parts = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
     pull = {"penalty": number_or_word(penalty), "interval": number_or_word(interval)}
     made = build(method, {}, changes, parts | {"rho": rho} | pull, swaps)
+    shape = f"-{structure.replace(':', '-')}" if structure else ""
+    shape += "" if swaps is None else f"-swaps{swaps}"
+    name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}"
+    return PreparedPruning(model, made, configured(PruneConfig, name, options))
+
+
+def configured(kind: type[Config], name: str, options: dict[str, Any]) -> Config:
+    """A job's configuration.
+
+    Args:
+        kind: of the job.
+        name: of its folder under ``runs``, if the options name none; the seed is added.
+        options: its fields, and those of `ReconstructionConfig` in its place; None where the
+            command line says nothing.
+    """
     given = {name: value for name, value in options.items() if value is not None}
     own = {name: given.pop(name) for name in _OF_THE_RECONSTRUCTION if name in given}
     own.setdefault("warmup_epochs", own.get("epochs", ReconstructionConfig.epochs) / 10)
-    if "out" not in given:
-        shape = f"-{structure.replace(':', '-')}" if structure else ""
-        shape += "" if swaps is None else f"-swaps{swaps}"
-        seed = given.get("seed", PruneConfig.model_fields["seed"].default)
-        name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}-seed{seed}"
-        given["out"] = Path("runs") / name
-    config = PruneConfig.of(reconstruction=own, **given)
-    return PreparedPruning(model, made, config)
+    seed = given.get("seed", kind.model_fields["seed"].default)
+    given.setdefault("out", Path("runs") / f"{name}-seed{seed}")
+    return kind.of(reconstruction=own, **given)
 
 
 _OF_THE_RECONSTRUCTION = ("epochs", "warmup_epochs", "lr", "batch_size")
 """The fields of `ReconstructionConfig` that the command line shows."""
-_SHOWN = {
+SHOWN = {
     "out": "the new folder [runs/MODEL-METHOD-SPARSITY-seedN]",
     "warmup_epochs": "of them warming up [a tenth]",
 }
 """Help where the command's default is not the field's."""
 
 
-def _config_options() -> Iterator[inspect.Parameter]:
-    """The command's options that stand for a configuration, made from its fields."""
-    for name, field in PruneConfig.model_fields.items():
+def config_options(
+    kind: type[PruneConfig], shown: Mapping[str, str] = SHOWN
+) -> Iterator[inspect.Parameter]:
+    """The options of a command that stand for a configuration, made from its fields.
+
+    Args:
+        kind: of the configuration.
+        shown: option -> help, where it has no default of its own here; "" hides it.
+    """
+    for name, field in kind.model_fields.items():
         if name == "reconstruction":
             fields = ReconstructionConfig.__dataclass_fields__
             kinds = get_type_hints(ReconstructionConfig)
             for inner in _OF_THE_RECONSTRUCTION:
                 text = fields[inner].metadata["description"]
-                yield _parameter(inner, kinds[inner], fields[inner].default, text)
-        else:
-            yield _parameter(name, field.annotation, field.default, str(field.description))
+                yield _parameter(inner, kinds[inner], fields[inner].default, text, shown)
+        elif shown.get(name, name):
+            yield _parameter(name, field.annotation, field.default, str(field.description), shown)
 
 
-def _parameter(name: str, kind: Any, default: Any, description: str) -> inspect.Parameter:
-    """A field as an option: of many values if it is a tuple, of text if it may be a tensor."""
+def _parameter(
+    name: str, kind: Any, default: Any, description: str, shown: Mapping[str, str]
+) -> inspect.Parameter:
+    """A field as an option: of many values if it is a tuple, of text if it may be one."""
     members = get_args(kind)
     if get_origin(kind) is tuple:
         kind, default = list[str] | None, None
-    elif Tensor in members:
+    elif str in members:  # of what else it may be, a command line says none
         kind = str | None
-    if name in _SHOWN:
+    if name in shown:
         kind, default = kind | None, None
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
-        annotation=Annotated[kind, _option(_SHOWN.get(name, description))],
+        annotation=Annotated[kind, _option(shown.get(name, description))],
     )
 
 
@@ -171,20 +190,34 @@ def takes_a_job(run: Command) -> Callable[..., None]:
     Args:
         run: called with a function that makes the job, whether JSON is wanted, and quiet.
     """
+    return taking(job, config_options(PruneConfig), run)
+
+
+def taking(
+    make: Callable[..., PreparedPruning], more: Iterable[inspect.Parameter], run: Command
+) -> Callable[..., None]:
+    """A command with a function's parameters and more options, ``--json`` and ``--quiet``.
+
+    Args:
+        make: makes the job; its last parameter takes the options.
+        more: the options.
+        run: called with a function that makes the job, whether JSON is wanted, and quiet.
+    """
 
     def called(json: bool = False, quiet: bool = False, **given: Any) -> None:
-        run(functools.partial(job, **given), json, quiet)
+        run(functools.partial(make, **given), json, quiet)
 
     ends = {
         "json": Annotated[bool, _option("one JSON object on stdout", "--json")],
         "quiet": Annotated[bool, _option("no progress", "--quiet")],
     }
-    hints = get_type_hints(job, globals() | {"PreparedPruning": object}, include_extras=True)
+    unseen = {"PreparedPruning": object, "PreparedRecovery": object}
+    hints = get_type_hints(make, localns=unseen, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [p for p in inspect.signature(job).parameters.values() if p.name != "options"]
+    own = [p for p in inspect.signature(make).parameters.values() if p.name != "options"]
     shared = [p.replace(annotation=hints[p.name]) for p in own]
     last = [inspect.Parameter(n, keyword, default=False, annotation=t) for n, t in ends.items()]
-    options = [*shared, *_config_options(), *last]
+    options = [*shared, *more, *last]
     # typer reads a command's options from its signature
     vars(called)["__signature__"] = inspect.Signature(options)
     called.__annotations__ = {p.name: p.annotation for p in options}

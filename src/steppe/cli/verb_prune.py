@@ -13,6 +13,7 @@ from steppe.cli.blocktable import BlockTable
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, of_all_parameters, say
 from steppe.cli.progress_line import ProgressLine
+from steppe.cli.recovered import show
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import watched
@@ -48,7 +49,7 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     if finished:
         say("this run was finished before; nothing was done again", quiet)
     with courtesy("the summary"):
-        _show(record, out, quiet)
+        (show if "pruning" in record else _show)(record, out, quiet)
     emit(record | {"out": str(out)}, json)
 
 

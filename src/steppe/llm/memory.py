@@ -48,7 +48,9 @@ def estimate(
     computing = {"embeddings and head": _rest(prepared, head=False), **_at_a_block(prepared)}
     if whole or not prepared.model.chained:
         del computing["embeddings and head"], computing["block"]
-        computing["the whole model"] = _FLOAT * sum(p.numel() for p in _parameters(prepared))
+        models = 1 + (prepared.dense is not None)
+        size = _FLOAT * sum(p.numel() for p in _parameters(prepared))
+        computing["the whole model"] = models * size
     elif texts:  # the head is loaded when no block is
         measured = {
             "embeddings and head": _rest(prepared, True),
@@ -109,6 +111,8 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
     needed = {"block": _FLOAT * block, "masks": weights, "zeros that were there": block}
     if _measured(prepared):
         needed["dense weights, to measure errors"] = _FLOAT * weights
+    if prepared.dense is not None:
+        needed["the dense block"] = _FLOAT * block
     if "gram" in _needs(prepared):
         needed["input grams"] = _FLOAT * sum(_grams(layers))
     work = {"products of a micro-batch": _products(prepared, layers)}
@@ -209,10 +213,13 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
     hidden = _FLOAT * prepared.model.hidden_size
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
-        needed["activations"] = 2 * _FLOAT * row * len(prepared.tokens)
+        states = _FLOAT * row * len(prepared.tokens)
+        models = 1 + (prepared.dense is not None)
+        needed["activations"] = 2 * models * states
         if prepared.method.objective.scope == "block":
-            apart = prepared.method.objective.stages == "children"
-            needed["targets"] = (1 + apart) * hidden * prepared.tokens.numel()
+            needed["targets"] = hidden * prepared.tokens.numel()
+            if prepared.method.objective.stages != "block":
+                needed["inputs of a part of a block"] = models * states
     budget = prepared.method.budget
     if isinstance(budget, LevelBudget):
         sizes = {x.name: x.numel for x in pruned}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import LevelBudget
 from steppe.engine.blockwise.allocation import counts_of, sizes_of
@@ -45,6 +46,12 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
     Raises:
         SteppeError: it cannot fit; names what, how much and the way out.
     """
+    if prepared.config.recover:
+        raise SteppeError(
+            "a plan is of the pruning alone",
+            got="--recover",
+            way_out="leave it out; a recovery needs the memory of two blocks and their training",
+        )
     layers = [layer for inside in layers_by_block(prepared).values() for layer in inside]
     prepared.check_layers()
     texts = prepared.texts()

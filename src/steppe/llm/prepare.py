@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import LevelBudget
+from steppe.core.protocols import LevelBudget, Structure
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import check, needs_windows
@@ -67,6 +67,8 @@ class PreparedPruning:
                 way_out="choose another --out",
             )
         self.config, self.method = config, for_language(method)
+        self.dense: StreamedModel | None = None
+        """The dense model, where this one was pruned before."""
         self.device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
         _join_processes(self.device)
         self.model = StreamedModel(str(model), self.device, streamed=config.streamed)
@@ -238,6 +240,29 @@ class PreparedPruning:
         check(self.method, layers, self.tokens)
         if isinstance(self.method.budget, LevelBudget) and self.tokens is not None:
             judged_windows(self.method.budget, len(self.tokens))
+
+    @property
+    def structure(self) -> Structure:
+        """What the zeros of the result have in common."""
+        return self.method.structure
+
+    @property
+    def originals(self) -> dict[str, StreamedModel]:
+        """What is measured before the walk, by its name in the record."""
+        return {"dense": self.model}
+
+    def check_finite(self, digest: Any = None) -> dict[str, int]:
+        """See `Checkpoint.check_finite`; the hash is of the dense model's weights."""
+        return self.model.checkpoint.check_finite(digest)
+
+    def completed(self, record: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+        """The record of the walk, with what only this kind of job knows.
+
+        Args:
+            record: of the walk.
+            measured: name of an original -> text -> perplexity.
+        """
+        return record
 
     def decide(self, loading: Callable[[str], None] = lambda why: None) -> None:
         """Find out how blocks can be called, if anything runs them; nothing is written.

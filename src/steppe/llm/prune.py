@@ -66,7 +66,8 @@ def prune(
             dense and sparse), ``evaluate_window``, ``reconstruction`` (how SAFE and ADMM optimise
             a block, e.g. ``{"epochs": 30}``), ``precision``, ``micro_batch``, ``measure``,
             ``include``, ``exclude``, ``regrow`` (weights that are zero already may come back; else
-            they stay zero and count as pruned), ``streamed`` (auto, always one block at a time, or
+            they stay zero and count as pruned), ``recover`` (then train what is left, as
+            `steppe.recover` does), ``streamed`` (auto, always one block at a time, or
             never: the whole model in memory), ``seed``, ``device``.
 
     Returns:
@@ -92,9 +93,13 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     Returns:
         The record.
     """
+    if prepared.config.recover:
+        from steppe.llm.recover import prune_and_recover
+
+        return prune_and_recover(prepared, report)
     folder = RunFolder(prepared.out, prepared.recipe, prepared.as_today)
     if folder.record is not None:
-        _check_whole(prepared.out)
+        check_whole(prepared.out)
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
     prepared.check_layers()
@@ -104,7 +109,7 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     if 0 < len(walk.journal.get("blocks", [])) < len(prepared.model):
         prepared.check_goes_on(folder.stored)
     weights = hashlib.sha256() if texts and prepared.config.remember else None
-    stored_nonzero = prepared.model.checkpoint.check_finite(weights)
+    stored_nonzero = prepared.check_finite(weights)
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
@@ -114,7 +119,7 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
         return _work(prepared, folder, walk, texts, (stored_nonzero, stored))
 
 
-def _check_whole(out: Path) -> None:
+def check_whole(out: Path) -> None:
     """Whether the weights and masks of a finished run are there and not cut short.
 
     Raises:
@@ -147,12 +152,16 @@ def _work(
     journal = Journal(checkpoints / "job.json")
     began = time.time()
     stored_nonzero, weights = stored
-    dense = _perplexities(prepared, journal, "dense", texts, weights)
+    measured_before = {
+        which: _perplexities(prepared, journal, which, texts, weights if which == "dense" else None)
+        for which in prepared.originals
+    }
     rows = walk.run()
     if ranks.first():
         prepared.model.write_rest(prepared.out)
     ranks.barrier()
-    prepared.model.free_rest()
+    for original in prepared.originals.values():
+        original.free_rest()
     before = float(journal.get("seconds", 0.0)) - began
 
     def measured(record: dict[str, Any]) -> None:
@@ -169,10 +178,12 @@ def _work(
         written = record["sparse"]["bytes"]
         packed = packed_bytes(prepared.model.stored_dtype, rows, written)
         record["sparse"]["bytes_packed"] = packed
-        record["gain"] = gain_of(prepared.method, written, packed)
+        record["gain"] = gain_of(prepared.structure, written, packed)
 
-    plain = _record(
-        prepared, rows, [*prepared.notes, *walk.notes], dense, before + time.time(), stored_nonzero
+    notes, seconds = [*prepared.notes, *walk.notes], before + time.time()
+    plain = prepared.completed(
+        _record(prepared, rows, notes, measured_before["dense"], seconds, stored_nonzero),
+        measured_before,
     )
     record = decorated(
         stamped(plain, display_of(prepared.method.name)),
@@ -190,12 +201,12 @@ def _perplexities(
     texts: dict[str, Tensor],
     weights: str | None = None,
 ) -> dict[str, Any]:
-    """Text -> perplexity of the dense model, or of the sparse one in the folder of the result.
+    """Text -> perplexity of an original model, or of the sparse one in the folder of the result.
 
     With a hash of the weights, what was measured for another pruning of them is taken.
     """
     measured: dict[str, Any] = journal.get(which, {})
-    model = prepared.model if which == "dense" else None
+    model = prepared.originals.get(which)
     for name, tokens in texts.items():
         if name not in measured:
             model = model or _as_streamed(prepared)

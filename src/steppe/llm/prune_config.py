@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor
@@ -60,8 +60,10 @@ class PruneConfig(BaseModel):
     streamed: Literal["auto", "always", "never"] = Field(
         "auto", description="one block in memory at a time: auto, always, or never (whole model)"
     )
+    recover: bool = Field(False, description="then train what is left, as steppe recover does")
     seed: Seed = Field(0, description="of the windows and their order")
     device: str | None = Field(None, description="cpu, cuda, ... [a GPU if there is one]")
+    verb: ClassVar[str] = "prune"
 
     @field_validator("reconstruction", mode="before")
     @classmethod
@@ -77,7 +79,7 @@ class PruneConfig(BaseModel):
         return ReconstructionConfig(**value)
 
     @classmethod
-    def of(cls, **options: Any) -> PruneConfig:
+    def of(cls, **options: Any) -> Self:
         """The configuration with these options.
 
         Args:
@@ -94,13 +96,13 @@ class PruneConfig(BaseModel):
             return cls(**options)
         except ValidationError as error:
             first = error.errors()[0]
-            option = str(first["loc"][0])
             cause = first.get("ctx", {}).get("error")
             if isinstance(cause, SteppeError):
                 raise cause from None
+            option = str(first["loc"][0])
             if first["type"] == "extra_forbidden":
-                raise unknown("option of prune", option, cls.model_fields) from None
+                raise unknown(f"option of {cls.verb}", option, cls.model_fields) from None
             raise SteppeError(
-                f"option {option} of prune must have its type",
+                f"option {option} of {cls.verb} must have its type",
                 got=f"{first['input']!r} ({first['msg']})",
             ) from None

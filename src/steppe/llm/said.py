@@ -9,7 +9,6 @@ import torch
 
 from steppe.core.protocols import Structure
 from steppe.core.speed import DENSE_KERNELS
-from steppe.method import Method
 
 
 def quality_of(measured: dict[str, Any]) -> dict[str, Any]:
@@ -25,11 +24,11 @@ def quality_of(measured: dict[str, Any]) -> dict[str, Any]:
     return {"perplexity": first["perplexity"], "loss": first["loss"], "texts": measured}
 
 
-def gain_of(method: Method, written: int, packed: int) -> str:
+def gain_of(structure: Structure, written: int, packed: int) -> str:
     """What is gained, in a sentence: nothing yet, and what to do for it.
 
     Args:
-        method: its structure says what GPUs can use.
+        structure: says what GPUs can use.
         written: bytes of the weights as they are stored.
         packed: bytes with only nonzero weights, and one bit of each.
     """
@@ -38,7 +37,7 @@ def gain_of(method: Method, written: int, packed: int) -> str:
         f"({written} bytes). steppe export --to compact stores about {packed}, steppe.load "
         "computes with as little in memory, and steppe bench times that"
     )
-    if method.structure == Structure.make("2:4"):
+    if structure == Structure.make("2:4"):
         return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
     return f"{text}. Loaded by other means it is not faster: {DENSE_KERNELS}."
 

@@ -43,6 +43,7 @@ class SecondMoment(Statistic):
 
     name = "second_moment"
     gathered = False
+    elementwise = True
 
     def prepare(self, modules: dict[str, tuple[Layer, nn.Module]]) -> None:
         self._names = list(modules)

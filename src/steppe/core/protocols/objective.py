@@ -47,11 +47,13 @@ class Objective(Part):
         return None
 
     @property
-    def stages(self) -> Literal["block", "children"]:
+    def stages(self) -> Literal["block", "children", "sublayers"]:
         """What of a block is optimised at a time, for scope ``block``.
 
         ``block``: all of it, towards the dense block's outputs. ``children``: its children one
         after the other, each from its own inputs towards the dense child's outputs for them.
+        ``sublayers``: its residual sub-layers (attention, then feed-forward) one after the other,
+        each with its norm towards the residual stream behind it.
         """
         return "block"
 

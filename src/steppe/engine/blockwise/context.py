@@ -18,6 +18,7 @@ from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.blocks import Blocks
 from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.config import BlockwiseConfig
+from steppe.engine.blockwise.dense import DenseModel
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.method import Method
 
@@ -33,6 +34,7 @@ class Run:
         out: the folder of the result.
         layers: the layers that are pruned, of all blocks.
         states: the blocks' inputs; None when nothing needs calibration windows.
+        dense: the dense model, where the one that is walked was pruned before.
         notes: sentences for the record: a fallback, a layer that was never used.
     """
 
@@ -42,6 +44,7 @@ class Run:
     out: Path
     layers: list[Layer]
     states: HiddenStates | None = None
+    dense: DenseModel | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -66,7 +69,7 @@ class Run:
         """
         layers = [x for x in self.layers if x.block == self.blocks.names[index]]
         module = self.blocks.load(index)
-        pieces = _pieces(module, layers)
+        pieces = _pieces(_named(module), layers)
         block = BlockContext(
             run=self,
             method=for_block(self.method, counts, layers) if counts and layers else self.method,
@@ -75,10 +78,12 @@ class Run:
             layers=layers,
             pieces=pieces,
             counts={x.name: counts[x.name] for x in layers} if counts else {},
+            dense=self.dense.tensors(index) if self.dense is not None else None,
         )
         block.zeros = {x.name: block.zeros_of(x) for x in layers}
         if layers and not self.config.regrow:
-            gone = {n: w == 0 for n, (_, w) in _pieces(module, block.every_layer(module)).items()}
+            every = _pieces(_named(module), block.every_layer(module))
+            gone = {n: w == 0 for n, (_, w) in every.items()}
             block.gone = {n: g for n, g in gone.items() if bool(g.any())}
         return block
 
@@ -100,6 +105,7 @@ class BlockContext:
         gone: piece name -> booleans, True where a weight was zero before and stays so, of all
             layers of the block that had zeros, pruned or not.
         statistics: what calibration saw of the layers' inputs, if the method needs any.
+        dense: name -> tensor of the dense block, where the model was pruned before.
         judged: stage -> its errors on windows that its training did not see.
         coupling: what the coupling of its training showed at the end.
         seconds: stage -> how long it took.
@@ -115,6 +121,7 @@ class BlockContext:
     zeros: Mapping[str, int] = dataclasses.field(default_factory=dict)
     gone: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     statistics: CalibrationCollector | None = None
+    dense: Mapping[str, Tensor] | None = None
     judged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     coupling: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -126,7 +133,7 @@ class BlockContext:
 
     def look_again(self) -> None:
         """Take the weights that the module has now: a parametrisation that was folded made new."""
-        self.pieces = _pieces(self.module, self.layers)
+        self.pieces = _pieces(_named(self.module), self.layers)
 
     def zeros_of(self, layer: Layer) -> int:
         """How many of a layer's weights are zero now."""
@@ -166,8 +173,14 @@ class BlockContext:
         return layer.name.removeprefix(f"{layer.block}.")
 
 
-def _pieces(module: nn.Module, layers: list[Layer]) -> dict[str, tuple[Layer, Tensor]]:
-    parameters = dict(module.named_parameters())
+def _named(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by all of their names: layers may share one."""
+    return dict(module.named_parameters(remove_duplicate=False))
+
+
+def _pieces(
+    parameters: Mapping[str, Tensor], layers: list[Layer]
+) -> dict[str, tuple[Layer, Tensor]]:
     pieces: dict[str, tuple[Layer, Tensor]] = {}
     for layer in layers:
         weight = parameters[layer.name.removeprefix(f"{layer.block}.")].detach()
@@ -177,5 +190,7 @@ def _pieces(module: nn.Module, layers: list[Layer]) -> dict[str, tuple[Layer, Te
 
 
 def dense_copies(block: BlockContext) -> dict[str, Tensor]:
-    """Piece name -> a copy of the weight as it is now."""
+    """Piece name -> the dense weight; a copy of the weight as it is now if it is dense still."""
+    if block.dense is not None:
+        return {name: weight for name, (_, weight) in _pieces(block.dense, block.layers).items()}
     return {name: torch.clone(weight) for name, weight in block.weights.items()}

@@ -63,7 +63,7 @@ class HeldOut:
             "trained": trained,
             "kept": "trained" if better else "start",
         }
-        self._block.judged[self._stage.name.removesuffix(".") or "block"] = row
+        self._block.judged[self._stage.title] = row
         return better
 
     @torch.no_grad()

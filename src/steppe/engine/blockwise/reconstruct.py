@@ -13,6 +13,7 @@ from steppe.core.layer import Layer
 from steppe.core.protocols import LayerSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import for_block
+from steppe.engine.blockwise.batches import batches, share
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.blockwise.context import BlockContext
 from steppe.engine.blockwise.held_out import HeldOut, windows_apart
@@ -20,7 +21,7 @@ from steppe.engine.blockwise.solve import as_start, solve_block
 from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.mask_keeper import MaskKeeper
-from steppe.engine.optim import lr_factor, optimizer, options_of
+from steppe.engine.optim import optimizer, options_of
 from steppe.engine.step.finished import Finished
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
@@ -113,36 +114,32 @@ class _Reconstruction:
             Layer name -> mask.
         """
         config, module = self.config, self.stage.module
-        module.requires_grad_(True)
-        params = [p for p in module.parameters() if p.is_floating_point()]
+        params = list(self.stage.parameters().values())
+        for parameter in params:
+            parameter.requires_grad_(True)
         taken = "betas" in options_of(config.optimizer)
         options = {"betas": config.betas} if taken else {}
         optim = optimizer(config.optimizer, params, config.lr, **options)
         trained_on, windows = self._windows()
         held_out = HeldOut(self.block, self.stage, self.targets, windows) if len(windows) else None
-        steps = -(-len(trained_on) // config.batch_size)
-        total = steps * config.epochs
+        order = list(batches(config, trained_on, self.block.run.config.seed))
         inside = self.inside
         zeros = self._zeros_that_were_there()
         if zeros:
             MaskKeeper(module, zeros).wrap(optim)
         statistics = {need: {inside[n]: v[n] for n in inside} for need, v in known.items()}
         sparsifier = sparsify(
-            _parallel(module),
+            parallel(module),
             optim,
             self._method(),
-            total,
+            len(order),
             include=list(inside.values()),
             options=StepOptions(statistics=statistics),
         )
-        factor = lr_factor("linear", config.warmup_epochs / config.epochs)
-        order = torch.Generator().manual_seed(self.block.run.config.seed)
-        for _ in range(config.epochs):
-            shuffled = trained_on[torch.randperm(len(trained_on), generator=order)]
-            for batch in shuffled.split(config.batch_size):
-                for group in optim.param_groups:
-                    group["lr"] = config.lr * factor((sparsifier.steps_done + 1) / (total + 1))
-                sparsifier.step(*self._closures(batch, sparsifier))
+        for batch, lr in order:
+            for group in optim.param_groups:
+                group["lr"] = lr
+            sparsifier.step(*self._closures(batch, sparsifier))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # noted below, where the record holds it
             finished = sparsifier.finish()
@@ -202,14 +199,8 @@ class _Reconstruction:
         return for_block(self.block.run.method, counts, layers)
 
     def _closures(self, batch: Tensor, sparsifier: Sparsifier) -> list[Callable[[], Tensor]]:
-        """The step's losses, one per micro-batch; each process takes its part of the batch.
-
-        The processes' gradients are averaged, so a loss is weighted by the process's share of the
-        batch; one that got no window takes part in the exchange with a weight of 0.
-        """
-        mine = batch[ranks.rank() :: ranks.world()]
-        weight = ranks.world() / len(batch) if len(mine) else 0.0
-        mine = mine if len(mine) else batch[:1]
+        """The step's losses, one per micro-batch; each process takes its part of the batch."""
+        mine, weight = share(batch)
         split = mine.split(self.block.run.config.micro_batch)
         return [self._loss_of(part, len(part) * len(split) * weight, sparsifier) for part in split]
 
@@ -235,7 +226,8 @@ class _Reconstruction:
         return closure
 
 
-def _parallel(module: nn.Module) -> nn.Module:
+def parallel(module: nn.Module) -> nn.Module:
+    """The module as all processes train it together."""
     if ranks.world() == 1:
         return module
     from torch.nn.parallel import DistributedDataParallel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +22,14 @@ from steppe.engine.blockwise.call_form import (
 )
 from steppe.engine.blockwise.context import BlockContext
 from steppe.engine.blockwise.states import Activations
+from steppe.engine.blockwise.sublayers import continued, sublayers
 
 Forward = Callable[[Tensor, nn.Module], Tensor]
 
 
 @dataclasses.dataclass(kw_only=True)
 class Stage:
-    """A module of a block that is optimised by itself.
+    """A module of a block that is optimised by itself, or a part of what it computes.
 
     Args:
         name: of the module in the block, with a dot at its end; empty for the block itself.
@@ -35,6 +37,8 @@ class Stage:
         forward: (inputs, module) -> outputs; the module may be wrapped.
         inputs: of the module, for all windows.
         layers: its layers that are pruned.
+        title: what the record calls it.
+        apart: parameters of the module that have no part in the stage.
     """
 
     name: str
@@ -42,22 +46,95 @@ class Stage:
     forward: Forward
     inputs: Activations
     layers: list[Layer]
+    title: str = "block"
+    apart: frozenset[str] = frozenset()
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Name in the module -> parameter, of all that the stage may move."""
+        named = self.module.named_parameters()
+        return {n: p for n, p in named if p.is_floating_point() and n not in self.apart}
 
 
 def stages(block: BlockContext) -> Iterator[Stage]:
-    """The block itself, or its children one after the other, as the objective says.
+    """The block itself, its sub-layers or its children one after the other, as the objective says.
 
-    A child's inputs are computed when its turn comes, from what the children before it became.
+    The inputs of each are computed when its turn comes, from what those before it became.
     """
-    if block.method.objective.stages == "block":
-        yield Stage(
+    return _STAGES[block.method.objective.stages](block)
+
+
+def _block(block: BlockContext) -> Iterator[Stage]:
+    yield Stage(
+        name="",
+        module=block.module,
+        forward=lambda x, module: block.run.blocks.call(block.index, x, module),
+        inputs=block.run.inputs.of(block.index),
+        layers=block.layers,
+    )
+
+
+def _in_sublayers(block: BlockContext) -> Iterator[Stage]:
+    run, inputs = block.run, block.run.inputs.of(block.index)
+
+    def call(state: Tensor, module: nn.Module) -> Tensor:
+        return run.blocks.call(block.index, state, module)
+
+    names = [n for n in _children_in_order(block) if _has_matrices(block.module.get_submodule(n))]
+    sample = inputs.tensor[:2].to(run.blocks.device)
+    found = sublayers(block.module, names, call, sample)
+    if not found:
+        said = "is one stage: attention and feed-forward are not one after the other in it"
+        if not any(said in note for note in run.notes):
+            block.note(f"{run.blocks.names[block.index]} {said} (others like it are not named)")
+        yield from _block(block)
+        return
+    for part in found:
+        within = tuple(f"{name}." for name in part.children)
+        stage = Stage(
             name="",
             module=block.module,
-            forward=lambda x, module: block.run.blocks.call(block.index, x, module),
-            inputs=block.run.inputs.of(block.index),
-            layers=block.layers,
+            forward=part.forward,
+            inputs=inputs,
+            layers=[x for x in block.layers if block.relative(x).startswith(within)],
+            title="+".join(part.children),
+            apart=part.apart(sample),
         )
-        return
+        yield stage
+        if part is not found[-1]:
+            inputs = behind(block, inputs, partial(_outputs, block, stage), "stage.bin")
+    inputs.delete()
+
+
+@torch.no_grad()
+def behind(
+    block: BlockContext, inputs: Activations, stream: Callable[[slice], Tensor], name: str
+) -> Activations:
+    """What a block gets for its next sub-layer.
+
+    Args:
+        block: the block at work.
+        inputs: what it got for this one.
+        stream: windows -> the residual stream behind this one.
+        name: of the file.
+    """
+    run = block.run
+    following = run.inputs.scratch(name, inputs.shape[1:])
+    for windows in run.inputs.slices():
+        following.tensor[windows] = continued(inputs.tensor[windows], stream(windows))
+    ranks.barrier()
+    return following
+
+
+def _outputs(block: BlockContext, stage: Stage, windows: slice) -> Tensor:
+    state = stage.inputs.tensor[windows].to(block.run.blocks.device)
+    return stage.forward(state, stage.module).float().cpu()
+
+
+def _has_matrices(module: nn.Module) -> bool:
+    return any(p.ndim > 1 for p in module.parameters())
+
+
+def _children_apart(block: BlockContext) -> Iterator[Stage]:
     for name in _children_in_order(block):
         layers = [x for x in block.layers if block.relative(x).startswith(f"{name}.")]
         if layers:
@@ -151,30 +228,38 @@ def _child_stage(block: BlockContext, name: str, layers: list[Layer]) -> Stage:
         forward=calls.forward,
         inputs=inputs,
         layers=layers,
+        title=name,
     )
+
+
+_STAGES = {"block": _block, "children": _children_apart, "sublayers": _in_sublayers}
 
 
 @torch.no_grad()
 def dense_targets(
-    block: BlockContext, stage: Stage, dense: Mapping[str, Tensor] | None
+    block: BlockContext,
+    stage: Stage,
+    dense: Mapping[str, Tensor] | None,
+    given: Activations | None = None,
 ) -> Activations:
-    """What the dense module makes of the pruned model's hidden states, in full precision.
+    """What the dense module makes of hidden states, in full precision.
 
     Args:
         block: the block that the module is part of.
         stage: the module and its inputs.
         dense: the block's tensors before its weights were solved for a start; None if they are
             dense still.
+        given: the hidden states; those of the pruned model if not given.
     """
-    run, module = block.run, stage.module
+    run, module, given = block.run, stage.module, given or stage.inputs
     now = module.state_dict()
     started = {n: t.clone() for n, t in now.items()} if dense is not None else {}
     if dense is not None:
         module.load_state_dict({n: dense[stage.name + n] for n in now})
-    first = stage.inputs.tensor[:1].to(run.blocks.device)
+    first = given.tensor[:1].to(run.blocks.device)
     targets = run.inputs.scratch("targets.bin", tuple(stage.forward(first, module).shape[1:]))
     for windows in run.inputs.slices():
-        hidden = stage.inputs.tensor[windows].to(run.blocks.device)
+        hidden = given.tensor[windows].to(run.blocks.device)
         targets.tensor[windows] = stage.forward(hidden, module).float().cpu()
     ranks.barrier()
     if started:

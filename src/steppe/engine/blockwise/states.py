@@ -89,11 +89,19 @@ class HiddenStates:
         tokens: calibration windows ``[windows, tokens]``.
         folder: where the files go.
         micro_batch: windows that go through a block together.
+        name: of the files.
     """
 
-    def __init__(self, blocks: Blocks, tokens: Tensor, folder: Path, micro_batch: int) -> None:
+    def __init__(
+        self,
+        blocks: Blocks,
+        tokens: Tensor,
+        folder: Path,
+        micro_batch: int,
+        name: str = "inputs",
+    ) -> None:
         self.blocks, self.tokens, self.folder = blocks, tokens, folder
-        self._micro_batch = micro_batch
+        self._micro_batch, self._name = micro_batch, name
         self._open: dict[int, Activations] = {}
 
     def of(self, index: int) -> Activations:
@@ -106,7 +114,7 @@ class HiddenStates:
         windows, window = self.tokens.shape
         shape = self.blocks.state_shape(window)
         # two files take turns: a block's inputs stay until the journal says that it is done
-        path = self.folder / f"inputs-{index % 2}.bin"
+        path = self.folder / f"{self._name}-{index % 2}.bin"
         return path, (windows, *shape)
 
     def resume(self, index: int) -> None:

@@ -21,6 +21,7 @@ from steppe.engine.blockwise.calibrate import calibrate, profile
 from steppe.engine.blockwise.compatibility import check
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.context import BlockContext, Run, dense_copies
+from steppe.engine.blockwise.dense import DenseModel
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.level_search import searched
 from steppe.engine.blockwise.measure import layer_row, output_errors
@@ -29,6 +30,8 @@ from steppe.engine.blockwise.solve import solve_block
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.engine.host_memory import reused
 from steppe.method import Method
+
+Work = Callable[[BlockContext], tuple[dict[str, Tensor], dict[str, float]]]
 
 
 class Blockwise:
@@ -46,6 +49,8 @@ class Blockwise:
         include: shell patterns of the layers to prune.
         exclude: shell patterns of what stays dense.
         report: called with each block's row of the record.
+        dense: the dense model, where this one was pruned before and is led back to it.
+        work: what is done to a block once it is loaded; prunes it by the method if not given.
 
     Raises:
         SteppeError: the method does not work block by block, a layer cannot have the structure.
@@ -62,6 +67,8 @@ class Blockwise:
         include: tuple[str, ...] = (),
         exclude: tuple[str, ...] = (),
         report: Callable[[dict[str, Any]], None] = lambda row: None,
+        dense: Blocks | None = None,
+        work: Work | None = None,
     ) -> None:
         layers = blocks.layers(include, exclude)
         check(method, layers, tokens)
@@ -69,6 +76,11 @@ class Blockwise:
         states = None
         if tokens is not None:
             states = HiddenStates(blocks, tokens, folder, config.micro_batch)
+        beside = None
+        if dense is not None:
+            assert tokens is not None, "the method needs windows, which was checked"
+            beside = DenseModel(dense, tokens, folder, config.micro_batch)
+        self._work = work or prune_block
         self.journal, self.report = Journal(folder / "journal.json"), report
         self.context = Run(
             blocks=blocks,
@@ -77,6 +89,7 @@ class Blockwise:
             out=out,
             layers=layers,
             states=states,
+            dense=beside,
             notes=list(self.journal.get("notes", [])),
         )
 
@@ -127,6 +140,8 @@ class Blockwise:
         counts = self._counts()
         if states is not None:
             states.resume(len(rows)) if rows else states.embed(0)
+        if self.context.dense is not None:
+            self.context.dense.begin(len(rows))
         for index in range(len(rows), len(blocks)):
             rows.append(self._block(index, counts))
             self.journal.put(blocks=rows, notes=self.notes)
@@ -156,7 +171,7 @@ class Blockwise:
         measured = run.states is not None and run.config.measure > 0
         dense = dense_copies(block) if measured else {}
         with reused():
-            masks, solving = self._prune(block) if block.layers else ({}, {})
+            masks, solving = self._work(block) if block.layers else ({}, {})
             with block.timed("propagate"):
                 errors = self._round_and_propagate(block, dense)
             if not run.config.regrow:  # masks say what is zero, also what the dtype rounded to it
@@ -174,22 +189,6 @@ class Blockwise:
         more = {"held_out": block.judged, "coupling": block.coupling}
         return row | {key: value for key, value in more.items() if value}
 
-    def _prune(self, block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Layer name -> mask; piece name -> seconds of its solver."""
-        with block.timed("calibrate"):
-            calibrate(block)
-        if block.method.objective.scope == "layer":
-            with block.timed("prune"):
-                solver = block.method.solver
-                assert solver is not None, "an objective over layers fits solvers only"
-                return solve_block(block, solver)
-        with block.timed("start"):
-            start = solve_start(block)
-        with block.timed("prune"):
-            masks = reconstruct(block, start)
-            block.look_again()
-            return masks, {}
-
     def _round_and_propagate(
         self, block: BlockContext, dense: Mapping[str, Tensor]
     ) -> dict[str, float]:
@@ -200,6 +199,8 @@ class Blockwise:
         if run.states is not None and block.index + 1 < len(run.blocks):
             run.states.propagate(block.index)
             run.states.of(block.index + 1).flush()
+            if run.dense is not None:
+                run.dense.propagate(block.index)
         return errors
 
     def _write(self, block: BlockContext, masks: Mapping[str, Tensor]) -> None:
@@ -207,3 +208,20 @@ class Blockwise:
         run.blocks.write(block.index, run.out)
         name = f"masks-{number:05d}-of-{len(run.blocks):05d}.safetensors"
         write_tensors(run.out / name, pack(dict(masks)), {"packing": "numpy.packbits"})
+
+
+def prune_block(block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Prune a block in place; layer name -> mask, piece name -> seconds of its solver."""
+    with block.timed("calibrate"):
+        calibrate(block)
+    if block.method.objective.scope == "layer":
+        with block.timed("prune"):
+            solver = block.method.solver
+            assert solver is not None, "an objective over layers fits solvers only"
+            return solve_block(block, solver)
+    with block.timed("start"):
+        start = solve_start(block)
+    with block.timed("prune"):
+        masks = reconstruct(block, start)
+        block.look_again()
+        return masks, {}

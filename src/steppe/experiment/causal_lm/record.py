@@ -153,4 +153,4 @@ class Ended:
             return
         packed = packed_bytes(self.dense.source.stored_dtype, record["blocks"], written)
         record["sparse"]["bytes_packed"] = packed
-        record["gain"] = gain_of(self.recipe.build_method(), written, packed)
+        record["gain"] = gain_of(self.recipe.build_method().structure, written, packed)

@@ -1,0 +1,67 @@
+"""What a recovery has brought, in lines for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from steppe.cli.main import of_all_parameters, say
+
+
+def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
+    """Say what a recovery has brought.
+
+    Args:
+        record: its own.
+        out: its folder.
+        quiet: say nothing.
+    """
+    zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
+    say(f"{record['method_display']}: {zeros}{of_all_parameters(record)}", quiet)
+    say(kept(record["recipe"]["recover"]["train"], record["blocks"]), quiet)
+    texts = [record[key].get("texts", {}) for key in ("dense", "pruned", "sparse")]
+    for name, measured in texts[2].items():
+        figures = [of[name]["perplexity"] for of in texts]
+        say(f"perplexity {regained(*figures)} (windows of {measured['window']} of {name})", quiet)
+    if not texts[2]:
+        say("no perplexity was measured: give --evaluate FILE", quiet)
+    say(
+        f"{record['seconds_pruning']:.1f} s training, {record['seconds']:.1f} s in all, "
+        f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
+        quiet,
+    )
+    for note in record["fallbacks"]:
+        say(f"note: {note}", quiet)
+
+
+def regained(dense: float, pruned: float, recovered: float) -> str:
+    """The three perplexities, and the share of the gap that is closed, if there is one.
+
+    Example:
+        >>> regained(10.0, 30.0, 15.0)
+        '10.00 dense, 30.00 pruned, 15.00 recovered: 75 % of the gap'
+    """
+    said = f"{dense:.2f} dense, {pruned:.2f} pruned, {recovered:.2f} recovered"
+    gap = pruned - dense
+    share = round(100 * (pruned - recovered) / gap) if gap > 0 else None
+    return said if share is None else f"{said}: {share} % of the gap"
+
+
+def kept(train: str, blocks: list[dict[str, Any]]) -> str:
+    """In how many parts of blocks the training was kept.
+
+    Args:
+        train: what was trained.
+        blocks: of the record.
+
+    Example:
+        >>> kept("norms", [{"held_out": {"mlp": {"windows": 8, "kept": "trained"}}}])
+        'trained norms; kept in 1 of 1 parts of blocks (8 windows held out)'
+    """
+    judged = [row for block in blocks for row in block.get("held_out", {}).values()]
+    if not judged:
+        return f"trained {train}; kept in all blocks: no window was held out"
+    better = [row["kept"] for row in judged].count("trained")
+    windows = judged[0]["windows"]
+    held = f"{windows} window{'s' * (windows > 1)} held out"
+    return f"trained {train}; kept in {better} of {len(judged)} parts of blocks ({held})"

@@ -1,0 +1,30 @@
+"""All that a stage has left: kept weights, norms and biases."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from steppe.engine.blockwise.stages import Stage
+from steppe.engine.blockwise.trained import TRAINED
+
+
+@TRAINED.register("weights")
+class Weights:
+    """Every parameter of the stage; what was zero in a matrix is held by the training.
+
+    Args:
+        stage: a block or a part of it.
+        rank, seed: nothing here depends on them.
+    """
+
+    lr = 1e-3
+
+    def __init__(self, stage: Stage, rank: int, seed: int) -> None:
+        self.module = stage.module
+        self.parameters = self._chosen(stage)
+
+    def _chosen(self, stage: Stage) -> list[nn.Parameter]:
+        return list(stage.parameters().values())
+
+    def merge(self) -> None:
+        """Nothing: the parameters are the module's own."""

@@ -1,0 +1,171 @@
+"""A pruned model led back to its dense one: zeros, records, refusals, both in one go."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import steppe
+from steppe import SteppeError, methods
+from steppe.engine.mask_keeper import read_masks
+from steppe.llm.load import load
+
+FIT = {"epochs": 2, "warmup_epochs": 0, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def tokens() -> Tensor:
+    return torch.randint(0, 26, (10, 12), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def pruned(language_model: Path, tokens: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("recover") / "pruned"
+    steppe.prune(language_model, methods.wanda(sparsity=0.6), tokens, out, measure=0)
+    return out
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        found |= load_file(path)
+    return found
+
+
+def recover(folder: Path, tokens: Tensor, out: Path, **options: Any) -> dict[str, Any]:
+    return steppe.recover(folder, tokens, out, **({"reconstruction": FIT} | options))
+
+
+@pytest.mark.parametrize("train", ["weights", "norms", "lora"])
+def test_zeros_stay_and_the_folder_is_as_prune_writes_it(
+    train: str, pruned: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    record = recover(pruned, tokens, out, train=train)
+    before, after = weights(pruned), weights(out)
+    for name, old in before.items():
+        if old.ndim > 1:
+            assert torch.equal(after[name][old == 0], old[old == 0]), name
+    moved = {n for n in before if not torch.equal(before[n], after[n])}
+    assert moved
+    assert all(".layers." in n for n in moved)
+    assert (train == "norms") == all(before[n].ndim == 1 for n in moved)
+    masks = read_masks(out)
+    assert all(torch.equal(masks[n], m) for n, m in read_masks(pruned).items())
+    load(str(out))
+    assert record == json.loads((out / "record.json").read_text())
+    assert record["method_display"] == "Wanda, recovered"
+    assert record["sparsity_asked"] == 0.6
+    assert record["sparsity_reached"] == record["pruning"]["sparsity_reached"]
+    assert record["recipe"]["recover"]["train"] == train
+    assert {p.name for p in out.iterdir()} == {p.name for p in pruned.iterdir()}
+    judged = record["blocks"][0]["held_out"]
+    assert list(judged) == ["self_attn", "mlp"]
+
+
+def test_zeros_of_another_tool_and_their_signs_stay(
+    language_model: Path, pruned: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(language_model, other)
+    (file,) = other.glob("model*.safetensors")
+    held = load_file(file)
+    name = next(n for n in held if "down_proj" in n)
+    held[name][::2] = -0.0
+    held[name][1, 0] = 0.0
+    save_file(held, file, {"format": "pt"})
+    with pytest.raises(SteppeError, match=r"no record of its pruning.*--dense"):
+        recover(other, tokens, tmp_path / "a")
+    record = recover(other, tokens, tmp_path / "b", dense=language_model)
+    new = weights(tmp_path / "b")[name]
+    assert bool((new[::2] == 0).all())
+    assert bool(torch.signbit(new[::2]).all())
+    assert not bool(torch.signbit(new[1, 0]))
+    assert bool((new[1, 1:] != held[name][1, 1:]).any())
+    assert record["sparsity_asked"] is None
+
+
+def test_a_stopped_recovery_goes_on_to_the_same_bits(
+    pruned: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict[str, Any]) -> None:
+        raise Stop
+
+    recover(pruned, tokens, tmp_path / "whole")
+    with pytest.raises(Stop):
+        recover(pruned, tokens, tmp_path / "cut", report=stop)
+    done = json.loads((tmp_path / "cut" / "checkpoints" / "journal.json").read_text())
+    assert len(done["blocks"]) == 1
+    recover(pruned, tokens, tmp_path / "cut")
+    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[n], other[n]) for n in one)
+
+
+def test_both_in_one_go_is_one_after_the_other(
+    language_model: Path, pruned: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    method = methods.wanda(sparsity=0.6)
+    record = steppe.prune(
+        language_model, method, tokens, tmp_path / "both", measure=0, recover=True
+    )
+    apart = steppe.recover(pruned, tokens, tmp_path / "apart", measure=0)
+    one, other = weights(tmp_path / "both"), weights(tmp_path / "apart")
+    assert all(torch.equal(one[n], other[n]) for n in other)
+    assert record["pruning"]["method"] == "wanda"
+    assert record["blocks"][0]["held_out"] == apart["blocks"][0]["held_out"]
+    assert not (tmp_path / "both" / "checkpoints" / "pruned").exists()
+    again = steppe.prune(language_model, method, tokens, tmp_path / "both", measure=0, recover=True)
+    assert again == record
+
+
+def test_both_in_one_go_needs_text(language_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(SteppeError, match=r"needs calibration text.*--calibration"):
+        steppe.prune(
+            language_model, methods.magnitude(sparsity=0.5), None, tmp_path / "o", recover=True
+        )
+    assert not (tmp_path / "o").exists()
+
+
+def test_another_model_is_no_teacher(
+    language_model: Path, pruned: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(language_model, other)
+    config = json.loads((other / "config.json").read_text())
+    config["vocab_size"] += 1
+    (other / "config.json").write_text(json.dumps(config))
+    (file,) = other.glob("model*.safetensors")
+    held = load_file(file)
+    rows = {n: t for n, t in held.items() if t.shape[0] == config["vocab_size"] - 1}
+    held |= {n: torch.cat([t, t[:1]]) for n, t in rows.items()}
+    save_file(held, file, {"format": "pt"})
+    with pytest.raises(SteppeError, match=r"same weights but for their values.*27, 12") as refused:
+        recover(pruned, tokens, tmp_path / "out", dense=other)
+    assert "\n" not in str(refused.value)
+
+
+def test_what_was_pruned_must_not_have_changed(
+    language_model: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    dense = tmp_path / "dense"
+    shutil.copytree(language_model, dense)
+    steppe.prune(dense, methods.magnitude(sparsity=0.5), None, tmp_path / "p")
+    (file,) = dense.glob("model*.safetensors")
+    save_file({n: t + 0.1 for n, t in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(SteppeError, match=r"have changed since.*--dense"):
+        recover(tmp_path / "p", tokens, tmp_path / "out")
+    recover(tmp_path / "p", tokens, tmp_path / "out", dense=dense)
+    shutil.rmtree(dense)
+    with pytest.raises(SteppeError, match=r"which is not there.*--dense"):
+        recover(tmp_path / "p", tokens, tmp_path / "other")
