@@ -11,7 +11,7 @@ import torch
 
 import steppe
 from steppe.engine import ranks
-from steppe.llm.whole_training.tokens import TokenBatches
+from steppe.llm.tokens.batches import TokenBatches
 
 
 class Stop(Exception):

@@ -18,7 +18,7 @@ from steppe import SteppeError
 from steppe.core.mask import unpack
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import parse
-from steppe.llm.whole_training.tokens import TokenBatches
+from steppe.llm.tokens.batches import TokenBatches
 from steppe.record import checked
 
 WINDOW, BATCH = 16, 4

@@ -9,9 +9,11 @@ from typing import Any
 
 from steppe.cli.at_work import at_work
 from steppe.cli.main import of_all_parameters, say
+from steppe.cli.progress_line import ProgressLine
 from steppe.cli.training import METHOD_FLAGS, TRAININGS, Flag
 from steppe.cli.training.used import check_used
 from steppe.core.courtesy import courtesy
+from steppe.engine.progress import watched
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, parse
 from steppe.llm.whole_training.memory import lines
@@ -22,7 +24,7 @@ class LanguageTraining:
     """Flags of a language model's training."""
 
     flags = METHOD_FLAGS | {
-        "data": Flag("data.text", str, "text file, folder, dataset, or .safetensors of ids"),
+        "data": Flag("data.text", str, "text file, folder, dataset, mixture, or self"),
         "window": Flag("data.window", int, "tokens in a window [2048 or the model's]"),
         "tokens": Flag("train.tokens", str, "of the whole run, e.g. 50M"),
         "batch_size": Flag("train.batch_size", int, "windows in a pass [8]"),
@@ -67,7 +69,11 @@ class LanguageTraining:
             name = f"{Path(recipe.model.name).name}-{method.name}-{method.sparsity:g}"
             out = Path("runs") / f"{name}-seed{recipe.seed}"
             say(f"writing to {out}", quiet)
-        record, outcome = LanguageExperiment(recipe, out, quiet).train()
+        experiment = LanguageExperiment(recipe, out, quiet)
+        if not (out / "record.json").exists():
+            with ProgressLine(quiet) as line, watched(line):
+                _ = experiment.text
+        record, outcome = experiment.train()
         if outcome is None:
             say(f"{out} was finished before; nothing to do", quiet)
         with courtesy("the summary"):

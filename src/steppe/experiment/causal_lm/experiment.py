@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import nn
 
 from steppe.core.courtesy import NOT_COMPUTED, decorated
 from steppe.core.errors import SteppeError
@@ -24,11 +24,12 @@ from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
 from steppe.experiment.experiment import seed_everything
 from steppe.llm.memory import available
+from steppe.llm.tokens.batches import TokenBatches
+from steppe.llm.tokens.packed import PackedText, Packing
 from steppe.llm.whole_training.folder import LanguageFolder
 from steppe.llm.whole_training.memory import Setting, check, needed
 from steppe.llm.whole_training.prepared import DenseModel, Measure, Teacher, keep_less
 from steppe.llm.whole_training.task import CausalLM
-from steppe.llm.whole_training.tokens import Repeated, TokenBatches
 from steppe.methods import display_of
 from steppe.record import stamped
 
@@ -90,8 +91,7 @@ class LanguageExperiment:
         parts, steps = spec.plan(self.window)
         config = spec.config(parts)
         accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
-        windows, said = self.dense.training_windows(self.recipe.data.text, self.window)
-        batches = self._batches(windows, accelerator)
+        batches = self._batches(accelerator, steps * spec.accumulate)
         measure = self._measure()
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
@@ -104,7 +104,7 @@ class LanguageExperiment:
                 shard(one, self.dense.source.names, accelerator.device)
         trainer = Trainer(
             model,
-            Repeated(batches, steps * spec.accumulate),
+            batches,
             measure,
             self.recipe.build_method(),
             config,
@@ -133,7 +133,8 @@ class LanguageExperiment:
             quality=quality,
             outcome=outcome,
             state=trainer.written,
-            said=said | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
+            said=batches.text.description
+            | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
             conditions={
                 "device": str(accelerator.device),
                 "precision": choice.record(),
@@ -179,29 +180,28 @@ class LanguageExperiment:
         include, exclude = self.recipe.include, self.recipe.exclude
         return exclude if include else (*exclude, *self.dense.outside(include, exclude))
 
-    def _batches(self, windows: Tensor, accelerator: Accelerator) -> TokenBatches:
-        size, world = self.recipe.train.batch_size, accelerator.num_processes
-        if size % world:
-            raise SteppeError(
-                "a batch is divided among the processes",
-                got=f"--batch-size {size} and {world} processes",
-                way_out=f"--batch-size {-(-size // world) * world}",
-            )
-        fits = len(windows) // world * world
-        if fits < size:
-            raise SteppeError(
-                f"the text must hold a batch of windows of {self.window} tokens",
-                got=f"{len(windows)} windows in {self.recipe.data.text}, and a batch of {size}",
-                way_out=f"--batch-size {fits}, a shorter --window, or a longer text"
-                if fits
-                else "a shorter --window, or a longer text",
-            )
+    @cached_property
+    def text(self) -> PackedText:
+        """What is trained on, tokenised."""
+        spec = self.recipe.train
+        parts, steps = spec.plan(self.window)
+        packing = Packing(
+            window=self.window,
+            tokens=parts * steps * spec.tokens_a_step(self.window),
+            beside=self.out,
+            seed=self.recipe.seed,
+            device=self.recipe.device or "cpu",
+        )
+        return self.dense.training_text(self.recipe.data.text, packing)
+
+    def _batches(self, accelerator: Accelerator, length: int) -> TokenBatches:
         return TokenBatches(
-            windows=windows,
-            batch_size=size,
+            text=self.text,
+            batch_size=self.recipe.train.batch_size,
+            length=length,
             seed=self.recipe.seed,
             rank=accelerator.process_index,
-            world=world,
+            world=accelerator.num_processes,
             device=accelerator.device,
         )
 

@@ -41,7 +41,7 @@ class TextSpec(Strict):
     """Which text."""
 
     text: str
-    """A file, a folder, a dataset, or a .safetensors file of token ids."""
+    """A file, a folder, a dataset, a mixture, a .safetensors file of token ids, or self."""
     window: int | None = None
     """Tokens in a window; 2048, or the model's positions if they are fewer."""
 

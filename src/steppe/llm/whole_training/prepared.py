@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,12 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.prunable import prunable
-from steppe.llm.calibration_windows import check_vocabulary
 from steppe.llm.load import load_model, tokenizer_of
 from steppe.llm.measured_text import measured_windows
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import perplexity
 from steppe.llm.prepare import fingerprint
-from steppe.llm.whole_training.tokens import token_windows
+from steppe.llm.tokens.packed import PackedText, Packing
 
 
 class DenseModel:
@@ -54,17 +54,19 @@ class DenseModel:
         inside = {layer.name for layer in self.source.layers(include, exclude)}
         return tuple(x.name for x in prunable(self.source.model)[0] if x.name not in inside)
 
-    def training_windows(self, text: str, window: int) -> tuple[Tensor, dict[str, Any]]:
-        """All windows of a text, and what a record says of them.
+    def training_text(self, text: str, packing: Packing) -> PackedText:
+        """A text, or several, in windows.
+
+        Args:
+            text: see `Packing.of`.
+            packing: without the model and its vocabulary.
 
         Raises:
             SteppeError: it cannot be read, is too short, or of another vocabulary.
         """
+        own = replace(packing, model=self.source.folder, vocabulary=self.source.vocabulary)
         ids = text.endswith(".safetensors")
-        tokenizer = None if ids else tokenizer_of(self.source.folder)
-        rows, said = token_windows(text, tokenizer, window)
-        check_vocabulary(rows, self.source.vocabulary)
-        return rows, said
+        return own.of(text, None if ids else tokenizer_of(self.source.folder))
 
     def measured(self, texts: tuple[str, ...], window: int) -> dict[str, Tensor]:
         """Text -> the windows on which perplexity is measured."""
