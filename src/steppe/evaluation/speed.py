@@ -90,8 +90,8 @@ class GenerationSpeed(Evaluation):
         packed = [layer for layer in result["formats"] if layer["format"] != "dense"]
         if not packed:
             return (
-                "nothing was packed, as no format is surely faster here for any matrix: both "
-                "models are the same. Way out: --sparse bits packs what gets smaller"
+                "nothing was packed, so both models are the same and their times say nothing; "
+                "--sparse bits packs what gets smaller"
             )
         return (
             f"{'; '.join(parts)}; memory {memory[0]:.4g} MB, dense {memory[1]:.4g}; "
