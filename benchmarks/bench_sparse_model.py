@@ -9,8 +9,8 @@ in fresh processes. With ``--llamacpp`` the packed model takes turns with llama.
 multiplies the same weights as a dense file of bfloat16 and of float16; PEER is where
 llama-cpp-python is. What is in the record already is not done again.
 
-What it costs: 1.1 GB of disk for each of four sparsities, 3.3 for llama.cpp, 3 GB of memory, about
-eight minutes each, and three with llama.cpp.
+What it costs: 1.1 GB of disk for each of three sparsities, 3.3 for llama.cpp, 3 GB of memory, about
+four minutes each, and three with llama.cpp.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from steppe.core.speed import Speed
 from steppe.llm.generation_speed import Setting, compare_speed, in_fresh_process
 from steppe.sparse.choose import conditions
 
-SPARSITIES = (0.5, 0.6, 0.7, 0.9)
+SPARSITIES = (0.5, 0.7, 0.9)
 CONFIG = LlamaConfig(
     architectures=["LlamaForCausalLM"],
     hidden_size=2048,

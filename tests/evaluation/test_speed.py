@@ -56,7 +56,7 @@ def test_a_dense_model_that_is_not_there_is_said_first(
 def test_the_line_says_what_is_not_sure() -> None:
     own = {"dense": "dense a", "sparse": "sparse a", "ratio": 1.02}
     own |= {"claimed": False, "low": 0.9, "high": 1.1, "turns": 8}
-    arm = {"resident_bytes": 2e6, "batches": {"1": {"tokens_per_second": 5.0}}}
+    arm = {"written_bytes": 2e6, "batches": {"1": {"tokens_per_second": 5.0}}}
     result = {
         "speed": {"1": {"generation": own}},
         "arms": {"dense a": arm, "sparse a": arm},
@@ -67,3 +67,5 @@ def test_the_line_says_what_is_not_sure() -> None:
         "batch 1: 5 tokens/s, dense 5 (1.02x, not surely faster: 0.90x to 1.10x in 8 turns; "
         "--turns 16 narrow that); memory 2 MB, dense 2; 1 of 2 matrices packed"
     )
+    result["formats"] = [{"format": "dense"}]
+    assert make("speed", "run", {}, []).line(result, {}).startswith("nothing was packed")

@@ -57,7 +57,7 @@ def test_the_fastest_that_is_surely_faster():
     assert decided({"bits": speed(5.0, turns=7)}).format == "dense", "too few turns for a bound"
     assert decided({}).format == "dense"
     why = decided({"bits": speed(1.01), "csr": speed(0.5)}).why
-    assert why == "bits is 1.01 times as fast as dense here, not surely faster"
+    assert why == "bits is not surely faster: 1.01 to 1.01 times as fast as dense here"
 
 
 def test_it_is_measured_once_and_remembered_for_all_processes(asked):

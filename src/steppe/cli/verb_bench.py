@@ -25,7 +25,7 @@ _BYTES = {
 MEMORY = (
     "Memory is what the process holds beyond what it held before loading, when torch, transformers "
     "and the model's code were there already. The last line of it is computed: what the formats "
-    "store. An arm without turns was slower in the first look."
+    "store."
 )
 
 
@@ -91,7 +91,9 @@ def command(
 def _table(result: dict[str, Any]) -> Table:
     """A column for each arm, a row for each figure, so that any number of batches fits."""
     arms = result["arms"]
-    table = Table(caption=MEMORY, caption_justify="left")
+    looks = " An arm without turns was slower in the first look."
+    caption = MEMORY + looks * any(not arm["turns"] for arm in arms.values())
+    table = Table(caption=caption, caption_justify="left")
     table.add_column("")
     for name in arms:
         table.add_column(name.replace(" ", "\n"), justify="right")

@@ -85,9 +85,14 @@ class GenerationSpeed(Evaluation):
             )
         first = next(iter(result["speed"].values()))["generation"]
         memory = [
-            result["arms"][first[kind]]["resident_bytes"] / 1e6 for kind in ("sparse", "dense")
+            result["arms"][first[kind]]["written_bytes"] / 1e6 for kind in ("sparse", "dense")
         ]
         packed = [layer for layer in result["formats"] if layer["format"] != "dense"]
+        if not packed:
+            return (
+                "nothing was packed, so both models are the same and their times say nothing; "
+                "--sparse bits packs what gets smaller"
+            )
         return (
             f"{'; '.join(parts)}; memory {memory[0]:.4g} MB, dense {memory[1]:.4g}; "
             f"{len(packed)} of {len(result['formats'])} matrices packed"

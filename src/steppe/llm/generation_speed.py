@@ -13,7 +13,7 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.speed import Speed
 from steppe.engine.progress import advanced
-from steppe.sparse.conversion import check_format
+from steppe.sparse.format import check_format
 
 REASON = "zeros are neither stored nor read"
 ENOUGH = 8

@@ -19,7 +19,8 @@ from steppe.llm.compact import CompactCheckpoint
 from steppe.llm.keys import REST, Keys
 from steppe.llm.load import DTYPES, load_dense, not_causal, placed
 from steppe.llm.skeleton import forget, quiet, read_config, skeleton
-from steppe.sparse.conversion import Packable, check_format, in_place, packable, replaced
+from steppe.sparse.conversion import Packable, in_place, packable, replaced
+from steppe.sparse.format import check_format
 from steppe.sparse.linear import is_linear
 from steppe.sparse.record import remember
 

@@ -201,8 +201,9 @@ def decided(speeds: dict[str, Speed]) -> Choice:
     if not speeds:
         return Choice(format="dense", why="no format is smaller, or has a product here")
     name = max(speeds, key=lambda name: speeds[name].ratio)
-    why = f"{name} is {speeds[name].ratio:.2f} times as fast as dense here, not surely faster"
-    return Choice(format="dense", why=why, speeds=records)
+    own = speeds[name]
+    bounds = f"{own.low:.2f} to {own.high:.2f} times as fast as dense here"
+    return Choice(format="dense", why=f"{name} is not surely faster: {bounds}", speeds=records)
 
 
 @torch.no_grad()

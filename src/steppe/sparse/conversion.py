@@ -11,13 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steppe.core.errors import unknown
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
 from steppe.sparse.choose import STEP, Choice, Question, choose, decided
 from steppe.sparse.convolution import Convolution, is_convolution
 from steppe.sparse.experts import Experts, stacks_of
-from steppe.sparse.format import FORMATS, Format, exact_dtype, holds, without_negative_zeros
+from steppe.sparse.format import (
+    FORMATS,
+    Format,
+    check_format,
+    exact_dtype,
+    holds,
+    without_negative_zeros,
+)
 from steppe.sparse.linear import Linear, dense_weight, is_linear
 from steppe.sparse.module import PackedModule
 from steppe.sparse.record import LayerFormat, remember
@@ -117,16 +123,6 @@ def packed(
         takes = f"{choice.format} would take {form.bytes:,} bytes"
         return None, f"{takes}, dense takes {matrix.dense_bytes:,}"
     return form, choice.why
-
-
-def check_format(format: str) -> None:
-    """Whether there is such a format.
-
-    Raises:
-        SteppeError: there is not.
-    """
-    if format != "auto" and format not in FORMATS:
-        raise unknown("format", format, ["auto", *FORMATS])
 
 
 def tied(model: nn.Module) -> set[int]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.sparse.reference import integers
 
@@ -120,6 +120,16 @@ class Format(ABC):
     def repacked(self, weight: Tensor) -> Self:
         """Another matrix in the same form."""
         return self.from_dense(weight)
+
+
+def check_format(format: str) -> None:
+    """Whether there is such a format, or it is ``auto``.
+
+    Raises:
+        SteppeError: there is not.
+    """
+    if format != "auto" and format not in FORMATS:
+        raise unknown("format", format, ["auto", *FORMATS])
 
 
 def check_matrix(name: str, weight: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.sparse.choose import choice_for
-from steppe.sparse.format import FORMATS, Format, without_negative_zeros
+from steppe.sparse.format import FORMATS, Format, check_format, without_negative_zeros
 from steppe.sparse.module import PackedModule
 
 
@@ -41,6 +41,12 @@ class Linear(PackedModule):
     def __init__(
         self, matrix: Format, bias: Tensor | None = None, transposed: bool = False
     ) -> None:
+        if not isinstance(matrix, Format):
+            raise SteppeError(
+                "a packed layer is made of a matrix in a format",
+                got=type(matrix).__name__,
+                way_out="steppe.sparse.Linear.of(nn.Linear(...))",
+            )
         super().__init__(matrix, bias)
         self.out_features, self.in_features = matrix.rows, matrix.columns
         self.transposed = transposed
@@ -70,8 +76,9 @@ class Linear(PackedModule):
             raise SteppeError(
                 "what is packed is an nn.Linear or transformers' Conv1D, not a subclass",
                 got=type(layer).__name__,
-                way_out="leave the layer as it is",
+                way_out="leave the layer as it is; steppe.sparse.convert packs convolutions too",
             )
+        check_format(format)
         weight = without_negative_zeros(dense_weight(layer))
         if format == "auto":
             format = choice_for(weight, tokens=tokens).format
