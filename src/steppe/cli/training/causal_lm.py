@@ -71,7 +71,7 @@ class LanguageTraining:
             say(f"writing to {out}", quiet)
         experiment = LanguageExperiment(recipe, out, quiet)
         if not (out / "record.json").exists():
-            with ProgressLine(quiet) as line, watched(line):
+            with ProgressLine(quiet) as shown, watched(shown):
                 _ = experiment.text
         record, outcome = experiment.train()
         if outcome is None:
