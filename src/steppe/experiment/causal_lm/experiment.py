@@ -112,10 +112,7 @@ class LanguageExperiment:
             run=folder,
             include=self.recipe.include,
             exclude=self._excluded,
-            task=CausalLM(
-                stored=self.dense.source.stored_dtype,
-                autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
-            ),
+            task=self._task(choice),
             reference=teacher,
             quiet=self.quiet,
         )
@@ -133,7 +130,7 @@ class LanguageExperiment:
             quality=quality,
             outcome=outcome,
             state=trainer.written,
-            said=batches.text.description
+            said=self.text.description
             | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
             conditions={
                 "device": str(accelerator.device),
@@ -147,6 +144,12 @@ class LanguageExperiment:
         if accelerator.num_processes > 1:
             broadcast_object_list(record, from_process=0)
         return record[0], outcome
+
+    def _task(self, choice: Choice) -> CausalLM:
+        return CausalLM(
+            stored=self.dense.source.stored_dtype,
+            autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
+        )
 
     def _finished(
         self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None
