@@ -121,6 +121,7 @@ class LanguageExperiment:
             folder.claim()
             folder.keep_precision(choice.record())
         quality = self._dense_quality(trainer, measure)
+        tokens = trainer.total * spec.tokens_a_step(self.window)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
         ended = Ended(
@@ -130,8 +131,7 @@ class LanguageExperiment:
             quality=quality,
             outcome=outcome,
             state=trainer.written,
-            said=self.text.description
-            | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
+            said=self.text.description | {"tokens": tokens},
             conditions={
                 "device": str(accelerator.device),
                 "precision": choice.record(),
