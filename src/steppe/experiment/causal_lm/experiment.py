@@ -99,9 +99,8 @@ class LanguageExperiment:
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
-        for one in (model, teacher) if spec.shard else ():
-            if one is not None:
-                shard(one, self.dense.source.names, accelerator.device)
+        for one in filter(None, (model, teacher) if spec.shard else ()):
+            shard(one, self.dense.source.names, accelerator.device)
         trainer = Trainer(
             model,
             batches,
