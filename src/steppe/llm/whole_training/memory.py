@@ -125,7 +125,7 @@ def bytes_of_a_weight(
         torch.manual_seed(0)
         model = nn.Linear(_SIDE, _SIDE, bias=False)
     made, _ = optimizers(optimizer, model.parameters(), 1e-3, **options)
-    plain = method.replace(objective="task")
+    plain = method.replace(objective="task", perturb="none")
     sparsifier = sparsify(model, made, plain, 100, steps_per_epoch=10)
     inputs, right = torch.eye(_SIDE), torch.zeros(())
     watches = sparsifier.coupling.watches == "accuracy"
