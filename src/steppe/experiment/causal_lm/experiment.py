@@ -180,11 +180,15 @@ class LanguageExperiment:
     def _excluded(self) -> tuple[str, ...]:
         """Patterns of what stays dense: what was asked for, and layers outside of the blocks."""
         include, exclude = self.recipe.include, self.recipe.exclude
-        return exclude if include else (*exclude, *self.dense.outside(include, exclude))
+        return (*exclude, *self.dense.outside(include, exclude))
 
     @cached_property
     def text(self) -> PackedText:
-        """What is trained on, tokenised."""
+        """What is trained on, tokenised.
+
+        Raises:
+            SteppeError: it cannot be had, or is another one than that the run began with.
+        """
         spec = self.recipe.train
         parts, steps = spec.plan(self.window)
         packing = Packing(
@@ -194,7 +198,20 @@ class LanguageExperiment:
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",
         )
-        return self.dense.training_text(self.recipe.data.text, packing)
+        text = self.dense.training_text(self.recipe.data.text, packing)
+        began_with = None if self._journal is None else self._journal.get("text")
+        if began_with not in (None, text.description):
+            raise SteppeError(
+                "a run goes on with the text that it began with",
+                got=f"{self.recipe.data.text}, which holds another text now",
+                way_out="restore it, or choose another --out",
+            )
+        return text
+
+    @cached_property
+    def _journal(self) -> Journal | None:
+        """What an earlier start of the run has found out."""
+        return None if self.out is None else Journal(self.out / "checkpoints" / "job.json")
 
     def _batches(self, accelerator: Accelerator, length: int) -> TokenBatches:
         return TokenBatches(
@@ -283,11 +300,9 @@ class LanguageExperiment:
 
     def _dense_quality(self, trainer: Trainer, measure: Measure) -> dict[str, Any]:
         """Text -> perplexity of the dense model, measured once for a run."""
-        if self.out is None:
-            trainer.evaluate()
-            return dict(measure.last)
-        journal = Journal(self.out / "checkpoints" / "job.json")
-        if journal.get("dense") is None:
-            trainer.evaluate()
-            journal.put(dense=measure.last)
-        return dict(journal.get("dense"))
+        if self._journal is not None and self._journal.get("dense") is not None:
+            return dict(self._journal.get("dense"))
+        trainer.evaluate()
+        if self._journal is not None:
+            self._journal.put(dense=measure.last, text=self.text.description)
+        return dict(measure.last)
