@@ -65,7 +65,7 @@ def _settings(
 ) -> tuple[dict[str, Any], list[tuple[str, str, str, Any]]]:
     """Options of the method, and (as given, axis, option or nothing, value) of its parts.
 
-    ``method.perturb=sam`` means ``perturb=sam`` where the method has no such option, as in a recipe.
+    ``method.perturb=sam`` means ``perturb=sam`` where the method has no such option.
     """
     own: dict[str, Any] = {}
     of_parts = []

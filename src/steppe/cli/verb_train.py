@@ -109,6 +109,12 @@ def _begun(argument: str | None) -> tuple[str, dict[str, Any]]:
         for name in TASKS:
             if TASKS[name].claims(argument):
                 return name, TRAININGS[name].begin(argument)
+        raise SteppeError(
+            "train takes a recipe or a language model",
+            got=f"{argument}, which is no file here, no folder, and no name of either",
+            way_out="steppe recipes lists those that come with steppe; a model is a folder with "
+            "config.json, or owner/name on the hub",
+        )
     data, path = read_plain(argument)
     task = task_of(data, path.parent)
     return task.name, task.load(data, str(path), path.parent).plain()

@@ -197,7 +197,11 @@ def test_a_run_goes_on_with_the_text_that_it_began_with(
     [({"include": ["*"]}, 14), ({"include": ["*.mlp.*"], "exclude": ["*.0.*"]}, 3)],
 )
 def test_embeddings_and_head_stay_dense_whatever_the_patterns_match(
-    patterns: dict[str, list[str]], pruned: int, language_model: Path, word_text: Path, tmp_path: Path
+    patterns: dict[str, list[str]],
+    pruned: int,
+    language_model: Path,
+    word_text: Path,
+    tmp_path: Path,
 ) -> None:
     train = {"tokens": BATCH * WINDOW}
     out = tmp_path / "run"
@@ -267,7 +271,11 @@ def test_bad_input_is_one_line(
         (foreign / name).write_text((language_model / name).read_text())
     distilled = {"name": "gmp", "sparsity": 0.5, "objective": "distillation"}
     cases = [
-        (recipe(language_model, short), "must hold a window of 16 tokens; got 3 tokens"),
+        (recipe(language_model, short), "longer than the window of 16 tokens; got 3 tokens"),
+        (
+            recipe(language_model, short) | {"evaluate": str(word_text)},
+            "must hold a window of 16 tokens; got 3 tokens",
+        ),
         (
             recipe(language_model, word_text, train={"batch_size": 64}),
             "must hold a batch of 64 windows.*got 31 windows.*--batch-size 31",

@@ -72,7 +72,7 @@ class LanguageTraining:
         experiment = LanguageExperiment(recipe, out, quiet)
         if not (out / "record.json").exists():
             with ProgressLine(quiet) as shown, watched(shown):
-                _ = experiment.text
+                experiment.ready()
         record, outcome = experiment.train()
         if outcome is None:
             say(f"{out} was finished before; nothing to do", quiet)

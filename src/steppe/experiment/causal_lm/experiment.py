@@ -19,6 +19,7 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
+from steppe.engine.step.objective_loss import check_looks_at_a_teacher
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
@@ -91,8 +92,9 @@ class LanguageExperiment:
         parts, steps = spec.plan(self.window)
         config = spec.config(parts)
         accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
+        self.ready()
         batches = self._batches(accelerator, steps * spec.accumulate)
-        measure = self._measure()
+        measure = self.measure
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
         check(self.needed(setting), there, setting, accelerator.num_processes)
@@ -182,6 +184,14 @@ class LanguageExperiment:
         include, exclude = self.recipe.include, self.recipe.exclude
         return (*exclude, *self.dense.outside(include, exclude))
 
+    def ready(self) -> None:
+        """Look at teacher and texts, the cheapest first; the long way is to tokenise.
+
+        Raises:
+            SteppeError: one of them cannot be had, or is of another vocabulary.
+        """
+        _ = self._named_teacher, self.measure, self.text
+
     @cached_property
     def text(self) -> PackedText:
         """What is trained on, tokenised.
@@ -224,7 +234,9 @@ class LanguageExperiment:
             device=accelerator.device,
         )
 
-    def _measure(self) -> Measure:
+    @cached_property
+    def measure(self) -> Measure:
+        """The texts on which perplexity is measured."""
         spec = self.recipe.evaluate
         window = self.window if spec.window is None else self.dense.source.window(spec.window)
         return Measure(self.dense.measured(spec.texts, window), self.recipe.train.batch_size)
@@ -288,11 +300,19 @@ class LanguageExperiment:
             keep_less(model)
         return model
 
+    @cached_property
+    def _named_teacher(self) -> Teacher | None:
+        """The network that a distillation learns from, where it is not the dense model."""
+        named = self.recipe.model.teacher
+        if named is None:
+            return None
+        check_looks_at_a_teacher(self.recipe.build_method().objective)
+        return Teacher(named, self.dense)
+
     def _teacher(self) -> nn.Module | None:
         """The network that a distillation learns from: another one, or the dense model."""
-        named = self.recipe.model.teacher
-        if named is not None:
-            return Teacher(named, self.dense).load()
+        if self._named_teacher is not None:
+            return self._named_teacher.load()
         reads = self.recipe.build_method().objective.reads
         if "reference_outputs" not in reads:
             return None
