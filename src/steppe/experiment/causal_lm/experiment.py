@@ -94,7 +94,6 @@ class LanguageExperiment:
         accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
         self.ready()
         batches = self._batches(accelerator, steps * spec.accumulate)
-        measure = self.measure
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
         check(self.needed(setting), there, setting, accelerator.num_processes)
@@ -106,7 +105,7 @@ class LanguageExperiment:
         trainer = Trainer(
             model,
             batches,
-            measure,
+            self.measure,
             self.recipe.build_method(),
             config,
             accelerator,
@@ -121,7 +120,7 @@ class LanguageExperiment:
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
-        quality = self._dense_quality(trainer, measure)
+        quality = self._dense_quality(trainer)
         tokens = trainer.total * spec.tokens_a_step(self.window)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
@@ -141,7 +140,7 @@ class LanguageExperiment:
         )
         record: list[Any] = [None]
         if main:
-            record = [self._finished(ended, measure if outcome.after else None, folder)]
+            record = [self._finished(ended, bool(outcome.after), folder)]
         if accelerator.num_processes > 1:
             broadcast_object_list(record, from_process=0)
         return record[0], outcome
@@ -153,10 +152,10 @@ class LanguageExperiment:
         )
 
     def _finished(
-        self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None
+        self, ended: Ended, measured: bool, folder: LanguageFolder | None
     ) -> dict[str, Any]:
         """The record, kept by the first process; then nothing is left to go on from."""
-        plain = ended.record(measure.last if measure is not None else {}, folder)
+        plain = ended.record(self.measure.last if measured else {}, folder)
         record = decorated(
             stamped(plain, display_of(plain["method"])),
             ended.decorations(),
@@ -318,11 +317,11 @@ class LanguageExperiment:
             return None
         return self.dense.load().eval().requires_grad_(False)
 
-    def _dense_quality(self, trainer: Trainer, measure: Measure) -> dict[str, Any]:
+    def _dense_quality(self, trainer: Trainer) -> dict[str, Any]:
         """Text -> perplexity of the dense model, measured once for a run."""
         if self._journal is not None and self._journal.get("dense") is not None:
             return dict(self._journal.get("dense"))
         trainer.evaluate()
         if self._journal is not None:
-            self._journal.put(dense=measure.last, text=self.text.description)
-        return dict(measure.last)
+            self._journal.put(dense=self.measure.last, text=self.text.description)
+        return dict(self.measure.last)
