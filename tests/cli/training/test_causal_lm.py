@@ -174,6 +174,8 @@ def test_methods_that_solve_layers_name_a_way_out_that_works(
     said = said_in_one_line(capsys, "train", "tiny-lama", "--method", "gmp")
     assert "steppe recipes" in said
     assert "owner/name" in said
+    said = said_in_one_line(capsys, "train", "safe/cifar10-resnet20", "--method", "gmp")
+    assert "did you mean safe/cifar10-resnet20x2" in said
 
 
 def test_safe_with_functional_sam(language_model: Path, word_text: Path, tmp_path: Path) -> None:

@@ -134,16 +134,34 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", ["safe", "soft_threshold", "pilot"])
+ELSA = {
+    "interval": 2,
+    "penalty_schedule": "cosine",
+    "penalty_start": 1e-3,
+    "score": "adam_second_moment",
+    "state_dtype": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"name": "safe", "perturb": {"name": "functional_sam", "rho": 0.1}},
+        {"name": "elsa"} | ELSA,
+        {"name": "soft_threshold"},
+        {"name": "pilot"},
+    ],
+    ids=lambda method: method["name"],
+)
 def test_stopped_in_the_middle_of_a_part_it_ends_with_the_same_bits(
-    method: str,
+    method: dict[str, Any],
     language_model: Path,
     word_text: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     train = {"checkpoint_steps": 1, "accumulate": 2, "checkpointing": True}
-    made = recipe(language_model, word_text, method={"name": method, "sparsity": 0.6}, train=train)
+    made = recipe(language_model, word_text, method=method | {"sparsity": 0.6}, train=train)
     steppe.train(made, tmp_path / "whole")
     epoch, given = TokenBatches.epoch, []
 
