@@ -109,10 +109,10 @@ def test_a_teacher_of_another_vocabulary_is_refused_before_the_text_is_read(
     turned = with_tokenizer(language_model, tmp_path / "turned", 26, "zabcdefghijklmnopqrstuvwx")
     asked = small(language_model, tmp_path / "no-text.txt", tmp_path / "run")
     distilled = ["--set", "method.objective=distillation"]
-    for teacher, got in ((fewer, "9 tokens in"), (turned, r"26 in .* (others)")):
+    for teacher, got in ((fewer, "9 tokens in"), (turned, "(others)")):
         said = said_in_one_line(capsys, *asked, "--teacher", teacher, *distilled)
         assert "a teacher has the vocabulary of the model that learns from it" in said
-        assert got.split(" .* ")[-1] in said
+        assert got in said
     said = said_in_one_line(capsys, *asked, "--teacher", language_model)
     assert "a teacher belongs to an objective" in said
     there = small(language_model, word_text, tmp_path / "run")
