@@ -37,8 +37,6 @@ METHOD_FLAGS = {
     "interval": Flag("method.interval", str, "SAFE, ADMM: steps, or auto [auto; ELSA 32]"),
     "score": Flag("method.score", str, "what matters"),
 }
-OF_PARTS = ("rho", "penalty", "interval", "score")
-"""Flags of single parts of a method, which another method need not have."""
 
 
 class Training(Protocol):
