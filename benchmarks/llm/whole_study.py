@@ -74,7 +74,15 @@ def run(
             model = str(run(start, sparsity, seed, runs, args))
         folder = folder_of(name, sparsity, seed, args.steps, args.out)
         tokens = args.steps * runs["window"] * runs["batch_size"]
-        command = ["train", model, *flags.split(), "--data", args.trained_on or args.text, "--tokens", str(tokens)]
+        command = [
+            "train",
+            model,
+            *flags.split(),
+            "--data",
+            args.trained_on or args.text,
+            "--tokens",
+            str(tokens),
+        ]
         command += ["--window", str(runs["window"]), "--batch-size", str(runs["batch_size"])]
         command += ["--precision", runs["precision"], "--set", "train.parts=4"]
         command += [] if name == "dense" else ["--sparsity", str(sparsity)]
