@@ -90,6 +90,6 @@ class AlphaPruning(UnitBudget):
         shares: dict[str, float] = {}
         for block, names in blocks.items():
             place = (alpha[block] - low) / (high - low) if high > low else 0.5
-            density = 1.0 - self.spread + 2.0 * self.spread * place
-            shares |= {n: density * sizes[n] for n in names}
+            sparsity = 1.0 - self.spread + 2.0 * self.spread * place  # in proportion
+            shares |= {n: sparsity * sizes[n] for n in names}
         return apportion({n: shares[n] for n in sizes}, sizes, prune)

@@ -32,8 +32,8 @@ class MaskSwaps(LayerSolver):
 
     The pair for which this is least, of all pairs, is exchanged while it is negative; each row
     keeps its number of zeros, and so do the groups of N:M. Then conjugate gradients find the
-    weights on the support: least squares with G + damping mean(diag G) I. No step makes the error
-    larger, whatever the solver.
+    weights on the support: least squares with G + damping mean(diag G) I. No exchange makes d'Gd
+    larger, and no step of the fit the damped error, whatever the solver.
 
     Inputs that were always zero are pruned first.
 
