@@ -11,6 +11,7 @@ import torch
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.level_database import LevelDatabase
+from steppe.engine.blockwise.states import HiddenStates
 from steppe.engine.blockwise.walk import Blockwise
 
 
@@ -49,3 +50,23 @@ def test_a_file_that_was_cut_short_is_named(toy: ModuleType, tmp_path: Path) -> 
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SteppeError, match=r"block-00001\.safetensors"):
         database.place(1, row.load(1), {"blocks.1.attention.q.weight": 1})
+
+
+def test_begun_again_the_dense_model_runs_only_up_to_what_is_missing(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = built(toy, tmp_path).path(1)
+    whole, passed = path.read_bytes(), []
+    propagate = HiddenStates.propagate
+
+    def noted(states: HiddenStates, index: int) -> None:
+        passed.append(index)
+        propagate(states, index)
+
+    monkeypatch.setattr(HiddenStates, "propagate", noted)
+    built(toy, tmp_path)
+    assert passed == []
+    path.unlink()
+    built(toy, tmp_path)
+    assert passed == [0]
+    assert path.read_bytes() == whole

@@ -39,22 +39,26 @@ class LevelDatabase:
         self._windows, self._folder = windows, folder
 
     def build(self) -> None:
-        """Solve what is not there yet, in one pass of the dense model."""
-        run, count = self._run, len(self._run.blocks)
+        """Solve what is not there yet, in one pass of the dense model up to the last such block."""
+        run, places = self._run, {layer.block for layer in self._run.layers}
+        names = run.blocks.names
+        missing = {i for i, n in enumerate(names) if n in places and not self.path(i).exists()}
+        ranks.barrier()  # all have looked before the first one writes
+        if not missing:
+            return
         run.inputs.embed(0)
-        for index in range(count):
-            advanced("layers at all levels", index, count)
+        last = max(missing)
+        for index in range(last + 1):
+            advanced("layers at all levels", index, len(names))
             block = run.load(index, None)
-            wanted = bool(block.layers) and not self.path(index).exists()
-            ranks.barrier()  # all have looked before the first one writes
-            if wanted:
+            if index in missing:
                 self._calibrate(block)
-            if index + 1 < count:
+            if index < last:
                 run.inputs.propagate(index)
-            if wanted:
+            if index in missing:
                 self._solve(block)
             run.blocks.free(index)
-        advanced("layers at all levels", count, count)
+        advanced("layers at all levels", len(names), len(names))
 
     def path(self, index: int) -> Path:
         """The file of a block."""
