@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
+from steppe.cli.blocktable import BlockTable
 from steppe.cli.main import of_all_parameters, say
+from steppe.cli.progress_line import ProgressLine
+from steppe.engine.blockwise.journal import Journal
+from steppe.engine.progress import watched
+from steppe.experiment.causal_lm.recovery import Recovery
+from steppe.llm.recover import PreparedRecovery
+
+
+@singledispatch
+def watched_work(prepared: Any, finished: bool, quiet: bool) -> dict[str, Any]:
+    """Run a recovery, and show how far it is; the record.
+
+    Args:
+        prepared: what is run.
+        finished: whether it was finished before.
+        quiet: show nothing.
+    """
+    raise AssertionError(f"nobody knows how to show {type(prepared).__name__}")
+
+
+@watched_work.register
+def _of_blocks(prepared: PreparedRecovery, finished: bool, quiet: bool) -> dict[str, Any]:
+    blocks = len(prepared.model)
+    done = len(Journal(prepared.out / "checkpoints" / "journal.json").get("blocks", []))
+    if done and not finished:
+        say(f"going on: {done} of {blocks} blocks were done before", quiet)
+    with BlockTable(blocks, quiet) as table, watched(table.advance):
+        return prepared.recover(table.add)
+
+
+@watched_work.register
+def _of_all(prepared: Recovery, finished: bool, quiet: bool) -> dict[str, Any]:
+    prepared.quiet = quiet
+    if not finished:
+        with ProgressLine(quiet) as shown, watched(shown):
+            _ = prepared.text
+    return prepared.recover()
 
 
 def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
@@ -18,7 +56,7 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     """
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
     say(f"{record['method_display']}: {zeros}{of_all_parameters(record)}", quiet)
-    say(kept(record["recipe"]["recover"]["train"], record["blocks"]), quiet)
+    say(_judged(record), quiet)
     texts = [record[key].get("texts", {}) for key in ("dense", "pruned", "sparse")]
     for name, measured in texts[2].items():
         figures = [of[name]["perplexity"] for of in texts]
@@ -26,12 +64,36 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     if not texts[2]:
         say("no perplexity was measured: give --evaluate FILE", quiet)
     say(
-        f"{record['seconds_pruning']:.1f} s training, {record['seconds']:.1f} s in all, "
-        f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
+        f"{record['seconds']:.1f} s in all, memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
         quiet,
     )
     for note in record["fallbacks"]:
         say(f"note: {note}", quiet)
+
+
+def _judged(record: dict[str, Any]) -> str:
+    train = record["recipe"]["recover"]["train"]
+    early = record.get("early_stopping")
+    return kept(train, record["blocks"]) if early is None else best(train, early)
+
+
+def best(train: str, early: dict[str, Any]) -> str:
+    """Which state of a whole training was kept.
+
+    Args:
+        train: what was trained.
+        early: of the record.
+
+    Example:
+        >>> best("weights", {"held_out_loss": [2.0, 1.5, 1.6], "best_part": 1,
+        ...                  "stopped_early": False, "patience": 2})
+        'trained weights; kept after part 1 of 2, loss on held-out windows 2.0000 -> 1.5000'
+    """
+    curve, part = early["held_out_loss"], early["best_part"]
+    when = f"after part {part} of {len(curve) - 1}" if part else "as it was: nothing was better"
+    ended = f"; ended early, no gain in {early['patience']} parts" if early["stopped_early"] else ""
+    losses = f"loss on held-out windows {curve[0]:.4f} -> {curve[part]:.4f}"
+    return f"trained {train}; kept {when}, {losses}{ended}"
 
 
 def regained(dense: float, pruned: float, recovered: float) -> str:
