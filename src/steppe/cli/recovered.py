@@ -64,7 +64,8 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     if not texts[2]:
         say("no perplexity was measured: give --evaluate FILE", quiet)
     say(
-        f"{record['seconds']:.1f} s in all, memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
+        f"{record['seconds']:.1f} s in all, peak memory "
+        f"{record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
         quiet,
     )
     for note in record["fallbacks"]:

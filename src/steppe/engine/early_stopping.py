@@ -39,7 +39,7 @@ class EarlyStopping:
     """
 
     def __init__(self, held_out: Sequence[tuple[Tensor, Tensor]], patience: int) -> None:
-        assert held_out and patience > 0, "something is held out, and waited for"
+        assert held_out, "nothing to look at"
         self._held_out, self._patience = held_out, patience
         self._best: dict[str, Tensor] = {}
         self.curve: list[float] = []

@@ -15,7 +15,8 @@ def masks_of(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     """Name -> mask (True = not zero) of every matrix with zeros that is trained, whoever made them.
 
     Example:
-        >>> masks_of({"a": nn.Parameter(torch.tensor([[0.0, 2.0]])), "b": nn.Parameter(torch.zeros(1))})
+        >>> matrix, vector = torch.tensor([[0.0, 2.0]]), torch.zeros(1)
+        >>> masks_of({"a": nn.Parameter(matrix), "b": nn.Parameter(vector)})
         {'a': tensor([[False,  True]])}
     """
     matrices = {n: p for n, p in named.items() if p.ndim > 1 and p.requires_grad}

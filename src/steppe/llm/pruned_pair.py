@@ -62,8 +62,9 @@ class PrunedPair:
     def structure(self, otherwise: Structure) -> Structure:
         """What its zeros have in common; the other one where nobody knows."""
         method = self.recipe.get("method")
-        known = isinstance(method, Mapping) and "structure" in method
-        return Structure.make(method["structure"]) if known else otherwise
+        if isinstance(method, Mapping) and "structure" in method:
+            return Structure.make(method["structure"])
+        return otherwise
 
     @property
     def _known(self) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ class Weights:
         rank, seed: nothing here depends on them.
     """
 
-    lr = 1e-3
+    lr = 3e-3
     lr_of_whole: ClassVar[float | None] = 3e-4
 
     def __init__(self, stage: Stage, rank: int, seed: int) -> None:
