@@ -23,7 +23,7 @@ _HELP = SHOWN | {
     "out": "the new folder [runs/FOLDER-recovered-seedN]",
     "samples": "blocks: calibration windows [128]",
     "epochs": "blocks: passes per part of a block [10]",
-    "lr": "peak learning rate [blocks: weights 1e-3, norms 1e-2, lora 5e-3; whole: 3e-4, 1e-2]",
+    "lr": "peak learning rate [blocks: weights 3e-3, norms 1e-2, lora 5e-3; whole: 3e-4, 1e-2]",
     "batch_size": "windows per step (whole: in a pass) [8]",
     "include": "pattern of what counts as pruned [as it was pruned]",
     "exclude": "pattern of what does not [as it was pruned]",
