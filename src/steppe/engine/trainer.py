@@ -117,10 +117,9 @@ class Trainer:
         stopping: EarlyStopping | None = None,
         quiet: bool = False,
     ) -> None:
-        self.batches, self.config, self.run = batches, config, run
+        self.batches, self.config, self.run, self.stopping = batches, config, run, stopping
         self.task: TrainingTask = task or Classification()
         self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
-        self.stopping = stopping
         self.steps_per_epoch = _steps_per_epoch(batches, config)
         self.total = self.steps_per_epoch * config.epochs
         layout = torch.channels_last if config.channels_last else torch.contiguous_format

@@ -129,10 +129,26 @@ class LanguageExperiment:
             folder.claim()
             folder.keep_precision(choice.record())
         quality = self._dense_quality(trainer, measure)
-        tokens = trainer.total * spec.tokens_a_step(self.window)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
-        ended = Ended(
+        ended = self._ended(before, quality, trainer, outcome, choice)
+        record: list[Any] = [None]
+        if main:
+            record = [self._finished(ended, measure if outcome.after else None, folder)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(record, from_process=0)
+        return record[0], outcome
+
+    def _ended(
+        self,
+        before: Before,
+        quality: dict[str, Any],
+        trainer: Trainer,
+        outcome: Outcome,
+        choice: Choice,
+    ) -> Ended:
+        tokens = trainer.sparsifier.steps_done * self.recipe.train.tokens_a_step(self.window)
+        return Ended(
             recipe=self.recipe,
             dense=self.dense,
             before=before,
@@ -141,18 +157,12 @@ class LanguageExperiment:
             state=trainer.written,
             said=self.text.description | {"tokens": tokens},
             conditions={
-                "device": str(accelerator.device),
+                "device": str(trainer.accelerator.device),
                 "precision": choice.record(),
-                "processes": accelerator.num_processes,
+                "processes": trainer.accelerator.num_processes,
             },
             structure=self._structure,
         )
-        record: list[Any] = [None]
-        if main:
-            record = [self._finished(ended, measure if outcome.after else None, folder)]
-        if accelerator.num_processes > 1:
-            broadcast_object_list(record, from_process=0)
-        return record[0], outcome
 
     def _task(self, choice: Choice) -> CausalLM:
         return CausalLM(
