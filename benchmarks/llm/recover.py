@@ -93,7 +93,8 @@ def collected(runs: dict, args: argparse.Namespace) -> dict:
             "peak_memory_gib": record["peak_memory_bytes"] / 2**30,
             "fallbacks": record["fallbacks"],
         }
-    return {"window": args.window, "processor": processor(), "runs": rows}
+    dense = measure(Path(args.model), args)
+    return {"window": args.window, "processor": processor(), "dense": dense, "runs": rows}
 
 
 def judged(record: dict) -> dict:
