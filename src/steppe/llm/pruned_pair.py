@@ -55,21 +55,35 @@ class PrunedPair:
     @property
     def display(self) -> str:
         """What a report calls the recovered model."""
-        pruned_by = self.record.get("method")
+        pruned_by = self._origin.get("method")
         shown = "a pruned model" if pruned_by is None else display_of(str(pruned_by))
         return f"{shown}, recovered"
 
     def structure(self, otherwise: Structure) -> Structure:
         """What its zeros have in common; the other one where nobody knows."""
-        method = self.recipe.get("method")
+        method = self._origin.get("recipe", {}).get("method")
         if isinstance(method, Mapping) and "structure" in method:
             return Structure.make(method["structure"])
         return otherwise
 
     @property
+    def _origin(self) -> Mapping[str, Any]:
+        """The record of the pruning itself, where the folder's own is of a recovery."""
+        origin: Mapping[str, Any] = self.record
+        while origin.get("pruning"):
+            origin = origin["pruning"]
+        return origin
+
+    @property
     def _known(self) -> Mapping[str, Any]:
+        """Name and fingerprint of the dense model, as the folder's run found it."""
+        whole = self.recipe.get("recover")
         known = self.recipe.get("dense") or self.recipe.get("model") or {}
-        return known if isinstance(known, Mapping) else {}
+        if not isinstance(known, Mapping):
+            return {}
+        if isinstance(whole, Mapping) and known.get("teacher"):
+            return {"name": known["teacher"], "fingerprint": whole.get("dense")}
+        return known
 
     @property
     def dense_name(self) -> str | Path:

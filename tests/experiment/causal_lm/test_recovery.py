@@ -19,6 +19,7 @@ import steppe
 from steppe import SteppeError, methods
 from steppe.engine.mask_keeper import read_masks
 from steppe.experiment.causal_lm.recovery import Recovery, judged_windows
+from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.tokens.batches import TokenBatches
 
@@ -69,6 +70,10 @@ def test_every_zero_stays_and_the_loss_falls(
     assert {p.name for p in pruned.iterdir()} <= {p.name for p in out.iterdir()}
     again = steppe.train(out / "recipe.yaml", out)
     assert again == record, "the recipe is the run's"
+    pair, made = PrunedPair(out), record["pruning"]["recipe"]
+    assert pair.dense_name == made["model"]["name"], "recovered again, it is led to the same"
+    assert pair.display == "Wanda, recovered"
+    assert pair.structure(None).to_dict() == made["method"]["structure"]
 
 
 def test_the_best_state_is_written_and_no_gain_ends_it(
