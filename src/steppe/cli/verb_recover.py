@@ -10,7 +10,7 @@ import typer
 
 from steppe.cli.job import SHOWN, config_options, configured, taking
 from steppe.cli.main import emit, say
-from steppe.cli.recovered import show, watched_work
+from steppe.cli.recovered import show
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.evaluation import read_record
 from steppe.llm.recover_config import RecoverConfig
@@ -54,6 +54,8 @@ def job(folder: Folder, **options: Any) -> PreparedRecovery:
 
 def command(make: partial[Any], json: bool, quiet: bool) -> None:
     """Train what a pruned model has left, its zeros kept; started again, it goes on."""
+    from steppe.cli.recovering import watched_work  # what it needs is slow to import
+
     prepared = make()
     out = prepared.out
     if make.keywords.get("out") is None:
