@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Structure
-from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.trained import TRAINED
 from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.kept_zeros import KeptZeros
@@ -26,7 +25,7 @@ from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.said import quality_of
 from steppe.llm.whole_training.memory import Setting
-from steppe.llm.whole_training.prepared import DenseModel, Measure
+from steppe.llm.whole_training.prepared import DenseModel
 from steppe.llm.whole_training.task import CausalLM
 
 JUDGED = 64
@@ -149,18 +148,17 @@ class Recovery(LanguageExperiment):
     def _hold(self, trainer: Trainer) -> None:
         self._zeros.hold(trainer.plain, trainer.optimizers)
 
-    def _dense_quality(self, trainer: Trainer, measure: Measure) -> dict[str, Any]:
+    def _dense_quality(self, trainer: Trainer) -> dict[str, Any]:
         """Text -> perplexity of the dense model; that of the pruned one is kept beside it."""
-        journal = Journal(self.out / "checkpoints" / "job.json") if self.out else None
-        found = {} if journal is None else journal.get("originals", {})
+        found = {} if self._journal is None else self._journal.get("originals", {})
         if not found:
             trainer.evaluate()
-            found = {"pruned": dict(measure.last)}
+            found = {"pruned": dict(self.measure.last)}
             with torch.no_grad():
-                measure(self._reference.to(trainer.accelerator.device))
-            found["dense"] = dict(measure.last)
-            if journal is not None:
-                journal.put(originals=found)
+                self.measure(self._reference.to(trainer.accelerator.device))
+            found["dense"] = dict(self.measure.last)
+            if self._journal is not None:
+                self._journal.put(originals=found, text=self.text.description)
         self._pruned = found["pruned"]
         return dict(found["dense"])
 
