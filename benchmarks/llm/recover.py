@@ -19,6 +19,9 @@ from pathlib import Path
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from bench_selection import processor
+
 from steppe.core.serialization import write_text
 from steppe.llm.load import load
 from steppe.llm.perplexity import perplexity
@@ -49,9 +52,13 @@ def main() -> None:
 
 def steppe(verb: str, folder: str | Path, flags: str, out: Path, args: argparse.Namespace) -> None:
     """One command; a folder that is finished is left as it is."""
+    if (out / "record.json").exists():
+        return
     command = [sys.executable, "-m", "steppe.cli.main", verb, str(folder), *flags.split()]
     command += ["--calibration", args.calibration, "--window", str(args.window)]
-    command += ["--measure", "0", "--out", str(out), "--quiet"]
+    if "--scope whole" not in flags:
+        command += ["--measure", "0"]
+    command += ["--out", str(out), "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{out.name}: {done.stderr}")
@@ -75,22 +82,29 @@ def collected(runs: dict, args: argparse.Namespace) -> dict:
         if not (args.out / f"{out.name}.json").exists():
             continue
         record = json.loads((out / "record.json").read_text())
-        judged = [row for block in record["blocks"] for row in block["held_out"].values()]
         rows[name] = {
             "pruning": runs["prunings"][pruning],
             "flags": flags,
             "pruned": measure(args.out / pruning, args),
             "recovered": measure(out, args),
             "sparsity_reached": record["sparsity_reached"],
-            "parts_kept": [row["kept"] for row in judged].count("trained"),
-            "parts": len(judged),
-            "held_out_error": [
-                sum(row[key] for row in judged) / len(judged) for key in ("start", "trained")
-            ],
+            "held_out": judged(record),
+            "seconds": record["seconds"],
             "peak_memory_gib": record["peak_memory_bytes"] / 2**30,
             "fallbacks": record["fallbacks"],
         }
-    return {"window": args.window, "runs": rows}
+    dense = measure(Path(args.model), args)
+    return {"window": args.window, "processor": processor(), "dense": dense, "runs": rows}
+
+
+def judged(record: dict) -> dict:
+    """What windows that were not trained on said: of parts of blocks, or of the whole model."""
+    if "early_stopping" in record:
+        return record["early_stopping"]
+    rows = [row for block in record["blocks"] for row in block["held_out"].values()]
+    means = {key: sum(row[key] for row in rows) / len(rows) for key in ("start", "trained")}
+    kept = [row["kept"] for row in rows].count("trained")
+    return {"parts_kept": kept, "parts": len(rows), "mean_error": means}
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from steppe.engine.step.finished import Finished
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
+from steppe.experiment.recover import recover
 from steppe.experiment.train import train
 from steppe.llm.load_sparse import load
 from steppe.llm.prune import prune
 from steppe.llm.prune_config import PruneConfig
-from steppe.llm.recover import recover
 from steppe.llm.recover_config import RecoverConfig
 from steppe.method import Method
 from steppe.removal.channel_groups import channel_groups

@@ -42,9 +42,30 @@ def test_a_folder_of_prune_is_recovered(
     figures = [record[key]["perplexity"] for key in ("dense", "pruned", "sparse")]
     said = "perplexity {:.2f} dense, {:.2f} pruned, {:.2f} recovered".format(*figures)
     assert said in shown.err
-    assert record["recipe"]["fit"]["lr"] == 1e-3
+    assert record["recipe"]["fit"]["lr"] == 3e-3
     run(*asked, "--evaluate", word_text)
     assert "finished before" in capsys.readouterr().err
+
+
+def test_a_whole_model_is_recovered(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pruned = tmp_path / "p"
+    method = ["--method", "magnitude", "--sparsity", 0.5, "--device", "cpu"]
+    run("prune", language_model, *method, "--out", pruned)
+    capsys.readouterr()
+    text = ["--calibration", word_text, "--window", 16, "--device", "cpu", "--evaluate", word_text]
+    asked = ["recover", pruned, "--scope", "whole", *text, "--tokens", 1024, "--parts", 2]
+    run(*asked, "--held-out", 0.05, "--lr", 1e-2, "--out", tmp_path / "o", "--json")
+    shown = capsys.readouterr()
+    record = json.loads(shown.out)
+    losses = record["early_stopping"]["held_out_loss"]
+    best = record["early_stopping"]["best_part"]
+    assert f"held-out windows {losses[0]:.4f} -> {losses[best]:.4f}" in shown.err
+    figures = [record[key]["perplexity"] for key in ("dense", "pruned", "sparse")]
+    assert "{:.2f} dense, {:.2f} pruned, {:.2f} recovered".format(*figures) in shown.err
+    run(*asked, "--epochs", 3, "--out", tmp_path / "q", code=2)
+    assert "--tokens 10M" in capsys.readouterr().err
 
 
 def test_both_in_one_go(

@@ -30,6 +30,10 @@ def test_the_learning_rate_is_that_of_what_is_trained() -> None:
         ({"regrow": True}, "leave both out"),
         ({"reconstruction": {"lr": -1.0}}, "learning rate"),
         ({"reconstruction": {"epoch": 3}}, "epochs"),
+        ({"tokens": "5M"}, "--scope whole, or --samples 512 instead"),
+        ({"scope": "whole", "samples": 9}, "--scope blocks, or --tokens 10M instead"),
+        ({"scope": "whole", "train": "lora"}, "--train weights, or --scope blocks"),
+        ({"scope": "all"}, "blocks.*whole"),
         ({"dens": "x"}, "option of recover.*dense"),
     ],
 )
@@ -43,3 +47,9 @@ def test_some_windows_train_and_some_judge() -> None:
     config = RecoverConfig()
     assert [config.judged_on(n) for n in (1, 2, 8, 128)] == [0, 1, 1, 16]
     assert RecoverConfig(held_out=0.0).judged_on(8) == 0
+
+
+def test_a_whole_model_has_its_own_learning_rate() -> None:
+    for name in ("weights", "norms"):
+        config = RecoverConfig.of(scope="whole", train=name)
+        assert config.reconstruction.lr == TRAINED[name].lr_of_whole

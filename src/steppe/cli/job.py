@@ -189,7 +189,7 @@ def _parameter(
     )
 
 
-Command = Callable[["functools.partial[PreparedPruning]", bool, bool], None]
+Command = Callable[["functools.partial[Any]", bool, bool], None]
 
 
 def takes_a_job(run: Command) -> Callable[..., None]:
@@ -202,7 +202,7 @@ def takes_a_job(run: Command) -> Callable[..., None]:
 
 
 def taking(
-    make: Callable[..., PreparedPruning], more: Iterable[inspect.Parameter], run: Command
+    make: Callable[..., Any], more: Iterable[inspect.Parameter], run: Command
 ) -> Callable[..., None]:
     """A command with a function's parameters and more options, ``--json`` and ``--quiet``.
 

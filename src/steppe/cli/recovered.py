@@ -18,7 +18,7 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     """
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
     say(f"{record['method_display']}: {zeros}{of_all_parameters(record)}", quiet)
-    say(kept(record["recipe"]["recover"]["train"], record["blocks"]), quiet)
+    say(_judged(record), quiet)
     texts = [record[key].get("texts", {}) for key in ("dense", "pruned", "sparse")]
     for name, measured in texts[2].items():
         figures = [of[name]["perplexity"] for of in texts]
@@ -26,12 +26,37 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     if not texts[2]:
         say("no perplexity was measured: give --evaluate FILE", quiet)
     say(
-        f"{record['seconds_pruning']:.1f} s training, {record['seconds']:.1f} s in all, "
-        f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
+        f"{record['seconds']:.1f} s in all, peak memory "
+        f"{record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
         quiet,
     )
     for note in record["fallbacks"]:
         say(f"note: {note}", quiet)
+
+
+def _judged(record: dict[str, Any]) -> str:
+    train = record["recipe"]["recover"]["train"]
+    early = record.get("early_stopping")
+    return kept(train, record["blocks"]) if early is None else best(train, early)
+
+
+def best(train: str, early: dict[str, Any]) -> str:
+    """Which state of a whole training was kept.
+
+    Args:
+        train: what was trained.
+        early: of the record.
+
+    Example:
+        >>> best("weights", {"held_out_loss": [2.0, 1.5, 1.6], "best_part": 1,
+        ...                  "stopped_early": False, "patience": 2})
+        'trained weights; kept after part 1 of 2, loss on held-out windows 2.0000 -> 1.5000'
+    """
+    curve, part = early["held_out_loss"], early["best_part"]
+    when = f"after part {part} of {len(curve) - 1}" if part else "as it was: nothing was better"
+    ended = f"; ended early, no gain in {early['patience']} parts" if early["stopped_early"] else ""
+    losses = f"loss on held-out windows {curve[0]:.4f} -> {curve[part]:.4f}"
+    return f"trained {train}; kept {when}, {losses}{ended}"
 
 
 def regained(dense: float, pruned: float, recovered: float) -> str:

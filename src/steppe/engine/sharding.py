@@ -30,7 +30,8 @@ def shard(model: nn.Module, blocks: Sequence[str], device: torch.device) -> nn.M
         raise SteppeError(
             "a model is split over several processes",
             got="--shard in one process",
-            way_out="accelerate launch --num_processes 2 -m steppe train ..., or leave --shard out",
+            way_out="accelerate launch --num_processes 2 -m steppe with the same words, or leave "
+            "--shard out",
         )
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard

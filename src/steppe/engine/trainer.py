@@ -24,6 +24,7 @@ from steppe.core.split import whole_state
 from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.checkpoints import Checkpoints
+from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.optim import lr_factor, optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
@@ -91,6 +92,8 @@ class Trainer:
         accelerator: from `make_accelerator`.
         task: how the network is run and what its loss is; classification if none is given.
         reference: a teacher, where the objective has one that is not the model's own start.
+        stopping: ends the training early, and takes it back to its best epoch; for methods that
+            prune nothing on the way.
         quiet: no progress bar.
     """
 
@@ -111,9 +114,10 @@ class Trainer:
         evaluate_candidate: CandidateEvaluator | None = None,
         task: TrainingTask | None = None,
         reference: nn.Module | None = None,
+        stopping: EarlyStopping | None = None,
         quiet: bool = False,
     ) -> None:
-        self.batches, self.config, self.run = batches, config, run
+        self.batches, self.config, self.run, self.stopping = batches, config, run, stopping
         self.task: TrainingTask = task or Classification()
         self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
         self.steps_per_epoch = _steps_per_epoch(batches, config)
@@ -162,11 +166,15 @@ class Trainer:
         """
         begun = time.monotonic()
         self._resume()
+        if self.stopping is not None and not self.stopping.curve:
+            self._look()
         self.accelerator.init_trackers("steppe", {}) if self.config.trackers else None
         with progress_bar(self.accelerator.is_main_process and not self.quiet) as progress:
             bar = progress.add_task("training", total=self.total)
-            while self._epoch < self.config.epochs:
+            while self._epoch < self.config.epochs and not (self.stopping and self.stopping.over):
                 self._one_epoch(progress, bar, begun)
+        if self.stopping is not None:
+            self.stopping.restore(self.plain)
         before = self._evaluated(f"the {self.task.quality} before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
@@ -241,6 +249,7 @@ class Trainer:
             row |= self._evaluated(
                 f"the {self.task.quality} after {self.task.period} {row['epoch']}"
             )
+        row |= self._look()
         self._metrics.append(row)
         self._say(self._shown(self.steps_per_epoch))
         self._epoch, self._start = self._epoch + 1, 0
@@ -248,6 +257,17 @@ class Trainer:
         self._checkpoint(self._epoch, 0, begun)
         with courtesy("the trackers' entry"):
             self.accelerator.log(row, step=row["step"]) if self.config.trackers else None
+
+    def _look(self) -> dict[str, float]:
+        """The loss on what is held out, for a row of the metrics; nothing where nothing is."""
+        if self.stopping is None:
+            return {}
+
+        def loss(x: Tensor, y: Tensor) -> Tensor:
+            found = self._closure(x, y)()
+            return found[0] if isinstance(found, tuple) else found
+
+        return {"held_out_loss": self.stopping.look(self.plain, loss)}
 
     def _shown(self, done: int) -> str:
         """The run in a line, after so many steps of this epoch."""
@@ -305,14 +325,17 @@ class Trainer:
         if self.run is None:
             return
         self.checkpoints.save(
-            lambda: {
-                "epoch": epoch,
-                "start": start,
-                "loss_sum": self._loss_sum,
-                "metrics": self._metrics,
-                "sparsifier": self.sparsifier.state_dict(),
-                "seconds": self._earlier + time.monotonic() - begun,
-            }
+            lambda: (
+                {
+                    "epoch": epoch,
+                    "start": start,
+                    "loss_sum": self._loss_sum,
+                    "metrics": self._metrics,
+                    "sparsifier": self.sparsifier.state_dict(),
+                    "seconds": self._earlier + time.monotonic() - begun,
+                }
+                | ({"stopping": self.stopping.state_dict()} if self.stopping else {})
+            )
         )
         if self.accelerator.is_main_process:
             self.run.metrics(self._metrics)
@@ -336,6 +359,8 @@ class Trainer:
         self._epoch, self._start = state["epoch"], state["start"]
         self._metrics, self._earlier = state["metrics"], state["seconds"]
         self._loss_sum.copy_(state["loss_sum"])
+        if self.stopping is not None:
+            self.stopping.load_state_dict(state["stopping"])
         assert self.run is not None
         resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
         self.sparsifier.notes.append(resumed)

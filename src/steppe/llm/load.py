@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,14 @@ def tokenizer_of(folder: Path) -> Any:
             got=f"{folder} ({type(error).__name__}: {str(error).splitlines()[0][:200]})",
             way_out="copy tokenizer.json and tokenizer_config.json of the original there",
         ) from error
+
+
+def words_of(folder: Path) -> str:
+    """A hash of a tokenizer's words; empty where they lie in no file of their own."""
+    if not (folder / "tokenizer.json").is_file():
+        return ""
+    vocabulary = sorted(tokenizer_of(folder).get_vocab().items())
+    return hashlib.sha256(repr(vocabulary).encode()).hexdigest()
 
 
 def load_model(folder: Path, device: str, dtype: Any) -> Any:

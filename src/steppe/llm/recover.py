@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Structure
@@ -19,52 +15,14 @@ from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.run_folder import RunFolder
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report, fingerprint
+from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.pruning_run import check_whole, run
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.said import quality_of
 from steppe.method import Method
-from steppe.methods import display_of
 
 PRUNED = Path("checkpoints") / "pruned"
 """Where a pruning lies in the folder of its recovery, while both are done in one go."""
-
-
-def recover(
-    folder: str | Path,
-    calibration: str | Path | Tensor | None = None,
-    out: str | Path = "recovered",
-    *,
-    report: Report = lambda row: None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Train what a pruned language model has left; started again, it goes on where it was.
-
-    Block by block, attention and then feed-forward are trained towards the hidden states of the
-    dense model, from those of the recovered one. One block of each is in memory at a time. Every
-    zero stays a zero. A part that windows held out do not show to be better keeps its weights.
-
-    Args:
-        folder: the pruned model: of `steppe.prune`, or any whose weights have zeros.
-        calibration: text file, folder, dataset id, or token ids ``[samples, window]``.
-        out: the new folder, of the form that `steppe.prune` writes.
-        report: called with each block's row of the record.
-        options: any other field of `steppe.llm.recover_config.RecoverConfig`: ``dense`` (the dense
-            model; where ``folder`` has a record of its pruning, the one that was pruned), ``train``
-            (weights, norms or lora), ``rank``, ``held_out``, ``reconstruction`` (epochs, lr, ...),
-            ``evaluate`` (texts on which all three models are measured), and what `steppe.prune`
-            takes.
-
-    Returns:
-        The record, as in ``record.json``; ``pruned`` is what was measured before.
-
-    Raises:
-        SteppeError: the two models, the text and the folder do not fit each other, or an option
-            is not known.
-
-    Source: Roux et al. 2025, arXiv 2510.14444; Zimmer et al. 2023, arXiv 2312.15230.
-    """
-    config = RecoverConfig.of(calibration=calibration, out=out, **options)
-    return run(PreparedRecovery(folder, config), report)
 
 
 class PreparedRecovery(PreparedPruning):
@@ -90,60 +48,18 @@ class PreparedRecovery(PreparedPruning):
             coupling="none",
             objective="sublayer_reconstruction",
         )
-        self._whole, self.pruning = recipe, _record_of(Path(folder))
-        then: Mapping[str, Any] = self.pruning.get("recipe", {})
-        chosen = {key: tuple(then.get(key) or ()) for key in ("include", "exclude")}
+        self._whole, self._pair = recipe, PrunedPair(Path(folder), config.dense)
+        self.pruning = self._pair.record
         if not (config.include or config.exclude):  # the layers that count as pruned
-            config = config.model_copy(update=chosen)
+            config = config.model_copy(update=self._pair.patterns)
         super().__init__(folder, method, config)
-        self.dense = StreamedModel(
-            str(self._dense_name(then)), self.device, streamed=config.streamed
-        )
-        self._check_pair(then)
-
-    def _dense_name(self, then: Mapping[str, Any]) -> str | Path:
-        known = (then.get("dense") or then.get("model") or {}) if then else {}
-        name = self.config.dense or (known.get("name") if isinstance(known, Mapping) else None)
-        if name is None or (self.config.dense is None and not Path(name).is_dir()):
-            raise SteppeError(
-                "a pruned model is led back to the dense one",
-                got=f"{self.model.folder} with no record of its pruning"
-                if name is None
-                else f"a record of the pruning of {name}, which is not there",
-                way_out="--dense FOLDER, the model before it was pruned",
-            )
-        return name
-
-    def _check_pair(self, then: Mapping[str, Any]) -> None:
-        """Whether the two models differ in nothing but the values of their weights."""
-        assert self.dense is not None
-        mine, dense = (
-            {n: tuple(p.shape) for n, p in m.model.named_parameters(remove_duplicate=False)}
-            for m in (self.model, self.dense)
-        )
-        if mine != dense:
-            names = sorted(n for n in {*mine, *dense} if mine.get(n) != dense.get(n))
-            raise SteppeError(
-                "the pruned and the dense model have the same weights but for their values",
-                got=f"{names[0]} of {mine.get(names[0], 'no')} in {self.model.folder} and of "
-                f"{dense.get(names[0], 'no')} in {self.dense.folder}",
-                way_out="--dense FOLDER, the model before it was pruned",
-            )
-        known = then.get("dense") or then.get("model") if then else None
-        if self.config.dense is None and isinstance(known, Mapping):
-            found, wanted = fingerprint(self.dense), known.get("fingerprint")
-            if wanted is not None and found != wanted:
-                raise SteppeError(
-                    "the dense model is still the one that was pruned",
-                    got=f"{self.dense.folder}, whose files have changed since",
-                    way_out=f"--dense {self.dense.folder} if it is the right one all the same",
-                )
+        name = str(self._pair.dense_name)
+        self.dense = StreamedModel(name, self.device, streamed=config.streamed)
+        self._pair.check(self.model, self.dense)
 
     @property
     def structure(self) -> Structure:
-        method = self.pruning.get("recipe", {}).get("method")
-        known = isinstance(method, Mapping) and "structure" in method
-        return Structure.make(method["structure"]) if known else self.method.structure
+        return self._pair.structure(self.method.structure)
 
     @property
     def originals(self) -> dict[str, StreamedModel]:
@@ -165,6 +81,10 @@ class PreparedRecovery(PreparedPruning):
             return self._whole
         dense = {"name": str(self._dense.folder), "fingerprint": fingerprint(self._dense)}
         return super().recipe | {"dense": dense, "recover": self.config.settings}
+
+    def recover(self, report: Report = lambda row: None) -> dict[str, Any]:
+        """Train block after block; the record."""
+        return run(self, report)
 
     def check_goes_on(self, stored: dict[str, Any]) -> None:
         """Nothing: a recovery has known no other rule."""
@@ -199,25 +119,13 @@ class PreparedRecovery(PreparedPruning):
         dense["nonzero"] = sum(self._nonzero_dense[key] for key in keys)
         dense["bytes"] = self._dense.checkpoint.bytes
         sizes = {key: before[key] for key in ("parameters", "nonzero", "bytes")}
-        pruned_by = self.pruning.get("method")
-        shown = "a pruned model" if pruned_by is None else display_of(str(pruned_by))
         return record | {
-            "method_display": f"{shown}, recovered",
+            "method_display": self._pair.display,
             "sparsity_asked": self.pruning.get("sparsity_asked"),
             "dense": dense,
             "pruned": quality_of(measured["pruned"]) | sizes,
             "pruning": self.pruning,
         }
-
-
-def _record_of(folder: Path) -> dict[str, Any]:
-    """The record of the pruning that made a folder; empty where there is none."""
-    try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    known = isinstance(record, dict) and isinstance(record.get("recipe"), dict)
-    return record if known else {}
 
 
 def prune_and_recover(

@@ -15,6 +15,7 @@ from steppe.engine.blockwise.reconstruct import parallel
 from steppe.engine.blockwise.stages import Stage, behind, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
 from steppe.engine.blockwise.trained import TRAINED
+from steppe.engine.kept_zeros import Signs, masks_of
 from steppe.engine.mask_keeper import MaskKeeper
 from steppe.engine.optim import optimizer, options_of
 
@@ -45,7 +46,7 @@ class Retraining:
         Returns:
             Layer name -> mask; no solver's seconds.
         """
-        run, signs = block.run, _negative_zeros(block.module)
+        run, signs = block.run, Signs(block.module)
         assert run.dense is not None, "a pruned model is led back to a dense one"
         given, targets = run.dense.states.of(block.index), None
         low = run.config.reconstruction.precision == "bfloat16"
@@ -56,8 +57,7 @@ class Retraining:
                     given = behind(block, given, own.__getitem__, "dense-stage.bin")
                 targets = dense_targets(block, stage, block.dense, given)
                 self._train(block, stage, targets)
-        for parameter, negative in signs:
-            parameter.masked_fill_(negative, -0.0)
+        signs.restore(block.module)
         return {layer.name: block.alive(layer) for layer in block.layers}, {}
 
     def _train(self, block: BlockContext, stage: Stage, targets: Activations) -> None:
@@ -72,7 +72,7 @@ class Retraining:
             parameter.requires_grad_(True)
         options = {"betas": config.betas} if "betas" in options_of(config.optimizer) else {}
         optim = optimizer(config.optimizer, trained.parameters, config.lr, **options)
-        if zeros := _zeros(stage):
+        if zeros := masks_of(stage.parameters()):
             MaskKeeper(stage.module, zeros).wrap(optim)
         module = parallel(trained.module)
         for batch, lr in batches(config, windows, seed):
@@ -107,19 +107,3 @@ class Retraining:
                 outputs = stage.forward(x, module)
             loss = block.method.objective.loss(Batch(outputs=outputs, inputs=x, targets=y))
             (loss * (weight * len(windows))).backward()
-
-
-def _zeros(stage: Stage) -> dict[str, Tensor]:
-    """Name -> mask of every matrix that is trained and has zeros, whoever made them."""
-    named = {n: p for n, p in stage.parameters().items() if p.ndim > 1 and p.requires_grad}
-    return {n: p.detach() != 0 for n, p in named.items() if bool((p == 0).any())}
-
-
-def _negative_zeros(module: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
-    """Matrices with zeros of negative sign, and where: also these bits stay."""
-    found = [
-        (p, torch.signbit(p) & (p == 0))
-        for p in module.parameters()
-        if p.ndim > 1 and p.is_floating_point()
-    ]
-    return [(p, negative) for p, negative in found if bool(negative.any())]

@@ -15,8 +15,10 @@ from torch import nn
 
 from steppe.core.courtesy import NOT_COMPUTED, decorated
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
+from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
 from steppe.engine.step.objective_loss import check_looks_at_a_teacher
@@ -79,6 +81,11 @@ class LanguageExperiment:
         """Tokens in a window of the training."""
         return self.dense.source.window(self.given.data.window)
 
+    @property
+    def held_out(self) -> float:
+        """The share of the text's windows that is never trained on."""
+        return 0.0
+
     def train(self) -> tuple[dict[str, Any], Outcome | None]:
         """Run it, or go on with it, or find that it is done.
 
@@ -114,17 +121,35 @@ class LanguageExperiment:
             exclude=self._excluded,
             task=self._task(choice),
             reference=teacher,
+            stopping=self._stopping(accelerator),
             quiet=self.quiet,
         )
+        self._hold(trainer)
         main = accelerator.is_main_process
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
         quality = self._dense_quality(trainer)
-        tokens = trainer.total * spec.tokens_a_step(self.window)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
-        ended = Ended(
+        ended = self._ended(before, quality, trainer, outcome, choice)
+        record: list[Any] = [None]
+        if main:
+            record = [self._finished(ended, bool(outcome.after), folder)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(record, from_process=0)
+        return record[0], outcome
+
+    def _ended(
+        self,
+        before: Before,
+        quality: dict[str, Any],
+        trainer: Trainer,
+        outcome: Outcome,
+        choice: Choice,
+    ) -> Ended:
+        tokens = trainer.sparsifier.steps_done * self.recipe.train.tokens_a_step(self.window)
+        return Ended(
             recipe=self.recipe,
             dense=self.dense,
             before=before,
@@ -133,17 +158,12 @@ class LanguageExperiment:
             state=trainer.written,
             said=self.text.description | {"tokens": tokens},
             conditions={
-                "device": str(accelerator.device),
+                "device": str(trainer.accelerator.device),
                 "precision": choice.record(),
-                "processes": accelerator.num_processes,
+                "processes": trainer.accelerator.num_processes,
             },
+            structure=self._structure,
         )
-        record: list[Any] = [None]
-        if main:
-            record = [self._finished(ended, bool(outcome.after), folder)]
-        if accelerator.num_processes > 1:
-            broadcast_object_list(record, from_process=0)
-        return record[0], outcome
 
     def _task(self, choice: Choice) -> CausalLM:
         return CausalLM(
@@ -155,7 +175,7 @@ class LanguageExperiment:
         self, ended: Ended, measured: bool, folder: LanguageFolder | None
     ) -> dict[str, Any]:
         """The record, kept by the first process; then nothing is left to go on from."""
-        plain = ended.record(self.measure.last if measured else {}, folder)
+        plain = self._completed(ended.record(self.measure.last if measured else {}, folder))
         record = decorated(
             stamped(plain, display_of(plain["method"])),
             ended.decorations(),
@@ -164,6 +184,22 @@ class LanguageExperiment:
         if folder is not None and NOT_COMPUTED not in record:
             folder.clear_checkpoints()
         return record
+
+    def _stopping(self, accelerator: Accelerator) -> EarlyStopping | None:
+        """What ends the training before its time."""
+        return None
+
+    def _hold(self, trainer: Trainer) -> None:
+        """See to what the optimisers must not move."""
+
+    def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record, with what only this kind of training knows."""
+        return record
+
+    @property
+    def _structure(self) -> Structure:
+        """What the zeros of the result have in common."""
+        return self.recipe.build_method().structure
 
     def _folder(self) -> LanguageFolder | None:
         if self.out is None:
@@ -203,6 +239,7 @@ class LanguageExperiment:
         packing = Packing(
             window=self.window,
             tokens=parts * steps * spec.tokens_a_step(self.window),
+            held_out=self.held_out,
             beside=self.out,
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",

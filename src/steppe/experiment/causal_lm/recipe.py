@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -224,6 +224,9 @@ class LanguageRecipe(Strict):
             return stored
 
 
+Kind = TypeVar("Kind", bound=LanguageRecipe)
+
+
 def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> LanguageRecipe:
     """A recipe from plain data; with a ``base``, on top of that one.
 
@@ -235,6 +238,11 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> L
     Raises:
         SteppeError: an unknown key (with the nearest), or a value of the wrong type.
     """
+    return read(LanguageRecipe, data, where, folder)
+
+
+def read(kind: type[Kind], data: Any, where: str, folder: Path | None) -> Kind:
+    """A recipe of some kind from plain data; see `parse`."""
     if not isinstance(data, Mapping):
         raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
     whole = base.whole(data, folder)
@@ -245,6 +253,6 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> L
             way_out="--data TEXT, in a recipe data: {text: TEXT}",
         )
     try:
-        return LanguageRecipe.model_validate(whole)
+        return kind.model_validate(whole)
     except ValidationError as error:
-        raise refused(LanguageRecipe, error, where) from None
+        raise refused(kind, error, where) from None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.courtesy import Decoration
+from steppe.core.protocols import Structure
 from steppe.core.prunable import prunable
 from steppe.engine.run_folder import versions
 from steppe.engine.trainer import Outcome
@@ -71,6 +72,7 @@ class Ended:
         state: every parameter as it is written.
         said: of the text that was trained on.
         conditions: device, precision, processes, tokens.
+        structure: what the zeros have in common.
     """
 
     recipe: LanguageRecipe
@@ -81,6 +83,7 @@ class Ended:
     state: Mapping[str, Tensor]
     said: dict[str, Any]
     conditions: dict[str, Any]
+    structure: Structure
 
     def record(self, sparse: dict[str, Any], folder: LanguageFolder | None) -> dict[str, Any]:
         """Everything that is known when the folder is written.
@@ -147,4 +150,4 @@ class Ended:
             return
         packed = packed_bytes(self.dense.source.stored_dtype, record["blocks"], written)
         record["sparse"]["bytes_packed"] = packed
-        record["gain"] = gain_of(self.recipe.build_method().structure, written, packed)
+        record["gain"] = gain_of(self.structure, written, packed)

@@ -33,6 +33,8 @@ class Setting:
         checkpointing: whether blocks are computed twice.
         processes: that share what is split; 1 where nothing is.
         teacher: whether another network answers beside it.
+        trained: parameters that are moved; None for all.
+        keeps_best: whether the best state so far is kept beside the newest.
     """
 
     batch: int
@@ -43,6 +45,8 @@ class Setting:
     checkpointing: bool = False
     processes: int = 1
     teacher: bool = False
+    trained: int | None = None
+    keeps_best: bool = False
 
 
 def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str, int]:
@@ -59,17 +63,20 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     layers = source.layers()
     weights, pruned = source.parameters(), sum(x.numel for x in layers)
     share, n = setting.processes, weights // setting.processes
+    moved = n if setting.trained is None else setting.trained // share
     of_optimizer, of_coupling = bytes_of_a_weight(method, setting.optimizer, setting.options)
     parts = {
         "weights": _FLOAT * n,
-        "gradients": _FLOAT * n,
-        "the optimizer's state": round(of_optimizer * n),
+        "gradients": _FLOAT * moved,
+        "the optimizer's state": round(of_optimizer * moved),
         "the coupling's state": round(of_coupling * (pruned // share)),
     }
     if method.perturb.active:  # the weights at x, how far they move, the gradient there
         parts["the perturbation"] = (3 if method.perturb.gradients > 1 else 2) * _FLOAT * n
     if setting.teacher:
         parts["the teacher"] = _FLOAT * n
+    if setting.keeps_best:
+        parts["the best state so far"] = _FLOAT * moved
     if share > 1:
         parts["a whole block and its gradients"] = 2 * _FLOAT * max(_sizes(layers).values())
     parts["saliencies"] = 3 * _FLOAT * _ranked_at_once(method, layers)

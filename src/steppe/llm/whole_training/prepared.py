@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.prunable import prunable
-from steppe.llm.load import load_model, tokenizer_of
+from steppe.llm.load import load_model, tokenizer_of, words_of
 from steppe.llm.measured_text import measured_windows
 from steppe.llm.model import StreamedModel
 from steppe.llm.perplexity import perplexity
@@ -109,7 +107,7 @@ class Teacher:
     def __init__(self, name: str, student: DenseModel) -> None:
         self._dense = DenseModel(name)
         own, theirs = student.source.vocabulary, self._dense.source.vocabulary
-        words = [_words(x.source.folder) for x in (student, self._dense)]
+        words = [words_of(x.source.folder) for x in (student, self._dense)]
         if own != theirs or (all(words) and words[0] != words[1]):
             raise SteppeError(
                 "a teacher has the vocabulary of the model that learns from it",
@@ -122,15 +120,6 @@ class Teacher:
     def load(self) -> nn.Module:
         """The model in float32, in eval mode, not trained."""
         return self._dense.load().eval().requires_grad_(False)
-
-
-def _words(folder: Path) -> str:
-    """A hash of a tokenizer's words; empty where they lie in no file of their own."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return ""
-    vocabulary = sorted(tokenizer_of(folder).get_vocab().items())
-    return hashlib.sha256(repr(vocabulary).encode()).hexdigest()
 
 
 class Measure:

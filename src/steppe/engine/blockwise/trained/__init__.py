@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
 from torch import nn
@@ -21,12 +22,19 @@ class Trained(Protocol):
 
     lr: ClassVar[float]
     """Its usual peak learning rate, with Adam."""
+    lr_of_whole: ClassVar[float | None]
+    """The same where a whole model is trained at once; None where only stages are."""
     module: nn.Module
     """What is called in the place of the stage's module."""
     parameters: list[nn.Parameter]
     """What the optimiser moves."""
 
     def __init__(self, stage: Stage, rank: int, seed: int) -> None: ...
+    @classmethod
+    def chosen(cls, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+        """Of a model's or a stage's own parameters those that the optimiser moves."""
+        ...
+
     def merge(self) -> None:
         """The stage's module holds what was trained, by itself, and zeros where it had them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -28,13 +29,17 @@ class Lora:
     """
 
     lr = 5e-3
+    lr_of_whole = None
 
     def __init__(self, stage: Stage, rank: int, seed: int) -> None:
         own = stage.parameters()
         matrices = {n: p for n, p in own.items() if p.ndim > 1 and min(p.shape[-2:]) > 1}
         self.module: _Adapted = _Adapted(stage.module, matrices, rank, seed)
-        vectors = [p for n, p in own.items() if n not in matrices and p.ndim < 2]
-        self.parameters = [*self.module.adapters(), *vectors]
+        self.parameters = [*self.module.adapters(), *self.chosen(own)]
+
+    @classmethod
+    def chosen(cls, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+        return [p for p in parameters.values() if p.ndim < 2]
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import nn
 
-from steppe.engine.blockwise.stages import Stage
 from steppe.engine.blockwise.trained import TRAINED
 from steppe.engine.blockwise.trained.weights import Weights
 
@@ -21,6 +22,8 @@ class Norms(Weights):
     """
 
     lr = 1e-2
+    lr_of_whole = 1e-2
 
-    def _chosen(self, stage: Stage) -> list[nn.Parameter]:
-        return [p for p in super()._chosen(stage) if p.ndim < 2]
+    @classmethod
+    def chosen(cls, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+        return [p for p in parameters.values() if p.ndim < 2]

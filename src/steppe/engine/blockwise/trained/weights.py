@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import nn
 
 from steppe.engine.blockwise.stages import Stage
@@ -17,14 +20,16 @@ class Weights:
         rank, seed: nothing here depends on them.
     """
 
-    lr = 1e-3
+    lr = 3e-3
+    lr_of_whole: ClassVar[float | None] = 3e-4
 
     def __init__(self, stage: Stage, rank: int, seed: int) -> None:
         self.module = stage.module
-        self.parameters = self._chosen(stage)
+        self.parameters = self.chosen(stage.parameters())
 
-    def _chosen(self, stage: Stage) -> list[nn.Parameter]:
-        return list(stage.parameters().values())
+    @classmethod
+    def chosen(cls, parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
+        return list(parameters.values())
 
     def merge(self) -> None:
         """Nothing: the parameters are the module's own."""

@@ -1,0 +1,36 @@
+"""Pruned language models, led back to their dense ones as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steppe.experiment.causal_lm.recovery import Recovery
+from steppe.experiment.causal_lm.recovery_recipe import TASK, RecoveryRecipe, parse
+from steppe.experiment.tasks import TASKS
+
+
+@TASKS.register(TASK)
+class RecoveryTask:
+    """What ``steppe recover --scope whole`` writes as its recipe."""
+
+    name = TASK
+
+    @classmethod
+    def owns(cls, recipe: Mapping[str, Any]) -> bool:
+        return bool(recipe.get("task") == cls.name)
+
+    @classmethod
+    def claims(cls, model: str) -> bool:
+        """A folder alone is trained by a method."""
+        return False
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any], where: str, folder: Path | None) -> RecoveryRecipe:
+        return parse(data, where, folder)
+
+    @classmethod
+    def train(cls, recipe: RecoveryRecipe, out: Path | None, quiet: bool) -> dict[str, Any]:
+        record, _ = Recovery(recipe, out, quiet).train()
+        return record

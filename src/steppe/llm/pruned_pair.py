@@ -1,0 +1,144 @@
+"""A pruned model and the dense one that it is led back to: what made it, and whether they fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from steppe.core.errors import SteppeError
+from steppe.core.protocols import Structure
+from steppe.llm.load import words_of
+from steppe.llm.model import StreamedModel
+from steppe.llm.prepare import fingerprint
+from steppe.methods import display_of
+
+_WAY_OUT = "--dense FOLDER, the model before it was pruned"
+
+
+@dataclass(frozen=True)
+class PrunedPair:
+    """What is known of a pruned model's past.
+
+    Args:
+        folder: the pruned model.
+        dense: folder or hub id of the dense one; None for the one that the folder's record names.
+    """
+
+    folder: Path
+    dense: str | Path | None = None
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Of the pruning that made the folder; empty where there is none."""
+        try:
+            record = json.loads((self.folder / "record.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        known = isinstance(record, dict) and isinstance(record.get("recipe"), dict)
+        return record if known else {}
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """Of that pruning."""
+        then: Mapping[str, Any] = self.record.get("recipe", {})
+        return then
+
+    @property
+    def patterns(self) -> dict[str, tuple[str, ...]]:
+        """Which layers counted as prunable."""
+        return {key: tuple(self.recipe.get(key) or ()) for key in ("include", "exclude")}
+
+    @property
+    def display(self) -> str:
+        """What a report calls the recovered model."""
+        pruned_by = self._origin.get("method")
+        shown = "a pruned model" if pruned_by is None else display_of(str(pruned_by))
+        return f"{shown}, recovered"
+
+    def structure(self, otherwise: Structure) -> Structure:
+        """What its zeros have in common; the other one where nobody knows."""
+        method = self._origin.get("recipe", {}).get("method")
+        if isinstance(method, Mapping) and "structure" in method:
+            return Structure.make(method["structure"])
+        return otherwise
+
+    @property
+    def _origin(self) -> Mapping[str, Any]:
+        """The record of the pruning itself, where the folder's own is of a recovery."""
+        origin: Mapping[str, Any] = self.record
+        while origin.get("pruning"):
+            origin = origin["pruning"]
+        return origin
+
+    @property
+    def _known(self) -> Mapping[str, Any]:
+        """Name and fingerprint of the dense model, as the folder's run found it."""
+        whole = self.recipe.get("recover")
+        known = self.recipe.get("dense") or self.recipe.get("model") or {}
+        if not isinstance(known, Mapping):
+            return {}
+        if isinstance(whole, Mapping) and known.get("teacher"):
+            return {"name": known["teacher"], "fingerprint": whole.get("dense")}
+        return known
+
+    @property
+    def dense_name(self) -> str | Path:
+        """Where the dense model is.
+
+        Raises:
+            SteppeError: nothing says so, or it is not there any more.
+        """
+        name = self.dense or self._known.get("name")
+        if name is None or (self.dense is None and not Path(name).is_dir()):
+            raise SteppeError(
+                "a pruned model is led back to the dense one",
+                got=f"{self.folder} with no record of its pruning"
+                if name is None
+                else f"a record of the pruning of {name}, which is not there",
+                way_out=_WAY_OUT,
+            )
+        return str(name)
+
+    def check(self, pruned: StreamedModel, dense: StreamedModel) -> None:
+        """Whether the two models differ in nothing but the values of their weights.
+
+        Raises:
+            SteppeError: in shapes or words they do, or the dense one's files are others now.
+        """
+        mine, other = (
+            {n: tuple(p.shape) for n, p in m.model.named_parameters(remove_duplicate=False)}
+            for m in (pruned, dense)
+        )
+        if pruned.vocabulary != dense.vocabulary:
+            self._refuse_words(pruned, dense, f"{dense.vocabulary} tokens", pruned.vocabulary)
+        if mine != other:
+            names = sorted(n for n in {*mine, *other} if mine.get(n) != other.get(n))
+            raise SteppeError(
+                "the pruned and the dense model have the same weights but for their values",
+                got=f"{names[0]} of {mine.get(names[0], 'no')} in {pruned.folder} and of "
+                f"{other.get(names[0], 'no')} in {dense.folder}",
+                way_out=_WAY_OUT,
+            )
+        words = words_of(pruned.folder), words_of(dense.folder)
+        if all(words) and words[0] != words[1]:
+            self._refuse_words(pruned, dense, "a tokenizer", "another")
+        wanted = self._known.get("fingerprint") if self.dense is None else None
+        if wanted is not None and fingerprint(dense) != wanted:
+            raise SteppeError(
+                "the dense model is still the one that was pruned",
+                got=f"{dense.folder}, whose files have changed since",
+                way_out=f"--dense {dense.folder} if it is the right one all the same",
+            )
+
+    def _refuse_words(
+        self, pruned: StreamedModel, dense: StreamedModel, theirs: object, mine: object
+    ) -> None:
+        raise SteppeError(
+            "the dense model has the vocabulary of the pruned one",
+            got=f"{theirs} in {dense.folder}, {mine} in {pruned.folder}",
+            way_out=_WAY_OUT,
+        )
