@@ -128,6 +128,22 @@ def finish(figure: Canvas, key: str, title: str, caption: str, description: str)
     return Figure(key, title, caption, start + svg[svg.index(">") + 1 :].strip())
 
 
+def standalone(figure: Canvas, key: str, title: str) -> str:
+    """The drawing as an SVG file of its own, black on white, with its title above it.
+
+    Args:
+        figure: what `canvas` gave; call within it.
+        key: as given to `canvas`.
+        title: what it shows.
+    """
+    from io import StringIO
+
+    buffer = StringIO()
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Title": title})
+    return buffer.getvalue().replace(INK, "#000000")
+
+
 @dataclass(frozen=True)
 class Look:
     """A method's colour, marker and hatch; the same in every figure of a page.
@@ -166,12 +182,13 @@ def looks(displays: Mapping[str, str]) -> dict[str, Look]:
     return by_method
 
 
-def legend(figure: Canvas, ax: Axes, columns: int = 3) -> None:
+def legend(figure: Canvas, ax: Axes, columns: int = 3, title: str | None = None) -> None:
     """One legend above the panels, clear of the data."""
     handles: list[Any]
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(handles)))
+        across = min(columns, len(handles))
+        figure.legend(handles, labels, loc="outside upper center", ncols=across, title=title)
 
 
 def log_scale(ax: Axes, marks: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
