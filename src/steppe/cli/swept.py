@@ -66,13 +66,13 @@ def run(sweep: Sweep, on: str, resources: Resources, quiet: bool) -> None:
     def ended(run: Run, left: int) -> None:
         figure = "" if run.figure is None else f" {column.label} {column.scale * run.figure:.6g}"
         what = f"failed: {run.reason}" if run.state == "failed" else f"{run.state},{figure}"
-        say(f"{total - left} of {total}: {run.name} {what}", quiet)
+        say(f"{total - left} of {total}: {run.name} {what}", quiet and run.state != "failed")
 
     sweep.run(on, resources, quiet=quiet or on != "here", ended=ended)
 
 
 def end(sweep: Sweep, again: Mapping[str, Any], json: bool, quiet: bool) -> int:
-    """Table, failures, where everything lies; the exit code.
+    """Table, where everything lies, how many failed; the exit code.
 
     Args:
         sweep: that was run.
@@ -82,8 +82,6 @@ def end(sweep: Sweep, again: Mapping[str, Any], json: bool, quiet: bool) -> int:
     """
     if not quiet:
         Console(stderr=True).print(table(sweep.settings, sweep.quality))
-    for failed in sweep.failed:
-        say(f"failed: {failed.name}: {failed.reason}")
     say(f"all runs: {sweep.out / FILE}; picture: {(sweep.out / PICTURE).resolve()}", quiet)
     best = sweep.best
     emit(

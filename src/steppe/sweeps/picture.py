@@ -142,7 +142,8 @@ def _mark(
 
 def _dress(ax: Axes, column: Column, title: str) -> None:
     """A logarithmic scale where one setting is far from the others."""
-    points = [y for line in ax.lines for y in line.get_ydata() if y > 0]
+    drawn: list[Any] = [line.get_ydata() for line in ax.lines]
+    points = [float(y) for line in drawn for y in line if y > 0]
     if points and column.scale == 1.0 and max(points) > 3 * min(points):
         log_scale(ax)
     ax.set_ylabel(column.label)

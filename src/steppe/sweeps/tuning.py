@@ -58,10 +58,8 @@ def around(recipe: Mapping[str, Any], place: str, factor: float) -> Variation:
         )
     if factor <= 1:
         raise SteppeError("--factor is above 1", got=f"{factor:g}", way_out="--factor 3")
-    # six digits: 0.1 / 3 as people write it
-    return Variation(
-        place, tuple(float(f"{v:.6g}") for v in (value / factor, value, value * factor))
-    )
+    three = (value / factor, value, value * factor)
+    return Variation(place, tuple(float(f"{v:.3g}") for v in three))  # as people write 0.1 / 3
 
 
 def grid(recipe: Mapping[str, Any], over: Sequence[str], factor: float) -> list[Variation]:
@@ -130,11 +128,9 @@ def _more(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any
     found: dict[str, Any] = {}
     for key in [*wanted, *(key for key in before if key not in wanted)]:
         old, new = before.get(key), wanted.get(key)
-        alike = isinstance(old, dict) and isinstance(new, dict)
         if old == new:
             continue
-        if alike and new.get("name") == old.get("name"):
-            found[key] = _more(old, new)
-        else:
-            found[key] = new
+        nested = isinstance(old, dict) and isinstance(new, dict)
+        alike = nested and new.get("name") == old.get("name")  # type: ignore[union-attr]
+        found[key] = _more(old, new) if alike else new  # type: ignore[arg-type]
     return found

@@ -148,7 +148,8 @@ class Measure:
         """The first text's perplexity and loss, and the perplexity of what is held out."""
         self.last = {name: self._of(model, name) for name in self._texts}
         first: dict[str, Any] = next(iter(self.last.values()), {})
-        found = {key: float(first[key]) for key in ("perplexity", "loss") if key in first}
+        found: dict[str, float] = {}
+        found |= {key: float(first[key]) for key in ("perplexity", "loss") if key in first}
         if HELD_OUT in self.last:
             found["held_out_perplexity"] = float(self.last[HELD_OUT]["perplexity"])
         return found

@@ -36,7 +36,8 @@ class Ray:
         with _connected(resources) as ray:
             workers, options = _shares(_nodes(ray), resources)
             remote = ray.remote(**options)(Job.run)
-            waiting, at_work = list(jobs), {}
+            waiting = list(jobs)
+            at_work: dict[Any, Job] = {}
             while waiting or at_work:
                 while waiting and len(at_work) < workers:
                     job = waiting.pop(0)
