@@ -182,13 +182,12 @@ def looks(displays: Mapping[str, str]) -> dict[str, Look]:
     return by_method
 
 
-def legend(figure: Canvas, ax: Axes, columns: int = 3, title: str | None = None) -> None:
+def legend(figure: Canvas, ax: Axes, columns: int = 3) -> None:
     """One legend above the panels, clear of the data."""
     handles: list[Any]
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        across = min(columns, len(handles))
-        figure.legend(handles, labels, loc="outside upper center", ncols=across, title=title)
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(handles)))
 
 
 def log_scale(ax: Axes, marks: Sequence[float] = (1.0, 2.0, 5.0)) -> None:

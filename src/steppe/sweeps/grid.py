@@ -156,6 +156,8 @@ def shown(value: Any) -> str:
 def _label(value: Any) -> str:
     named = value["name"] if isinstance(value, dict) and "name" in value else shown(value)
     text = re.sub(r"[^\w.+-]+", "-", str(named)).strip("-.")
+    if isinstance(value, dict) and len(value) > 1:
+        text += f"-{_digest(value)}"  # whatever else it is compared with, now or later
     return text if 0 < len(text) <= 40 else _digest(value)
 
 

@@ -44,12 +44,12 @@ def picture(settings: Sequence[Setting], quality: Quality) -> str:
             for i, line in enumerate(_product(values, lines)):
                 fixed = panel | line
                 own = [s for s in settings if fixed.items() <= _texts(s.values).items()]
-                _draw(ax, own, along, values.get(along, [""]), column, i, ", ".join(line.values()))
+                _draw(ax, own, along, values.get(along, [""]), column, i, _said(line))
             _mark(ax, best_of(settings, quality.higher), along, values, panel, column)
-            _dress(ax, column, ", ".join(f"{k} {v}" for k, v in panel.items()))
+            _dress(ax, column, _said(panel))
         axes[-1].set_xlabel(along)
         if lines:
-            legend(figure, axes[0], title=lines[0])
+            legend(figure, axes[0])
         better = "higher" if quality.higher else "lower"
         title = f"{column.label} on {quality.of}; {better} is better"
         return standalone(figure, "sweep", title)
@@ -83,6 +83,10 @@ def _roles(values: Mapping[str, list[str]]) -> tuple[str, list[str], list[str]]:
 def _product(values: Mapping[str, list[str]], places: Sequence[str]) -> list[dict[str, str]]:
     every = itertools.product(*(values[place] for place in places))
     return [dict(zip(places, one, strict=True)) for one in every]
+
+
+def _said(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{place} {value}" for place, value in values.items())
 
 
 def _draw(
