@@ -8,7 +8,7 @@ import pytest
 
 RECIPE = """
 model: mlp
-data: {name: digits, train_size: 200, test_size: 100}
+data: {name: digits, train_size: 100, test_size: 50}
 method: {name: gmp, sparsity: 0.5}
 train: {epochs: 2, batch_size: 50, lr: 0.1, checkpoint_steps: 1}
 device: cpu
