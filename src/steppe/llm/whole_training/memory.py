@@ -75,7 +75,8 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     parts["saliencies"] = 3 * _FLOAT * _ranked_at_once(method, layers)
     parts["activations"] = _activations(layers, source.hidden_size, setting)
     logits = setting.batch * setting.window * source.vocabulary
-    parts["logits"] = 2 * (2 if setting.low else _FLOAT) * logits
+    kept = 3 if method.perturb.through == "outputs" else 2  # with their gradient, at x too
+    parts["logits"] = kept * (2 if setting.low else _FLOAT) * logits
     return parts
 
 
@@ -125,7 +126,7 @@ def bytes_of_a_weight(
         torch.manual_seed(0)
         model = nn.Linear(_SIDE, _SIDE, bias=False)
     made, _ = optimizers(optimizer, model.parameters(), 1e-3, **options)
-    plain = method.replace(objective="task")
+    plain = method.replace(objective="task", perturb="none")
     sparsifier = sparsify(model, made, plain, 100, steps_per_epoch=10)
     inputs, right = torch.eye(_SIDE), torch.zeros(())
     watches = sparsifier.coupling.watches == "accuracy"
