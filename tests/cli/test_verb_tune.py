@@ -39,7 +39,7 @@ def test_the_penalty_and_the_rate_of_a_language_model(
     data, path = read_plain(out / "tuned.yaml")
     assert set(data) == {"base", "method", "train"}
     found = parse_text(data, str(path), path.parent)
-    assert found.train.lr == best["recipe"]["train"]["lr"] == 1e-2
+    assert found.train.lr == best["recipe"]["train"]["lr"]
     assert (found.train.tokens, found.data.held_out) == (1024, 0.0)
     assert found.method["sparsity"] == 0.6
     assert found.evaluate.texts == (str(word_text),)

@@ -108,8 +108,9 @@ def ranked(settings: Iterable[Setting], higher: bool) -> list[Setting]:
     """
 
     def key(setting: Setting) -> tuple[bool, float]:
-        mean = setting.cell.mean if setting.cell is not None else float("inf")
-        return not setting.whole, -mean if higher else mean
+        if setting.cell is None:
+            return True, float("inf")
+        return not setting.whole, -setting.cell.mean if higher else setting.cell.mean
 
     return sorted(settings, key=key)
 
