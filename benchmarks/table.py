@@ -46,6 +46,7 @@ def main() -> None:
                 plain["method"] = plain["method"] | {"sparsity": sparsity}
                 if arguments.held_out:
                     plain["data"] = plain["data"] | {"validation": arguments.held_out}
+                    plain["evaluate"] = "validation"
                 name, recipe = path.stem, parse(plain)
                 if value is not None:
                     name, recipe = f"{name}-{value:g}", varied(recipe, option, value)
@@ -53,8 +54,7 @@ def main() -> None:
                 if key not in held:
                     held[key] = load_data(recipe)
                 folder = arguments.out / f"{name}-{sparsity:g}-seed{seed}"
-                part = "validation" if arguments.held_out else "test"
-                record, _, _ = Experiment(recipe, held[key], folder, part=part).train()
+                record, _, _ = Experiment(recipe, held[key], folder).train()
                 record["name"] = name
                 records.append(record)
                 print(

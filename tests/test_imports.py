@@ -37,6 +37,7 @@ MAY = {
     },
     "evaluation": {"core", "engine", "evaluation", "experiment", "llm", "robustness", "vision"},
     "callbacks": {"callbacks", "core", "engine", "method"},
+    "sweeps": {"core", "engine", "experiment", "report", "sweeps"},
     "theory": {"core", "coupling", "theory"},
     "record": {"core", "record"},
     "report": {"core", "method", "methods", "record", "report"},  # methods: to say what each is
@@ -65,6 +66,7 @@ LATE = {
     "peft",
     "pytorch_optimizer",
     "lightning",
+    "ray",
 }
 # Packages that are never imported: they run code from a file.
 NEVER = {"pickle", "dill", "joblib", "cloudpickle"}

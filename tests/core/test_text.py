@@ -14,7 +14,7 @@ def test_numbers(text):
     assert parsed == float(text)
 
 
-@pytest.mark.parametrize("text", ["e5", "1e", "a1e-4", "'1e-4'", "1e-4x"])
+@pytest.mark.parametrize("text", ["e5", "1e", "a1e-4", "'1e-4'", "1e-4x", "2:4", "1:30.5", "+4:8"])
 def test_texts_stay_texts(text):
     assert isinstance(read_yaml(f"a: {text}")["a"], str)
 

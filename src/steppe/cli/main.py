@@ -26,8 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 STOPPED = (
-    "steppe: stopped; what was written, if anything was, is whole, and train, prune, recover and "
-    "demo go on from it when the same command is given again"
+    "steppe: stopped; what was written, if anything was, is whole, and train, prune, recover, "
+    "sweep, tune and demo go on from it when the same command is given again"
 )
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
 _err = Console(stderr=True, soft_wrap=True)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
-import yaml
 
 from steppe import recipes
 from steppe.cli.main import emit
 from steppe.cli.training import TRAININGS, Flag, with_method
 from steppe.core.errors import SteppeError
-from steppe.core.text import read_yaml
 from steppe.experiment.read import is_recipe, read_plain
 from steppe.experiment.tasks import TASKS, task_of
-from steppe.experiment.varied import entries, put
+from steppe.experiment.varied import change_by
 
 
 def add(app: typer.Typer) -> None:
@@ -99,7 +95,7 @@ def command(
     for name, value in given.items():
         _put(base, training.flags[name], value)
     for one in change or []:
-        _change(base, one)
+        change_by(base, one)
     emit(training.run(base, given, out, quiet=quiet), json)
 
 
@@ -133,26 +129,3 @@ def _put(base: dict[str, Any], flag: Flag, value: Any) -> None:
     for key in path:
         node = node.setdefault(key, {})
     node[last] = value
-
-
-def _change(base: dict[str, Any], text: str) -> None:
-    """Put ``place.of.key=value`` into plain data; what is no key there, `parse` refuses."""
-    key_path, equals, value = text.partition("=")
-    *path, last = key_path.split(".")
-    node: Any = base
-    for key, below in pairwise([*path, last]):
-        if isinstance(node, dict) and not below.isdigit():  # a list begins with what it holds
-            node.setdefault(key, {})
-        node = entries(node).get(key)
-    there = isinstance(node, dict) or last in entries(node)
-    listed = re.split(r"\.\d+(?:\.|$)", key_path)[0] if re.search(r"\.\d", key_path) else ""
-    if not equals or not last or not there:
-        raise SteppeError(
-            "--set takes key=value, keys of a recipe with dots between, of a list its numbers",
-            got=repr(text) if equals else f"{text!r} without =",
-            way_out=f"the whole list, --set '{listed}=[...]'" if listed else "--set train.lr=0.1",
-        )
-    try:
-        put(node, last, read_yaml(value))
-    except yaml.YAMLError as error:
-        raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None

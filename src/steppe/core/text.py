@@ -11,7 +11,7 @@ from steppe.core.errors import SteppeError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, whose numbers are those of YAML 1.2: 1e-4 is one, not a text.
+    """YAML 1.1, whose numbers are those of YAML 1.2: 1e-4 is one, and 2:4 a text, not 124.
 
     A key that is there twice is refused, as YAML asks; PyYAML takes the last and says nothing. What
     ``<<`` merges in stands below the mapping's own keys and is no second one.
@@ -39,6 +39,11 @@ def _refuse_doubles(node: yaml.MappingNode) -> None:
         keys.add((key.tag, key.value))
 
 
+_BASE_60 = re.compile(r"^[-+]?\d[\d_]*(:[0-5]?\d)+(\.[\d_]*)?$")
+_Loader.yaml_implicit_resolvers = {
+    first: [("tag:yaml.org,2002:str", _BASE_60), *known] if first in "+-0123456789" else known
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )

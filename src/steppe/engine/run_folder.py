@@ -66,7 +66,7 @@ class RunFolder:
             self.stored = _read_recipe(recipe_file)
             stored = today(self.stored)
             if stored != recipe:
-                keys = _differences(stored, recipe)
+                keys = differences(stored, recipe)
                 own = isinstance(stored, dict) and "train" in stored
                 command = shlex.join(["steppe", "train", str(recipe_file), "--out", str(path)])
                 raise SteppeError(
@@ -91,18 +91,12 @@ class RunFolder:
     def alone(self) -> Iterator[None]:
         """Nobody else works in this claimed folder meanwhile; what a killed run left goes.
 
-        The lock is the system's and ends with the process, however that ends.
-
         Raises:
             SteppeError: somebody does.
         """
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            _lock(handle, self.path)
+        with alone_in(self.path):
             sweep(self.path)
             yield
-        finally:
-            os.close(handle)
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -228,15 +222,20 @@ def _read_recipe(path: Path) -> Any:
         raise damaged(path, error) from None
 
 
-def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
-    """Dotted names of what two recipes do not share: ``method.budget.sparsity``."""
+def differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
+    """Dotted names of what two recipes do not share: ``method.budget.sparsity``.
+
+    Example:
+        >>> differences({"train": {"lr": 0.1, "epochs": 2}}, {"train": {"lr": 0.2, "epochs": 2}})
+        ['train.lr']
+    """
     if not (isinstance(stored, dict) and isinstance(wanted, dict)):
         return [] if stored == wanted else [name]
     keys = sorted({*stored, *wanted}, key=str)
     return [
         different
         for key in keys
-        for different in _differences(
+        for different in differences(
             stored.get(key, ...), wanted.get(key, ...), f"{name}.{key}" if name else str(key)
         )
     ]
@@ -248,11 +247,32 @@ def _holds_something(folder: Path) -> bool:
     return any(name != KEPT and not (name[0] == "." and name.endswith(PARTIAL)) for name in names)
 
 
-def _lock(handle: int, folder: Path) -> None:
+@contextlib.contextmanager
+def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Nobody else who asks the same works in a folder meanwhile.
+
+    The lock is the system's and ends with the process, however that ends.
+
+    Args:
+        folder: there already.
+        wait: until another one is done.
+
+    Raises:
+        SteppeError: somebody does, and one does not wait.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, folder, wait)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path, wait: bool) -> None:
     try:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         raise SteppeError(
             "one job at a time works in a folder",

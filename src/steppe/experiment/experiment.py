@@ -128,8 +128,6 @@ class Experiment:
     data: ImageData
     out: Path | None = None
     quiet: bool = False
-    part: str = "test"
-    """What is evaluated: test, or validation while options are chosen."""
     say: Callable[[str], object] = warnings.warn
     """Called with each sentence on a head that starts at random."""
     notes: list[str] = field(default_factory=list)
@@ -165,7 +163,7 @@ class Experiment:
             world=accelerator.num_processes,
             **options,
         )
-        tester = Loader.of(self.data, self.part, 500, **options)
+        tester = Loader.of(self.data, recipe.evaluate, 500, **options)
         example = next(tester.epoch(0))[0][:1]
         # in the layout of the training, as a latency table holds for one
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
@@ -270,7 +268,7 @@ class Experiment:
             "sparsity_of_all": done.sparsity_of_all,
             "units_zeroed": done.units_zeroed,
             "units": done.units,
-            "evaluated_on": self.part,
+            "evaluated_on": self.recipe.evaluate,
             "dense": dict(started),
             "before_projection": outcome.before,
             "sparse": dict(outcome.after),

@@ -179,6 +179,8 @@ class Recipe(Strict):
     exclude: tuple[str, ...] = ()
     channels: ChannelSpec = ChannelSpec()
     train: TrainSpec = TrainSpec()
+    evaluate: Literal["test", "validation"] = "test"
+    """On which images it is measured: validation while options are chosen."""
     seed: Seed = 0
     device: str | None = None
 
@@ -223,6 +225,8 @@ class Recipe(Strict):
             del whole["train"]["optimizer_groups"]
         if not self._prunes_channels():
             del whole["channels"]
+        if self.evaluate == "test":
+            del whole["evaluate"]
         return whole
 
     def as_today(self, stored: Any) -> Any:

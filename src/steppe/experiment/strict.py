@@ -29,7 +29,9 @@ def refused(kind: type[BaseModel], error: ValidationError, where: str) -> Steppe
     if isinstance(cause, SteppeError):
         return cause
     if first["type"] == "extra_forbidden":
-        return unknown(f"key in {where}", place, _keys(kind, first["loc"][:-1]))
+        *path, last = first["loc"]
+        near = unknown("key", last, _keys(kind, tuple(path))).way_out
+        return SteppeError(f"unknown key in {where}", got=repr(place), way_out=near)
     return SteppeError(
         f"{where} must have {place} right", got=f"{first['input']!r} ({first['msg']})"
     )

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from itertools import pairwise
 from typing import Any
 
+import yaml
+
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.text import read_yaml
 from steppe.experiment.recipe import Recipe, parse
 
 
@@ -23,6 +28,61 @@ def entries(place: Any) -> dict[str, Any]:
 def put(place: Any, key: str, value: Any) -> None:
     """Set an entry of a mapping or a list; that of a list must be there."""
     place[int(key) if isinstance(place, list) else key] = value
+
+
+def set_at(plain: dict[str, Any], place: str, value: Any, told: str) -> None:
+    """Put a value at a dotted place of plain data, in place; what is no key, `parse` refuses.
+
+    Args:
+        plain: of a recipe.
+        place: ``method.alpha``, ``train.optimizer_groups.0.lr``.
+        value: any plain data.
+        told: what the user wrote, for the message, which begins with the flag.
+
+    Raises:
+        SteppeError: nothing can stand at the place.
+
+    Example:
+        >>> plain = {"train": {"groups": [{"lr": 0.1}]}}
+        >>> set_at(plain, "train.groups.0.lr", 0.2, "--set train.groups.0.lr=0.2")
+        >>> plain
+        {'train': {'groups': [{'lr': 0.2}]}}
+    """
+    *path, last = place.split(".")
+    node: Any = plain
+    for key, below in pairwise([*path, last]):
+        if isinstance(node, dict) and not below.isdigit():  # a list begins with what it holds
+            node.setdefault(key, {})
+        node = entries(node).get(key)
+    if not last or not (isinstance(node, dict) or last in entries(node)):
+        raise no_place(told, place)
+    put(node, last, value)
+
+
+def no_place(told: str, place: str) -> SteppeError:
+    """The error for what is no ``key=value`` with a place that can be set; see `set_at`."""
+    flag, _, text = told.partition(" ")
+    listed = re.split(r"\.\d+(?:\.|$)", place)[0] if re.search(r"\.\d", place) else ""
+    return SteppeError(
+        f"{flag} takes key=value, keys of a recipe with dots between, of a list its numbers",
+        got=repr(text) if "=" in text else f"{text!r} without =",
+        way_out=f"the whole list, {flag} '{listed}=[...]'" if listed else f"{flag} train.lr=0.1",
+    )
+
+
+def change_by(plain: dict[str, Any], text: str) -> None:
+    """Put what ``--set place.of.key=value`` says into plain data, in place.
+
+    Raises:
+        SteppeError: it says no key or no value in YAML.
+    """
+    place, equals, value = text.partition("=")
+    if not equals:
+        raise no_place(f"--set {text}", place)
+    try:
+        set_at(plain, place, read_yaml(value), f"--set {text}")
+    except yaml.YAMLError as error:
+        raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
 
 
 def varied(recipe: Recipe, option: str, value: float) -> Recipe:

@@ -128,6 +128,22 @@ def finish(figure: Canvas, key: str, title: str, caption: str, description: str)
     return Figure(key, title, caption, start + svg[svg.index(">") + 1 :].strip())
 
 
+def standalone(figure: Canvas, key: str, title: str) -> str:
+    """The drawing as an SVG file of its own, black on white, with its title above it.
+
+    Args:
+        figure: what `canvas` gave; call within it.
+        key: as given to `canvas`.
+        title: what it shows.
+    """
+    from io import StringIO
+
+    buffer = StringIO()
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Title": title})
+    return buffer.getvalue().replace(INK, "#000000")
+
+
 @dataclass(frozen=True)
 class Look:
     """A method's colour, marker and hatch; the same in every figure of a page.

@@ -31,11 +31,13 @@ from steppe.llm.tokens.batches import TokenBatches
 from steppe.llm.tokens.packed import PackedText, Packing
 from steppe.llm.whole_training.folder import LanguageFolder
 from steppe.llm.whole_training.memory import Setting, check, needed
-from steppe.llm.whole_training.prepared import DenseModel, Measure, Teacher, keep_less
+from steppe.llm.whole_training.prepared import HELD_OUT, DenseModel, Measure, Teacher, keep_less
 from steppe.llm.whole_training.task import CausalLM
 from steppe.methods import display_of
 from steppe.record import stamped
 
+HELD_OUT_WINDOWS = 256
+"""Of those that are held out, so many are measured at most."""
 _BFLOAT16 = {"float32": "no", "bfloat16": "bf16"}
 
 
@@ -84,7 +86,7 @@ class LanguageExperiment:
     @property
     def held_out(self) -> float:
         """The share of the text's windows that is never trained on."""
-        return 0.0
+        return self.recipe.data.held_out
 
     def train(self) -> tuple[dict[str, Any], Outcome | None]:
         """Run it, or go on with it, or find that it is done.
@@ -275,7 +277,10 @@ class LanguageExperiment:
         """The texts on which perplexity is measured."""
         spec = self.recipe.evaluate
         window = self.window if spec.window is None else self.dense.source.window(spec.window)
-        return Measure(self.dense.measured(spec.texts, window), self.recipe.train.batch_size)
+        texts = self.dense.measured(spec.texts, window)
+        if self.recipe.data.held_out:
+            texts[HELD_OUT] = self.text.held_out(HELD_OUT_WINDOWS)
+        return Measure(texts, self.recipe.train.batch_size)
 
     def _precision(self, folder: LanguageFolder | None, accelerator: Accelerator) -> Choice:
         """As the run began, as asked, or what is faster here by the first process's measure."""

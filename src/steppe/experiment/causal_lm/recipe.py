@@ -45,6 +45,8 @@ class TextSpec(Strict):
     """A file, a folder, a dataset, a mixture, a .safetensors file of token ids, or self."""
     window: int | None = None
     """Tokens in a window; 2048, or the model's positions if they are fewer."""
+    held_out: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """The share of each text's windows, its last ones, that is measured and never trained on."""
 
 
 class MeasuredSpec(Strict):

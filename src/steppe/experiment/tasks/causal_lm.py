@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from steppe import recipes
+from steppe.core.errors import SteppeError
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, LanguageRecipe, parse
-from steppe.experiment.tasks import TASKS
+from steppe.experiment.tasks import TASKS, Quality
+from steppe.llm.whole_training.prepared import HELD_OUT
+
+SHARE = 0.05
+"""Of the windows by which options are chosen, where a recipe holds out none."""
 
 
 @TASKS.register(TASK)
@@ -42,3 +48,32 @@ class CausalLMTask:
     def train(cls, recipe: LanguageRecipe, out: Path | None, quiet: bool) -> dict[str, Any]:
         record, _ = LanguageExperiment(recipe, out, quiet).train()
         return record
+
+    @classmethod
+    def quality(cls, recipe: LanguageRecipe) -> Quality:
+        """Perplexity on what is held out, or else on the first text that is measured."""
+        held = bool(recipe.data.held_out)
+        if not (held or recipe.evaluate.texts):
+            raise SteppeError(
+                "runs are compared by what is measured after them",
+                got="a recipe that measures nothing",
+                way_out="--held-out, or --set evaluate=FILE",
+            )
+        return Quality(
+            name="perplexity",
+            of="windows held out of the text" if held else recipe.evaluate.texts[0],
+            place=("sparse", "texts", HELD_OUT if held else recipe.evaluate.texts[0], "perplexity"),
+            higher=False,
+            unseen=held,
+        )
+
+    @classmethod
+    def on_held_out(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        data = plain["data"] | {"held_out": plain["data"]["held_out"] or SHARE}
+        return {**plain, "data": data, "evaluate": plain["evaluate"] | {"texts": []}}
+
+    @classmethod
+    def shortened(cls, plain: Mapping[str, Any], fraction: float) -> dict[str, Any]:
+        """Of the tokens."""
+        train = plain["train"]
+        return {**plain, "train": train | {"tokens": math.ceil(train["tokens"] * fraction)}}

@@ -8,7 +8,10 @@ from typing import Any
 
 from steppe.experiment import recipe as written
 from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.tasks import TASKS
+from steppe.experiment.tasks import TASKS, Quality
+
+HELD_OUT = 0.1
+"""The share of the training images by which options are chosen, where a recipe holds out none."""
 
 
 @TASKS.register("image")
@@ -36,3 +39,26 @@ class ImageTask:
         recipe.train.config()
         record, _, _ = Experiment(recipe, load_data(recipe), out, quiet).train()
         return record
+
+    @classmethod
+    def quality(cls, recipe: written.Recipe) -> Quality:
+        return Quality(
+            name="accuracy",
+            of=f"the {recipe.evaluate} images",
+            place=("sparse", "accuracy"),
+            higher=True,
+            unseen=recipe.evaluate == "validation",
+        )
+
+    @classmethod
+    def on_held_out(cls, plain: Mapping[str, Any]) -> dict[str, Any]:
+        data = plain["data"] | {"validation": plain["data"]["validation"] or HELD_OUT}
+        return {**plain, "data": data, "evaluate": "validation"}
+
+    @classmethod
+    def shortened(cls, plain: Mapping[str, Any], fraction: float) -> dict[str, Any]:
+        """Of the epochs; the warm-up keeps its share."""
+        train = plain["train"]
+        epochs = max(round(train["epochs"] * fraction), 1)
+        warmup = train["warmup_epochs"] * epochs / train["epochs"]
+        return {**plain, "train": train | {"epochs": epochs, "warmup_epochs": warmup}}

@@ -114,9 +114,17 @@ class PackedText:
         source = Source(Given(drawn.tokens), held)
         return cls((source,), tokens.shape[1], {"sources": [drawn.description], "held_out": held})
 
-    def held_out(self) -> Tensor:
-        """The windows that are never trained on, shape [windows, window]; of each text its last."""
-        rows = [s.windows.take(range(s.trained, len(s.windows))) for s in self.sources if s.held]
+    def held_out(self, most: int | None = None) -> Tensor:
+        """The windows that are never trained on, shape [windows, window]; of each text its last.
+
+        Args:
+            most: of so many in all, evenly chosen, where there are more; at least one of a text.
+        """
+        rows = [
+            s.windows.take([s.trained + i for i in _chosen(s.held, most, len(self.sources))])
+            for s in self.sources
+            if s.held
+        ]
         return torch.cat(rows) if rows else torch.empty(0, self.window, dtype=torch.int64)
 
 
@@ -226,6 +234,17 @@ class Packing:
             )
         if self.vocabulary is not None:
             check_vocabulary(tokens, self.vocabulary)
+
+
+def _chosen(held: int, most: int | None, sources: int) -> list[int]:
+    """Which of so many windows stand for them, where all sources together may have ``most``.
+
+    Example:
+        >>> _chosen(5, 4, sources=2), _chosen(5, None, sources=2)
+        ([0, 2], [0, 1, 2, 3, 4])
+    """
+    few = held if most is None else min(held, max(most // sources, 1))
+    return [i * held // few for i in range(few)]
 
 
 def _held(count: int, share: float, name: str, window: int) -> int:

@@ -122,6 +122,10 @@ class Teacher:
         return self._dense.load().eval().requires_grad_(False)
 
 
+HELD_OUT = "held out"
+"""The name of the windows of the training text that are never trained on, as of a text."""
+
+
 class Measure:
     """Perplexities of a model on texts; the last ones are kept whole.
 
@@ -135,10 +139,14 @@ class Measure:
         self.last: dict[str, Any] = {}
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """The first text's perplexity and loss; nothing where there is no text."""
+        """The first text's perplexity and loss, and the perplexity of what is held out."""
         self.last = {name: self._of(model, name) for name in self._texts}
         first: dict[str, Any] = next(iter(self.last.values()), {})
-        return {key: float(first[key]) for key in ("perplexity", "loss") if key in first}
+        found: dict[str, float] = {}
+        found |= {key: float(first[key]) for key in ("perplexity", "loss") if key in first}
+        if HELD_OUT in self.last:
+            found["held_out_perplexity"] = float(self.last[HELD_OUT]["perplexity"])
+        return found
 
     def _of(self, model: nn.Module, name: str) -> dict[str, Any]:
         tokens = self._texts[name]
