@@ -167,6 +167,7 @@ class Trainer:
             bar = progress.add_task("training", total=self.total)
             while self._epoch < self.config.epochs:
                 self._one_epoch(progress, bar, begun)
+        self.model.zero_grad()  # their memory is there for the last projection
         before = self._evaluated(f"the {self.task.quality} before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy

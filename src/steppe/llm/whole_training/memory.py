@@ -17,7 +17,7 @@ from steppe.llm.model import StreamedModel
 from steppe.method import Method
 
 _FLOAT = 4
-_SIDE = 32  # of the square matrix on which bytes of a weight are counted
+_SIDE = 256  # of the square matrix on which bytes of a weight are counted
 
 
 @dataclass(frozen=True, kw_only=True)
