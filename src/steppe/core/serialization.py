@@ -88,7 +88,8 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 
 def _flatten(tree: Any, put: Callable[[torch.Tensor], str]) -> Any:
     if isinstance(tree, torch.Tensor):
-        return _flatten_inside(tree, put) if _made_of_others(tree) else {"tensor": put(tree)}
+        parts = parts_inside(tree)
+        return _flatten_inside(tree, parts, put) if parts else {"tensor": put(tree)}
     if isinstance(tree, torch.dtype):
         return {"dtype": str(tree).removeprefix("torch.")}
     if isinstance(tree, dict):
@@ -99,16 +100,19 @@ def _flatten(tree: Any, put: Callable[[torch.Tensor], str]) -> Any:
     return tree
 
 
-def _made_of_others(tensor: Any) -> bool:
-    """Whether a tensor is a shell around others, as quantised ones are (codes and scales)."""
-    return hasattr(tensor, "__tensor_flatten__")
+def parts_inside(tensor: Any) -> dict[str, torch.Tensor]:
+    """The tensors that one is a shell around, as quantised ones are (codes and scales), by name."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return {}
+    return {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
 
 
-def _flatten_inside(tensor: Any, put: Callable[[torch.Tensor], str]) -> dict[str, Any]:
-    names, rest = tensor.__tensor_flatten__()
+def _flatten_inside(
+    tensor: Any, parts: dict[str, torch.Tensor], put: Callable[[torch.Tensor], str]
+) -> dict[str, Any]:
     kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
-    inner = {name: getattr(tensor, name) for name in names}
-    return {"made_of": [kind, _flatten(inner, put), _flatten(rest, put)]}
+    rest = tensor.__tensor_flatten__()[1]
+    return {"made_of": [kind, _flatten(parts, put), _flatten(rest, put)]}
 
 
 def _unflatten_inside(kind: str, inner: Any, rest: Any) -> Any:

@@ -48,11 +48,11 @@ def adam8bit() -> type[torch.optim.Optimizer]:
             betas: tuple[float, float] = (0.9, 0.999),
             eps: float = 1e-8,
             weight_decay: float = 0.0,
-            amsgrad: bool = False,
             block_size: int = 256,
         ) -> None:
-            usual = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-            super().__init__(params, lr, **usual, block_size=block_size)
+            usual = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
+            # torchao's own amsgrad compares what cannot be compared
+            super().__init__(params, lr, **usual, amsgrad=False, block_size=block_size)
 
         @torch.no_grad()
         def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -68,8 +68,6 @@ def adam8bit() -> type[torch.optim.Optimizer]:
 
         def _move(self, p: Tensor, group: dict[str, Any]) -> None:
             state, signed = self.state[p], {"exp_avg": True, "exp_avg_sq": False}
-            if group["amsgrad"]:
-                signed["max_exp_avg_sq"] = False
             if not state:
                 state["step"] = torch.tensor(0.0)
                 state |= {n: self._new_buffer(p.contiguous(), signed[n]) for n in signed}
@@ -80,7 +78,7 @@ def adam8bit() -> type[torch.optim.Optimizer]:
             for x, grad, *moments in zip(*map(_pieces, mine), strict=True):
                 values = [_read(m) for m in moments]
                 theirs.adam.single_param_adam(
-                    *(x, grad, state["step"], *values[:2], values[2] if values[2:] else None),
+                    *(x, grad, state["step"], *values, None),
                     *(group["lr"], beta1, beta2, group["weight_decay"], group["eps"]),
                     IS_ADAMW=False,
                     BF16_STOCHASTIC_ROUND=False,

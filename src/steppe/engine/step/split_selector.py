@@ -42,7 +42,9 @@ class SplitSelector(Selector):
         return whole_of(like(part, self._split[name]))
 
     def _stats(self, score: Score, name: str) -> Tensors:
-        return {need: self._whole(name, v) for need, v in super()._stats(score, name).items()}
+        known = super()._stats(score, name)
+        # one number for all entries is the same in every process
+        return {need: self._whole(name, v) if v.ndim else v for need, v in known.items()}
 
     def saliency(self, score: Score, name: str, weight: Tensor) -> Tensor:
         return super().saliency(score, name, self._whole(name, weight))
