@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import steppe
 from steppe import methods
-from steppe.llm import prune as pruning
+from steppe.llm import pruning_run as pruning
 from steppe.llm.memo import Memo, perplexity_memo, remembered
 
 

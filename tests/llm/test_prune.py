@@ -219,7 +219,7 @@ def test_a_sparser_model_than_asked_for(name, language_model, tokens, tmp_path):
     ("broken", "step"),
     [
         ("streamed_perplexity", "the perplexity of the pruned model"),
-        ("_gain", "the gain"),
+        ("gain_of", "the gain"),
     ],
 )
 def test_what_is_measured_of_the_result_cannot_cost_it(
@@ -230,7 +230,7 @@ def test_what_is_measured_of_the_result_cannot_cost_it(
         return steppe.prune(language_model, methods.magnitude(sparsity=0.5), tokens, out, **asked)
 
     right = prune(tmp_path / "right")
-    real, calls = getattr(steppe.llm.prune, broken), []
+    real, calls = getattr(steppe.llm.pruning_run, broken), []
 
     def fails(*given, **options):
         calls.append(given)
@@ -239,7 +239,7 @@ def test_what_is_measured_of_the_result_cannot_cost_it(
         raise ZeroDivisionError("float division by zero")
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"steppe.llm.prune.{broken}", fails)
+        patch.setattr(f"steppe.llm.pruning_run.{broken}", fails)
         record = prune(tmp_path / "out")
     said = capsys.readouterr().err
     assert f"steppe: {step}: not computed, an internal error (ZeroDivisionError" in said

@@ -56,7 +56,7 @@ def job(folder: Folder, **options: Any) -> PreparedRecovery:
 
 def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     """Train what a pruned model has left, its zeros kept; started again, it goes on."""
-    from steppe.llm.prune import run
+    from steppe.llm.pruning_run import run
 
     prepared = make()
     out, blocks = prepared.out, len(prepared.model)

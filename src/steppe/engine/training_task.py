@@ -90,7 +90,7 @@ class Pace:
         >>> times = iter([0.0, 2.0, 2.0])
         >>> pace = Pace("tokens", lambda: next(times))
         >>> pace.saw(64, 1); pace.shown(3)
-        ', 32 tokens/s, 4 s left'
+        ', 32 tokens/s, 6 s left'
     """
 
     def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -19,7 +19,7 @@ from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.run_folder import RunFolder
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report, fingerprint
-from steppe.llm.prune import check_whole, run
+from steppe.llm.pruning_run import check_whole, run
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.said import quality_of
 from steppe.method import Method

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import unknown
 from steppe.method import Method
 from steppe.methods.abcpruner import abcpruner
 from steppe.methods.adasap import adasap
@@ -19,12 +19,13 @@ from steppe.methods.greg1 import greg1
 from steppe.methods.greg2 import greg2
 from steppe.methods.halp import halp
 from steppe.methods.iht import iht
+from steppe.methods.language_form import for_language
 from steppe.methods.lasso import lasso
 from steppe.methods.lrr import lrr
 from steppe.methods.lth import lth
 from steppe.methods.magnitude import magnitude
 from steppe.methods.mlprune import mlprune
-from steppe.methods.options import SIZES, budget_of
+from steppe.methods.options import budget_of
 from steppe.methods.pbw import pbw
 from steppe.methods.pilot import pilot
 from steppe.methods.polarreg import polarreg
@@ -90,49 +91,6 @@ def make(name: str, **options: Any) -> Method:
         0.1
     """
     return METHODS[name](**options)
-
-
-def for_language(method: Method) -> Method:
-    """As `Method.for_language`; the error names the methods that have such a form."""
-    if not method.has_language_form:
-        names = [n for n in METHODS if METHODS[n].example().has_language_form]
-        raise SteppeError(
-            "a language model is pruned with an objective over layers or blocks",
-            got=f"method {method.name} with objective {method.objective.name}",
-            way_out=f"methods that have one: {', '.join(names)}; or set the objective of yours",
-        )
-    form = method.for_language()
-    _without_effect(method, form)
-    return form
-
-
-def _without_effect(method: Method, form: Method) -> None:
-    """Refuse an option of a published method that other parts take the place of.
-
-    Raises:
-        SteppeError: a part is not as the method has it, and the form for language models is.
-    """
-    if method.name not in METHODS or not method.language:
-        return
-    example = METHODS[method.name].example()
-    usual = example.for_language().parts
-    for axis, part in method.parts.items():
-        if axis in SIZES or part == example.parts[axis] or form.parts[axis] != usual[axis]:
-            continue
-        whole, own = part.to_dict(), example.parts[axis].to_dict()
-        differs = {k: v for k, v in whole.items() if k not in own or own[k] != v}
-        there = form.parts[axis].to_dict()
-        if all(key in there and there[key] == whole[key] for key in {"name", *differs}):
-            continue  # what was said is so there too
-        said = ", ".join(f"{k} {v}" for k, v in differs.items() if k != "name")
-        start = "start" in METHODS[method.name].options
-        raise SteppeError(
-            f"an option of {method.name} must have a part in how it prunes language models",
-            got=f"{axis} {part.name}{' with ' * bool(said)}{said}, which changes "
-            f"nothing there: {form.parts[axis].name} works in its place",
-            way_out="leave it out"
-            + ", or start=None (--set method.start=null), the paper's way" * start,
-        )
 
 
 if not TYPE_CHECKING:  # a type checker shall see a misspelt method

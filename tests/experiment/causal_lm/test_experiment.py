@@ -229,10 +229,10 @@ def test_bad_input_is_one_line(
         (foreign / name).write_text((language_model / name).read_text())
     distilled = {"name": "gmp", "sparsity": 0.5, "objective": "distillation"}
     cases = [
-        (recipe(language_model, short), "longer than the window of 16 tokens; got 3 tokens"),
+        (recipe(language_model, short), "must hold a window of 16 tokens; got 3 tokens"),
         (
             recipe(language_model, word_text, train={"batch_size": 64}),
-            "a batch of windows of 16 tokens; got 31 windows.*--batch-size 31",
+            "must hold a batch of 64 windows.*got 31 windows.*--batch-size 31",
         ),
         (recipe(foreign, word_text), "must lie in the model's vocabulary, 0 to 8"),
         (

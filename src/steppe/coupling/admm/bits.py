@@ -32,7 +32,7 @@ def split(value: Tensor, bits: Tensor) -> tuple[Tensor, Tensor]:
 
     Example:
         >>> split(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([5], dtype=torch.uint8))
-        (tensor([1., 0., 3.]), tensor([0., -2., 0.]))
+        (tensor([1., 0., 3.]), tensor([ 0., -2.,  0.]))
     """
     # as integers: torch.where takes ten times as long on a processor
     whole = value.view(_INTEGERS[value.element_size()])

@@ -99,9 +99,8 @@ class LanguageExperiment:
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
-        for one in (model, teacher) if spec.shard else ():
-            if one is not None:
-                shard(one, self.dense.source.names, accelerator.device)
+        for one in filter(None, (model, teacher) if spec.shard else ()):
+            shard(one, self.dense.source.names, accelerator.device)
         trainer = Trainer(
             model,
             batches,
@@ -112,10 +111,7 @@ class LanguageExperiment:
             run=folder,
             include=self.recipe.include,
             exclude=self._excluded,
-            task=CausalLM(
-                stored=self.dense.source.stored_dtype,
-                autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
-            ),
+            task=self._task(choice),
             reference=teacher,
             quiet=self.quiet,
         )
@@ -124,6 +120,7 @@ class LanguageExperiment:
             folder.claim()
             folder.keep_precision(choice.record())
         quality = self._dense_quality(trainer, measure)
+        tokens = trainer.total * spec.tokens_a_step(self.window)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
         ended = Ended(
@@ -133,8 +130,7 @@ class LanguageExperiment:
             quality=quality,
             outcome=outcome,
             state=trainer.written,
-            said=batches.text.description
-            | {"tokens": trainer.total * spec.tokens_a_step(self.window)},
+            said=self.text.description | {"tokens": tokens},
             conditions={
                 "device": str(accelerator.device),
                 "precision": choice.record(),
@@ -147,6 +143,12 @@ class LanguageExperiment:
         if accelerator.num_processes > 1:
             broadcast_object_list(record, from_process=0)
         return record[0], outcome
+
+    def _task(self, choice: Choice) -> CausalLM:
+        return CausalLM(
+            stored=self.dense.source.stored_dtype,
+            autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
+        )
 
     def _finished(
         self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None
