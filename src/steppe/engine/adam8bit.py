@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -16,6 +17,11 @@ from steppe.core.split import part_of
 
 _PIECE = 1 << 18
 """Entries that are computed at once: they stay within the cache, and so does what is between."""
+
+
+def installed() -> bool:
+    """Whether torchao is there."""
+    return importlib.util.find_spec("torchao") is not None
 
 
 @functools.cache

@@ -9,11 +9,13 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import UnitBudget
+from steppe.engine.adam8bit import installed
 from steppe.llm.model import StreamedModel
 from steppe.llm.state_bytes import bytes_of_a_weight
 from steppe.method import Method
 
 _FLOAT = 4
+_BUFFERS = 64 << 20  # of the libraries, where they compute first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     parts["activations"] = _activations(layers, source.hidden_size, setting)
     logits = setting.batch * setting.window * source.vocabulary
     parts["logits"] = 2 * (2 if setting.low else _FLOAT) * logits
+    parts["buffers"] = _BUFFERS
     return parts
 
 
@@ -120,6 +123,10 @@ def peak(parts: dict[str, int], setting: Setting) -> int:
 
 
 Planned = Callable[[Setting], dict[str, int]]
+
+
+Ways = list[tuple[str, dict[str, Any]]]
+"""Options of the command line, and what of a setting they are."""
 
 
 def split_peaks(planned: Planned, setting: Setting) -> dict[int, int]:
@@ -186,14 +193,15 @@ def _others(setting: Setting, world: int) -> Iterator[tuple[str, Setting]]:
     """Settings that need less, in the words of the command line, the nearest first."""
     sizes = [b for b in range(setting.batch - 1, 0, -1) if setting.batch % b == 0]
     smaller = [(b, setting.accumulate * setting.batch // b) for b in sizes]
-    fewer = [
+    fewer: Ways = [
         (f"--batch-size {b * world} --accumulate {times}", {"batch": b, "accumulate": times})
         for b, times in smaller
     ]
-    twice = [("--checkpointing", {"checkpointing": True})] * (not setting.checkpointing)
-    eight = [("--optimizer adam8bit", {"optimizer": "adam8bit"})] * (setting.optimizer == "adam")
-    both = [(f"{a} {b}", x | y) for a, x in [*twice, *eight] for b, y in fewer]
-    every = [(f"{a} {b}", x | y) for a, x in twice for b, y in eight]
+    twice: Ways = [("--checkpointing", {"checkpointing": True})] * (not setting.checkpointing)
+    eight: Ways = [("--optimizer adam8bit", {"optimizer": "adam8bit"})]
+    eight = eight if setting.optimizer == "adam" and installed() else []
+    both: Ways = [(f"{a} {b}", x | y) for a, x in [*twice, *eight] for b, y in fewer]
+    every: Ways = [(f"{a} {b}", x | y) for a, x in twice for b, y in eight]
     every += [(f"{a} {b}", x | y) for a, x in every for b, y in fewer]
     for way, changes in [*fewer, *twice, *eight, *both, *every]:
         yield way, replace(setting, **changes)
