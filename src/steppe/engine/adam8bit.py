@@ -78,9 +78,11 @@ def adam8bit() -> type[torch.optim.Optimizer]:
                 state["step"] = torch.tensor(0.0)
                 state |= {n: self._new_buffer(p.contiguous(), signed[n]) for n in signed}
             state["step"] += 1
-            own, beta1, beta2 = part_of(p.detach()), *group["betas"]
+            beta1, beta2 = group["betas"]
+            own, grads = part_of(p.detach()), p.grad
+            assert grads is not None
             weight = own.contiguous()
-            mine = [weight, part_of(p.grad), *(part_of(state[n]) for n in signed)]
+            mine = [weight, part_of(grads), *(part_of(state[n]) for n in signed)]
             for x, grad, *moments in zip(*map(_pieces, mine), strict=True):
                 values = [_read(m) for m in moments]
                 theirs.adam.single_param_adam(
