@@ -199,7 +199,8 @@ def _others(setting: Setting, world: int) -> Iterator[tuple[str, Setting]]:
     ]
     twice: Ways = [("--checkpointing", {"checkpointing": True})] * (not setting.checkpointing)
     eight: Ways = [("--optimizer adam8bit", {"optimizer": "adam8bit"})]
-    eight = eight if setting.optimizer == "adam" and installed() else []
+    shared = setting.options.keys() <= {"betas", "eps", "weight_decay"}
+    eight = eight if setting.optimizer == "adam" and shared and installed() else []
     both: Ways = [(f"{a} {b}", x | y) for a, x in [*twice, *eight] for b, y in fewer]
     every: Ways = [(f"{a} {b}", x | y) for a, x in twice for b, y in eight]
     every += [(f"{a} {b}", x | y) for a, x in every for b, y in fewer]
