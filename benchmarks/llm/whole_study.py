@@ -34,7 +34,8 @@ from steppe.llm.perplexity import perplexity
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
-    parser.add_argument("--text", required=True)
+    parser.add_argument("--text", required=True, help="that block by block calibrates with")
+    parser.add_argument("--trained-on", help="of whole trainings, where it is another text")
     parser.add_argument("--evaluate", required=True)
     parser.add_argument("--runs", type=Path, required=True, help="YAML: settings")
     parser.add_argument("--only", nargs="*", help="names of settings")
@@ -73,7 +74,15 @@ def run(
             model = str(run(start, sparsity, seed, runs, args))
         folder = folder_of(name, sparsity, seed, args.steps, args.out)
         tokens = args.steps * runs["window"] * runs["batch_size"]
-        command = ["train", model, *flags.split(), "--data", args.text, "--tokens", str(tokens)]
+        command = [
+            "train",
+            model,
+            *flags.split(),
+            "--data",
+            args.trained_on or args.text,
+            "--tokens",
+            str(tokens),
+        ]
         command += ["--window", str(runs["window"]), "--batch-size", str(runs["batch_size"])]
         command += ["--precision", runs["precision"], "--set", "train.parts=4"]
         command += [] if name == "dense" else ["--sparsity", str(sparsity)]
@@ -126,7 +135,14 @@ def collected(runs: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
             }
         )
     dense = measured(Path(args.model), args, runs["window"])
-    return {"processor": processor(), "settings": runs, "dense": dense, "runs": rows}
+    return {
+        "processor": processor(),
+        "settings": runs,
+        "text": Path(args.text).name,
+        "trained_on": (args.trained_on or args.text).replace(f"{Path(args.text).parent}/", ""),
+        "dense": dense,
+        "runs": rows,
+    }
 
 
 if __name__ == "__main__":

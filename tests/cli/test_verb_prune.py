@@ -244,6 +244,7 @@ def test_budget_that_sees_all_weights(refused: Refused) -> None:
         ("method.dampening=0.1", "damping"),
         ("method.damping=much", "of type float"),
         ("method=sparsegpt", "method.option=value"),
+        ("method.perturb=smm", "did you mean sam"),
     ],
 )
 def test_settings_that_do_not_exist(refused: Refused, change: str, expected: str) -> None:
@@ -622,3 +623,27 @@ def test_zeros_that_were_there_are_said(
     said = capsys.readouterr().err
     assert "70.0" in said.split("were zero before")[0]
     assert ("stayed zero (--regrow)" in said) != regrow
+
+
+def test_any_part_is_exchanged_as_in_a_recipe(
+    language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    """``method.perturb=`` is what steppe train takes; SAFE's blocks with functional_sam."""
+    text = ["--calibration", word_text, "--samples", 4, "--window", 16, "--epochs", 2]
+    text += ["--batch-size", 1, "--warmup-epochs", 0]
+    safe = ["--method", "safe", "--sparsity", 0.5, *text, "--set", "method.start=null", "--quiet"]
+    given, weights = {}, {}
+    for name, key in (("a", "method.perturb"), ("b", "perturb"), ("c", "method.perturb.rho=0.5")):
+        out = tmp_path / name
+        change = key if "=" in key else f"{key}={{name: functional_sam, rho: 0.5}}"
+        run(language_model, *safe, "--out", out, "--set", change)
+        given[name] = json.loads((out / "record.json").read_text())["recipe"]["method"]["perturb"]
+        weights[name] = load_file(sorted(out.glob("model-*"))[0])
+    assert given["a"] == given["b"]
+    assert (given["a"]["name"], given["c"]["name"], given["c"]["rho"]) == (
+        "functional_sam",
+        "sam",
+        0.5,
+    )
+    assert all(torch.equal(weights["b"][n], t) for n, t in weights["a"].items())
+    assert not all(torch.equal(weights["c"][n], t) for n, t in weights["a"].items())

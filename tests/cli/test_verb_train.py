@@ -204,6 +204,10 @@ BAD = {
         *("--method", "safe", "--sparsity", "0.5", "--rho", "0.3"),
         *("--set", "method.perturb=asam"),
     ],
+    "rho 0.1, of a part that was exchanged": [  # its default, and not asam's
+        *("--method", "safe", "--sparsity", "0.5", "--rho", "0.1"),
+        *("--set", "method.perturb=asam"),
+    ],
     "keys of a recipe": ["--method", "lasso", "--sparsity", "0.5", "--set", "method.alpha"],
 }
 

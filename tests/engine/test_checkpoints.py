@@ -49,4 +49,5 @@ def test_of_two_files_the_one_that_all_have_is_taken(tmp_path):
         run.save_checkpoint({"sparsifier": {"step": step}}, "-1-of-2")
     assert run.load_checkpoint("-1-of-2", lambda steps: steps[-1])["sparsifier"]["step"] == 1
     assert run.load_checkpoint("-1-of-2", lambda steps: None) is None
+    assert "begins anew" in " ".join(run.notes)
     assert run.load_checkpoint("-1-of-2")["sparsifier"]["step"] == 2

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import steppe
+from steppe import SteppeError
 from steppe.core import positions
 from steppe.core.batch import Batch
 from steppe.core.next_token import next_token_loss
@@ -30,6 +31,21 @@ def test_token_by_token(most, monkeypatch):
     loss.backward()
     assert not bool(logits.grad[:, -1].any()), "the last position predicts nothing"
     assert bool(logits.grad[:, :-1].any())
+
+
+def test_what_is_not_to_be_predicted_is_left_out():
+    """As transformers' own loss, whose labels are -100 where a text is padded."""
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    logits, tokens = torch.randn(2, 5, 6), torch.randint(0, 6, (2, 5))
+    tokens[1, 3:] = -100
+    expected = ForCausalLMLoss(logits, tokens, vocab_size=6)
+    torch.testing.assert_close(next_token_loss(logits, tokens), expected)
+
+
+def test_images_are_refused_in_one_line():
+    with pytest.raises(SteppeError, match=r"logits \[2, 5\] and targets \[2\].*objective task"):
+        NextToken().loss(Batch(outputs=torch.zeros(2, 5), targets=torch.zeros(2).long()))
 
 
 def test_in_half_precision_it_is_summed_in_float32():

@@ -47,7 +47,7 @@ def build(
 ) -> Method:
     """The method that flags ask for, as it prunes a language model."""
     options = options | {k: v for k, v in given.items() if v is not None}
-    own, of_parts = _settings(changes or [])
+    own, of_parts = _settings(name, changes or [])
     options |= own
     method = methods.for_language(methods.make(name, **options))
     if swaps is not None:
@@ -60,15 +60,23 @@ def build(
     return method
 
 
-def _settings(changes: list[str]) -> tuple[dict[str, Any], list[tuple[str, str, str, Any]]]:
-    """Options of the method, and (as given, axis, option or nothing, value) of its parts."""
+def _settings(
+    name: str, changes: list[str]
+) -> tuple[dict[str, Any], list[tuple[str, str, str, Any]]]:
+    """Options of the method, and (as given, axis, option or nothing, value) of its parts.
+
+    ``method.perturb=sam`` means ``perturb=sam`` where the method has no such option.
+    """
     own: dict[str, Any] = {}
     of_parts = []
+    exchanged = {axis.registry.kind for axis in AXES} - methods.METHODS[name].options.keys()
     for change in changes:
         key, _, value = change.partition("=")
         axis, _, field = key.partition(".")
         if not value:
             raise _no_setting(change)
+        if axis == "method" and field.partition(".")[0] in exchanged:
+            axis, _, field = field.partition(".")
         if axis == "method" and field:
             own[field] = read_yaml(value)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -12,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 import yaml
 
+from steppe import recipes
 from steppe.cli.main import emit
 from steppe.cli.training import TRAININGS, Flag, with_method
 from steppe.core.errors import SteppeError
@@ -109,6 +111,14 @@ def _begun(argument: str | None) -> tuple[str, dict[str, Any]]:
         for name in TASKS:
             if TASKS[name].claims(argument):
                 return name, TRAININGS[name].begin(argument)
+        near = get_close_matches(argument, recipes.names(), cutoff=0.4)
+        raise SteppeError(
+            "train takes a recipe or a language model",
+            got=f"{argument}, which is no file here, no folder, and no name of either",
+            way_out=(f"did you mean {' or '.join(near)}? " if near else "")
+            + "steppe recipes lists those that come with steppe; a model is a folder with "
+            "config.json, or owner/name on the hub",
+        )
     data, path = read_plain(argument)
     task = task_of(data, path.parent)
     return task.name, task.load(data, str(path), path.parent).plain()

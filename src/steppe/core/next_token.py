@@ -8,15 +8,17 @@ from torch import Tensor
 
 from steppe.core.positions import sum_over
 
-_NONE = -100  # the last position predicts what is not there
+NONE = -100
+"""The id of what is not to be predicted (padding), as transformers and torch have it."""
 
 
 def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
     """Mean cross entropy of each token given those before it, in nats.
 
-    -1/(b (t-1)) sum over b, i >= 1 of log softmax(z[b, i-1])[tokens[b, i]]
+    -1/n sum over b, i >= 1 of log softmax(z[b, i-1])[tokens[b, i]]
 
-    in float32, some positions at a time (`steppe.core.positions`).
+    in float32, some positions at a time (`steppe.core.positions`); n = b (t-1) less those that are
+    `NONE`, which are left out.
 
     Args:
         logits: z, shape [b, t, vocabulary].
@@ -29,12 +31,12 @@ def next_token_loss(logits: Tensor, tokens: Tensor) -> Tensor:
         >>> float(next_token_loss(torch.zeros(1, 2, 1), torch.zeros(1, 2, dtype=torch.long)))
         0.0
     """
-    targets = torch.full_like(tokens, _NONE)
+    targets = torch.full_like(tokens, NONE)  # the last position predicts what is not there
     targets[:, :-1] = tokens[:, 1:]
 
     def rows(z: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(z.float(), target, reduction="none", ignore_index=_NONE)
+        return F.cross_entropy(z.float(), target, reduction="none", ignore_index=NONE)
 
     # all positions in one view: without the last one of each window they would be copied
     total = sum_over(rows, logits.flatten(0, 1), targets.flatten())
-    return total / tokens[:, 1:].numel()
+    return total / (targets != NONE).sum()

@@ -180,6 +180,8 @@ class RunFolder:
         if choose is not None:
             states = {int(s["sparsifier"]["step"]): s for s in self._whole_checkpoints(of)}
             step = choose(list(states))
+            if step is None and states:
+                self._note("no checkpoint is there of every process; the run begins anew")
             return states[step] if step is not None else None
         return next(self._whole_checkpoints(of), None)
 

@@ -102,7 +102,7 @@ class TrainSpec(Strict):
     lr_schedule: str = "cosine"
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
-    clip_grad_norm: float | None = None
+    clip_grad_norm: float | None = Field(default=None, gt=0.0)
     accumulate: int = Field(default=1, ge=1)
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     """auto: float32, or bf16 where a measurement says that it is faster here."""

@@ -27,12 +27,12 @@ from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.said import (
     gain_of,
+    left_as_it_was,
     numel_of,
     packed_bytes,
     quality_of,
     versions_of_formats,
 )
-from steppe.llm.side_files import left_out
 from steppe.llm.streamed import streamed_perplexity
 from steppe.methods import display_of
 from steppe.record import stamped
@@ -202,7 +202,6 @@ def _record(
     zeros = sum(round(x["sparsity_reached"] * numel_of(x)) for row in rows for x in row["layers"])
     before = sum(round(x["sparsity_before"] * numel_of(x)) for row in rows for x in row["layers"])
     model = prepared.model
-    dense_parts = model.left_dense()
     parameters = model.parameters()
     nonzero = _nonzero(prepared, rows, stored_nonzero)
     written = sum(p.stat().st_size for p in prepared.out.glob("model-*.safetensors"))
@@ -238,15 +237,7 @@ def _record(
         "calibration": prepared.calibration,
         "walk": _walked(prepared),
         "versions": versions() | versions_of_formats(),
-        "fallbacks": [
-            *(f"{name}: {why}" for name, why in dense_parts.items()),
-            *(
-                f"{x}: in the checkpoint but not in the model, copied as it is, dense"
-                for x in prepared.model.unused()
-            ),
-            *left_out(model.folder, model.checkpoint.files.values(), prepared.out),
-            *notes,
-        ],
+        "fallbacks": [*left_as_it_was(model, prepared.out), *notes],
     }
 
 

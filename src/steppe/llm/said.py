@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from steppe.core.protocols import Structure
 from steppe.core.speed import DENSE_KERNELS
+from steppe.llm.side_files import left_out
+
+if TYPE_CHECKING:
+    from steppe.llm.model import StreamedModel
 
 
 def quality_of(measured: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +45,23 @@ def gain_of(structure: Structure, written: int, packed: int) -> str:
     if structure == Structure.make("2:4"):
         return text + "; steppe export --to 2:4 keeps the layers that a GPU runs faster."
     return f"{text}. Loaded by other means it is not faster: {DENSE_KERNELS}."
+
+
+def left_as_it_was(model: StreamedModel, out: Path | None) -> list[str]:
+    """What of a model is not pruned, and which of its files are not in the result, with reasons.
+
+    Args:
+        model: the dense one.
+        out: the folder of the result; None where nothing is written.
+    """
+    said = [f"{name}: {why}" for name, why in model.left_dense().items()]
+    said += [
+        f"{x}: in the checkpoint but not in the model, copied as it is, dense"
+        for x in model.unused()
+    ]
+    if out is not None:
+        said += left_out(model.folder, model.checkpoint.files.values(), out)
+    return said
 
 
 def versions_of_formats() -> dict[str, str]:

@@ -35,7 +35,7 @@ def bytes_of_a_weight(
         model = nn.Linear(_SIDE, _SIDE, bias=False)
     made, _ = optimizers(optimizer, model.parameters(), 1e-3, **options)
     one = {"name": "uniform", "sparsity": method.sparsity}  # of one layer all budgets say so
-    plain = method.replace(objective="task", budget=one)
+    plain = method.replace(objective="task", budget=one, perturb="none")
     sparsifier = sparsify(model, made, plain, 100, steps_per_epoch=10)
     inputs, right = torch.eye(_SIDE), torch.zeros(())
     watches = sparsifier.coupling.watches == "accuracy"

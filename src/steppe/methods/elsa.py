@@ -48,7 +48,8 @@ def elsa(
         state_dtype: bfloat16 keeps x + u in 16 bits; None in those of the weights.
         budget: uniform or any other.
         structure: unstructured, N:M, block:HxW or channel.
-        objective: what is optimised.
+        objective: what is optimised; task is the loss of the training, which for a language model
+            as a whole is that of the next token.
 
     Source: ELSA (ICLR 2026), arXiv 2510.01650.
     """

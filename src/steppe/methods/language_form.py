@@ -15,7 +15,8 @@ def for_language(method: Method) -> Method:
         raise SteppeError(
             "a language model is pruned with an objective over layers or blocks",
             got=f"method {method.name} with objective {method.objective.name}",
-            way_out=f"methods that have one: {', '.join(names)}; or set the objective of yours",
+            way_out=f"methods that have one: {', '.join(names)}; or steppe train MODEL --method "
+            f"{method.name}, which trains the whole model; or set the objective of yours",
         )
     form = method.for_language()
     _without_effect(method, form)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from steppe.core.batch import Batch
+from steppe.core.errors import SteppeError
 from steppe.core.next_token import next_token_loss
 from steppe.core.protocols import Objective
 
@@ -17,7 +18,8 @@ class NextToken(Objective):
     """Mean of -log p(t_i | t_1 ... t_i-1) over the tokens of a batch but each window's first.
 
     The outputs are logits ``[batch, tokens, vocabulary]``, the targets the ids that the network was
-    given, ``[batch, tokens]``: they are shifted here.
+    given, ``[batch, tokens]``: they are shifted here. Where a target is -100 (padding) nothing is
+    predicted.
 
     Example:
         >>> import torch
@@ -32,4 +34,11 @@ class NextToken(Objective):
     def loss(self, batch: Batch) -> Tensor:
         assert batch.outputs is not None
         assert batch.targets is not None
+        if batch.outputs.ndim != 3 or batch.targets.shape != batch.outputs.shape[:2]:
+            raise SteppeError(
+                "objective next_token takes logits [batch, tokens, vocabulary] and the ids "
+                "[batch, tokens]",
+                got=f"logits {list(batch.outputs.shape)} and targets {list(batch.targets.shape)}",
+                way_out="objective task, which takes the loss of your own",
+            )
         return next_token_loss(batch.outputs, batch.targets)

@@ -121,5 +121,143 @@ def test_flags_of_another_task_are_refused(
     assert "--data TEXT" in capsys.readouterr().err
 
 
+def said_in_one_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a command that is refused says, without the progress before it."""
+    capsys.readouterr()
+    run(*arguments, code=2)
+    lines = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("tokenising")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def with_tokenizer(model: Path, folder: Path, size: int, words: str) -> Path:
+    """A model of another vocabulary, with a tokenizer of these words."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    known = {word: i for i, word in enumerate(["<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+    config = LlamaConfig.from_pretrained(model, vocab_size=size)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_text_too_short_and_each_way_out(
+    language_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "short.txt").write_text("a b c d e f")
+    asked = small(language_model, tmp_path / "short.txt", tmp_path / "run")
+    said = said_in_one_line(capsys, *asked)
+    assert "must hold a window of 16 tokens; got 6 tokens in" in said
+    assert "Way out: --window 6" in said
+    said = said_in_one_line(capsys, *asked, "--window", 6)
+    assert "must hold a batch of 4 windows, 24 tokens; got 1 windows" in said
+    assert "Way out: --batch-size 1" in said
+    run(*asked, "--window", 6, "--batch-size", 1, "--tokens", 6)
+
+
+def test_a_text_beyond_the_vocabulary(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "abcdefghijklmnopqrstuvwxy"
+    foreign = with_tokenizer(language_model, tmp_path / "foreign", 9, words)
+    said = said_in_one_line(capsys, *small(foreign, word_text, tmp_path / "run"))
+    assert "must lie in the model's vocabulary, 0 to 8; got token 25" in said
+
+
+def test_a_teacher_of_another_vocabulary_is_refused_before_the_text_is_read(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fewer = with_tokenizer(language_model, tmp_path / "fewer", 9, "abcdefgh")
+    turned = with_tokenizer(language_model, tmp_path / "turned", 26, "zabcdefghijklmnopqrstuvwx")
+    asked = small(language_model, tmp_path / "no-text.txt", tmp_path / "run")
+    distilled = ["--set", "method.objective=distillation"]
+    for teacher, got in ((fewer, "9 tokens in"), (turned, "(others)")):
+        said = said_in_one_line(capsys, *asked, "--teacher", teacher, *distilled)
+        assert "a teacher has the vocabulary of the model that learns from it" in said
+        assert got in said
+    said = said_in_one_line(capsys, *asked, "--teacher", language_model)
+    assert "a teacher belongs to an objective" in said
+    there = small(language_model, word_text, tmp_path / "run")
+    run(*there, "--teacher", language_model, *distilled)  # the way out that it names
+
+
+def test_a_batch_that_does_not_fit_and_the_way_out(
+    language_model: Path,
+    word_text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = small(language_model, word_text, tmp_path / "run")
+    run(*asked, "--plan", "--json")
+    parts = json.loads(capsys.readouterr().out)["memory_bytes"]
+    fits = sum(parts.values()) - (parts["activations"] + parts["logits"]) // 2
+    there = "steppe.experiment.causal_lm.experiment.available"
+    monkeypatch.setattr(there, lambda out, device: {"host": fits})
+    said = said_in_one_line(capsys, *asked)
+    assert "a run must fit in memory" in said
+    assert "Way out: --batch-size 2 --accumulate 2" in said
+    run(*asked, "--batch-size", 2, "--accumulate", 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--set", "train.clip_grad_norm=-1"], "train.clip_grad_norm"),
+        (["--set", "train.trackers=[tensorbord]"], "did you mean tensorboard"),
+        (["--include", "lm_head"], "a layer inside of the decoder blocks"),
+        (["--window", 65], "--window 64"),
+        (["--shard"], "--shard in one process"),
+    ],
+)
+def test_flags_that_cannot_be(
+    more: list[object],
+    expected: str,
+    language_model: Path,
+    word_text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = small(language_model, word_text, tmp_path / "run")
+    assert expected in said_in_one_line(capsys, *asked, *more)
+    assert not (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_methods_that_solve_layers_name_a_way_out_that_works(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = small(language_model, word_text, tmp_path / "run")
+    said = said_in_one_line(capsys, *asked, "--method", "sparsegpt")
+    assert "steppe prune" in said
+    assert "--set" not in said, "its coupling trains nothing"
+    said = said_in_one_line(capsys, *asked, "--method", "wanda")
+    assert "--set method.objective=task" in said
+    run(*asked, "--method", "wanda", "--set", "method.objective=task")
+    said = said_in_one_line(capsys, "train", "tiny-lama", "--method", "gmp")
+    assert "steppe recipes" in said
+    assert "owner/name" in said
+    said = said_in_one_line(capsys, "train", "safe/cifar10-resnet20", "--method", "gmp")
+    assert "did you mean safe/cifar10-resnet20x2" in said
+
+
+def test_safe_with_functional_sam(language_model: Path, word_text: Path, tmp_path: Path) -> None:
+    """The loss' gradient at the logits is kept: other weights than with sam, or with none."""
+    found = {}
+    asked = ["--method", "safe", "--precision", "bfloat16", "--accumulate", 2, "--checkpointing"]
+    for name in ("functional_sam", "sam", "none"):
+        out = tmp_path / name
+        radius = "" if name == "none" else ", rho: 0.5"
+        part = f"method.perturb={{name: {name}{radius}}}"
+        run(*small(language_model, word_text, out), *asked, "--set", part, "--quiet")
+        record = json.loads((out / "record.json").read_text())
+        assert record["parts"]["perturb"]["name"] == name
+        assert record["sparsity_reached"] == 0.5
+        found[name] = record["metrics"][-1]["train_loss"]
+    assert len(set(found.values())) == 3
+
+
 def test_every_task_has_its_flags() -> None:
     assert set(TRAININGS) == set(TASKS)

@@ -28,6 +28,12 @@ CASES = {
     "iht-nm": methods.iht(structure="2:4"),
     "soft-mask-erk": methods.gmp(sparsity=0.6, every=2, budget="erk").replace(coupling="soft_mask"),
     "msam": methods.gmp(sparsity=0.6, every=2).replace(perturb="msam"),
+    "elsa-aware": methods.elsa(
+        0.6, interval=3, penalty=0.1, penalty_schedule="cosine", score="adam_second_moment"
+    ),
+    "functional-sam": methods.safe(budget="uniform", **SHORT).replace(
+        perturb={"name": "functional_sam", "rho": 0.2}
+    ),
     "dense": methods.dense(),
 }
 
@@ -61,7 +67,8 @@ class Run:
             x, y = (t[self.rank :: self.world] for t in batch(step))
 
             def closure(rows, x=x, y=y):
-                return (self.model(x[rows]) - y[rows]).square().mean()
+                out = self.model(x[rows])
+                return self.sparsifier.loss((out - y[rows]).square().mean(), outputs=out)
 
             halves = [slice(0, None, 2), slice(1, None, 2)]
             self.sparsifier.step(*[lambda r=r, c=closure: c(r) for r in halves])

@@ -104,6 +104,16 @@ def test_an_optimizer_of_another_model_is_said() -> None:
         steppe.sparsify(model, optimizer, steppe.methods.gmp(sparsity=0.5), 3)
 
 
+@pytest.mark.parametrize("largest", [0.0, -1.0, float("nan")])
+def test_a_clipping_that_would_turn_the_gradient(largest: float) -> None:
+    model = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(SteppeError, match="clip_grad_norm is a number above 0"):
+        steppe.sparsify(
+            model, optimizer, steppe.methods.gmp(sparsity=0.5), 3, clip_grad_norm=largest
+        )
+
+
 def test_frozen_layers_outside_of_the_optimizer_are_no_mistake() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     model[0].requires_grad_(False)

@@ -8,7 +8,15 @@ def test_a_folder_or_a_hub_id_is_a_language_model(tmp_path):
     assert claims(str(tmp_path))
     assert claims("org/model")
     (tmp_path / "recipe").touch()
-    for other in ("digits", "./no/such", "a/b/c", "a/recipe.yaml", str(tmp_path / "recipe")):
+    for other in (
+        "digits",
+        "safe/cifar10-resnet",
+        "./no/such",
+        "../model",
+        "a/b/c",
+        "a/recipe.yaml",
+        str(tmp_path / "recipe"),
+    ):
         assert not claims(other), other
 
 

@@ -59,6 +59,24 @@ def test_the_model_writes_as_much_as_is_asked_for(language_model: Path, word_tex
         Packing(window=8, model=language_model).of("self")
 
 
+def test_a_stream_has_the_windows_that_were_asked_for_however_far_it_was_read(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that goes on sees the same windows, though more of the text is kept by now."""
+    datasets = pytest.importorskip("datasets")
+    rows = [{"text": " ".join("abcdefghij"[i % 10 :])} for i in range(400)]
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: iter(rows))
+    few, many = (Packing(window=8, tokens=n) for n in (64, 1600))
+    before = few.of("me/mine", tokenizer)
+    more = many.of("me/mine", tokenizer)
+    after = few.of("me/mine", tokenizer)
+    assert len(more.sources[0].windows) > len(before.sources[0].windows) == 10
+    assert len(after.sources[0].windows) == 10
+    assert after.description == before.description
+    one, other = (list(TokenBatches(text=t, batch_size=5).epoch(0)) for t in (before, after))
+    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(one, other, strict=True))
+
+
 @pytest.mark.parametrize(
     ("packing", "said"),
     [

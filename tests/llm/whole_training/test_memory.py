@@ -28,6 +28,8 @@ def test_each_part_follows_from_the_model(language_model):
     assert plain["logits"] == 8 * 8 * 16 * vocabulary
     safe = needed(source, steppe.methods.safe(sparsity=0.5), Setting(**ADAM))
     assert safe["the perturbation"] == 12 * n
+    functional = steppe.methods.safe(sparsity=0.5).replace(perturb="functional_sam")
+    assert needed(source, functional, Setting(**ADAM))["logits"] == 12 * 8 * 16 * vocabulary
     less = needed(source, steppe.methods.safe(sparsity=0.5), Setting(**ADAM, checkpointing=True))
     assert less["activations"] < safe["activations"]
     split = needed(source, steppe.methods.safe(sparsity=0.5), Setting(**ADAM, processes=2))

@@ -33,12 +33,10 @@ METHOD_FLAGS = {
     "sparsity": Flag("method.sparsity", float, "fraction of zeros, e.g. 0.95"),
     "structure": Flag("method.structure", str, "unstructured, 2:4, block:4x4, channel"),
     "rho": Flag("method.rho", float, "radius of the perturbation"),
-    "penalty": Flag("method.penalty", str, "SAFE, ADMM: a number, or auto [auto]"),
-    "interval": Flag("method.interval", str, "SAFE, ADMM: steps, or auto [auto]"),
+    "penalty": Flag("method.penalty", str, "SAFE, ADMM: a number, or auto [auto; ELSA 0.01]"),
+    "interval": Flag("method.interval", str, "SAFE, ADMM: steps, or auto [auto; ELSA 32]"),
     "score": Flag("method.score", str, "what matters"),
 }
-OF_PARTS = ("rho", "penalty", "interval", "score")
-"""Flags of single parts of a method, which another method need not have."""
 
 
 class Training(Protocol):

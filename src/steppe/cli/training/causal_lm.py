@@ -26,7 +26,7 @@ class LanguageTraining:
     flags = METHOD_FLAGS | {
         "data": Flag("data.text", str, "text file, folder, dataset, mixture, or self"),
         "window": Flag("data.window", int, "tokens in a window [2048 or the model's]"),
-        "tokens": Flag("train.tokens", str, "of the whole run, e.g. 50M"),
+        "tokens": Flag("train.tokens", str, "of the whole run [50M]"),
         "batch_size": Flag("train.batch_size", int, "windows in a pass [8]"),
         "accumulate": Flag("train.accumulate", int, "passes in a step [1]"),
         "lr": Flag("train.lr", float, "learning rate, linear to 0 [2e-4]"),
@@ -69,7 +69,7 @@ class LanguageTraining:
         experiment = LanguageExperiment(recipe, out, quiet)
         if not (out / "record.json").exists():
             with ProgressLine(quiet) as shown, watched(shown):
-                _ = experiment.text
+                experiment.ready()
         record, outcome = experiment.train()
         if outcome is None:
             say(f"{out} was finished before; nothing to do", quiet)

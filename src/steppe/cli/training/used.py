@@ -27,7 +27,7 @@ def check_used(made: HasMethod, given: Mapping[str, Any]) -> list[str]:
     Those stay, since a recipe may exchange a part of its base, which has the option.
     """
     notes = []
-    for key, axis in _idle(made).items():
+    for key, axis in (_idle(made) | _idle_defaults(made, given)).items():
         option, part = f"{key} {made.method[key]}", getattr(made.build_method(), axis).name
         if given.get(key) is not None:
             raise SteppeError(
@@ -55,6 +55,18 @@ def _idle(made: HasMethod) -> dict[str, str]:
         if _without(made, key) == _without(made)
         and _without(made, key, axis) != _without(made, axis)
     }
+
+
+def _idle_defaults(made: HasMethod, given: Mapping[str, Any]) -> dict[str, str]:
+    """Of flags whose numbers are the defaults those that would change nothing as others either."""
+    found: dict[str, str] = {}
+    for key, value in made.method.items():
+        if given.get(key) is not None and isinstance(value, int | float):
+            other = {"method": made.method | {key: type(value)(value / 2)}}
+            axis = _idle(made.model_copy(update=other)).get(key)
+            if axis is not None:
+                found[key] = axis
+    return found
 
 
 def _without(made: HasMethod, *keys: str) -> Method | None:

@@ -15,7 +15,13 @@ from steppe.core.protocols import Coupling
 from steppe.method import Method
 
 
-def arguments(model: object, optimizer: object, method: object, total_steps: object) -> Coupling:
+def arguments(
+    model: object,
+    optimizer: object,
+    method: object,
+    total_steps: object,
+    clip_grad_norm: float | None = None,
+) -> Coupling:
     """The method's coupling.
 
     Raises:
@@ -34,6 +40,13 @@ def arguments(model: object, optimizer: object, method: object, total_steps: obj
     assert isinstance(method, Method)
     if not isinstance(total_steps, numbers.Integral) or total_steps < 1:
         raise SteppeError("total_steps is a whole number of at least 1", got=repr(total_steps))
+    if clip_grad_norm is not None and not clip_grad_norm > 0:
+        raise SteppeError(
+            "clip_grad_norm is a number above 0",
+            got=clip_grad_norm,
+            consequence="the gradient would be zero, or point the other way",
+            way_out="1.0, or None to clip nothing",
+        )
     if not isinstance(method.coupling, Coupling) or method.objective.scope == "layer":
         raise SteppeError(
             "a training loop takes a method that trains",

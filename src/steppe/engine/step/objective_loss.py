@@ -16,6 +16,16 @@ from steppe.engine.step.output_gradients import OutputGradients
 Forward = Callable[[nn.Module, Any], Tensor]
 
 
+def check_looks_at_a_teacher(objective: Objective) -> None:
+    """Raise SteppeError where an objective has no use for another network's answers."""
+    if "reference_outputs" not in objective.reads:
+        raise SteppeError(
+            "a teacher belongs to an objective that looks at its answers",
+            got=f"objective {objective.name}",
+            way_out="objective distillation (--set method.objective=distillation), or no teacher",
+        )
+
+
 class ObjectiveLoss:
     """An objective at work: its reference network, and whether it gets what it reads.
 
@@ -36,13 +46,8 @@ class ObjectiveLoss:
         outputs: OutputGradients | None = None,
         given: nn.Module | None = None,
     ) -> None:
-        if given is not None and "reference_outputs" not in objective.reads:
-            raise SteppeError(
-                "a teacher belongs to an objective that looks at its answers",
-                got=f"objective {objective.name}",
-                way_out="objective distillation (--set method.objective=distillation), or no "
-                "teacher",
-            )
+        if given is not None:
+            check_looks_at_a_teacher(objective)
         self._outputs = outputs
         self.objective = objective
         self.made = objective.reference(model) if given is None else None

@@ -88,7 +88,7 @@ def sparsify(
     """
     options = with_former_keywords(StepOptions() if options is None else options, former)
     include, exclude, groups = include or (), exclude or (), () if groups is None else groups
-    coupling = arguments(model, optimizer, method, total_steps)
+    coupling = arguments(model, optimizer, method, total_steps, clip_grad_norm)
     several = optimizer if isinstance(optimizer, Sequence) else [optimizer]
     optimizers = Optimizers(several, scaler)
     steppable(optimizers, coupling)

@@ -19,6 +19,7 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
+from steppe.engine.step.objective_loss import check_looks_at_a_teacher
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
@@ -91,8 +92,8 @@ class LanguageExperiment:
         parts, steps = spec.plan(self.window)
         config = spec.config(parts)
         accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
+        self.ready()
         batches = self._batches(accelerator, steps * spec.accumulate)
-        measure = self._measure()
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
         check(self.needed, there, setting, accelerator.num_processes)
@@ -104,7 +105,7 @@ class LanguageExperiment:
         trainer = Trainer(
             model,
             batches,
-            measure,
+            self.measure,
             self.recipe.build_method(),
             config,
             accelerator,
@@ -119,7 +120,7 @@ class LanguageExperiment:
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
-        quality = self._dense_quality(trainer, measure)
+        quality = self._dense_quality(trainer)
         tokens = trainer.total * spec.tokens_a_step(self.window)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
@@ -139,7 +140,7 @@ class LanguageExperiment:
         )
         record: list[Any] = [None]
         if main:
-            record = [self._finished(ended, measure if outcome.after else None, folder)]
+            record = [self._finished(ended, bool(outcome.after), folder)]
         if accelerator.num_processes > 1:
             broadcast_object_list(record, from_process=0)
         return record[0], outcome
@@ -151,10 +152,10 @@ class LanguageExperiment:
         )
 
     def _finished(
-        self, ended: Ended, measure: Measure | None, folder: LanguageFolder | None
+        self, ended: Ended, measured: bool, folder: LanguageFolder | None
     ) -> dict[str, Any]:
         """The record, kept by the first process; then nothing is left to go on from."""
-        plain = ended.record(measure.last if measure is not None else {}, folder)
+        plain = ended.record(self.measure.last if measured else {}, folder)
         record = decorated(
             stamped(plain, display_of(plain["method"])),
             ended.decorations(),
@@ -180,11 +181,23 @@ class LanguageExperiment:
     def _excluded(self) -> tuple[str, ...]:
         """Patterns of what stays dense: what was asked for, and layers outside of the blocks."""
         include, exclude = self.recipe.include, self.recipe.exclude
-        return exclude if include else (*exclude, *self.dense.outside(include, exclude))
+        return (*exclude, *self.dense.outside(include, exclude))
+
+    def ready(self) -> None:
+        """Look at teacher and texts, the cheapest first; the long way is to tokenise.
+
+        Raises:
+            SteppeError: one of them cannot be had, or is of another vocabulary.
+        """
+        _ = self._named_teacher, self.measure, self.text
 
     @cached_property
     def text(self) -> PackedText:
-        """What is trained on, tokenised."""
+        """What is trained on, tokenised.
+
+        Raises:
+            SteppeError: it cannot be had, or is another one than that the run began with.
+        """
         spec = self.recipe.train
         parts, steps = spec.plan(self.window)
         packing = Packing(
@@ -194,7 +207,20 @@ class LanguageExperiment:
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",
         )
-        return self.dense.training_text(self.recipe.data.text, packing)
+        text = self.dense.training_text(self.recipe.data.text, packing)
+        began_with = None if self._journal is None else self._journal.get("text")
+        if began_with not in (None, text.description):
+            raise SteppeError(
+                "a run goes on with the text that it began with",
+                got=f"{self.recipe.data.text}, which holds another text now",
+                way_out="restore it, or choose another --out",
+            )
+        return text
+
+    @cached_property
+    def _journal(self) -> Journal | None:
+        """What an earlier start of the run has found out."""
+        return None if self.out is None else Journal(self.out / "checkpoints" / "job.json")
 
     def _batches(self, accelerator: Accelerator, length: int) -> TokenBatches:
         return TokenBatches(
@@ -207,7 +233,9 @@ class LanguageExperiment:
             device=accelerator.device,
         )
 
-    def _measure(self) -> Measure:
+    @cached_property
+    def measure(self) -> Measure:
+        """The texts on which perplexity is measured."""
         spec = self.recipe.evaluate
         window = self.window if spec.window is None else self.dense.source.window(spec.window)
         return Measure(self.dense.measured(spec.texts, window), self.recipe.train.batch_size)
@@ -272,23 +300,29 @@ class LanguageExperiment:
             keep_less(model)
         return model
 
+    @cached_property
+    def _named_teacher(self) -> Teacher | None:
+        """The network that a distillation learns from, where it is not the dense model."""
+        named = self.recipe.model.teacher
+        if named is None:
+            return None
+        check_looks_at_a_teacher(self.recipe.build_method().objective)
+        return Teacher(named, self.dense)
+
     def _teacher(self) -> nn.Module | None:
         """The network that a distillation learns from: another one, or the dense model."""
-        named = self.recipe.model.teacher
-        if named is not None:
-            return Teacher(named, self.dense).load()
+        if self._named_teacher is not None:
+            return self._named_teacher.load()
         reads = self.recipe.build_method().objective.reads
         if "reference_outputs" not in reads:
             return None
         return self.dense.load().eval().requires_grad_(False)
 
-    def _dense_quality(self, trainer: Trainer, measure: Measure) -> dict[str, Any]:
+    def _dense_quality(self, trainer: Trainer) -> dict[str, Any]:
         """Text -> perplexity of the dense model, measured once for a run."""
-        if self.out is None:
-            trainer.evaluate()
-            return dict(measure.last)
-        journal = Journal(self.out / "checkpoints" / "job.json")
-        if journal.get("dense") is None:
-            trainer.evaluate()
-            journal.put(dense=measure.last)
-        return dict(journal.get("dense"))
+        if self._journal is not None and self._journal.get("dense") is not None:
+            return dict(self._journal.get("dense"))
+        trainer.evaluate()
+        if self._journal is not None:
+            self._journal.put(dense=self.measure.last, text=self.text.description)
+        return dict(self.measure.last)

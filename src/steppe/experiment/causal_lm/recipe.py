@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from steppe.core.errors import SteppeError
+from steppe.core.protocols import Coupling
 from steppe.core.seed import Seed
 from steppe.engine.optim import check_options, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
@@ -76,7 +77,7 @@ class LanguageTrainSpec(Strict):
     lr_schedule: str = "linear"
     warmup: float = Field(default=0.0, ge=0.0, lt=1.0)
     """The share of the run in which the learning rate rises."""
-    clip_grad_norm: float | None = 1.0
+    clip_grad_norm: float | None = Field(default=1.0, gt=0.0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the products; the weights are float32. auto: bfloat16 where it is faster here."""
     checkpointing: bool = False
@@ -203,8 +204,8 @@ class LanguageRecipe(Strict):
             raise SteppeError(
                 "a language model that is trained as a whole has an objective of the whole",
                 got=f"method {method.name} with objective {method.objective.name}",
-                way_out="steppe prune, which works block by block, or --set "
-                "method.objective=next_token",
+                way_out="steppe prune, which works block by block"
+                + ", or --set method.objective=task" * isinstance(method.coupling, Coupling),
             )
         return method
 

@@ -14,8 +14,13 @@ from steppe.core.prunable import prunable
 from steppe.engine.run_folder import versions
 from steppe.engine.trainer import Outcome
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
-from steppe.llm.said import gain_of, packed_bytes, quality_of, versions_of_formats
-from steppe.llm.side_files import left_out
+from steppe.llm.said import (
+    gain_of,
+    left_as_it_was,
+    packed_bytes,
+    quality_of,
+    versions_of_formats,
+)
 from steppe.llm.whole_training.folder import LanguageFolder, layer_rows
 from steppe.llm.whole_training.prepared import DenseModel
 
@@ -121,7 +126,7 @@ class Ended:
             "peak_memory_bytes": outcome.peak_memory,
             "seed": self.recipe.seed,
             "versions": versions() | versions_of_formats(),
-            "fallbacks": self._fallbacks(folder),
+            "fallbacks": left_as_it_was(source, None if folder is None else folder.path),
             "notes": outcome.notes,
         }
 
@@ -131,17 +136,6 @@ class Ended:
         held = {n: t for n, t in self.state.items() if seen.get(t.data_ptr()) is t}
         known = dict(self.dense.source.model.named_parameters(remove_duplicate=False))
         return sum(zeros_in({n: t for n, t in held.items() if n in known}).values())
-
-    def _fallbacks(self, folder: LanguageFolder | None) -> list[str]:
-        source = self.dense.source
-        stays = [f"{name}: {why}" for name, why in source.left_dense().items()]
-        stays += [
-            f"{x}: in the checkpoint but not in the model, copied as it is, dense"
-            for x in source.unused()
-        ]
-        if folder is not None:
-            stays += left_out(source.folder, source.checkpoint.files.values(), folder.path)
-        return stays
 
     def decorations(self) -> dict[str, Decoration]:
         """What is computed once the record is kept."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steppe import recipes
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, LanguageRecipe, parse
 from steppe.experiment.tasks import TASKS
@@ -23,10 +24,15 @@ class CausalLMTask:
 
     @classmethod
     def claims(cls, model: str) -> bool:
-        """A folder with config.json, or what looks like a hub id: ``owner/name``, no file's."""
+        """A folder with config.json, or what looks like a hub id: ``owner/name``.
+
+        Not the name of a file, nor one that begins like recipes of steppe, such as ``safe/cifar``.
+        """
         path = Path(model)
-        hub = model.count("/") == 1 and path.suffix not in {".yaml", ".yml"}
-        return path.is_dir() or (hub and not path.exists() and not model.startswith((".", "/")))
+        owner, slash, name = model.partition("/")
+        hub = bool(slash) and "/" not in name and path.suffix not in {".yaml", ".yml"}
+        taken = {".", "..", "", *(recipe.partition("/")[0] for recipe in recipes.names())}
+        return path.is_dir() or (hub and not path.exists() and owner not in taken)
 
     @classmethod
     def load(cls, data: Mapping[str, Any], where: str, folder: Path | None) -> LanguageRecipe:

@@ -31,13 +31,20 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """Windows of a store: window i is tokens i w to (i + 1) w; the remainder is in none."""
+    """Windows of a store: window i is tokens i w to (i + 1) w; the remainder is in none.
+
+    Args:
+        store: of the tokens.
+        window: tokens in each, w.
+        tokens: from the first on, that count; of a stream another run may have read more.
+    """
 
     store: TokenStore
     window: int
+    tokens: int
 
     def __len__(self) -> int:
-        return len(self.store) // self.window
+        return self.tokens // self.window
 
     def take(self, numbers: Sequence[int]) -> Tensor:
         """Ids, int64, shape [numbers, window]; of each window only its bytes are read."""
@@ -167,10 +174,14 @@ class Packing:
             drawn = windows(part.source)
             self._check_given(drawn.tokens, part.source)
             return Given(drawn.tokens), drawn.description
-        made = tokenized(part.source, tokenizer, at_least=self._wanted(part), beside=self.beside)
-        found = Stored(made.store, self.window)
+        wanted = self._wanted(part)
+        made = tokenized(part.source, tokenizer, at_least=wanted, beside=self.beside)
+        there = len(made.store)
+        if made.streamed:  # the same windows, however far other runs have read it
+            assert wanted is not None
+            there = min(there, wanted)
+        found = Stored(made.store, self.window, there)
         if not len(found):
-            there = len(made.store)
             raise SteppeError(
                 f"a text that is trained on must hold a window of {self.window} tokens",
                 got=f"{there} tokens in {part.source}",
@@ -179,7 +190,7 @@ class Packing:
         if self.vocabulary is not None:
             index = made.store.index
             check_vocabulary(torch.tensor([index.least, index.most]), self.vocabulary)
-        return found, made.description
+        return found, made.description | {"tokens": there}
 
     def _wanted(self, part: Weighted) -> int | None:
         """Tokens of a text, those that are held out included."""

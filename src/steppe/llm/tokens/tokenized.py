@@ -41,6 +41,11 @@ class Tokenized:
     store: TokenStore
     description: dict[str, Any]
 
+    @property
+    def streamed(self) -> bool:
+        """Whether no content is known that it is the tokens of: they are those that were read."""
+        return self.description["sha256"] is None
+
 
 def tokenized(
     source: str | Path, tokenizer: Any, *, at_least: int | None = None, beside: Path | None = None

@@ -75,7 +75,8 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     parts["saliencies"] = 3 * _FLOAT * _ranked_at_once(method, layers)
     parts["activations"] = _activations(layers, source.hidden_size, setting)
     logits = setting.batch * setting.window * source.vocabulary
-    parts["logits"] = 2 * (2 if setting.low else _FLOAT) * logits
+    kept = 3 if method.perturb.through == "outputs" else 2  # with their gradient, at x too
+    parts["logits"] = kept * (2 if setting.low else _FLOAT) * logits
     parts["buffers"] = _BUFFERS
     return parts
 

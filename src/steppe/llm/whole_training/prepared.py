@@ -50,9 +50,14 @@ class DenseModel:
         return model.train().requires_grad_(True)
 
     def outside(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> tuple[str, ...]:
-        """Weights that could be pruned and lie in no decoder block, which stay dense."""
+        """Weights that the patterns select and that lie in no decoder block, which stay dense.
+
+        Raises:
+            SteppeError: a pattern matches none in the blocks.
+        """
         inside = {layer.name for layer in self.source.layers(include, exclude)}
-        return tuple(x.name for x in prunable(self.source.model)[0] if x.name not in inside)
+        chosen = prunable(self.source.model, include, exclude)[0]
+        return tuple(x.name for x in chosen if x.name not in inside)
 
     def training_text(self, text: str, packing: Packing) -> PackedText:
         """A text, or several, in windows.
