@@ -88,7 +88,10 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[s
 
 def _flatten(tree: Any, put: Callable[[torch.Tensor], str]) -> Any:
     if isinstance(tree, torch.Tensor):
-        return {"tensor": put(tree)}
+        parts = parts_inside(tree)
+        return _flatten_inside(tree, parts, put) if parts else {"tensor": put(tree)}
+    if isinstance(tree, torch.dtype):
+        return {"dtype": str(tree).removeprefix("torch.")}
     if isinstance(tree, dict):
         return {"dict": [[_flatten(k, put), _flatten(v, put)] for k, v in tree.items()]}
     if isinstance(tree, list | tuple):
@@ -97,12 +100,40 @@ def _flatten(tree: Any, put: Callable[[torch.Tensor], str]) -> Any:
     return tree
 
 
+def parts_inside(tensor: Any) -> dict[str, torch.Tensor]:
+    """The tensors that one is a shell around, as quantised ones are (codes and scales), by name."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return {}
+    return {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
+
+
+def _flatten_inside(
+    tensor: Any, parts: dict[str, torch.Tensor], put: Callable[[torch.Tensor], str]
+) -> dict[str, Any]:
+    kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
+    rest = tensor.__tensor_flatten__()[1]
+    return {"made_of": [kind, _flatten(parts, put), _flatten(rest, put)]}
+
+
+def _unflatten_inside(kind: str, inner: Any, rest: Any) -> Any:
+    """A tensor made of others, if its class is one that torch was told is safe to load."""
+    for known in torch.serialization.get_safe_globals():
+        if isinstance(known, type) and f"{known.__module__}.{known.__qualname__}" == kind:
+            made: Any = known
+            return made.__tensor_unflatten__(inner, rest, None, None)
+    raise LookupError(f"a tensor of kind {kind}, whose library is not in use here")
+
+
 def _unflatten(node: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if not isinstance(node, dict):
         return node
     (kind, value), *_ = node.items()
     if kind == "tensor":
         return tensors[value]
+    if kind == "dtype":
+        return getattr(torch, value)
+    if kind == "made_of":
+        return _unflatten_inside(value[0], *(_unflatten(v, tensors) for v in value[1:]))
     if kind == "dict":
         return {_unflatten(k, tensors): _unflatten(v, tensors) for k, v in value}
     items = [_unflatten(v, tensors) for v in value]
@@ -113,7 +144,9 @@ def save_state(path: Path, tree: Any) -> None:
     """Write dicts, lists and tuples of tensors and plain values; `load_state` reads them back.
 
     Optimiser states are such trees, with integer keys: neither JSON nor safetensors alone
-    holds them, and pickle is not safe to read.
+    holds them, and pickle is not safe to read. Of a tensor that is made of others (a quantised one)
+    these are written. Tensors are written from where they lie; only those that share memory with
+    another one, or are views of a part, are copied.
 
     Example:
         >>> import tempfile
@@ -123,10 +156,16 @@ def save_state(path: Path, tree: Any) -> None:
         {0: {'step': tensor(3)}, 'betas': (0.9, 0.95)}
     """
     tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
 
     def put(tensor: torch.Tensor) -> str:
-        # a clone: safetensors refuses tensors that share memory
-        tensors[str(len(tensors))] = tensor.detach().cpu().clone().contiguous()
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage()
+        # safetensors refuses tensors that share memory
+        if memory.data_ptr() in seen or memory.nbytes() != own.nbytes:
+            own = own.clone()
+        seen.add(own.untyped_storage().data_ptr())
+        tensors[str(len(tensors))] = own
         return str(len(tensors) - 1)
 
     plan = json.dumps(_flatten(tree, put))

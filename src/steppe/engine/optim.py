@@ -1,4 +1,4 @@
-"""torch's optimisers by name, and the learning rate over a run."""
+"""torch's optimisers and 8-bit Adam by name, and the learning rate over a run."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from torch import nn
 from torch.optim import Optimizer
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.engine.adam8bit import adam8bit
+
+_OF_OTHERS: dict[str, Callable[[], Any]] = {"adam8bit": adam8bit}
+"""Optimisers that are not torch's own: name -> what imports them."""
 
 
 def kind_of(name: str) -> Any:
-    """The class of an optimiser of ``torch.optim``, its name in any case.
+    """The class of an optimiser of ``torch.optim``, its name in any case, or of ``adam8bit``.
 
     Raises:
-        SteppeError: torch has no such optimiser.
+        SteppeError: there is no such optimiser, or what it needs is not installed.
 
     Example:
         >>> kind_of("sgd").__name__
@@ -29,16 +33,18 @@ def kind_of(name: str) -> Any:
         for key, kind in vars(torch.optim).items()
         if isinstance(kind, type) and issubclass(kind, Optimizer) and kind is not Optimizer
     }
+    if name.lower() in _OF_OTHERS:
+        return _OF_OTHERS[name.lower()]()
     if name.lower() not in known:
-        raise unknown("optimizer", name, known)
+        raise unknown("optimizer", name, [*known, *_OF_OTHERS])
     return known[name.lower()]
 
 
 def options_of(name: str) -> tuple[str, ...]:
-    """What an optimiser of ``torch.optim`` can be given beside parameters and learning rate.
+    """What an optimiser can be given beside parameters and learning rate.
 
     Raises:
-        SteppeError: torch has no such optimiser.
+        SteppeError: there is no such optimiser.
 
     Example:
         >>> options_of("rprop")[:2]
@@ -52,7 +58,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Compare options with the signature.
 
     Raises:
-        SteppeError: torch has no such optimiser, or it has no such option.
+        SteppeError: there is no such optimiser, or it has no such option.
     """
     for key in options:
         if key not in options_of(name):
@@ -60,10 +66,10 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
 
 
 def optimizer(name: str, params: Iterable[nn.Parameter], lr: float, **options: Any) -> Optimizer:
-    """Any optimiser of ``torch.optim``, its name in any case.
+    """Any optimiser of ``torch.optim``, or ``adam8bit``, its name in any case.
 
     Raises:
-        SteppeError: torch has no such optimiser, or it does not take an option.
+        SteppeError: there is no such optimiser, or it does not take an option.
 
     Example:
         >>> type(optimizer("sgd", [nn.Parameter(torch.ones(1))], 0.1, momentum=0.9)).__name__
@@ -87,7 +93,7 @@ def optimizers(
     What is no matrix then goes to AdamW, with the same learning rate and weight decay.
 
     Args:
-        name: of ``torch.optim``, in any case.
+        name: of ``torch.optim`` or ``adam8bit``, in any case.
         params: all parameters.
         lr: learning rate of all.
         options: its further arguments.
@@ -96,7 +102,7 @@ def optimizers(
         The optimisers, and what should be said of them.
 
     Raises:
-        SteppeError: torch has no such optimiser, it does not take an option, it needs what the
+        SteppeError: there is no such optimiser, it does not take an option, it needs what the
             network does not have (matrices, sparse gradients).
 
     Example:

@@ -173,6 +173,7 @@ class Trainer:
             bar = progress.add_task("training", total=self.total)
             while self._epoch < self.config.epochs and not (self.stopping and self.stopping.over):
                 self._one_epoch(progress, bar, begun)
+        self.model.zero_grad()  # their memory is there for the last projection
         if self.stopping is not None:
             self.stopping.restore(self.plain)
         before = self._evaluated(f"the {self.task.quality} before the last projection")

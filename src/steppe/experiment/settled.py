@@ -35,11 +35,14 @@ def settled(
         folder: of the run, None where nothing is kept.
         quiet: do not say what was chosen.
     """
-    if folder is not None and folder.precision is not None:
-        return Choice.read(folder.precision)
     if recipe.device is not None:
         device_of(recipe.device)
     state: Any = PartialState(cpu=recipe.device == "cpu")
+    kept = folder.precision if folder is not None else None
+    # a broadcast may end for the first process before the others have looked, and it writes then
+    state.wait_for_everyone()
+    if kept is not None:
+        return Choice.read(kept)
     chosen: list[Choice | None] = [None]
     if state.is_main_process:
         model.to(state.device)

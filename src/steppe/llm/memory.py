@@ -13,8 +13,9 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Coupling, LevelBudget
+from steppe.core.protocols import LevelBudget
 from steppe.llm.prepare import PreparedPruning
+from steppe.llm.state_bytes import bytes_of_a_weight
 
 _FLOAT = 4  # blocks compute in float32
 _BUFFERS = 64 << 20  # of the products' library and the threads
@@ -181,12 +182,12 @@ def _optimising(prepared: PreparedPruning, block: int, layers: list[Layer]) -> d
         prepared.method,
         prepared.walk_config.reconstruction,
     )
-    copies = 3 + 2 * method.perturb.active
-    needed = {"gradients and optimiser": _FLOAT * copies * block}
-    state = 3 if isinstance(method.coupling, Coupling) and method.coupling.trains else 1
+    of_optimizer, of_coupling = bytes_of_a_weight(method, fit.optimizer, {})
+    copies = 1 + 2 * method.perturb.active
+    needed = {"gradients and optimiser": round((_FLOAT * copies + of_optimizer) * block)}
     # a start: what was dense, and what the training began with
-    state += bool(method.score.needs) + 2 * (method.objective.starts_from is not None)
-    needed["sparsity's own state"] = _FLOAT * state * weights
+    state = bool(method.score.needs) + 2 * (method.objective.starts_from is not None)
+    needed["sparsity's own state"] = round((_FLOAT * state + of_coupling) * weights)
     windows = min(prepared.config.micro_batch, fit.batch_size)
     tokens = windows * prepared.window
     widths = sum(p.rows + p.columns for layer in layers for p in layer.split())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import Score
+from steppe.core.split import part_of
 from steppe.core.statistic import STATISTICS, Statistic, WeightMemory
 
 
@@ -80,6 +81,6 @@ def _kept(known: WeightMemory) -> Tensor | None:
     for key in ("exp_avg_sq", "square_avg"):
         value = known.entries.get(key)
         if isinstance(value, Tensor) and tuple(value.shape) == known.shape:
-            quantised = "dequantize" in vars(type(value))
-            return value.dequantize() if quantised else value
+            part = part_of(value)
+            return part.dequantize() if "dequantize" in vars(type(part)) else part
     return None

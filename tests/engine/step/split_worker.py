@@ -21,6 +21,8 @@ CASES = {
     "safe-uniform": methods.safe(budget="uniform", rho=0.2, **SHORT),
     "safe-pooled": methods.safe(rho=0.2, **SHORT),
     "admm-auto": methods.admm(sparsity=0.6),
+    "elsa": methods.elsa(penalty_schedule="linear", objective="task", **SHORT),
+    "elsa-second-moment": methods.elsa(score="adam_second_moment", objective="task", **SHORT),
     "gmp-fisher": methods.gmp(sparsity=0.6, every=2, score="fisher", budget="uniform"),
     "gmp-asam": methods.gmp(sparsity=0.6, every=2).replace(perturb="asam"),
     "iht-nm": methods.iht(structure="2:4"),

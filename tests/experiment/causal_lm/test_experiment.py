@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from steppe.core.mask import unpack
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import parse
 from steppe.llm.tokens.batches import TokenBatches
+from steppe.llm.whole_training.memory import peak
 from steppe.record import checked
 
 WINDOW, BATCH = 16, 4
@@ -396,11 +398,12 @@ def test_a_batch_that_does_not_fit_is_one_line_and_the_plan_says_why(
     language_model: Path, word_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = "steppe.experiment.causal_lm.experiment"
-    made = parse(recipe(language_model, word_text))
-    parts, _ = LanguageExperiment(made).plan()
-    fits = sum(parts.values()) - (parts["activations"] + parts["logits"]) // 2
+    experiment = LanguageExperiment(parse(recipe(language_model, word_text)))
+    setting, _ = experiment.plan()
+    half = replace(setting, batch=setting.batch // 2, accumulate=2)
+    fits = peak(experiment.needed(half), half)
     monkeypatch.setattr(f"{module}.available", lambda out, device: {"host": fits})
     with pytest.raises(SteppeError, match=r"must fit in memory.*--batch-size 2 --accumulate 2"):
-        steppe.train(made, tmp_path / "run")
+        steppe.train(experiment.recipe, tmp_path / "run")
     train = {"batch_size": 2, "accumulate": 2}
     steppe.train(recipe(language_model, word_text, train=train), tmp_path / "run")

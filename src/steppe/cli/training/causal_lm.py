@@ -16,7 +16,7 @@ from steppe.core.courtesy import courtesy
 from steppe.engine.progress import watched
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, parse
-from steppe.llm.whole_training.memory import lines
+from steppe.llm.whole_training.memory import lines, peak, split_peaks
 
 
 @TRAININGS.register(TASK)
@@ -30,7 +30,7 @@ class LanguageTraining:
         "batch_size": Flag("train.batch_size", int, "windows in a pass [8]"),
         "accumulate": Flag("train.accumulate", int, "passes in a step [1]"),
         "lr": Flag("train.lr", float, "learning rate, linear to 0 [2e-4]"),
-        "optimizer": Flag("train.optimizer", str, "of torch [adam]"),
+        "optimizer": Flag("train.optimizer", str, "of torch, or adam8bit [adam]"),
         "precision": Flag("train.precision", str, "of products: auto, float32, bfloat16"),
         "checkpointing": Flag("train.checkpointing", bool, "compute blocks twice, keep less"),
         "shard": Flag("train.shard", bool, "split over the processes (FSDP2)"),
@@ -61,10 +61,7 @@ class LanguageTraining:
         method = recipe.build_method()  # a bad method fails before text is read
         recipe.train.config()
         if given.get("plan"):
-            parts, there = LanguageExperiment(recipe, out, quiet).plan()
-            for line in lines(parts, there):
-                say(line, quiet)
-            return {"memory_bytes": parts, "available_bytes": there}
+            return _planned(LanguageExperiment(recipe, out, quiet), quiet)
         if out is None:
             name = f"{Path(recipe.model.name).name}-{method.name}-{method.sparsity:g}"
             out = Path("runs") / f"{name}-seed{recipe.seed}"
@@ -79,6 +76,18 @@ class LanguageTraining:
         with courtesy("the summary"):
             _show(record, out, quiet)
         return record | {"out": str(out)}
+
+
+def _planned(experiment: LanguageExperiment, quiet: bool) -> dict[str, Any]:
+    setting, there = experiment.plan()
+    parts, split = experiment.needed(setting), split_peaks(experiment.needed, setting)
+    for line in lines(parts, there, setting, split):
+        say(line, quiet)
+    return {
+        "memory_bytes": parts | {"all": peak(parts, setting)},
+        "available_bytes": there,
+        "memory_bytes_split": split,
+    }
 
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:

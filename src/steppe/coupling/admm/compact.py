@@ -29,10 +29,9 @@ def begin(weights: Tensors, masks: Tensors, rounding: Rounding) -> dict[str, Ten
         masks: name -> True = kept.
         rounding: how v is kept.
     """
-    z = {n: w.detach().masked_fill(~masks[n], 0) for n, w in weights.items()}
     return {
-        "v": {n: rounding(t, n, -1) for n, t in z.items()},
-        "kept": {n: packed(masks[n]) for n in z},
+        "v": {n: rounding(w.detach().masked_fill(~masks[n], 0), n, -1) for n, w in weights.items()},
+        "kept": {n: packed(masks[n]) for n in weights},
     }
 
 

@@ -99,7 +99,7 @@ def projected(
     """What the last projection made.
 
     Args:
-        before: name -> weight before it.
+        before: name -> weight before it; used up.
         weights: name -> weight after it.
         masks: name -> booleans, True = kept.
         selector: counts units.
@@ -107,7 +107,9 @@ def projected(
         everywhere: counts over all processes, where the weights are split.
     """
     counted = everywhere or Alone()
-    moved = counted.norm([weights[n] - before[n] for n in weights])
+    zeros_before = counted.total(count_zeros(before))
+    length = counted.norm(list(before.values()))
+    moved = counted.norm([before[n].sub_(w) for n, w in weights.items()])  # in place: a copy less
     units = selector.num_units
     return Finished(
         masks=selector.gathered(masks),
@@ -115,8 +117,8 @@ def projected(
         total=counted.total(sum(w.numel() for w in weights.values())),
         units_zeroed=units - selector.kept(masks),
         units=units,
-        distance=float(moved / counted.norm(list(before.values())).clamp_min(1e-30)),
-        zeros_before=counted.total(count_zeros(before)),
+        distance=float(moved / length.clamp_min(1e-30)),
+        zeros_before=zeros_before,
         reached=selector.reached(masks),
         parameters=parameters,
     )

@@ -69,7 +69,7 @@ def _buffer(optimizer: Optimizer, p: Tensor, perturb: str, forgotten: bool) -> T
     for name in _BUFFERS:
         value = state.get(name)
         if isinstance(value, Tensor) and value.shape == p.shape:
-            return value
+            return value.dequantize() if "dequantize" in vars(type(value)) else value
     if state:
         raise _none(perturb, optimizer, f", which remembers {', '.join(map(str, state))}")
     if forgotten:

@@ -68,18 +68,73 @@ class Selector:
                 got="single layers",
                 way_out="groups=steppe.channel_groups(model, x), or another score",
             )
-        structure, prune = self.method.structure, count(sparsity, self.num_units)
-        units = self.units(self.method.score, weights)
-        alive: Tensors = {}
-        if within is not None:
-            alive = {
-                name: structure.groups(within[name], layer).any(-1)
-                for name, layer in self.layers.items()
-            }
-        kept = self._kept(units, alive, prune, partial=sparsity < self.method.sparsity)
-        return {name: structure.expand(kept[name], self.layers[name]) for name in units}
+        prune, partial = count(sparsity, self.num_units), sparsity < self.method.sparsity
+        masks = self._one_by_one(weights, prune, within, partial=partial)
+        if masks is None:
+            masks = self._together(weights, prune, within, partial=partial)
+        return masks
 
-    def _kept(self, units: Tensors, alive: Tensors, prune: int, *, partial: bool) -> Tensors:
+    def _one_by_one(
+        self, weights: Tensors, prune: int, within: Tensors | None, *, partial: bool
+    ) -> Tensors | None:
+        """Masks made a layer at a time, so that of one layer only there are saliencies.
+
+        None where layers have to be seen together: the budget does not know their shares
+        beforehand, a shape is half-way to what it fixes, or what stays zero is more than a share.
+        """
+        structure, counts = self.method.structure, self._counts(prune)
+        if counts is None or (partial and structure.sparsity is not None):
+            return None
+        masks: Tensors = {}
+        for name, layer in self.layers.items():
+            units = self.units(self.method.score, {name: weights[name]})
+            alive = self._alive({name: within[name]}) if within is not None else {}
+            if alive and int(alive[name].sum()) < alive[name].numel() - counts[name]:
+                return None
+            kept = self._chosen(units, alive, counts[name], partial=partial)
+            if alive and bool((kept[name] & ~alive[name]).any()):
+                return None
+            masks[name] = self._own(name, structure.expand(kept[name], layer))
+        return masks
+
+    def _together(
+        self, weights: Tensors, prune: int, within: Tensors | None, *, partial: bool
+    ) -> Tensors:
+        """Masks of all layers, whose saliencies are compared."""
+        units = self.units(self.method.score, weights)
+        alive = self._alive(within) if within is not None else {}
+        kept = self._chosen(units, alive, prune, partial=partial)
+        if any(bool((kept[name] & ~alive[name]).any()) for name in alive):
+            # rounding may give a layer fewer zeros although there are more in all (the Alabama
+            # paradox); other layers then lose what cannot return here
+            units = {n: _dead_last(u, alive[n]) for n, u in units.items()}
+            kept = _keep_first({n: kept[n] & alive[n] for n in kept}, units, prune)
+        expand = self.method.structure.expand
+        return {n: self._own(n, expand(kept[n], self.layers[n])) for n in units}
+
+    def _counts(self, prune: int) -> dict[str, int] | None:
+        """Units that each layer loses; None where that is known of all layers together only."""
+        budget = self._units_budget
+        if not budget.layerwise or budget.profiled_by is not None:
+            return None
+        units = {n: self.method.structure.units(layer) for n, layer in self.layers.items()}
+        sizes = {name: rows * columns for name, (rows, columns) in units.items()}
+        return budget.counts(self.layers, sizes, prune, {})
+
+    def _alive(self, within: Tensors) -> Tensors:
+        """Layer -> which of its units an earlier mask leaves something of."""
+        groups = self.method.structure.groups
+        return {n: groups(self._whole(n, m), self.layers[n]).any(-1) for n, m in within.items()}
+
+    def _whole(self, name: str, part: Tensor) -> Tensor:
+        """All of a layer's tensor, of which this process may have a part."""
+        return part
+
+    def _own(self, name: str, mask: Tensor) -> Tensor:
+        """This process's part of a whole mask."""
+        return mask
+
+    def _chosen(self, units: Tensors, alive: Tensors, prune: int, *, partial: bool) -> Tensors:
         """The units of some layers that stay.
 
         Args:
@@ -91,15 +146,9 @@ class Selector:
         units = {n: _dead_last(u, alive[n]) if alive else u for n, u in units.items()}
         kept = self.method.structure.select(units)
         if kept is None:
-            kept = self._units_budget.keep(units, {n: self.layers[n] for n in units}, prune)
-        elif partial:
-            # on the way to N:M only those that lose in their group go, the smallest first
-            kept = _keep_first(kept, units, prune)
-        if any(bool((kept[name] & ~alive[name]).any()) for name in alive):
-            # rounding may give a layer fewer zeros although there are more in all (the Alabama
-            # paradox); other layers then lose what cannot return here
-            kept = _keep_first({n: kept[n] & alive[n] for n in kept}, units, prune)
-        return kept
+            return self._units_budget.keep(units, {n: self.layers[n] for n in units}, prune)
+        # on the way to N:M only those that lose in their group go, the smallest first
+        return _keep_first(kept, units, prune) if partial else kept
 
     def cut(self, masks: Tensors) -> Tensors:
         """Of these masks what is enough to silence the units: all of it."""
@@ -124,10 +173,7 @@ class Selector:
 
     def kept(self, masks: Tensors) -> int:
         """How many units masks keep."""
-        return sum(
-            int(self.method.structure.groups(masks[name], layer).any(-1).sum())
-            for name, layer in self.layers.items()
-        )
+        return sum(int(self._alive({n: masks[n]})[n].sum()) for n in self.layers)
 
     def reached(self, masks: Tensors) -> float:
         """The share of the weights that masks zero."""

@@ -105,7 +105,7 @@ class LanguageExperiment:
         batches = self._batches(accelerator, steps * spec.accumulate)
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
-        check(self.needed(setting), there, setting, accelerator.num_processes)
+        check(self.needed, there, setting, accelerator.num_processes)
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
@@ -300,14 +300,14 @@ class LanguageExperiment:
         kind = "bf16" if gain[0] >= MARGIN else "no"
         return Choice(kind, False, f"bfloat16 takes 1/{gain[0]:.2f} of the time here", {})
 
-    def plan(self) -> tuple[dict[str, int], int]:
-        """Bytes that a process will hold, part by part, and how many are free; nothing is loaded.
+    def plan(self) -> tuple[Setting, int]:
+        """What decides the memory of a process, and how many bytes are free; nothing is loaded.
 
-        On a GPU those of the GPU.
+        On a GPU those of the GPU. `needed` says how many it will hold.
         """
         accelerator = make_accelerator(self.recipe.train.config(), self.recipe.device, ".")
         setting = self._setting(accelerator, self._precision(None, accelerator))
-        return self.needed(setting), self.available(accelerator)
+        return setting, self.available(accelerator)
 
     def needed(self, setting: Setting) -> dict[str, int]:
         """Bytes that a process will hold, part by part."""
@@ -331,6 +331,7 @@ class LanguageExperiment:
             low=choice.mixed_precision == "bf16",
             checkpointing=spec.checkpointing,
             processes=world if spec.shard else 1,
+            accumulate=spec.accumulate,
             teacher="reference_outputs" in reads,
         )
 

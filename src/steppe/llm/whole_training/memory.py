@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import UnitBudget
-from steppe.engine.optim import optimizers
-from steppe.engine.step.sparsify import sparsify
+from steppe.engine.adam8bit import installed
 from steppe.llm.model import StreamedModel
+from steppe.llm.state_bytes import bytes_of_a_weight
 from steppe.method import Method
 
 _FLOAT = 4
-_SIDE = 32  # of the square matrix on which bytes of a weight are counted
+_BUFFERS = 64 << 20  # of the libraries, where they compute first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +25,12 @@ class Setting:
     Args:
         batch: windows in a pass of one process.
         window: tokens in each.
-        optimizer: of ``torch.optim``, by name.
+        optimizer: by name, see `steppe.engine.optim`.
         options: its further arguments.
         low: whether products are in 16 bits.
         checkpointing: whether blocks are computed twice.
         processes: that share what is split; 1 where nothing is.
+        accumulate: passes in a step.
         teacher: whether another network answers beside it.
         trained: parameters that are moved; None for all.
         keeps_best: whether the best state so far is kept beside the newest.
@@ -44,6 +43,7 @@ class Setting:
     low: bool = False
     checkpointing: bool = False
     processes: int = 1
+    accumulate: int = 1
     teacher: bool = False
     trained: int | None = None
     keeps_best: bool = False
@@ -84,6 +84,7 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     logits = setting.batch * setting.window * source.vocabulary
     kept = 3 if method.perturb.through == "outputs" else 2  # with their gradient, at x too
     parts["logits"] = kept * (2 if setting.low else _FLOAT) * logits
+    parts["buffers"] = _BUFFERS
     return parts
 
 
@@ -114,60 +115,65 @@ def _activations(layers: list[Layer], hidden: int, setting: Setting) -> int:
     return setting.batch * setting.window * kept
 
 
-def bytes_of_a_weight(
-    method: Method, optimizer: str, options: dict[str, Any]
-) -> tuple[float, float]:
-    """What the optimiser and the coupling keep of each weight, counted on a small matrix.
+def peak(parts: dict[str, int], setting: Setting) -> int:
+    """Bytes at the peak of a step.
 
-    Args:
-        method: whose coupling is looked at.
-        optimizer: of ``torch.optim``, by name.
-        options: its further arguments.
-
-    Example:
-        >>> import steppe
-        >>> bytes_of_a_weight(steppe.methods.gmp(sparsity=0.5), "adam", {})
-        (8.0, 1.0)
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = nn.Linear(_SIDE, _SIDE, bias=False)
-    made, _ = optimizers(optimizer, model.parameters(), 1e-3, **options)
-    plain = method.replace(objective="task", perturb="none")
-    sparsifier = sparsify(model, made, plain, 100, steps_per_epoch=10)
-    inputs, right = torch.eye(_SIDE), torch.zeros(())
-    watches = sparsifier.coupling.watches == "accuracy"
-
-    def closure() -> Tensor | tuple[Tensor, Tensor]:
-        loss = model(inputs).square().mean()
-        return (loss, right) if watches else loss
-
-    with torch.random.fork_rng(devices=[]):
-        sparsifier.step(closure)
-    state = sparsifier.state_dict()
-    return _bytes(state["optimizer"]) / _SIDE**2, _bytes(state["coupling"]) / _SIDE**2
-
-
-def _bytes(tree: Any) -> int:
-    """Of the tensors in a state that have an entry for each weight; single numbers are none."""
-    if isinstance(tree, Tensor):
-        return tree.numel() * tree.element_size() if tree.numel() > 1 else 0
-    if isinstance(tree, dict):
-        return sum(map(_bytes, tree.values()))
-    return sum(map(_bytes, tree)) if isinstance(tree, list | tuple) else 0
-
-
-def lines(parts: dict[str, int], there: int) -> list[str]:
-    """What is needed, for people."""
-    said = [f"memory of a process: {_gib(sum(parts.values()))} of {_gib(there)} available"]
-    return said + [f"  {name}: {_gib(size)}" for name, size in parts.items()]
-
-
-def check(parts: dict[str, int], there: int, setting: Setting, world: int) -> None:
-    """Refuse what cannot fit.
+    Gradients come as activations and logits go, so that the larger of the two counts; where passes
+    are accumulated, gradients of earlier ones are there all the time.
 
     Args:
         parts: as `needed` says them.
+        setting: of the training.
+    """
+    passes = parts["activations"] + parts["logits"]
+    never_together = min(parts["gradients"], passes) if setting.accumulate == 1 else 0
+    return sum(parts.values()) - never_together
+
+
+Planned = Callable[[Setting], dict[str, int]]
+
+
+Ways = list[tuple[str, dict[str, Any]]]
+"""Options of the command line, and what of a setting they are."""
+
+
+def split_peaks(planned: Planned, setting: Setting) -> dict[int, int]:
+    """Processes -> the peak of each, were the model split over them (FSDP2).
+
+    Args:
+        planned: what is `needed` under a setting.
+        setting: of the training, with the batch of one process.
+    """
+    whole = setting.batch * setting.processes
+    return {
+        n: peak(planned(each), each)
+        for n in (2, 4, 8)
+        for each in [replace(setting, processes=n, batch=max(whole // n, 1))]
+    }
+
+
+def lines(parts: dict[str, int], there: int, setting: Setting, split: dict[int, int]) -> list[str]:
+    """What is needed, for people.
+
+    Args:
+        parts: as `needed` says them.
+        there: bytes that are free for this process.
+        setting: of the training.
+        split: as `split_peaks` says it.
+    """
+    said = [f"memory of a process: {_gib(peak(parts, setting))} of {_gib(there)} available"]
+    said += [f"  {name}: {_gib(size)}" for name, size in parts.items()]
+    if peak(parts, setting) < sum(parts.values()):
+        said.append("  (gradients come as activations and logits go: the larger of them counts)")
+    each = ", ".join(f"{n}: {_gib(size)}" for n, size in split.items())
+    return [*said, f"each of several processes with --shard: {each}"]
+
+
+def check(planned: Planned, there: int, setting: Setting, world: int) -> None:
+    """Refuse what cannot fit.
+
+    Args:
+        planned: what is `needed` under a setting.
         there: bytes that are free for this process.
         setting: of the training.
         world: number of processes.
@@ -175,32 +181,43 @@ def check(parts: dict[str, int], there: int, setting: Setting, world: int) -> No
     Raises:
         SteppeError: names what is needed, what there is, and what to turn.
     """
-    need = sum(parts.values())
+    parts = planned(setting)
+    need = peak(parts, setting)
     if need <= there:
         return
     largest = max(parts, key=lambda part: parts[part])
+    fitting = [
+        way for way, other in _others(setting, world) if peak(planned(other), other) <= there
+    ]
     raise SteppeError(
         "a run must fit in memory",
         got=f"{_gib(need)} needed in a process, {_gib(there)} available",
         consequence=f"most of it is for: {largest} ({_gib(parts[largest])})",
-        way_out=", ".join(_ways(parts, there, setting, world)),
+        way_out=", or ".join([*fitting[:2], "a machine with more"]),
     )
 
 
-def _ways(parts: dict[str, int], there: int, setting: Setting, world: int) -> list[str]:
-    """What to turn: smaller passes where that is enough, else the weights must be divided."""
-    passes = parts["activations"] + parts["logits"]
-    rest = sum(parts.values()) - passes
-    fits = int((there - rest) / passes * setting.batch) if passes else 0
-    ways = []
-    if fits >= 1:
-        times = -(-setting.batch // fits)
-        ways.append(f"--batch-size {max(setting.batch // times, 1) * world} --accumulate {times}")
-    if not setting.checkpointing and parts["activations"] > parts["logits"]:
-        ways.append("--checkpointing")
-    if fits < 1 and setting.processes == 1:
-        ways.append("--shard, with several processes that have memory of their own")
-    return [*ways, "a machine with more"]
+def _others(setting: Setting, world: int) -> Iterator[tuple[str, Setting]]:
+    """Settings that need less, in the words of the command line, the nearest first."""
+    sizes = [b for b in range(setting.batch - 1, 0, -1) if setting.batch % b == 0]
+    smaller = [(b, setting.accumulate * setting.batch // b) for b in sizes]
+    fewer: Ways = [
+        (f"--batch-size {b * world} --accumulate {times}", {"batch": b, "accumulate": times})
+        for b, times in smaller
+    ]
+    twice: Ways = [("--checkpointing", {"checkpointing": True})] * (not setting.checkpointing)
+    eight: Ways = [("--optimizer adam8bit", {"optimizer": "adam8bit"})]
+    shared = setting.options.keys() <= {"betas", "eps", "weight_decay"}
+    eight = eight if setting.optimizer == "adam" and shared and installed() else []
+    both: Ways = [(f"{a} {b}", x | y) for a, x in [*twice, *eight] for b, y in fewer]
+    every: Ways = [(f"{a} {b}", x | y) for a, x in twice for b, y in eight]
+    every += [(f"{a} {b}", x | y) for a, x in every for b, y in fewer]
+    for way, changes in [*fewer, *twice, *eight, *both, *every]:
+        yield way, replace(setting, **changes)
+    if setting.processes == 1:
+        for n in (2, 4, 8, 16, 32):
+            said = f"--shard, with {n} processes that have as much memory each"
+            yield said, replace(setting, processes=n, batch=max(setting.batch * world // n, 1))
 
 
 def _gib(size: float) -> str:
