@@ -182,12 +182,13 @@ def looks(displays: Mapping[str, str]) -> dict[str, Look]:
     return by_method
 
 
-def legend(figure: Canvas, ax: Axes, columns: int = 3) -> None:
-    """One legend above the panels, clear of the data."""
+def legend(figure: Canvas, ax: Axes, columns: int = 3, where: str = "upper") -> None:
+    """One legend above the panels, or below them, clear of data and title."""
     handles: list[Any]
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(handles)))
+        loc, ncols = f"outside {where} center", min(columns, len(handles))
+        figure.legend(handles, labels, loc=loc, ncols=ncols)
 
 
 def log_scale(ax: Axes, marks: Sequence[float] = (1.0, 2.0, 5.0)) -> None:

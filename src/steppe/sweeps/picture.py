@@ -49,7 +49,7 @@ def picture(settings: Sequence[Setting], quality: Quality) -> str:
             _dress(ax, column, _said(panel))
         axes[-1].set_xlabel(along)
         if lines:
-            legend(figure, axes[0])
+            legend(figure, axes[0], where="lower")
         better = "higher" if quality.higher else "lower"
         title = f"{column.label} on {quality.of}; {better} is better"
         return standalone(figure, "sweep", title)
