@@ -13,6 +13,7 @@ from steppe.core.courtesy import Decoration
 from steppe.core.protocols import Structure
 from steppe.core.prunable import prunable
 from steppe.engine.run_folder import versions
+from steppe.engine.step.finished import advice
 from steppe.engine.trainer import Outcome
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.llm.said import (
@@ -24,6 +25,10 @@ from steppe.llm.said import (
 )
 from steppe.llm.whole_training.folder import LanguageFolder, layer_rows
 from steppe.llm.whole_training.prepared import DenseModel
+from steppe.method import Method
+
+DEAR = 1.02
+"""From this rise of the perplexity on, the record says what the last projection cost."""
 
 
 def zeros_in(weights: Mapping[str, Tensor]) -> dict[str, int]:
@@ -57,6 +62,24 @@ class Before:
         parameters = sum(p.numel() for p in every.values())
         zeros = zeros_in(prunable(model, include, exclude)[1])
         return cls(zeros, parameters - sum(zeros_in(every).values()), parameters)
+
+
+def projection_notes(outcome: Outcome, method: Method) -> list[str]:
+    """What to say when the last projection cost perplexity: weights and sparse copy had not met.
+
+    Args:
+        outcome: of the training.
+        method: of the run.
+    """
+    if not (outcome.before and outcome.after):
+        return []
+    before, after = (at["perplexity"] for at in (outcome.before, outcome.after))
+    if after < DEAR * before or outcome.finished.distance == 0.0:
+        return []
+    return [
+        f"the last projection raised the perplexity from {before:.2f} to {after:.2f} and moved the "
+        f"weights by {outcome.finished.distance:.1%}; way out: {advice(method)}"
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +153,7 @@ class Ended:
             "seed": self.recipe.seed,
             "versions": versions() | versions_of_formats(),
             "fallbacks": left_as_it_was(source, None if folder is None else folder.path),
-            "notes": outcome.notes,
+            "notes": [*outcome.notes, *projection_notes(outcome, method)],
         }
 
     def _zeros_of_all(self) -> int:
