@@ -55,8 +55,7 @@ class Outcome:
         finished: masks, zeros, distance of the last projection.
         metrics: one row per epoch.
         before: evaluation before the last projection.
-        after: evaluation after it and the batch-norm re-estimation; either is empty where the
-            evaluation failed.
+        after: evaluation after it and the batch norm's; either is empty where it failed.
         seconds: wall-clock time of this process; a resumed run counts what came before.
         peak_memory: bytes (GPU: allocated by torch; CPU: the process's resident peak).
         notes: what the user should know.

@@ -116,6 +116,7 @@ def _work(
     before = float(journal.get("seconds", 0.0)) - began
 
     def measured(record: dict[str, Any]) -> None:
+        ranks.barrier()  # the first one has kept the record: nobody reads a folder that is written
         sparse = _perplexities(prepared, journal, "sparse", texts)
         record["sparse"] = quality_of(sparse) | record["sparse"]
         spent = before + time.time()

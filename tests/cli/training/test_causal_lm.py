@@ -192,9 +192,8 @@ def test_a_batch_that_does_not_fit_and_the_way_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = small(language_model, word_text, tmp_path / "run")
-    run(*asked, "--plan", "--json")
-    parts = json.loads(capsys.readouterr().out)["memory_bytes"]
-    fits = sum(parts.values()) - (parts["activations"] + parts["logits"]) // 2
+    run(*asked, "--batch-size", 2, "--accumulate", 2, "--plan", "--json")
+    fits = json.loads(capsys.readouterr().out)["memory_bytes"]["all"]
     there = "steppe.experiment.causal_lm.experiment.available"
     monkeypatch.setattr(there, lambda out, device: {"host": fits})
     said = said_in_one_line(capsys, *asked)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from steppe.experiment.causal_lm.recovery import Recovery, judged_windows
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.tokens.batches import TokenBatches
+from steppe.llm.whole_training.memory import peak
 
 FIT = {"batch_size": 4, "lr": 1e-2}
 
@@ -194,8 +196,10 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(
 ) -> None:
     config = RecoverConfig.of(out=tmp_path / "o", **asked(word_text))
     made = Recovery.of(pruned, config, quiet=True)
-    parts, _ = made.plan()
-    free = sum(parts.values()) - (parts["activations"] + parts["logits"]) // 2
+    setting, _ = made.plan()
+    parts = made.needed(setting)
+    half = replace(setting, batch=setting.batch // 2, accumulate=2)
+    free = peak(made.needed(half), half)
     assert parts["the best state so far"] == parts["gradients"] > 0
     monkeypatch.setattr(Recovery, "available", lambda self, accelerator: free)
     with pytest.raises(SteppeError, match=r"must fit in memory.*--batch-size 2 --accumulate 2"):

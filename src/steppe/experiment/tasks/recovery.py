@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.recovery import Recovery
 from steppe.experiment.causal_lm.recovery_recipe import TASK, RecoveryRecipe, parse
 from steppe.experiment.tasks import TASKS
+from steppe.experiment.tasks.causal_lm import CausalLMTask
 
 
 @TASKS.register(TASK)
-class RecoveryTask:
+class RecoveryTask(CausalLMTask):
     """What ``steppe recover --scope whole`` writes as its recipe."""
 
     name = TASK
-
-    @classmethod
-    def owns(cls, recipe: Mapping[str, Any]) -> bool:
-        return bool(recipe.get("task") == cls.name)
 
     @classmethod
     def claims(cls, model: str) -> bool:
@@ -31,6 +29,7 @@ class RecoveryTask:
         return parse(data, where, folder)
 
     @classmethod
-    def train(cls, recipe: RecoveryRecipe, out: Path | None, quiet: bool) -> dict[str, Any]:
+    def train(cls, recipe: LanguageRecipe, out: Path | None, quiet: bool) -> dict[str, Any]:
+        assert isinstance(recipe, RecoveryRecipe)
         record, _ = Recovery(recipe, out, quiet).train()
         return record
