@@ -115,6 +115,7 @@ def test_a_model_with_few_mixtures_is_searched_all_the_same() -> None:
         {"step": 0.0},
         {"held_out": 1.0},
         {"offspring": 0},
+        {"tokens": [2048, 0, 65536]},
     ],
 )
 def test_options_that_compare_nothing(options: dict[str, object]) -> None:

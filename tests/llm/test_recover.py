@@ -16,6 +16,10 @@ import steppe
 from steppe import SteppeError, methods
 from steppe.engine.mask_keeper import read_masks
 from steppe.llm.load import load
+from steppe.llm.prepare import PreparedPruning
+from steppe.llm.prune_config import PruneConfig
+from steppe.llm.recover import PreparedRecovery
+from steppe.llm.recover_config import RecoverConfig
 
 FIT = {"epochs": 2, "warmup_epochs": 0, "batch_size": 4}
 
@@ -127,6 +131,51 @@ def test_both_in_one_go_is_one_after_the_other(
     assert not (tmp_path / "both" / "checkpoints" / "pruned").exists()
     again = steppe.prune(language_model, method, tokens, tmp_path / "both", measure=0, recover=True)
     assert again == record
+
+
+def test_what_is_not_pruned_has_nothing_to_keep(
+    language_model: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    with pytest.raises(SteppeError, match=r"whose layers have none.*steppe train"):
+        recover(language_model, tokens, tmp_path / "out", dense=language_model)
+    assert not (tmp_path / "out").exists()
+
+
+def test_zeros_that_came_back_and_damaged_masks_are_refused(
+    pruned: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    shutil.copytree(pruned, grown)
+    path = next(p for p in sorted(grown.glob("model*")) if p.suffix == ".safetensors")
+    held = load_file(path)
+    name = next(n for n in held if "down_proj" in n)
+    held[name].view(-1)[(held[name].view(-1) == 0).nonzero()[0]] = 1.0
+    save_file(held, path, {"format": "pt"})
+    with pytest.raises(SteppeError, match=rf"masks of \S+ for {name}.*delete its masks"):
+        recover(grown, tokens, tmp_path / "out")
+    masks = sorted(grown.glob("masks*"))
+    masks[0].write_bytes(masks[0].read_bytes()[:-1])
+    with pytest.raises(SteppeError, match=r"must be as it was written.*masks-00001"):
+        recover(grown, tokens, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    for path in masks:  # the way out
+        path.unlink()
+    recover(grown, tokens, tmp_path / "out", train="norms")
+
+
+def test_windows_of_itself_are_those_of_the_dense_model(
+    language_model: Path, pruned: Path, tmp_path: Path
+) -> None:
+    options = {"samples": 4, "window": 12}
+    both = [
+        PreparedRecovery(pruned, RecoverConfig.of(calibration="self", out=tmp_path, **options)),
+        PreparedPruning(
+            language_model,
+            methods.wanda(sparsity=0.5),
+            PruneConfig.of(calibration="self", out=tmp_path, **options),
+        ),
+    ]
+    assert torch.equal(*(x.tokens for x in both))
 
 
 def test_both_in_one_go_needs_text(language_model: Path, tmp_path: Path) -> None:

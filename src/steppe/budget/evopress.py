@@ -74,6 +74,12 @@ class EvoPress(LevelBudget):
                 got=f"{self.levels}, {self.generations} and {self.offspring}",
                 way_out="levels 4, generations 100, offspring 64",
             )
+        if min(self.tokens, default=1) < 1:
+            raise SteppeError(
+                "evopress compares on at least one token",
+                got=f"tokens {list(self.tokens)}",
+                way_out="tokens [2048, 16384, 65536]",
+            )
         falling = list(self.survivors) == sorted(self.survivors, reverse=True)
         if len(self.survivors) != len(self.tokens) or not falling or self.survivors[-1:] != (1,):
             raise SteppeError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -16,6 +17,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.mask import count_zeros, pack, unpack
 from steppe.core.prunable import made_by_others, prunable
+from steppe.core.serialization import damaged
 
 MASKS = "masks.safetensors"
 _MERGES = ("merge_and_unload", "merge_adapter")
@@ -25,7 +27,7 @@ def read_masks(path: Path | str) -> dict[str, Tensor]:
     """Name -> booleans (True = kept) from a run's folder or from one file of masks.
 
     Raises:
-        SteppeError: there are no masks.
+        SteppeError: there are no masks, or a file is damaged.
     """
     path = Path(path)
     files = sorted(path.glob("masks*.safetensors")) if path.is_dir() else [path]
@@ -37,7 +39,10 @@ def read_masks(path: Path | str) -> dict[str, Tensor]:
         )
     masks: dict[str, Tensor] = {}
     for file in files:
-        masks |= unpack(load_file(file))
+        try:
+            masks |= unpack(load_file(file))
+        except (OSError, SafetensorError) as error:
+            raise damaged(file, error) from None
     return masks
 
 

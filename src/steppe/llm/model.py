@@ -199,11 +199,11 @@ class StreamedModel:
         """Parameters by the names under which the checkpoint holds them: what is tied has one."""
         return {self._keys.ties.get(n, n) for n in names}
 
-    def stored_keys(self, *, blocks: bool = True) -> set[str]:
-        """The checkpoint's tensors that parameters are made of; without blocks, of the others."""
+    def stored_keys(self, *names: str, blocks: bool = True) -> set[str]:
+        """The checkpoint's tensors that these or all parameters, or those outside, are made of."""
         inside = {id(p) for p in self.blocks.parameters()}
         named = self.model.named_parameters(remove_duplicate=False)
-        return self._keys.keys_of(n for n, p in named if blocks or id(p) not in inside)
+        return self._keys.keys_of(names or (n for n, p in named if blocks or id(p) not in inside))
 
     def stored_dtype(self, name: str) -> torch.dtype:
         """A parameter's dtype in the checkpoint."""

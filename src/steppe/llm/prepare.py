@@ -142,7 +142,7 @@ class PreparedPruning:
                 way_out="name a text file",
             )
         return sampled(
-            self.model.folder,
+            self.writer,
             source,
             samples=self.config.samples,
             window=self.window,
@@ -150,6 +150,11 @@ class PreparedPruning:
             device=self.device,
             beside=self.config.out,
         )
+
+    @property
+    def writer(self) -> str:
+        """The dense model, that writes the windows of ``self``."""
+        return str(self.model.folder)
 
     @property
     def out(self) -> Path:

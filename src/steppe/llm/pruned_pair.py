@@ -11,6 +11,7 @@ from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Structure
+from steppe.engine.mask_keeper import read_masks
 from steppe.llm.load import words_of
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import fingerprint
@@ -132,6 +133,40 @@ class PrunedPair:
                 "the dense model is still the one that was pruned",
                 got=f"{dense.folder}, whose files have changed since",
                 way_out=f"--dense {dense.folder} if it is the right one all the same",
+            )
+
+    def check_zeros(self, pruned: StreamedModel, nonzero: Mapping[str, int]) -> None:
+        """Whether there are zeros to keep, and no fewer than the folder's masks name.
+
+        Args:
+            pruned: the model.
+            nonzero: tensor of its checkpoint -> how many of its numbers are not zero.
+
+        Raises:
+            SteppeError: there are none, or fewer.
+        """
+        sizes = {key: shape.numel() for key, (_, shape) in pruned.checkpoint.headers().items()}
+        zeros = {
+            layer.name: sum(sizes[key] - nonzero[key] for key in pruned.stored_keys(layer.name))
+            for layer in pruned.layers()
+        }
+        masks = read_masks(pruned.folder) if any(pruned.folder.glob("masks*.safetensors")) else {}
+        for name, mask in masks.items():
+            named = mask.numel() - int(mask.count_nonzero())
+            if zeros.get(name, named) < named:
+                raise SteppeError(
+                    "what the masks of a pruned model name is zero",
+                    got=f"{named} in the masks of {pruned.folder} for {name}, {zeros[name]} zeros",
+                    consequence="those that came back would stay",
+                    way_out="recover the folder that the pruning wrote, or delete its masks*"
+                    ".safetensors if the weights are right",
+                )
+        if not any(zeros.values()):
+            raise SteppeError(
+                "a recovery trains what a pruned model has left, and keeps its zeros",
+                got=f"{pruned.folder}, whose layers have none",
+                way_out="name the folder that steppe prune wrote; to train a dense model further: "
+                "steppe train",
             )
 
     def _refuse_words(

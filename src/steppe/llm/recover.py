@@ -62,13 +62,19 @@ class PreparedRecovery(PreparedPruning):
         return self._pair.structure(self.method.structure)
 
     @property
+    def writer(self) -> str:
+        return str(self._pair.dense_name)
+
+    @property
     def originals(self) -> dict[str, StreamedModel]:
         assert self.dense is not None
         return {"dense": self.dense, "pruned": self.model}
 
     def check_finite(self, digest: Any = None) -> dict[str, int]:
         self._nonzero_dense = self._dense.checkpoint.check_finite(digest)
-        return self.model.checkpoint.check_finite()
+        nonzero = self.model.checkpoint.check_finite()
+        self._pair.check_zeros(self.model, nonzero)
+        return nonzero
 
     @cached_property
     def _dense(self) -> StreamedModel:

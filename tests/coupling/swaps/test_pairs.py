@@ -61,6 +61,21 @@ def test_rows_with_nothing_to_exchange() -> None:
         assert (GroupPairs(gram, 4).best(offered(gram, 5, kept))[0] >= 0).all()
 
 
+@pytest.mark.parametrize("kept", [0.0, 1.1])
+def test_rows_with_nothing_to_exchange_are_seen_at_once(
+    kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table of all their pairs would be a million numbers a row at 1,024 columns."""
+    widths: list[int] = []
+    among = RowPairs._among
+    monkeypatch.setattr(
+        RowPairs, "_among", lambda *given: widths.append(given[-1]) or among(*given)
+    )
+    gram = grams(70)["alike"]
+    RowPairs(gram).best(offered(gram, 5, kept))
+    assert len(widths) == 1
+
+
 @pytest.mark.parametrize("size", [2, 4, 6])
 def test_of_all_pairs_within_groups(size: int) -> None:
     gram = grams(12)["alike"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from steppe import Method, methods
+from steppe import Method, SteppeError, methods
 from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.retrain import Retraining
 from steppe.engine.blockwise.walk import Blockwise
@@ -186,6 +186,18 @@ def test_what_windows_held_out_do_not_show_to_be_better_stays(
     assert {r["kept"] for r in judged} == {"start"}
     assert all(r["windows"] == 4 for r in judged)
     assert unmoved(tmp_path, start)
+
+
+@pytest.mark.parametrize("train", ["weights", "norms", "lora"])
+def test_weights_that_are_no_numbers_are_not_written(
+    train: str, toy: ModuleType, tmp_path: Path
+) -> None:
+    """With no window held out nothing else would see it, and NaN is no zero."""
+    work, fit = {"train": train, "held_out": 0}, {"lr": 1e30, "warmup_epochs": 0}
+    walked = walk(toy, tmp_path, zeroed(toy.Row(), half), work=work, fit=fit)
+    with pytest.raises(SteppeError, match=r"NaN or infinity in \S+, trained.*--lr 1e\+29"):
+        walked.run()
+    assert not list(tmp_path.glob("model*")) and not list(tmp_path.glob("masks*"))
 
 
 def test_stopped_after_a_block_it_goes_on_to_the_same_bits(toy: ModuleType, tmp_path: Path) -> None:

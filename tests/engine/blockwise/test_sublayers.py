@@ -42,6 +42,21 @@ class NormBehind(nn.Module):
         return x + self.other(x)
 
 
+class InPlace(nn.Module):
+    """The stream is added to what a branch returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for branch in (self.one, self.other):
+            out = branch(x)
+            out += x
+            x = out
+        return x
+
+
 class Sandwich(nn.Module):
     """Norms before and behind each branch, as Gemma has them; tuples as transformers return."""
 
@@ -83,6 +98,15 @@ def test_they_compose_to_the_block(kind: str, toy: ModuleType) -> None:
     assert torch.equal(second.forward(between, block), block(x))
     assert not torch.equal(between, x)
     assert all("forward" not in vars(m) for m in block.modules())
+
+
+def test_a_silent_branch_stays_silent_where_its_output_is_changed_in_place() -> None:
+    block, x = InPlace(), torch.randn(2, 3, 4)
+    with torch.no_grad():
+        first, second = sublayers(block, ["one", "other"], call, x)
+        for _ in range(3):
+            assert torch.equal(first.forward(x, block), x + block.one(x))
+            assert torch.equal(second.forward(x, block), x + block.other(x))
 
 
 def test_a_stream_is_put_in_the_place_of_the_first_numbers() -> None:

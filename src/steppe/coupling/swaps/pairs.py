@@ -158,4 +158,5 @@ def _bound(own: Tensor, other: Tensor, t: Tensor, alike: Tensor) -> Tensor:
     low, high = knots[place], knots[place + 1]
     at_low, at_high = values.gather(1, place), values.gather(1, place + 1)
     part = ((share - low) / (high - low)).clamp_(0.0, 1.0)
-    return own + torch.lerp(at_low, at_high, part)
+    below = torch.lerp(at_low, at_high, part)
+    return own + below.masked_fill_(values[:, :1].isinf(), torch.inf)  # a row without any pair

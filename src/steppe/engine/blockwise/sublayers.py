@@ -146,7 +146,7 @@ def silent(block: nn.Module, names: Sequence[str], known: dict[Any, Any]) -> Ite
     Args:
         block: they are in.
         names: theirs.
-        known: child and the form of its arguments -> zeros; filled here.
+        known: child and the form of its arguments -> what it returned; filled here.
     """
     modules = {name: block.get_submodule(name) for name in names}
     before = {name: vars(module).get("forward") for name, module in modules.items()}
@@ -165,10 +165,11 @@ def _zeros(name: str, forward: Any, known: dict[Any, Any], *args: Any, **kwargs:
     given = tuple(tuple(x.shape) for _, x in leaves((args, kwargs)) if isinstance(x, Tensor))
     if (name, given) not in known:
         with torch.no_grad():
-            returned = forward(*args, **kwargs)
-        values = [torch.zeros_like(x) if _is_float(x) else x for _, x in leaves(returned)]
-        known[name, given] = rebuilt(returned, iter(values))
-    return known[name, given]
+            known[name, given] = forward(*args, **kwargs)
+    returned = known[name, given]
+    # new ones each time: a block may add to them in place
+    zeros = [torch.zeros_like(x) if _is_float(x) else x for _, x in leaves(returned)]
+    return rebuilt(returned, iter(zeros))
 
 
 def _is_float(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.core.mask import pack
 from steppe.core.protocols import LevelBudget
 from steppe.core.serialization import write_tensors
@@ -195,6 +196,7 @@ class Blockwise:
         """To the stored dtype; the next block's inputs are written. Output errors by piece."""
         run = self.context
         run.blocks.round(block.index)
+        _check_finite(block)
         errors = output_errors(block, dense) if dense else {}
         if run.states is not None and block.index + 1 < len(run.blocks):
             run.states.propagate(block.index)
@@ -208,6 +210,26 @@ class Blockwise:
         run.blocks.write(block.index, run.out)
         name = f"masks-{number:05d}-of-{len(run.blocks):05d}.safetensors"
         write_tensors(run.out / name, pack(dict(masks)), {"packing": "numpy.packbits"})
+
+
+def _check_finite(block: BlockContext) -> None:
+    """Weights that are no numbers are never written: their zeros are lost too.
+
+    Raises:
+        SteppeError: some of the block's are NaN or infinite.
+    """
+    for name, weight in block.module.named_parameters():
+        if weight.is_floating_point() and not bool(weight.isfinite().all()):
+            trained = block.method.objective.scope == "block"
+            lr = block.run.config.reconstruction.lr
+            raise SteppeError(
+                "a block's weights stay finite numbers",
+                got=f"NaN or infinity in {block.run.blocks.names[block.index]}.{name}"
+                + f", trained with a learning rate of {lr:g}" * trained,
+                way_out=f"a smaller one (--lr {lr / 10:g})"
+                if trained
+                else "more calibration windows, or --method wanda",
+            )
 
 
 def prune_block(block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float]]:
