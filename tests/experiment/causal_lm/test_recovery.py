@@ -206,3 +206,22 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(
         Recovery.of(pruned, config, quiet=True).recover()
     fits = asked(word_text, reconstruction=FIT | {"batch_size": 2}, accumulate=2)
     assert steppe.recover(pruned, out=tmp_path / "o", **fits)["early_stopping"]["best_part"] > 0
+
+
+def test_a_folder_without_zeros_is_refused(
+    language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SteppeError, match="whose layers have none"):
+        steppe.recover(
+            language_model, out=tmp_path / "o", dense=str(language_model), **asked(word_text)
+        )
+    assert not (tmp_path / "o" / "recipe.yaml").exists()
+
+
+def test_the_dense_model_writes_the_text_self(
+    pruned: Path, language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    own = asked(word_text, calibration="self:1:0:24", held_out=0.25)
+    made = Recovery.of(pruned, RecoverConfig.of(out=tmp_path / "o", **own), quiet=True)
+    assert made.writer == language_model
+    assert len(made.text.held_out()) == 6

@@ -49,7 +49,7 @@ class LevelDatabase:
         run.inputs.embed(0)
         last = max(missing)
         for index in range(last + 1):
-            advanced("layers at all levels", index, len(names))
+            advanced("layers at all levels", index, len(names), "blocks")
             block = run.load(index, None)
             if index in missing:
                 self._calibrate(block)
@@ -58,7 +58,7 @@ class LevelDatabase:
             if index in missing:
                 self._solve(block)
             run.blocks.free(index)
-        advanced("layers at all levels", len(names), len(names))
+        advanced("layers at all levels", len(names), len(names), "blocks")
 
     def path(self, index: int) -> Path:
         """The file of a block."""

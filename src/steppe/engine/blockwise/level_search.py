@@ -51,10 +51,10 @@ def searched(run: Run, budget: LevelBudget, folder: Path) -> dict[str, int]:
     best: Levels = journal.get("levels", dict.fromkeys(sizes, 0))
     divergence = Divergence(run, database, run.inputs.tokens[windows - judged :])
     for number in range(journal.get("rounds", 0), budget.rounds):
-        advanced("search of levels", number, budget.rounds)
+        advanced("search of levels", number, budget.rounds, "generations")
         best = budget.better(best, number, offers, sizes, divergence)
         journal.put(rounds=number + 1, levels=best)
-    advanced("search of levels", budget.rounds, budget.rounds)
+    advanced("search of levels", budget.rounds, budget.rounds, "generations")
     return {name: offers[name][level] for name, level in best.items()}
 
 

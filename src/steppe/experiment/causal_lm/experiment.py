@@ -229,6 +229,11 @@ class LanguageExperiment:
         """
         _ = self._named_teacher, self.measure, self.text
 
+    @property
+    def writer(self) -> Path:
+        """The model that writes where the text is ``self``."""
+        return self.dense.source.folder
+
     @cached_property
     def text(self) -> PackedText:
         """What is trained on, tokenised.
@@ -243,6 +248,7 @@ class LanguageExperiment:
             tokens=parts * steps * spec.tokens_a_step(self.window),
             held_out=self.held_out,
             beside=self.out,
+            model=self.writer,
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",
         )

@@ -104,6 +104,11 @@ class Recovery(LanguageExperiment):
         return DenseModel(str(self._pair.dense_name))
 
     @property
+    def writer(self) -> Path:
+        """The dense model: a pruned one writes worse."""
+        return self._dense.source.folder
+
+    @property
     def held_out(self) -> float:
         return self.recipe.recover.held_out
 
@@ -112,6 +117,8 @@ class Recovery(LanguageExperiment):
         return self._pair.structure(super()._structure)
 
     def _model(self) -> nn.Module:
+        source = self.dense.source
+        self._pair.check_zeros(source, source.checkpoint.check_finite())
         model = super()._model()
         chosen = {id(p) for p in self._chosen(model)}
         for parameter in model.parameters():

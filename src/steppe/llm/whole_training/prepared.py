@@ -62,12 +62,12 @@ class DenseModel:
 
         Args:
             text: see `Packing.of`.
-            packing: without the model and its vocabulary.
+            packing: without the vocabulary.
 
         Raises:
             SteppeError: it cannot be read, is too short, or of another vocabulary.
         """
-        own = replace(packing, model=self.source.folder, vocabulary=self.source.vocabulary)
+        own = replace(packing, vocabulary=self.source.vocabulary)
         ids = text.endswith(".safetensors")
         return own.of(text, None if ids else tokenizer_of(self.source.folder))
 
