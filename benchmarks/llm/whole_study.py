@@ -6,13 +6,14 @@
         [--seeds 0 1] [--steps 1024]
 
 What calibrates and trains comes from ``--text`` or from the model itself; ``--evaluate`` is only
-measured. Runs that are done are not repeated, one that was cut off goes on, and several processes
-may share ``--out``: the record is made of what is there.
+measured. Runs that are in the record, or done in ``--out``, are not repeated, one that was cut off
+goes on, and several processes may share both: each adds its runs to the record as they end.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import subprocess
 import sys
@@ -48,8 +49,26 @@ def main() -> None:
     runs = yaml.safe_load(args.runs.read_text())
     chosen = args.only or [*runs["pruned"], *runs["trained"]]
     for seed, sparsity, name in product(args.seeds, args.sparsities, chosen):
+        if folder_of(name, sparsity, seed, steps_of(name, runs, args), args.out).name in known(
+            args
+        ):
+            continue
         run(name, sparsity, seed, runs, args)
-    write_text(args.record, json.dumps(collected(runs, args), indent=1) + "\n")
+        with args.record.with_name(f".{args.record.name}.claim").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_text(args.record, json.dumps(collected(runs, args), indent=1) + "\n")
+
+
+def known(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """What the record holds already: run -> its row."""
+    if not args.record.exists():
+        return {}
+    return {row["run"]: row for row in json.loads(args.record.read_text())["runs"]}
+
+
+def steps_of(name: str, runs: dict[str, Any], args: argparse.Namespace) -> int | None:
+    """Steps of a training; a pruning has none."""
+    return None if name in runs["pruned"] else args.steps
 
 
 def folder_of(name: str, sparsity: float, seed: int, steps: int | None, out: Path) -> Path:
@@ -113,35 +132,34 @@ def measured(folder: Path, args: argparse.Namespace, window: int) -> float:
 
 
 def collected(runs: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Every run that is measured."""
-    rows = []
-    for kept in sorted(args.out.glob("*.json")):
+    """Every run that is in the record, or measured here."""
+    rows = known(args)
+    for kept in args.out.glob("*.json"):
         folder = args.out / kept.stem
-        if not (folder / "record.json").exists():
+        if not (folder / "record.json").exists() or folder.name in rows:
             continue
         record = json.loads((folder / "record.json").read_text())
         trained = "train" in record["recipe"]
-        steps = int(kept.stem.split("-")[-2]) if trained else None
-        rows.append(
-            {
-                "name": kept.stem.partition("-")[0],
-                "method": record["method"],
-                "sparsity": record["sparsity_reached"],
-                "asked": record["sparsity_asked"],
-                "seed": record["seed"],
-                "steps": steps,
-                "perplexity": json.loads(kept.read_text())["perplexity"],
-                "peak_memory_gib": record["peak_memory_bytes"] / 2**30,
-            }
-        )
+        rows[folder.name] = {
+            "run": folder.name,
+            "name": kept.stem.partition("-")[0],
+            "method": record["method"],
+            "sparsity": record["sparsity_reached"],
+            "asked": record["sparsity_asked"],
+            "seed": record["seed"],
+            "steps": int(kept.stem.split("-")[-2]) if trained else None,
+            "perplexity": json.loads(kept.read_text())["perplexity"],
+            "seconds": record["seconds"],
+            "peak_memory_gib": record["peak_memory_bytes"] / 2**30,
+            "processor": processor(),
+        }
     dense = measured(Path(args.model), args, runs["window"])
     return {
-        "processor": processor(),
         "settings": runs,
         "text": Path(args.text).name,
         "trained_on": (args.trained_on or args.text).replace(f"{Path(args.text).parent}/", ""),
         "dense": dense,
-        "runs": rows,
+        "runs": [rows[name] for name in sorted(rows)],
     }
 
 

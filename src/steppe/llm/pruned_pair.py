@@ -1,4 +1,4 @@
-"""A pruned model and the dense one that it is led back to: what made it, and whether they fit."""
+"""A pruned model and the dense one that it was made from: what made it, and whether they fit."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import fingerprint
 from steppe.methods import display_of
 
-_WAY_OUT = "--dense FOLDER, the model before it was pruned"
-
 
 @dataclass(frozen=True)
 class PrunedPair:
@@ -27,10 +25,12 @@ class PrunedPair:
     Args:
         folder: the pruned model.
         dense: folder or hub id of the dense one; None for the one that the folder's record names.
+        way_out: of errors, where the dense one is not there or does not fit.
     """
 
     folder: Path
     dense: str | Path | None = None
+    way_out: str = "--dense FOLDER, the model before it was pruned"
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -96,11 +96,11 @@ class PrunedPair:
         name = self.dense or self._known.get("name")
         if name is None or (self.dense is None and not Path(name).is_dir()):
             raise SteppeError(
-                "a pruned model is led back to the dense one",
+                "what a pruned model was made from is needed",
                 got=f"{self.folder} with no record of its pruning"
                 if name is None
                 else f"a record of the pruning of {name}, which is not there",
-                way_out=_WAY_OUT,
+                way_out=self.way_out,
             )
         return str(name)
 
@@ -122,7 +122,7 @@ class PrunedPair:
                 "the pruned and the dense model have the same weights but for their values",
                 got=f"{names[0]} of {mine.get(names[0], 'no')} in {pruned.folder} and of "
                 f"{other.get(names[0], 'no')} in {dense.folder}",
-                way_out=_WAY_OUT,
+                way_out=self.way_out,
             )
         words = words_of(pruned.folder), words_of(dense.folder)
         if all(words) and words[0] != words[1]:
@@ -175,5 +175,5 @@ class PrunedPair:
         raise SteppeError(
             "the dense model has the vocabulary of the pruned one",
             got=f"{theirs} in {dense.folder}, {mine} in {pruned.folder}",
-            way_out=_WAY_OUT,
+            way_out=self.way_out,
         )

@@ -19,10 +19,13 @@ from torch import Tensor
 import steppe
 from steppe import SteppeError, methods
 from steppe.engine.mask_keeper import read_masks
+from steppe.experiment.causal_lm.experiment import LanguageExperiment
+from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.recovery import Recovery, judged_windows
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.tokens.batches import TokenBatches
+from steppe.llm.tokens.sampled import sampled
 from steppe.llm.whole_training.memory import peak
 
 FIT = {"batch_size": 4, "lr": 1e-2}
@@ -221,7 +224,29 @@ def test_a_folder_without_zeros_is_refused(
 def test_the_dense_model_writes_the_text_self(
     pruned: Path, language_model: Path, word_text: Path, tmp_path: Path
 ) -> None:
-    own = asked(word_text, calibration="self:1:0:24", held_out=0.25)
-    made = Recovery.of(pruned, RecoverConfig.of(out=tmp_path / "o", **own), quiet=True)
-    assert made.writer == language_model
-    assert len(made.text.held_out()) == 6
+    source = "self:1:0:24"
+    own = asked(word_text, calibration=source, held_out=0.25)
+    recovery = Recovery.of(pruned, RecoverConfig.of(out=tmp_path / "o", **own), quiet=True)
+    train = {"tokens": 128, "batch_size": 4}
+    data = {"text": source, "window": 16, "held_out": 0.25}
+    given = {"model": {"name": str(pruned)}, "method": {"name": "dense"}, "data": data}
+    recipe = LanguageRecipe.model_validate(given | {"train": train, "device": "cpu"})
+    training = LanguageExperiment(recipe, tmp_path / "t", quiet=True)
+    written = sampled(language_model, source, samples=24, window=16).tokens
+    for made in (recovery, training):
+        assert torch.equal(made.text.held_out(), written[-6:])
+
+
+def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(
+    pruned: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(pruned, moved)
+    record = json.loads((moved / "record.json").read_text())
+    record["recipe"]["model"] = record["recipe"]["model"] | {"name": str(tmp_path / "nowhere")}
+    (moved / "record.json").write_text(json.dumps(record))
+    data = {"text": "self", "window": 16}
+    given = {"model": {"name": str(moved)}, "method": {"name": "dense"}, "data": data}
+    recipe = LanguageRecipe.model_validate(given | {"device": "cpu"})
+    with pytest.raises(SteppeError, match=r"nowhere, which is not there.*another text than self"):
+        _ = LanguageExperiment(recipe, None, quiet=True).text

@@ -27,8 +27,11 @@ from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
 from steppe.experiment.experiment import seed_everything
 from steppe.llm.memory import available
+from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.tokens.batches import TokenBatches
+from steppe.llm.tokens.mixture import mixture
 from steppe.llm.tokens.packed import PackedText, Packing
+from steppe.llm.tokens.sampled import of_itself
 from steppe.llm.whole_training.folder import LanguageFolder
 from steppe.llm.whole_training.memory import Setting, check, needed
 from steppe.llm.whole_training.prepared import HELD_OUT, DenseModel, Measure, Teacher, keep_less
@@ -231,8 +234,16 @@ class LanguageExperiment:
 
     @property
     def writer(self) -> Path:
-        """The model that writes where the text is ``self``."""
-        return self.dense.source.folder
+        """The model that writes where the text is ``self``: of a pruned one, the dense one.
+
+        Raises:
+            SteppeError: that is not there any more.
+        """
+        own = self.dense.source.folder
+        pair = PrunedPair(own, way_out="put it back, or name another text than self")
+        if not pair.record.get("sparsity_reached"):
+            return own
+        return DenseModel(str(pair.dense_name)).source.folder
 
     @cached_property
     def text(self) -> PackedText:
@@ -243,12 +254,13 @@ class LanguageExperiment:
         """
         spec = self.recipe.train
         parts, steps = spec.plan(self.window)
+        sources = [part.source for part in mixture(self.recipe.data.text)]
         packing = Packing(
             window=self.window,
             tokens=parts * steps * spec.tokens_a_step(self.window),
             held_out=self.held_out,
             beside=self.out,
-            model=self.writer,
+            model=self.writer if any(map(of_itself, sources)) else None,
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",
         )
