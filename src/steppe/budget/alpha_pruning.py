@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer
+from steppe.core.layer import Layer, by_block
 from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion
 
@@ -82,9 +82,7 @@ class AlphaPruning(UnitBudget):
         prune: int,
         profile: Mapping[str, float],
     ) -> dict[str, int]:
-        blocks: dict[str, list[str]] = {}
-        for name in sorted(sizes):
-            blocks.setdefault(layers[name].block or name, []).append(name)
+        blocks = by_block(layers, sorted(sizes))
         alpha = {b: sum(profile[n] for n in names) / len(names) for b, names in blocks.items()}
         low, high = min(alpha.values()), max(alpha.values())
         shares: dict[str, float] = {}

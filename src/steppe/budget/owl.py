@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer
+from steppe.core.layer import Layer, by_block
 from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion
 
@@ -61,9 +61,7 @@ class Owl(UnitBudget):
         prune: int,
         profile: Mapping[str, float],
     ) -> dict[str, int]:
-        groups: dict[str, list[str]] = {}
-        for name in sizes:
-            groups.setdefault(layers[name].block or name, []).append(name)
+        groups = by_block(layers, sizes)
         share = {g: sum(profile[n] for n in names) / len(names) for g, names in groups.items()}
         low, high = min(share.values()), max(share.values())
         scale = 2 * self.spread / (high - low) if high > low else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer
+from steppe.core.layer import Layer, by_block
 from steppe.core.protocols import UnitBudget
 from steppe.core.selection import apportion
 
@@ -54,14 +54,15 @@ class Progression(UnitBudget):
         prune: int,
         profile: Mapping[str, float],
     ) -> dict[str, int]:
-        places = sorted({layers[n].block or n for n in sizes}, key=_by_number)
+        blocks = by_block(layers, sizes)
+        places = sorted(blocks, key=_by_number)
         middle = (len(places) - 1) / 2
         usual = min(_USUAL, 2 * self.sparsity, 2 * (1 - self.sparsity))
         step = (usual if self.slope is None else self.slope) / max(len(places) - 1, 1)
         sparsity = {p: self.sparsity + step * (i - middle) for i, p in enumerate(places)}
         # in proportion, so that a schedule on its way to the sparsity has the same profile
-        shares = {n: size * max(sparsity[layers[n].block or n], 0.0) for n, size in sizes.items()}
-        return apportion(shares, sizes, prune)
+        shares = {n: max(sparsity[b], 0.0) * sizes[n] for b, names in blocks.items() for n in names}
+        return apportion({n: shares[n] for n in sizes}, sizes, prune)
 
 
 def _by_number(name: str) -> list[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -165,3 +166,21 @@ def __getattr__(name: str) -> Any:
         stacklevel=2,
     )
     return prunable
+
+
+def by_block(layers: Mapping[str, Layer], names: Iterable[str]) -> dict[str, list[str]]:
+    """The names of each decoder block's layers; a layer of none is alone under its own name.
+
+    Args:
+        layers: name -> layer.
+        names: of those that are grouped, in the order in which they stay.
+
+    Example:
+        >>> a, b = Layer("0.q", (2, 2), block="0"), Layer("0.k", (2, 2), block="0")
+        >>> by_block({"0.q": a, "0.k": b, "head": Layer("head", (2, 2))}, ["head", "0.q", "0.k"])
+        {'head': ['head'], '0': ['0.q', '0.k']}
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(layers[name].block or name, []).append(name)
+    return groups

@@ -116,9 +116,17 @@ class Recovery(LanguageExperiment):
     def _structure(self) -> Structure:
         return self._pair.structure(super()._structure)
 
-    def _model(self) -> nn.Module:
+    def ready(self) -> None:
+        """Look for zeros first; then as every training.
+
+        Raises:
+            SteppeError: there are none, or fewer than the masks name; or what the texts raise.
+        """
         source = self.dense.source
         self._pair.check_zeros(source, source.checkpoint.check_finite())
+        super().ready()
+
+    def _model(self) -> nn.Module:
         model = super()._model()
         chosen = {id(p) for p in self._chosen(model)}
         for parameter in model.parameters():
