@@ -38,7 +38,7 @@ def add(app: typer.Typer) -> None:
 def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     """What steppe prune would need of memory, disk and time; takes the same options. With --whole
     what steppe train would need of memory to train the model as a whole; takes the options of
-    that."""
+    that: steppe plan --whole --help."""
     from steppe.llm.plan import lines, plan
 
     prepared = make()

@@ -113,9 +113,10 @@ def _whole(model: StreamedModel, tokens: Tensor, advance: Advance) -> Tensor:
     """The same, of a model that is in memory whole: a window at a time."""
     sums = torch.zeros(2, dtype=torch.float64)
     mine = ranks.share(len(tokens))
-    for number, window in enumerate(tokens[mine.start : mine.stop].split(1)):
-        advance(number, len(mine))
-        loss, count = token_loss(answer(model.run(window)), lambda logits: logits, window)
-        sums += torch.tensor([loss, count], dtype=torch.float64)
+    with reused():
+        for number, window in enumerate(tokens[mine.start : mine.stop].split(1)):
+            advance(number, len(mine))
+            loss, count = token_loss(answer(model.run(window)), lambda logits: logits, window)
+            sums += torch.tensor([loss, count], dtype=torch.float64)
     advance(len(mine), len(mine))
     return sums

@@ -16,6 +16,7 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.calibrate import collect
 from steppe.engine.blockwise.context import BlockContext, Run, dense_copies
 from steppe.engine.blockwise.solve import as_start, solve_block
+from steppe.engine.host_memory import reused
 from steppe.engine.progress import advanced
 
 Offers = Mapping[str, Mapping[int, int]]
@@ -51,12 +52,13 @@ class LevelDatabase:
         for index in range(last + 1):
             advanced("layers at all levels", index, len(names), "blocks")
             block = run.load(index, None)
-            if index in missing:
-                self._calibrate(block)
-            if index < last:
-                run.inputs.propagate(index)
-            if index in missing:
-                self._solve(block)
+            with reused():
+                if index in missing:
+                    self._calibrate(block)
+                if index < last:
+                    run.inputs.propagate(index)
+                if index in missing:
+                    self._solve(block)
             run.blocks.free(index)
         advanced("layers at all levels", len(names), len(names), "blocks")
 

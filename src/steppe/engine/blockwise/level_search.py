@@ -16,6 +16,7 @@ from steppe.engine.blockwise.allocation import sizes_of
 from steppe.engine.blockwise.context import Run
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.level_database import LevelDatabase
+from steppe.engine.host_memory import reused
 from steppe.engine.progress import advanced
 
 _ROWS = 1024  # whose logits are in memory together
@@ -115,13 +116,14 @@ class Divergence:
             own = [tuple(c[n] for n in names if n in c) for c in candidates]
             reached = [(*path, levels) for path, levels in zip(reached, own, strict=True)]
             longer: dict[_Path, Tensor] = {}
-            for i in sorted(range(len(candidates)), key=lambda i: own[i]):
-                if own[i] != placed:
-                    given = {n: candidates[i][n] for n in names if n in candidates[i]}
-                    self._database.place(index, module, given)
-                    placed = own[i]
-                if reached[i] not in longer:
-                    longer[reached[i]] = self._called(index, paths[reached[i][:-1]])
+            with reused():
+                for i in sorted(range(len(candidates)), key=lambda i: own[i]):
+                    if own[i] != placed:
+                        given = {n: candidates[i][n] for n in names if n in candidates[i]}
+                        self._database.place(index, module, given)
+                        placed = own[i]
+                    if reached[i] not in longer:
+                        longer[reached[i]] = self._called(index, paths[reached[i][:-1]])
             blocks.free(index)
             paths = longer
         return [paths[path] for path in reached]

@@ -19,6 +19,7 @@ from steppe.core.protocols import Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.early_stopping import EarlyStopping
+from steppe.engine.host_memory import reused
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
 from steppe.engine.step.objective_loss import check_looks_at_a_teacher
@@ -97,6 +98,10 @@ class LanguageExperiment:
         Returns:
             The record, and what training gave (None when the run was done before).
         """
+        with reused():  # reading a model has made each tensor a mapping of its own
+            return self._trained()
+
+    def _trained(self) -> tuple[dict[str, Any], Outcome | None]:
         folder = self._folder()
         if folder is not None and folder.record is not None:
             return folder.record, None

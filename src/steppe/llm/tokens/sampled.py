@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import load_tensors, read_json, sweep, write_tensors, write_text
+from steppe.engine.host_memory import reused
 from steppe.engine.progress import advanced
 from steppe.llm.architecture import answers_in_tokens
 from steppe.llm.calibration_windows import CalibrationWindows, sha256
@@ -161,7 +162,8 @@ def _write(home: Path, folder: Path, how: Sampling, decided: dict[str, Any], dev
         if not path.exists():
             size = min(TOGETHER, count - first)
             drawn = _Writing(model, how, decided["seed"] * 1_000_003 + number)
-            write_tensors(path, {"tokens": drawn.windows(start, size, decided["window"])}, {})
+            with reused():
+                write_tensors(path, {"tokens": drawn.windows(start, size, decided["window"])}, {})
         rows.append(load_tensors(path)["tokens"])
     advanced(title, count, count)
     said = {
