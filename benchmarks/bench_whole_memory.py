@@ -1,6 +1,6 @@
 """The memory of one step of ELSA on a random Llama with 1.1 billion weights, beside its plan.
 
-    python benchmarks/bench_whole_memory.py --record benchmarks/records/whole-memory.json
+    python benchmarks/bench_whole_memory.py
 
 Makes a model of TinyLlama-1.1B's shape in bfloat16 (2.2 GB of disk, and 9 GB for the checkpoint),
 trains one step with `steppe train` in a process of its own, and reads the peak from its record.
@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from steppe.core.processor import processor
 from steppe.engine.run_folder import versions
 
+RECORD = Path(__file__).parent / "records" / "whole-memory.json"
 SHAPE = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -60,7 +61,7 @@ def steppe(*arguments: object) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=RECORD)
     parser.add_argument("--model", type=Path, help="where the model is, or is written")
     parser.add_argument("--window", type=int, default=64)
     given = parser.parse_args()
@@ -92,7 +93,7 @@ def main() -> None:
         "processor": processor(),
         "versions": versions(),
     }
-    given.record.write_text(json.dumps(record, indent=1) + "\n")
+    given.out.write_text(json.dumps(record, indent=1) + "\n")
     print(f"peak {record['peak_memory_bytes'] / 2**30:.2f} GiB, planned {plans['adam8bit']}")
 
 

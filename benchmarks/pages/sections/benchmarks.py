@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from ..cells import Cell, Table, cell
@@ -48,6 +49,23 @@ def step() -> Table:
         ["one dual update", cell("{:.1f} ms", 1e3 * own["dual_update_seconds"]), ""],
     ]
     return Table(["what", "figure", "target"], rows)
+
+
+@table("whole-step")
+def whole_step() -> Table:
+    own = record("whole-step")
+    named = {"dense": "dense", "gmp": "GMP", "elsa": "ELSA", "safe": "SAFE"}
+    rows: Rows = [["plain loop", cell("{:.2f}", statistics.median(own["seconds"]["plain"])), ""]]
+    for name, shown in named.items():
+        ratios = own["ratios"][name]
+        rows.append(
+            [
+                shown,
+                cell("{:.2f}", statistics.median(own["seconds"][name])),
+                cell("{:.2f} ({:.2f} to {:.2f})", own["ratio"][name], min(ratios), max(ratios)),
+            ]
+        )
+    return Table(["step", "seconds", "of the plain loop's"], rows)
 
 
 @table("solvers")
