@@ -20,7 +20,6 @@ from steppe.core.layer import Layer
 from steppe.core.patterns import matches
 from steppe.core.prunable import prunable, selection
 from steppe.core.serialization import atomic
-from steppe.engine.host_memory import settle
 from steppe.llm.architecture import OWN_LOOP, answers_in_tokens, block_names, dense_in, other_lists
 from steppe.llm.checkpoint import Checkpoint, folder_of, shard_name, write_index, write_shard
 from steppe.llm.keys import REST, Keys
@@ -61,7 +60,6 @@ class StreamedModel:
         dtype: torch.dtype = torch.float32,
         streamed: str = "auto",
     ) -> None:
-        settle()
         self.folder = folder_of(name)
         self.device, self.dtype = device_of(device), dtype
         self.config = read_config(self.folder)

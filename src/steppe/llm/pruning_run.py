@@ -19,6 +19,7 @@ from steppe.core.serialization import damaged
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
+from steppe.engine.host_memory import mapped
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.llm import memory
 from steppe.llm.checkpoint import Checkpoint
@@ -48,6 +49,11 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     Returns:
         The record.
     """
+    with mapped():  # what is read block by block goes again
+        return _run(prepared, report)
+
+
+def _run(prepared: PreparedPruning, report: Report) -> dict[str, Any]:
     folder = RunFolder(prepared.out, prepared.recipe, prepared.as_today)
     if folder.record is not None:
         check_whole(prepared.out)

@@ -48,7 +48,6 @@ def grown(run):
 
 def main(recipes):
     torch.set_num_threads(1)
-    host_memory.settle()  # what is freed goes back
     found = []
     for path in recipes:
         recipe = parse(json.loads(Path(path).read_text()))

@@ -98,7 +98,7 @@ class LanguageExperiment:
         Returns:
             The record, and what training gave (None when the run was done before).
         """
-        with reused():  # reading a model has made each tensor a mapping of its own
+        with reused():
             return self._trained()
 
     def _trained(self) -> tuple[dict[str, Any], Outcome | None]:
