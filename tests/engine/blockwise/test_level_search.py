@@ -45,6 +45,7 @@ def test_the_count_is_exact_and_each_layer_has_what_was_found(
     zeros = sum(round(x["sparsity_reached"] * torch.Size(x["shape"]).numel()) for x in rows)
     assert zeros == round(0.5 * weights)
     found = levels(tmp_path)
+    assert not list((tmp_path / "checkpoints").rglob("block-*.safetensors"))
     assert found["rounds"] == 3
     assert any(found["levels"].values())
     for row in rows:

@@ -59,6 +59,12 @@ def searched(run: Run, budget: LevelBudget, folder: Path) -> dict[str, int]:
     return {name: offers[name][level] for name, level in best.items()}
 
 
+def forget_layers(folder: Path) -> None:
+    """Delete the layers that a search was made over, several times the model; its end is kept."""
+    for path in folder.glob("block-*.safetensors"):
+        path.unlink()
+
+
 def judged_windows(budget: LevelBudget, windows: int) -> int:
     """How many calibration windows are for comparing mixtures alone, at least one.
 

@@ -24,7 +24,7 @@ from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.context import BlockContext, Run, dense_copies
 from steppe.engine.blockwise.dense import DenseModel
 from steppe.engine.blockwise.journal import Journal
-from steppe.engine.blockwise.level_search import searched
+from steppe.engine.blockwise.level_search import forget_layers, searched
 from steppe.engine.blockwise.measure import layer_row, output_errors
 from steppe.engine.blockwise.reconstruct import reconstruct, solve_start
 from steppe.engine.blockwise.solve import solve_block
@@ -151,17 +151,18 @@ class Blockwise:
 
     def _counts(self) -> dict[str, int]:
         """Units that each layer loses, fixed before the first block."""
-        kept = self.journal.get("counts")
-        if kept is not None:
-            return {str(k): int(v) for k, v in kept.items()}
-        run = self.context
-        budget = run.method.budget
-        if isinstance(budget, LevelBudget):
-            counts = searched(run, budget, self.journal.path.parent / "levels")
-        else:
-            counts = counts_of(run.method, run.layers, profile(run))
-        self.journal.put(counts=counts)
-        return counts
+        run, levels = self.context, self.journal.path.parent / "levels"
+        counts: dict[str, int] | None = self.journal.get("counts")
+        if counts is None:
+            budget = run.method.budget
+            if isinstance(budget, LevelBudget):
+                counts = searched(run, budget, levels)
+            else:
+                counts = counts_of(run.method, run.layers, profile(run))
+            self.journal.put(counts=counts)
+        if ranks.first():
+            forget_layers(levels)
+        return {str(k): int(v) for k, v in counts.items()}
 
     def _block(self, index: int, counts: Mapping[str, int]) -> dict[str, Any]:
         """All stages of one block; its row of the record."""
