@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,13 +27,22 @@ from steppe.engine.run_folder import versions
 
 RECORD = Path(__file__).parent / "records" / "whole-step.json"
 SHAPE = {"hidden_size": 256, "intermediate_size": 672, "num_hidden_layers": 6, "vocab_size": 4096}
-WINDOW, BATCH, STEPS = 256, 8, 24
+WINDOW, BATCH, STEPS = 256, 8, 32
 METHODS = {
     "dense": [],
     "gmp": ["--sparsity", "0.9"],
-    "elsa": ["--sparsity", "0.9", "--penalty", "auto"],
-    "safe": ["--sparsity", "0.9", "--interval", "32"],
+    "elsa": ["--sparsity", "0.9", "--penalty", "auto", "--interval", "8"],
+    "safe": ["--sparsity", "0.9", "--interval", "8"],
 }
+MAPPED = """
+import sys
+from steppe.cli.main import main
+from steppe.engine import host_memory as memory
+memory._set(*memory._MAPPED)
+memory._set = lambda mapping, trim: None
+main(sys.argv[1:])
+"""
+"""A training in which each large tensor is a mapping of its own, as within `memory.mapped`."""
 
 
 def main() -> None:
@@ -51,7 +61,7 @@ def main() -> None:
         seconds = measured(Path(scratch), given)
     ratios = {
         name: [own / peer for own, peer in zip(seconds[name], seconds["plain"], strict=True)]
-        for name in METHODS
+        for name in seconds
     }
     record = {
         "what": "seconds a step; a plain loop with transformers beside steppe train",
@@ -80,27 +90,38 @@ def measured(scratch: Path, given: argparse.Namespace) -> dict[str, list[float]]
     save_file({"tokens": ids}, scratch / "ids.safetensors")
     own = [sys.executable, __file__, "--out", str(given.out), "--plain", str(scratch)]
     own += ["--precision", given.precision, "--threads", str(given.threads)]
-    found: dict[str, list[float]] = {name: [] for name in ("plain", *METHODS)}
+    steppe, mapped = ["-m", "steppe"], ["-c", MAPPED]
+    found: dict[str, list[float]] = {name: [] for name in ("plain", *METHODS, "dense, mapped")}
     for repeat in range(given.repeats):
-        done = subprocess.run(own, capture_output=True, text=True, check=True)
+        done = subprocess.run(own, capture_output=True, text=True, check=True, env=env(given))
         found["plain"].append(float(done.stdout.split()[-1]))
         for name, flags in METHODS.items():
-            found[name].append(trained(name, flags, scratch / f"{name}-{repeat}", scratch, given))
+            out = scratch / f"{name}-{repeat}"
+            found[name].append(trained(steppe, name, flags, out, given))
+        found["dense, mapped"].append(trained(mapped, "dense", [], scratch / f"m-{repeat}", given))
         print({name: f"{times[-1]:.3f}" for name, times in found.items()}, flush=True)
     return found
 
 
+def env(given: argparse.Namespace) -> dict[str, str]:
+    """Of every run: so many threads."""
+    return os.environ | {"OMP_NUM_THREADS": str(given.threads)}
+
+
 def trained(
-    name: str, flags: list[str], out: Path, scratch: Path, given: argparse.Namespace
+    start: list[str], name: str, flags: list[str], out: Path, given: argparse.Namespace
 ) -> float:
     """Seconds a step of the second half of a run."""
-    command = [sys.executable, "-m", "steppe", "train", str(scratch / "model"), "--method", name]
-    command += [*flags, "--data", str(scratch / "ids.safetensors"), "--window", str(WINDOW)]
+    scratch = out.parent
+    command = [sys.executable, *start, "train", str(scratch / "model"), "--method", name, *flags]
+    command += ["--data", str(scratch / "ids.safetensors"), "--window", str(WINDOW)]
     command += ["--batch-size", str(BATCH), "--tokens", str(WINDOW * BATCH * STEPS)]
     command += ["--precision", given.precision, "--set", "train.parts=2", "--device", "cpu"]
-    subprocess.run([*command, "--out", str(out), "--quiet"], capture_output=True, check=True)
-    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-    return float(WINDOW * BATCH / last["tokens_per_second"])
+    whole = [*command, "--out", str(out), "--quiet"]
+    subprocess.run(whole, capture_output=True, check=True, env=env(given))
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    half, all_of_it = (WINDOW * BATCH * row["step"] / row["tokens_per_second"] for row in rows)
+    return float((all_of_it - half) / (STEPS - STEPS // 2))
 
 
 def plain_loop(scratch: Path, low: bool) -> float:

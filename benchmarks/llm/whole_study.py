@@ -7,7 +7,8 @@
 
 What calibrates and trains comes from ``--text`` or from the model itself; ``--evaluate`` is only
 measured. Runs that are in the record, or done in ``--out``, are not repeated, one that was cut off
-goes on, and several processes may share both: each adds its runs to the record as they end.
+goes on, and several processes may share both: each adds its runs to the record as they end. A
+record with other settings or texts is refused.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
         ):
             continue
         run(name, sparsity, seed, runs, args)
-        with args.record.with_name(f".{args.record.name}.claim").open("w") as lock:
+        with (args.out / ".record.claim").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             write_text(args.record, json.dumps(collected(runs, args), indent=1) + "\n")
 
@@ -63,7 +64,20 @@ def known(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """What the record holds already: run -> its row."""
     if not args.record.exists():
         return {}
-    return {row["run"]: row for row in json.loads(args.record.read_text())["runs"]}
+    record = json.loads(args.record.read_text())
+    for key, value in asked(args).items():
+        if record[key] != value:
+            raise SystemExit(f"{args.record} is of another {key}: take another --record and --out")
+    return {row["run"]: row for row in record["runs"]}
+
+
+def asked(args: argparse.Namespace) -> dict[str, Any]:
+    """What all runs of a record have in common."""
+    return {
+        "settings": yaml.safe_load(args.runs.read_text()),
+        "text": Path(args.text).name,
+        "trained_on": (args.trained_on or args.text).replace(f"{Path(args.text).parent}/", ""),
+    }
 
 
 def steps_of(name: str, runs: dict[str, Any], args: argparse.Namespace) -> int | None:
@@ -91,6 +105,8 @@ def run(
         model = args.model
         if start is not None:
             model = str(run(start, sparsity, seed, runs, args))
+            if not (Path(model) / "record.json").exists():
+                raise SystemExit(f"{model} is being made by another process: start again later")
         folder = folder_of(name, sparsity, seed, args.steps, args.out)
         tokens = args.steps * runs["window"] * runs["batch_size"]
         command = [
@@ -127,7 +143,7 @@ def measured(folder: Path, args: argparse.Namespace, window: int) -> float:
     if not kept.exists():
         model, tokenizer = load(str(folder), dtype="float32")
         found = perplexity(model, args.evaluate, window=window, tokenizer=tokenizer, batch=16)
-        write_text(kept, json.dumps(found) + "\n")
+        write_text(kept, json.dumps(found | {"processor": processor()}) + "\n")
     return float(json.loads(kept.read_text())["perplexity"])
 
 
@@ -139,7 +155,7 @@ def collected(runs: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
         if not (folder / "record.json").exists() or folder.name in rows:
             continue
         record = json.loads((folder / "record.json").read_text())
-        trained = "train" in record["recipe"]
+        found, trained = json.loads(kept.read_text()), "train" in record["recipe"]
         rows[folder.name] = {
             "run": folder.name,
             "name": kept.stem.partition("-")[0],
@@ -148,16 +164,14 @@ def collected(runs: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
             "asked": record["sparsity_asked"],
             "seed": record["seed"],
             "steps": int(kept.stem.split("-")[-2]) if trained else None,
-            "perplexity": json.loads(kept.read_text())["perplexity"],
+            "perplexity": found["perplexity"],
             "seconds": record["seconds"],
             "peak_memory_gib": record["peak_memory_bytes"] / 2**30,
-            "processor": processor(),
+            "processor": found["processor"],
         }
     dense = measured(Path(args.model), args, runs["window"])
     return {
-        "settings": runs,
-        "text": Path(args.text).name,
-        "trained_on": (args.trained_on or args.text).replace(f"{Path(args.text).parent}/", ""),
+        **asked(args),
         "dense": dense,
         "runs": [rows[name] for name in sorted(rows)],
     }

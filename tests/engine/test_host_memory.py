@@ -40,12 +40,22 @@ def test_one_inside_another_changes_nothing_and_at_the_end_all_is_as_usual(
     assert said[3:] == [USUAL]
 
 
+def test_the_order_in_which_they_end_does_not_count(said: list[Any]) -> None:
+    one, other = mapped(), reused()
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert said[-1] == KEPT
+    other.__exit__(None, None, None)
+    assert said[-1] == USUAL
+
+
 def _train(model: Path, text: Path, out: Path) -> None:
     steppe.train(
         {
             "task": "causal_lm",
             "model": str(model),
-            "data": {"text": str(text), "window": 16},
+            "data": {"text": "self", "window": 16},
             "method": {"name": "elsa", "sparsity": 0.5, "objective": "distillation"},
             "train": {"tokens": 256, "batch_size": 4},
             "evaluate": {"texts": [str(text)]},

@@ -41,5 +41,5 @@ def _of_all(prepared: Recovery, finished: bool, quiet: bool) -> dict[str, Any]:
     prepared.quiet = quiet
     if not finished:
         with ProgressLine(quiet) as shown, watched(shown):
-            _ = prepared.text
+            prepared.ready()
     return prepared.recover()

@@ -43,6 +43,12 @@ class PrunedPair:
         return record if known else {}
 
     @property
+    def is_pruned(self) -> bool:
+        """Whether its record, or masks beside it, say that it was pruned."""
+        masks = any(self.folder.glob("masks*.safetensors"))
+        return bool(self.record.get("sparsity_reached")) or (masks and not self.record)
+
+    @property
     def recipe(self) -> Mapping[str, Any]:
         """Of that pruning."""
         then: Mapping[str, Any] = self.record.get("recipe", {})

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import steppe
 from steppe import Method, SteppeError, methods
+from steppe.engine.blockwise import walk as module_walk
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.level_database import LevelDatabase
 from steppe.engine.blockwise.level_search import Divergence
@@ -126,6 +127,28 @@ def test_killed_and_resumed_it_is_the_same(
         assert [{**x, "seconds": 0} for x in a["layers"]] == [
             {**x, "seconds": 0} for x in b["layers"]
         ]
+
+
+def test_solved_layers_go_though_a_kill_came_before(
+    toy: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = reached(walk(toy, tmp_path / "a", method("wanda")).run())
+    monkeypatch.setattr(module_walk, "forget_layers", dying)
+    with pytest.raises(KeyboardInterrupt):
+        walk(toy, tmp_path / "b", method("wanda")).run()
+    assert list((tmp_path / "b" / "checkpoints").rglob("block-*.safetensors"))
+    monkeypatch.undo()
+    monkeypatch.setattr(module_walk, "searched", None)
+    assert reached(walk(toy, tmp_path / "b", method("wanda")).run()) == undisturbed
+    assert not list((tmp_path / "b" / "checkpoints").rglob("block-*.safetensors"))
+
+
+def dying(folder: Path) -> None:
+    raise KeyboardInterrupt
+
+
+def reached(rows: list[dict[str, Any]]) -> dict[str, float]:
+    return {layer["name"]: layer["sparsity_reached"] for row in rows for layer in row["layers"]}
 
 
 def test_blocks_that_start_from_a_solution_take_its_solver(toy: ModuleType, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import steppe
 from steppe import SteppeError, methods
+from steppe.cli.main import main
 from steppe.engine.mask_keeper import read_masks
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
@@ -221,6 +222,20 @@ def test_a_folder_without_zeros_is_refused(
     assert not (tmp_path / "o" / "recipe.yaml").exists()
 
 
+def test_a_folder_without_zeros_is_refused_before_a_text_is_read(
+    language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(made: LanguageExperiment) -> None:
+        raise AssertionError("a text is read")
+
+    monkeypatch.setattr(LanguageExperiment, "text", property(read))
+    flags = ["--scope", "whole", "--calibration", "self", "--dense", str(language_model)]
+    done = ["recover", str(language_model), *flags, "--out", str(tmp_path / "o"), "--window", "16"]
+    with pytest.raises(SystemExit) as ended:
+        main(done)
+    assert ended.value.code == 2
+
+
 def test_the_dense_model_writes_the_text_self(
     pruned: Path, language_model: Path, word_text: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +250,20 @@ def test_the_dense_model_writes_the_text_self(
     written = sampled(language_model, source, samples=24, window=16).tokens
     for made in (recovery, training):
         assert torch.equal(made.text.held_out(), written[-6:])
+
+
+def test_a_model_that_was_pruned_twice_has_its_first_model_write(
+    pruned: Path, language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    method = methods.wanda(sparsity=0.7)
+    steppe.prune(pruned, method, word_text, tmp_path / "twice", measure=0, window=16, samples=8)
+    data = {"text": "self", "window": 16}
+    given = {"model": {"name": str(tmp_path / "twice")}, "method": {"name": "dense"}, "data": data}
+    twice = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True)
+    assert twice.writer == language_model
+    (tmp_path / "twice" / "record.json").unlink()
+    with pytest.raises(SteppeError, match=r"no record of its pruning.*another text than self"):
+        _ = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True).writer
 
 
 def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(

@@ -76,7 +76,7 @@ def test_another_model_writes_anew(
 def test_after_a_kill_batches_that_are_there_stay(
     language_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TOGETHER", 12)  # two windows
+    monkeypatch.setattr(module, "TOGETHER", 2)
     undisturbed = sampled(language_model, "self", samples=5, window=6).tokens
     shutil.rmtree(kept("sampled"))
     made, write = list[Path](), module.write_tensors

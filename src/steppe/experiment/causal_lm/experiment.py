@@ -242,13 +242,16 @@ class LanguageExperiment:
         """The model that writes where the text is ``self``: of a pruned one, the dense one.
 
         Raises:
-            SteppeError: that is not there any more.
+            SteppeError: that is not there any more, or another one, or nobody knows which it was.
         """
-        own = self.dense.source.folder
-        pair = PrunedPair(own, way_out="put it back, or name another text than self")
-        if not pair.record.get("sparsity_reached"):
-            return own
-        return DenseModel(str(pair.dense_name)).source.folder
+        source = self.dense.source
+        while True:
+            pair = PrunedPair(source.folder, way_out="put it back, or name another text than self")
+            if not pair.is_pruned:
+                return source.folder
+            older = DenseModel(str(pair.dense_name)).source
+            pair.check(source, older)
+            source = older
 
     @cached_property
     def text(self) -> PackedText:

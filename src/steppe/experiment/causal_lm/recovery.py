@@ -122,9 +122,16 @@ class Recovery(LanguageExperiment):
         Raises:
             SteppeError: there are none, or fewer than the masks name; or what the texts raise.
         """
-        source = self.dense.source
-        self._pair.check_zeros(source, source.checkpoint.check_finite())
+        _ = self._nonzero
         super().ready()
+
+    @cached_property
+    def _nonzero(self) -> dict[str, int]:
+        """Tensor of the pruned checkpoint -> how many of its numbers are not zero."""
+        source = self.dense.source
+        found = source.checkpoint.check_finite()
+        self._pair.check_zeros(source, found)
+        return found
 
     def _model(self) -> nn.Module:
         model = super()._model()

@@ -26,8 +26,8 @@ from steppe.llm.tokens.digest import of_files
 from steppe.llm.tokens.encoding import ids_of
 
 SELF = "self"
-TOGETHER = 1 << 15
-"""Tokens that are written at once, in whole windows; what a kill costs at most."""
+TOGETHER = 16
+"""Windows that are written at once; what a kill costs at most."""
 _DECIDES = ("*.safetensors", "*.json", "*.model", "*.txt")
 
 
@@ -156,12 +156,11 @@ def _write(home: Path, folder: Path, how: Sampling, decided: dict[str, Any], dev
     start = _start(tokenizer, how, decided["window"], folder)
     count, rows = decided["samples"], list[Tensor]()
     title = f"windows written by {folder}"
-    together = max(TOGETHER // decided["window"], 1)
-    for number, first in enumerate(range(0, count, together)):
+    for number, first in enumerate(range(0, count, TOGETHER)):
         advanced(title, first, count)
         path = home / f"batch-{number:05}.safetensors"
         if not path.exists():
-            size = min(together, count - first)
+            size = min(TOGETHER, count - first)
             drawn = _Writing(model, how, decided["seed"] * 1_000_003 + number)
             with reused():
                 write_tensors(path, {"tokens": drawn.windows(start, size, decided["window"])}, {})
