@@ -26,8 +26,14 @@ from steppe.core.serialization import write_text
 from steppe.engine.run_folder import versions
 
 RECORD = Path(__file__).parent / "records" / "whole-step.json"
-SHAPE = {"hidden_size": 256, "intermediate_size": 672, "num_hidden_layers": 6, "vocab_size": 4096}
-WINDOW, BATCH, STEPS = 256, 8, 32
+SHAPE = {
+    "hidden_size": 256,
+    "intermediate_size": 672,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "vocab_size": 4096,
+}
+WINDOW, BATCH, STEPS = 256, 8, 16
 METHODS = {
     "dense": [],
     "gmp": ["--sparsity", "0.9"],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell
-from ..registry import table
+from ..registry import Claim, claims, table
 from ..sources import grouped, record
 
 PAGE = "docs/benchmarks.md"
@@ -67,6 +68,18 @@ def whole_step() -> Table:
             ]
         )
     return Table(["step", "seconds", "of the plain loop's"], rows)
+
+
+@claims(PAGE, "A step of a whole language model (`bench_whole_step.py`)")
+def whole_step_set_up() -> Iterator[Claim]:
+    own = record("whole-step")
+    yield "(width {}, vocabulary", own["shape"]["hidden_size"]
+    yield (
+        "vocabulary {}), {} windows of {} tokens",
+        own["shape"]["vocab_size"],
+        own["batch"],
+        own["window"],
+    )
 
 
 @table("solvers")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell
-from ..registry import Cited, Claim, Rule, claims, table
+from ..registry import Claim, Rule, claims, table
 from ..sources import record
 
 PAGE, SECTION = "docs/results.md", "Language models: recovered"
@@ -47,4 +47,4 @@ def set_up() -> Iterator[Claim]:
     yield "windows of {} tokens of WikiText-2 validation", own["window"]
     most = Rule("benchmarks/llm/recover.yaml", "--samples 1024 --epochs 1")
     yield "All {} windows are passed once", most
-    yield "ALPS {} at 70 %", Cited("the issue that asked for it")
+    yield "pruned with {} windows", Rule("src/steppe/llm/prune_config.py", "128")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell, half_range
-from ..registry import Claim, claims, table
+from ..registry import Claim, Rule, claims, table
 from ..sources import record
 
 PAGE, SECTION = "docs/results.md", "Language models: trained as a whole"
@@ -23,6 +23,8 @@ SHOWN = {
     "gmp": "GMP",
     "wanda_tuned": "Wanda, then tuned",
     "alps_tuned": "ALPS, then tuned",
+    "elsa_distilled": "ELSA, distilled",
+    "wanda_distilled": "Wanda, then distilled",
 }
 STEPS, LEVELS = 1024, (70, 80, 90, 95)
 
@@ -50,12 +52,13 @@ def _perplexity(runs: list[dict[str, Any]]) -> str | Cell:
 
 @table("llm-whole")
 def levels() -> Table:
+    there = [level for level in LEVELS if found("elsa", level)]
     rows: list[list[str | Cell]] = []
     for name, shown in SHOWN.items():
-        own = [found(name, level) for level in LEVELS]
+        own = [found(name, level) for level in there]
         if any(own):
             rows.append([shown, *map(_perplexity, own)])
-    return Table(["", *(f"{level} %" for level in LEVELS)], rows)
+    return Table(["", *(f"{level} %" for level in there)], rows)
 
 
 @table("llm-whole-cost")
@@ -70,17 +73,13 @@ def cost() -> Table:
     return Table(["90 %", "minutes", "peak, GiB"], rows)
 
 
-@table("llm-whole-long")
-def long() -> Table:
-    rows: list[list[str | Cell]] = []
-    for name, shown in SHOWN.items():
-        if any(run["steps"] == 4096 for run in found(name, 90, 4096)):
-            rows.append([shown, *(_perplexity(found(name, 90, steps)) for steps in (STEPS, 4096))])
-    return Table(["90 %", "1,024 steps", "4,096 steps"], rows)
-
-
 @claims(PAGE, SECTION)
 def set_up() -> Iterator[Claim]:
-    own = record("whole-study")
+    own, study = record("whole-study"), "benchmarks/llm/whole_study.py"
     yield "The model before: {}", own["dense"]
-    yield "windows of {} tokens", own["settings"]["window"]
+    yield "8 windows of {} tokens", own["settings"]["window"]
+    yield "{} steps of 8", Rule(study, "default=1024")
+    yield "steps of {} windows", own["settings"]["batch_size"]
+    yield "({} windows, each once)", Rule("docs/results.md", "self:1:0:4096=0.5")
+    yield "learning rate {} falling", Rule("benchmarks/llm/whole_study.yaml", "--lr 2e-3")
+    yield "calibrate with {} windows", Rule("src/steppe/llm/prune_config.py", "Field(128")
