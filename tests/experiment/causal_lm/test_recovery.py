@@ -252,6 +252,19 @@ def test_the_dense_model_writes_the_text_self(
         assert torch.equal(made.text.held_out(), written[-6:])
 
 
+def test_a_distillation_of_a_pruned_model_learns_from_the_dense_one(
+    pruned: Path, language_model: Path, word_text: Path
+) -> None:
+    method = {"name": "magnitude", "sparsity": 0.6, "at": 0, "objective": "distillation"}
+    data = {"text": str(word_text), "window": 16}
+    given = {"model": {"name": str(pruned)}, "method": method, "data": data, "device": "cpu"}
+    made = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True)
+    teacher, dense = made._teacher(), weights(language_model)
+    assert teacher is not None
+    for name, parameter in teacher.named_parameters():
+        assert torch.equal(parameter, dense[name].float())
+
+
 def test_a_model_that_was_pruned_twice_has_its_first_model_write(
     pruned: Path, language_model: Path, word_text: Path, tmp_path: Path
 ) -> None:
@@ -260,10 +273,10 @@ def test_a_model_that_was_pruned_twice_has_its_first_model_write(
     data = {"text": "self", "window": 16}
     given = {"model": {"name": str(tmp_path / "twice")}, "method": {"name": "dense"}, "data": data}
     twice = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True)
-    assert twice.writer == language_model
+    assert twice.original.source.folder == language_model
     (tmp_path / "twice" / "record.json").unlink()
-    with pytest.raises(SteppeError, match=r"no record of its pruning.*another text than self"):
-        _ = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True).writer
+    with pytest.raises(SteppeError, match=r"no record of its pruning.*a text file"):
+        _ = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True).original
 
 
 def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(
@@ -277,5 +290,5 @@ def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(
     data = {"text": "self", "window": 16}
     given = {"model": {"name": str(moved)}, "method": {"name": "dense"}, "data": data}
     recipe = LanguageRecipe.model_validate(given | {"device": "cpu"})
-    with pytest.raises(SteppeError, match=r"nowhere, which is not there.*another text than self"):
+    with pytest.raises(SteppeError, match=r"nowhere, which is not there.*a text file"):
         _ = LanguageExperiment(recipe, None, quiet=True).text

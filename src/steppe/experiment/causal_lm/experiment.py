@@ -237,21 +237,27 @@ class LanguageExperiment:
         """
         _ = self._named_teacher, self.measure, self.text
 
-    @property
-    def writer(self) -> Path:
-        """The model that writes where the text is ``self``: of a pruned one, the dense one.
+    @cached_property
+    def original(self) -> DenseModel:
+        """The dense model: of a pruned one that which it was made from.
+
+        It writes the text ``self``, and a distillation that names no other teacher learns from it.
 
         Raises:
-            SteppeError: that is not there any more, or another one, or nobody knows which it was.
+            SteppeError: it is not there any more, or another one, or nobody knows which it was.
         """
-        source = self.dense.source
+        model = self.dense
         while True:
-            pair = PrunedPair(source.folder, way_out="put it back, or name another text than self")
+            folder, way_out = (
+                model.source.folder,
+                "put it back; or --teacher and a text file",
+            )
+            pair = PrunedPair(folder, way_out=way_out)
             if not pair.is_pruned:
-                return source.folder
-            older = DenseModel(str(pair.dense_name)).source
-            pair.check(source, older)
-            source = older
+                return model
+            older = DenseModel(str(pair.dense_name))
+            pair.check(model.source, older.source)
+            model = older
 
     @cached_property
     def text(self) -> PackedText:
@@ -268,7 +274,7 @@ class LanguageExperiment:
             tokens=parts * steps * spec.tokens_a_step(self.window),
             held_out=self.held_out,
             beside=self.out,
-            model=self.writer if any(map(of_itself, sources)) else None,
+            model=self.original.source.folder if any(map(of_itself, sources)) else None,
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",
         )
@@ -384,7 +390,7 @@ class LanguageExperiment:
         reads = self.recipe.build_method().objective.reads
         if "reference_outputs" not in reads:
             return None
-        return self.dense.load().eval().requires_grad_(False)
+        return self.original.load().eval().requires_grad_(False)
 
     def _dense_quality(self, trainer: Trainer) -> dict[str, Any]:
         """Text -> perplexity of the dense model, measured once for a run."""

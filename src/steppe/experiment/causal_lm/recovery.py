@@ -77,7 +77,7 @@ class Recovery(LanguageExperiment):
 
     @cached_property
     def recipe(self) -> RecoveryRecipe:
-        pair, teacher = self._pair, self._dense
+        pair, teacher = self._pair, self.original
         pair.check(self.dense.source, teacher.source)
         given = super().recipe
         assert isinstance(given, RecoveryRecipe)
@@ -100,13 +100,8 @@ class Recovery(LanguageExperiment):
         return PrunedPair(self.dense.source.folder, self.given.model.teacher)
 
     @cached_property
-    def _dense(self) -> DenseModel:
+    def original(self) -> DenseModel:
         return DenseModel(str(self._pair.dense_name))
-
-    @property
-    def writer(self) -> Path:
-        """The dense model: a pruned one writes worse."""
-        return self._dense.source.folder
 
     @property
     def held_out(self) -> float:
@@ -146,7 +141,7 @@ class Recovery(LanguageExperiment):
         return TRAINED[self.recipe.recover.train].chosen(named)
 
     def _teacher(self) -> nn.Module:
-        teacher = self._dense.load().eval().requires_grad_(False)
+        teacher = self.original.load().eval().requires_grad_(False)
         every = dict(teacher.named_parameters())
         self._dense_zeros = sum(zeros_in(every).values())
         self._reference = teacher
@@ -188,7 +183,7 @@ class Recovery(LanguageExperiment):
         sizes = {key: record["dense"][key] for key in ("parameters", "nonzero", "bytes")}
         dense = record["dense"] | {
             "nonzero": sizes["parameters"] - self._dense_zeros,
-            "bytes": self._dense.source.checkpoint.bytes,
+            "bytes": self.original.source.checkpoint.bytes,
         }
         return record | {
             "method_display": self._pair.display,
