@@ -65,7 +65,11 @@ def known(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
     if not args.record.exists():
         return {}
     record = json.loads(args.record.read_text())
-    for key, value in asked(args).items():
+    wanted, used = asked(args), {row["name"] for row in record["runs"]}
+    for given in (wanted["settings"], record["settings"]):  # new names may come
+        for part in ("pruned", "trained"):
+            given[part] = {n: flags for n, flags in given[part].items() if n in used}
+    for key, value in wanted.items():
         if record[key] != value:
             raise SystemExit(f"{args.record} is of another {key}: take another --record and --out")
     return {row["run"]: row for row in record["runs"]}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell, half_range
-from ..registry import Claim, Rule, claims, table
+from ..registry import Cited, Claim, Rule, claims, table
 from ..sources import record
 
 PAGE, SECTION = "docs/results.md", "Language models: trained as a whole"
@@ -83,3 +83,18 @@ def set_up() -> Iterator[Claim]:
     yield "({} windows, each once)", Rule("docs/results.md", "self:1:0:4096=0.5")
     yield "learning rate {} falling", Rule("benchmarks/llm/whole_study.yaml", "--lr 2e-3")
     yield "calibrate with {} windows", Rule("src/steppe/llm/prune_config.py", "Field(128")
+
+
+@claims(PAGE, SECTION)
+def verdict() -> Iterator[Claim]:
+    dense, elsa = mean("dense", 90), mean("elsa", 90)
+    yield "goes from {} to {}", record("whole-study")["dense"], dense
+    yield "GMP ({}) and ELSA ({})", mean("gmp", 90), elsa
+    yield "ALPS alone** ({})", elsa / mean("alps", 90)
+    yield "and {} of that of Wanda's mask", elsa / mean("wanda_tuned", 90)
+    yield "tuned on as many tokens ({} was the aim", Cited("the issue that asked for the table")
+    yield "the aim: {} would be below", Cited("the issue that asked for the table")
+    yield "ELSA with it has {}", mean("elsa_distilled", 90)
+    best = record("llm-table")["runs"]["best-70"]
+    yield "Up to {} % blocks", 100 * best["sparsity_reached"]
+    yield "has {} at {} %", best["perplexity"], 100 * best["sparsity_reached"]
