@@ -41,6 +41,7 @@ class Activations:
                 way_out="an --out that every machine sees, or processes on one machine",
             )
         self._map = np.memmap(path, dtype=np.float32, mode="r+", shape=shape)
+        ranks.barrier()  # all have it open before the first one may be done with it and delete it
         self.tensor: Tensor = torch.from_numpy(self._map)
 
     @staticmethod
