@@ -246,18 +246,12 @@ class LanguageExperiment:
         Raises:
             SteppeError: it is not there any more, or another one, or nobody knows which it was.
         """
-        model = self.dense
-        while True:
-            folder, way_out = (
-                model.source.folder,
-                "put it back; or --teacher and a text file",
-            )
-            pair = PrunedPair(folder, way_out=way_out)
-            if not pair.is_pruned:
-                return model
+        model, way_out = self.dense, "put it back; or --teacher and a text file"
+        while (pair := PrunedPair(model.source.folder, way_out=way_out)).is_pruned:
             older = DenseModel(str(pair.dense_name))
             pair.check(model.source, older.source)
             model = older
+        return model
 
     @cached_property
     def text(self) -> PackedText:
