@@ -50,9 +50,8 @@ def main() -> None:
     runs = yaml.safe_load(args.runs.read_text())
     chosen = args.only or [*runs["pruned"], *runs["trained"]]
     for seed, sparsity, name in product(args.seeds, args.sparsities, chosen):
-        if folder_of(name, sparsity, seed, steps_of(name, runs, args), args.out).name in known(
-            args
-        ):
+        folder = folder_of(name, sparsity, seed, steps_of(name, runs, args), args.out)
+        if folder.name in known(args):
             continue
         run(name, sparsity, seed, runs, args)
         with (args.out / ".record.claim").open("w") as lock:

@@ -31,7 +31,7 @@ def reused() -> contextlib.AbstractContextManager[None]:
     """Inside, memory that is freed is kept and used again; at the end it is given back.
 
     A mapping for each intermediate result would cost a page fault for each of its pages: half of
-    the time of a block's forward and backward pass, measured, and more of a whole model's
+    the time of a block's forward and backward pass, measured, and of a whole model's
     (`benchmarks/bench_whole_step.py`).
     """
     return _within(_REUSED)

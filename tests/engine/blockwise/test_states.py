@@ -67,3 +67,17 @@ def test_a_folder_that_another_machine_does_not_see(
     with pytest.raises(SteppeError, match="must share the folder"):
         Activations(tmp_path / "states.bin", SHAPE)
     assert not list(tmp_path.iterdir())
+
+
+def test_all_have_the_file_open_before_the_first_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first process may be done with it, and delete it, while another still looks for it."""
+    path, opened = tmp_path / "x.bin", list[bool]()
+    monkeypatch.setattr(ranks, "barrier", lambda: opened.append(str(path) in maps()))
+    Activations(path, (2, 3))
+    assert opened == [False, True]
+
+
+def maps() -> str:
+    return Path("/proc/self/maps").read_text()
