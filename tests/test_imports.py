@@ -18,7 +18,17 @@ MAY = {
     "engine": {"core", "method", "engine"},  # parts reach it through the registries only
     "vision": {"core", "engine", "vision"},
     "sparse": {"core", "engine", "sparse"},
-    "llm": {"callbacks", "core", "method", "methods", "engine", "record", "sparse", "llm"},
+    "llm": {
+        "callbacks",
+        "core",
+        "method",
+        "methods",
+        "engine",
+        "record",
+        "removal",
+        "sparse",
+        "llm",
+    },
     "robustness": {"core", "engine", "robustness"},
     "removal": {"core", "engine", "removal"},
     "recipes": {"core", "recipes"},

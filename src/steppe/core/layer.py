@@ -26,6 +26,9 @@ class Layer:
         groups: of a transposed convolution, whose weight has ``outputs / groups``.
         coupled_outputs: True where single outputs mean nothing alone: the gates of recurrent
             layers, the queries, keys and values of attention.
+        reads: what its inputs are: ``neurons`` of a feed-forward part, ``heads`` of an attention;
+            empty where nothing is known.
+        unit: neighbouring inputs that are one of these: 1 neuron, the query heads of one key head.
 
     Example:
         >>> Layer("conv.weight", (16, 8, 3, 3)).rows
@@ -39,6 +42,8 @@ class Layer:
     block: str = ""
     groups: int = 1
     coupled_outputs: bool = False
+    reads: str = ""
+    unit: int = 1
 
     @property
     def numel(self) -> int:

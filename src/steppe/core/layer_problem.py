@@ -30,6 +30,8 @@ class LayerProblem:
             by the structure and the budget. N:M decides the number itself.
         score: what matters; called through `saliency`.
         multiple: columns that are chosen together: M of N:M, else 1.
+        unit: neighbouring columns that live and die together in all rows, of structures of
+            ``whole_inputs``.
         note: called with one sentence for each fallback taken; it ends in the record.
         gone: booleans ``[rows, columns]``, True where the weight was zero before and stays so;
             None where there is none.
@@ -42,6 +44,7 @@ class LayerProblem:
     choose: Callable[[Tensor, int], Tensor]
     score: Score
     multiple: int = 1
+    unit: int = 1
     note: Callable[[str], None] = lambda text: None
     gone: Tensor | None = None
 

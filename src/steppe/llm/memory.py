@@ -78,7 +78,8 @@ def _parameters(prepared: PreparedPruning) -> list[Tensor]:
 def layers_by_block(prepared: PreparedPruning) -> dict[str, list[Layer]]:
     """Block -> the layers in it that are pruned."""
     by_block: dict[str, list[Layer]] = {}
-    for layer in prepared.model.layers(prepared.config.include, prepared.config.exclude):
+    every = prepared.model.layers(prepared.config.include, prepared.config.exclude)
+    for layer in prepared.method.structure.among(every):
         by_block.setdefault(layer.block, []).append(layer)
     return by_block
 

@@ -28,6 +28,7 @@ from steppe.llm.self_check import Verdict, check_stream
 from steppe.llm.side_files import side_files
 from steppe.llm.skeleton import forget, quiet, read_config, skeleton
 from steppe.llm.stream import Stream
+from steppe.llm.structured.readers import marked
 from steppe.llm.whole import Whole
 
 APART = 1 << 30
@@ -157,11 +158,8 @@ class StreamedModel:
     def _inside(self, layers: list[Layer]) -> list[Layer]:
         owner = {id(p): n for n, b in self._reached() for p in b.parameters()}
         block = {n: owner.get(id(p)) for n, p in self.model.named_parameters()}
-        return [
-            replace(x, block=name)
-            for x in layers
-            if (name := block.get(x.name)) is not None and x.plain
-        ]
+        own = [x for x in layers if block.get(x.name) is not None and x.plain]
+        return marked(self.model, [replace(x, block=str(block[x.name])) for x in own])
 
     def _reached(self) -> Iterator[tuple[str, nn.Module]]:
         for index, (name, block) in enumerate(zip(self.names, self.blocks, strict=True)):
@@ -228,7 +226,7 @@ class StreamedModel:
         if pruned is None:
             self._keys.fill(self._keys.of[index], self.dtype)
         else:
-            shard = pruned / shard_name(index + 1, self._shards)
+            shard = pruned / shard_name(index + 1, self.shards)
             self._keys.take(load_file(shard), self.dtype)
         self._keys.check_filled(self._named(index, buffers=True))
         self.blocks[index].requires_grad_(False).to(self.device)
@@ -257,23 +255,30 @@ class StreamedModel:
                 p.copy_(p.to(stored))
 
     @property
-    def _shards(self) -> int:
+    def shards(self) -> int:
         """Shards of the new model: the blocks, the rest, and what the model does not use."""
         return len(self) + 1 + len(self._apart)
 
     def write(self, index: int, out: Path) -> None:
         """A block as its shard of the new model."""
-        write_shard(out, index + 1, self._shards, self.stored(index))
+        write_shard(out, index + 1, self.shards, self.stored(index))
 
-    def write_rest(self, out: Path, trained: Mapping[str, Tensor] | None = None) -> int:
-        """What lies outside of the blocks, as it was or ``trained``, and the index; their bytes."""
-        for number, keys in enumerate([self._keys.of[REST], *self._apart], len(self) + 1):
-            new = self._keys.replaced(trained or {}) if number == len(self) + 1 else {}
-            write_shard(out, number, self._shards, self.checkpoint.read(keys) | new)
+    def write_rest(
+        self, out: Path, trained: Mapping[str, Tensor] | None = None, blocks: int | None = None
+    ) -> int:
+        """What lies outside of the blocks, as it was or ``trained``, and the index; their bytes.
+
+        It comes behind so many ``blocks``; those of the model if not given.
+        """
+        blocks = len(self) if blocks is None else blocks
+        of = self.shards - len(self) + blocks
+        for number, keys in enumerate([self._keys.of[REST], *self._apart], blocks + 1):
+            new = self._keys.replaced(trained or {}) if number == blocks + 1 else {}
+            write_shard(out, number, of, self.checkpoint.read(keys) | new)
         for name in set(side_files(self.folder)) - _OURS:
             with atomic(out / name) as temporary:
                 shutil.copyfile(self.folder / name, temporary)
-        return write_index(out, self._shards)
+        return write_index(out, of)
 
     # running it
 

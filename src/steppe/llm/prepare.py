@@ -28,6 +28,7 @@ from steppe.llm.load import tokenizer_of
 from steppe.llm.measured_text import measured_windows
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune_config import PruneConfig
+from steppe.llm.structured.unit_work import prune_units
 from steppe.llm.tokens.sampled import of_itself, sampled
 from steppe.method import Method
 from steppe.methods import for_language
@@ -195,6 +196,8 @@ class PreparedPruning:
             "measure": config.measure,
             "regrow": config.regrow,
         }
+        if config.family is not None:
+            plain["family"] = config.family
         if config.streamed != "auto":  # how blocks are called decides the last bits
             plain["streamed"] = config.streamed
         if self.method.objective.scope == "block":
@@ -241,7 +244,8 @@ class PreparedPruning:
         Raises:
             SteppeError: they do not.
         """
-        layers = self.model.layers(self.config.include, self.config.exclude)
+        every = self.model.layers(self.config.include, self.config.exclude)
+        layers = self.method.structure.among(every)
         check(self.method, layers, self.tokens)
         if isinstance(self.method.budget, LevelBudget) and self.tokens is not None:
             judged_windows(self.method.budget, len(self.tokens))
@@ -301,6 +305,7 @@ class PreparedPruning:
             include=self.config.include,
             exclude=self.config.exclude,
             report=report,
+            work=prune_units if self.method.structure.removes == "units" else None,
         )
 
 

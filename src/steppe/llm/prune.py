@@ -11,6 +11,7 @@ from steppe.llm import pruning_run
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
 from steppe.llm.recover import prune_and_recover
+from steppe.llm.structured.slim import prune_and_cut
 from steppe.method import Method
 
 
@@ -67,5 +68,7 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     Returns:
         The record.
     """
+    if prepared.method.structure.removes is not None:
+        return prune_and_cut(prepared, report)
     does = prune_and_recover if prepared.config.recover else pruning_run.run
     return does(prepared, report)

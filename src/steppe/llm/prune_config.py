@@ -61,6 +61,9 @@ class PruneConfig(BaseModel):
         "auto", description="one block in memory at a time: auto, always, or never (whole model)"
     )
     recover: bool = Field(False, description="then train what is left, as steppe recover does")
+    family: str | None = Field(
+        None, description="write a model without some units as another that computes the same"
+    )
     seed: Seed = Field(0, description="of the windows and their order")
     device: str | None = Field(None, description="cpu, cuda, ... [a GPU if there is one]")
     verb: ClassVar[str] = "prune"

@@ -110,7 +110,7 @@ def _work(
     began = time.time()
     stored_nonzero, weights = stored
     measured_before = {
-        which: _perplexities(prepared, journal, which, texts, weights if which == "dense" else None)
+        which: perplexities(prepared, journal, which, texts, weights if which == "dense" else None)
         for which in prepared.originals
     }
     rows = walk.run()
@@ -123,7 +123,7 @@ def _work(
 
     def measured(record: dict[str, Any]) -> None:
         ranks.barrier()  # the first one has kept the record: nobody reads a folder that is written
-        sparse = _perplexities(prepared, journal, "sparse", texts)
+        sparse = perplexities(prepared, journal, "sparse", texts)
         record["sparse"] = quality_of(sparse) | record["sparse"]
         spent = before + time.time()
         record["seconds"] = round(spent, 3)
@@ -140,7 +140,7 @@ def _work(
 
     notes, seconds = [*prepared.notes, *walk.notes], before + time.time()
     plain = prepared.completed(
-        _record(prepared, rows, notes, measured_before["dense"], seconds, stored_nonzero),
+        record_of(prepared, rows, notes, measured_before["dense"], seconds, stored_nonzero),
         measured_before,
     )
     record = decorated(
@@ -152,7 +152,7 @@ def _work(
     return record
 
 
-def _perplexities(
+def perplexities(
     prepared: PreparedPruning,
     journal: Journal,
     which: str,
@@ -197,7 +197,7 @@ def _as_streamed(prepared: PreparedPruning) -> StreamedModel:
     return StreamedModel(str(prepared.out), prepared.device, streamed=way)
 
 
-def _record(
+def record_of(
     prepared: PreparedPruning,
     rows: list[dict[str, Any]],
     notes: list[str],

@@ -54,6 +54,14 @@ def read_config(folder: Path) -> Any:
     return config
 
 
+def config_of(stored: dict[str, Any]) -> Any:
+    """The config that transformers makes of what a ``config.json`` holds."""
+    from transformers import AutoConfig
+
+    plain = {key: value for key, value in stored.items() if key != "model_type"}
+    return AutoConfig.for_model(stored["model_type"], **plain)
+
+
 def skeleton(config: Any, dtype: torch.dtype, experts: str | None = "eager") -> Any:
     """The model on no device: modules, names and shapes, real buffers, no weights.
 

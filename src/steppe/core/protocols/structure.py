@@ -19,6 +19,11 @@ class Structure(Part):
     registry = axis("structure")
     whole_outputs: ClassVar[bool] = False
     """Whether a unit is a whole output of its layer."""
+    whole_inputs: ClassVar[bool] = False
+    """Whether a unit is whole inputs of its layer, which are gone for all of its outputs."""
+    removes: ClassVar[str | None] = None
+    """What of a language model is really gone (see `steppe.llm.structured`); None: weights are
+    zero, and stay where they are."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -36,6 +41,18 @@ class Structure(Part):
                     return parsed
             raise unknown("structure", spec, [*cls.registry, "2:4", "block:4x4"])
         return super().make(spec)
+
+    def among(self, layers: Sequence[Layer]) -> list[Layer]:
+        """Those of a model's prunable layers whose weights are ranked; all by default.
+
+        Raises:
+            SteppeError: there are none.
+        """
+        return list(layers)
+
+    def count(self, layer: Layer, sparsity: float) -> int | None:
+        """Units that a layer loses where the shape alone decides; None leaves it to the budget."""
+        return None
 
     @property
     def sparsity(self) -> float | None:

@@ -73,6 +73,11 @@ def counts_of(method: Method, layers: list[Layer], profile: Mapping[str, float])
     fixed = method.structure.sparsity
     if fixed is not None:
         return {name: round(fixed * size) for name, size in sizes.items()}
+    shaped = {x.name: method.structure.count(x, method.sparsity) for x in layers}
+    decided = {name: n for name, n in shaped.items() if n is not None}
+    if decided:
+        assert len(decided) == len(shaped), "a shape decides for all layers or for none"
+        return decided
     budget = unit_budget(method)
     if not budget.layerwise:
         raise SteppeError(

@@ -84,6 +84,7 @@ def _solve(
         choose=chooser(method, piece),
         score=method.score,
         multiple=method.structure.columns or 1,
+        unit=piece.unit,
         note=block.note,
         gone=None if gone is None else piece.flat(gone).contiguous(),
     )

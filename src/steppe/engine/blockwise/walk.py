@@ -71,7 +71,7 @@ class Blockwise:
         dense: Blocks | None = None,
         work: Work | None = None,
     ) -> None:
-        layers = blocks.layers(include, exclude)
+        layers = method.structure.among(blocks.layers(include, exclude))
         check(method, layers, tokens)
         folder = out / "checkpoints"
         states = None

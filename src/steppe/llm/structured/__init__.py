@@ -1,0 +1,1 @@
+"""Units of language models that are really gone: chosen, cut out, checked."""

@@ -1,0 +1,41 @@
+"""What of a model goes, and how that is found: one function for each kind of structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steppe.core.registry import Registry
+from steppe.llm.model import StreamedModel
+from steppe.llm.prepare import PreparedPruning, Report
+from steppe.llm.structured.cut import Cut
+
+
+def _as_it_is(model: StreamedModel) -> AbstractContextManager[Any]:
+    return nullcontext()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What stays of a model, and the model that it is cut from.
+
+    Args:
+        cut: what stays.
+        source: folder of the model that is cut: with zeros where units are gone, or the dense one.
+        record: of how it was chosen, in the keys of `steppe.llm.pruning_run`.
+        without: makes the source compute as if all that goes were gone, while it is entered; only
+            the check of the result needs it. Nothing to do where zeros do that.
+    """
+
+    cut: Cut
+    source: Path
+    record: dict[str, Any]
+    without: Callable[[StreamedModel], AbstractContextManager[Any]] = _as_it_is
+
+
+Chooser = Callable[[PreparedPruning, Report], Choice]
+CHOOSERS: Registry[Chooser] = Registry("kind of removal", "steppe.llm.structured.choices")
+"""`Structure.removes` -> how it is found what goes; started again, each goes on where it was."""

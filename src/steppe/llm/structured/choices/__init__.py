@@ -1,0 +1,1 @@
+"""How it is found what goes: one file for each kind of removal."""

@@ -1,0 +1,160 @@
+"""A masked language model written anew without the units that its masks say are gone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.group import positions
+from steppe.core.serialization import write_text
+from steppe.llm.checkpoint import write_shard
+from steppe.llm.model import StreamedModel
+from steppe.llm.skeleton import config_of, skeleton
+from steppe.llm.structured.depth import drop_blocks
+from steppe.llm.structured.family import of_family, others
+from steppe.llm.structured.readers import groups_by_reader, kept_units
+from steppe.removal.plan import Plan
+from steppe.removal.surgery import slice_model
+from steppe.removal.transformer_config import update_config
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What of a model stays.
+
+    Args:
+        kept: weight that reads units -> ``[units]`` booleans.
+        blocks: names of the decoder blocks that stay, in order.
+    """
+
+    kept: Mapping[str, Tensor]
+    blocks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, model: StreamedModel, masks: Mapping[str, Tensor]) -> Cut:
+        """What masks leave: a unit that nothing reads is gone, a block without units too.
+
+        Args:
+            model: that the masks are of.
+            masks: name -> booleans, True = kept.
+        """
+        readers = {x.name: x for x in model.layers() if x.reads}
+        kept = {n: kept_units(x, masks[n]) for n, x in readers.items() if n in masks}
+        of_block: dict[str, list[bool]] = {}
+        for name, layer in readers.items():
+            alive = bool(kept[name].any()) if name in kept else True
+            of_block.setdefault(layer.block, []).append(alive)
+        stay = tuple(n for n in model.names if any(of_block.get(n, [True])))
+        inside = {n: k for n, k in kept.items() if readers[n].block in stay}
+        return cls(inside, stay)
+
+    def said(self, model: StreamedModel) -> str:
+        """In words: 504 of 672 neurons."""
+        readers = {x.name: x for x in model.layers() if x.reads}
+        counts = {
+            readers[n].reads: f"{int(k.sum())} of {k.numel()} {readers[n].reads}"
+            for n, k in self.kept.items()
+        }
+        if len(self.blocks) < len(model):
+            counts["blocks"] = f"{len(self.blocks)} of {len(model)} blocks"
+        return ", ".join(counts.values())
+
+    def plan(self, model: nn.Module) -> Plan:
+        """The cut of a model's tensors; whole blocks apart.
+
+        Args:
+            model: with the shapes before.
+        """
+        every = groups_by_reader(model)
+        groups = {name: every[name] for name in self.kept}
+        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
+        named: dict[str, Tensor] = {groups[n].name: k for n, k in self.kept.items()}
+        stays = positions(list(groups.values()), named, shapes)
+        return Plan.of(model, stays, removed={n: int((~k).sum()) for n, k in named.items()})
+
+
+def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) -> Plan:
+    """Write the model without what is gone; one block is in memory at a time.
+
+    Args:
+        source: the masked model; its shapes are those of the cut one afterwards.
+        what: stays.
+        out: the new folder.
+        family: as which it is written, see `steppe.llm.structured.family`.
+
+    Returns:
+        What was cut.
+
+    Raises:
+        SteppeError: no config says the new shapes.
+    """
+    config, plan = configured(source, what, family)
+    total = len(what.blocks) + (source.shards - len(source))
+    inside = _by_block(plan, source.names)
+    for index, name in enumerate(source.names):
+        if name not in what.blocks:
+            continue
+        number = what.blocks.index(name)
+        source.read(index)
+        slice_model(source.blocks[index], inside[name])
+        tensors = _renumbered(source.stored(index), index, number)
+        write_shard(out, number + 1, total, tensors)
+        source.free(index)
+    source.write_rest(out, blocks=len(what.blocks))
+    write_text(out / CONFIG, json.dumps(config, indent=2) + "\n")
+    plan.save(out)
+    return plan
+
+
+def configured(
+    source: StreamedModel, what: Cut, family: str | None = None
+) -> tuple[dict[str, Any], Plan]:
+    """The config of the cut model as its file will say it, and the cut.
+
+    Args:
+        source: the masked model, or the dense one.
+        what: stays.
+        family: as which the model is written, see `steppe.llm.structured.family`.
+
+    Raises:
+        SteppeError: no config says the new shapes.
+    """
+    stored = json.loads((source.folder / CONFIG).read_text(encoding="utf-8"))
+    written = of_family(stored, family)
+    model = skeleton(config_of(written), source.dtype)
+    before = model.config.to_dict()
+    plan = what.plan(model)
+    plan.apply(model)
+    drop_blocks(model, [name for name in source.names if name not in what.blocks])
+    if reason := update_config(model):
+        as_other = [f"--family {name}" for name in others(written)]
+        raise SteppeError(
+            "a model is loadable by plain from_pretrained when its config says all its shapes",
+            got=f"{type(model).__name__} with {what.said(source)}: {reason}",
+            way_out=", or ".join([*as_other, "--structure neurons", "another --sparsity"]),
+        )
+    now = model.config.to_dict()
+    return written | {k: v for k, v in now.items() if before.get(k) != v}, plan
+
+
+def _by_block(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
+    """Block -> what stays of its tensors, by their names in it."""
+    inside: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for tensor, dims in plan.stays.items():
+        name = next(n for n in names if tensor.startswith(f"{n}."))
+        inside[name][tensor.removeprefix(f"{name}.")] = dims
+    return inside
+
+
+def _renumbered(tensors: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
+    """Keys of a block of the checkpoint with its new number."""
+    return {re.sub(rf"\.{old}\.", f".{new}.", key, count=1): t for key, t in tensors.items()}

@@ -1,0 +1,76 @@
+"""Which layers read neurons or heads, and what computes these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.group import Group
+from steppe.core.layer import Layer
+from steppe.removal.transformer_groups import tied_names
+from steppe.removal.transformer_patterns import sublayers_of
+
+READS = {"channel": "neurons", "head": "heads"}
+"""Kind of a group -> what a layer that reads it is said to read."""
+
+
+def groups_by_reader(model: nn.Module) -> dict[str, Group]:
+    """The weight that reads a group of neurons or heads -> the group.
+
+    Args:
+        model: of transformers, or a block of one: names are as it has them.
+    """
+    tied, readers = tied_names(model), {}
+    for sublayer in sublayers_of(model):
+        group = sublayer.group(1)
+        if not any(s.name in tied for s in group.slices):
+            readers[next(s.name for s in group.slices if s.role == "input")] = group
+    return readers
+
+
+def marked(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
+    """The layers, those that read neurons or heads knowing it.
+
+    Args:
+        model: whose they are.
+        layers: of the model.
+    """
+    readers = groups_by_reader(model)
+    return [_marked(x, readers[x.name]) if x.name in readers else x for x in layers]
+
+
+def _marked(layer: Layer, group: Group) -> Layer:
+    index = next(s.index for s in group.slices if s.role == "input")
+    in_order = torch.equal(index.flatten(), torch.arange(index.numel()))
+    assert in_order, "the units of a layer lie beside each other"
+    return replace(layer, reads=READS[group.kind], unit=index.shape[1])
+
+
+def kept_units(layer: Layer, mask: Tensor) -> Tensor:
+    """``[units]`` booleans: which units a layer still reads.
+
+    Args:
+        layer: that reads them.
+        mask: of its shape, True = kept.
+    """
+    columns = layer.flat(mask).any(0)
+    return columns.view(-1, layer.unit).any(1)
+
+
+@torch.no_grad()
+def silence(block: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    """Zero what computes the units that are gone, in place.
+
+    Args:
+        block: a decoder block.
+        kept: weight that reads them, by its name in the block -> ``[units]`` booleans.
+    """
+    groups, named = groups_by_reader(block), dict(block.named_parameters())
+    for reader, alive in kept.items():
+        for s in groups[reader].slices:
+            if s.role != "input":
+                gone = s.index[~alive.cpu()].flatten().to(named[s.name].device)
+                named[s.name].index_fill_(s.dim, gone, 0.0)
