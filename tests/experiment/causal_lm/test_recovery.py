@@ -78,7 +78,7 @@ def test_every_zero_stays_and_the_loss_falls(
     assert again == record, "the recipe is the run's"
     pair, made = PrunedPair(out), record["pruning"]["recipe"]
     assert pair.dense_name == made["model"]["name"], "recovered again, it is led to the same"
-    assert pair.display == "Wanda, recovered"
+    assert pair.recovered == "Wanda, recovered"
     assert pair.structure(None).to_dict() == made["method"]["structure"]
 
 
@@ -273,10 +273,12 @@ def test_a_model_that_was_pruned_twice_has_its_first_model_write(
     data = {"text": "self", "window": 16}
     given = {"model": {"name": str(tmp_path / "twice")}, "method": {"name": "dense"}, "data": data}
     twice = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True)
-    assert twice.original.source.folder == language_model
+    assert twice.originals.dense.source.folder == language_model
     (tmp_path / "twice" / "record.json").unlink()
     with pytest.raises(SteppeError, match=r"no record of its pruning.*a text file"):
-        _ = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True).original
+        _ = LanguageExperiment(
+            LanguageRecipe.model_validate(given), None, quiet=True
+        ).originals.dense
 
 
 def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(

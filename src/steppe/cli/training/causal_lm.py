@@ -10,6 +10,7 @@ from typing import Any
 from steppe.cli.at_work import at_work
 from steppe.cli.main import of_all_parameters, say
 from steppe.cli.progress_line import ProgressLine
+from steppe.cli.recovered import say_perplexities
 from steppe.cli.training import METHOD_FLAGS, TRAININGS, Flag
 from steppe.cli.training.used import check_used
 from steppe.core.courtesy import courtesy
@@ -92,13 +93,9 @@ def _planned(experiment: LanguageExperiment, quiet: bool) -> dict[str, Any]:
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
-    say(f"{record['method']}: {zeros}{of_all_parameters(record)}", quiet)
-    dense = record["dense"].get("texts", {})
-    for name, measured in record["sparse"].get("texts", {}).items():
-        beside = f" (dense {dense[name]['perplexity']:.2f})" if name in dense else ""
-        say(f"perplexity {measured['perplexity']:.2f}{beside} on {name}", quiet)
-    if not record["sparse"].get("texts"):
-        say("no perplexity was measured: give --evaluate FILE", quiet)
+    named = record["method_display"] if "pruned" in record else record["method"]
+    say(f"{named}: {zeros}{of_all_parameters(record)}", quiet)
+    say_perplexities(record, quiet, after="trained")
     for line in at_work(record["parts"], record.get("coupling", {})):
         say(line, quiet)
     say(
