@@ -16,6 +16,7 @@ from steppe.llm.load import words_of
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import fingerprint
 from steppe.methods import display_of
+from steppe.record.origin import dense_of
 
 _RECOVERED = ", recovered"
 
@@ -104,7 +105,7 @@ class PrunedPair:
         Raises:
             SteppeError: a model on the way is another one now.
         """
-        known = _made_from(self.record)
+        known = dense_of(self.record)
         name = known.get("name")
         if self.dense is None and name is not None and Path(name).is_dir():
             older = replace(self, folder=Path(name))
@@ -121,7 +122,7 @@ class PrunedPair:
             SteppeError: nothing says so, or it is not there any more.
         """
         first = self._first
-        name = self.dense or _made_from(first.record).get("name")
+        name = self.dense or dense_of(first.record).get("name")
         if name is None or (self.dense is None and not Path(name).is_dir()):
             raise SteppeError(
                 "what a pruned model was made from is needed",
@@ -164,7 +165,7 @@ class PrunedPair:
         if all(words) and words[0] != words[1]:
             self._refuse_words(pruned, dense, "a tokenizer", "another")
         if self.dense is None:
-            known = _made_from(self._first.record)
+            known = dense_of(self._first.record)
             self._check_unchanged(dense, known.get("fingerprint"))
 
     def check_zeros(self, pruned: StreamedModel, nonzero: Mapping[str, int]) -> None:
@@ -209,20 +210,3 @@ class PrunedPair:
             got=f"{theirs} in {dense.folder}, {mine} in {pruned.folder}",
             way_out=self.way_out,
         )
-
-
-def _made_from(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Name and fingerprint of the model that a pruning, training or recovery calls its dense one.
-
-    A training of a pruned model, and a recovery, hold the record of that pruning.
-    """
-    recipe = record.get("recipe", {})
-    model, recover = recipe.get("model"), recipe.get("recover")
-    named = isinstance(model, Mapping)
-    if isinstance(recipe.get("dense"), Mapping):  # recovered in blocks
-        return dict(recipe["dense"])
-    if isinstance(recover, Mapping) and named and model.get("teacher"):  # recovered as a whole
-        return {"name": model["teacher"], "fingerprint": recover.get("dense")}
-    if record.get("pruning"):
-        return _made_from(record["pruning"])
-    return dict(model) if named else {}
