@@ -202,6 +202,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(
     made = Recovery.of(pruned, config, quiet=True)
     setting, _ = made.plan()
     parts = made.needed(setting)
+    monkeypatch.setattr(f"{LanguageExperiment.__module__}.resident", lambda: setting.held)
     half = replace(setting, batch=setting.batch // 2, accumulate=2)
     free = peak(made.needed(half), half)
     assert parts["the best state so far"] == parts["gradients"] > 0

@@ -19,7 +19,7 @@ from steppe.core.protocols import Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.early_stopping import EarlyStopping
-from steppe.engine.host_memory import reused
+from steppe.engine.host_memory import resident, reused
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
 from steppe.engine.step.objective_loss import check_looks_at_a_teacher
@@ -320,7 +320,7 @@ class LanguageExperiment:
         return Choice(kind, False, f"bfloat16 takes 1/{gain[0]:.2f} of the time here", {})
 
     def plan(self) -> tuple[Setting, int]:
-        """What decides the memory of a process, and how many bytes are free; nothing is loaded.
+        """What decides the memory of a process, and how many bytes it can have; nothing is loaded.
 
         On a GPU those of the GPU. `needed` says how many it will hold.
         """
@@ -333,10 +333,10 @@ class LanguageExperiment:
         return needed(self.start.source, self.recipe.build_method(), setting)
 
     def available(self, accelerator: Accelerator) -> int:
-        """Bytes that are free for this process, of those of this machine that share them."""
+        """Bytes that this process can have, of those of this machine that share them."""
         free = available(self.out or Path(), str(accelerator.device))
         if accelerator.device.type == "cpu":
-            return free["host"] // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            return free["host"] // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) + resident()
         return free.get("device", free["host"])
 
     def _setting(self, accelerator: Accelerator, choice: Choice) -> Setting:
@@ -352,6 +352,7 @@ class LanguageExperiment:
             processes=world if spec.shard else 1,
             accumulate=spec.accumulate,
             teacher="reference_outputs" in reads,
+            held=resident() if accelerator.device.type == "cpu" else 0,
         )
 
     def _model(self) -> nn.Module:
