@@ -19,6 +19,8 @@ from steppe.methods import display_of
 from steppe.record.origin import dense_of
 
 _RECOVERED = ", recovered"
+_LEAST_ZEROS = 0.01
+"""The share of the prunable weights from which on a model that has no record counts as pruned."""
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,13 @@ class PrunedPair:
         first = self._first
         name = self.dense or dense_of(first.record).get("name")
         if name is None or (self.dense is None and not Path(name).is_dir()):
+            never = "; a model that was never pruned is trained by steppe train"
             raise SteppeError(
                 "what a pruned model was made from is needed",
                 got=f"{first.folder} with no record of its pruning"
                 if name is None
                 else f"a record of the pruning of {name}, which is not there",
-                way_out=self.way_out,
+                way_out=self.way_out + never * (name is None and not first.is_pruned),
             )
         return str(name)
 
@@ -194,10 +197,13 @@ class PrunedPair:
                     way_out="recover the folder that the pruning wrote, or delete its masks*"
                     ".safetensors if the weights are right",
                 )
-        if not any(zeros.values()):
+        total, there = sum(layer.numel for layer in pruned.layers()), sum(zeros.values())
+        # any trained model has a few by rounding
+        if not there or (not self.is_pruned and there < _LEAST_ZEROS * total):
+            few = f"{there} of {total} weights and no record of a pruning"
             raise SteppeError(
                 "a recovery trains what a pruned model has left, and keeps its zeros",
-                got=f"{pruned.folder}, whose layers have none",
+                got=f"{pruned.folder}, whose layers have {f'zeros in {few}' if there else 'none'}",
                 way_out="name the folder that steppe prune wrote; to train a dense model further: "
                 "steppe train",
             )

@@ -43,6 +43,8 @@ def test_a_model_in_the_place_of_a_recipe(
     assert printed["sparsity_reached"] == 0.5
     assert "perplexity" in said.err
     assert "tokens/s" in said.err
+    assert f"no gain in size or speed yet: steppe export {out} --to compact" in said.err
+    assert printed["gain"] not in said.err
     recipe = read_yaml((out / "recipe.yaml").read_text())
     assert recipe["method"]["penalty"] == 0.1
     assert recipe["train"]["parts"] == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.cli.at_work import at_work
+from steppe.cli.gain import say_gain
 from steppe.cli.main import of_all_parameters, say
 from steppe.cli.progress_line import ProgressLine
 from steppe.cli.recovered import say_perplexities
@@ -119,8 +120,7 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, told: list[str]) -> No
     for note in [*record["fallbacks"], *record["notes"]]:
         if note not in told:
             say(f"note: {note}", quiet)
-    if "gain" in record:
-        say(record["gain"], quiet)
+    say_gain(record, out, quiet)
     here = shlex.quote(str(out))
     say(
         f"more for it: steppe evaluate {here} --on perplexity --text FILE; steppe report {here}",
