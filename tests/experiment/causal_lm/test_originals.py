@@ -16,8 +16,10 @@ from steppe import methods
 from steppe.cli.main import main
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import parse
+from steppe.experiment.causal_lm.recovery import Recovery
 from steppe.llm.perplexity import perplexity
 from steppe.llm.pruned_pair import PrunedPair
+from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.tokens.batches import TokenBatches
 from steppe.llm.whole_training.prepared import DenseModel, Measure
 
@@ -91,6 +93,10 @@ def test_it_is_recovered_towards_the_dense_model(
         reconstruction={"epochs": 2, "batch_size": 4},
     )  # fmt: skip
     assert blocks["recipe"]["dense"]["name"] == str(language_model)
+    config = RecoverConfig.of(
+        out=tmp_path / "whole", scope="whole", calibration=str(word_text), window=WINDOW
+    )
+    assert Recovery.of(trained, config).originals.dense.source.folder == language_model
     assert blocks["method_display"] == "Wanda, then Magnitude, recovered"
 
 

@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(
     ids = tmp_path / "ids.safetensors"
     save_file({"tokens": torch.full((40, 16), 99)}, ids)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"calibration": str(short)}, "must hold a window of 16 tokens.*--window"),
+        ({"calibration": str(short)}, "must hold a window of 16 tokens.*Way out: a longer text"),
         ({"calibration": str(ids)}, "must lie in the model's vocabulary"),
         ({"calibration": torch.zeros(8, 16).long()}, "safetensors file"),
         ({"dense": small}, "vocabulary of the pruned one.*9 tokens.*26.*--dense"),

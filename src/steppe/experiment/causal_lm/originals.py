@@ -55,10 +55,11 @@ class Originals:
         try:
             _ = self.dense
         except SteppeError as error:
+            why = error.rule if error.got is None else f"{error.rule}; got {error.got}"
             return (
-                f"no quality of the dense model was measured: {error.rule}; got {error.got}. Way "
-                "out: put it back and give another --out; or measure it where it is: steppe "
-                "evaluate DENSE --on perplexity --text FILE"
+                f"no quality of the dense model was measured: {why}. Way out: put it back and give "
+                "another --out; or measure it where it is: steppe evaluate DENSE --on perplexity "
+                "--text FILE"
             )
         return ""
 
