@@ -79,7 +79,8 @@ class Regression(LayerSolver):
 
         def damped(damping: float, dtype: torch.dtype) -> Tensor:
             hessian = gram.to(dtype, copy=True)
-            hessian.diagonal().add_(damping * hessian.diagonal().mean())
+            size = float(hessian.diagonal().mean()) or 1.0  # no input was ever seen
+            hessian.diagonal().add_(damping * size)
             return hessian
 
         factor, damping = factored(problem, self.damping, damped)
