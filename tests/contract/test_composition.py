@@ -35,7 +35,11 @@ KINDS = {
     "perturb": Perturb,
 }
 OUTPUT = Slice("layer.weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
-TRAINED = [n for n in Score.registry if set(Score.make(n).needs) <= set(STATISTICS)]
+TRAINED = [
+    n
+    for n in Score.registry
+    if set(Score.make(n).needs) <= set(STATISTICS) and not Score.make(n).calibrated
+]
 STEPPING = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)]
 AXES = {
     # some rank by what only a coupling knows that solves a layer at once, and some read the norms

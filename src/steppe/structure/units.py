@@ -66,7 +66,9 @@ class Units(Structure):
 
     def fits(self, method: Method) -> None:
         said, budget = f"structure {'+'.join(self.of)} with", method.budget
-        if not isinstance(budget, UnitBudget) or budget.uneven or not budget.layerwise:
+        if not isinstance(budget, UnitBudget):
+            return  # of coupled channels only, which says so itself
+        if budget.uneven or not budget.layerwise:
             raise SteppeError(
                 "a config of transformers has one width for all blocks",
                 got=f"{said} budget {budget.name}",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.layer import Layer
+from steppe.core.neurons import beside
 from steppe.core.prunable import prunable
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.blocks import Blocks
@@ -106,6 +107,7 @@ class BlockContext:
             layers of the block that had zeros, pruned or not.
         statistics: what calibration saw of the layers' inputs, if the method needs any.
         dense: name -> tensor of the dense block, where the model was pruned before.
+        shifts: piece name -> what the bias of that layer gained, ``[rows]``.
         judged: stage -> its errors on windows that its training did not see.
         coupling: what the coupling of its training showed at the end.
         seconds: stage -> how long it took.
@@ -122,6 +124,7 @@ class BlockContext:
     gone: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     statistics: CalibrationCollector | None = None
     dense: Mapping[str, Tensor] | None = None
+    shifts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     judged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     coupling: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -151,6 +154,11 @@ class BlockContext:
         prefix = f"{name}.{place}" if place else name
         inside = prunable(module)[0]
         return [dataclasses.replace(x, name=f"{prefix}.{x.name}", block=name) for x in inside]
+
+    def bias(self, layer: Layer) -> Tensor:
+        """What a layer adds to its outputs, to be changed in place; it must have one."""
+        parameters = _named(self.module)
+        return parameters[beside(self.relative(layer), "bias")].detach()
 
     def alive(self, layer: Layer) -> Tensor:
         """Where a layer's weights are not zero now, in its shape."""
