@@ -98,11 +98,8 @@ class Regression(LayerSolver):
             fitted = refined(hessian, weight, weight.masked_fill(~mask, 0.0), mask, _STEPS)
             return fitted.masked_fill_(~mask, 0.0), mask
         columns = mask[0].nonzero().flatten()
-        inner, info = torch.linalg.cholesky_ex(hessian[columns][:, columns])
-        assert not int(info), "a part of a positive definite matrix is one"
-        fitted = torch.cholesky_solve((weight @ hessian[:, columns]).t(), inner).t()
         new = torch.zeros_like(weight)
-        new[:, columns] = fitted
+        new[:, columns] = _ridge(weight, hessian, columns)
         return new, mask
 
     def _chosen(self, weight: Tensor, inverse: Tensor, unit: int, prune: int) -> Tensor:
@@ -127,6 +124,17 @@ class Regression(LayerSolver):
             inverse[columns], inverse[:, columns] = 0.0, 0.0
             inverse[columns, columns] = 1.0
         return alive.repeat_interleave(unit)
+
+
+def _ridge(weight: Tensor, hessian: Tensor, columns: Tensor) -> Tensor:
+    """W0 H_:K (H_KK)^-1, ``[rows, columns that stay]``."""
+    strip = hessian[:, columns]
+    for dtype in (torch.float32, torch.float64):
+        inner, info = torch.linalg.cholesky_ex(strip[columns].to(dtype))
+        if not int(info):
+            break
+    assert not int(info), "a part of a positive definite matrix is one"
+    return torch.cholesky_solve((weight @ strip).t().to(dtype), inner).t().float()
 
 
 def _costs(weight: Tensor, inverse: Tensor, places: Tensor) -> Tensor:
