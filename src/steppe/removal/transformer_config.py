@@ -22,7 +22,7 @@ def update_attributes(sublayers: Iterable[Sublayer]) -> None:
     for sublayer in sublayers:
         owner = sublayer.owner
         if sublayer.kind == "channel":
-            neurons = width(sublayer.producers[0][1])
+            neurons = width(sublayer.consumers[0][1], 1)
             _set(owner, ("intermediate_size", "intermediate_dim"), neurons)
             continue
         heads_width = width(sublayer.consumers[0][1], 1)
