@@ -152,5 +152,5 @@ def test_its_options_are_checked() -> None:
     for options in ({"rounds": 0}, {"damping": 0.0}, {"damping": float("inf")}):
         with pytest.raises(SteppeError, match="a round at least, and a damping above 0"):
             Regression(**options)  # type: ignore[arg-type]
-    with pytest.raises(SteppeError, match="regression fits the columns that stay.*unstructured"):
+    with pytest.raises(SteppeError, match=r"regression fits the columns that stay.*unstructured"):
         methods.wanda(sparsity=0.5).replace(coupling="regression")

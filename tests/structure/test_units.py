@@ -89,9 +89,7 @@ def test_one_width_for_all_blocks(budget: str) -> None:
 @pytest.mark.parametrize("coupling", ["hard_mask", "admm", "none"])
 def test_no_loop_of_steps(coupling: str) -> None:
     with pytest.raises(SteppeError, match=f"layer by layer.*{coupling}.*method slim"):
-        Method(
-            structure="neurons", coupling=coupling, budget={"name": "uniform", "sparsity": 0.0}
-        )
+        Method(structure="neurons", coupling=coupling, budget={"name": "uniform", "sparsity": 0.0})
 
 
 @pytest.mark.parametrize("method", ["safe", "admm"])

@@ -23,8 +23,9 @@ class LayerProblem:
             changed in place.
         statistics: what calibration saw: ``gram`` G ``[columns, columns]``, the mean over
             tokens of x x' (float32, symmetric); ``activation_square`` ``[1, columns]``, its
-            diagonal; ``activation_mean`` and ``activation_variance``, of the same shape. Only what the score and the coupling need is there. Not to be changed:
-            layers with the same inputs share it.
+            diagonal; ``activation_mean`` and ``activation_variance``, ``[1, columns]`` too. Only
+            what the score and the coupling need is there. Not to be changed: layers with the
+            same inputs share it.
         prune: how many of the weights, or of the structure's units, are zeroed, exactly.
         choose: ``(saliencies [rows, some columns], number to prune) -> mask``, True = kept,
             by the structure and the budget. N:M decides the number itself.

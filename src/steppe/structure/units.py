@@ -75,7 +75,9 @@ class Units(Structure):
                 consequence="no plain from_pretrained would load what is left",
                 way_out="budget uniform",
             )
-        objective = [p for p in (method.objective, *method.language) if isinstance(p, Objective)][-1]
+        objective = [p for p in (method.objective, *method.language) if isinstance(p, Objective)][
+            -1
+        ]
         if objective.scope != "layer":
             raise SteppeError(
                 "whole units of a language model go layer by layer, by what calibration saw",

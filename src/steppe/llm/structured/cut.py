@@ -116,7 +116,10 @@ def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) 
 
 
 def configured(
-    source: StreamedModel, what: Cut, family: str | None = None
+    source: StreamedModel,
+    what: Cut,
+    family: str | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Plan]:
     """The config of the cut model as its file will say it, and the cut.
 
@@ -124,12 +127,13 @@ def configured(
         source: the masked model, or the dense one.
         what: stays.
         family: as which the model is written, see `steppe.llm.structured.family`.
+        flags: what the config will say besides, see `steppe.llm.structured.biases`.
 
     Raises:
         SteppeError: no config says the new shapes.
     """
     stored = json.loads((source.folder / CONFIG).read_text(encoding="utf-8"))
-    written = of_family(stored, family)
+    written = of_family(stored | dict(flags or {}), family)
     model = skeleton(config_of(written), source.dtype)
     before = model.config.to_dict()
     plan = what.plan(model)
