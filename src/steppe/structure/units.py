@@ -82,7 +82,8 @@ class Units(Structure):
             raise SteppeError(
                 "whole units of a language model go layer by layer, by what calibration saw",
                 got=f"{said} objective {objective.name} and coupling {method.coupling.name}",
-                way_out="method slim; or steppe remove, which makes trained networks smaller",
+                way_out="method slim, or objective layer_reconstruction; or steppe remove for "
+                "networks that are trained in a loop of steps",
             )
 
     def among(self, layers: Sequence[Layer]) -> list[Layer]:

@@ -108,6 +108,7 @@ class BlockContext:
         statistics: what calibration saw of the layers' inputs, if the method needs any.
         dense: name -> tensor of the dense block, where the model was pruned before.
         shifts: piece name -> what the bias of that layer gained, ``[rows]``.
+        errors: piece name -> output error, where the work on the block measured it.
         judged: stage -> its errors on windows that its training did not see.
         coupling: what the coupling of its training showed at the end.
         seconds: stage -> how long it took.
@@ -125,6 +126,7 @@ class BlockContext:
     statistics: CalibrationCollector | None = None
     dense: Mapping[str, Tensor] | None = None
     shifts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
     judged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     coupling: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -168,6 +170,11 @@ class BlockContext:
     def note(self, text: str) -> None:
         """Keep a sentence for the record of the run."""
         self.run.note(text)
+
+    @property
+    def measured(self) -> bool:
+        """Whether output errors are asked for, and there are windows to measure them on."""
+        return self.run.states is not None and self.run.config.measure > 0
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -140,11 +140,13 @@ def configured(
     plan.apply(model)
     drop_blocks(model, [name for name in source.names if name not in what.blocks])
     if reason := update_config(model):
-        as_other = [f"--family {name}" for name in others(written)]
+        ways = [f"--family {name}" for name in others(written)]
+        if any(x.reads == "heads" for x in source.layers() if x.name in what.kept):
+            ways.append("--structure neurons")
         raise SteppeError(
             "a model is loadable by plain from_pretrained when its config says all its shapes",
             got=f"{type(model).__name__} with {what.said(source)}: {reason}",
-            way_out=", or ".join([*as_other, "--structure neurons", "another --sparsity"]),
+            way_out=", or ".join([*ways, "another --sparsity"]),
         )
     now = model.config.to_dict()
     return written | {k: v for k, v in now.items() if before.get(k) != v}, plan

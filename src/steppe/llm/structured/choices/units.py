@@ -51,7 +51,7 @@ def masked(prepared: PreparedPruning, report: Report) -> Choice:
     config, model = prepared.config, prepared.model
     folder, dense = prepared.out / MASKED, model.folder
     if flags := _flags(prepared):
-        dense = prepared.out / BIASED
+        dense = (prepared.out / BIASED).resolve()  # the same from wherever a run goes on
         if ranks.first():
             with_biases(model, flags, dense)
         ranks.barrier()
