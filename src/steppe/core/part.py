@@ -90,7 +90,7 @@ class Part:
 
     def to_dict(self) -> dict[str, Any]:
         """Name and every field, as plain data."""
-        return {"name": self.name, **dataclasses.asdict(self)}
+        return {"name": self.name, **{k: _plain(v) for k, v in dataclasses.asdict(self).items()}}
 
     @classmethod
     def make(cls, spec: Part | str | Mapping[str, Any]) -> Self:
@@ -134,6 +134,13 @@ class Part:
             ) from None
         assert isinstance(built, cls)
         return built
+
+
+def _plain(value: Any) -> Any:
+    """As JSON and YAML read it again: a tuple is a list there."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _declared(name: str, bases: tuple[type, ...]) -> bool:
