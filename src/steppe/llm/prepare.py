@@ -217,10 +217,10 @@ class PreparedPruning:
             plain = stored | {"method": Method.from_dict(stored["method"]).to_dict()}
             if "fit" in stored:
                 fit = ReconstructionConfig(**stored["fit"])
-                plain["fit"] = dataclasses.asdict(fit)
+                plain["fit"] = json.loads(json.dumps(dataclasses.asdict(fit)))
         except (SteppeError, TypeError, LookupError):
             return stored
-        return json.loads(json.dumps(plain))  # a tuple was read as a list
+        return plain
 
     def check_goes_on(self, stored: dict[str, Any]) -> None:
         """Whether the blocks that are done were pruned as those that are left would be.
