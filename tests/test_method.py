@@ -28,6 +28,11 @@ def test_published_methods_are_values(name):
         method.name = "other"
 
 
+FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
+CUTTING = ["flap", "slim"]
+"""Those that cut units out of language models: no other structure and no other budget."""
+
+
 def chooses_channels(name):
     """Whether the method's budget chooses among coupled channels only."""
     return not isinstance(methods.make(name, sparsity=0.5).budget, UnitBudget)
@@ -86,11 +91,6 @@ def test_one_part_replaced():
         method.replace(structure="2:4")
     with pytest.raises(SteppeError, match="did you mean perturb"):
         method.replace(perturbation="none")
-
-
-FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
-CUTTING = ["flap", "slim"]
-"""Those that cut units out of language models: no other structure and no other budget."""
 
 
 def test_equal_methods_have_equal_forms_for_language_models():
