@@ -31,7 +31,7 @@ class Shape:
 
     parameters = outside + blocks * (per_block + heads * per_head + feed_forward), where
     feed_forward = neurons * per_neuron, and of a mixture experts * (neurons * per_neuron +
-    per_expert). So a narrower model is ``dataclasses.replace(shape, neurons=...)``.
+    per_expert). So a narrower model is ``shape.resized(neurons=...)``.
 
     Args:
         blocks: decoder blocks.
@@ -119,6 +119,15 @@ class Shape:
     def bytes(self) -> int:
         """Of the whole model's parameters as they are stored, all in one dtype."""
         return self.parameters * self.width
+
+    def resized(self, **counts: int) -> Self:
+        """With other blocks, neurons, heads or experts.
+
+        Args:
+            counts: which, and how many.
+        """
+        sizes: dict[str, Any] = dict(counts)
+        return replace(self, **sizes)
 
     def said(self) -> str:
         """In words: 6 blocks, 504 neurons, 6 heads."""
