@@ -32,6 +32,10 @@ Model = Annotated[str, typer.Argument(help="a folder with safetensors, or a hub 
 MethodName = Annotated[str, _option("see steppe methods", "--method")]
 Sparsity = Annotated[float | None, _option("fraction of zeros, e.g. 0.5")]
 Shape = Annotated[str | None, _option("unstructured, 2:4, 4:8, block:4x4")]
+TARGET = (
+    "instead of a sparsity: parameters=0.75, bytes=1G, latency=0.7, latency=800ms, "
+    "latency=20tokens_per_second"
+)
 Set = Annotated[
     list[str] | None,
     _option("any option of the method or of a part, e.g. method.start=null, perturb=none", "--set"),
@@ -104,23 +108,41 @@ def job(
     interval: Annotated[str | None, _option("SAFE, ADMM: steps between updates, or auto")] = None,
     swaps: Annotated[int | None, _option("exchanges of weights in each row afterwards")] = None,
     changes: Set = None,
+    target: Annotated[str | None, _option(TARGET)] = None,
+    latency_table: Annotated[Path | None, _option("of steppe latency, for times")] = None,
     **options: Any,
 ) -> PreparedPruning:
     """What the options ask for, checked, with nothing long done yet.
 
     Args:
-        model, method, sparsity, structure, score, budget, rho, penalty, interval, swaps, changes:
-            see their help.
+        model, method, sparsity, structure, score, budget, rho, penalty, interval, swaps, changes,
+        target, latency_table: see their help.
         options: see `configured`.
+
+    Raises:
+        SteppeError: the options do not fit each other, or no shape meets the target.
     """
     from steppe.llm.prepare import PreparedPruning
+    from steppe.llm.structured.fitting import fitted
 
+    if target is not None:
+        if sparsity is not None:
+            raise SteppeError(
+                "a target decides how much is removed",
+                got=f"--target {target} and --sparsity {sparsity:g}",
+                way_out="one of the two",
+            )
+        sparsity, structure = 0.5, structure or "neurons+heads"  # the target replaces it
     parts = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
     pull = {"penalty": number_or_word(penalty), "interval": number_or_word(interval)}
     made = build(method, {}, changes, parts | {"rho": rho} | pull, swaps)
+    if target is not None:
+        family = options.get("family")
+        made = fitted(made, model, target, table=latency_table, family=family)
     shape = f"-{structure.replace(':', '-')}" if structure else ""
     shape += "" if swaps is None else f"-swaps{swaps}"
-    name = f"{Path(model).name}-{made.name}-{made.sparsity:g}{shape}"
+    much = f"{made.sparsity:g}" if target is None else target.replace("=", "-")
+    name = f"{Path(model).name}-{made.name}-{much}{shape}"
     return PreparedPruning(model, made, configured(PruneConfig, name, options))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor, nn
 
+from steppe.cli.generation_latency import is_language_model, of_language_model
 from steppe.cli.main import emit, say
 from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
@@ -25,14 +26,28 @@ def add(app: typer.Typer) -> None:
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="a run folder of steppe train, or a model's name")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="a run folder of steppe train, a model's name, or the folder of a language model"
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="the table; goes on with one that is there")],
-    batch: Annotated[str, typer.Option(help="images per forward pass, e.g. 1,64")] = "1,64",
+    batch: Annotated[
+        str | None, typer.Option(help="images per forward pass, e.g. 1,64 [1,64]")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; torch's own number")] = None,
-    round_to: Annotated[int, typer.Option(help="measure multiples of so many channels")] = 8,
+    round_to: Annotated[
+        int | None, typer.Option(help="measure multiples of so many channels [8], neurons [1]")
+    ] = None,
     passes: Annotated[int, typer.Option(help="over everything; the quickest counts")] = 3,
     input_size: Annotated[int, typer.Option(help="a name: height and width of an image")] = 32,
     classes: Annotated[int, typer.Option(help="a name: number of classes")] = 10,
+    prompt: Annotated[int | None, typer.Option(help="language: tokens read first [256]")] = None,
+    tokens: Annotated[int | None, typer.Option(help="language: tokens written [64]")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="language: float32, bfloat16, float16 [as stored]")
+    ] = None,
     channels_last: Annotated[
         bool,
         typer.Option(
@@ -43,27 +58,63 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
-    """Measure a network's layers over their widths, for budgets and targets in milliseconds."""
-    batches = _batches(batch)
+    """Measure a network's layers over their widths, for budgets and targets in milliseconds.
+
+    Of a language model: its blocks, while it reads a prompt and writes, one text at a time.
+    """
+    language = is_language_model(model)
+    _check_of_kind(
+        language,
+        {"--batch": batch, "--channels-last": channels_last or None},
+        {"--prompt": prompt, "--tokens": tokens, "--dtype": dtype},
+    )
     if threads is not None and threads < 1:
         raise SteppeError("--threads is 1 or more", got=threads, way_out="leave it out")
-    network, example = _network(model, input_size, classes)
-    example = _moved(network, example, device, channels_last)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads or before)
+        if language:
+            text = {"prompt": prompt, "tokens": tokens, "multiple": round_to, "passes": passes}
+            of_language_model(model, out, device, dtype, json, quiet, **text)
+            return
+        batches, multiple = _batches(batch or "1,64"), 8 if round_to is None else round_to
+        network, example = _network(model, input_size, classes)
+        example = _moved(network, example, device, channels_last)
         table = measure_table(
             network,
             example,
-            traced_groups(network, example, round_to=round_to),
+            traced_groups(network, example, round_to=multiple),
             batches,
             path=out,
-            round_to=round_to,
+            round_to=multiple,
             passes=passes,
             say=lambda text: say(text, quiet),
         )
     finally:
         torch.set_num_threads(before)
+    _report(model, out, table, json, quiet)
+
+
+def _check_of_kind(language: bool, images: dict[str, Any], texts: dict[str, Any]) -> None:
+    """Whether options are those of the kind of model.
+
+    Raises:
+        SteppeError: one is of the other kind.
+    """
+    other, kind = (images, "images") if language else (texts, "language models")
+    given = [option for option, value in other.items() if value is not None]
+    if given:
+        raise SteppeError(
+            f"{given[0]} is an option for {kind}",
+            got=f"a {'language model' if language else 'model of images'}",
+            way_out="leave it out, or name the folder of a language model"
+            if not language
+            else "leave it out",
+        )
+
+
+def _report(model: str, out: Path, table: LatencyTable, json: bool, quiet: bool) -> None:
+    """Say and emit what was measured of a network."""
     points = sum(len(timed["points"]) for timed in table.layers.values())
     whole = {name: {b: t[0] for b, t in timed.items()} for name, timed in table.networks.items()}
     say(f"{len(table.layers)} layers at {points} widths: written to {out}", quiet)

@@ -42,7 +42,7 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     from steppe.llm.plan import lines, plan
 
     prepared = make()
-    planned = plan(prepared)
+    planned = plan(prepared, latency_table=make.keywords.get("latency_table"))
     for line in lines(planned, prepared.out):
         say(line, quiet)
     emit(planned | {"out": str(prepared.out)}, json)

@@ -61,8 +61,17 @@ def warmed(name: str, dtype: str) -> None:
     gc.collect()
 
 
-def greedy(model: Any, prompt: torch.Tensor, tokens: int) -> tuple[float, list[list[int]]]:
-    """Seconds that so many new tokens take, and which they are."""
+def greedy(
+    model: Any, prompt: torch.Tensor, tokens: int, streamer: Any = None
+) -> tuple[float, list[list[int]]]:
+    """Seconds that so many new tokens take, and which they are.
+
+    Args:
+        model: of transformers.
+        prompt: ``[batch, tokens]`` ids.
+        tokens: that are written.
+        streamer: of transformers, is told of each token.
+    """
     begun = time.perf_counter()
     answer = model.generate(
         prompt,
@@ -72,6 +81,7 @@ def greedy(model: Any, prompt: torch.Tensor, tokens: int) -> tuple[float, list[l
         do_sample=False,
         num_beams=1,
         pad_token_id=0,
+        streamer=streamer,
     )
     return time.perf_counter() - begun, answer[:, prompt.shape[1] :].tolist()
 

@@ -20,12 +20,15 @@ from steppe.engine.blockwise.walk import Blockwise
 from steppe.llm.memory import available, decide, existing, layers_by_block
 from steppe.llm.packed_plan import packed_line, packed_plan
 from steppe.llm.prepare import PreparedPruning
+from steppe.llm.structured.planned import planned_shape, shape_lines
 
 _WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
 _STEPS = 3  # of optimisation on trial: targets and the last projection count little then
 
 
-def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
+def plan(
+    prepared: PreparedPruning, dry_run: bool = True, latency_table: Path | str | None = None
+) -> dict[str, Any]:
     """What `prune` would need and make.
 
     The first block is loaded, pruned with one batch of windows (three optimisation steps for
@@ -36,12 +39,14 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
     Args:
         prepared: what to prune and how.
         dry_run: measure times; without it there are none.
+        latency_table: of ``steppe latency``: how long the model takes where units are removed.
 
     Returns:
         ``memory_bytes``, ``device_bytes`` and ``disk_bytes`` (parts and ``all``), ``available``,
         ``seconds`` (parts and ``all``), ``layers``, ``blocks``, ``zeros``, ``zeros_by_kind``,
         ``packed`` (see `steppe.llm.packed_plan.packed_plan`) and
-        ``not_in_the_model`` (what is copied as it is); ``sparsity_before`` of the block on trial.
+        ``not_in_the_model`` (what is copied as it is); ``sparsity_before`` of the block on trial;
+        where units are removed, ``shape`` (see `steppe.llm.structured.planned.planned_shape`).
 
     Raises:
         SteppeError: it cannot fit; names what, how much and the way out.
@@ -70,6 +75,8 @@ def plan(prepared: PreparedPruning, dry_run: bool = True) -> dict[str, Any]:
         ),
         "not_in_the_model": prepared.model.unused(),
     }
+    if prepared.method.structure.removes == "units":
+        planned["shape"] = planned_shape(prepared, latency_table)
     if dry_run:
         row = _trial(prepared, _trial_windows(prepared))
         planned["seconds"] = _with_all(_seconds(prepared, texts, row))
@@ -190,6 +197,7 @@ def lines(planned: dict[str, Any], out: Path) -> list[str]:
             "they count, and stay zero unless --regrow is given"
         )
     said += [f"copied as it is, dense: {x}" for x in planned["not_in_the_model"]]
+    said += shape_lines(planned["shape"]) if "shape" in planned else []
     said.append(packed_line(planned["packed"]))
     for key, which, word in (
         ("memory_bytes", "host", "memory"),

@@ -32,6 +32,7 @@ class Units(Structure):
     Args:
         of: kinds of units: ``neurons``, ``heads``; ``"neurons+heads"`` has both.
         round_to: as many units as stay are a multiple of this, where there are more.
+        keep: kind -> how many units of it stay in each block, whatever the sparsity is.
 
     Example:
         >>> Structure.make("neurons+heads").of
@@ -40,6 +41,7 @@ class Units(Structure):
 
     of: tuple[str, ...] = ("neurons",)
     round_to: int = 1
+    keep: tuple[tuple[str, int], ...] = ()
     name = "units"
     whole_inputs = True
     removes = "units"
@@ -57,6 +59,18 @@ class Units(Structure):
                 "as many units stay as a multiple of round_to",
                 got=f"round_to {self.round_to}",
                 way_out="1, or what the hardware likes, as 32",
+            )
+        self._check_keep()
+
+    def _check_keep(self) -> None:
+        object.__setattr__(self, "keep", tuple(tuple(pair) for pair in self.keep))
+        kept = {pair[0]: pair[-1] for pair in self.keep if len(pair) == 2 and pair[0] in self.of}
+        numbers = [n for n in kept.values() if isinstance(n, int) and n >= 1]
+        if len(numbers) < len(self.keep):
+            raise SteppeError(
+                "keep says for kinds of the structure how many units stay, one or more",
+                got=repr([list(pair) for pair in self.keep]),
+                way_out="keep: [[neurons, 504], [heads, 6]]",
             )
 
     @classmethod
@@ -104,9 +118,17 @@ class Units(Structure):
 
     def count(self, layer: Layer, sparsity: float) -> int | None:
         units = layer.columns // layer.unit
-        kept = units - count(sparsity, units)
-        if units > self.round_to:
-            kept = max(round(kept / self.round_to), 1) * self.round_to
+        kept = dict(self.keep).get(layer.reads)
+        if kept is None:
+            kept = units - count(sparsity, units)
+            if units > self.round_to:
+                kept = max(round(kept / self.round_to), 1) * self.round_to
+        elif kept > units:
+            raise SteppeError(
+                "no more units stay than there are",
+                got=f"{kept} {layer.reads}, of {units} in {layer.name}",
+                way_out=f"{units} or fewer",
+            )
         return (units - max(kept, 1)) * (layer.shape[0] if layer.stacked else 1)
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:

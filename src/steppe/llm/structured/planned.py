@@ -1,0 +1,73 @@
+"""What is left of a language model when whole neurons and heads are removed, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from steppe.llm.prepare import PreparedPruning
+from steppe.llm.skeleton import read_config
+from steppe.llm.structured.latency import GenerationTable, Times
+from steppe.llm.structured.shape import Shape
+
+
+def planned_shape(prepared: PreparedPruning, table: Path | str | None = None) -> dict[str, Any]:
+    """The shape before and after, and how long both take if a table says it.
+
+    Args:
+        prepared: of a structure that removes units.
+        table: of ``steppe latency``.
+
+    Returns:
+        ``before`` and ``after``: the fields of a `Shape`, its ``parameters`` and ``bytes``,
+        ``said`` in words, and with a table ``prompt_ms``, ``token_ms`` and ``total_ms``;
+        ``measured``: where and with what the table was.
+
+    Raises:
+        SteppeError: the model's blocks are not alike, or the table is of another model.
+    """
+    whole = Shape.of(read_config(prepared.model.folder))
+    config, structure = prepared.config, prepared.method.structure
+    kept: dict[str, int] = {}
+    for layer in structure.among(prepared.model.layers(config.include, config.exclude)):
+        lost = structure.count(layer, prepared.method.sparsity)
+        assert lost is not None, "the shape decides how many"
+        kept[layer.reads] = layer.columns // layer.unit - lost
+    both = {"before": whole, "after": whole.resized(**kept)}
+    planned: dict[str, Any] = {
+        name: asdict(shape)
+        | {"parameters": shape.parameters, "bytes": shape.bytes, "said": shape.said()}
+        for name, shape in both.items()
+    }
+    if table is not None:
+        times = GenerationTable.read(table)
+        times.check_model(whole)
+        for name, shape in both.items():
+            planned[name] |= _milliseconds(times.times(shape))
+        planned["measured"] = times.conditions | {"text": times.text}
+    return planned
+
+
+def _milliseconds(times: Times) -> dict[str, float]:
+    return {"prompt_ms": times.prompt, "token_ms": times.token, "total_ms": times.total}
+
+
+def shape_lines(planned: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    before, after = planned["before"], planned["after"]
+    said = [f"cut to {after['said']}, of {before['said']}"]
+    for key in ("parameters", "bytes"):
+        share = after[key] / before[key]
+        said.append(f"  {key}: {after[key]:,} of {before[key]:,} ({share:.1%})")
+    if "measured" not in planned:
+        said.append("  time: steppe latency MODEL measures it, then give --latency-table FILE")
+        return said
+    where = planned["measured"]
+    threads = f", {where['threads']} threads" if where["threads"] else ""
+    said.append(
+        f"  {where['text']}: {after['total_ms']:.4g} of {before['total_ms']:.4g} ms, "
+        f"{1000 / after['token_ms']:.4g} tokens/s instead of {1000 / before['token_ms']:.4g} "
+        f"(predicted; blocks were measured on {where['device']}{threads}, {where['dtype']})"
+    )
+    return said

@@ -1,0 +1,66 @@
+"""Methods whose structure meets a target, from a model's config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steppe import SteppeError, methods
+from steppe.llm.prune import prune
+from steppe.llm.skeleton import read_config
+from steppe.llm.structured.fitting import fitted
+from steppe.llm.structured.shape import Shape
+
+
+def test_the_pruned_model_has_the_parameters_that_were_asked_for(
+    language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    """As transformers counts them in what is written."""
+    from transformers import AutoModelForCausalLM
+
+    whole = Shape.of(read_config(language_model))
+    method = fitted(methods.make("slim", sparsity=0.5), language_model, "parameters=0.7")
+    kept = dict(method.structure.to_dict()["keep"])
+    assert kept == {"neurons": 14, "heads": 1}
+    meets = whole.resized(**kept).parameters
+    assert meets <= 0.7 * whole.parameters < whole.resized(neurons=15, heads=1).parameters
+    assert method.sparsity == pytest.approx(7 / 22)
+    options = {"samples": 4, "window": 16, "measure": 0, "device": "cpu"}
+    record = prune(language_model, method, word_text, tmp_path / "out", **options)
+    written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert sum(p.numel() for p in written.parameters()) == meets
+    assert record["sparse"]["parameters"] == meets
+    assert record["recipe"]["method"]["structure"]["keep"] == [["neurons", 14], ["heads", 1]]
+
+
+def test_what_the_structure_rounds_to_holds(language_model: Path) -> None:
+    structure = {"name": "units", "of": ["neurons"], "round_to": 8}
+    method = fitted(
+        methods.make("slim", sparsity=0.5, structure=structure), language_model, "parameters=0.9"
+    )
+    assert method.structure.to_dict()["keep"] == [["neurons", 8]]
+    assert method.structure.to_dict()["round_to"] == 8
+
+
+@pytest.mark.parametrize(
+    ("structure", "target", "said"),
+    [
+        ("unstructured", "parameters=0.5", r"--structure neurons\+heads"),
+        ("heads", "parameters=0.5", "1 heads.*Way out: --target parameters=0"),
+        ("neurons", "latency=0.5", "needs the times of blocks here"),
+        ("neurons", "weight=0.5", "a target limits"),
+    ],
+)
+def test_what_cannot_be(language_model: Path, structure: str, target: str, said: str) -> None:
+    method = methods.wanda(0.5, structure=structure)
+    with pytest.raises(SteppeError, match=said):
+        fitted(method, language_model, target)
+
+
+def test_only_the_config_is_read(language_model: Path, tmp_path: Path) -> None:
+    config = (language_model / "config.json").read_text()
+    (tmp_path / "config.json").write_text(json.dumps(json.loads(config)))
+    method = fitted(methods.make("slim", sparsity=0.5), tmp_path, "bytes=0.7")
+    assert dict(method.structure.to_dict()["keep"]) == {"neurons": 14, "heads": 1}
