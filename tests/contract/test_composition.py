@@ -85,8 +85,9 @@ def impossible_by_the_rules(structure=None, budget=None, score=None, coupling=No
     gradients = {"adam_second_moment", "fisher", "kfac", "snip", "taylor", "wanda"}
     if coupling in {"reparam", "soft_threshold"} and score in gradients:
         return True
-    whole_rows = structure == "channel" and budget in {"per_row", "row_mass", "owl"}
-    uneven = structure == "2:4" and budget in {"erk", "owl", "progression", "alpha_pruning"}
+    whole_rows = structure in {"channel", "experts"} and budget in {"per_row", "row_mass", "owl"}
+    alike = structure in {"2:4", "units", "experts"}
+    uneven = alike and budget in {"erk", "owl", "progression", "alpha_pruning"}
     tied = structure not in {None, "unstructured", "2:4"} or score not in {None, "magnitude"}
     return whole_rows or uneven or (budget == "alpha_pruning" and tied)
 

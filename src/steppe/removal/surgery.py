@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
+from steppe.removal.mixtures import mixtures_of, update_counts
 from steppe.removal.tracing import shortcut_padding
 from steppe.removal.transformer_config import update_attributes, update_config
 from steppe.removal.transformer_patterns import sublayers_of
@@ -69,7 +70,7 @@ def slice_model(model: nn.Module, stays: Stays) -> Replaced:
     """
     model = unwrap(model)
     _check(model, stays)
-    sublayers = list(sublayers_of(model))
+    sublayers, mixtures = list(sublayers_of(model)), list(mixtures_of(model))
     shortcuts = _shortcuts(model, stays)
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     new: dict[int, Tensor] = {}
@@ -89,6 +90,7 @@ def slice_model(model: nn.Module, stays: Stays) -> Replaced:
         model.get_submodule(block).front = front  # type: ignore[assignment]
         model.get_submodule(block).back = back  # type: ignore[assignment]
     update_attributes(sublayers)
+    update_counts(mixtures)
     update_config(model)
     return replaced
 

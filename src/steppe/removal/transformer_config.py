@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.removal.mixtures import COUNTS, mixtures_of
 from steppe.removal.transformer_patterns import HEADS, KEY_HEADS, Sublayer, sublayers_of, width
 
 
@@ -52,16 +53,23 @@ def update_config(model: nn.Module) -> str:
     if config is None or not hasattr(config, "to_dict"):
         return "it is no model of transformers"
     sublayers = list(sublayers_of(model))
+    mixtures = list(mixtures_of(model))
+    beside_experts = {id(m) for mixture in mixtures for m in mixture.owner.modules()}
     attentions = [s for s in sublayers if s.kind == "head"]
+    mlps = [s for s in sublayers if s.kind == "channel" and id(s.owner) not in beside_experts]
     sizes = {
         "num_attention_heads": {s.units * s.queries_per_key for s in attentions},
         "num_key_value_heads": {s.units for s in attentions},
         "head_dim": {s.head_size for s in attentions},
-        "intermediate_size": {s.units for s in sublayers if s.kind == "channel"},
+        "intermediate_size": {s.units for s in mlps},
     }
     if any(len(different) > 1 for different in sizes.values()):
         return "its blocks differ in heads or neurons"
+    counts = {mixture.count for mixture in mixtures}
+    if len(counts) > 1:
+        return "its mixtures differ in experts"
     new = {name: different.pop() for name, different in sizes.items() if different}
+    new |= {name: count for count in counts for name in COUNTS}
     updated = deepcopy(config)
     try:
         _write(updated, new)
@@ -77,7 +85,7 @@ def _write(config: Any, sizes: dict[str, int]) -> None:
     for name, value in sizes.items():
         old = getattr(config, name, None)
         plain = name == "head_dim" and value * sizes["num_attention_heads"] == config.hidden_size
-        if name == "num_key_value_heads" and old is None:
+        if name in ("num_key_value_heads", *COUNTS) and old is None:
             continue
         if old != value and not (old is None and plain):
             setattr(config, name, value)
