@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from steppe.core.group import Group, Slice
 ROUTERS = ("gate", "router")
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 """What modules and configs call the number of experts of a mixture."""
+WIDTHS = ("intermediate_dim", "intermediate_size", "moe_intermediate_size")
+"""What the module of the experts calls the number of each one's neurons."""
 CHOSEN = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
 GROUPS, GROUPS_CHOSEN = ("num_group", "n_group"), ("topk_group",)
 """Of routers that choose groups of neighbouring experts first (DeepSeek)."""
@@ -56,6 +58,42 @@ class Mixture:
         roles[self.name] = "output"
         slices = [Slice(name, 0, index, role) for name, role in roles.items()]
         return Group(self.name, tuple(slices), 1, "expert")
+
+    @property
+    def width(self) -> int:
+        """How many neurons each expert has."""
+        down = self.tensors[f"{self.inside}.down_proj"]
+        return down.shape[1 if self._inputs_first else 2]
+
+    @property
+    def _inputs_first(self) -> bool:
+        return bool(getattr(self.experts, "is_transposed", False))
+
+    def neurons(self) -> Group | None:
+        """The neurons of all experts, ``experts * width`` units, each of one expert.
+
+        None where the layout of the stacked weights is not known.
+        """
+        names = {n.removeprefix(f"{self.inside}.") for n in self.tensors}
+        gated = bool(getattr(self.experts, "has_gate", False))
+        first = "gate_up_proj" if gated else "up_proj"
+        if not {first, "down_proj"} <= names or not hasattr(self.experts, "is_transposed"):
+            return None
+        alone = torch.arange(self.count * self.width).view(-1, 1)
+        index = alone
+        if gated and getattr(self.experts, "is_concatenated", True):
+            expert, neuron = alone // self.width, alone % self.width
+            gate = 2 * self.width * expert + neuron
+            index = torch.cat([gate, gate + self.width], dim=1)
+        elif gated:
+            index = torch.cat([2 * alone, 2 * alone + 1], dim=1)
+        rows, columns = (2, 1) if self._inputs_first else (1, 2)
+        inside = f"{self.inside}.{first}"
+        slices = [Slice(inside, rows, index, "output", stacked=True)]
+        if f"{first}_bias" in names:
+            slices.append(Slice(f"{inside}_bias", 1, index, "bias", stacked=True))
+        slices.append(Slice(f"{self.inside}.down_proj", columns, alone, "input", stacked=True))
+        return Group(inside, tuple(slices), 1, "channel")
 
     def size(self, names: tuple[str, ...]) -> int | None:
         """A number that the router or what is around it has under one of these names."""
@@ -118,15 +156,24 @@ def _of_router(
     return weight, {weight: tensors[weight]} | {n: t for n, t in (*own, *beside) if of_each(n, t)}
 
 
-def update_counts(mixtures: list[Mixture]) -> None:
-    """Set the modules' numbers of experts to what the weights have now.
+def update_sizes(mixtures: list[Mixture]) -> None:
+    """Set the modules' numbers of experts, and of their neurons, to what the weights have now.
 
     Args:
         mixtures: as they were recognised before the weights were cut.
     """
     for mixture in mixtures:
-        experts = next(p for p in mixture.experts.parameters() if p.ndim == 3)
+        new = {**mixture.tensors}
+        new |= {f"{mixture.inside}.{n}": p for n, p in mixture.experts.named_parameters()}
+        now = replace(mixture, tensors=new)
+        experts = len(next(p for p in mixture.experts.parameters() if p.ndim == 3))
         for module in (mixture.owner, mixture.router, mixture.experts):
-            for name in COUNTS:
-                if getattr(module, name, None) == mixture.count:
-                    setattr(module, name, len(experts))
+            _exchange(module, COUNTS, mixture.count, experts)
+        if mixture.neurons() is not None:
+            _exchange(mixture.experts, WIDTHS, mixture.width, now.width)
+
+
+def _exchange(module: nn.Module, names: tuple[str, ...], old: int, new: int) -> None:
+    for name in names:
+        if getattr(module, name, None) == old:
+            setattr(module, name, new)

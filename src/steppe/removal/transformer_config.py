@@ -10,8 +10,12 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.removal.mixtures import COUNTS, mixtures_of
+from steppe.removal.mixtures import COUNTS, Mixture, mixtures_of
 from steppe.removal.transformer_patterns import HEADS, KEY_HEADS, Sublayer, sublayers_of, width
+
+EXPERT_WIDTHS = ("moe_intermediate_size", "intermediate_size")
+SHARED_WIDTHS = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
+"""What a config calls the neurons of an expert, and of those that all tokens go to."""
 
 
 def update_attributes(sublayers: Iterable[Sublayer]) -> None:
@@ -54,22 +58,23 @@ def update_config(model: nn.Module) -> str:
         return "it is no model of transformers"
     sublayers = list(sublayers_of(model))
     mixtures = list(mixtures_of(model))
-    beside_experts = {id(m) for mixture in mixtures for m in mixture.owner.modules()}
+    with_experts = {id(m) for mixture in mixtures for m in mixture.owner.modules()}
     attentions = [s for s in sublayers if s.kind == "head"]
-    mlps = [s for s in sublayers if s.kind == "channel" and id(s.owner) not in beside_experts]
+    mlps = {s.units for s in sublayers if s.kind == "channel" and id(s.owner) not in with_experts}
+    shared = {s.units for s in sublayers if s.kind == "channel" and id(s.owner) in with_experts}
     sizes = {
         "num_attention_heads": {s.units * s.queries_per_key for s in attentions},
         "num_key_value_heads": {s.units for s in attentions},
         "head_dim": {s.head_size for s in attentions},
-        "intermediate_size": {s.units for s in mlps},
+        "intermediate_size": mlps,
     }
     if any(len(different) > 1 for different in sizes.values()):
         return "its blocks differ in heads or neurons"
-    counts = {mixture.count for mixture in mixtures}
-    if len(counts) > 1:
-        return "its mixtures differ in experts"
+    for name, of_mixtures in _mixture_sizes(config, mixtures, shared).items():
+        sizes[name] = sizes.get(name, set()) | of_mixtures
+    if any(len(different) > 1 for different in sizes.values()):
+        return "its mixtures differ in experts or in their neurons"
     new = {name: different.pop() for name, different in sizes.items() if different}
-    new |= {name: count for count in counts for name in COUNTS}
     updated = deepcopy(config)
     try:
         _write(updated, new)
@@ -81,11 +86,27 @@ def update_config(model: nn.Module) -> str:
     return reason
 
 
+def _mixture_sizes(config: Any, mixtures: list[Mixture], shared: set[int]) -> dict[str, set[int]]:
+    """What a config says of mixtures -> the values that it has in them.
+
+    Args:
+        config: of transformers.
+        mixtures: of the model.
+        shared: neurons of what lies beside the experts, which all tokens go to. Where the config
+            has no name for them, they are a multiple of those of an expert.
+    """
+    own = [name for name in EXPERT_WIDTHS if isinstance(getattr(config, name, None), int)]
+    widths = {mixture.width for mixture in mixtures if mixture.neurons() is not None}
+    sizes = dict.fromkeys(own[:1], widths) | dict.fromkeys(SHARED_WIDTHS, shared)
+    sizes |= {name: {mixture.count for mixture in mixtures} for name in COUNTS}
+    return {n: set(v) for n, v in sizes.items() if isinstance(getattr(config, n, None), int)}
+
+
 def _write(config: Any, sizes: dict[str, int]) -> None:
     for name, value in sizes.items():
         old = getattr(config, name, None)
         plain = name == "head_dim" and value * sizes["num_attention_heads"] == config.hidden_size
-        if name in ("num_key_value_heads", *COUNTS) and old is None:
+        if name == "num_key_value_heads" and old is None:
             continue
         if old != value and not (old is None and plain):
             setattr(config, name, value)

@@ -45,8 +45,8 @@ def check_config(prepared: PreparedPruning) -> None:
     layers = method.structure.among(model.layers(config.include, config.exclude))
     kept = {}
     for layer in layers:
-        units = layer.columns // layer.unit
+        experts, units = method.structure.units(layer)
         lost = method.structure.count(layer, method.sparsity)
         assert lost is not None, "the shape decides how many"
-        kept[layer.name] = torch.arange(units) >= lost
+        kept[layer.name] = (torch.arange(units) >= lost // experts).repeat(experts)
     configured(model, Cut(kept, tuple(model.names)), config.family)
