@@ -15,7 +15,8 @@ COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_exper
 """What modules and configs call the number of experts of a mixture."""
 WIDTHS = ("intermediate_dim", "intermediate_size", "moe_intermediate_size")
 """What the module of the experts calls the number of each one's neurons."""
-CHOSEN = ("top_k", "num_experts_per_tok", "num_experts_per_token", "moe_k", "moe_topk")
+CHOSEN = ("top_k", "num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_k")
+"""What routers and configs call the number of experts that each token is sent to."""
 GROUPS, GROUPS_CHOSEN = ("num_group", "n_group"), ("topk_group",)
 """Of routers that choose groups of neighbouring experts first (DeepSeek)."""
 

@@ -162,18 +162,20 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_ends_with_the_same_bits(saved: Saved, tmp_path: Path) -> None:
+@pytest.mark.parametrize("streamed", ["auto", "never"])
+def test_a_killed_run_ends_with_the_same_bits(streamed: str, saved: Saved, tmp_path: Path) -> None:
     folder, method = saved("deepseek-v3"), methods.reap(sparsity=0.375)
-    prune(folder, method, windows(), tmp_path / "once")
+    prune(folder, method, windows(), tmp_path / "once", streamed=streamed)
 
     def dies(row: dict[str, Any]) -> None:
         if row["block"] == 1:
             raise Killed
 
     with pytest.raises(Killed):
-        prune(folder, method, windows(), tmp_path / "twice", report=dies)
+        prune(folder, method, windows(), tmp_path / "twice", report=dies, streamed=streamed)
     seen: list[int] = []
-    prune(folder, method, windows(), tmp_path / "twice", report=lambda r: seen.append(r["block"]))
+    goes_on = {"streamed": streamed, "report": lambda row: seen.append(row["block"])}
+    prune(folder, method, windows(), tmp_path / "twice", **goes_on)
     assert seen == [0, 1, 2]
     one, two = on_disk(tmp_path / "once"), on_disk(tmp_path / "twice")
     assert one.keys() == two.keys()

@@ -264,9 +264,14 @@ def _check_router(mixture: Mixture, config: Any, lost: int) -> None:
         SteppeError: it cannot; says with how many it could.
     """
     count = mixture.count
-    chosen = mixture.size(CHOSEN) or next(
-        (v for n in CHOSEN if isinstance(v := getattr(config, n, None), int)), 1
-    )
+    in_config = (v for n in CHOSEN if isinstance(v := getattr(config, n, None), int))
+    chosen = mixture.size(CHOSEN) or next(in_config, None)
+    if chosen is None:
+        raise SteppeError(
+            "experts are removed where it is known to how many each token is sent",
+            got=f"the router {mixture.name}, which says no {', '.join(CHOSEN)}",
+            way_out="structure neurons",
+        )
     groups = mixture.size(GROUPS) or 1
     from_groups = mixture.size(GROUPS_CHOSEN) or groups
 
