@@ -41,7 +41,13 @@ AXES = {
     # some rank by what only a coupling knows that solves a layer at once, and some read the norms
     # of coupled channels, which single layers do not have
     "score": [n for n in TRAINED if Score.make(n).reads(OUTPUT)],
-    "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
+    # what is cut out of language models is chosen layer by layer, in no loop of steps
+    "structure": [
+        form
+        for name in Structure.registry
+        if Structure.registry[name].removes is None
+        for form in FORMS.get(name, [name])
+    ],
     # those that choose among coupled channels only have a contract of their own, and those that mix
     # solved layers are for language models
     "budget": [
@@ -85,9 +91,8 @@ def impossible_by_the_rules(structure=None, budget=None, score=None, coupling=No
     gradients = {"adam_second_moment", "fisher", "kfac", "snip", "taylor", "wanda"}
     if coupling in {"reparam", "soft_threshold"} and score in gradients:
         return True
-    whole_rows = structure in {"channel", "experts"} and budget in {"per_row", "row_mass", "owl"}
-    alike = structure in {"2:4", "units", "experts"}
-    uneven = alike and budget in {"erk", "owl", "progression", "alpha_pruning"}
+    whole_rows = structure == "channel" and budget in {"per_row", "row_mass", "owl"}
+    uneven = structure == "2:4" and budget in {"erk", "owl", "progression", "alpha_pruning"}
     tied = structure not in {None, "unstructured", "2:4"} or score not in {None, "magnitude"}
     return whole_rows or uneven or (budget == "alpha_pruning" and tied)
 

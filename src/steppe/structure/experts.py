@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Structure, UnitBudget
+from steppe.core.protocols import Objective, Structure, UnitBudget
 from steppe.core.selection import count
 
 if TYPE_CHECKING:
@@ -31,20 +31,22 @@ class Experts(Structure):
     removes = "experts"
 
     def fits(self, method: Method) -> None:
-        if isinstance(method.budget, UnitBudget) and method.budget.uneven:
+        budget = method.budget
+        objective = [p for p in (method.objective, *method.language) if isinstance(p, Objective)][
+            -1
+        ]
+        if not isinstance(budget, UnitBudget) or budget.uneven or not budget.layerwise:
             raise SteppeError(
                 "a config of transformers has one number of experts for all mixtures",
-                got=f"structure experts with budget {method.budget.name}",
+                got=f"structure experts with budget {budget.name}",
                 consequence="no plain from_pretrained would load what is left",
                 way_out="budget uniform",
             )
-        if method.objective.scope == "block" or (
-            method.objective.scope == "layer" and method.calibration_needs
-        ):
+        if objective.scope != "layer" or method.calibration_needs:
             raise SteppeError(
                 "experts are ranked by what their mixture computes, or by their weights alone",
                 got=f"score {method.score.name} with coupling {method.coupling.name} and objective "
-                f"{method.objective.name}",
+                f"{objective.name}",
                 way_out="method reap",
             )
 
