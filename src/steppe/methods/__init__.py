@@ -30,6 +30,7 @@ from steppe.methods.options import budget_of
 from steppe.methods.pbw import pbw
 from steppe.methods.pilot import pilot
 from steppe.methods.polarreg import polarreg
+from steppe.methods.reap import reap
 from steppe.methods.refinement import with_swaps
 from steppe.methods.registry import METHODS, PublishedMethod, display_of, published
 from steppe.methods.safe import safe
@@ -71,6 +72,7 @@ __all__ = [
     "pilot",
     "polarreg",
     "published",
+    "reap",
     "safe",
     "safe_plus",
     "slim",

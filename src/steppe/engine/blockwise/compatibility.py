@@ -18,7 +18,9 @@ def needs_windows(method: Method) -> bool:
     profiled_by = Score.make(method.profiled_by).needs if method.profiled_by else ()
     searches = isinstance(method.budget, LevelBudget)
     optimised = method.objective.scope == "block"
-    return bool(method.calibration_needs or optimised or profiled_by or searches)
+    # what a solver provides to the score, it has from them
+    needs = method.calibration_needs or method.score.needs
+    return bool(needs or optimised or profiled_by or searches)
 
 
 def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from steppe.llm.skeleton import config_of, skeleton
 from steppe.llm.structured.depth import drop_blocks
 from steppe.llm.structured.family import of_family, others
 from steppe.llm.structured.readers import groups_by_reader, kept_units
+from steppe.removal.mixtures import mixtures_of
 from steppe.removal.plan import Plan
 from steppe.removal.surgery import slice_model
 from steppe.removal.transformer_config import update_config
@@ -34,10 +35,12 @@ class Cut:
     Args:
         kept: weight that reads units -> ``[units]`` booleans.
         blocks: names of the decoder blocks that stay, in order.
+        experts: weight of a router -> ``[experts]`` booleans.
     """
 
     kept: Mapping[str, Tensor]
     blocks: tuple[str, ...]
+    experts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: StreamedModel, masks: Mapping[str, Tensor]) -> Cut:
@@ -64,6 +67,8 @@ class Cut:
             readers[n].reads: f"{int(k.sum())} of {k.numel()} {readers[n].reads}"
             for n, k in self.kept.items()
         }
+        for kept in self.experts.values():
+            counts["experts"] = f"{int(kept.sum())} of {kept.numel()} experts"
         if len(self.blocks) < len(model):
             counts["blocks"] = f"{len(self.blocks)} of {len(model)} blocks"
         return ", ".join(counts.values())
@@ -76,8 +81,11 @@ class Cut:
         """
         every = groups_by_reader(model)
         groups = {name: every[name] for name in self.kept}
-        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
-        named: dict[str, Tensor] = {groups[n].name: k for n, k in self.kept.items()}
+        groups |= {m.name: m.group() for m in mixtures_of(model) if m.name in self.experts}
+        parameters = model.named_parameters(remove_duplicate=False)
+        shapes = {n: tuple(t.shape) for n, t in (*parameters, *model.named_buffers())}
+        kept = {**self.kept, **self.experts}
+        named: dict[str, Tensor] = {groups[n].name: k for n, k in kept.items()}
         stays = positions(list(groups.values()), named, shapes)
         return Plan.of(model, stays, removed={n: int((~k).sum()) for n, k in named.items()})
 
@@ -149,7 +157,9 @@ def configured(
             way_out=", or ".join([*ways, "another --sparsity"]),
         )
     now = model.config.to_dict()
-    return written | {k: v for k, v in now.items() if before.get(k) != v}, plan
+    new = written | {k: v for k, v in now.items() if before.get(k) != v}
+    aliases: dict[str, str] = getattr(type(model.config), "attribute_map", {})
+    return new | {k: new[real] for k, real in aliases.items() if {k, real} <= new.keys()}, plan
 
 
 def _by_block(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
