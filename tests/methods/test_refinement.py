@@ -12,6 +12,8 @@ from steppe.methods import METHODS, with_swaps
 def solves(name: str) -> bool:
     plain = METHODS[name].example()
     form = plain.for_language() if plain.has_language_form else plain
+    if form.structure.removes is not None:
+        return False
     return form.objective.scope == "layer" or form.objective.starts_from is not None
 
 

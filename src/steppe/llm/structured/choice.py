@@ -39,3 +39,9 @@ class Choice:
 Chooser = Callable[[PreparedPruning, Report], Choice]
 CHOOSERS: Registry[Chooser] = Registry("kind of removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> how it is found what goes; started again, each goes on where it was."""
+
+CHECKS: Registry[Callable[[PreparedPruning], Any]] = Registry(
+    "check of a kind of removal", "steppe.llm.structured.choices"
+)
+"""`Structure.removes` -> refuses what cannot be before a folder is made for it; kinds may have
+none."""

@@ -19,7 +19,7 @@ from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.said import quality_of
 from steppe.llm.self_check import sample_texts
 from steppe.llm.stream import answer
-from steppe.llm.structured.choice import CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import cut
 
@@ -49,6 +49,8 @@ def prune_and_cut(prepared: PreparedPruning, report: Report = lambda row: None) 
     texts = prepared.texts()
     kind = prepared.method.structure.removes
     assert kind is not None, "such methods are pruned as others"
+    if kind in CHECKS:
+        CHECKS[kind](prepared)
     choose = CHOOSERS[kind]
     with contextlib.ExitStack() as claimed:
         if ranks.first():

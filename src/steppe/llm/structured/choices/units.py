@@ -11,7 +11,7 @@ from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.recover import prune_and_recover
-from steppe.llm.structured.choice import CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
 from steppe.llm.structured.cut import Cut, configured
 
 MASKED = Path("checkpoints") / "masked"
@@ -23,9 +23,8 @@ def masked(prepared: PreparedPruning, report: Report) -> Choice:
     """Prune into a folder of zeros, and recover there if that was asked for.
 
     Raises:
-        SteppeError: no config says the new shapes, and all that pruning raises.
+        SteppeError: all that pruning raises.
     """
-    check_config(prepared)
     config, folder = prepared.config, prepared.out / MASKED
     inner = PreparedPruning(
         prepared.model.folder, prepared.method, config.model_copy(update={"out": folder})
@@ -35,6 +34,7 @@ def masked(prepared: PreparedPruning, report: Report) -> Choice:
     return Choice(cut=Cut.of(source, read_masks(folder)), source=folder, record=record)
 
 
+@CHECKS.register("units")
 def check_config(prepared: PreparedPruning) -> None:
     """Whether a config can say the shapes that are asked for; nothing was done yet.
 
