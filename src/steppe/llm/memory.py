@@ -46,7 +46,8 @@ def estimate(
         out, so the sum is the peak.
     """
     texts = texts or {}
-    computing = {"embeddings and head": _rest(prepared, head=False), **_at_a_block(prepared)}
+    judging = isinstance(prepared.method.budget, BlockBudget)  # the head stays in between
+    computing = {"embeddings and head": _rest(prepared, head=judging), **_at_a_block(prepared)}
     if whole or not prepared.model.chained:
         del computing["embeddings and head"], computing["block"]
         models = 1 + (prepared.dense is not None)
@@ -62,8 +63,6 @@ def estimate(
     if isinstance(prepared.method.budget, LevelBudget) and prepared.model.chained:
         searching = _searching(prepared, prepared.method.budget)
         computing = max(computing, searching, key=lambda parts: sum(parts.values()))
-    if isinstance(prepared.method.budget, BlockBudget) and "block" in computing:
-        computing["embeddings and head"] = _rest(prepared, head=True)  # from round to round
     if prepared.device == "cpu":
         host, device = {**computing, "buffers": _BUFFERS}, {}
     else:

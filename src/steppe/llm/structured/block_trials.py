@@ -63,7 +63,7 @@ class StreamedTrials:
             self._model.load(index)
             with reused():
                 for part in self._parts():
-                    before = states.tensor[0, part].to(self._model.device)
+                    before = states.tensor[0, part].to(self._model.device, copy=True)
                     after = self._through(index, states, 0, part)
                     each = how(before, after)
                     said = [float(each.double().sum()), each.numel()]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from steppe.llm.architecture import block_names
 from steppe.llm.model import StreamedModel
-from steppe.llm.self_check import ROUNDING, relative_error
 from steppe.llm.skeleton import config_of, patched, skeleton
 from steppe.llm.structured.block_config import shorten
 
@@ -94,7 +93,7 @@ def kinds_of(model: Any, names: Sequence[str]) -> list[list[str]]:
 
 
 def _difference(one: nn.Module, number: int, other: nn.Module, place: int) -> str:
-    """What two blocks are not alike in: modules, shapes, plain values but their own numbers."""
+    """What two blocks are not alike in: modules, shapes, buffers, values but their own numbers."""
     first, second = list(_said(one, number)), list(_said(other, place))
     told = dict(first)
     for name, value in second:
@@ -110,8 +109,10 @@ def _said(block: nn.Module, number: int) -> Iterator[tuple[str, Any]]:
             if isinstance(value, int | float | str | None) and not key.startswith("_"):
                 own = type(value) is int and value == number and "layer" in key
                 yield f"{name}.{key}".strip("."), "its number" if own else value
-        for key, p in (*module._parameters.items(), *module._buffers.items()):
+        for key, p in module._parameters.items():
             yield f"{name}.{key}".strip("."), None if p is None else p.shape
+        for key, b in module._buffers.items():  # real in a skeleton: slopes, frequencies
+            yield f"{name}.{key}".strip("."), None if b is None else (b.shape, b.tolist())
 
 
 def passing_by(model: StreamedModel, names: Sequence[str]) -> AbstractContextManager[Any]:
@@ -138,30 +139,3 @@ def _passing_by(block: nn.Module) -> Callable[..., Any]:
         return type(returned)([hidden, *returned[1:]])
 
     return run
-
-
-@torch.no_grad()
-def counts_its_place(model: StreamedModel, tokens: Tensor) -> bool:
-    """Whether a block computes something else where another number is written into it.
-
-    Args:
-        model: whose blocks are called one after the other.
-        tokens: windows of token ids.
-    """
-    last = len(model) - 1
-    state = model.inputs(0, tokens)
-    block = model.load(last)
-    numbered = [
-        (module, key)
-        for module in block.modules()
-        for key, value in vars(module).items()
-        if type(value) is int and value == last and "layer" in key
-    ]
-    before = model.call(last, state)
-    for module, key in numbered:
-        setattr(module, key, 0)
-    after = model.call(last, state)
-    for module, key in numbered:
-        setattr(module, key, last)
-    model.free(last)
-    return relative_error(after, before) > ROUNDING

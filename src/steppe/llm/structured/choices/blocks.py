@@ -16,11 +16,10 @@ from steppe.engine.progress import advanced
 from steppe.llm import memory
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.self_check import sample_texts
 from steppe.llm.structured.block_trials import StreamedTrials
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
 from steppe.llm.structured.cut import Cut, configured
-from steppe.llm.structured.depth import counts_its_place, kinds_of, passing_by
+from steppe.llm.structured.depth import kinds_of, passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
 
 JOURNAL = "blocks.json"
@@ -166,19 +165,19 @@ def check(prepared: PreparedPruning) -> None:
     some = {name for kind in kinds for name in (kind[0], kind[-1])} if kinds[1:] else may_go[:1]
     for name in some:
         stay = tuple(other for other in model.names if other != name)
-        configured(model, Cut({}, stay), config.family)
+        try:
+            configured(model, Cut({}, stay), config.family)
+        except SteppeError as error:
+            raise SteppeError(
+                error.rule,
+                got=f"{error.got}, without {name}",
+                way_out=f"--exclude '{name}.*', so that it stays; or --structure neurons",
+            ) from None
     memory.decide(prepared, prepared.texts())
     if not model.chained:
         assert model.verdict is not None, "it was decided"
         raise SteppeError(
             "blocks are left out of models in which only hidden states go from block to block",
             got=model.verdict.reason or "a model that is called whole",
-            way_out="--structure neurons",
-        )
-    if counts_its_place(model, sample_texts(model, min(prepared.window, 16))[0]):
-        raise SteppeError(
-            "a block computes the same wherever it stands",
-            got=f"{type(model.model).__name__}, in which its number is a part of what it computes",
-            consequence="the blocks that stay would compute something else with new numbers",
             way_out="--structure neurons",
         )
