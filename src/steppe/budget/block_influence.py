@@ -19,9 +19,9 @@ class BlockInfluence(BlockBudget):
 
     Args:
         greedy: whether it is measured anew after each block that goes.
-        windows: of the calibration text, on which it is measured.
+        tokens: of the calibration text, on which it is measured.
 
-    Source: ShortGPT (Men et al. 2024, arXiv 2403.03853), block influence. The number of windows
+    Source: ShortGPT (Men et al. 2024, arXiv 2403.03853), block influence. The number of tokens
     is ours.
     """
 

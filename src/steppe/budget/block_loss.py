@@ -20,11 +20,11 @@ class BlockLoss(BlockBudget):
 
     Args:
         greedy: see above.
-        windows: of the calibration text, on which the loss is taken.
+        tokens: of the calibration text, on which the loss is taken.
 
     Source: SLEB (Song et al. 2024, arXiv 2402.09025), algorithm 1; 2SSP (Sandri et al. 2025, arXiv
     2501.17771) for single sub-layers; not greedy: Shortened LLaMA (Kim et al. 2024, arXiv
-    2402.02834), PPL. The number of windows is ours.
+    2402.02834), PPL. The number of tokens is ours.
     """
 
     name = "block_loss"

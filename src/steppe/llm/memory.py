@@ -220,8 +220,8 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
         models = 1 + (prepared.dense is not None)
         needed["activations"] = 2 * models * states
         if isinstance(budget, BlockBudget):
-            windows = min(budget.windows, len(prepared.tokens))
-            needed["activations"] = _FLOAT * row * windows * len(prepared.model)
+            windows = budget.windows(prepared.tokens)
+            needed["activations"] = _FLOAT * row * len(windows) * len(prepared.model)
         if prepared.method.objective.scope == "block":
             needed["targets"] = hidden * prepared.tokens.numel()
             if prepared.method.objective.stages != "block":

@@ -237,16 +237,16 @@ class BlockBudget(Budget):
 
     greedy: bool = True
     """Whether what is left is looked at anew after each block that goes; else all go at once."""
-    windows: int = 16
-    """Calibration windows that are looked at, the first ones; all if they are fewer."""
+    tokens: int = 32768
+    """Calibration tokens that are looked at, in whole windows; all if they are fewer."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.windows < 1:
+        if self.tokens < 1:
             raise SteppeError(
-                f"budget {self.name} looks at one calibration window at least",
-                got=f"windows {self.windows}",
-                way_out="windows 16",
+                f"budget {self.name} looks at one calibration token at least",
+                got=f"tokens {self.tokens}",
+                way_out="tokens 32768",
             )
 
     def fits(self, method: Method) -> None:
@@ -263,6 +263,10 @@ class BlockBudget(Budget):
                 f"{method.score.name} and coupling {method.coupling.name}",
                 way_out="method depth",
             )
+
+    def windows(self, tokens: Tensor) -> Tensor:
+        """Those of the calibration windows ``[windows, tokens]`` that are looked at."""
+        return tokens[: -(-self.tokens // tokens.shape[1])]
 
     def rated(self, trials: BlockTrials) -> dict[str, float]:
         """Block that may go -> how much it matters in the model as it is now.

@@ -49,8 +49,8 @@ def _has(config: Any, name: str, kind: type) -> bool:
 def with_an_entry_for_each(config: Any, before: int, stay: Sequence[int]) -> None:
     """``layer_types``, ``no_rope_layers``, ``attention_layers``: an entry for each block."""
     for key, value in list(vars(config).items()):
-        lasts = isinstance(value, list | tuple) and len(value) == before
-        if lasts and ("layer" in key or "block" in key) and key not in _NUMBERS:
+        of_each = isinstance(value, list | tuple) and len(value) == before
+        if of_each and "layer" in key and key not in _NUMBERS:
             setattr(config, key, type(value)([value[i] for i in stay]))
 
 

@@ -264,7 +264,7 @@ def test_influence_is_one_minus_the_cosine(greedy: bool, saved: Saved, tmp_path:
 
 def test_only_so_many_windows_are_looked_at(saved: Saved, tmp_path: Path) -> None:
     tokens = windows(6)
-    budget = {"name": "block_loss", "windows": 2}
+    budget = {"name": "block_loss", "tokens": 21}
     method = methods.depth(sparsity=0.25, budget=budget)
     record = prune(saved("llama"), method, tokens, tmp_path / "out")
     loss = record["rounds"][0]["rated"]["model.layers.1"]

@@ -104,7 +104,7 @@ def _budget(prepared: PreparedPruning) -> BlockBudget:
 
 def _windows(prepared: PreparedPruning) -> Tensor:
     assert prepared.tokens is not None, "such a budget needs windows, which was checked"
-    return prepared.tokens[: _budget(prepared).windows]
+    return _budget(prepared).windows(prepared.tokens)
 
 
 def _asked(prepared: PreparedPruning) -> tuple[list[str], int]:
