@@ -12,6 +12,7 @@ from steppe.methods.adasap import adasap
 from steppe.methods.admm import admm
 from steppe.methods.alps import alps
 from steppe.methods.dense import dense
+from steppe.methods.depth import depth
 from steppe.methods.eagleeye import eagleeye
 from steppe.methods.elsa import elsa
 from steppe.methods.flap import flap
@@ -52,6 +53,7 @@ __all__ = [
     "alps",
     "budget_of",
     "dense",
+    "depth",
     "display_of",
     "eagleeye",
     "elsa",
