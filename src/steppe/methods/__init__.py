@@ -38,6 +38,7 @@ from steppe.methods.soft_threshold import soft_threshold
 from steppe.methods.sparsegpt import sparsegpt
 from steppe.methods.spred import spred
 from steppe.methods.taylor import taylor
+from steppe.methods.vbp import vbp
 from steppe.methods.wanda import wanda
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "sparsegpt",
     "spred",
     "taylor",
+    "vbp",
     "wanda",
     "with_swaps",
 ]
