@@ -363,5 +363,5 @@ def test_accuracy_on_digits_is_not_below_that_without_it():
 
     assert accuracy(net) > 0.9
     shifted, without = cut(True), cut(False)
-    print(f"dense {accuracy(net):.4f}, shifted {shifted:.4f}, without {without:.4f}")
+
     assert shifted >= without
