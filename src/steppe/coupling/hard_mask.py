@@ -57,8 +57,8 @@ class HardMask(Coupling, LayerSolver):
             raise SteppeError(
                 "hard_mask shifts the means of coupled channels, in a loop of steps",
                 got=f"structure {method.structure.name}, objective {method.objective.name}",
-                way_out="structure channel with groups=steppe.channel_groups(model, x) and objective "
-                "task, or shift false",
+                way_out="structure channel with groups=steppe.channel_groups(model, x) and "
+                "objective task, or shift false",
             )
         if not self.compensate:
             return
