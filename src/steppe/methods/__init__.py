@@ -42,6 +42,7 @@ from steppe.methods.soft_threshold import soft_threshold
 from steppe.methods.sparsegpt import sparsegpt
 from steppe.methods.spred import spred
 from steppe.methods.taylor import taylor
+from steppe.methods.vbp import vbp
 from steppe.methods.wanda import wanda
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "sparsegpt",
     "spred",
     "taylor",
+    "vbp",
     "wanda",
     "with_swaps",
 ]
