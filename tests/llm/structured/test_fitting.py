@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ def test_the_pruned_model_has_the_parameters_that_were_asked_for(
     meets = whole.resized(**kept).parameters
     assert meets <= 0.7 * whole.parameters < whole.resized(neurons=15, heads=1).parameters
     assert method.sparsity == pytest.approx(7 / 22)
-    options = {"samples": 4, "window": 16, "measure": 0, "device": "cpu"}
+    options: dict[str, Any] = {"samples": 4, "window": 16, "measure": 0, "device": "cpu"}
     record = prune(language_model, method, word_text, tmp_path / "out", **options)
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert sum(p.numel() for p in written.parameters()) == meets
