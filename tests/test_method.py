@@ -28,12 +28,17 @@ def test_published_methods_are_values(name):
         method.name = "other"
 
 
+FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
+CUTTING = ["flap", "slim"]
+"""Those that cut units out of language models: no other structure and no other budget."""
+
+
 def chooses_channels(name):
     """Whether the method's budget chooses among coupled channels only."""
     return not isinstance(methods.make(name, sparsity=0.5).budget, UnitBudget)
 
 
-@pytest.mark.parametrize("name", [n for n in methods.METHODS if n != "dense"])
+@pytest.mark.parametrize("name", [n for n in methods.METHODS if n not in {"dense", *CUTTING}])
 def test_a_shape_may_fix_the_sparsity(name):
     if chooses_channels(name):
         with pytest.raises(SteppeError, match=r"coupled channels.*structure nm.*channel_groups"):
@@ -88,9 +93,6 @@ def test_one_part_replaced():
         method.replace(perturbation="none")
 
 
-FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
-
-
 def test_equal_methods_have_equal_forms_for_language_models():
     able = []
     for name in methods.METHODS:
@@ -106,7 +108,16 @@ def test_equal_methods_have_equal_forms_for_language_models():
         else:
             with pytest.raises(SteppeError, match=f"objective over layers .* {name}"):
                 copy.for_language()
-    assert able == FOR_LANGUAGE
+    assert able == sorted([*FOR_LANGUAGE, *CUTTING])
+
+
+@pytest.mark.parametrize("name", CUTTING)
+def test_a_method_that_cuts_refuses_shapes_that_are_only_zeros(name):
+    assert methods.make(name, sparsity=0.5).structure.removes == "units"
+    with pytest.raises(SteppeError, match="structure neurons, heads or neurons"):
+        methods.make(name, structure="2:4")
+    with pytest.raises(SteppeError, match="sparsity must be given"):
+        methods.make(name)
 
 
 @pytest.mark.parametrize("name", FOR_LANGUAGE)

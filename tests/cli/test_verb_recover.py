@@ -77,6 +77,7 @@ def test_both_in_one_go(
     record = json.loads(shown.out)
     assert "Wanda, recovered: 50.0" in shown.err
     assert "2:4 keeps the layers that a GPU runs faster" in record["gain"]
+    assert record["gain"] not in " ".join(shown.err.split())
     run(
         "evaluate",
         tmp_path / "o",

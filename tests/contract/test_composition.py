@@ -35,13 +35,23 @@ KINDS = {
     "perturb": Perturb,
 }
 OUTPUT = Slice("layer.weight", 0, torch.zeros(1, 1, dtype=torch.long), "output")
-TRAINED = [n for n in Score.registry if set(Score.make(n).needs) <= set(STATISTICS)]
+TRAINED = [
+    n
+    for n in Score.registry
+    if set(Score.make(n).needs) <= set(STATISTICS) and not Score.make(n).calibrated
+]
 STEPPING = [n for n in AnyCoupling.registry if issubclass(AnyCoupling.registry[n], Coupling)]
 AXES = {
     # some rank by what only a coupling knows that solves a layer at once, and some read the norms
     # of coupled channels, which single layers do not have
     "score": [n for n in TRAINED if Score.make(n).reads(OUTPUT)],
-    "structure": [form for name in Structure.registry for form in FORMS.get(name, [name])],
+    # what is cut out of language models is chosen layer by layer, in no loop of steps
+    "structure": [
+        form
+        for name in Structure.registry
+        if Structure.registry[name].removes is None
+        for form in FORMS.get(name, [name])
+    ],
     # those that choose among coupled channels only have a contract of their own, and those that mix
     # solved layers are for language models
     "budget": [

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from looped import looped
+from steppe import Method, SteppeError
+from steppe.core.calibration_statistics import CALIBRATION
 from steppe.core.protocols import AnyCoupling, LayerSolver, Score
 from steppe.core.statistic import STATISTICS
 
@@ -63,7 +65,16 @@ def test_needs_are_statistics_or_a_couplings_own(name):
     kinds = [AnyCoupling.registry[n] for n in AnyCoupling.registry]
     provided = {need for kind in kinds if issubclass(kind, LayerSolver) for need in kind.provides}
     for need in set(Score.make(name).needs) - provided:
-        assert STATISTICS[need]().name == need
+        known = CALIBRATION[need] if Score.make(name).calibrated else STATISTICS[need]
+        assert known.name == need
+
+
+@pytest.mark.parametrize("name", [n for n in SCORES if Score.make(n).calibrated])
+def test_what_calibration_alone_knows_ranks_in_no_loop_of_steps(name):
+    budget = {"name": "uniform", "sparsity": 0.5}
+    with pytest.raises(SteppeError, match=f"score {name} is known of calibrated layers only"):
+        Method(score=name, budget=budget)
+    Method(score=name, budget=budget, objective="layer_reconstruction")
 
 
 @pytest.mark.parametrize("name", SCORES)

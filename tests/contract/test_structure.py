@@ -15,6 +15,7 @@ from steppe.core.protocols import Structure
 EXAMPLES = {
     "nm": ["2:4", "1:4", "3:4", "1:2", "4:8"],
     "block": ["block:4x4", "block:2x8", "block:1x4", "block:8x1"],
+    "units": ["neurons", "heads", "neurons+heads"],
 }
 STRUCTURES = [form for name in Structure.registry for form in EXAMPLES.get(name, [name])]
 LAYERS = [
@@ -26,13 +27,17 @@ LAYERS = [
     Layer("transposed convolution", (16, 8, 3), transposed=True),
     Layer("grouped transposed convolution", (32, 4, 3), transposed=True, groups=2),
     Layer("gates", (32, 8), coupled_outputs=True),
+    Layer("down", (8, 16), reads="neurons"),
+    Layer("output projection", (16, 8), reads="heads", unit=4),
+    Layer("output projection, inputs first", (16, 8), transposed=True, reads="heads", unit=4),
 ]
+EXPERTS = Layer("experts", (3, 8, 24), stacked=True, reads="neurons", unit=8)
 each = pytest.mark.parametrize("structure", [Structure.make(s) for s in STRUCTURES], ids=STRUCTURES)
 
 
 def both(test):
     """Every structure, a test of its own, on every layer."""
-    return each(looped(layer=LAYERS)(test))
+    return each(looped(layer=[*LAYERS, EXPERTS])(test))
 
 
 def numbered(layer):

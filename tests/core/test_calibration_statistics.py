@@ -23,7 +23,12 @@ def test_a_mean_over_all_tokens(name: str, sizes: list[int]) -> None:
         made.add(part)
     assert float(made.tokens) == 50
     gram = (x.double().t() @ x.double() / 50).float()
-    expected = {"gram": gram, "activation_square": gram.diagonal()[None]}[name]
+    expected = {
+        "gram": gram,
+        "activation_square": gram.diagonal()[None],
+        "activation_mean": x.mean(0, keepdim=True),
+        "activation_variance": x.var(0, correction=0, keepdim=True),
+    }[name]
     torch.testing.assert_close(made.mean(), expected, rtol=1e-5, atol=1e-5)
     assert made.sum.dtype == torch.float32
 

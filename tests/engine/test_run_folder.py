@@ -53,6 +53,21 @@ def test_another_recipe_is_refused_by_the_inner_name(
     assert RunFolder(tmp_path, dict(RECIPE)).record is None
 
 
+def test_another_text_is_measured_of_what_a_finished_run_left(tmp_path: Path) -> None:
+    recipe = {"evaluate": {"texts": ["a.txt"], "window": 16}, "seed": 0}
+    other = recipe | {"evaluate": {"texts": ["b.txt"], "window": 16}}
+    folder = RunFolder(tmp_path, recipe)
+    folder.claim()
+    way_out = r"steppe evaluate .* --on perplexity --text FILE"
+    with pytest.raises(SteppeError, match=r"differs in evaluate\.texts\. Way out: choose"):
+        RunFolder(tmp_path, other)  # there is nothing to measure yet
+    folder.finish_record({"method": "gmp"})
+    with pytest.raises(SteppeError, match=way_out):
+        RunFolder(tmp_path, other)
+    with pytest.raises(SteppeError, match=r"evaluate\.texts, seed\. Way out: choose"):
+        RunFolder(tmp_path, other | {"seed": 1})
+
+
 def test_the_command_that_goes_on_can_be_copied(tmp_path: Path) -> None:
     path, recipe = tmp_path / "my run", {"train": {"lr": 0.1}}
     RunFolder(path, recipe).claim()

@@ -141,6 +141,21 @@ def test_what_is_not_pruned_has_nothing_to_keep(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_stray_zero_makes_no_pruned_model(
+    language_model: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(language_model, tmp_path / "other"))
+    (file,) = other.glob("model*.safetensors")
+    held = load_file(file)
+    held[next(n for n in held if "down_proj" in n)][0, 0] = 0.0
+    save_file(held, file, {"format": "pt"})
+    with pytest.raises(SteppeError, match=r"zeros in 1 of \d+ weights and no record.*steppe train"):
+        recover(other, tokens, tmp_path / "out", dense=language_model)
+    with pytest.raises(SteppeError, match=r"--dense.*never pruned is trained by steppe train"):
+        recover(other, tokens, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_zeros_that_came_back_and_damaged_masks_are_refused(
     pruned: Path, tokens: Tensor, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from steppe.core.errors import SteppeError
 from steppe.llm.calibration_windows import windows
-from steppe.llm.text import read, tokenize
+from steppe.llm.text import read, tokenize, too_short
 
 
 def test_files_of_each_kind(tmp_path: Path) -> None:
@@ -206,3 +206,14 @@ def test_a_tokenizer_that_fails_is_one_line() -> None:
     with pytest.raises(SteppeError, match="turn text into tokens; got TypeError") as refused:
         tokenize(damaged, "a text", whole=True)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "window", "offered"),
+    [(4, 2048, ""), (64, 2048, "--window 64"), (63, 256, ""), (63, 252, "--window 63"), (1, 2, "")],
+)
+def test_only_a_window_of_use_is_offered(tokens: int, window: int, offered: str) -> None:
+    said = str(too_short("a.txt", tokens, window, 0))
+    assert said.endswith(
+        f"Way out: {offered}{', or a longer text' if offered else 'a longer text'}"
+    )

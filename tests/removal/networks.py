@@ -172,4 +172,6 @@ def transformers_models():
         ),
         "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**gpt2, **ends)),
         "opt": lambda: hf.OPTForCausalLM(hf.OPTConfig(**opt)),
+        "gpt_neox": lambda: hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**words, num_attention_heads=4)),
+        "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**words, **few, pad_token_id=0)),
     }

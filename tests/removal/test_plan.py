@@ -59,7 +59,7 @@ def test_a_plan_comes_back_as_it_was(done, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {TEXT, "removal.safetensors"}
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2", "opt", "llama"])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "opt", "llama", "gpt_neox"])
 def test_transformers_that_no_config_can_say(networks, tmp_path, name):
     make = networks.transformers_models()[name]
     model = networks.warm(make())

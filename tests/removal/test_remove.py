@@ -22,7 +22,7 @@ IMAGES = [
     *("resnet20", "vgg11-bn", "lenet-300-100", "small-cnn"),
     *("resnet18-like", "resnet50-like", "mobilenet-v1", "mobilenet-v2"),
 ]
-TRANSFORMERS = ["llama", "qwen3", "vit", "bert", "gpt2", "opt"]
+TRANSFORMERS = ["llama", "qwen3", "vit", "bert", "gpt2", "opt", "gpt_neox", "phi3"]
 
 
 def logits(model, inputs):

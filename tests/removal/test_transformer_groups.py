@@ -33,6 +33,26 @@ def test_fused_queries_keys_and_values(networks):
     assert one == [*range(4, 8), *range(20, 24), *range(36, 40)]
 
 
+def test_queries_keys_and_values_of_each_head_together(networks):
+    heads, neurons = transformer_groups(networks.transformers_models()["gpt_neox"]())[:2]
+    assert (heads.kind, heads.units) == ("head", 4)
+    assert by_role(heads, "output")["query_key_value"][1] == list(range(12, 24))
+    assert by_role(heads, "bias") == by_role(heads, "output")
+    assert by_role(heads, "input")["dense"][1] == [4, 5, 6, 7]
+    assert (neurons.kind, neurons.units) == ("channel", 24)
+
+
+def test_queries_then_keys_then_values_and_gates_above(networks):
+    """8 query heads of 4 over 4 key heads, in one weight of 32 + 16 + 16 rows."""
+    heads, neurons = transformer_groups(networks.transformers_models()["phi3"]())[:2]
+    assert (heads.kind, heads.units) == ("head", 4)
+    one = by_role(heads, "output")["qkv_proj"][1]
+    assert one == [*range(8, 16), *range(36, 40), *range(52, 56)]
+    assert by_role(heads, "input")["o_proj"][1] == list(range(8, 16))
+    assert (neurons.kind, neurons.units) == ("channel", 24)
+    assert by_role(neurons, "output")["gate_up_proj"][3] == [3, 27]
+
+
 def test_what_is_excluded_stays(networks):
     model = networks.transformers_models()["vit"]()
     names = [g.name for g in transformer_groups(model, exclude=["*.layers.0.*", "*.fc1"])]

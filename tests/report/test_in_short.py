@@ -265,3 +265,11 @@ def test_an_accuracy_under_attack_that_cannot_be_trusted_is_left_out_and_said(st
     del attacks["probes"]
     assert robust_accuracy(masked, "l2", "0.25") == doubted
     assert "cannot be trusted" not in " ".join(InShort.of(records).full)
+
+
+@pytest.mark.parametrize("key", ["perplexity", "loss"])
+def test_of_a_perplexity_or_loss_worse_is_not_called_below(key: str) -> None:
+    runs = [run("safe", **{key: 30.0}) | {"dense": {key: 10.0}}]
+    assert f"SAFE is worse than the dense network in {key}: 30" in first(*runs)
+    runs += [run("gmp", **{key: 20.0}) | {"dense": {key: 10.0}}]
+    assert f"every method is worse than the dense network in {key}; GMP comes" in first(*runs)

@@ -107,3 +107,91 @@ def test_what_has_a_label_keeps_it_and_records_may_lack_anything() -> None:
     odd = [run(safe, label="mine"), {"method": "safe"}, {}, {"method": "safe", "recipe": "x"}]
     assert [r.get("label") for r in told_apart(odd)] == ["mine", None, None, None]
     assert told_apart(told_apart([run(with_sam), run(taylor)]))[0]["label"] == "Taylor + SAM"
+
+
+def elsa(lr: float, seed: int = 0, **more: Any) -> dict[str, Any]:
+    recipe = {"train": {"lr": lr, "tokens": 2_000_000} | more, "seed": seed, "data": {"text": "a"}}
+    method = steppe.methods.elsa(sparsity=0.5)
+    return run(method, seed=seed, recipe=recipe | {"model": {"name": f"/{lr}/m"}})
+
+
+def test_runs_of_one_seed_that_differ_in_their_recipe_are_rows() -> None:
+    """As `steppe sweep` leaves them: never are settings averaged as if they were seeds."""
+    runs = [elsa(lr, seed) for lr in (0.002, 0.0002) for seed in (0, 1)]
+    rows = Rows.from_records(told_apart(runs)).rows
+    assert [(r.display, r.seeds) for r in rows] == [("ELSA, lr 0.002", 2), ("ELSA, lr 0.0002", 2)]
+    assert not any("different recipes" in text for text in Document.of(runs, title="t").full)
+    (one, other) = told_apart([elsa(0.1), elsa(0.1, tokens=50_000, warmup=None)])
+    assert one["label"] == "ELSA, tokens 2M"
+    assert other["label"] == "ELSA, tokens 50k"
+
+
+def test_runs_of_other_seeds_stay_one_row_whatever_their_recipes() -> None:
+    runs = [elsa(0.002, 0), elsa(0.0002, 1)]
+    assert [r.get("label") for r in told_apart(runs)] == [None, None]
+    assert any("different recipes" in text for text in Document.of(runs, title="t").full)
+
+
+def test_files_of_one_name_and_long_lists_with_the_same_ends_are_two_rows() -> None:
+    texts = [elsa(0.1), elsa(0.1)]
+    for record, folder in zip(texts, ("/one", "/other"), strict=True):
+        record["recipe"]["data"]["text"] = f"{folder}/text.txt"
+    assert [r["label"] for r in told_apart([*texts, texts[0]])] == [
+        *("ELSA, text text.txt", "ELSA, text text.txt (2)", "ELSA, text text.txt")
+    ]
+
+
+def test_wrong_labels_are_no_other_method() -> None:
+    noisy = [
+        run(safe, recipe={"data": {"name": "d", "label_noise": {"rate": rate}}})
+        for rate in (0.25, 0.5)
+    ]
+    assert [r.get("label") for r in told_apart(noisy)] == [None, None]
+
+
+def test_lists_and_booleans_are_short() -> None:
+    budget = {"name": "evopress", "sparsity": 0.5}
+    wanda = steppe.methods.wanda(sparsity=0.5)
+    several = [wanda.replace(budget=budget | {"survivors": s}) for s in ((8, 2, 1), (4, 2, 1))]
+    assert labels(*several) == ["Wanda, survivors 8/2/1", "Wanda, survivors 4/2/1"]
+    held = steppe.methods.elsa(sparsity=0.5)
+    loose = held.replace(coupling=held.coupling.to_dict() | {"held": False})
+    assert labels(held, loose) == [None, "ELSA, not held"]
+
+
+def after(pruned: dict[str, Any], method: str, shown: str) -> dict[str, Any]:
+    """What was pruned, recovered or trained further."""
+    recipe = {"model": {"name": "runs/pruned"}, "method": {"name": method}, "seed": 0}
+    more = {"recipe": recipe, "pruning": pruned, "method_display": shown, "sparsity_asked": 0.5}
+    return {"method": method, "seed": 0, "sparse": {"perplexity": 20.0}} | more
+
+
+def pruned_by(method: Method, **more: Any) -> dict[str, Any]:
+    recipe = {"model": {"name": "models/dense"}, "method": method.to_dict(), "seed": 0}
+    figures = {"sparse": {"perplexity": 30.0}, "dense": {"perplexity": 10.0}}
+    return run(method, recipe=recipe | more) | figures
+
+
+def test_what_was_recovered_stands_beside_what_it_was_made_from() -> None:
+    wanda, alps = (getattr(steppe.methods, name)(sparsity=0.5) for name in ("wanda", "alps"))
+    runs = [pruned_by(wanda), pruned_by(alps)]
+    runs += [after(runs[0], "recover", "Wanda, recovered")]
+    runs += [after(runs[1], "recover", "ALPS, recovered")]
+    runs += [after(runs[0], "dense", "Wanda, then dense")]
+    document = Document.of(runs, title="All")
+    assert "dense" in document.about
+    assert [(r.display, r.seeds) for r in document.tables[0][1].rows] == [
+        ("dense", 1),
+        *((name, 1) for name in ("Wanda", "ALPS", "Wanda, recovered", "ALPS, recovered")),
+        ("Wanda, then dense", 1),
+    ]
+
+
+def test_recoveries_of_what_was_pruned_otherwise_are_told_apart() -> None:
+    wanda = steppe.methods.wanda(sparsity=0.5)
+    started = [pruned_by(wanda, calibration={"samples": n}) for n in (8, 128)]
+    runs = [after(one, "recover", "Wanda, recovered") for one in started]
+    assert [r["label"] for r in told_apart(runs)] == [
+        "Wanda, recovered, pruning samples 8",
+        "Wanda, recovered, pruning samples 128",
+    ]

@@ -94,12 +94,17 @@ def set_up() -> Iterator[Claim]:
 def verdict() -> Iterator[Claim]:
     dense, elsa = mean("dense", 90), mean("elsa", 90)
     yield "goes from {} to {}", record("whole-study")["dense"], dense
-    yield "GMP ({}) and ELSA ({})", mean("gmp", 90), elsa
+    yield "GMP ({}), ALPS", mean("gmp", 90)
+    yield "mask tuned ({}) and ELSA ({})", mean("alps_tuned", 90), elsa
+    yield "at 70 % ELSA ({})", mean("elsa", 70)
+    assert mean("elsa", 70) < dense
     yield "ALPS alone** ({})", elsa / mean("alps", 90)
     yield "and {} of that of Wanda's mask", elsa / mean("wanda_tuned", 90)
+    yield "At 95 % it has {} of it", mean("elsa", 95) / mean("wanda_tuned", 95)
+    yield "true loss** has {}, and {} without", mean("safe", 90), mean("none", 90)
     yield "tuned on as many tokens ({} was the aim", Cited("the issue that asked for the table")
     yield "the aim: {} would be below", Cited("the issue that asked for the table")
     yield "ELSA with it has {}", mean("elsa_distilled", 90)
-    best = record("llm-table")["runs"]["best-70"]
-    yield "Up to {} % blocks", 100 * best["sparsity_reached"]
-    yield "has {} at {} %", best["perplexity"], 100 * best["sparsity_reached"]
+    yield "Up to {} % blocks", 70
+    yield "calibrated on it has {} at {} %", mean("best", 70), 70
+    yield "at 90 % it has {}, and training", mean("best", 90)

@@ -19,12 +19,7 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
     say(f"{record['method_display']}: {zeros}{of_all_parameters(record)}", quiet)
     say(_judged(record), quiet)
-    texts = [record[key].get("texts", {}) for key in ("dense", "pruned", "sparse")]
-    for name, measured in texts[2].items():
-        figures = [of[name]["perplexity"] for of in texts]
-        say(f"perplexity {regained(*figures)} (windows of {measured['window']} of {name})", quiet)
-    if not texts[2]:
-        say("no perplexity was measured: give --evaluate FILE", quiet)
+    say_perplexities(record, quiet)
     say(
         f"{record['seconds']:.1f} s in all, peak memory "
         f"{record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
@@ -32,6 +27,26 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     )
     for note in record["fallbacks"]:
         say(f"note: {note}", quiet)
+
+
+def say_perplexities(record: dict[str, Any], quiet: bool, after: str = "recovered") -> None:
+    """Say what the models are worth: dense, what was pruned, and the result.
+
+    Args:
+        record: of a recovery or a training; without ``pruned`` the two others are said.
+        quiet: say nothing.
+        after: what the result of a pruned one is called.
+    """
+    dense, pruned = (record.get(key, {}).get("texts", {}) for key in ("dense", "pruned"))
+    for name, measured in record["sparse"].get("texts", {}).items():
+        before, now = dense.get(name, {}).get("perplexity"), measured["perplexity"]
+        if name in pruned:
+            told = regained(before, pruned[name]["perplexity"], now, after)
+        else:
+            told = f"{now:.2f}" if before is None else f"{now:.2f}, {before:.2f} dense"
+        say(f"perplexity {told} (windows of {measured['window']} of {name})", quiet)
+    if not record["sparse"].get("texts"):
+        say("no perplexity was measured: give --evaluate FILE", quiet)
 
 
 def _judged(record: dict[str, Any]) -> str:
@@ -59,17 +74,27 @@ def best(train: str, early: dict[str, Any]) -> str:
     return f"trained {train}; kept {when}, {losses}{ended}"
 
 
-def regained(dense: float, pruned: float, recovered: float) -> str:
+def regained(dense: float | None, pruned: float, now: float, after: str = "recovered") -> str:
     """The three perplexities, and the share of the gap that is closed, if there is one.
+
+    Args:
+        dense: of the dense model; None where it was not measured.
+        pruned: of what was pruned.
+        now: of the result.
+        after: what the result is called.
 
     Example:
         >>> regained(10.0, 30.0, 15.0)
         '10.00 dense, 30.00 pruned, 15.00 recovered: 75 % of the gap'
+        >>> regained(None, 30.0, 15.0, after="trained")
+        '30.00 pruned, 15.00 trained; dense not measured'
     """
-    said = f"{dense:.2f} dense, {pruned:.2f} pruned, {recovered:.2f} recovered"
+    said = f"{pruned:.2f} pruned, {now:.2f} {after}"
+    if dense is None:
+        return f"{said}; dense not measured"
     gap = pruned - dense
-    share = round(100 * (pruned - recovered) / gap) if gap > 0 else None
-    return said if share is None else f"{said}: {share} % of the gap"
+    share = f": {round(100 * (pruned - now) / gap)} % of the gap" if gap > 0 else ""
+    return f"{dense:.2f} dense, {said}{share}"
 
 
 def kept(train: str, blocks: list[dict[str, Any]]) -> str:

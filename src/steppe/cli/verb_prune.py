@@ -10,6 +10,7 @@ import typer
 
 from steppe.cli.at_work import at_work
 from steppe.cli.blocktable import BlockTable
+from steppe.cli.gain import say_gain
 from steppe.cli.job import takes_a_job
 from steppe.cli.main import emit, of_all_parameters, say
 from steppe.cli.progress_line import ProgressLine
@@ -95,8 +96,7 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
         say(f"the whole model was in memory: {record['walk']['reason']}", quiet)
     for note in record["fallbacks"]:
         say(f"note: {note}", quiet)
-    if "gain" in record:
-        say(record["gain"], quiet)
+    say_gain(record, out, quiet)
 
 
 def started(method: str, start: str, blocks: list[dict[str, Any]]) -> str:

@@ -89,3 +89,22 @@ class SquaredInput(Accumulator):
 
     def _add(self, x: Tensor) -> None:
         self.sum += torch.linalg.vector_norm(x, dim=0).square_()
+
+
+@CALIBRATION.register("activation_mean")
+class InputMean(Accumulator):
+    """E[x_j], ``[1, columns]``."""
+
+    name = "activation_mean"
+    columnwise = True
+
+    @staticmethod
+    def _zeros(columns: int, device: torch.device) -> Tensor:
+        return torch.zeros(1, columns, device=device, dtype=torch.float64)
+
+    def _add(self, x: Tensor) -> None:
+        self.sum += x.sum(0, dtype=torch.float64)
+
+    def mean(self) -> Tensor:
+        self.sum = super().mean().float()
+        return self.sum

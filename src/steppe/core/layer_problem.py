@@ -23,9 +23,10 @@ class LayerProblem:
             changed in place.
         statistics: what calibration saw: ``gram`` G ``[columns, columns]``, the mean over
             tokens of x x' (float32, symmetric); ``activation_square`` ``[1, columns]``, its
-            diagonal. Only what the score and the coupling need is there. Not to be changed:
-            layers with the same inputs share it.
-        prune: how many of the weights are zeroed, exactly.
+            diagonal; ``activation_mean`` and ``activation_variance``, ``[1, columns]`` too. Only
+            what the score and the coupling need is there. Not to be changed: layers with the
+            same inputs share it.
+        prune: how many of the weights, or of the structure's units, are zeroed, exactly.
         choose: ``(saliencies [rows, some columns], number to prune) -> mask``, True = kept,
             by the structure and the budget. N:M decides the number itself.
         score: what matters; called through `saliency`.
@@ -35,6 +36,7 @@ class LayerProblem:
         note: called with one sentence for each fallback taken; it ends in the record.
         gone: booleans ``[rows, columns]``, True where the weight was zero before and stays so;
             None where there is none.
+        shift: what the layer's bias gains ``[rows]``, set by solvers that shift it.
     """
 
     name: str
@@ -47,6 +49,7 @@ class LayerProblem:
     unit: int = 1
     note: Callable[[str], None] = lambda text: None
     gone: Tensor | None = None
+    shift: Tensor | None = None
 
     def select(self, saliency: Tensor, prune: int, columns: slice = slice(None)) -> Tensor:
         """A mask as the structure and the budget choose it; what was zero stays zero.

@@ -79,7 +79,8 @@ class Regression(LayerSolver):
 
         def damped(damping: float, dtype: torch.dtype) -> Tensor:
             hessian = gram.to(dtype, copy=True)
-            hessian.diagonal().add_(damping * hessian.diagonal().mean())
+            size = float(hessian.diagonal().mean()) or 1.0  # no input was ever seen
+            hessian.diagonal().add_(damping * size)
             return hessian
 
         factor, damping = factored(problem, self.damping, damped)
@@ -97,11 +98,8 @@ class Regression(LayerSolver):
             fitted = refined(hessian, weight, weight.masked_fill(~mask, 0.0), mask, _STEPS)
             return fitted.masked_fill_(~mask, 0.0), mask
         columns = mask[0].nonzero().flatten()
-        inner, info = torch.linalg.cholesky_ex(hessian[columns][:, columns])
-        assert not int(info), "a part of a positive definite matrix is one"
-        fitted = torch.cholesky_solve((weight @ hessian[:, columns]).t(), inner).t()
         new = torch.zeros_like(weight)
-        new[:, columns] = fitted
+        new[:, columns] = _ridge(weight, hessian, columns)
         return new, mask
 
     def _chosen(self, weight: Tensor, inverse: Tensor, unit: int, prune: int) -> Tensor:
@@ -126,6 +124,17 @@ class Regression(LayerSolver):
             inverse[columns], inverse[:, columns] = 0.0, 0.0
             inverse[columns, columns] = 1.0
         return alive.repeat_interleave(unit)
+
+
+def _ridge(weight: Tensor, hessian: Tensor, columns: Tensor) -> Tensor:
+    """W0 H_:K (H_KK)^-1, ``[rows, columns that stay]``."""
+    strip = hessian[:, columns]
+    for dtype in (torch.float32, torch.float64):
+        inner, info = torch.linalg.cholesky_ex(strip[columns].to(dtype))
+        if not int(info):
+            break
+    assert not int(info), "a part of a positive definite matrix is one"
+    return torch.cholesky_solve((weight @ strip).t().to(dtype), inner).t().float()
 
 
 def _costs(weight: Tensor, inverse: Tensor, places: Tensor) -> Tensor:

@@ -7,11 +7,18 @@ import ctypes
 import threading
 from collections.abc import Iterator
 
+import psutil
+
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # glibc's names for mallopt
 _USUAL = 32 << 20, 64 << 20
 """What glibc's own rule comes to with large tensors; once one is set that rule is off for good."""
 _MAPPED, _REUSED = (1 << 20, 128 << 10), (32 << 20, 1 << 30)
 _lock, _open = threading.Lock(), {_REUSED: 0, _MAPPED: 0}  # of the process, as the setting is
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory now."""
+    return int(psutil.Process().memory_info().rss)
 
 
 def mapped() -> contextlib.AbstractContextManager[None]:

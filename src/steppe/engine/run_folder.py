@@ -69,10 +69,14 @@ class RunFolder:
                 keys = differences(stored, recipe)
                 own = isinstance(stored, dict) and "train" in stored
                 command = shlex.join(["steppe", "train", str(recipe_file), "--out", str(path)])
+                done = (self.path / "record.json").exists()
+                measures = done and all(key.startswith("evaluate.") for key in keys)
+                evaluate = shlex.join(["steppe", "evaluate", str(path), "--on", "perplexity"])
                 raise SteppeError(
                     "a run folder holds one recipe",
                     got=f"{self.path}, whose recipe differs in {', '.join(keys)}",
-                    way_out="choose another --out; or delete that folder, if nothing needs it"
+                    way_out=f"{evaluate} --text FILE measures what is there; or " * measures
+                    + "choose another --out; or delete that folder, if nothing needs it"
                     + f"; {command} goes on with its own, if its rule is still the same" * own,
                 )
         elif self.path.exists() and (not self.path.is_dir() or _holds_something(self.path)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.prunable import Selection
@@ -93,6 +94,17 @@ def answers_in_tokens(model: Any) -> bool:
         *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values(),
     }
     return type(model).__name__ in names and not model.config.is_encoder_decoder
+
+
+def arguments(model: Any, ids: Tensor) -> dict[str, Any]:
+    """What a model is called with to run on token ids; an encoder and a decoder both get them."""
+    known = inspect.signature(model.forward).parameters
+    given: dict[str, Any] = {"input_ids": ids}
+    if "use_cache" in known or answers_in_tokens(model):
+        given["use_cache"] = False
+    if "decoder_input_ids" in known:
+        given["decoder_input_ids"] = ids
+    return given
 
 
 def block_names(model: Any) -> list[str]:

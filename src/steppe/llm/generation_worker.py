@@ -8,21 +8,16 @@ import sys
 import time
 from typing import Any
 
-import psutil
 import torch
 
 from steppe.core.errors import SteppeError
+from steppe.engine.host_memory import resident
 from steppe.llm.checkpoint import folder_of
 from steppe.llm.generation_speed import REFUSED
 from steppe.llm.load import DTYPES
 from steppe.llm.load_sparse import load
 from steppe.llm.skeleton import quiet, read_config, skeleton
 from steppe.sparse import formats_of
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    return int(psutil.Process().memory_info().rss)
 
 
 def forget_peak() -> bool:

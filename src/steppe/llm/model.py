@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,13 +17,19 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.patterns import matches
 from steppe.core.prunable import prunable, selection
-from steppe.core.serialization import atomic
-from steppe.llm.architecture import OWN_LOOP, answers_in_tokens, block_names, dense_in, other_lists
+from steppe.llm.architecture import (
+    OWN_LOOP,
+    answers_in_tokens,
+    arguments,
+    block_names,
+    dense_in,
+    other_lists,
+)
 from steppe.llm.checkpoint import Checkpoint, folder_of, shard_name, write_index, write_shard
 from steppe.llm.keys import REST, Keys
 from steppe.llm.perplexity import positions_of
 from steppe.llm.self_check import Verdict, check_stream
-from steppe.llm.side_files import side_files
+from steppe.llm.side_files import copy_side_files
 from steppe.llm.skeleton import forget, quiet, read_config, skeleton
 from steppe.llm.stream import Stream
 from steppe.llm.structured.readers import marked
@@ -33,7 +37,6 @@ from steppe.llm.whole import Whole
 
 APART = 1 << 30
 """Bytes of what the model does not use that are in memory at once, and in a shard."""
-_OURS = {"record.json", "recipe.yaml", "journal.json", "evaluations.json", "export.json"}
 
 
 class StreamedModel:
@@ -275,9 +278,7 @@ class StreamedModel:
         for number, keys in enumerate([self._keys.of[REST], *self._apart], blocks + 1):
             new = self._keys.replaced(trained or {}) if number == blocks + 1 else {}
             write_shard(out, number, of, self.checkpoint.read(keys) | new)
-        for name in set(side_files(self.folder)) - _OURS:
-            with atomic(out / name) as temporary:
-                shutil.copyfile(self.folder / name, temporary)
+        copy_side_files(self.folder, out)
         return write_index(out, of)
 
     # running it
@@ -316,15 +317,8 @@ class StreamedModel:
 
         An encoder and a decoder both get them.
         """
-        ids = tokens.to(self.device)
-        known = inspect.signature(self.model.forward).parameters
-        options: dict[str, Any] = {}
-        if "use_cache" in known or self.predicts:
-            options["use_cache"] = False
-        if "decoder_input_ids" in known:
-            options["decoder_input_ids"] = ids
         with torch.no_grad():
-            return self.model(input_ids=ids, **options)
+            return self.model(**arguments(self.model, tokens.to(self.device)))
 
     def decide(self, window: int, loading: Callable[[str], None] = lambda why: None) -> Verdict:
         """Whether blocks are streamed or the whole model is loaded; the walk is checked.

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.llm import pruning_run
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
@@ -67,8 +68,18 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
 
     Returns:
         The record.
+
+    Raises:
+        SteppeError: an option has no effect, and all that either raises.
     """
-    if prepared.method.structure.removes is not None:
+    structure = prepared.method.structure
+    if structure.removes is not None:
         return prune_and_cut(prepared, report)
+    if prepared.config.family is not None:
+        raise SteppeError(
+            "a model is written as another family when something is cut out of it",
+            got=f"--family {prepared.config.family} with structure {structure.name}",
+            way_out="leave --family out, or --structure neurons+heads",
+        )
     does = prune_and_recover if prepared.config.recover else pruning_run.run
     return does(prepared, report)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,11 @@ from steppe.llm.load import words_of
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import fingerprint
 from steppe.methods import display_of
+from steppe.record.origin import dense_of
+
+_RECOVERED = ", recovered"
+_LEAST_ZEROS = 0.01
+"""The share of the prunable weights from which on a model that has no record counts as pruned."""
 
 
 @dataclass(frozen=True)
@@ -61,54 +66,83 @@ class PrunedPair:
 
     @property
     def display(self) -> str:
+        """What a report calls the model that this folder holds."""
+        shown = self.record.get("method_display")
+        if shown is None and (method := self._pruning.get("method")) is not None:
+            shown = display_of(str(method))  # from before records said it
+        return "a pruned model" if shown is None else str(shown)
+
+    @property
+    def recovered(self) -> str:
         """What a report calls the recovered model."""
-        pruned_by = self._origin.get("method")
-        shown = "a pruned model" if pruned_by is None else display_of(str(pruned_by))
-        return f"{shown}, recovered"
+        return f"{self.display.removesuffix(_RECOVERED)}{_RECOVERED}"
+
+    def then(self, method: str) -> str:
+        """What a report calls the model that another method trained further.
+
+        Args:
+            method: its name.
+        """
+        return f"{self.display}, then {display_of(method)}"
 
     def structure(self, otherwise: Structure) -> Structure:
         """What its zeros have in common; the other one where nobody knows."""
-        method = self._origin.get("recipe", {}).get("method")
+        method = self._pruning.get("recipe", {}).get("method")
         if isinstance(method, Mapping) and "structure" in method:
             return Structure.make(method["structure"])
         return otherwise
 
     @property
-    def _origin(self) -> Mapping[str, Any]:
-        """The record of the pruning itself, where the folder's own is of a recovery."""
-        origin: Mapping[str, Any] = self.record
-        while origin.get("pruning"):
-            origin = origin["pruning"]
-        return origin
+    def _pruning(self) -> Mapping[str, Any]:
+        """The record of what made the zeros, where the folder's own is of a recovery."""
+        made: Mapping[str, Any] = self.record
+        while made.get("pruning") and made["recipe"].get("recover"):
+            made = made["pruning"]
+        return made
 
-    @property
-    def _known(self) -> Mapping[str, Any]:
-        """Name and fingerprint of the dense model, as the folder's run found it."""
-        whole = self.recipe.get("recover")
-        known = self.recipe.get("dense") or self.recipe.get("model") or {}
-        if not isinstance(known, Mapping):
-            return {}
-        if isinstance(whole, Mapping) and known.get("teacher"):
-            return {"name": known["teacher"], "fingerprint": whole.get("dense")}
-        return known
+    @cached_property
+    def _first(self) -> PrunedPair:
+        """That of the model which came from the dense one, however often it went on since.
+
+        Raises:
+            SteppeError: a model on the way is another one now.
+        """
+        known = dense_of(self.record)
+        name = known.get("name")
+        if self.dense is None and name is not None and Path(name).is_dir():
+            older = replace(self, folder=Path(name))
+            if older.is_pruned:
+                self._check_unchanged(StreamedModel(str(name), "cpu"), known.get("fingerprint"))
+                return older._first
+        return self
 
     @property
     def dense_name(self) -> str | Path:
-        """Where the dense model is.
+        """Where the dense model is, which the first pruning began with, whatever came after it.
 
         Raises:
             SteppeError: nothing says so, or it is not there any more.
         """
-        name = self.dense or self._known.get("name")
+        first = self._first
+        name = self.dense or dense_of(first.record).get("name")
         if name is None or (self.dense is None and not Path(name).is_dir()):
+            never = "; a model that was never pruned is trained by steppe train"
             raise SteppeError(
                 "what a pruned model was made from is needed",
-                got=f"{self.folder} with no record of its pruning"
+                got=f"{first.folder} with no record of its pruning"
                 if name is None
                 else f"a record of the pruning of {name}, which is not there",
-                way_out=self.way_out,
+                way_out=self.way_out + never * (name is None and not first.is_pruned),
             )
         return str(name)
+
+    def _check_unchanged(self, known: StreamedModel, wanted: str | None) -> None:
+        if wanted is not None and fingerprint(known) != wanted:
+            raise SteppeError(
+                "what a model was pruned or trained from is still what it was then",
+                got=f"{known.folder}, whose files have changed since",
+                way_out=self.way_out,
+            )
 
     def check(self, pruned: StreamedModel, dense: StreamedModel) -> None:
         """Whether the two models differ in nothing but the values of their weights.
@@ -133,13 +167,9 @@ class PrunedPair:
         words = words_of(pruned.folder), words_of(dense.folder)
         if all(words) and words[0] != words[1]:
             self._refuse_words(pruned, dense, "a tokenizer", "another")
-        wanted = self._known.get("fingerprint") if self.dense is None else None
-        if wanted is not None and fingerprint(dense) != wanted:
-            raise SteppeError(
-                "the dense model is still the one that was pruned",
-                got=f"{dense.folder}, whose files have changed since",
-                way_out=f"--dense {dense.folder} if it is the right one all the same",
-            )
+        if self.dense is None:
+            known = dense_of(self._first.record)
+            self._check_unchanged(dense, known.get("fingerprint"))
 
     def check_zeros(self, pruned: StreamedModel, nonzero: Mapping[str, int]) -> None:
         """Whether there are zeros to keep, and no fewer than the folder's masks name.
@@ -167,10 +197,13 @@ class PrunedPair:
                     way_out="recover the folder that the pruning wrote, or delete its masks*"
                     ".safetensors if the weights are right",
                 )
-        if not any(zeros.values()):
+        total, there = sum(layer.numel for layer in pruned.layers()), sum(zeros.values())
+        # any trained model has a few by rounding
+        if not there or (not self.is_pruned and there < _LEAST_ZEROS * total):
+            few = f"{there} of {total} weights and no record of a pruning"
             raise SteppeError(
                 "a recovery trains what a pruned model has left, and keeps its zeros",
-                got=f"{pruned.folder}, whose layers have none",
+                got=f"{pruned.folder}, whose layers have {f'zeros in {few}' if there else 'none'}",
                 way_out="name the folder that steppe prune wrote; to train a dense model further: "
                 "steppe train",
             )

@@ -126,7 +126,7 @@ class PreparedRecovery(PreparedPruning):
         dense["bytes"] = self._dense.checkpoint.bytes
         sizes = {key: before[key] for key in ("parameters", "nonzero", "bytes")}
         return record | {
-            "method_display": self._pair.display,
+            "method_display": self._pair.recovered,
             "sparsity_asked": self.pruning.get("sparsity_asked"),
             "dense": dense,
             "pruned": quality_of(measured["pruned"]) | sizes,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
+
+from steppe.core.serialization import atomic
 
 ENDINGS = (
     ".bin",
@@ -34,6 +37,14 @@ ENDINGS = (
 _OTHER_FORMS = ("original", "onnx", "openvino", "coreml", "gguf", "metal", "mlx")
 """Folders in which a repository of the hub holds the model once more; their weights stay there."""
 _OURS = ("checkpoints", "__pycache__")
+_RECORDS = {
+    "record.json",
+    "recipe.yaml",
+    "journal.json",
+    "evaluations.json",
+    "export.json",
+    "removal.json",
+}
 _MASKS = "masks-"  # of an earlier pruning
 _NUMBER = 5 * "[0-9]"
 
@@ -50,6 +61,13 @@ def side_files(folder: Path) -> list[str]:
         []
     """
     return sorted(name for names in _beside(folder)[0].values() for name in names)
+
+
+def copy_side_files(folder: Path, out: Path) -> None:
+    """Copy them, but for what an earlier run of ours says of itself, each whole or not at all."""
+    for name in set(side_files(folder)) - _RECORDS:
+        with atomic(out / name) as temporary:
+            shutil.copyfile(folder / name, temporary)
 
 
 def left_out(folder: Path, used: Iterable[Path], out: Path) -> list[str]:

@@ -36,6 +36,7 @@ ENDINGS = (".txt", ".parquet", *JSON_ENDINGS)
 _SAVED = ("state.json", "dataset_dict.json")
 SEPARATOR = "\n\n"
 SHUFFLE_BUFFER = 10_000
+_LEAST_WINDOW = 64  # tokens; a shorter one is worth an offer only where little was asked for
 """Documents of a stream that are held while its order is drawn."""
 
 
@@ -200,12 +201,26 @@ def too_short(source: str, tokens: int, window: int, least: int) -> SteppeError:
         window: how many were asked for.
         least: tokens that a text must have beyond its window.
     """
-    fits = tokens - least
     return SteppeError(
         f"the text must be longer than the window of {window} tokens",
         got=f"{tokens} tokens in {source}",
-        way_out=f"--window {fits}, or a longer text" if fits >= 2 else "a longer text",
+        way_out=longer_or(tokens - least, window),
     )
+
+
+def longer_or(fits: int, window: int) -> str:
+    """The way out of a text that is too short: a window of use, if one fits, or a longer text.
+
+    Args:
+        fits: tokens that a window could have.
+        window: that was asked for.
+
+    Example:
+        >>> longer_or(500, 2048), longer_or(4, 2048), longer_or(4, 16)
+        ('--window 500, or a longer text', 'a longer text', '--window 4, or a longer text')
+    """
+    of_use = fits >= 2 and (fits >= _LEAST_WINDOW or 4 * fits >= window)
+    return f"--window {fits}, or a longer text" if of_use else "a longer text"
 
 
 def _looks_like_a_path(name: str) -> bool:

@@ -14,6 +14,7 @@ from steppe.methods.alps import alps
 from steppe.methods.dense import dense
 from steppe.methods.eagleeye import eagleeye
 from steppe.methods.elsa import elsa
+from steppe.methods.flap import flap
 from steppe.methods.gmp import gmp
 from steppe.methods.greg1 import greg1
 from steppe.methods.greg2 import greg2
@@ -33,6 +34,7 @@ from steppe.methods.refinement import with_swaps
 from steppe.methods.registry import METHODS, PublishedMethod, display_of, published
 from steppe.methods.safe import safe
 from steppe.methods.safe_plus import safe_plus
+from steppe.methods.slim import slim
 from steppe.methods.smcp import smcp
 from steppe.methods.soft_threshold import soft_threshold
 from steppe.methods.sparsegpt import sparsegpt
@@ -52,6 +54,7 @@ __all__ = [
     "display_of",
     "eagleeye",
     "elsa",
+    "flap",
     "for_language",
     "gmp",
     "greg1",
@@ -70,6 +73,7 @@ __all__ = [
     "published",
     "safe",
     "safe_plus",
+    "slim",
     "smcp",
     "soft_threshold",
     "sparsegpt",

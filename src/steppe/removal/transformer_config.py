@@ -12,6 +12,9 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.removal.transformer_patterns import HEADS, KEY_HEADS, Sublayer, sublayers_of, width
 
+NEURONS = ("intermediate_size", "ffn_dim", "n_inner")
+"""How configs call the number of neurons."""
+
 
 def update_attributes(sublayers: Iterable[Sublayer]) -> None:
     """Set the modules' attributes for numbers of heads and neurons to what the weights have now.
@@ -22,7 +25,7 @@ def update_attributes(sublayers: Iterable[Sublayer]) -> None:
     for sublayer in sublayers:
         owner = sublayer.owner
         if sublayer.kind == "channel":
-            neurons = width(sublayer.producers[0][1])
+            neurons = width(sublayer.consumers[0][1], 1)
             _set(owner, ("intermediate_size", "intermediate_dim"), neurons)
             continue
         heads_width = width(sublayer.consumers[0][1], 1)
@@ -57,7 +60,7 @@ def update_config(model: nn.Module) -> str:
         "num_attention_heads": {s.units * s.queries_per_key for s in attentions},
         "num_key_value_heads": {s.units for s in attentions},
         "head_dim": {s.head_size for s in attentions},
-        "intermediate_size": {s.units for s in sublayers if s.kind == "channel"},
+        _neurons(config): {s.units for s in sublayers if s.kind == "channel"},
     }
     if any(len(different) > 1 for different in sizes.values()):
         return "its blocks differ in heads or neurons"
@@ -73,10 +76,16 @@ def update_config(model: nn.Module) -> str:
     return reason
 
 
+def _neurons(config: Any) -> str:
+    return next((name for name in NEURONS if hasattr(config, name)), NEURONS[0])
+
+
 def _write(config: Any, sizes: dict[str, int]) -> None:
     for name, value in sizes.items():
         old = getattr(config, name, None)
-        plain = name == "head_dim" and value * sizes["num_attention_heads"] == config.hidden_size
+        # what a config need not say
+        usual = {"head_dim": sizes.get("num_attention_heads", 0) * value, "n_inner": value / 4}
+        plain = name in usual and usual[name] == config.hidden_size
         if name == "num_key_value_heads" and old is None:
             continue
         if old != value and not (old is None and plain):

@@ -129,7 +129,8 @@ def _first_int(module: nn.Module, names: Sequence[str]) -> int | None:
 
 
 def _head_size(owner: nn.Module, outputs: int) -> int | None:
-    size = _first_int(owner, ("head_dim", "attention_head_size", "key_value_proj_dim"))
+    names = ("head_dim", "attention_head_size", "key_value_proj_dim", "head_size")
+    size = _first_int(owner, names)
     heads = _first_int(owner, HEADS)
     return size or (outputs // heads if heads else None)
 
@@ -221,6 +222,43 @@ def fused(name: str, module: nn.Module) -> Sublayer | None:
     return Sublayer("head", module, indexed[:1], indexed[1:], size)
 
 
+@pattern
+def interleaved(name: str, module: nn.Module) -> Sublayer | None:
+    """The query, key and value of each head beside each other: GPT-NeoX, Persimmon."""
+    names = ("query_key_value", "dense")
+    layers = _layers(module, names)
+    size = _head_size(module, width(layers[1], 1)) if layers else None
+    if layers is None or size is None or not _only(module, layers, size):
+        return None
+    heads_width = width(layers[1], 1)
+    if width(layers[0]) != 3 * heads_width or heads_width % size:
+        return None  # fewer keys than queries
+    heads = heads_width // size
+    indexes = (_positions(heads, 3 * size), _positions(heads, size))
+    indexed = _indexed(name, names, layers, indexes)
+    return Sublayer("head", module, indexed[:1], indexed[1:], size)
+
+
+@pattern
+def stacked(name: str, module: nn.Module) -> Sublayer | None:
+    """All queries, then all keys, then all values in one weight: Phi-3."""
+    names = ("qkv_proj", "o_proj")
+    layers = _layers(module, names)
+    size = _head_size(module, width(layers[1], 1)) if layers else None
+    if layers is None or size is None or not _only(module, layers, size):
+        return None
+    queries = width(layers[1], 1)
+    keys, uneven = divmod(width(layers[0]) - queries, 2 * size)
+    if uneven or keys < 1 or queries % (keys * size):
+        return None
+    per_key = queries // size // keys
+    of_queries, of_keys = _positions(keys, per_key * size), _positions(keys, size)
+    of_values = of_keys + queries + keys * size
+    of_all_three = torch.cat([of_queries, of_keys + queries, of_values], dim=1)
+    indexed = _indexed(name, names, layers, (of_all_three, of_queries))
+    return Sublayer("head", module, indexed[:1], indexed[1:], size, per_key)
+
+
 MLPS = (
     (("gate_proj", "up_proj"), "down_proj"),
     (("up_proj",), "down_proj"),
@@ -250,6 +288,21 @@ def neurons(name: str, module: nn.Module) -> Sublayer | None:
         if producers == ("fc1",) and plain and hasattr(module, "self_attn"):
             return _mlp(name, module, names, layers)
     return None
+
+
+@pattern
+def gate_above_up(name: str, module: nn.Module) -> Sublayer | None:
+    """All gates, then what they multiply, in one weight: Phi-3, GLM."""
+    names = ("gate_up_proj", "down_proj")
+    layers = _layers(module, names)
+    if layers is None or not _only(module, layers):
+        return None
+    neurons = width(layers[1], 1)
+    if width(layers[0]) != 2 * neurons:
+        return None
+    own = _positions(neurons, 1)
+    indexed = _indexed(name, names, layers, (torch.cat([own, own + neurons], dim=1), own))
+    return Sublayer("channel", module, indexed[:1], indexed[1:])
 
 
 @pattern

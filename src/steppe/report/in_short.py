@@ -128,7 +128,8 @@ def _quality(table: ShortTable) -> str:
         return (
             f"{_place(table)} {_names(kept, table)} {are} {as_good} the dense network: {against}."
         )
-    below = f"below the dense network{word}"
+    # of a perplexity, lower is better
+    below = f"{'below' if key == 'accuracy' else 'worse than'} the dense network{word}"
     if len(table.compared) == 1:
         return f"{_place(table)} {_names([first], table)} is {below}: {against}."
     closest = f"{_names((m for m, _ in best), table)} {'come' if many else 'comes'} closest"

@@ -14,6 +14,7 @@ from steppe.core.serialization import damaged
 from steppe.core.speed import Speed
 from steppe.methods import display_of
 from steppe.record import checked
+from steppe.record.origin import dense_of
 from steppe.report.align import aligned
 
 Record = Mapping[str, Any]
@@ -121,11 +122,13 @@ def _measured(run: Path) -> dict[str, Any]:
 def setting_of(record: Record) -> str:
     """The network and the data in words; "" where the record does not say.
 
+    Of a pruned network that was recovered or trained further, the dense one that it was made from.
+
     Example:
         >>> setting_of({"recipe": {"model": {"name": "resnet20"}, "data": {"name": "a/cifar10"}}})
         'resnet20 on cifar10'
     """
-    names = [find(record, "recipe.model.name"), find(record, "recipe.data.name")]
+    names = [dense_of(record).get("name"), find(record, "recipe.data.name")]
     shown = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in names if name]
     return " on ".join(shown)
 
@@ -176,16 +179,21 @@ def first(record: Record, *paths: str) -> float | None:
 
 
 def method_of(record: Record) -> str:
-    """The record's ``label``, or its method's name.
+    """The record's ``label``, or its method's name; after that of what it started from.
 
     Example:
         >>> method_of({"method": {"name": "safe"}}), method_of({})
         ('safe', 'unnamed')
+        >>> method_of({"method": "recover", "pruning": {"method": "wanda"}})
+        'wanda, then recover'
     """
     method = record.get("label") or record.get("method")
     if isinstance(method, Mapping):
         method = method.get("name")
     name = str(method or "unnamed")
+    past = record.get("pruning")
+    if isinstance(past, Mapping) and past and not record.get("label"):
+        return f"{method_of(past)}, then {name}"
     return "dense" if name.lower() == "dense" else name
 
 

@@ -23,6 +23,7 @@ class Fluctuation(Score):
     """
 
     name = "fluctuation"
+    calibrated = True
     needs = ("activation_variance",)
 
     def score(self, weight: Tensor, stats: Mapping[str, Tensor], key: str) -> Tensor:

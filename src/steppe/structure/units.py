@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import Structure, UnitBudget
+from steppe.core.protocols import Objective, Structure, UnitBudget
 from steppe.core.selection import count
 
 if TYPE_CHECKING:
@@ -79,12 +79,25 @@ class Units(Structure):
         return cls(of=kinds) if set(kinds) <= set(KINDS) else None
 
     def fits(self, method: Method) -> None:
-        if isinstance(method.budget, UnitBudget) and method.budget.uneven:
+        said, budget = f"structure {'+'.join(self.of)} with", method.budget
+        if not isinstance(budget, UnitBudget):
+            return  # of coupled channels only, which says so itself
+        if budget.uneven or not budget.layerwise:
             raise SteppeError(
                 "a config of transformers has one width for all blocks",
-                got=f"structure {'+'.join(self.of)} with budget {method.budget.name}",
+                got=f"{said} budget {budget.name}",
                 consequence="no plain from_pretrained would load what is left",
                 way_out="budget uniform",
+            )
+        objective = [p for p in (method.objective, *method.language) if isinstance(p, Objective)][
+            -1
+        ]
+        if objective.scope != "layer":
+            raise SteppeError(
+                "whole units of a language model go layer by layer, by what calibration saw",
+                got=f"{said} objective {objective.name} and coupling {method.coupling.name}",
+                way_out="method slim, or objective layer_reconstruction; or steppe remove for "
+                "networks that are trained in a loop of steps",
             )
 
     def among(self, layers: Sequence[Layer]) -> list[Layer]:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from steppe.cli.main import main
 from steppe.cli.training import TRAININGS
 from steppe.core.text import read_yaml
+from steppe.engine.host_memory import resident
 from steppe.experiment.tasks import TASKS
 
 
@@ -42,6 +43,8 @@ def test_a_model_in_the_place_of_a_recipe(
     assert printed["sparsity_reached"] == 0.5
     assert "perplexity" in said.err
     assert "tokens/s" in said.err
+    assert f"no gain in size or speed yet: steppe export {out} --to compact" in said.err
+    assert printed["gain"] not in said.err
     recipe = read_yaml((out / "recipe.yaml").read_text())
     assert recipe["method"]["penalty"] == 0.1
     assert recipe["train"]["parts"] == 2
@@ -102,12 +105,45 @@ def test_a_plan_of_the_whole_is_said_by_both_verbs(
     run("plan", "--whole", *asked, "--json")
     planned = capsys.readouterr()
     found, other = json.loads(planned.out), json.loads(trained.out)
+    held = found["memory_bytes"]["Python and libraries"]
+    assert 50 * 2**20 < held <= 1.05 * resident(), "that of this process"
+    for one in (found, other):
+        one["memory_bytes"]["all"] -= one["memory_bytes"].pop("Python and libraries")
     assert found["memory_bytes"] == other["memory_bytes"]
     assert list(found["memory_bytes_split"]) == ["2", "4", "8"]
-    assert found["memory_bytes"]["all"] > found["memory_bytes_split"]["8"]
+    assert found["memory_bytes"]["all"] + held > found["memory_bytes_split"]["8"]
     assert "memory of a process: " in planned.err
     assert "with --shard: 2: " in planned.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_plan_needs_no_text(
+    language_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--method", "gmp", "--sparsity", 0.5, "--window", 16, "--device", "cpu"]
+    run("plan", "--whole", language_model, *flags, "--out", tmp_path / "o", "--json")
+    assert json.loads(capsys.readouterr().out)["memory_bytes"]["weights"] > 0
+    run("train", language_model, *flags, "--out", tmp_path / "o", code=2)
+    said = capsys.readouterr().err
+    assert "must say which text is trained on; got none. Way out: --data TEXT" in said
+
+
+def test_what_a_method_does_not_come_to_do_is_said_before_it_begins(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "note: coupling admm updates its sparse copy every 32 steps, and a training of 8 steps"
+    verb, *asked = small(language_model, word_text, tmp_path / "run")
+    asked[asked.index("admm")] = "elsa"
+    run(verb, *asked, "--plan")
+    assert note in capsys.readouterr().err
+    run(verb, *asked)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(note) == 1
+    assert said.index(note) < said.index("part 1/8")
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert any(note.removeprefix("note: ") in one for one in record["notes"])
+    run(verb, *asked)
+    assert note in " ".join(capsys.readouterr().err.split()), "nothing was begun: it is in the end"
 
 
 def test_flags_of_another_task_are_refused(
@@ -125,7 +161,11 @@ def said_in_one_line(capsys: pytest.CaptureFixture[str], *arguments: object) -> 
     """What a command that is refused says, without the progress before it."""
     capsys.readouterr()
     run(*arguments, code=2)
-    lines = [x for x in capsys.readouterr().err.splitlines() if not x.startswith("tokenising")]
+    lines = [
+        x
+        for x in capsys.readouterr().err.splitlines()
+        if not x.startswith(("tokenising", "note: "))
+    ]
     assert len(lines) == 1, lines
     return lines[0]
 
@@ -193,9 +233,11 @@ def test_a_batch_that_does_not_fit_and_the_way_out(
 ) -> None:
     asked = small(language_model, word_text, tmp_path / "run")
     run(*asked, "--batch-size", 2, "--accumulate", 2, "--plan", "--json")
-    fits = json.loads(capsys.readouterr().out)["memory_bytes"]["all"]
-    there = "steppe.experiment.causal_lm.experiment.available"
-    monkeypatch.setattr(there, lambda out, device: {"host": fits})
+    planned = json.loads(capsys.readouterr().out)["memory_bytes"]
+    module, held = "steppe.experiment.causal_lm.experiment", planned["Python and libraries"]
+    monkeypatch.setattr(f"{module}.resident", lambda: held)
+    fits = planned["all"] - held  # what is held is not free
+    monkeypatch.setattr(f"{module}.available", lambda out, device: {"host": fits})
     said = said_in_one_line(capsys, *asked)
     assert "a run must fit in memory" in said
     assert "Way out: --batch-size 2 --accumulate 2" in said

@@ -400,9 +400,10 @@ def test_a_batch_that_does_not_fit_is_one_line_and_the_plan_says_why(
     module = "steppe.experiment.causal_lm.experiment"
     experiment = LanguageExperiment(parse(recipe(language_model, word_text)))
     setting, _ = experiment.plan()
+    monkeypatch.setattr(f"{LanguageExperiment.__module__}.resident", lambda: setting.held)
     half = replace(setting, batch=setting.batch // 2, accumulate=2)
     fits = peak(experiment.needed(half), half)
-    monkeypatch.setattr(f"{module}.available", lambda out, device: {"host": fits})
+    monkeypatch.setattr(f"{module}.available", lambda out, device: {"host": fits - setting.held})
     with pytest.raises(SteppeError, match=r"must fit in memory.*--batch-size 2 --accumulate 2"):
         steppe.train(experiment.recipe, tmp_path / "run")
     train = {"batch_size": 2, "accumulate": 2}

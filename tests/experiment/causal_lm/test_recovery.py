@@ -78,7 +78,7 @@ def test_every_zero_stays_and_the_loss_falls(
     assert again == record, "the recipe is the run's"
     pair, made = PrunedPair(out), record["pruning"]["recipe"]
     assert pair.dense_name == made["model"]["name"], "recovered again, it is led to the same"
-    assert pair.display == "Wanda, recovered"
+    assert pair.recovered == "Wanda, recovered"
     assert pair.structure(None).to_dict() == made["method"]["structure"]
 
 
@@ -178,7 +178,7 @@ def test_bad_input_is_one_line(
     ids = tmp_path / "ids.safetensors"
     save_file({"tokens": torch.full((40, 16), 99)}, ids)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"calibration": str(short)}, "must hold a window of 16 tokens.*--window"),
+        ({"calibration": str(short)}, "must hold a window of 16 tokens.*Way out: a longer text"),
         ({"calibration": str(ids)}, "must lie in the model's vocabulary"),
         ({"calibration": torch.zeros(8, 16).long()}, "safetensors file"),
         ({"dense": small}, "vocabulary of the pruned one.*9 tokens.*26.*--dense"),
@@ -202,6 +202,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(
     made = Recovery.of(pruned, config, quiet=True)
     setting, _ = made.plan()
     parts = made.needed(setting)
+    monkeypatch.setattr(f"{LanguageExperiment.__module__}.resident", lambda: setting.held)
     half = replace(setting, batch=setting.batch // 2, accumulate=2)
     free = peak(made.needed(half), half)
     assert parts["the best state so far"] == parts["gradients"] > 0
@@ -273,10 +274,12 @@ def test_a_model_that_was_pruned_twice_has_its_first_model_write(
     data = {"text": "self", "window": 16}
     given = {"model": {"name": str(tmp_path / "twice")}, "method": {"name": "dense"}, "data": data}
     twice = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True)
-    assert twice.original.source.folder == language_model
+    assert twice.originals.dense.source.folder == language_model
     (tmp_path / "twice" / "record.json").unlink()
     with pytest.raises(SteppeError, match=r"no record of its pruning.*a text file"):
-        _ = LanguageExperiment(LanguageRecipe.model_validate(given), None, quiet=True).original
+        _ = LanguageExperiment(
+            LanguageRecipe.model_validate(given), None, quiet=True
+        ).originals.dense
 
 
 def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(

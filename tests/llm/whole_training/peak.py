@@ -54,7 +54,7 @@ def main(recipes):
         with tempfile.TemporaryDirectory() as folder:
             experiment = LanguageExperiment(recipe, Path(folder) / "run", quiet=True)
             setting, _ = experiment.plan()
-            planned = peak(experiment.needed(setting), setting)
+            planned = peak(experiment.needed(setting), setting) - setting.held
             found.append({"measured": grown(experiment.train), "planned": planned})
         del experiment
         gc.collect()

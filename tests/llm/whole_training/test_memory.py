@@ -41,6 +41,8 @@ def test_each_part_follows_from_the_model(language_model):
         plain["gradients"], plain["activations"] + plain["logits"]
     )
     assert peak(plain, Setting(**ADAM, accumulate=2)) == sum(plain.values())
+    held = needed(source, steppe.methods.gmp(sparsity=0.5), Setting(**ADAM, held=99))
+    assert held["Python and libraries"] == 99
     said = lines(plain, 2**30, Setting(**ADAM), {2: 5 * 2**30})
     assert len(said) == 3 + len(plain)
     assert "--shard: 2: 5.00 GiB" in said[-1]

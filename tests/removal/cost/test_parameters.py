@@ -143,7 +143,9 @@ def test_random_networks_after_removal(networks, seed: int, fraction: float) -> 
     assert 2 * costs["flops"].total(counts) == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "opt", "vit", "bert"])
+@pytest.mark.parametrize(
+    "name", ["llama", "qwen3", "gpt2", "opt", "vit", "bert", "gpt_neox", "phi3"]
+)
 def test_transformers_after_removal(networks, name: str) -> None:
     pytest.importorskip("transformers")
     model = networks.warm(networks.transformers_models()[name]())

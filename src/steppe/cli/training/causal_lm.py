@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from steppe.cli.at_work import at_work
+from steppe.cli.gain import say_gain
 from steppe.cli.main import of_all_parameters, say
 from steppe.cli.progress_line import ProgressLine
+from steppe.cli.recovered import say_perplexities
 from steppe.cli.training import METHOD_FLAGS, TRAININGS, Flag
 from steppe.cli.training.used import check_used
 from steppe.core.courtesy import courtesy
@@ -55,6 +57,8 @@ class LanguageTraining:
     def run(
         cls, plain: dict[str, Any], given: Mapping[str, Any], out: Path | None, *, quiet: bool
     ) -> dict[str, Any]:
+        if given.get("plan"):  # the shapes say all; no text is read
+            plain = plain | {"data": {"text": "self"} | dict(plain.get("data", {}))}
         recipe = parse(plain)
         for note in check_used(recipe, given):
             say(f"note: {note}", quiet)
@@ -67,18 +71,29 @@ class LanguageTraining:
             out = Path("runs") / f"{name}-seed{recipe.seed}"
             say(f"writing to {out}", quiet)
         experiment = LanguageExperiment(recipe, out, quiet)
+        told: list[str] = []
         if not (out / "record.json").exists():
+            told = _say_idle(experiment, quiet)
             with ProgressLine(quiet) as shown, watched(shown):
                 experiment.ready()
         record, outcome = experiment.train()
         if outcome is None:
             say(f"{out} was finished before; nothing to do", quiet)
         with courtesy("the summary"):
-            _show(record, out, quiet)
+            _show(record, out, quiet, told)
         return record | {"out": str(out)}
 
 
+def _say_idle(experiment: LanguageExperiment, quiet: bool) -> list[str]:
+    """What the method does not come to do, while other options can still be chosen."""
+    notes = experiment.given.idle(experiment.window)
+    for note in notes:
+        say(f"note: {note}", quiet)
+    return notes
+
+
 def _planned(experiment: LanguageExperiment, quiet: bool) -> dict[str, Any]:
+    _say_idle(experiment, quiet)
     setting, there = experiment.plan()
     parts, split = experiment.needed(setting), split_peaks(experiment.needed, setting)
     for line in lines(parts, there, setting, split):
@@ -90,15 +105,11 @@ def _planned(experiment: LanguageExperiment, quiet: bool) -> dict[str, Any]:
     }
 
 
-def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
+def _show(record: dict[str, Any], out: Path, quiet: bool, told: list[str]) -> None:
     zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
-    say(f"{record['method']}: {zeros}{of_all_parameters(record)}", quiet)
-    dense = record["dense"].get("texts", {})
-    for name, measured in record["sparse"].get("texts", {}).items():
-        beside = f" (dense {dense[name]['perplexity']:.2f})" if name in dense else ""
-        say(f"perplexity {measured['perplexity']:.2f}{beside} on {name}", quiet)
-    if not record["sparse"].get("texts"):
-        say("no perplexity was measured: give --evaluate FILE", quiet)
+    named = record["method_display"] if "pruned" in record else record["method"]
+    say(f"{named}: {zeros}{of_all_parameters(record)}", quiet)
+    say_perplexities(record, quiet, after="trained")
     for line in at_work(record["parts"], record.get("coupling", {})):
         say(line, quiet)
     say(
@@ -107,9 +118,9 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
         quiet,
     )
     for note in [*record["fallbacks"], *record["notes"]]:
-        say(f"note: {note}", quiet)
-    if "gain" in record:
-        say(record["gain"], quiet)
+        if note not in told:
+            say(f"note: {note}", quiet)
+    say_gain(record, out, quiet)
     here = shlex.quote(str(out))
     say(
         f"more for it: steppe evaluate {here} --on perplexity --text FILE; steppe report {here}",

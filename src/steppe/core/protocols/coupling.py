@@ -182,6 +182,8 @@ class LayerSolver(AnyCoupling):
     """Statistics of a score that `solve` derives itself."""
     ranks_by: ClassVar[str] = ""
     """The score of its published method, by which a start ranks; empty: that of the method."""
+    shifts: ClassVar[bool] = False
+    """Whether `solve` sets `LayerProblem.shift`, so that layers must have biases."""
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         """Prune one layer from its calibration statistics.
@@ -190,6 +192,7 @@ class LayerSolver(AnyCoupling):
             The new weights and the mask (True = kept), both ``[rows, columns]``; exactly
             ``problem.prune`` entries of the mask are False and the weights are 0 there, not -0
             (``weight.where(mask, 0.0)``).
+            Where units are several weights, ``problem.prune`` of them are gone whole.
         """
         raise NotImplementedError
 

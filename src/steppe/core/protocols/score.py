@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, Slice
 from steppe.core.part import Part, axis
+
+if TYPE_CHECKING:
+    from steppe.method import Method
 
 
 class Score(Part):
@@ -21,6 +24,17 @@ class Score(Part):
     """Names of the statistics that `score` reads (see `steppe.core.statistic`)."""
     compensates: ClassVar[bool] = False
     """Whether it knows how kept weights make up for the others, see `compensate`."""
+    calibrated: ClassVar[bool] = False
+    """Whether it reads what calibration alone knows (`steppe.core.calibration_statistics`), so that
+    no loop of steps can rank by it."""
+
+    def fits(self, method: Method) -> None:
+        if self.calibrated and method.objective.scope == "task":
+            raise SteppeError(
+                f"score {self.name} is known of calibrated layers only",
+                got=f"objective {method.objective.name}, of a loop of steps",
+                way_out="objective layer_reconstruction; or score wanda",
+            )
 
     def score(self, weight: Tensor, stats: Mapping[str, Tensor], key: str) -> Tensor:
         """Saliency of each weight, of the weight's shape; its sign does not matter.

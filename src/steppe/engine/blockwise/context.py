@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.layer import Layer
+from steppe.core.neurons import beside
 from steppe.core.prunable import prunable
 from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.blocks import Blocks
@@ -106,6 +107,8 @@ class BlockContext:
             layers of the block that had zeros, pruned or not.
         statistics: what calibration saw of the layers' inputs, if the method needs any.
         dense: name -> tensor of the dense block, where the model was pruned before.
+        shifts: piece name -> what the bias of that layer gained, ``[rows]``.
+        errors: piece name -> output error, where the work on the block measured it.
         judged: stage -> its errors on windows that its training did not see.
         coupling: what the coupling of its training showed at the end.
         seconds: stage -> how long it took.
@@ -122,6 +125,8 @@ class BlockContext:
     gone: Mapping[str, Tensor] = dataclasses.field(default_factory=dict)
     statistics: CalibrationCollector | None = None
     dense: Mapping[str, Tensor] | None = None
+    shifts: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    errors: dict[str, float] = dataclasses.field(default_factory=dict)
     judged: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     coupling: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
@@ -152,6 +157,11 @@ class BlockContext:
         inside = prunable(module)[0]
         return [dataclasses.replace(x, name=f"{prefix}.{x.name}", block=name) for x in inside]
 
+    def bias(self, layer: Layer) -> Tensor:
+        """What a layer adds to its outputs, to be changed in place; it must have one."""
+        parameters = _named(self.module)
+        return parameters[beside(self.relative(layer), "bias")].detach()
+
     def alive(self, layer: Layer) -> Tensor:
         """Where a layer's weights are not zero now, in its shape."""
         pieces = [self.pieces[p.name][1] != 0 for p in layer.split()]
@@ -160,6 +170,11 @@ class BlockContext:
     def note(self, text: str) -> None:
         """Keep a sentence for the record of the run."""
         self.run.note(text)
+
+    @property
+    def measured(self) -> bool:
+        """Whether output errors are asked for, and there are windows to measure them on."""
+        return self.run.states is not None and self.run.config.measure > 0
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -18,7 +18,7 @@ from steppe.engine.blockwise.input_recorder import InputRecorder
 def output_errors(block: BlockContext, dense: Mapping[str, Tensor]) -> dict[str, float]:
     """||x W' - x W0'||^2 / ||x W0'||^2 of each layer, x its inputs in the pruned model.
 
-    Of the layers that these inputs reach.
+    What the layer's bias gained is part of x W'. Of the layers that these inputs reach.
 
     Args:
         block: the block, pruned.
@@ -35,7 +35,9 @@ def output_errors(block: BlockContext, dense: Mapping[str, Tensor]) -> dict[str,
         old = layer.flat(dense[name])
         flat = x.detach().reshape(-1, x.shape[-1]).to(old.dtype)
         new = layer.flat(weight) - old
-        both = tuple(_product(flat, w, groups.get(name, 1)) for w in (new, old))
+        both = [_product(flat, w, groups.get(name, 1)) for w in (new, old)]
+        if name in block.shifts:
+            both[0] += block.shifts[name]
         # the squares of a row in float32, those of all rows in float64
         lengths = [torch.linalg.vector_norm(x, dim=1, dtype=torch.float32) for x in both]
         sums[name] += torch.stack([x.double().square().sum() for x in lengths])

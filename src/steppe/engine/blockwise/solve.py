@@ -92,6 +92,9 @@ def _solve(
     if problem.gone is not None:  # whatever the solver asked
         new, mask = new.masked_fill(problem.gone, 0.0), mask & ~problem.gone
     weight.copy_(piece.unflat(new))
+    if problem.shift is not None:
+        block.shifts[piece.name] = problem.shift
+        block.bias(piece).add_(problem.shift)
     return piece.unflat(mask).contiguous()
 
 

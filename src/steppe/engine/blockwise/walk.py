@@ -170,8 +170,7 @@ class Blockwise:
         torch.manual_seed(run.config.seed * 1_000_003 + index)
         block = run.load(index, counts)
         block.seconds["load"] = time.perf_counter() - began
-        measured = run.states is not None and run.config.measure > 0
-        dense = dense_copies(block) if measured else {}
+        dense = dense_copies(block) if block.measured else {}
         with reused():
             masks, solving = self._work(block) if block.layers else ({}, {})
             with block.timed("propagate"):
@@ -198,7 +197,7 @@ class Blockwise:
         run = self.context
         run.blocks.round(block.index)
         _check_finite(block)
-        errors = output_errors(block, dense) if dense else {}
+        errors = block.errors or (output_errors(block, dense) if dense else {})
         if run.states is not None and block.index + 1 < len(run.blocks):
             run.states.propagate(block.index)
             run.states.of(block.index + 1).flush()

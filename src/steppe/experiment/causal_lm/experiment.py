@@ -19,11 +19,12 @@ from steppe.core.protocols import Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.early_stopping import EarlyStopping
-from steppe.engine.host_memory import reused
+from steppe.engine.host_memory import resident, reused
 from steppe.engine.precision import MARGIN, Choice, bfloat16_ratio
 from steppe.engine.sharding import shard
 from steppe.engine.step.objective_loss import check_looks_at_a_teacher
 from steppe.engine.trainer import Outcome, Trainer, make_accelerator
+from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
 from steppe.experiment.experiment import seed_everything
@@ -60,32 +61,39 @@ class LanguageExperiment:
     quiet: bool = False
 
     @cached_property
-    def dense(self) -> DenseModel:
-        """The model's files.
+    def start(self) -> DenseModel:
+        """The files of the model that is trained.
 
         Raises:
             SteppeError: they are others than those that the recipe's run began with.
         """
-        dense = DenseModel(self.given.model.name)
-        if self.given.model.fingerprint not in (None, dense.fingerprint):
+        start = DenseModel(self.given.model.name)
+        if self.given.model.fingerprint not in (None, start.fingerprint):
             raise SteppeError(
                 "a run goes on with the model that it began with",
                 got=f"{self.given.model.name}, whose files are others now",
                 way_out="restore them, or take model.fingerprint out of the recipe and give "
                 "another --out",
             )
-        return dense
+        return start
+
+    @cached_property
+    def originals(self) -> Originals:
+        """What was there before: the start and, where that was pruned, the dense model of it."""
+        way_out = "put it back; or --teacher and a text file"
+        pair = PrunedPair(self.start.source.folder, way_out=way_out)
+        return Originals(self.start, pair, pair.is_pruned)
 
     @cached_property
     def recipe(self) -> LanguageRecipe:
         """The recipe, with what decides the result beside its text."""
-        own = {"fingerprint": self.dense.fingerprint, "name": str(self.dense.source.folder)}
+        own = {"fingerprint": self.start.fingerprint, "name": str(self.start.source.folder)}
         return self.given.model_copy(update={"model": self.given.model.model_copy(update=own)})
 
     @cached_property
     def window(self) -> int:
         """Tokens in a window of the training."""
-        return self.dense.source.window(self.given.data.window)
+        return self.start.source.window(self.given.data.window)
 
     @property
     def held_out(self) -> float:
@@ -118,7 +126,7 @@ class LanguageExperiment:
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
         for one in filter(None, (model, teacher) if spec.shard else ()):
-            shard(one, self.dense.source.names, accelerator.device)
+            shard(one, self.start.source.names, accelerator.device)
         trainer = Trainer(
             model,
             batches,
@@ -139,10 +147,10 @@ class LanguageExperiment:
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
-        quality = self._dense_quality(trainer)
+        found = self._before(trainer, teacher)
         outcome = trainer.fit()
         accelerator.wait_for_everyone()
-        ended = self._ended(before, quality, trainer, outcome, choice)
+        ended = self._ended(before, found, trainer, outcome, choice)
         record: list[Any] = [None]
         if main:
             record = [self._finished(ended, bool(outcome.after), folder)]
@@ -153,7 +161,7 @@ class LanguageExperiment:
     def _ended(
         self,
         before: Before,
-        quality: dict[str, Any],
+        found: dict[str, Any],
         trainer: Trainer,
         outcome: Outcome,
         choice: Choice,
@@ -161,9 +169,10 @@ class LanguageExperiment:
         tokens = trainer.sparsifier.steps_done * self.recipe.train.tokens_a_step(self.window)
         return Ended(
             recipe=self.recipe,
-            dense=self.dense,
+            start=self.start,
             before=before,
-            quality=quality,
+            originals=self.originals,
+            found=found,
             outcome=outcome,
             state=trainer.written,
             said=self.text.description | {"tokens": tokens},
@@ -177,7 +186,7 @@ class LanguageExperiment:
 
     def _task(self, choice: Choice) -> CausalLM:
         return CausalLM(
-            stored=self.dense.source.stored_dtype,
+            stored=self.start.source.stored_dtype,
             autocast=torch.bfloat16 if choice.mixed_precision == "bf16" else None,
         )
 
@@ -214,20 +223,20 @@ class LanguageExperiment:
     def _folder(self) -> LanguageFolder | None:
         if self.out is None:
             return None
-        if self.out.resolve() == self.dense.source.folder.resolve():
+        if self.out.resolve() == self.start.source.folder.resolve():
             raise SteppeError(
                 "the trained model is written beside the model, never over it",
                 got=f"{self.out} as model and as --out",
                 way_out="choose another --out",
             )
         plain, today = self.recipe.plain(), self.recipe.as_today
-        return LanguageFolder(self.out, plain, today, self.dense.source)
+        return LanguageFolder(self.out, plain, today, self.start.source)
 
     @cached_property
     def _excluded(self) -> tuple[str, ...]:
         """Patterns of what stays dense: what was asked for, and layers outside of the blocks."""
         include, exclude = self.recipe.include, self.recipe.exclude
-        return (*exclude, *self.dense.outside(include, exclude))
+        return (*exclude, *self.start.outside(include, exclude))
 
     def ready(self) -> None:
         """Look at teacher and texts, the cheapest first; the long way is to tokenise.
@@ -236,22 +245,6 @@ class LanguageExperiment:
             SteppeError: one of them cannot be had, or is of another vocabulary.
         """
         _ = self._named_teacher, self.measure, self.text
-
-    @cached_property
-    def original(self) -> DenseModel:
-        """The dense model: of a pruned one that which it was made from.
-
-        It writes the text ``self``, and a distillation that names no other teacher learns from it.
-
-        Raises:
-            SteppeError: it is not there any more, or another one, or nobody knows which it was.
-        """
-        model, way_out = self.dense, "put it back; or --teacher and a text file"
-        while (pair := PrunedPair(model.source.folder, way_out=way_out)).is_pruned:
-            older = DenseModel(str(pair.dense_name))
-            pair.check(model.source, older.source)
-            model = older
-        return model
 
     @cached_property
     def text(self) -> PackedText:
@@ -268,11 +261,11 @@ class LanguageExperiment:
             tokens=parts * steps * spec.tokens_a_step(self.window),
             held_out=self.held_out,
             beside=self.out,
-            model=self.original.source.folder if any(map(of_itself, sources)) else None,
+            model=self.originals.dense.source.folder if any(map(of_itself, sources)) else None,
             seed=self.recipe.seed,
             device=self.recipe.device or "cpu",
         )
-        text = self.dense.training_text(self.recipe.data.text, packing)
+        text = self.start.training_text(self.recipe.data.text, packing)
         began_with = None if self._journal is None else self._journal.get("text")
         if began_with not in (None, text.description):
             raise SteppeError(
@@ -302,8 +295,8 @@ class LanguageExperiment:
     def measure(self) -> Measure:
         """The texts on which perplexity is measured."""
         spec = self.recipe.evaluate
-        window = self.window if spec.window is None else self.dense.source.window(spec.window)
-        texts = self.dense.measured(spec.texts, window)
+        window = self.window if spec.window is None else self.start.source.window(spec.window)
+        texts = self.start.measured(spec.texts, window)
         if self.recipe.data.held_out:
             texts[HELD_OUT] = self.text.held_out(HELD_OUT_WINDOWS)
         return Measure(texts, self.recipe.train.batch_size)
@@ -320,14 +313,14 @@ class LanguageExperiment:
         gain: list[float] = [1.0]
         if accelerator.is_main_process:
             rows = min(self.recipe.train.batch_size * self.window, 2048)
-            gain = [bfloat16_ratio(accelerator.device, rows, self.dense.source.hidden_size)]
+            gain = [bfloat16_ratio(accelerator.device, rows, self.start.source.hidden_size)]
         if accelerator.num_processes > 1:
             broadcast_object_list(gain, from_process=0)
         kind = "bf16" if gain[0] >= MARGIN else "no"
         return Choice(kind, False, f"bfloat16 takes 1/{gain[0]:.2f} of the time here", {})
 
     def plan(self) -> tuple[Setting, int]:
-        """What decides the memory of a process, and how many bytes are free; nothing is loaded.
+        """What decides the memory of a process, and how many bytes it can have; nothing is loaded.
 
         On a GPU those of the GPU. `needed` says how many it will hold.
         """
@@ -337,13 +330,13 @@ class LanguageExperiment:
 
     def needed(self, setting: Setting) -> dict[str, int]:
         """Bytes that a process will hold, part by part."""
-        return needed(self.dense.source, self.recipe.build_method(), setting)
+        return needed(self.start.source, self.recipe.build_method(), setting)
 
     def available(self, accelerator: Accelerator) -> int:
-        """Bytes that are free for this process, of those of this machine that share them."""
+        """Bytes that this process can have, of those of this machine that share them."""
         free = available(self.out or Path(), str(accelerator.device))
         if accelerator.device.type == "cpu":
-            return free["host"] // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            return free["host"] // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) + resident()
         return free.get("device", free["host"])
 
     def _setting(self, accelerator: Accelerator, choice: Choice) -> Setting:
@@ -359,11 +352,12 @@ class LanguageExperiment:
             processes=world if spec.shard else 1,
             accumulate=spec.accumulate,
             teacher="reference_outputs" in reads,
+            held=resident() if accelerator.device.type == "cpu" else 0,
         )
 
     def _model(self) -> nn.Module:
         seed_everything(self.recipe.seed)
-        model = self.dense.load()
+        model = self.start.load()
         if self.recipe.train.checkpointing:
             keep_less(model)
         return model
@@ -375,7 +369,7 @@ class LanguageExperiment:
         if named is None:
             return None
         check_looks_at_a_teacher(self.recipe.build_method().objective)
-        return Teacher(named, self.dense)
+        return Teacher(named, self.start)
 
     def _teacher(self) -> nn.Module | None:
         """The network that a distillation learns from: another one, or the dense model."""
@@ -384,13 +378,15 @@ class LanguageExperiment:
         reads = self.recipe.build_method().objective.reads
         if "reference_outputs" not in reads:
             return None
-        return self.original.load().eval().requires_grad_(False)
+        return self.originals.load()
 
-    def _dense_quality(self, trainer: Trainer) -> dict[str, Any]:
-        """Text -> perplexity of the dense model, measured once for a run."""
-        if self._journal is not None and self._journal.get("dense") is not None:
-            return dict(self._journal.get("dense"))
-        trainer.evaluate()
+    def _before(self, trainer: Trainer, teacher: nn.Module | None) -> dict[str, Any]:
+        """What the models were before the training, found once for a run."""
+        known = None if self._journal is None else self._journal.get("before")
+        if known is not None:
+            return dict(known)
+        of, spec = (teacher, self.recipe.model.teacher), self.recipe.train
+        found = self.originals.found(trainer, self.measure, of, spec.shard)
         if self._journal is not None:
-            self._journal.put(dense=self.measure.last, text=self.text.description)
-        return dict(self.measure.last)
+            self._journal.put(before=found, text=self.text.description)
+        return found

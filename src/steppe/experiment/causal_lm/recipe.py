@@ -211,6 +211,16 @@ class LanguageRecipe(Strict):
             )
         return method
 
+    def idle(self, window: int) -> list[str]:
+        """What the method does not come to do in so few steps, in sentences.
+
+        Args:
+            window: tokens in a window.
+        """
+        parts, steps = self.train.plan(window)
+        coupling = self.build_method().coupling
+        return coupling.idle(parts * steps) if isinstance(coupling, Coupling) else []
+
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""
         whole = self.model_dump(mode="json") | {"method": in_full(self._method())}
@@ -248,7 +258,8 @@ def read(kind: type[Kind], data: Any, where: str, folder: Path | None) -> Kind:
     if not isinstance(data, Mapping):
         raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
     whole = base.whole(data, folder)
-    if not whole.get("data"):
+    text = whole.get("data")
+    if not (text.get("text") if isinstance(text, Mapping) else text):
         raise SteppeError(
             f"{where} must say which text is trained on",
             got="none",

@@ -15,6 +15,7 @@ from steppe.core.prunable import prunable
 from steppe.engine.run_folder import versions
 from steppe.engine.step.finished import advice
 from steppe.engine.trainer import Outcome
+from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.llm.said import (
     gain_of,
@@ -43,7 +44,7 @@ def zeros_in(weights: Mapping[str, Tensor]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Before:
-    """What the dense model was, counted before anything was changed.
+    """What the model was, counted before anything was changed.
 
     Args:
         zeros: prunable weight -> zeros in it.
@@ -88,9 +89,10 @@ class Ended:
 
     Args:
         recipe: of the run.
-        dense: the model's files.
-        before: of the dense model.
-        quality: text -> perplexity of the dense model.
+        start: the files of the model that was trained.
+        before: of that model.
+        originals: what was there before.
+        found: of them, see `Originals.found`.
         outcome: of the training.
         state: every parameter as it is written.
         said: of the text that was trained on.
@@ -99,9 +101,10 @@ class Ended:
     """
 
     recipe: LanguageRecipe
-    dense: DenseModel
+    start: DenseModel
     before: Before
-    quality: dict[str, Any]
+    originals: Originals
+    found: dict[str, Any]
     outcome: Outcome
     state: Mapping[str, Tensor]
     said: dict[str, Any]
@@ -115,13 +118,13 @@ class Ended:
             sparse: text -> perplexity of the result; empty where it could not be measured.
             folder: that was written, if one was.
         """
-        method, outcome, source = self.recipe.build_method(), self.outcome, self.dense.source
+        method, outcome, source = self.recipe.build_method(), self.outcome, self.start.source
         done, masks = outcome.finished, outcome.finished.masks
         rows = layer_rows(source, self.state, masks, self.before.zeros)
         total = max(sum(m.numel() for m in masks.values()), 1)
         zeros = sum(zeros_in({n: self.state[n] for n in masks}).values())
         nonzero = self.before.parameters - self._zeros_of_all()
-        return {
+        record = {
             "method": method.name,
             "recipe": self.recipe.plain(),
             "parts": method.to_dict(),
@@ -129,8 +132,7 @@ class Ended:
             "sparsity_before": sum(self.before.zeros.values()) / total,
             "sparsity_reached": zeros / total,
             "sparsity_of_all": 1 - nonzero / self.before.parameters,
-            "dense": quality_of(self.quality)
-            | {
+            "dense": {
                 "parameters": self.before.parameters,
                 "nonzero": self.before.nonzero,
                 "bytes": source.checkpoint.bytes,
@@ -155,12 +157,13 @@ class Ended:
             "fallbacks": left_as_it_was(source, None if folder is None else folder.path),
             "notes": [*outcome.notes, *projection_notes(outcome, method)],
         }
+        return self.originals.in_record(record, self.found)
 
     def _zeros_of_all(self) -> int:
         """Zeros in the whole model; a tied parameter counts once, as in `Before`."""
         seen = {t.data_ptr(): t for t in self.state.values() if t.numel()}
         held = {n: t for n, t in self.state.items() if seen.get(t.data_ptr()) is t}
-        known = dict(self.dense.source.model.named_parameters(remove_duplicate=False))
+        known = dict(self.start.source.model.named_parameters(remove_duplicate=False))
         return sum(zeros_in({n: t for n, t in held.items() if n in known}).values())
 
     def decorations(self) -> dict[str, Decoration]:
@@ -171,6 +174,6 @@ class Ended:
         written = record["sparse"].get("bytes")
         if written is None:
             return
-        packed = packed_bytes(self.dense.source.stored_dtype, record["blocks"], written)
+        packed = packed_bytes(self.start.source.stored_dtype, record["blocks"], written)
         record["sparse"]["bytes_packed"] = packed
         record["gain"] = gain_of(self.structure, written, packed)

@@ -19,13 +19,11 @@ from steppe.engine.kept_zeros import KeptZeros
 from steppe.engine.precision import Choice
 from steppe.engine.trainer import Trainer
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
-from steppe.experiment.causal_lm.record import zeros_in
+from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recovery_recipe import RecoveryRecipe
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
-from steppe.llm.said import quality_of
 from steppe.llm.whole_training.memory import Setting
-from steppe.llm.whole_training.prepared import DenseModel
 from steppe.llm.whole_training.task import CausalLM
 
 JUDGED = 64
@@ -77,8 +75,7 @@ class Recovery(LanguageExperiment):
 
     @cached_property
     def recipe(self) -> RecoveryRecipe:
-        pair, teacher = self._pair, self.original
-        pair.check(self.dense.source, teacher.source)
+        pair, teacher = self.originals.pair, self.originals.dense
         given = super().recipe
         assert isinstance(given, RecoveryRecipe)
         known = given.recover.dense
@@ -96,12 +93,10 @@ class Recovery(LanguageExperiment):
         return given.model_copy(update=changed)
 
     @cached_property
-    def _pair(self) -> PrunedPair:
-        return PrunedPair(self.dense.source.folder, self.given.model.teacher)
-
-    @cached_property
-    def original(self) -> DenseModel:
-        return DenseModel(str(self._pair.dense_name))
+    def originals(self) -> Originals:
+        return Originals(
+            self.start, PrunedPair(self.start.source.folder, self.given.model.teacher), pruned=True
+        )
 
     @property
     def held_out(self) -> float:
@@ -109,7 +104,7 @@ class Recovery(LanguageExperiment):
 
     @property
     def _structure(self) -> Structure:
-        return self._pair.structure(super()._structure)
+        return self.originals.pair.structure(super()._structure)
 
     def ready(self) -> None:
         """Look for zeros first; then as every training.
@@ -123,9 +118,9 @@ class Recovery(LanguageExperiment):
     @cached_property
     def _nonzero(self) -> dict[str, int]:
         """Tensor of the pruned checkpoint -> how many of its numbers are not zero."""
-        source = self.dense.source
+        source = self.start.source
         found = source.checkpoint.check_finite()
-        self._pair.check_zeros(source, found)
+        self.originals.pair.check_zeros(source, found)
         return found
 
     def _model(self) -> nn.Module:
@@ -141,18 +136,14 @@ class Recovery(LanguageExperiment):
         return TRAINED[self.recipe.recover.train].chosen(named)
 
     def _teacher(self) -> nn.Module:
-        teacher = self.original.load().eval().requires_grad_(False)
-        every = dict(teacher.named_parameters())
-        self._dense_zeros = sum(zeros_in(every).values())
-        self._reference = teacher
-        return teacher
+        return self.originals.load()
 
     def _task(self, choice: Choice) -> CausalLM:
         plain = super()._task(choice)
         return _Recovering(stored=plain.stored, autocast=plain.autocast, zeros=self._zeros)
 
     def _setting(self, accelerator: Accelerator, choice: Choice) -> Setting:
-        trained = sum(p.numel() for p in self._chosen(self.dense.source.model))
+        trained = sum(p.numel() for p in self._chosen(self.start.source.model))
         return replace(super()._setting(accelerator, choice), trained=trained, keeps_best=True)
 
     def _stopping(self, accelerator: Accelerator) -> EarlyStopping:
@@ -165,32 +156,11 @@ class Recovery(LanguageExperiment):
     def _hold(self, trainer: Trainer) -> None:
         self._zeros.hold(trainer.plain, trainer.optimizers)
 
-    def _dense_quality(self, trainer: Trainer) -> dict[str, Any]:
-        """Text -> perplexity of the dense model; that of the pruned one is kept beside it."""
-        found = {} if self._journal is None else self._journal.get("originals", {})
-        if not found:
-            trainer.evaluate()
-            found = {"pruned": dict(self.measure.last)}
-            with torch.no_grad():
-                self.measure(self._reference.to(trainer.accelerator.device))
-            found["dense"] = dict(self.measure.last)
-            if self._journal is not None:
-                self._journal.put(originals=found, text=self.text.description)
-        self._pruned = found["pruned"]
-        return dict(found["dense"])
-
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
-        sizes = {key: record["dense"][key] for key in ("parameters", "nonzero", "bytes")}
-        dense = record["dense"] | {
-            "nonzero": sizes["parameters"] - self._dense_zeros,
-            "bytes": self.original.source.checkpoint.bytes,
-        }
+        pair = self.originals.pair
         return record | {
-            "method_display": self._pair.display,
-            "sparsity_asked": self._pair.record.get("sparsity_asked"),
-            "dense": dense,
-            "pruned": quality_of(self._pruned) | sizes,
-            "pruning": self._pair.record,
+            "method_display": pair.recovered,
+            "sparsity_asked": pair.record.get("sparsity_asked"),
             "early_stopping": self._early.row(),
         }
 

@@ -116,7 +116,10 @@ def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) 
 
 
 def configured(
-    source: StreamedModel, what: Cut, family: str | None = None
+    source: StreamedModel,
+    what: Cut,
+    family: str | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any], Plan]:
     """The config of the cut model as its file will say it, and the cut.
 
@@ -124,23 +127,26 @@ def configured(
         source: the masked model, or the dense one.
         what: stays.
         family: as which the model is written, see `steppe.llm.structured.family`.
+        flags: what the config will say besides, see `steppe.llm.structured.biases`.
 
     Raises:
         SteppeError: no config says the new shapes.
     """
     stored = json.loads((source.folder / CONFIG).read_text(encoding="utf-8"))
-    written = of_family(stored, family)
+    written = of_family(stored | dict(flags or {}), family)
     model = skeleton(config_of(written), source.dtype)
     before = model.config.to_dict()
     plan = what.plan(model)
     plan.apply(model)
     drop_blocks(model, [name for name in source.names if name not in what.blocks])
     if reason := update_config(model):
-        as_other = [f"--family {name}" for name in others(written)]
+        ways = [f"--family {name}" for name in others(written)]
+        if any(x.reads == "heads" for x in source.layers() if x.name in what.kept):
+            ways.append("--structure neurons")
         raise SteppeError(
             "a model is loadable by plain from_pretrained when its config says all its shapes",
             got=f"{type(model).__name__} with {what.said(source)}: {reason}",
-            way_out=", or ".join([*as_other, "--structure neurons", "another --sparsity"]),
+            way_out=", or ".join([*ways, "another --sparsity"]),
         )
     now = model.config.to_dict()
     return written | {k: v for k, v in now.items() if before.get(k) != v}, plan

@@ -19,8 +19,8 @@ from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.said import quality_of
 from steppe.llm.self_check import sample_texts
 from steppe.llm.stream import answer
-from steppe.llm.structured.choice import CHOOSERS, Choice
-from steppe.llm.structured.choices.units import MASKED
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choices.units import BIASED, MASKED
 from steppe.llm.structured.cut import cut
 
 AGREE = 1e-4
@@ -50,6 +50,8 @@ def prune_and_cut(prepared: PreparedPruning, report: Report = lambda row: None) 
     kind = prepared.method.structure.removes
     assert kind is not None, "such methods are pruned as others"
     choose = CHOOSERS[kind]
+    if kind in CHECKS:
+        CHECKS[kind](prepared)
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
@@ -64,7 +66,8 @@ def prune_and_cut(prepared: PreparedPruning, report: Report = lambda row: None) 
         record = _completed(choice, prepared, agreement, texts)
         if ranks.first():
             folder.finish_record(record)
-            shutil.rmtree(out / MASKED, ignore_errors=True)
+            for way in (MASKED, BIASED):
+                shutil.rmtree(out / way, ignore_errors=True)
         ranks.barrier()
     return record
 

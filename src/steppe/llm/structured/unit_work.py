@@ -7,7 +7,8 @@ import dataclasses
 from torch import Tensor
 
 from steppe.core.layer import Layer
-from steppe.engine.blockwise.context import BlockContext
+from steppe.engine.blockwise.context import BlockContext, dense_copies
+from steppe.engine.blockwise.measure import output_errors
 from steppe.engine.blockwise.walk import prune_block
 from steppe.llm.structured.readers import kept_units, silence
 
@@ -26,7 +27,10 @@ def prune_units(block: BlockContext) -> tuple[dict[str, Tensor], dict[str, float
     for layer in block.layers:
         pieces = {n: piece for n, piece in block.pieces.items() if n in _names(layer)}
         part = dataclasses.replace(block, layers=[layer], pieces=pieces, seconds={})
+        dense = dense_copies(part) if block.measured else {}
         own, solving = prune_block(part)
+        if dense:  # while its inputs are there that go
+            block.errors |= output_errors(part, dense)
         silence(block.module, {block.relative(layer): kept_units(layer, own[layer.name])})
         masks |= own
         seconds |= solving

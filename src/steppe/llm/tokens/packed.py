@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
+from steppe.llm.text import longer_or
 from steppe.llm.tokens.mixture import Weighted, mixture
 from steppe.llm.tokens.sampled import Sampling, of_itself, sampled
 from steppe.llm.tokens.store import TokenStore
@@ -193,7 +194,7 @@ class Packing:
             raise SteppeError(
                 f"a text that is trained on must hold a window of {self.window} tokens",
                 got=f"{there} tokens in {part.source}",
-                way_out=f"--window {there}, or a longer text" if there >= 2 else "a longer text",
+                way_out=longer_or(there, self.window),
             )
         if self.vocabulary is not None:
             index = made.store.index

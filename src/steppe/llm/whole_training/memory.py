@@ -34,6 +34,7 @@ class Setting:
         teacher: whether another network answers beside it.
         trained: parameters that are moved; None for all.
         keeps_best: whether the best state so far is kept beside the newest.
+        held: bytes that the process holds already: Python, torch and what else was loaded.
     """
 
     batch: int
@@ -47,6 +48,7 @@ class Setting:
     teacher: bool = False
     trained: int | None = None
     keeps_best: bool = False
+    held: int = 0
 
 
 def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str, int]:
@@ -85,6 +87,8 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     kept = 3 if method.perturb.through == "outputs" else 2  # with their gradient, at x too
     parts["logits"] = kept * (2 if setting.low else _FLOAT) * logits
     parts["buffers"] = _BUFFERS
+    if setting.held:
+        parts["Python and libraries"] = setting.held
     return parts
 
 

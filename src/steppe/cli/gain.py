@@ -1,0 +1,25 @@
+"""What the zeros of a language model's folder are worth as it lies, in a line."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from steppe.cli.main import say
+
+
+def say_gain(record: dict[str, Any], out: Path, quiet: bool) -> None:
+    """Say that nothing is gained yet, and by which commands it is; the record has the sentence.
+
+    Args:
+        record: of the run.
+        out: its folder.
+        quiet: say nothing.
+    """
+    if "gain" in record:
+        here = shlex.quote(str(out))
+        say(
+            f"no gain in size or speed yet: steppe export {here} --to compact; steppe bench {here}",
+            quiet,
+        )

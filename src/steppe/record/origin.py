@@ -1,0 +1,32 @@
+"""Which dense model a record's network was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def dense_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Name and fingerprint of the model that the first pruning began with; empty where none says.
+
+    What is recovered or trained further holds the record of what it started from as ``pruning``.
+
+    Args:
+        record: of any run.
+
+    Example:
+        >>> pruned = {"recipe": {"model": {"name": "dense"}}}
+        >>> dense_of({"recipe": {"model": {"name": "pruned"}}, "pruning": pruned})
+        {'name': 'dense'}
+    """
+    recipe = record.get("recipe")
+    if not isinstance(recipe, Mapping):
+        return {}
+    model, recover = recipe.get("model"), recipe.get("recover")
+    named = dict(model) if isinstance(model, Mapping) else {}
+    if isinstance(recipe.get("dense"), Mapping):  # recovered in blocks
+        return dict(recipe["dense"])
+    if isinstance(recover, Mapping) and named.get("teacher"):  # recovered as a whole
+        return {"name": named["teacher"], "fingerprint": recover.get("dense")}
+    past = record.get("pruning")
+    return dense_of(past) if isinstance(past, Mapping) and past else named
