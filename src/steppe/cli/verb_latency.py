@@ -68,6 +68,7 @@ def command(
         {"--batch": batch, "--channels-last": channels_last or None},
         {"--prompt": prompt, "--tokens": tokens, "--dtype": dtype},
     )
+    batches = _batches(batch or "1,64")
     if threads is not None and threads < 1:
         raise SteppeError("--threads is 1 or more", got=threads, way_out="leave it out")
     before = torch.get_num_threads()
@@ -77,19 +78,9 @@ def command(
             text = {"prompt": prompt, "tokens": tokens, "multiple": round_to, "passes": passes}
             of_language_model(model, out, device, dtype, json, quiet, **text)
             return
-        batches, multiple = _batches(batch or "1,64"), 8 if round_to is None else round_to
         network, example = _network(model, input_size, classes)
         example = _moved(network, example, device, channels_last)
-        table = measure_table(
-            network,
-            example,
-            traced_groups(network, example, round_to=multiple),
-            batches,
-            path=out,
-            round_to=multiple,
-            passes=passes,
-            say=lambda text: say(text, quiet),
-        )
+        table = _measured(network, example, batches, round_to, passes, out, quiet)
     finally:
         torch.set_num_threads(before)
     _report(model, out, table, json, quiet)
@@ -111,6 +102,29 @@ def _check_of_kind(language: bool, images: dict[str, Any], texts: dict[str, Any]
             if not language
             else "leave it out",
         )
+
+
+def _measured(
+    network: nn.Module,
+    example: Tensor,
+    batches: list[int],
+    round_to: int | None,
+    passes: int,
+    out: Path,
+    quiet: bool,
+) -> LatencyTable:
+    """The table of a network of images."""
+    multiple = 8 if round_to is None else round_to
+    return measure_table(
+        network,
+        example,
+        traced_groups(network, example, round_to=multiple),
+        batches,
+        path=out,
+        round_to=multiple,
+        passes=passes,
+        say=lambda text: say(text, quiet),
+    )
 
 
 def _report(model: str, out: Path, table: LatencyTable, json: bool, quiet: bool) -> None:

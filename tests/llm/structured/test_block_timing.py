@@ -12,6 +12,7 @@ from steppe import SteppeError
 from steppe.llm.structured import block_timing
 from steppe.llm.structured.block_timing import axis, built, measure, of_few_words, timed, written
 from steppe.llm.structured.shape import Shape
+from steppe.removal.forward_timing import conditions
 
 
 def config_of(kind: str = "Llama", **changes: Any) -> Any:
@@ -96,8 +97,8 @@ def test_another_machine_model_or_text_is_refused(
         run(Abacus(), config_of(num_hidden_layers=2), path=path)
     with pytest.raises(SteppeError, match="for the family"):
         run(Abacus(), config_of("Mistral", sliding_window=None, num_key_value_heads=4), path=path)
-    before = block_timing.conditions
-    monkeypatch.setattr(block_timing, "conditions", lambda m: before(m) | {"device": "another"})
+    another = {"device": "another"}
+    monkeypatch.setattr(block_timing, "conditions", lambda model: conditions(model) | another)
     with pytest.raises(SteppeError, match="for the device"):
         run(Abacus(), path=path)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steppe import SteppeError, methods
+from steppe.llm.prepare import PreparedPruning
 from steppe.llm.prune import prune
+from steppe.llm.prune_config import PruneConfig
 from steppe.llm.skeleton import read_config
 from steppe.llm.structured.fitting import fitted
+from steppe.llm.structured.planned import planned_shape
 from steppe.llm.structured.shape import Shape
 
 
@@ -27,7 +31,7 @@ def test_the_pruned_model_has_the_parameters_that_were_asked_for(
     meets = whole.resized(**kept).parameters
     assert meets <= 0.7 * whole.parameters < whole.resized(neurons=15, heads=1).parameters
     assert method.sparsity == pytest.approx(7 / 22)
-    options = {"samples": 4, "window": 16, "measure": 0, "device": "cpu"}
+    options: dict[str, Any] = {"samples": 4, "window": 16, "measure": 0, "device": "cpu"}
     record = prune(language_model, method, word_text, tmp_path / "out", **options)
     written = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert sum(p.numel() for p in written.parameters()) == meets
@@ -64,3 +68,21 @@ def test_only_the_config_is_read(language_model: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(json.loads(config)))
     method = fitted(methods.make("slim", sparsity=0.5), tmp_path, "bytes=0.7")
     assert dict(method.structure.to_dict()["keep"]) == {"neurons": 14, "heads": 1}
+
+
+def test_biases_that_a_method_adds_count(
+    language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    """FLAP leaves means to biases, which a Llama has none of at first."""
+    method = fitted(methods.make("flap", sparsity=0.5), language_model, "parameters=0.7")
+    options: dict[str, Any] = {"samples": 4, "window": 16, "measure": 0, "device": "cpu"}
+    prepared = PreparedPruning(
+        str(language_model),
+        method,
+        PruneConfig.of(calibration=word_text, out=tmp_path / "out", **options),
+    )
+    planned = planned_shape(prepared)
+    record = prune(language_model, method, word_text, tmp_path / "out", **options)
+    assert record["sparse"]["parameters"] == planned["after"]["parameters"]
+    assert planned["after"]["parameters"] <= 0.7 * planned["before"]["parameters"]
+    assert planned["after"]["per_block"] > planned["before"]["per_block"]

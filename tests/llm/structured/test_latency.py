@@ -50,7 +50,7 @@ def table(path: Path | None = None, whole: Shape = WHOLE) -> GenerationTable:
     return made
 
 
-@pytest.mark.parametrize("blocks", [1, 3, 24])
+@pytest.mark.parametrize("blocks", [1, 3, 4, 24])
 def test_times_are_exact_at_measured_widths_and_add_up(blocks: int) -> None:
     """Of all pairs of widths, of which only those with one whole part were measured."""
     times = table()
@@ -78,10 +78,26 @@ def test_what_is_measured_fills_the_cache_twice_and_no_more_is_needed() -> None:
     wanted = {name: shape for name, shape, _ in made.wanted()}
     for shape in wanted.values():
         size = shape.blocks * shape.block * shape.width
+        assert size < 2 * CACHE + shape.block * shape.width
         narrowest = shape.neurons == 8 and shape.heads == 1
-        assert 2 * CACHE <= size < 2 * CACHE + shape.block * shape.width or narrowest
-    # whole, four narrower neurons, three fewer heads, one and two narrow blocks, every word
-    assert len(wanted) == len(made.wanted()) == 1 + 4 + 3 + 2 + 1
+        assert size >= 2 * CACHE or narrowest or shape.resized(blocks=24) == WHOLE
+    # whole, four narrower neurons, three fewer heads, three other depths, one and two narrow
+    # blocks, every word
+    assert len(wanted) == len(made.wanted()) == 1 + 4 + 3 + 3 + 2 + 1
+
+
+def test_few_blocks_of_a_small_model_may_be_faster_than_their_share() -> None:
+    """Those that stay in the cache where all do not: exact at the depths that were measured."""
+    small = WHOLE.resized(blocks=4)
+    times = table(whole=small)
+    for blocks, token in {1: 20.0, 2: 30.0, 3: 45.0, 4: 60.0}.items():
+        times.points[f"{blocks} blocks, 64 neurons, 4 heads"]["token"] = [START + token]
+    times.points["4 blocks, 64 neurons, 4 heads, whole vocabulary"]["token"] = [START + HEAD + 60.0]
+    for blocks, token in {1: 20.0, 2: 30.0, 3: 45.0, 4: 60.0}.items():
+        found = times.times(small.resized(blocks=blocks)).token
+        assert found == pytest.approx(START + HEAD + token)
+    deep, shallow = (times.times(small.resized(blocks=n, heads=1)).token for n in (4, 2))
+    assert (deep - START - HEAD) / 60 == pytest.approx((shallow - START - HEAD) / 30)
 
 
 def test_one_block_and_another_machine_than_the_one_that_measured(

@@ -52,3 +52,16 @@ def test_times_come_from_a_table(language_model: Path, tmp_path: Path) -> None:
     said = shape_lines(planned)[-1]
     assert "a prompt of 8 and 5 tokens: 336 of 656 ms, 23.81 tokens/s instead of 12.2" in said
     assert "measured on abacus, 2 threads, float32" in said
+
+
+def test_blocks_that_differ_are_said(tmp_path: Path) -> None:
+    from transformers import Qwen2MoeConfig, Qwen2MoeForCausalLM
+
+    sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_experts": 4}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    sizes |= {"moe_intermediate_size": 8, "shared_expert_intermediate_size": 8}
+    config = Qwen2MoeConfig(**sizes, mlp_only_layers=[0], num_experts_per_tok=2)
+    Qwen2MoeForCausalLM(config).save_pretrained(tmp_path / "model")
+    planned = planned_shape(prepared_for(tmp_path / "model", tmp_path / "out"))
+    (line,) = shape_lines(planned)
+    assert "is not known: model.layers.1, whose parameters" in line

@@ -90,7 +90,7 @@ def test_a_narrower_shape_has_the_parameters_of_a_narrower_model(name: str) -> N
                 "head_dim": shape.head_size,
             }
             narrow[called] = 2
-        changed = replace(shape, **{size: narrow[called]})
+        changed = shape.resized(**{size: narrow[called]})
         assert changed.parameters == parameters_of(config_of(name, **narrow)), size
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
 from steppe.llm.checkpoint import folder_of
-from steppe.llm.skeleton import read_config
+from steppe.llm.model import StreamedModel
+from steppe.llm.skeleton import config_of, read_config
+from steppe.llm.structured.biases import bias_flags
 from steppe.llm.structured.latency import GenerationTable
 from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target, accepted_heads, shapes
@@ -30,7 +33,7 @@ def fitted(
 
     Args:
         method: whose structure removes neurons, heads, or both; its sparsity is replaced.
-        model: a folder, or a hub id; only its config is read.
+        model: a folder, or a hub id; no weights are read.
         target: as text, e.g. ``parameters=0.75``.
         table: of ``steppe latency``, which a target in time needs.
         family: as which the model is written.
@@ -49,6 +52,13 @@ def fitted(
     whole = Shape.of(read_config(folder))
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     times = None if table is None else GenerationTable.read(table)
+    if method.solver is not None and method.solver.shifts and times is None:
+        # means go to biases, which may be new: they count
+        biased = StreamedModel(str(folder))
+        layers = method.structure.among(biased.layers())
+        stored |= bias_flags(biased, layers)
+        wanted = wanted.absolute(whole)
+        whole = replace(Shape.of(config_of(stored)), width=whole.width)
     heads = accepted_heads(stored, whole, family) if "heads" in plain["of"] else None
     best, *_ = shapes(
         wanted, whole, plain["of"], heads=heads, multiple=plain["round_to"], table=times

@@ -11,7 +11,8 @@ generate itself does. These choices were made for what is predicted:
   would stay in the processor's cache where several do not, and the difference would say too much.
 - as many different blocks are timed together as fill the cache twice, or all if they are fewer:
   between two tokens they stay there no more than those of the whole model do. So the memory that is
-  needed is that of a few blocks.
+  needed is that of a few blocks. Of a small model a few blocks stay in the cache where all do not:
+  so four depths are measured, and what a width gains is in proportion.
 - the blocks are timed with a vocabulary of 64 words: a large head takes longer than a block, and
   its noise would be the block's. The head is in the rest, of which there is one.
 - attention and feed-forward part run one after the other, so their times add up: each is measured
@@ -166,12 +167,15 @@ class GenerationTable:
                     got=f"{getattr(shape, kind)} {kind}, measured: {axis[0]} to {axis[-1]}",
                     way_out="a shape of more, or steppe bench of the model itself",
                 )
-        prompt, token = (self.rest(w) + shape.blocks * self.block(w, shape) for w in WHICH)
+        prompt, token = (
+            self.rest(w) + self._deep(w, shape.blocks) * self.block(w, shape) / self._whole(w)
+            for w in WHICH
+        )
         return Times(prompt, token, self.tokens)
 
     def block(self, which: Which, shape: Shape) -> float:
-        """Milliseconds of one block of a shape: those of a whole one, less each part's gain."""
-        whole = self._measured(which, self.shape)
+        """Milliseconds of one block among many: those of a whole one, less each part's gain."""
+        whole = self._whole(which)
         gains = [whole - self._along(which, k, getattr(shape, k)) for k in self.axes]
         return whole - sum(gains)
 
@@ -179,7 +183,7 @@ class GenerationTable:
         """Milliseconds of all that is no block, however many blocks there are."""
         blocks = self.stacked(self.shape)
         text = self._time(which, name_of(blocks, self.shape, whole=True))
-        return text - blocks * self._measured(which, self.shape)
+        return text - self._deep(which, blocks)
 
     def stacked(self, shape: Shape) -> int:
         """Blocks of a shape that are timed together: they fill the cache twice, or are all."""
@@ -190,6 +194,7 @@ class GenerationTable:
         """Every point: its name, the shape of the model, whether with the whole vocabulary."""
         widths = [self.shape.resized(**{k: w}) for k, axis in self.axes.items() for w in axis]
         shapes = [s.resized(blocks=self.stacked(s)) for s in (self.shape, *widths)]
+        shapes += [self.shape.resized(blocks=n) for n in self._depths]
         if self.shape.blocks > 1:
             shapes += [self._narrowest.resized(blocks=n) for n in (1, 2)]
         named = {name_of(s.blocks, s): (s, False) for s in shapes}
@@ -211,6 +216,27 @@ class GenerationTable:
         low, high, up = between(self.axes[kind], width)
         ends = (self._measured(which, self.shape.resized(**{kind: w})) for w in (low, high))
         below, above = ends
+        return below + up * (above - below)
+
+    def _whole(self, which: Which) -> float:
+        return self._measured(which, self.shape)
+
+    @property
+    def _depths(self) -> list[int]:
+        """Numbers of blocks that are measured, up to as many as are timed together."""
+        most = self.stacked(self.shape)
+        return sorted({max(round(most * quarter / 4), 1) for quarter in (1, 2, 3, 4)})
+
+    def _deep(self, which: Which, blocks: int) -> float:
+        """So many blocks of the whole width; more than were timed together are in proportion."""
+        depths = self._depths
+        if blocks >= depths[-1]:
+            return blocks * self._whole(which)
+        low, high, up = between([0, *depths], blocks)
+        below, above = (
+            self._time(which, name_of(n, self.shape)) - self._start(which) if n else 0.0
+            for n in (low, high)
+        )
         return below + up * (above - below)
 
     def _measured(self, which: Which, shape: Shape) -> float:

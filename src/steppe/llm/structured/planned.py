@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from steppe.core.errors import SteppeError
 from steppe.llm.prepare import PreparedPruning
-from steppe.llm.skeleton import read_config
+from steppe.llm.skeleton import config_of, read_config
+from steppe.llm.structured.choices.units import flags_of
 from steppe.llm.structured.latency import GenerationTable, Times
 from steppe.llm.structured.shape import Shape
 
@@ -22,19 +25,27 @@ def planned_shape(prepared: PreparedPruning, table: Path | str | None = None) ->
     Returns:
         ``before`` and ``after``: the fields of a `Shape`, its ``parameters`` and ``bytes``,
         ``said`` in words, and with a table ``prompt_ms``, ``token_ms`` and ``total_ms``;
-        ``measured``: where and with what the table was.
+        ``measured``: where and with what the table was. Only ``not_known``, why, where the
+        model's blocks are not alike.
 
     Raises:
-        SteppeError: the model's blocks are not alike, or the table is of another model.
+        SteppeError: the table is of another model, or of none that is known.
     """
-    whole = Shape.of(read_config(prepared.model.folder))
+    try:
+        whole = Shape.of(read_config(prepared.model.folder))
+    except SteppeError as error:
+        if table is not None:
+            raise
+        return {"not_known": error.got}
     config, structure = prepared.config, prepared.method.structure
     kept: dict[str, int] = {}
     for layer in structure.among(prepared.model.layers(config.include, config.exclude)):
         lost = structure.count(layer, prepared.method.sparsity)
         assert lost is not None, "the shape decides how many"
         kept[layer.reads] = layer.columns // layer.unit - lost
-    both = {"before": whole, "after": whole.resized(**kept)}
+    stored = json.loads((prepared.model.folder / "config.json").read_text(encoding="utf-8"))
+    biased = Shape.of(config_of(stored | flags_of(prepared)))
+    both = {"before": whole, "after": replace(biased, width=whole.width).resized(**kept)}
     planned: dict[str, Any] = {
         name: asdict(shape)
         | {"parameters": shape.parameters, "bytes": shape.bytes, "said": shape.said()}
@@ -44,7 +55,7 @@ def planned_shape(prepared: PreparedPruning, table: Path | str | None = None) ->
         times = GenerationTable.read(table)
         times.check_model(whole)
         for name, shape in both.items():
-            planned[name] |= _milliseconds(times.times(shape))
+            planned[name] |= _milliseconds(times.times(shape))  # biases take no time to speak of
         planned["measured"] = times.conditions | {"text": times.text}
     return planned
 
@@ -55,6 +66,8 @@ def _milliseconds(times: Times) -> dict[str, float]:
 
 def shape_lines(planned: dict[str, Any]) -> list[str]:
     """The same for people."""
+    if "not_known" in planned:
+        return [f"what is left in all is not known: {planned['not_known']}"]
     before, after = planned["before"], planned["after"]
     said = [f"cut to {after['said']}, of {before['said']}"]
     for key in ("parameters", "bytes"):

@@ -7,7 +7,7 @@ import operator
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -116,6 +116,16 @@ class Target:
         """What is counted."""
         units = UNITS[self.limits]
         return units[next(iter(units)) if self.unit is None else self.unit]
+
+    def absolute(self, whole: Shape) -> Self:
+        """The same of a share of parameters or bytes, as a number of them.
+
+        Args:
+            whole: the shape of the whole model.
+        """
+        if self.unit is not None or self.limits == "latency":
+            return self
+        return replace(self, number=self.allowed(whole), unit="")
 
     def cost(self, shape: Shape, table: GenerationTable | None = None) -> float:
         """Of a shape, as the target counts it."""

@@ -38,7 +38,7 @@ def check_config(prepared: PreparedPruning) -> None:
         lost = method.structure.count(layer, method.sparsity)
         assert lost is not None, "the shape decides how many"
         kept[layer.name] = (torch.arange(units) >= lost // experts).repeat(experts)
-    configured(model, Cut(kept, tuple(model.names)), config.family, _flags(prepared))
+    configured(model, Cut(kept, tuple(model.names)), config.family, flags_of(prepared))
 
 
 @CHOOSERS.register("units")
@@ -50,7 +50,7 @@ def masked(prepared: PreparedPruning, report: Report) -> Choice:
     """
     config, model = prepared.config, prepared.model
     folder, dense = prepared.out / MASKED, model.folder
-    if flags := _flags(prepared):
+    if flags := flags_of(prepared):
         dense = (prepared.out / BIASED).resolve()  # the same from wherever a run goes on
         if ranks.first():
             with_biases(model, flags, dense)
@@ -69,7 +69,7 @@ def _layers(prepared: PreparedPruning) -> list[Layer]:
     return prepared.method.structure.among(every)
 
 
-def _flags(prepared: PreparedPruning) -> dict[str, Any]:
+def flags_of(prepared: PreparedPruning) -> dict[str, Any]:
     """What the config must say for the method to shift biases; nothing where it shifts none."""
     solver = prepared.method.solver
     shifted = solver is not None and solver.shifts
