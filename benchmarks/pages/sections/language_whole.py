@@ -100,11 +100,13 @@ def verdict() -> Iterator[Claim]:
     assert mean("elsa", 70) < dense
     yield "ALPS alone** ({})", elsa / mean("alps", 90)
     yield "and {} of that of Wanda's mask", elsa / mean("wanda_tuned", 90)
-    yield "At 95 % it has {} of it", mean("elsa", 95) / mean("wanda_tuned", 95)
+    for level, said in ((80, "At 80 % it has {} of it"), (95, "at 95 % {}.")):
+        yield said, mean("elsa", level) / mean("wanda_tuned", level)
     yield "true loss** has {}, and {} without", mean("safe", 90), mean("none", 90)
     yield "tuned on as many tokens ({} was the aim", Cited("the issue that asked for the table")
     yield "the aim: {} would be below", Cited("the issue that asked for the table")
     yield "ELSA with it has {}", mean("elsa_distilled", 90)
     yield "Up to {} % blocks", 70
     yield "calibrated on it has {} at {} %", mean("best", 70), 70
-    yield "at 90 % it has {}, and training", mean("best", 90)
+    yield "At 80 % it has {} and ELSA {}", mean("best", 80), mean("elsa", 80)
+    yield "at 90 % {}: there training", mean("best", 90)
