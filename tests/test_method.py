@@ -34,8 +34,11 @@ CUTTING = ["flap", "slim"]
 
 
 def chooses_channels(name):
-    """Whether the method's budget chooses among coupled channels only."""
-    return not isinstance(methods.make(name, sparsity=0.5).budget, UnitBudget)
+    """Whether the method's budget or its coupling is for coupled channels only."""
+    method = methods.make(name, sparsity=0.5)
+    return not isinstance(method.budget, UnitBudget) or bool(
+        getattr(method.coupling, "shifts_by", "")
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in methods.METHODS if n not in {"dense", *CUTTING}])

@@ -119,6 +119,31 @@ def test_a_recipe_may_leave_the_sparsity_to_a_flag(tmp_path: Path) -> None:
     run("train", recipe, "--sparsity", "0.3", "--out", tmp_path / "run", *CNN)
 
 
+@pytest.mark.parametrize("kind", ["small-cnn", "transformer"])
+def test_channels_neurons_and_heads_whose_means_moved_are_removed(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = kind
+    if kind == "transformer":
+        transformers = pytest.importorskip("transformers")
+        sizes = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 4}
+        sizes |= {"num_hidden_layers": 1, "image_size": 8, "patch_size": 4, "num_channels": 1}
+        config = transformers.ViTConfig(**sizes, num_labels=10)
+        model = str(tmp_path / "vit")
+        transformers.ViTForImageClassification(config).save_pretrained(model)
+    flags = ["--method", "vbp", "--sparsity", "0.4", "--target", "channels", "--epochs", "1"]
+    flags += ["--model", model, "--train-size", "128", "--quiet"]
+    run("train", *flags, "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run/record.json").read_text())
+    capsys.readouterr()
+    run("remove", tmp_path / "run", "--out", tmp_path / "slim", "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert record["sparsity_reached"] >= 0.4
+    assert found["error"] <= 1e-5
+    before, after = found["parameters"]
+    assert after < before
+
+
 @pytest.mark.parametrize("broken", ["gains", "_show"])
 def test_what_is_measured_of_a_removal_cannot_cost_it(
     broken: str,

@@ -201,11 +201,11 @@ def test_composes(parts):
 
 
 @pytest.mark.parametrize("score", [n for n in TRAINED if n not in AXES["score"]])
-def test_scores_of_norms_are_refused_without_groups(score):
+def test_scores_of_coupled_channels_are_refused_without_groups(score):
     model = network()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     sparsifier = steppe.sparsify(model, optimizer, build("channel", "pooled", score=score), 1)
-    with pytest.raises(SteppeError, match=rf"{score} looks at the norms.*groups"):
+    with pytest.raises(SteppeError, match=rf"{score} looks at coupled channels.*groups"):
         sparsifier.step(lambda: model(torch.randn(2, 4, 4, 4)).sum())
 
 

@@ -14,6 +14,8 @@ def solves(name: str) -> bool:
     if plain.structure.removes:
         return False  # there is nothing to exchange in whole units
     form = plain.for_language() if plain.has_language_form else plain
+    if form.structure.removes is not None:
+        return False
     return form.objective.scope == "layer" or form.objective.starts_from is not None
 
 

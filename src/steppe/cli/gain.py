@@ -1,4 +1,4 @@
-"""What the zeros of a language model's folder are worth as it lies, in a line."""
+"""What a language model's folder is worth as it lies, in a line."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from steppe.cli.main import say
 
 
 def say_gain(record: dict[str, Any], out: Path, quiet: bool) -> None:
-    """Say that nothing is gained yet, and by which commands it is; the record has the sentence.
+    """Say what is gone; of zeros that nothing is gained yet, and by which commands it is.
+
+    The record has the sentence.
 
     Args:
         record: of the run.
         out: its folder.
         quiet: say nothing.
     """
-    if "gain" in record:
+    if "removed" in record:
+        say(record["gain"], quiet)
+    elif "gain" in record:
         here = shlex.quote(str(out))
         say(
             f"no gain in size or speed yet: steppe export {here} --to compact; steppe bench {here}",

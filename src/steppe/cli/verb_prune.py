@@ -56,7 +56,8 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     of_all = of_all_parameters(record)
-    zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
+    kind = "gone from" if "removed" in record else "zeros in"
+    zeros = f"{record['sparsity_reached']:.4%} {kind} the decoder blocks"
     say(f"{record['method']}: {zeros}{of_all}", quiet)
     if (start := record["recipe"]["method"]["objective"].get("start")) is not None:
         named = start if isinstance(start, str) else start["name"]

@@ -26,12 +26,15 @@ class Slice:
         role: ``output``: rows of the weight that computes the channel; ``bias``: of the same layer;
             ``norm``: scale or shift of a norm that follows; ``input``: columns of a weight that
             reads the channel; ``buffer``: a norm's running statistics.
+        stacked: the tensor is one of stacked experts, each of which has units of its own; positions
+            count along the first dimension and ``dim`` as along one.
     """
 
     name: str
     dim: int
     index: Tensor
     role: str
+    stacked: bool = False
 
     def __post_init__(self) -> None:
         assert self.role in ROLES, self.role
@@ -40,8 +43,27 @@ class Slice:
     def rows(self, tensor: Tensor) -> Tensor:
         """``[units, members]``: what belongs to each unit."""
         index = self.index.to(tensor.device)
-        moved = tensor.movedim(self.dim, 0).flatten(1) if tensor.ndim > 1 else tensor[:, None]
+        if self.stacked:
+            tensor = tensor.movedim(self.dim, 1).flatten(0, 1)
+        else:
+            tensor = tensor.movedim(self.dim, 0)
+        moved = tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]
         return moved[index.reshape(-1)].reshape(len(index), -1)
+
+    def fill(self, tensor: Tensor, units: Tensor, value: float) -> None:
+        """Write a number to all that belongs to some units, in place.
+
+        Args:
+            tensor: the one that it is of, or a mask for it.
+            units: ``[units]`` booleans.
+            value: what is written.
+        """
+        places = self.index[units.cpu()].reshape(-1).to(tensor.device)
+        if self.stacked:
+            size = tensor.shape[self.dim]
+            tensor.movedim(self.dim, 1)[places // size, places % size] = value
+        else:
+            tensor.index_fill_(self.dim, places, value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +137,18 @@ def require_fit(groups: Sequence[Group], tensors: Mapping[str, Tensor]) -> None:
     for group in groups:
         for s in group.slices:
             tensor = tensors.get(s.name)
-            if tensor is None or tensor.ndim <= s.dim or int(s.index.max()) >= tensor.shape[s.dim]:
+            known = tensor is not None and tensor.ndim > s.dim
+            if tensor is None or not known or int(s.index.max()) >= _size(s, tensor.shape):
                 raise SteppeError(
                     "groups of channels belong to one model",
                     got=f"{s.name}, of other groups than this model's",
                     way_out="steppe.channel_groups of this model, or leave groups out",
                 )
+
+
+def _size(s: Slice, shape: Sequence[int]) -> int:
+    """How many positions a slice counts in a tensor of a shape."""
+    return shape[s.dim] * (shape[0] if s.stacked else 1)
 
 
 def _alive(group: Group, kept: Tensor) -> Tensor:
@@ -161,9 +189,7 @@ def masks_of(
                 tensor = like[s.name]
                 masks[s.name] = torch.ones(tensor.shape, dtype=torch.bool, device=tensor.device)
             if group.name in kept:
-                mask = masks[s.name]
-                gone = s.index[~_alive(group, kept[group.name])].reshape(-1).to(mask.device)
-                mask.index_fill_(s.dim, gone, False)
+                s.fill(masks[s.name], ~_alive(group, kept[group.name]), False)
     return masks
 
 
@@ -178,8 +204,8 @@ def positions(
         shapes: name -> shape of every tensor of the model.
 
     Returns:
-        name -> dimension -> the positions that stay, ascending; tensors that lose nothing are
-        left out.
+        name -> dimension -> the positions that stay, ascending; of stacked experts
+        ``[experts, positions]``, those of each. Tensors that lose nothing are left out.
 
     Example:
         >>> rows = Slice("a.weight", 0, torch.arange(3).view(3, 1), "output")
@@ -197,9 +223,16 @@ def positions(
         for s in group.slices:
             dims = stays.setdefault(s.name, {})
             size = shapes[s.name][s.dim]
-            mask = dims.setdefault(s.dim, torch.ones(size, dtype=torch.bool))
-            mask[s.index[~alive].reshape(-1)] = False
+            whole = (shapes[s.name][0], size) if s.stacked else (size,)
+            mask = dims.setdefault(s.dim, torch.ones(whole, dtype=torch.bool))
+            mask.view(-1)[s.index[~alive].reshape(-1)] = False
     return {
-        name: {dim: mask.nonzero().flatten() for dim, mask in dims.items()}
-        for name, dims in stays.items()
+        name: {dim: _places(mask) for dim, mask in dims.items()} for name, dims in stays.items()
     }
+
+
+def _places(mask: Tensor) -> Tensor:
+    """Where a mask is True, along its last dimension; equally often in all rows."""
+    kept = mask.sum(-1)
+    assert bool((kept == kept.max()).all()), "all experts keep as many"
+    return mask.nonzero()[:, -1].view(*mask.shape[:-1], -1)

@@ -26,6 +26,15 @@ class Projection(Protocol):
         """Zero what masks zero and make up for it with the rest, as the score knows; in place."""
         ...
 
+    def shift(self, weights: Tensors, masks: Tensors, beside: Tensors) -> None:
+        """Zero what masks zero; what reads it takes over its mean, in place.
+
+        Args:
+            weights, masks: as of `compensate`.
+            beside: `StepContext.beside`.
+        """
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
@@ -67,6 +76,8 @@ class StepContext:
         fixed: name -> True where an entry is of no unit that can go, though others of its tensor
             are (coupled channels, some of them excluded); what pulls weights to zero leaves it
             alone. Tensors that have no such entry are left out.
+        beside: name -> biases and running means of what reads the units, changed in place where
+            they take over the means of those that go; empty unless the coupling shifts.
     """
 
     step: int
@@ -82,6 +93,7 @@ class StepContext:
     step_sizes: Tensors = dataclasses.field(default_factory=dict)
     moved: frozenset[str] = frozenset()
     fixed: Tensors = dataclasses.field(default_factory=dict)
+    beside: Tensors = dataclasses.field(default_factory=dict)
 
     @property
     def last(self) -> bool:

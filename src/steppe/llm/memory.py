@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import LevelBudget
+from steppe.core.protocols import BlockBudget, LevelBudget
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.state_bytes import bytes_of_a_weight
 
@@ -46,7 +46,8 @@ def estimate(
         out, so the sum is the peak.
     """
     texts = texts or {}
-    computing = {"embeddings and head": _rest(prepared, head=False), **_at_a_block(prepared)}
+    judging = isinstance(prepared.method.budget, BlockBudget)  # the head stays in between
+    computing = {"embeddings and head": _rest(prepared, head=judging), **_at_a_block(prepared)}
     if whole or not prepared.model.chained:
         del computing["embeddings and head"], computing["block"]
         models = 1 + (prepared.dense is not None)
@@ -212,17 +213,19 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
         "shards": prepared.model.checkpoint.bytes,
         "masks": sum(-(-layer.numel // 8) for layer in pruned),
     }
-    hidden = _FLOAT * prepared.model.hidden_size
+    hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
         states = _FLOAT * row * len(prepared.tokens)
         models = 1 + (prepared.dense is not None)
         needed["activations"] = 2 * models * states
+        if isinstance(budget, BlockBudget):
+            windows = budget.windows(prepared.tokens)
+            needed["activations"] = _FLOAT * row * len(windows) * len(prepared.model)
         if prepared.method.objective.scope == "block":
             needed["targets"] = hidden * prepared.tokens.numel()
             if prepared.method.objective.stages != "block":
                 needed["inputs of a part of a block"] = models * states
-    budget = prepared.method.budget
     if isinstance(budget, LevelBudget):
         sizes = {x.name: x.numel for x in pruned}
         offers = budget.offers({x.name: x for x in pruned}, sizes, sum(sizes.values()) // 2)

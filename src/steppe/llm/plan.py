@@ -57,6 +57,12 @@ def plan(
             got="--recover",
             way_out="leave it out; a recovery needs the memory of two blocks and their training",
         )
+    if prepared.method.structure.removes not in (None, "units"):
+        raise SteppeError(
+            "a plan is of what is pruned layer by layer",
+            got=f"structure {prepared.method.structure.name}",
+            way_out="steppe prune, which refuses at once what does not fit",
+        )
     layers = [layer for inside in layers_by_block(prepared).values() for layer in inside]
     prepared.check_layers()
     texts = prepared.texts()

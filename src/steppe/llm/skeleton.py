@@ -93,14 +93,18 @@ def forget(module: nn.Module, recurse: bool = True) -> None:
 
 @contextlib.contextmanager
 def patched(stand_ins: dict[int, Any], blocks: nn.ModuleList) -> Iterator[None]:
-    """Functions in the place of some blocks' forward."""
+    """Functions in the place of some blocks' forward, or of what stood there in its place."""
+    before = {index: vars(blocks[index]).get("forward") for index in stand_ins}
     for index, stand_in in stand_ins.items():
         blocks[index].forward = stand_in
     try:
         yield
     finally:
-        for index in stand_ins:
-            del blocks[index].forward
+        for index, earlier in before.items():
+            if earlier is None:
+                del blocks[index].forward
+            else:
+                blocks[index].forward = earlier
 
 
 @contextlib.contextmanager

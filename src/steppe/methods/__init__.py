@@ -12,6 +12,7 @@ from steppe.methods.adasap import adasap
 from steppe.methods.admm import admm
 from steppe.methods.alps import alps
 from steppe.methods.dense import dense
+from steppe.methods.depth import depth
 from steppe.methods.eagleeye import eagleeye
 from steppe.methods.elsa import elsa
 from steppe.methods.flap import flap
@@ -30,6 +31,7 @@ from steppe.methods.options import budget_of
 from steppe.methods.pbw import pbw
 from steppe.methods.pilot import pilot
 from steppe.methods.polarreg import polarreg
+from steppe.methods.reap import reap
 from steppe.methods.refinement import with_swaps
 from steppe.methods.registry import METHODS, PublishedMethod, display_of, published
 from steppe.methods.safe import safe
@@ -40,6 +42,7 @@ from steppe.methods.soft_threshold import soft_threshold
 from steppe.methods.sparsegpt import sparsegpt
 from steppe.methods.spred import spred
 from steppe.methods.taylor import taylor
+from steppe.methods.vbp import vbp
 from steppe.methods.wanda import wanda
 
 __all__ = [
@@ -51,6 +54,7 @@ __all__ = [
     "alps",
     "budget_of",
     "dense",
+    "depth",
     "display_of",
     "eagleeye",
     "elsa",
@@ -71,6 +75,7 @@ __all__ = [
     "pilot",
     "polarreg",
     "published",
+    "reap",
     "safe",
     "safe_plus",
     "slim",
@@ -79,6 +84,7 @@ __all__ = [
     "sparsegpt",
     "spred",
     "taylor",
+    "vbp",
     "wanda",
     "with_swaps",
 ]

@@ -73,7 +73,7 @@ class Plan:
         for name, dims in later.stays.items():
             for dim, index in dims.items():
                 kept = stays.setdefault(name, {})
-                kept[dim] = kept[dim][index] if dim in kept else index
+                kept[dim] = kept[dim].gather(-1, index) if dim in kept else index
         removed = dict(self.meta.get("removed", {}))
         for name, count in later.meta.get("removed", {}).items():
             removed[name] = removed.get(name, 0) + count

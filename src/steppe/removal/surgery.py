@@ -11,12 +11,14 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
+from steppe.removal.mixtures import mixtures_of, update_sizes
 from steppe.removal.tracing import shortcut_padding
 from steppe.removal.transformer_config import update_attributes, update_config
 from steppe.removal.transformer_patterns import sublayers_of
 
 Stays = Mapping[str, Mapping[int, Tensor]]
-"""Name of a tensor -> dimension -> positions that stay, see `steppe.core.group.positions`."""
+"""Name of a tensor -> dimension -> positions that stay, ``[experts, positions]`` where each of
+stacked experts has its own; see `steppe.core.group.positions`."""
 Replaced = dict[str, tuple[nn.Parameter, nn.Parameter]]
 """Name -> the parameter before and the one that replaced it."""
 
@@ -34,7 +36,12 @@ def slice_tensor(tensor: Tensor, dims: Mapping[int, Tensor]) -> Tensor:
     """
     channels_last = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
     for dim, index in dims.items():
-        tensor = tensor.index_select(dim, index.to(tensor.device))
+        index = index.to(tensor.device)
+        if index.ndim == 2:  # each expert's own
+            parts = zip(tensor, index, strict=True)
+            tensor = torch.stack([part.index_select(dim - 1, own) for part, own in parts])
+        else:
+            tensor = tensor.index_select(dim, index)
     if channels_last:  # index_select forgets it, and the layer would convert at each call
         tensor = tensor.contiguous(memory_format=torch.channels_last)
     return tensor.clone() if not dims else tensor
@@ -69,7 +76,7 @@ def slice_model(model: nn.Module, stays: Stays) -> Replaced:
     """
     model = unwrap(model)
     _check(model, stays)
-    sublayers = list(sublayers_of(model))
+    sublayers, mixtures = list(sublayers_of(model)), list(mixtures_of(model))
     shortcuts = _shortcuts(model, stays)
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     new: dict[int, Tensor] = {}
@@ -89,6 +96,7 @@ def slice_model(model: nn.Module, stays: Stays) -> Replaced:
         model.get_submodule(block).front = front  # type: ignore[assignment]
         model.get_submodule(block).back = back  # type: ignore[assignment]
     update_attributes(sublayers)
+    update_sizes(mixtures)
     update_config(model)
     return replaced
 
@@ -196,8 +204,10 @@ def _check(model: nn.Module, stays: Stays) -> None:
         for dim, index in dims.items():
             if not 0 <= dim < len(shape):
                 raise _misfit(f"dimension {dim} of {name}, which is {tuple(shape)}")
-            ascending = bool((index[1:] > index[:-1]).all())
-            if index.numel() == 0 or not ascending or index[0] < 0 or index[-1] >= shape[dim]:
+            ascending = bool((index[..., 1:] > index[..., :-1]).all())
+            fits = index.ndim == 1 or (dim > 0 and len(index) == shape[0])
+            inside = index.numel() > 0 and 0 <= index.min() and index.max() < shape[dim]
+            if not (ascending and fits and inside):
                 raise _misfit(
                     f"{index.numel()} positions of {shape[dim]} in dimension {dim} of {name}"
                 )

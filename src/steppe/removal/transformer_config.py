@@ -10,10 +10,14 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.removal.mixtures import COUNTS, Mixture, mixtures_of
 from steppe.removal.transformer_patterns import HEADS, KEY_HEADS, Sublayer, sublayers_of, width
 
 NEURONS = ("intermediate_size", "ffn_dim", "n_inner")
 """How configs call the number of neurons."""
+EXPERT_WIDTHS = ("moe_intermediate_size", "intermediate_size")
+SHARED_WIDTHS = ("shared_expert_intermediate_size", "moe_shared_expert_intermediate_size")
+"""What a config calls the neurons of an expert, and of those that all tokens go to."""
 
 
 def update_attributes(sublayers: Iterable[Sublayer]) -> None:
@@ -55,15 +59,23 @@ def update_config(model: nn.Module) -> str:
     if config is None or not hasattr(config, "to_dict"):
         return "it is no model of transformers"
     sublayers = list(sublayers_of(model))
+    mixtures = list(mixtures_of(model))
+    with_experts = {id(m) for mixture in mixtures for m in mixture.owner.modules()}
     attentions = [s for s in sublayers if s.kind == "head"]
+    mlps = {s.units for s in sublayers if s.kind == "channel" and id(s.owner) not in with_experts}
+    shared = {s.units for s in sublayers if s.kind == "channel" and id(s.owner) in with_experts}
     sizes = {
         "num_attention_heads": {s.units * s.queries_per_key for s in attentions},
         "num_key_value_heads": {s.units for s in attentions},
         "head_dim": {s.head_size for s in attentions},
-        _neurons(config): {s.units for s in sublayers if s.kind == "channel"},
+        _neurons(config): mlps,
     }
     if any(len(different) > 1 for different in sizes.values()):
         return "its blocks differ in heads or neurons"
+    for name, of_mixtures in _mixture_sizes(config, mixtures, shared).items():
+        sizes[name] = sizes.get(name, set()) | of_mixtures
+    if any(len(different) > 1 for different in sizes.values()):
+        return "its mixtures differ in experts or in their neurons"
     new = {name: different.pop() for name, different in sizes.items() if different}
     updated = deepcopy(config)
     try:
@@ -78,6 +90,22 @@ def update_config(model: nn.Module) -> str:
 
 def _neurons(config: Any) -> str:
     return next((name for name in NEURONS if hasattr(config, name)), NEURONS[0])
+
+
+def _mixture_sizes(config: Any, mixtures: list[Mixture], shared: set[int]) -> dict[str, set[int]]:
+    """What a config says of mixtures -> the values that it has in them.
+
+    Args:
+        config: of transformers.
+        mixtures: of the model.
+        shared: neurons of what lies beside the experts, which all tokens go to. Where the config
+            has no name for them, they are a multiple of those of an expert.
+    """
+    own = [name for name in EXPERT_WIDTHS if isinstance(getattr(config, name, None), int)]
+    widths = {mixture.width for mixture in mixtures if mixture.neurons() is not None}
+    sizes = dict.fromkeys(own[:1], widths) | dict.fromkeys(SHARED_WIDTHS, shared)
+    sizes |= {name: {mixture.count for mixture in mixtures} for name in COUNTS}
+    return {n: set(v) for n, v in sizes.items() if isinstance(getattr(config, n, None), int)}
 
 
 def _write(config: Any, sizes: dict[str, int]) -> None:

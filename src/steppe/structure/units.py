@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING, Self
 
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer
+from steppe.core.layer import STACKED, Layer
 from steppe.core.protocols import Objective, Structure, UnitBudget
 from steppe.core.selection import count
 
@@ -31,7 +32,8 @@ class Units(Structure):
 
     Args:
         of: kinds of units: ``neurons``, ``heads``; ``"neurons+heads"`` has both.
-        round_to: as many units as stay are a multiple of this, where there are more.
+        round_to: as many units as stay are a multiple of this, where there are more; of the
+            neurons of stacked experts, a multiple of 8 too.
         keep: kind -> how many units of it stay in each block, whatever the sparsity is.
 
     Example:
@@ -121,8 +123,9 @@ class Units(Structure):
         kept = dict(self.keep).get(layer.reads)
         if kept is None:
             kept = units - count(sparsity, units)
-            if units > self.round_to:
-                kept = max(round(kept / self.round_to), 1) * self.round_to
+            multiple = lcm(self.round_to, STACKED) if layer.stacked else self.round_to
+            if units > multiple:
+                kept = min(max(round(kept / multiple), 1) * multiple, units)
         elif kept > units:
             raise SteppeError(
                 "no more units stay than there are",

@@ -185,7 +185,7 @@ def run(
     return net, sparsifier, tried
 
 
-CHANNELS = ["taylor", "halp", "smcp", "eagleeye", "greg1", "greg2", "abcpruner", "polarreg"]
+CHANNELS = ["taylor", "halp", "vbp", "smcp", "eagleeye", "greg1", "greg2", "abcpruner", "polarreg"]
 
 
 @pytest.mark.parametrize("name", CHANNELS)
@@ -273,7 +273,7 @@ def test_the_cut_lies_where_channels_are_read() -> None:
         assert cut[name].all()
 
 
-@pytest.mark.parametrize("name", ["smcp", "greg1", "greg2", "polarreg", "taylor", "halp"])
+@pytest.mark.parametrize("name", ["smcp", "greg1", "greg2", "polarreg", "taylor", "halp", "vbp"])
 def test_resumed_bit_for_bit(name: str, tmp_path: Path) -> None:
     short = {"every": 2, "update_every": 1, "hold": 1, "delta": 0.3, "pick_delta": 0.005}
     known = inspect.signature(methods.METHODS[name]).parameters

@@ -58,13 +58,13 @@ def equal(a, b):
 
 
 ALL = {name: example(name) for name in methods.METHODS}
-# scores of norms and some budgets are of coupled channels, see test_channel_selector.py
-NORMS = {"bn_gamma", "taylor_gate"}
+# some scores and budgets are of coupled channels, see test_channel_selector.py
+COUPLED = {"bn_gamma", "taylor_gate", "variance"}
 TASK = {
     n: m
     for n, m in ALL.items()
     if m.objective.scope == "task"
-    and m.score.name not in NORMS
+    and m.score.name not in COUPLED
     and isinstance(m.budget, UnitBudget)
 }
 METHODS = TASK | {

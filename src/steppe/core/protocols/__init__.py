@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from steppe.core.part import Part as Part
 from steppe.core.part import Tensors as Tensors
+from steppe.core.protocols.budget import BlockBudget as BlockBudget
+from steppe.core.protocols.budget import BlockTrials as BlockTrials
 from steppe.core.protocols.budget import Budget as Budget
 from steppe.core.protocols.budget import CandidateEvaluator as CandidateEvaluator
 from steppe.core.protocols.budget import ChannelBudget as ChannelBudget

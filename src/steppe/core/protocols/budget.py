@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -208,5 +208,70 @@ class SearchBudget(ChannelBudget):
         Args:
             units, groups, cost, allowed: as of `ChannelBudget.within_cost`.
             evaluate: how good a candidate is, see `steppe.engine.step.candidate_evaluation`.
+        """
+        raise NotImplementedError
+
+
+class BlockTrials(Protocol):
+    """What a `BlockBudget` may ask of a language model, as it is once some blocks are gone."""
+
+    def changes(self, how: Callable[[Tensor, Tensor], Tensor]) -> dict[str, float]:
+        """Block that may go -> mean over tokens of what it does to its inputs.
+
+        Args:
+            how: inputs and outputs of a block ``[..., width]`` to a number for each token.
+        """
+        ...
+
+    def losses(self) -> dict[str, float]:
+        """Block that may go -> mean loss of the next token once it is gone too."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BlockBudget(Budget):
+    """A budget that tries whole decoder blocks of a language model out.
+
+    ``round(sparsity * blocks)`` blocks go, of those that may, those that matter least.
+    """
+
+    greedy: bool = True
+    """Whether what is left is looked at anew after each block that goes; else all go at once."""
+    tokens: int = 32768
+    """Calibration tokens that are looked at, in whole windows; all if they are fewer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.tokens < 1:
+            raise SteppeError(
+                f"budget {self.name} looks at one calibration token at least",
+                got=f"tokens {self.tokens}",
+                way_out="tokens 32768",
+            )
+
+    def fits(self, method: Method) -> None:
+        if method.structure.removes != "blocks":
+            raise SteppeError(
+                f"budget {self.name} chooses among whole decoder blocks",
+                got=f"structure {method.structure.name}",
+                way_out="structure layers; or budget uniform",
+            )
+        if method.objective.scope != "layer" or method.calibration_needs:
+            raise SteppeError(
+                "whole blocks go from a language model at once; what is left stays as it is",
+                got=f"method {method.name} with objective {method.objective.name}, score "
+                f"{method.score.name} and coupling {method.coupling.name}",
+                way_out="method depth",
+            )
+
+    def windows(self, tokens: Tensor) -> Tensor:
+        """Those of the calibration windows ``[windows, tokens]`` that are looked at."""
+        return tokens[: -(-self.tokens // tokens.shape[1])]
+
+    def rated(self, trials: BlockTrials) -> dict[str, float]:
+        """Block that may go -> how much it matters in the model as it is now.
+
+        Args:
+            trials: of the model.
         """
         raise NotImplementedError

@@ -118,6 +118,16 @@ class Coupling(AnyCoupling):
         return False
 
     @property
+    def shifts_by(self) -> str:
+        """The statistic whose first entry is the mean of each input of what reads channels.
+
+        What reads channels that go takes over their means then (`Projection.shift`), in biases and
+        running means, which optimisers that hold other weights would undo. Empty: nothing is
+        shifted.
+        """
+        return ""
+
+    @property
     def moves_weights(self) -> bool:
         """Whether it moves the weights itself in each step, little by little, beside the optimiser.
 

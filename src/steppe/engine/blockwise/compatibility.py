@@ -7,7 +7,7 @@ from torch import Tensor
 from steppe.core.calibration_statistics import CALIBRATION
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import LevelBudget, Score
+from steppe.core.protocols import BlockBudget, LevelBudget, Score
 from steppe.engine.blockwise.allocation import counts_of
 from steppe.engine.blockwise.solve import as_start
 from steppe.method import Method
@@ -16,9 +16,11 @@ from steppe.method import Method
 def needs_windows(method: Method) -> bool:
     """Whether the method looks at what the layers are given, so that calibration is needed."""
     profiled_by = Score.make(method.profiled_by).needs if method.profiled_by else ()
-    searches = isinstance(method.budget, LevelBudget)
+    searches = isinstance(method.budget, LevelBudget | BlockBudget)
     optimised = method.objective.scope == "block"
-    return bool(method.calibration_needs or optimised or profiled_by or searches)
+    # what a solver provides to the score, it has from them
+    needs = method.calibration_needs or method.score.needs
+    return bool(needs or optimised or profiled_by or searches)
 
 
 def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:

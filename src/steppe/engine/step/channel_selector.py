@@ -13,6 +13,7 @@ from steppe.core.cost_target import fill, meet_cost
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, masks_of, require_fit
 from steppe.core.layer import Layer
+from steppe.core.mask import apply_masks
 from steppe.core.protocols import (
     CandidateEvaluator,
     ChannelBudget,
@@ -21,6 +22,7 @@ from steppe.core.protocols import (
     Tensors,
 )
 from steppe.core.statistic import Statistic
+from steppe.engine.step.mean_shift import MeanShift
 from steppe.engine.step.selector import Selector
 from steppe.method import Method
 
@@ -38,6 +40,7 @@ class ChannelSelector(Selector):
         cost: what sparsity counts; the number of channels if none is given.
         evaluate_candidate: how good the network is with channels kept; for budgets that try (see
             `steppe.engine.step.candidate_evaluation.candidate_evaluator`).
+        mean_shift: where the means of channels that go are put, if anywhere.
 
     Raises:
         SteppeError: the structure is another one; the target leaves too little; the budget tries
@@ -53,6 +56,7 @@ class ChannelSelector(Selector):
         cost: Cost | None = None,
         *,
         evaluate_candidate: CandidateEvaluator | None = None,
+        mean_shift: MeanShift | None = None,
     ) -> None:
         if not method.structure.whole_outputs:
             raise SteppeError(
@@ -75,7 +79,7 @@ class ChannelSelector(Selector):
                 "or another budget",
             )
         self.method, self.statistics, self.budget = method, statistics, budget
-        self.evaluate_candidate = evaluate_candidate
+        self.evaluate_candidate, self.mean_shift = evaluate_candidate, mean_shift
         self._fixed: Tensors = {}
         self._places: dict[str, torch.device] = {}
         self.groups = list(groups)
@@ -169,6 +173,17 @@ class ChannelSelector(Selector):
             consequence=f"too much goes at once: {wide.multiple} channels of {wide.name}",
             way_out="another sparsity, or a smaller round_to",
         )
+
+    @torch.no_grad()
+    def shift(self, weights: Tensors, masks: Tensors, beside: Tensors) -> None:
+        """As of `steppe.core.step_context.Projection`."""
+        assert self.mean_shift is not None
+        self.mean_shift.take_over(weights, masks, beside)
+        apply_masks(weights, masks)
+
+    def beside(self) -> Tensors:
+        """`StepContext.beside`: where the means go."""
+        return {} if self.mean_shift is None else self.mean_shift.beside()
 
     def cut(self, masks: Tensors) -> Tensors:
         """What reads the units, the units themselves left open; of those that none reads, all."""

@@ -62,6 +62,7 @@ class CouplingAtWork:
             project=self._selector,
             state=self.state if self.state is not None else {},
             fixed=self._selector.fixed(self._prunable.tensors),
+            beside=self._selector.beside(),
         )
 
     @torch.no_grad()
@@ -87,6 +88,7 @@ class CouplingAtWork:
         self._can_score()
         context = self.context(step, self._method.sparsity, due=True)
         context.weights = {name: t.clone() for name, t in context.weights.items()}
+        context.beside = {name: t.clone() for name, t in context.beside.items()}
         context.state = copy.deepcopy(context.state)
         if not self.begun:
             context.state = self._coupling.init(context)

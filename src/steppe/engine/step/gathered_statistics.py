@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,13 @@ from steppe.core.protocols import NeuronPerturb, Perturb, Tensors
 from steppe.core.split import part_of
 from steppe.core.statistic import STATISTICS, Known, Statistic, WeightMemory
 from steppe.method import Method
+
+
+class Watcher(Protocol):
+    """What looks at passes."""
+
+    def active(self, on: bool) -> None:
+        """Told before and after each pass at x that is observed."""
 
 
 class GatheredStatistics:
@@ -29,6 +37,7 @@ class GatheredStatistics:
         total: steps of the run.
         scores_when_due: whether the coupling scores only when the schedule says so.
         groups: the coupled channels, if any.
+        shifts_by: the statistic that the coupling reads beside the score's, if any.
         memory: from a weight's name to what its optimiser remembers of it.
     """
 
@@ -42,15 +51,19 @@ class GatheredStatistics:
         scores_when_due: bool,
         groups: Sequence[Group] = (),
         *,
+        shifts_by: str = "",
         memory: Callable[[str], WeightMemory],
     ) -> None:
-        needs = list(dict.fromkeys([*method.score.needs, *_of_neurons(method.perturb)]))
+        of_cuts = [*method.score.needs, *filter(None, [shifts_by])]
+        needs = list(dict.fromkeys([*of_cuts, *_of_neurons(method.perturb)]))
         self.statistics: dict[str, Statistic] = {
             n: Known(values=dict(known[n])) if n in known else STATISTICS[n]() for n in needs
         }
         self._gathered = any(s.gathered for s in self.statistics.values())
-        self.waits = any(self.statistics[n].gathered for n in method.score.needs if n not in known)
+        self.waits = any(self.statistics[n].gathered for n in of_cuts if n not in known)
         """Whether nothing can be pruned before the first gradient."""
+        self.watchers: list[Watcher] = []
+        """Others that look at the passes that are observed."""
         bare = unwrap(model)
         for statistic in self.statistics.values():
             statistic.prepare({x.name: (x, home_of(bare, x.name)) for x in layers})
@@ -78,8 +91,8 @@ class GatheredStatistics:
 
     def active(self, on: bool) -> None:
         """Whether what passes through the layers now is to be observed."""
-        for statistic in self.statistics.values():
-            statistic.active(on)
+        for looks in (*self.statistics.values(), *self.watchers):
+            looks.active(on)
 
     @torch.no_grad()
     def observe(

@@ -246,7 +246,7 @@ class LayerNeurons(RunNeurons):
     def check(self, psi: Score) -> None:
         if not psi.reads(OUTPUT):
             raise SteppeError(
-                f"score {psi.name} of neurons looks at the norms of coupled channels",
+                f"score {psi.name} of neurons looks at coupled channels",
                 got="single layers",
                 way_out="groups=steppe.channel_groups(model, x), or psi l2",
             )

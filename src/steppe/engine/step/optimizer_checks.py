@@ -55,6 +55,13 @@ def steppable(optimizers: Optimizers, coupling: Coupling) -> None:
                 consequence="it would undo a part of the pull",
                 way_out="a number, which goes through the optimizer: penalty=1e-3, interval=32",
             )
+        if coupling.shifts_by and holds_weights(optimizer):
+            raise SteppeError(
+                f"coupling {coupling.name} shifts biases beside the optimizer",
+                got=f"{type(optimizer).__name__}, {_what_it_holds(optimizer)}",
+                consequence="it would undo the shift",
+                way_out="SGD or AdamW, or shift false",
+            )
     _disjoint(optimizers)
 
 

@@ -64,7 +64,7 @@ class Selector:
         """
         if not self.method.score.reads(OUTPUT):
             raise SteppeError(
-                f"score {self.method.score.name} looks at the norms of coupled channels",
+                f"score {self.method.score.name} looks at coupled channels",
                 got="single layers",
                 way_out="groups=steppe.channel_groups(model, x), or another score",
             )
@@ -162,6 +162,14 @@ class Selector:
             w = weights[name]
             if bool(w.masked_fill(keep, 0).any()):
                 w.copy_(score.compensate(w, keep, self._stats(score, name), name))
+
+    def shift(self, weights: Tensors, masks: Tensors, beside: Tensors) -> None:
+        """As of `steppe.core.step_context.Projection`; of coupled channels only."""
+        raise NotImplementedError
+
+    def beside(self) -> Tensors:
+        """`StepContext.beside`: none, as nothing is shifted."""
+        return {}
 
     def fixed(self, weights: Tensors) -> Tensors:
         """`StepContext.fixed`: none, as every entry of a layer is of a unit that can go.

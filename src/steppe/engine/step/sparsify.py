@@ -9,6 +9,7 @@ from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
 from steppe.core.protocols import Coupling, Tensors
@@ -18,6 +19,7 @@ from steppe.engine.step.channel_selector import ChannelSelector
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import GradientPasses
+from steppe.engine.step.mean_shift import MeanShift
 from steppe.engine.step.momentum import check_momentum
 from steppe.engine.step.neurons import neurons_of
 from steppe.engine.step.objective_loss import ObjectiveLoss
@@ -103,7 +105,7 @@ def sparsify(
     prunable.notes = left + prunable.notes + said
     prunable.notes += divide(optimizers, model, options.optimizer_groups, parts, coupling)
     statistics = _statistics(form, coupling, model, optimizers, prunable, known, total_steps)
-    selector = _selector(form, prunable, statistics, options)
+    selector = _selector(form, coupling, model, prunable, statistics, options)
     # without a second pass the first one's gradient is the step's, which ranks must share
     rank_local = options.sync == "local" and method.perturb.active
     neurons = neurons_of(
@@ -155,16 +157,40 @@ def _statistics(
     layers, groups = prunable.layers, prunable.groups
     when_due = coupling.scores_when_due
     memory = weight_memories(optimizers, prunable.parameters)
-    return GatheredStatistics(method, model, layers, known, total, when_due, groups, memory=memory)
+    shifts_by = coupling.shifts_by
+    return GatheredStatistics(
+        method, model, layers, known, total, when_due, groups, shifts_by=shifts_by, memory=memory
+    )
+
+
+def _mean_shift(
+    coupling: Coupling, model: nn.Module, prunable: PrunableWeights, statistics: GatheredStatistics
+) -> MeanShift | None:
+    """Where the means of channels that go are put, if the coupling shifts them."""
+    if not coupling.shifts_by:
+        return None
+    if not prunable.groups:
+        raise SteppeError(
+            f"coupling {coupling.name} shifts the means of coupled channels",
+            got="no groups",
+            way_out="groups=steppe.channel_groups(model, x) (on the command line --target), or "
+            "shift false",
+        )
+    shift = MeanShift(unwrap(model), prunable.groups, statistics.statistics[coupling.shifts_by])
+    statistics.watchers.append(shift)
+    return shift
 
 
 def _selector(
     method: Method,
+    coupling: Coupling,
+    model: nn.Module,
     prunable: PrunableWeights,
     statistics: GatheredStatistics,
     options: StepOptions,
 ) -> Selector:
     """From weights to masks, of coupled channels or of single layers."""
+    mean_shift = _mean_shift(coupling, model, prunable, statistics)
     if any(map(is_split, prunable.parameters.values())):
         known, weights = statistics.statistics, prunable.parameters
         return SplitSelector(method, prunable.layers, known, weights)
@@ -177,4 +203,5 @@ def _selector(
         prunable.groups,
         options.cost,
         evaluate_candidate=options.evaluate_candidate,
+        mean_shift=mean_shift,
     )

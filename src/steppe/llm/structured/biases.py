@@ -87,9 +87,10 @@ def with_biases(model: StreamedModel, flags: Mapping[str, Any], out: Path) -> Pa
     stored = json.loads((model.folder / CONFIG).read_text(encoding="utf-8")) | dict(flags)
     where: dict[str, str] = {}
     for key, path in model.checkpoint.files.items():
-        where[key] = path.name
-        if not (out / path.name).is_symlink():
-            os.symlink(path.resolve(), out / path.name)
+        # a model.safetensors would be read instead of the index
+        where[key] = link = f"dense-{path.name}"
+        if not (out / link).is_symlink():
+            os.symlink(path.resolve(), out / link)
     own = {n for n, _ in model.model.named_parameters()}
     zeros: dict[str, Tensor] = {}
     for name, bias in skeleton(config_of(stored), model.dtype).named_parameters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from steppe.core.serialization import write_text
 from steppe.llm.checkpoint import write_shard
 from steppe.llm.model import StreamedModel
 from steppe.llm.skeleton import config_of, skeleton
-from steppe.llm.structured.depth import drop_blocks
+from steppe.llm.structured.depth import drop_blocks, misplaced
 from steppe.llm.structured.family import of_family, others
 from steppe.llm.structured.readers import groups_by_reader, kept_units
+from steppe.removal.mixtures import mixtures_of
 from steppe.removal.plan import Plan
 from steppe.removal.surgery import slice_model
 from steppe.removal.transformer_config import update_config
@@ -34,10 +35,12 @@ class Cut:
     Args:
         kept: weight that reads units -> ``[units]`` booleans.
         blocks: names of the decoder blocks that stay, in order.
+        experts: weight of a router -> ``[experts]`` booleans.
     """
 
     kept: Mapping[str, Tensor]
     blocks: tuple[str, ...]
+    experts: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: StreamedModel, masks: Mapping[str, Tensor]) -> Cut:
@@ -64,6 +67,8 @@ class Cut:
             readers[n].reads: f"{int(k.sum())} of {k.numel()} {readers[n].reads}"
             for n, k in self.kept.items()
         }
+        for kept in self.experts.values():
+            counts["experts"] = f"{int(kept.sum())} of {kept.numel()} experts"
         if len(self.blocks) < len(model):
             counts["blocks"] = f"{len(self.blocks)} of {len(model)} blocks"
         return ", ".join(counts.values())
@@ -76,8 +81,11 @@ class Cut:
         """
         every = groups_by_reader(model)
         groups = {name: every[name] for name in self.kept}
-        shapes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
-        named: dict[str, Tensor] = {groups[n].name: k for n, k in self.kept.items()}
+        groups |= {m.name: m.group() for m in mixtures_of(model) if m.name in self.experts}
+        parameters = model.named_parameters(remove_duplicate=False)
+        shapes = {n: tuple(t.shape) for n, t in (*parameters, *model.named_buffers())}
+        kept = {**self.kept, **self.experts}
+        named: dict[str, Tensor] = {groups[n].name: k for n, k in kept.items()}
         stays = positions(list(groups.values()), named, shapes)
         return Plan.of(model, stays, removed={n: int((~k).sum()) for n, k in named.items()})
 
@@ -106,7 +114,7 @@ def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) 
         number = what.blocks.index(name)
         source.read(index)
         slice_model(source.blocks[index], inside[name])
-        tensors = _renumbered(source.stored(index), index, number)
+        tensors = _renumbered(source.stored(index), name, number)
         write_shard(out, number + 1, total, tensors)
         source.free(index)
     source.write_rest(out, blocks=len(what.blocks))
@@ -138,8 +146,12 @@ def configured(
     before = model.config.to_dict()
     plan = what.plan(model)
     plan.apply(model)
-    drop_blocks(model, [name for name in source.names if name not in what.blocks])
-    if reason := update_config(model):
+    gone = [name for name in source.names if name not in what.blocks]
+    drop_blocks(model, gone)
+    reason = update_config(model) if plan.stays else ""
+    if not reason and gone:
+        reason = misplaced(written, gone, source.dtype)
+    if reason:
         ways = [f"--family {name}" for name in others(written)]
         if any(x.reads == "heads" for x in source.layers() if x.name in what.kept):
             ways.append("--structure neurons")
@@ -149,7 +161,10 @@ def configured(
             way_out=", or ".join([*ways, "another --sparsity"]),
         )
     now = model.config.to_dict()
-    return written | {k: v for k, v in now.items() if before.get(k) != v}, plan
+    written = {k: v for k, v in written.items() if k in now or k not in before}
+    new = written | {k: v for k, v in now.items() if before.get(k) != v}
+    aliases: dict[str, str] = getattr(type(model.config), "attribute_map", {})
+    return new | {k: new[real] for k, real in aliases.items() if {k, real} <= new.keys()}, plan
 
 
 def _by_block(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
@@ -161,6 +176,23 @@ def _by_block(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
     return inside
 
 
-def _renumbered(tensors: dict[str, Tensor], old: int, new: int) -> dict[str, Tensor]:
-    """Keys of a block of the checkpoint with its new number."""
-    return {re.sub(rf"\.{old}\.", f".{new}.", key, count=1): t for key, t in tensors.items()}
+def _renumbered(tensors: dict[str, Tensor], name: str, new: int) -> dict[str, Tensor]:
+    """Keys of a block of the checkpoint with its new number.
+
+    A checkpoint may lack what stands before the list (``h.3.``), or call the list otherwise; the
+    block's number is the first one in any case.
+
+    Args:
+        tensors: of the block, under the checkpoint's keys.
+        name: of the block in the model.
+        new: its number.
+    """
+    *_, place, old = name.split(".")
+    keys = {}
+    for key in tensors:
+        keys[key], found = re.subn(rf"((?:^|\.){place}\.){old}\.", rf"\g<1>{new}.", key, count=1)
+        if not found:
+            keys[key], found = re.subn(rf"^(\D*\.){old}\.", rf"\g<1>{new}.", key)
+        assert found, f"{key} is of {name} and says no number"
+    assert len(set(keys.values())) == len(keys), f"two tensors of {name} would have one name"
+    return {keys[key]: tensor for key, tensor in tensors.items()}

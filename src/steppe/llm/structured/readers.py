@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from steppe.core.group import Group
 from steppe.core.layer import Layer
+from steppe.removal.mixtures import mixtures_of
 from steppe.removal.transformer_groups import tied_names
 from steppe.removal.transformer_patterns import sublayers_of
 
@@ -28,6 +29,10 @@ def groups_by_reader(model: nn.Module) -> dict[str, Group]:
         group = sublayer.group(1)
         if not any(s.name in tied for s in group.slices):
             readers[next(s.name for s in group.slices if s.role == "input")] = group
+    for mixture in mixtures_of(model):
+        neurons = mixture.neurons()
+        if neurons is not None:
+            readers[neurons.slices[-1].name] = neurons
     return readers
 
 
@@ -50,13 +55,14 @@ def _marked(layer: Layer, group: Group) -> Layer:
 
 
 def kept_units(layer: Layer, mask: Tensor) -> Tensor:
-    """``[units]`` booleans: which units a layer still reads.
+    """``[units]`` booleans: which units a layer still reads; those of one expert after the other.
 
     Args:
         layer: that reads them.
         mask: of its shape, True = kept.
     """
-    columns = layer.flat(mask).any(0)
+    masks = zip(layer.split(), mask if layer.stacked else [mask], strict=True)
+    columns = torch.cat([piece.flat(own).any(0) for piece, own in masks])
     return columns.view(-1, layer.unit).any(1)
 
 
@@ -72,5 +78,4 @@ def silence(block: nn.Module, kept: Mapping[str, Tensor]) -> None:
     for reader, alive in kept.items():
         for s in groups[reader].slices:
             if s.role != "input":
-                gone = s.index[~alive.cpu()].flatten().to(named[s.name].device)
-                named[s.name].index_fill_(s.dim, gone, 0.0)
+                s.fill(named[s.name], ~alive, 0.0)

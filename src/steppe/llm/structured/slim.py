@@ -130,6 +130,7 @@ def _completed(
     removed = {
         "blocks": [n for n in prepared.model.names if n not in choice.cut.blocks],
         "units": kept,
+        "experts": {n: [int(k.sum()), k.numel()] for n, k in choice.cut.experts.items()},
         "agreement": agreement,
     }
     return record | {

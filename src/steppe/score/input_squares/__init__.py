@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
+from steppe.score.input_squares.squares import Reading as Reading
 from steppe.score.input_squares.squares import squares_of as squares_of

@@ -16,11 +16,12 @@ from steppe.score.input_squares.recurrent import RECURRENT, of_cell, of_layers
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
-Squares = Callable[[nn.Module, Layer, Call, Any], Tensor]
-"""(module, layer, arguments, what it returned) -> E[x^2], shaped to broadcast over the weight."""
+Reading = Callable[[nn.Module, Layer, Call, Any], Tensor]
+"""(module, layer, arguments, what it returned) -> E[x^2], or another mean of the inputs, shaped to
+broadcast over the weight."""
 
 
-def squares_of(layer: Layer, module: nn.Module) -> Squares | None:
+def squares_of(layer: Layer, module: nn.Module) -> Reading | None:
     """How the squares of a weight's inputs are read from a call of its module; None if they cannot.
 
     Example:

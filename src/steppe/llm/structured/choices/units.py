@@ -34,10 +34,10 @@ def check_config(prepared: PreparedPruning) -> None:
     config, method, model = prepared.config, prepared.method, prepared.model
     kept = {}
     for layer in _layers(prepared):
-        units = layer.columns // layer.unit
+        experts, units = method.structure.units(layer)
         lost = method.structure.count(layer, method.sparsity)
         assert lost is not None, "the shape decides how many"
-        kept[layer.name] = torch.arange(units) >= lost
+        kept[layer.name] = (torch.arange(units) >= lost // experts).repeat(experts)
     configured(model, Cut(kept, tuple(model.names)), config.family, flags_of(prepared))
 
 

@@ -1,0 +1,294 @@
+"""Experts that go: ranked by what text makes of them, mixture by mixture, in the model so far."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer
+from steppe.engine import ranks
+from steppe.engine.blockwise.allocation import unit_budget
+from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.states import HiddenStates
+from steppe.llm import memory, pruning_run
+from steppe.llm.model import StreamedModel
+from steppe.llm.prepare import PreparedPruning, Report
+from steppe.llm.structured.choice import CHOOSERS, Choice
+from steppe.llm.structured.cut import Cut, configured
+from steppe.llm.structured.routing import RoutedTokens, rerouted
+from steppe.methods import display_of
+from steppe.record import stamped
+from steppe.removal.mixtures import CHOSEN, GROUPS, GROUPS_CHOSEN, Mixture, mixtures_of
+
+Pair = tuple[Layer, Mixture]
+
+
+@CHOOSERS.register("experts")
+def ranked(prepared: PreparedPruning, report: Report) -> Choice:
+    """Walk over the blocks of the dense model; each mixture is ranked once those before are cut.
+
+    Raises:
+        SteppeError: too few experts would stay, no config says their number, and all that a walk
+            over blocks raises.
+    """
+    pairs = check_config(prepared)
+    texts, model = prepared.texts(), prepared.model
+    memory.decide(prepared, texts)
+    weights = hashlib.sha256() if texts and prepared.config.remember else None
+    nonzero = prepared.check_finite(weights)
+    stored = weights.hexdigest() if weights is not None else None
+    job = Journal(prepared.out / "checkpoints" / "job.json")
+    began = time.time()
+    measured = {
+        which: pruning_run.perplexities(
+            prepared, job, which, texts, stored if which == "dense" else None
+        )
+        for which in prepared.originals
+    }
+    walk = _Walk(prepared, pairs, report)
+    rows = walk.run()
+    model.free_rest()
+    spent = float(job.get("seconds", 0.0)) + time.time() - began
+    job.put(seconds=spent)
+    plain = pruning_run.record_of(
+        prepared, rows, [*prepared.notes, *walk.notes], measured["dense"], spent, nonzero
+    )
+    record = stamped(prepared.completed(plain, measured), display_of(prepared.method.name))
+    kept = walk.kept
+
+    def without(source: StreamedModel) -> contextlib.AbstractContextManager[None]:
+        return rerouted(source.model, kept)
+
+    cut = Cut({}, tuple(model.names), kept)
+    return Choice(cut=cut, source=model.folder, record=record, without=without)
+
+
+class _Walk:
+    """The blocks one after the other; goes on where it was.
+
+    Args:
+        prepared: what to prune and how.
+        pairs: each mixture, and the layer of it that is ranked.
+        report: called with each block's row of the record.
+    """
+
+    def __init__(self, prepared: PreparedPruning, pairs: list[Pair], report: Report) -> None:
+        folder = prepared.out / "checkpoints"
+        self._model, self._method = prepared.model, prepared.method
+        self._pairs, self._report = pairs, report
+        self._journal = Journal(folder / "journal.json")
+        self._states = None
+        if prepared.tokens is not None and prepared.needs_text:
+            size = prepared.config.micro_batch
+            self._states = HiddenStates(self._model, prepared.tokens, folder, size)
+        self.rows: list[dict[str, Any]] = list(self._journal.get("blocks", []))
+        self.notes: list[str] = list(self._journal.get("notes", []))
+
+    @property
+    def kept(self) -> dict[str, Tensor]:
+        """Weight of a router -> ``[experts]`` booleans, of the blocks that are done."""
+        said = {n: e for row in self.rows for n, e in row["experts"].items()}
+        of = {mixture.name: mixture.count for _, mixture in self._pairs}
+        return {n: _booleans(e["kept"], of[n]) for n, e in said.items()}
+
+    def run(self) -> list[dict[str, Any]]:
+        """Rank what is left to rank; the rows of all blocks."""
+        model, states, done = self._model, self._states, len(self.rows)
+        for row in self.rows:
+            self._report(row)
+        if done == len(model):
+            return self.rows
+        with contextlib.ExitStack() as entered:
+            entered.enter_context(rerouted(model.model, self.kept))
+            if states is not None:
+                model.inputs(done, states.tokens[:1])  # so that it knows how blocks are called
+                states.resume(done) if done else states.embed(0)
+            for index in range(done, len(model)):
+                self.rows.append(self._block(index, entered))
+                self._journal.put(blocks=self.rows, notes=self.notes)
+                self._report(self.rows[-1])
+        if ranks.first():
+            for path in self._journal.path.parent.glob("*.bin"):
+                path.unlink()
+        ranks.barrier()
+        return self.rows
+
+    def _block(self, index: int, entered: contextlib.ExitStack) -> dict[str, Any]:
+        """One block ranked, and from now on computing without what goes; its row."""
+        began, model, states = time.perf_counter(), self._model, self._states
+        block = model.load(index)
+        pairs = [(x, mixture) for x, mixture in self._pairs if x.block == model.names[index]]
+        routed = self._routed(index, pairs) if states is not None else {}
+        calibrated = time.perf_counter()
+        said: dict[str, dict[str, Any]] = {}
+        own = dict(block.named_parameters())
+        nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
+        for layer, mixture in pairs:
+            tally = routed.get(mixture.name)
+            weight = own[layer.name.removeprefix(f"{layer.block}.")].detach()
+            said[mixture.name] = self._said(layer, mixture, weight, tally)
+            alive = _booleans(said[mixture.name]["kept"], mixture.count)
+            for name in mixture.tensors:
+                tensor = own.get(name.removeprefix(f"{layer.block}."))
+                if tensor is not None:
+                    nonzero -= int(torch.count_nonzero(tensor[~alive.to(tensor.device)]))
+            entered.enter_context(rerouted(model.model, {mixture.name: alive}))
+        if states is not None and index + 1 < len(model):
+            states.propagate(index)
+            states.of(index + 1).flush()
+            ranks.barrier()
+        model.free(index)
+        ended = time.perf_counter()
+        seconds = {"calibrate": calibrated - began, "propagate": ended - calibrated}
+        return {
+            "block": index,
+            "layers": [_row(x, said[mixture.name], mixture.count) for x, mixture in pairs],
+            "experts": said,
+            "nonzero": nonzero,
+            "seconds": {n: round(s, 4) for n, s in (seconds | {"all": ended - began}).items()},
+        }
+
+    @torch.no_grad()
+    def _routed(self, index: int, pairs: list[Pair]) -> dict[str, RoutedTokens]:
+        """What the routers of a block, whole still, give to their experts."""
+        states, device = self._states, self._model.device
+        assert states is not None
+        tallies = {mixture.name: RoutedTokens(mixture, device) for _, mixture in pairs}
+        if not tallies:
+            return {}
+        with contextlib.ExitStack() as looking:
+            for tally in tallies.values():
+                looking.enter_context(tally.seen())
+            for windows in states.slices():
+                self._model.call(index, states.of(index).tensor[windows].to(device))
+        for tally in tallies.values():
+            tally.finish()
+        return tallies
+
+    def _said(
+        self, layer: Layer, mixture: Mixture, weight: Tensor, tally: RoutedTokens | None
+    ) -> dict[str, Any]:
+        """Which experts of a mixture stay, and why."""
+        method = self._method
+        known = {} if tally is None else tally.statistics
+        needed = {n: known[n] for n in method.score.needs}
+        saliency = method.score.score(weight.float(), needed, layer.name)
+        units = method.score.reduce(method.structure.groups(saliency, layer))
+        groups = mixture.size(GROUPS) or 1
+        lost = method.structure.count(layer, method.sparsity)
+        assert lost is not None, "the shape decides how many"
+        within = partial(unit_budget(method).within, prune=lost // groups)
+        alive = torch.cat([within(some)[:, 0] for some in units.chunk(groups)])
+        said: dict[str, Any] = {
+            "kept": alive.nonzero().flatten().tolist(),
+            "scores": [float(f"{u:.6g}") for u in units.abs().flatten().tolist()],
+        }
+        if tally is None:
+            return said
+        never = [i for i, n in enumerate(tally.tokens) if not n]
+        if never:
+            self.notes.append(
+                f"{mixture.inside}: no calibration token reached {len(never)} of its "
+                f"{mixture.count} experts ({', '.join(map(str, never[:8]))}"
+                f"{', ...' * (len(never) > 8)}), whose score is 0. Way out: more samples"
+            )
+        return said | {"tokens": tally.tokens}
+
+
+def _booleans(places: list[int], of: int) -> Tensor:
+    alive = torch.zeros(of, dtype=torch.bool)
+    alive[places] = True
+    return alive
+
+
+def _row(layer: Layer, said: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The row of the record of the layer that was ranked."""
+    lost = 1 - len(said["kept"]) / count
+    return {
+        "name": layer.name,
+        "shape": list(layer.shape),
+        "sparsity_asked": lost,
+        "sparsity_before": 0.0,
+        "sparsity_reached": lost,
+    }
+
+
+def check_config(prepared: PreparedPruning) -> list[Pair]:
+    """Whether routers and config can do with as many experts as would stay; nothing was done yet.
+
+    Returns:
+        Each mixture that loses experts, and the layer of it that is ranked.
+
+    Raises:
+        SteppeError: they cannot.
+    """
+    config, method, model = prepared.config, prepared.method, prepared.model
+    if config.recover:
+        raise SteppeError(
+            "what is recovered has zeros that are kept",
+            got="--recover with structure experts, of which no zero is left",
+            way_out="leave it out; what comes out trains as any model of transformers",
+        )
+    layers = method.structure.among(model.layers(config.include, config.exclude))
+    found = {mixture.inside: mixture for mixture in mixtures_of(model.model)}
+    pairs, kept = [], {}
+    for layer in layers:
+        mixture = found.get(layer.name.rpartition(".")[0])
+        if mixture is None:
+            raise SteppeError(
+                "experts are removed where a router lies beside them",
+                got=f"{layer.name} with none that is known",
+                way_out=f"--exclude '{layer.name}', or structure neurons",
+            )
+        lost = method.structure.count(layer, method.sparsity)
+        assert lost is not None, "the shape decides how many"
+        _check_router(mixture, model.config.get_text_config(), lost)
+        pairs.append((layer, mixture))
+        kept[mixture.name] = torch.arange(mixture.count) >= lost
+    configured(model, Cut({}, tuple(model.names), kept), config.family)
+    return pairs
+
+
+def _check_router(mixture: Mixture, config: Any, lost: int) -> None:
+    """Whether a router can choose as it does once so many of its experts are gone.
+
+    Raises:
+        SteppeError: it cannot; says with how many it could.
+    """
+    count = mixture.count
+    in_config = (v for n in CHOSEN if isinstance(v := getattr(config, n, None), int))
+    chosen = mixture.size(CHOSEN) or next(in_config, None)
+    if chosen is None:
+        raise SteppeError(
+            "experts are removed where it is known to how many each token is sent",
+            got=f"the router {mixture.name}, which says no {', '.join(CHOSEN)}",
+            way_out="structure neurons",
+        )
+    groups = mixture.size(GROUPS) or 1
+    from_groups = mixture.size(GROUPS_CHOSEN) or groups
+
+    def fits(lost: int) -> bool:
+        each, rest = divmod(count - lost, groups)
+        several = groups == 1 or (lost % groups == 0 and each >= 2)
+        return not rest and several and each * from_groups >= chosen
+
+    if fits(lost):
+        return
+    rule = f"a router that sends each token to {chosen} experts chooses among as many at least"
+    if groups > 1:
+        rule += f", equally many in each of {groups} groups, of which it takes {from_groups} first"
+    possible = [n for n in range(count) if fits(n)]
+    nearest = min(possible, key=lambda n: (abs(n - lost), n)) if possible else 0
+    raise SteppeError(
+        rule,
+        got=f"{count - lost} of {count} experts that would stay",
+        way_out=f"--sparsity {nearest / count:g}",
+    )
