@@ -29,8 +29,13 @@ def test_published_methods_are_values(name):
 
 
 FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
-CUTTING = ["flap", "slim"]
-"""Those that cut units out of language models: no other structure and no other budget."""
+CUTTING = {
+    "depth": ("blocks", "structure layers"),
+    "flap": ("units", "structure neurons, heads or neurons"),
+    "reap": ("experts", "structure experts"),
+    "slim": ("units", "structure neurons, heads or neurons"),
+}
+"""Those that cut something out of language models -> what, and which structure they ask for."""
 
 
 def chooses_channels(name):
@@ -116,8 +121,9 @@ def test_equal_methods_have_equal_forms_for_language_models():
 
 @pytest.mark.parametrize("name", CUTTING)
 def test_a_method_that_cuts_refuses_shapes_that_are_only_zeros(name):
-    assert methods.make(name, sparsity=0.5).structure.removes == "units"
-    with pytest.raises(SteppeError, match="structure neurons, heads or neurons"):
+    removes, way_out = CUTTING[name]
+    assert methods.make(name, sparsity=0.5).structure.removes == removes
+    with pytest.raises(SteppeError, match=way_out):
         methods.make(name, structure="2:4")
     with pytest.raises(SteppeError, match="sparsity must be given"):
         methods.make(name)

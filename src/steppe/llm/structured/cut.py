@@ -148,7 +148,8 @@ def configured(
     plan.apply(model)
     gone = [name for name in source.names if name not in what.blocks]
     drop_blocks(model, gone)
-    reason = update_config(model) if plan.stays else ""
+    # blocks alone leave all sizes as they were
+    reason = update_config(model) if plan.stays or not gone else ""
     if not reason and gone:
         reason = misplaced(written, gone, source.dtype)
     if reason:
