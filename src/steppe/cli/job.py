@@ -132,7 +132,7 @@ def job(
                 got=f"--target {target} and --sparsity {sparsity:g}",
                 way_out="one of the two",
             )
-        sparsity, structure = 0.5, structure or "neurons+heads"  # the target replaces it
+        sparsity = 0.5  # the target replaces it
     parts = {"sparsity": sparsity, "structure": structure, "score": score, "budget": budget}
     pull = {"penalty": number_or_word(penalty), "interval": number_or_word(interval)}
     made = build(method, {}, changes, parts | {"rho": rho} | pull, swaps)

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+STACKED = 8
+"""Neurons of stacked experts are a multiple of this: torch multiplies by rows of 16 bytes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.core.layer import Layer
+from steppe.core.layer import STACKED, Layer
 from steppe.core.protocols import Objective, Structure, UnitBudget
 from steppe.core.selection import count
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 KINDS = ("neurons", "heads")
 """What `Layer.reads` may be."""
-_STACKED = 8  # torch multiplies by stacked experts where their rows are multiples of 16 bytes
 
 
 @Structure.registry.register("units")
@@ -124,9 +123,9 @@ class Units(Structure):
         kept = dict(self.keep).get(layer.reads)
         if kept is None:
             kept = units - count(sparsity, units)
-            multiple = lcm(self.round_to, _STACKED) if layer.stacked else self.round_to
+            multiple = lcm(self.round_to, STACKED) if layer.stacked else self.round_to
             if units > multiple:
-                kept = max(round(kept / multiple), 1) * multiple
+                kept = min(max(round(kept / multiple), 1) * multiple, units)
         elif kept > units:
             raise SteppeError(
                 "no more units stay than there are",

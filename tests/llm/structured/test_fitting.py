@@ -51,7 +51,7 @@ def test_what_the_structure_rounds_to_holds(language_model: Path) -> None:
 @pytest.mark.parametrize(
     ("structure", "target", "said"),
     [
-        ("unstructured", "parameters=0.5", r"--structure neurons\+heads"),
+        ("unstructured", "parameters=0.5", "method slim, depth or reap"),
         ("heads", "parameters=0.5", "1 heads.*Way out: --target parameters=0"),
         ("neurons", "latency=0.5", "needs the times of blocks here"),
         ("neurons", "weight=0.5", "a target limits"),
@@ -86,3 +86,23 @@ def test_biases_that_a_method_adds_count(
     assert record["sparse"]["parameters"] == planned["after"]["parameters"]
     assert planned["after"]["parameters"] <= 0.7 * planned["before"]["parameters"]
     assert planned["after"]["per_block"] > planned["before"]["per_block"]
+
+
+def test_blocks_and_experts_by_targets(language_model: Path, tmp_path: Path) -> None:
+    """Their structures have no options: the budget's sparsity says how many go."""
+    from transformers import MixtralConfig
+
+    blocks = fitted(methods.make("depth", sparsity=0.5), language_model, "parameters=0.7")
+    assert blocks.sparsity == 0.5
+    sizes = {"vocab_size": 30, "hidden_size": 16, "intermediate_size": 24, "num_local_experts": 8}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config = MixtralConfig(**sizes, architectures=["MixtralForCausalLM"])
+    config.save_pretrained(tmp_path)
+    whole = Shape.of(config)
+    experts = fitted(methods.make("reap", sparsity=0.5), tmp_path, "parameters=0.8")
+    kept = 8 - round(8 * experts.sparsity)
+    assert whole.resized(experts=kept).parameters <= 0.8 * whole.parameters
+    assert whole.resized(experts=kept + 1).parameters > 0.8 * whole.parameters
+    structure = {"name": "units", "of": ["neurons"]}
+    narrow = fitted(methods.make("slim", sparsity=0.5, structure=structure), tmp_path, "bytes=0.8")
+    assert narrow.structure.to_dict()["keep"] == [["neurons", 16]]

@@ -101,7 +101,7 @@ def test_sizes_are_found_by_what_the_modules_are() -> None:
     assert found.said() == "3 blocks, 24 neurons, 2 heads"
     mixture = Shape.of(config_of("qwen2-moe"))
     assert (mixture.experts, mixture.top_k, mixture.neurons, mixture.heads) == (4, 2, 12, 4)
-    assert mixture.cuts == ("blocks", "heads")
+    assert mixture.cuts == ("blocks", "heads", "experts"), "a shared expert has neurons too"
     half = Shape.of(config_of("llama", dtype="bfloat16"))
     assert half.bytes == 2 * half.parameters
 
@@ -114,6 +114,16 @@ def test_a_cut_skeleton_computes(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) == narrow.parameters
     assert all(p.is_meta for p in model.parameters())
     assert config.to_dict() == config_of(name).to_dict()
+    model.to_empty(device="cpu")
+    assert model(torch.zeros(1, 5, dtype=torch.long)).logits.shape == (1, 5, 48)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
+def test_a_mixture_is_cut_to_fewer_and_narrower_experts(name: str) -> None:
+    config = config_of(name)
+    narrow = Shape.of(config).resized(blocks=2, neurons=8, experts=3)
+    model = skeleton_of(config, narrow)
+    assert sum(p.numel() for p in model.parameters()) == narrow.parameters
     model.to_empty(device="cpu")
     assert model(torch.zeros(1, 5, dtype=torch.long)).logits.shape == (1, 5, 48)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import lcm
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
+from steppe.core.layer import STACKED
 from steppe.llm.checkpoint import folder_of
 from steppe.llm.model import StreamedModel
 from steppe.llm.skeleton import config_of, read_config
@@ -16,7 +18,8 @@ from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target, accepted_heads, shapes
 from steppe.method import Method
 
-UNITS = "units"
+COUNTED = {"blocks": ("blocks",), "experts": ("experts",)}
+"""`Structure.removes` -> the kind that its sparsity counts, where it is one and has no options."""
 
 
 def fitted(
@@ -32,41 +35,39 @@ def fitted(
     Of all shapes that meet it the most even one is taken, see `steppe.llm.structured.target`.
 
     Args:
-        method: whose structure removes neurons, heads, or both; its sparsity is replaced.
+        method: whose structure removes neurons and heads, blocks or experts; its sparsity is
+            replaced.
         model: a folder, or a hub id; no weights are read.
         target: as text, e.g. ``parameters=0.75``.
         table: of ``steppe latency``, which a target in time needs.
         family: as which the model is written.
 
     Raises:
-        SteppeError: no shape meets the target, or the structure removes no units.
+        SteppeError: no shape meets the target, or the structure removes no such units.
     """
-    wanted = Target.parse(target)
-    if method.structure.removes != UNITS:
+    wanted, plain = Target.parse(target), method.structure.to_dict()
+    kinds = COUNTED.get(method.structure.removes or "", plain.get("of"))
+    if method.structure.removes is None or kinds is None:
         raise SteppeError(
-            "a target is met by removing whole neurons and heads",
+            "a target is met by removing whole neurons, heads, experts or blocks",
             got=f"structure {method.structure.name}",
-            way_out="--structure neurons+heads, or a --sparsity",
+            way_out="method slim, depth or reap; or a --sparsity",
         )
-    plain, folder = method.structure.to_dict(), folder_of(str(model))
+    folder = folder_of(str(model))
     whole = Shape.of(read_config(folder))
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     times = None if table is None else GenerationTable.read(table)
     if method.solver is not None and method.solver.shifts and times is None:
         # means go to biases, which may be new: they count
-        biased = StreamedModel(str(folder))
-        layers = method.structure.among(biased.layers())
-        stored |= bias_flags(biased, layers)
+        dense = StreamedModel(str(folder))
+        stored |= bias_flags(dense, method.structure.among(dense.layers()))
         wanted = wanted.absolute(whole)
         whole = replace(Shape.of(config_of(stored)), width=whole.width)
-    heads = accepted_heads(stored, whole, family) if "heads" in plain["of"] else None
-    best, *_ = shapes(
-        wanted, whole, plain["of"], heads=heads, multiple=plain["round_to"], table=times
-    )
-    kept = {kind: int(getattr(best, kind)) for kind in plain["of"]}
-    every = {kind: int(getattr(whole, kind)) for kind in kept}
-    sparsity = 1 - sum(kept.values()) / sum(every.values())
-    return method.replace(
-        structure=plain | {"keep": [list(pair) for pair in kept.items()]},
-        budget=method.budget.to_dict() | {"sparsity": sparsity},
-    )
+    heads = accepted_heads(stored, whole, family) if "heads" in kinds else None
+    multiple = lcm(plain.get("round_to", 1), STACKED if whole.experts else 1)
+    best, *_ = shapes(wanted, whole, kinds, heads=heads, multiple=multiple, table=times)
+    kept = {kind: int(getattr(best, kind)) for kind in kinds}
+    sparsity = 1 - sum(kept.values()) / sum(int(getattr(whole, kind)) for kind in kinds)
+    if "keep" in plain:
+        plain["keep"] = [list(pair) for pair in kept.items()]
+    return method.replace(structure=plain, budget=method.budget.to_dict() | {"sparsity": sparsity})

@@ -42,7 +42,10 @@ def planned_shape(prepared: PreparedPruning, table: Path | str | None = None) ->
     for layer in structure.among(prepared.model.layers(config.include, config.exclude)):
         lost = structure.count(layer, prepared.method.sparsity)
         assert lost is not None, "the shape decides how many"
-        kept[layer.reads] = layer.columns // layer.unit - lost
+        experts, units = structure.units(layer)
+        kept[layer.reads] = units - lost // experts
+    if absent := [kind for kind in kept if kind not in whole.cuts]:
+        return {"not_known": f"{' and '.join(absent)} of several kinds in a block"}
     stored = json.loads((prepared.model.folder / "config.json").read_text(encoding="utf-8"))
     biased = Shape.of(config_of(stored | flags_of(prepared)))
     both = {"before": whole, "after": replace(biased, width=whole.width).resized(**kept)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,18 +11,14 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.group import Group, positions
-from steppe.core.prunable import prunable
+from steppe.core.group import Group, Slice, positions
 from steppe.llm.architecture import block_names
 from steppe.llm.skeleton import skeleton
 from steppe.llm.structured.depth import drop_blocks
-from steppe.llm.structured.readers import READS
+from steppe.llm.structured.readers import READS, groups_by_reader
+from steppe.removal.mixtures import mixtures_of
 from steppe.removal.surgery import slice_model
-from steppe.removal.transformer_groups import transformer_groups
 from steppe.removal.transformer_patterns import sublayers_of
-
-ROUTERS = ("gate", "router")
-"""What modules beside the experts of a mixture are called that choose among these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +45,8 @@ class Shape:
         per_block: of a block, without all these.
         outside: of the embeddings, the last norm and the head; what is tied counts once.
         width: bytes of one parameter as it is stored.
-        cuts: what `skeleton_of` can make fewer: ``neurons``, ``heads``, ``blocks``.
+        cuts: what `skeleton_of` can make fewer: ``neurons``, ``heads``,
+            ``experts``, ``blocks``.
 
     Example:
         >>> tiny = Shape(blocks=2, neurons=20, heads=2, queries_per_key=1, head_size=6, hidden=12,
@@ -157,56 +154,38 @@ def _counted(block: nn.Module) -> dict[str, Any]:
         if sublayer.kind == "head":
             found["head_size"] = sublayer.head_size
             found["queries_per_key"] = sublayer.queries_per_key
-    groups = {READS[group.kind]: group for group in _cut(block)}
-    for kind, group in groups.items():
-        found[kind], found[f"per_{kind[:-1]}"] = group.units, _of_one(block, group)
-    return found | _mixture(block) | {"cuts": ("blocks", *groups)}
-
-
-def _cut(module: nn.Module) -> list[Group]:
-    """The groups whose units make the width of blocks; the neurons of a shared expert do not."""
-    mixture = any(layer.stacked for layer in prunable(module)[0])
-    return [g for g in transformer_groups(module) if g.kind == "head" or not mixture]
-
-
-def _of_one(block: nn.Module, group: Group) -> int:
-    """Parameters of one unit of a group."""
     sizes = {name: p.shape for name, p in block.named_parameters()}
-    return sum(
-        s.index.shape[1] * (sizes[s.name].numel() // sizes[s.name][s.dim]) for s in group.slices
-    )
+    mixture, groups = next(mixtures_of(block), None), _groups(block)
+    every = 1 if mixture is None else mixture.count
+    counted = {kind: own[0] for kind, own in groups.items()}
+    if mixture is not None:  # the neurons of a shared expert are none of the others'
+        neurons = mixture.neurons()
+        counted = {k: g for k, g in counted.items() if k != "neurons"}
+        counted |= {} if neurons is None else {"neurons": neurons}
+    for kind, group in counted.items():
+        experts = every if group.slices[0].stacked else 1
+        found[kind] = group.units // experts
+        found[f"per_{kind[:-1]}"] = sum(_of_one(s, sizes[s.name], experts) for s in group.slices)
+    if mixture is not None:
+        inside = sum(sizes[n].numel() for n in mixture.tensors if n in sizes)
+        own = found["neurons"] * found["per_neuron"]
+        found |= {"experts": every, "per_expert": inside // every - own}
+    alone = [kind for kind, own in groups.items() if len(own) == 1 and kind in counted]
+    cuts = ("blocks", *alone, *(["experts"] if mixture is not None else []))
+    return found | {"cuts": cuts}
 
 
-def _mixture(block: nn.Module) -> dict[str, int]:
-    """Of experts that lie packed in one module: how many, their neurons, parameters of one."""
-    stacks = [layer for layer in prunable(block)[0] if layer.stacked]
-    if not stacks:
-        return {}
-    last = next((x for x in stacks if x.name.endswith("down_proj")), None)
-    places = {x.name.rpartition(".")[0] for x in stacks}
-    if last is None or len(places) > 1:
-        raise SteppeError(
-            "a mixture has one stack of experts in each block, with a down projection",
-            got=", ".join(x.name for x in stacks),
-            way_out="steppe bench, which times any model",
-        )
-    place, experts, neurons = places.pop(), last.shape[0], last.columns
-    own = dict(block.get_submodule(place).named_parameters())
-    fixed = [p for name, p in own.items() if name == "down_proj_bias"]
-    wide = sum(p.numel() for p in own.values()) - sum(p.numel() for p in fixed)
-    rows = [*fixed, *_routers(block.get_submodule(place.rpartition(".")[0]), experts)]
-    return {
-        "experts": experts,
-        "neurons": neurons,
-        "per_neuron": wide // neurons // experts,
-        "per_expert": sum(p.numel() for p in rows) // experts,
-    }
+def _of_one(s: Slice, shape: torch.Size, experts: int) -> int:
+    """Parameters of one unit in one tensor."""
+    return s.index.shape[1] * (shape.numel() // shape[s.dim]) // experts
 
 
-def _routers(mixture: nn.Module, experts: int) -> Iterator[nn.Parameter]:
-    for name, module in mixture.named_children():
-        if name in ROUTERS:
-            yield from (p for p in module.parameters() if p.shape[0] == experts)
+def _groups(block: nn.Module) -> dict[str, list[Group]]:
+    """Kind of units -> the groups of a block that have them, of which a shape has one number."""
+    found: dict[str, list[Group]] = {}
+    for group in groups_by_reader(block).values():
+        found.setdefault(READS[group.kind], []).append(group)
+    return found
 
 
 def skeleton_of(config: Any, shape: Shape, dtype: torch.dtype = torch.float32) -> Any:
@@ -221,11 +200,21 @@ def skeleton_of(config: Any, shape: Shape, dtype: torch.dtype = torch.float32) -
     model.tie_weights()
     names = block_names(model)
     drop_blocks(model, names[shape.blocks :])
-    groups = _cut(model)
-    keep = {g.name: torch.arange(g.units) < getattr(shape, READS[g.kind]) for g in groups}
-    sizes = {n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)}
-    if stays := positions(groups, keep, sizes):
-        slice_model(model, stays)
-    inside = (model.get_submodule(name).parameters() for name in names[: shape.blocks])
-    assert sum(p.numel() for ps in inside for p in ps) == shape.blocks * shape.block, shape
+    for block in (model.get_submodule(name) for name in names[: shape.blocks]):
+        cut = {kind: groups[0] for kind, groups in _groups(block).items() if kind in shape.cuts}
+        _narrow(block, {group: getattr(shape, kind) for kind, group in cut.items()})
+        _narrow(block, {m.group(): shape.experts for m in mixtures_of(block)})
+        assert sum(p.numel() for p in block.parameters()) == shape.block, shape
     return model
+
+
+def _narrow(block: nn.Module, widths: Mapping[Group, int]) -> None:
+    """Cut a block to the first units of some groups; those of each expert by themselves."""
+    sizes = {n: tuple(t.shape) for n, t in (*block.named_parameters(), *block.named_buffers())}
+    keep = {}
+    for group, width in widths.items():
+        first = group.slices[0]
+        experts = sizes[first.name][0] if first.stacked else 1
+        keep[group.name] = (torch.arange(group.units // experts) < width).repeat(experts)
+    if stays := positions(list(widths), keep, sizes):
+        slice_model(block, stays)

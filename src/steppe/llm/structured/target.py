@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -155,13 +156,13 @@ def shapes(
     """The shapes that meet a target and could not have more of anything, the best first.
 
     Best is the one of which the largest share stays of what loses most: the most even one. Which
-    of them predicts best, only measuring tells. For each number of blocks and heads the most
-    neurons are found by bisection, as more of them cost more.
+    of them predicts best, only measuring tells. For each number of all else the most neurons
+    are found by bisection, as more of them cost more.
 
     Args:
         target: to be met.
         whole: the shape of the whole model.
-        kinds: what may become fewer: ``neurons``, ``heads``, ``blocks``.
+        kinds: what may become fewer: ``neurons``, ``heads``, ``experts``, ``blocks``.
         heads: how many key heads there may be; any number if not given.
         multiple: of the neurons.
         table: the model's times, which a target in time needs.
@@ -185,7 +186,7 @@ def shapes(
         raise SteppeError(
             "a target is less than the whole model", got=said, way_out="a smaller one"
         )
-    met = list(_widest(target, whole, may, allowed, table))
+    met = _widest(target, whole, may, allowed, table)
     if not met:
         raise _out_of_reach(target, whole, may, allowed, table)
     return sorted(
@@ -208,6 +209,7 @@ def _widths(
     every = {
         "blocks": list(range(1, whole.blocks + 1)),
         "heads": sorted(heads) if heads is not None else list(range(1, whole.heads + 1)),
+        "experts": list(range(max(whole.top_k, 1), whole.experts + 1)),
         "neurons": [*range(multiple, whole.neurons, multiple), whole.neurons],
     }
     least = {k: axis[0] for k, axis in table.axes.items()} if table is not None else {}
@@ -225,23 +227,24 @@ def _widest(
     may: Mapping[str, list[int]],
     allowed: float,
     table: GenerationTable | None,
-) -> Iterator[Shape]:
-    """For each number of blocks and heads the most neurons, where no other has more of all."""
-    most: dict[int, int] = {}  # heads -> neurons of those that have as many blocks or more
-    for blocks in reversed(may["blocks"]):
-        with_more_heads = 0
-        for heads in reversed(may["heads"]):
-            shape = whole.resized(blocks=blocks, heads=heads)
+) -> list[Shape]:
+    """For each number of all else the most neurons, where no other shape has more of all."""
+    outer = {kind: numbers for kind, numbers in may.items() if kind != "neurons"}
+    met = []
+    for numbers in itertools.product(*(reversed(own) for own in outer.values())):
+        shape = whole.resized(**dict(zip(outer, numbers, strict=True)))
 
-            def cost(neurons: int, shape: Shape = shape) -> float:
-                return target.cost(shape.resized(neurons=neurons), table)
+        def cost(neurons: int, shape: Shape = shape) -> float:
+            return target.cost(shape.resized(neurons=neurons), table)
 
-            fitting = bisect_right(may["neurons"], allowed, key=cost)
-            neurons = may["neurons"][fitting - 1] if fitting else 0
-            with_more_heads = max(with_more_heads, most.get(heads, 0))
-            if neurons > with_more_heads:
-                yield shape.resized(neurons=neurons)
-            with_more_heads = most[heads] = max(with_more_heads, neurons)
+        if fitting := bisect_right(may["neurons"], allowed, key=cost):
+            met.append(shape.resized(neurons=may["neurons"][fitting - 1]))
+    sizes = [tuple(getattr(shape, kind) for kind in may) for shape in met]
+    return [s for s, own in zip(met, sizes, strict=True) if not any(_more(o, own) for o in sizes)]
+
+
+def _more(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return one != other and all(a >= b for a, b in zip(one, other, strict=True))
 
 
 def _out_of_reach(
