@@ -64,7 +64,15 @@ def test_a_model_without_such_layers_is_refused() -> None:
 def test_how_many_stay(sparsity: float, round_to: int, kept: int) -> None:
     structure = Units(round_to=round_to)
     assert structure.count(DOWN, sparsity) == 30 - kept
-    assert structure.count(EXPERTS, sparsity) == 3 * (30 - kept)
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "round_to", "kept"),
+    [(0.0, 1, 30), (0.25, 1, 24), (0.5, 1, 16), (0.99, 1, 8), (0.5, 6, 24), (0.5, 32, 15)],
+)
+def test_how_many_stay_of_each_stacked_expert(sparsity: float, round_to: int, kept: int) -> None:
+    """torch multiplies by stacks only where rows are multiples of 16 bytes."""
+    assert Units(round_to=round_to).count(EXPERTS, sparsity) == 3 * (30 - kept)
 
 
 def test_units_of_several_columns() -> None:
