@@ -12,12 +12,16 @@ from steppe.cli.main import say
 def say_gain(record: dict[str, Any], out: Path, quiet: bool) -> None:
     """Say that nothing is gained yet, and by which commands it is; the record has the sentence.
 
+    Where something was cut out it is gained already, and the sentence is said.
+
     Args:
         record: of the run.
         out: its folder.
         quiet: say nothing.
     """
-    if "gain" in record:
+    if "removed" in record:
+        say(record["gain"], quiet)
+    elif "gain" in record:
         here = shlex.quote(str(out))
         say(
             f"no gain in size or speed yet: steppe export {here} --to compact; steppe bench {here}",
