@@ -45,7 +45,7 @@ _RECORDS = {
     "export.json",
     "removal.json",
 }
-_MASKS = "masks-"  # of an earlier pruning
+_MASKS = ("masks-", "removal.")  # of an earlier pruning, and what it cut
 _NUMBER = 5 * "[0-9]"
 
 

@@ -407,3 +407,21 @@ def test_neurons_and_heads_go_from_what_is_left(saved: Saved, tmp_path: Path) ->
     assert config["num_attention_heads"] == 1
     assert reload(tmp_path / "second").num_parameters() == record["sparse"]["parameters"]
     assert record["removed"]["agreement"] < 1e-5
+
+
+def test_the_command_says_what_is_gone_and_gained(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from steppe.cli.main import main
+
+    command = ["prune", str(language_model), "--method", "depth", "--sparsity", "0.5"]
+    command += ["--calibration", str(word_text), "--samples", "4", "--window", "12"]
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--evaluate", str(word_text), "--out", str(tmp_path / "out")])
+    assert ended.value.code == 0
+    said = capsys.readouterr().err
+    assert "depth: 50.0000% gone from the decoder blocks" in said
+    assert "of the parameters are gone" in said
+    assert "no gain" not in said
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert record["dense"]["perplexity"] != record["sparse"]["perplexity"]

@@ -163,7 +163,7 @@ def check(prepared: PreparedPruning) -> None:
         return
     kinds = kinds_of(model.model, may_go)
     some = {name for kind in kinds for name in (kind[0], kind[-1])} if kinds[1:] else may_go[:1]
-    for name in some:
+    for name in (name for name in may_go if name in some):
         stay = tuple(other for other in model.names if other != name)
         try:
             configured(model, Cut({}, stay), config.family)
