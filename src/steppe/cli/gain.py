@@ -14,8 +14,6 @@ def say_gain(record: dict[str, Any], out: Path, quiet: bool) -> None:
 
     The record has the sentence.
 
-    Where something was cut out it is gained already, and the sentence is said.
-
     Args:
         record: of the run.
         out: its folder.
