@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from nursery import KILLED, Nursery
 from steppe.cli.main import main
-from steppe.core.protocols import Budget, UnitBudget
+from steppe.core.protocols import Budget, ChannelBudget, UnitBudget
 from steppe.core.serialization import load_state
 from steppe.core.text import read_yaml
 from steppe.record import SCHEMA_VERSION, checked
@@ -268,7 +268,12 @@ def test_a_recipe_asks_for_another_objective(
     assert "so it must be trained" in capsys.readouterr().err
 
 
-CHANNELS_ONLY = [n for n in Budget.registry if not issubclass(Budget.registry[n], UnitBudget)]
+CHANNELS_ONLY = [
+    n
+    for n in Budget.registry
+    if issubclass(Budget.registry[n], ChannelBudget)
+    and not issubclass(Budget.registry[n], UnitBudget)
+]
 
 
 @pytest.mark.parametrize("budget", CHANNELS_ONLY)

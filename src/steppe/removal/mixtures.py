@@ -115,8 +115,9 @@ def mixtures_of(model: nn.Module) -> Iterator[Mixture]:
         [('gate.weight', 4)]
     """
     for name, module in model.named_modules():
-        experts = module._modules.get("experts")
-        router = next((r for r in map(module._modules.get, ROUTERS) if r is not None), None)
+        own = dict(module.named_children())  # of a script too
+        experts = own.get("experts")
+        router = next((r for r in map(own.get, ROUTERS) if r is not None), None)
         if experts is None or router is None:
             continue
         prefix = f"{name}." if name else ""
@@ -126,7 +127,7 @@ def mixtures_of(model: nn.Module) -> Iterator[Mixture]:
         counts = {len(p) if p.ndim > 1 else 0 for p in stacked.values()}
         if len(counts) != 1 or not any(p.ndim == 3 for p in stacked.values()):
             continue
-        place = next(n for n, m in module._modules.items() if m is router)
+        place = next(n for n, m in own.items() if m is router)
         chosen = _of_router(module, router, f"{prefix}{place}.", prefix, counts.pop())
         if chosen is not None:
             weight, tensors = chosen
