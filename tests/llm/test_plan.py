@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from steppe import methods
+from steppe import SteppeError, methods
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.checkpoint import write_index
 from steppe.llm.memory import estimate
@@ -132,3 +132,17 @@ def test_zeros_and_layers_that_are_there_are_said(language_model, tokens, tmp_pa
     said = lines(planned, tmp_path)
     assert any("are zero already" in line for line in said)
     assert any("copied as it is, dense: model.layers.2" in line for line in said)
+
+
+def test_a_plan_tries_whole_units_as_the_run_prunes_them(language_model, tokens, tmp_path):
+    method = methods.slim(sparsity=0.5, structure="neurons")
+    found = plan(ask(language_model, method, tmp_path / "out", tokens))
+    assert found["seconds"]["prune"] > 0
+    assert found["shape"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_plan_is_tried_where_biases_come_first(language_model, tokens, tmp_path):
+    method = methods.flap(sparsity=0.5, structure="neurons")
+    with pytest.raises(SteppeError, match=r"got method flap.*first gets biases.*slim"):
+        plan(ask(language_model, method, tmp_path / "out", tokens))

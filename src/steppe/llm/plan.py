@@ -20,6 +20,7 @@ from steppe.engine.blockwise.walk import Blockwise
 from steppe.llm.memory import available, decide, existing, layers_by_block
 from steppe.llm.packed_plan import packed_line, packed_plan
 from steppe.llm.prepare import PreparedPruning
+from steppe.llm.structured.choices.units import flags_of
 from steppe.llm.structured.planned import planned_shape, shape_lines
 
 _WORTH_SAYING = 1e-4  # zeros that any trained model has by rounding are fewer
@@ -62,6 +63,12 @@ def plan(
             "a plan is of what is pruned layer by layer",
             got=f"structure {prepared.method.structure.name}",
             way_out="steppe prune, which refuses at once what does not fit",
+        )
+    if prepared.method.structure.removes == "units" and dry_run and flags_of(prepared):
+        raise SteppeError(
+            "a plan tries a block as the model has it",
+            got=f"method {prepared.method.name}, for which the model first gets biases",
+            way_out="method slim; or steppe prune, which refuses at once what does not fit",
         )
     layers = [layer for inside in layers_by_block(prepared).values() for layer in inside]
     prepared.check_layers()
@@ -178,6 +185,7 @@ def _trial(prepared: PreparedPruning, windows: int) -> dict[str, Any]:
             folder,
             include=prepared.config.include,
             exclude=prepared.config.exclude,
+            work=prepared.work,
         )
         return walk.first_block()
 

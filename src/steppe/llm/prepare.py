@@ -21,7 +21,7 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import check, needs_windows
 from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.level_search import judged_windows
-from steppe.engine.blockwise.walk import Blockwise
+from steppe.engine.blockwise.walk import Blockwise, Work
 from steppe.engine.precision import MARGIN, bfloat16_ratio
 from steppe.llm.calibration_windows import CalibrationWindows, check_vocabulary, windows
 from steppe.llm.load import tokenizer_of
@@ -292,6 +292,11 @@ class PreparedPruning:
         """Whether text goes through the blocks while they are pruned."""
         return self.needs_text or self.config.measure > 0
 
+    @property
+    def work(self) -> Work | None:
+        """What is done to a block, where it is more than to prune its layers."""
+        return prune_units if self.method.structure.removes == "units" else None
+
     def walk(self, report: Report) -> Blockwise:
         """The walk over the blocks; everything that can be wrong is found here."""
         # a method that looks at no activations walks only what errors are measured on
@@ -305,7 +310,7 @@ class PreparedPruning:
             include=self.config.include,
             exclude=self.config.exclude,
             report=report,
-            work=prune_units if self.method.structure.removes == "units" else None,
+            work=self.work,
         )
 
 

@@ -151,3 +151,13 @@ def test_what_is_not_cut_has_no_other_family(tmp_path: Path) -> None:
             tmp_path / "out",
             family="mistral",
         )
+
+
+def test_what_a_config_leaves_to_its_family_is_said_in_the_other() -> None:
+    """Llama has as many key heads as heads where nothing is said, Mistral eight."""
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "vocab_size": 50, "num_hidden_layers": 1}
+    given = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], **sizes}
+    config = of_family(given, "mistral")
+    assert config["num_key_value_heads"] == 4
+    assert config["intermediate_size"] == 11008
+    assert config["max_position_embeddings"] == 2048

@@ -56,7 +56,7 @@ class StreamedTrials:
     def changes(self, how: Callable[[Tensor, Tensor], Tensor]) -> dict[str, float]:
         """See `steppe.core.protocols.BlockTrials`."""
         states = self._begun(1)
-        sums = dict.fromkeys(self.left, torch.zeros(2, dtype=torch.float64))
+        sums = {name: torch.zeros(2, dtype=torch.float64) for name in self.left}
         for done, name in enumerate(self.left):
             self._watch(done, len(self.left))
             index = self._model.names.index(name)

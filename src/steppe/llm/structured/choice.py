@@ -39,6 +39,6 @@ class Choice:
 Chooser = Callable[[PreparedPruning, Report], Choice]
 CHOOSERS: Registry[Chooser] = Registry("kind of removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> how it is found what goes; started again, each goes on where it was."""
-Check = Callable[[PreparedPruning], None]
+Check = Callable[[PreparedPruning], object]
 CHECKS: Registry[Check] = Registry("check of a removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> what raises SteppeError for what cannot be, before a folder is begun."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.llm.skeleton import config_of
 
 Same = Callable[[dict[str, Any]], dict[str, Any] | None]
 FAMILIES: dict[tuple[str, str], Same] = {}
@@ -60,7 +61,14 @@ def of_family(config: dict[str, Any], family: str | None) -> dict[str, Any]:
             got=f"{config.get('model_type')} as {family}",
             way_out=f"--family {' or '.join(known)}" if known else "no --family",
         )
-    return changed
+    return changed | _defaults(config, changed)
+
+
+def _defaults(config: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    """What a config leaves to its family and the other family takes for something else."""
+    one, other = (config_of(c).to_dict() for c in (config, changed))
+    unsaid = (one.keys() & other.keys()) - config.keys() - changed.keys()
+    return {key: one[key] for key in sorted(unsaid) if one[key] != other[key]}
 
 
 def others(config: dict[str, Any]) -> list[str]:

@@ -234,7 +234,7 @@ def test_fewer_than_each_token_is_sent_to_are_refused(saved: Saved, tmp_path: Pa
     with pytest.raises(SteppeError, match=r"3 experts.*got 2 of 8.*--sparsity 0\.625") as refused:
         prune(saved("deepseek-v3"), methods.reap(sparsity=0.75), windows(), tmp_path / "out")
     assert "\n" not in str(refused.value)
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_what_cannot_be_is_said_at_once(
     options = {"calibration": windows(), "out": tmp_path / "out"} | change
     with pytest.raises(SteppeError, match=said):
         prune(saved("mixtral"), **options)
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_dense_model_has_no_experts(language_model: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from steppe.engine.blockwise.states import HiddenStates
 from steppe.llm import memory, pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.choice import CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.routing import RoutedTokens, rerouted
 from steppe.methods import display_of
@@ -221,6 +221,7 @@ def _row(layer: Layer, said: Mapping[str, Any], count: int) -> dict[str, Any]:
     }
 
 
+@CHECKS.register("experts")
 def check_config(prepared: PreparedPruning) -> list[Pair]:
     """Whether routers and config can do with as many experts as would stay; nothing was done yet.
 
