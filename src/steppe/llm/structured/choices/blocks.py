@@ -146,12 +146,6 @@ def check(prepared: PreparedPruning) -> None:
         SteppeError: it cannot.
     """
     model, config = prepared.model, prepared.config
-    if config.recover:
-        raise SteppeError(
-            "what is recovered has zeros that are kept",
-            got="--recover with structure layers, of which no zero is left",
-            way_out="leave it out; what comes out trains as any model of transformers",
-        )
     if "," in model.prefix or not model.predicts:
         raise SteppeError(
             "blocks are removed from models of one list of blocks that predict each next token",
