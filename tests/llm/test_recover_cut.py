@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import mixture_models as mixtures
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import mixture_models as mixtures
 import steppe
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.held_out import windows_apart

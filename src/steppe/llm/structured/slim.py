@@ -137,7 +137,9 @@ def _completed(
     )
     kept = {n: [int(k.sum()), k.numel()] for n, k in choice.cut.kept.items()}
     removed = {
-        "blocks": [n for n in prepared.model.names if n not in choice.cut.blocks],
+        "blocks": [n for n in prepared.model.names if n in choice.gone]
+        if choice.gone
+        else [n for n in prepared.model.names if n not in choice.cut.blocks],
         "units": kept,
         "experts": {n: [int(k.sum()), k.numel()] for n, k in choice.cut.experts.items()},
         "agreement": agreement,
