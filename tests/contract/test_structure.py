@@ -16,6 +16,7 @@ EXAMPLES = {
     "nm": ["2:4", "1:4", "3:4", "1:2", "4:8"],
     "block": ["block:4x4", "block:2x8", "block:1x4", "block:8x1"],
     "units": ["neurons", "heads", "neurons+heads"],
+    "depth_and_width": ["neurons+heads+layers"],
 }
 STRUCTURES = [form for name in Structure.registry for form in EXAMPLES.get(name, [name])]
 LAYERS = [

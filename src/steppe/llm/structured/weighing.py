@@ -56,7 +56,8 @@ def offers(prepared: PreparedPruning) -> list[Shape]:
     structure, whole = structure_of(prepared), Shape.of(prepared.model.config)
     given = [dict(zip(("blocks", "neurons", "heads"), s, strict=True)) for s in structure.shapes]
     for counts in given:
-        if any(not 1 <= n <= getattr(whole, kind) for kind, n in counts.items()):
+        most = {kind: getattr(whole, kind) for kind in counts}
+        if any(not min(1, most[kind]) <= n <= most[kind] for kind, n in counts.items()):
             raise SteppeError(
                 "no more stays than there is",
                 got=f"{whole.resized(**counts).said()}, of {whole.said()}",

@@ -50,7 +50,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "llama": ("Llama", GATED, "neurons+heads"),
     "qwen3": ("Qwen3", GATED | {"head_dim": 8, "num_key_value_heads": 2}, "neurons+heads"),
     "gpt2": ("GPT2", GPT2, "neurons"),
-    "mixtral": ("Mixtral", GATED | {"num_local_experts": 3}, "neurons"),
+    "mixtral": ("Mixtral", GATED | {"num_key_value_heads": 4, "num_local_experts": 3}, "neurons"),
 }
 Saved = Callable[[str], Path]
 
@@ -142,7 +142,9 @@ def test_it_is_what_depth_and_then_width_are(name: str, saved: Saved, tmp_path: 
     model = reload(tmp_path / "out")
     found = Shape.of(model.config)
     assert (found.blocks, found.neurons, found.heads) == shape
-    assert record["weighed"]["best"] == dict(zip(("blocks", "neurons", "heads"), shape))
+    assert record["weighed"]["best"] == dict(
+        zip(("blocks", "neurons", "heads"), shape, strict=True)
+    )
     assert record["sparse"]["parameters"] == model.num_parameters()
     dense = reload(saved(name)).num_parameters()
     assert record["sparsity_of_all"] == pytest.approx(1 - model.num_parameters() / dense)
@@ -188,7 +190,9 @@ def test_a_target_is_met(target: str, saved: Saved, tmp_path: Path) -> None:
     model = saved("llama")
     method = fitted(methods.slim(sparsity=0.5, structure="neurons+heads+layers"), model, target)
     whole, wanted = Shape.of(reload(model).config), Target.parse(target)
-    offered = [dict(zip(("blocks", "neurons", "heads"), s)) for s in method.structure.shapes]
+    offered = [
+        dict(zip(("blocks", "neurons", "heads"), s, strict=True)) for s in method.structure.shapes
+    ]
     assert len({s["blocks"] for s in offered}) > 1
     for counts in offered:
         assert wanted.cost(whole.resized(**counts)) <= wanted.allowed(whole)
@@ -297,6 +301,6 @@ def test_what_is_no_such_method(saved: Saved) -> None:
         both(keep=[["neurons", 4]])
     with pytest.raises(SteppeError, match="tried 0"):
         both(tried=0)
+    made = methods.slim(sparsity=0.5, structure="neurons+layers")
     with pytest.raises(SteppeError, match="leaves room"):
-        made = methods.slim(sparsity=0.5, structure="neurons+layers")
         fitted(made, saved("gpt2"), "parameters=0.001")
