@@ -295,3 +295,27 @@ def test_a_pruned_model_does_not_write_where_the_dense_one_is_gone(
     recipe = LanguageRecipe.model_validate(given | {"device": "cpu"})
     with pytest.raises(SteppeError, match=r"nowhere, which is not there.*a text file"):
         _ = LanguageExperiment(recipe, None, quiet=True).text
+
+
+@pytest.mark.parametrize("method", ["slim", "depth"])
+def test_what_was_cut_is_distilled_from_the_dense_model(
+    method: str, language_model: Path, word_text: Path, tmp_path: Path
+) -> None:
+    cut = tmp_path / "cut"
+    made = methods.make(method, sparsity=0.5)
+    steppe.prune(language_model, made, word_text, cut, measure=0, window=16, samples=8)
+    out = tmp_path / "out"
+    record = steppe.recover(cut, out=out, **asked(word_text, evaluate=(word_text,)))
+    before, after = weights(cut), weights(out)
+    assert {n: t.shape for n, t in before.items()} == {n: t.shape for n, t in after.items()}
+    assert any(not torch.equal(before[n], after[n]) for n in before)
+    early = record["early_stopping"]
+    assert early["held_out_loss"][early["best_part"]] < early["held_out_loss"][0]
+    past = json.loads((cut / "record.json").read_text())
+    assert record["removed"] == past["removed"]
+    assert record["sparsity_of_all"] == past["sparsity_of_all"]
+    assert record["dense"]["parameters"] == past["dense"]["parameters"]
+    assert record["pruned"]["parameters"] == past["sparse"]["parameters"]
+    assert record["pruned"]["perplexity"] != record["dense"]["perplexity"]
+    assert (out / "removal.json").read_bytes() == (cut / "removal.json").read_bytes()
+    assert "none yet" not in record["gain"]
