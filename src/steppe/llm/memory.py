@@ -111,14 +111,17 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
         layers_by_block(prepared).values(), key=lambda inside: sum(x.numel for x in inside)
     )
     weights = sum(x.numel for x in layers)
-    needed = {"block": _FLOAT * block, "masks": weights, "zeros that were there": block}
+    needed = {"block": _FLOAT * block}
+    work = {"products of a micro-batch": _products(prepared, layers)}
+    if not prepared.masks:  # the block stays as it is
+        return needed | work
+    needed |= {"masks": weights, "zeros that were there": block}
     if _measured(prepared):
         needed["dense weights, to measure errors"] = _FLOAT * weights
     if prepared.dense is not None:
         needed["the dense block"] = _FLOAT * block
     if "gram" in _needs(prepared):
         needed["input grams"] = _FLOAT * sum(_grams(layers))
-    work = {"products of a micro-batch": _products(prepared, layers)}
     if prepared.method.objective.scope == "block":
         work = _optimising(prepared, block, layers)
     # a solver and the forward passes come one after the other
@@ -209,10 +212,9 @@ def _logits(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> int:
 
 def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, int]:
     pruned = [layer for inside in layers_by_block(prepared).values() for layer in inside]
-    needed = {
-        "shards": prepared.model.checkpoint.bytes,
-        "masks": sum(-(-layer.numel // 8) for layer in pruned),
-    }
+    needed = {"shards": prepared.model.checkpoint.bytes}
+    if prepared.masks:
+        needed["masks"] = sum(-(-layer.numel // 8) for layer in pruned)
     hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()

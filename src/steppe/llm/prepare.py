@@ -293,6 +293,11 @@ class PreparedPruning:
         return self.needs_text or self.config.measure > 0
 
     @property
+    def masks(self) -> bool:
+        """Whether weights are pruned to zeros that masks tell, be it on the way to a cut."""
+        return self.method.structure.removes in (None, "units")
+
+    @property
     def work(self) -> Work | None:
         """What is done to a block, where it is more than to prune its layers."""
         return prune_units if self.method.structure.removes == "units" else None

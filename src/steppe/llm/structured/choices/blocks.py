@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,10 @@ from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import advanced
 from steppe.llm import memory
 from steppe.llm.model import StreamedModel
+from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.block_trials import StreamedTrials
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.block_trials import CountedTrials, StreamedTrials
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.depth import kinds_of, passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
@@ -65,7 +66,7 @@ def _chosen(prepared: PreparedPruning, kept: Callable[[], None]) -> list[dict[st
     folder = prepared.out / "checkpoints"
     journal = Journal(folder / JOURNAL)
     rounds: list[dict[str, Any]] = list(journal.get("rounds", []))
-    of = number if budget.greedy else min(number, 1)
+    of = _rounds(budget, number)
 
     def watch(done: int, passes: int) -> None:
         title = f"blocks tried out, round {len(rounds) + 1} of {of}"
@@ -84,16 +85,64 @@ def _chosen(prepared: PreparedPruning, kept: Callable[[], None]) -> list[dict[st
             trials.remove(name)
     while len(rounds) < of:
         began = time.perf_counter()
-        rated = budget.rated(trials)
-        lowest = sorted(rated, key=lambda name: rated[name])  # of equals the first
-        going = lowest[: 1 if budget.greedy else number]
-        for name in going:
-            trials.remove(name)
+        going, rated = _round(budget, trials, number)
         seconds = round(time.perf_counter() - began, 4)
         rounds.append({"blocks": going, "rated": rated, "seconds": seconds})
         journal.put(rounds=rounds)
         kept()
     return rounds
+
+
+def _rounds(budget: BlockBudget, number: int) -> int:
+    """How often the blocks are looked at until so many are gone."""
+    return number if budget.greedy else min(number, 1)
+
+
+def _round(
+    budget: BlockBudget, trials: StreamedTrials | CountedTrials, number: int
+) -> tuple[list[str], dict[str, float]]:
+    """The blocks that go next, which then are gone, and what each that could go was rated."""
+    rated = budget.rated(trials)
+    lowest = sorted(rated, key=lambda name: rated[name])  # of equals the first
+    going = lowest[: 1 if budget.greedy else number]
+    for name in going:
+        trials.remove(name)
+    return going, rated
+
+
+@EXPECTATIONS.register("blocks")
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """The passes through blocks are counted; one block is called on trial, none is left out."""
+    budget, model, (may_go, number) = _budget(prepared), prepared.model, _asked(prepared)
+    parameters = {
+        n: sum(p.numel() for p in model.model.get_submodule(n).parameters()) for n in may_go
+    }
+    gone = sorted(may_go, key=lambda name: parameters[name])[:number]
+    counted = CountedTrials(model.names, may_go)
+    for _ in range(of := _rounds(budget, number)):
+        _round(budget, counted, number)
+    windows, stay = len(_windows(prepared)), tuple(n for n in model.names if n not in gone)
+    seconds: dict[str, float] = {}
+    if dry_run:
+        taken = called_block(prepared)
+        seconds = {
+            "load": taken["load"] * counted.loads,
+            "passes": taken["pass"] * windows * counted.passes,
+            "heads": taken["head"] * windows * counted.heads,
+            "cut": (taken["load"] + taken["write"]) * len(stay),
+        }
+        seconds |= evaluation(prepared, texts, taken["pass"], taken["load"])
+    steps = [
+        f"found in {of} rounds, {counted.passes} passes of {windows} windows through a block in all"
+    ]
+    return Expected(
+        cut=Cut({}, stay),
+        at_most=len(set(parameters.values())) > 1,
+        seconds=seconds,
+        steps=steps,
+    )
 
 
 def _budget(prepared: PreparedPruning) -> BlockBudget:

@@ -20,8 +20,9 @@ from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.llm import memory, pruning_run
 from steppe.llm.model import StreamedModel
+from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.routing import RoutedTokens, rerouted
 from steppe.methods import display_of
@@ -240,7 +241,7 @@ def check_config(prepared: PreparedPruning) -> list[Pair]:
         )
     layers = method.structure.among(model.layers(config.include, config.exclude))
     found = {mixture.inside: mixture for mixture in mixtures_of(model.model)}
-    pairs, kept = [], {}
+    pairs = []
     for layer in layers:
         mixture = found.get(layer.name.rpartition(".")[0])
         if mixture is None:
@@ -253,9 +254,46 @@ def check_config(prepared: PreparedPruning) -> list[Pair]:
         assert lost is not None, "the shape decides how many"
         _check_router(mixture, model.config.get_text_config(), lost)
         pairs.append((layer, mixture))
-        kept[mixture.name] = torch.arange(mixture.count) >= lost
-    configured(model, Cut({}, tuple(model.names), kept), config.family)
+    cut = Cut({}, tuple(model.names), _as_many(prepared, pairs))
+    configured(model, cut, config.family)
     return pairs
+
+
+@EXPECTATIONS.register("experts")
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """The first block with a mixture is called on trial, while its routers are looked at."""
+    model, pairs = prepared.model, check_config(prepared)
+    seconds: dict[str, float] = {}
+    inside = [model.names.index(x.block) for x, _ in pairs]
+    windows = len(prepared.tokens) if prepared.tokens is not None and prepared.needs_text else 0
+    if dry_run:
+        first = [mixture for x, mixture in pairs if x.block == model.names[inside[0]]]
+
+        def looking() -> contextlib.AbstractContextManager[None]:
+            return RoutedTokens(first[0], model.device).seen()
+
+        taken = called_block(prepared, inside[0], looking)
+        seconds = {"load": taken["load"] * len(model)}
+        if windows:
+            seconds["calibrate"] = taken["look"] * windows * len(set(inside))
+            seconds["propagate"] = taken["pass"] * windows * (len(model) - 1)
+        seconds["cut"] = (taken["load"] + taken["write"]) * len(model)
+        seconds |= evaluation(prepared, texts, taken.get("pass", 0.0), taken["load"])
+    kept = _as_many(prepared, pairs)
+    steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
+    return Expected(cut=Cut({}, tuple(model.names), kept), seconds=seconds, steps=steps)
+
+
+def _as_many(prepared: PreparedPruning, pairs: list[Pair]) -> dict[str, Tensor]:
+    """Router's weight -> ``[experts]`` booleans: as many as will stay, the last ones."""
+    structure, kept = prepared.method.structure, {}
+    for layer, mixture in pairs:
+        lost = structure.count(layer, prepared.method.sparsity)
+        assert lost is not None, "the shape decides how many"
+        kept[mixture.name] = torch.arange(mixture.count) >= lost
+    return kept
 
 
 def _check_router(mixture: Mixture, config: Any, lost: int) -> None:

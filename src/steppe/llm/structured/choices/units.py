@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from steppe.core.layer import Layer
 from steppe.engine import ranks
 from steppe.engine.mask_keeper import read_masks
 from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
+from steppe.llm.plan_trial import beside, pruned_block, seconds_of
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.recover import prune_and_recover
 from steppe.llm.structured.biases import bias_flags, with_biases
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.cut import Cut, configured
 
 MASKED = Path("checkpoints") / "masked"
@@ -31,14 +35,44 @@ def check_config(prepared: PreparedPruning) -> None:
     Raises:
         SteppeError: none can.
     """
-    config, method, model = prepared.config, prepared.method, prepared.model
-    kept = {}
+    config, model = prepared.config, prepared.model
+    configured(model, _as_many(prepared), config.family, flags_of(prepared))
+
+
+def _as_many(prepared: PreparedPruning) -> Cut:
+    """As many units as will stay, the last ones of each layer."""
+    method, kept = prepared.method, {}
     for layer in _layers(prepared):
         experts, units = method.structure.units(layer)
         lost = method.structure.count(layer, method.sparsity)
         assert lost is not None, "the shape decides how many"
         kept[layer.name] = (torch.arange(units) >= lost // experts).repeat(experts)
-    configured(model, Cut(kept, tuple(model.names)), config.family, flags_of(prepared))
+    return Cut(kept, tuple(prepared.model.names))
+
+
+@EXPECTATIONS.register("units")
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """The first block is pruned on trial, with biases where the run begins with them."""
+    flags, blocks = flags_of(prepared), len(prepared.model)
+    seconds: dict[str, float] = {}
+    if dry_run:
+        with contextlib.ExitStack() as made:
+            tried = prepared
+            if flags:
+                folder = made.enter_context(beside(prepared.out)) / BIASED.name
+                options = {"calibration": prepared.tokens}
+                config = prepared.config.model_copy(update=options)
+                with_biases(prepared.model, flags, folder)
+                tried = PreparedPruning(folder, prepared.method, config)
+                tried.decide()
+            row = pruned_block(tried)
+            seconds = seconds_of(tried, texts, row)
+            seconds["cut"] = (row["seconds"]["load"] + row["seconds"]["write"]) * blocks
+    windows = 0 if prepared.tokens is None else len(prepared.tokens)
+    steps = [f"found in one walk over {blocks} blocks with {windows} windows, then cut out"]
+    return Expected(cut=_as_many(prepared), flags=flags, seconds=seconds, steps=steps)
 
 
 @CHOOSERS.register("units")
