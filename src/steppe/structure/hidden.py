@@ -57,7 +57,9 @@ class Hidden(Structure):
         objective = [p for p in (method.objective, *method.language) if isinstance(p, Objective)][
             -1
         ]
-        if objective.scope != "layer" or method.calibration_needs:
+        solver = method.solver
+        knows = solver is not None and "norm_output" in solver.provides
+        if objective.scope != "layer" or method.calibration_needs or not knows:
             raise SteppeError(
                 "dimensions are ranked by what the norms of their stream give, or at random",
                 got=f"score {method.score.name} with coupling {method.coupling.name} and objective "
