@@ -134,9 +134,7 @@ def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) 
     return plan
 
 
-def stream_of(
-    source: StreamedModel, hidden: Tensor, family: str | None = None
-) -> ResidualStream:
+def stream_of(source: StreamedModel, hidden: Tensor, family: str | None = None) -> ResidualStream:
     """Where the residual stream lies of which some dimensions stay.
 
     Args:

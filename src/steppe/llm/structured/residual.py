@@ -74,7 +74,7 @@ def residual_stream(stored: Mapping[str, Any], width: int, dtype: torch.dtype) -
         return _found(dict(stored), width, dtype)
     except _Unknown as reason:
         ways = [f"--family {name}" for name in others(dict(stored))]
-        ways += [] if ways else _other_widths(dict(stored), width)
+        ways += _other_widths(dict(stored), width)
         raise SteppeError(
             "dimensions are removed from models whose config says the hidden size by itself",
             got=f"{stored['model_type']} with a hidden size of {width}: {reason}",
@@ -225,6 +225,8 @@ def _other_widths(stored: dict[str, Any], width: int) -> list[str]:
 
     if not refuses(width):
         return []
-    near = sorted(range(max(width - _NEAR, 1), min(width + _NEAR, old)), key=lambda n: abs(n - width))
+    near = sorted(
+        range(max(width - _NEAR, 1), min(width + _NEAR, old)), key=lambda n: abs(n - width)
+    )
     taken = next((n for n in near if not refuses(n)), None)
     return [] if taken is None else [f"--sparsity {1 - taken / old:g}"]

@@ -250,8 +250,9 @@ class _Walk:
         return {
             "block": index,
             "layers": [
-                _row(x, lost) for x in model.layers() if x.block == model.names[index]
-                and x.name in lies_in
+                _row(x, lost)
+                for x in model.layers()
+                if x.block == model.names[index] and x.name in lies_in
             ],
             "norms": factors,
             "nonzero": nonzero,
