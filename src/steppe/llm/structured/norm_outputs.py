@@ -48,8 +48,8 @@ def given_by(norm: nn.Module, run: Run) -> Tensor:
     return seen[0]
 
 
-def sizes(norms: Sequence[nn.Module], run: Run) -> Tensor:
-    """The sum of |n_j| over tokens and some norms, ``[dimensions]``, from one pass.
+def sizes(norms: Sequence[nn.Module], run: Callable[[], Tensor]) -> tuple[Tensor, Tensor]:
+    """What a pass gives, and the sum of |n_j| over tokens and some norms, ``[dimensions]``.
 
     Args:
         norms: in what is run.
@@ -59,8 +59,8 @@ def sizes(norms: Sequence[nn.Module], run: Run) -> Tensor:
     with contextlib.ExitStack() as looking:
         for norm in norms:
             looking.enter_context(_hooked(norm, lambda given: seen.append(_size(given))))
-        run()
-    return torch.stack(seen).sum(0)
+        made = run()
+    return made, torch.stack(seen).sum(0)
 
 
 def _size(given: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ def _said(whole: Any, width: int) -> dict[str, int]:
     heads = {s.head_size for s in sublayers_of(whole) if s.kind == "head"}
     if len(heads) > 1:
         raise _Unknown("its heads are of several widths")
-    said = {"hidden_size": width} | {"head_dim": size for size in heads}
+    said = {"hidden_size": width} | ({"head_dim": heads.pop()} if heads else {})
     return {aliases.get(name, name): value for name, value in said.items()}
 
 

@@ -18,7 +18,8 @@ import mixture_models
 from steppe import SteppeError, methods
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
-from steppe.llm.structured.choices import hidden as choices
+from steppe.llm.structured import dimension_ranking
+from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.norm_outputs import Moments
 
 VOCABULARY, WIDTH, BLOCKS = 48, 16, 2
@@ -203,7 +204,7 @@ def test_removed_is_as_if_it_had_never_been(
     share = 1 - slim.num_parameters() / dense.num_parameters()
     assert record["sparsity_of_all"] == pytest.approx(share)
     assert not list((out / "checkpoints").glob("*.bin"))
-    assert not (out / choices.MASKED).exists()
+    assert not (out / MASKED).exists()
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -354,7 +355,7 @@ def killed_at(owner: Any, name: str, number: int, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("owner", "name", "number"),
     [
-        (choices, "sizes", 2),
+        (dimension_ranking, "sizes", 2),
         (Moments, "finish", 1),
         (Moments, "finish", 3),
         (StreamedModel, "write_rest", 1),
