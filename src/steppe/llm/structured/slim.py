@@ -133,6 +133,8 @@ def _completed(
         "experts": {n: [int(k.sum()), k.numel()] for n, k in choice.cut.experts.items()},
         "agreement": agreement,
     }
+    if choice.cut.hidden is not None:
+        removed["hidden"] = [int(choice.cut.hidden.sum()), choice.cut.hidden.numel()]
     return record | {
         "recipe": prepared.recipe,
         "sparse": sparse,
