@@ -59,6 +59,9 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
     kind = "gone from" if "removed" in record else "zeros in"
     zeros = f"{record['sparsity_reached']:.4%} {kind} the decoder blocks"
     say(f"{record['method']}: {zeros}{of_all}", quiet)
+    if "weighed" in record:
+        weighed = record["weighed"]
+        say(f"{weighed['said']} stay, the best of {len(weighed['tried'])} that were tried", quiet)
     if (start := record["recipe"]["method"]["objective"].get("start")) is not None:
         named = start if isinstance(start, str) else start["name"]
         say(started(record["method"], named, record["blocks"]), quiet)

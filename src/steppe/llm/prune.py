@@ -12,7 +12,7 @@ from steppe.llm import pruning_run
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.prune_config import PruneConfig
 from steppe.llm.recover import prune_and_recover
-from steppe.llm.structured.slim import prune_and_cut
+from steppe.llm.structured.slim import check_cut, prune_and_cut
 from steppe.method import Method
 
 
@@ -74,7 +74,10 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     """
     structure = prepared.method.structure
     if structure.removes is not None:
-        return prune_and_cut(prepared, report)
+        if not prepared.config.recover:
+            return prune_and_cut(prepared, report)
+        check_cut(prepared)
+        return prune_and_recover(prepared, report, prune_and_cut)
     if prepared.config.family is not None:
         raise SteppeError(
             "a model is written as another family when something is cut out of it",

@@ -101,6 +101,46 @@ class PrunedPair:
         return made
 
     @cached_property
+    def _prunings(self) -> list[Mapping[str, Any]]:
+        """The records of what became zero or went, since the dense model; the latest first."""
+        made: Mapping[str, Any] = self.record
+        while made.get("pruning"):  # since then it was recovered, or trained further
+            made = made["pruning"]
+        name = made.get("recipe", {}).get("model", {}).get("name")
+        older = Path(name) if isinstance(name, str) else None
+        before = replace(self, folder=older)._prunings if older and older.is_dir() else []
+        return [made, *before] if made else []
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether something of the dense model is gone, so that its shapes are others."""
+        return any("removed" in made for made in self._prunings)
+
+    @property
+    def gone(self) -> dict[str, Any]:
+        """What the record of whatever is made of the folder says of what is gone from it."""
+        made: Mapping[str, Any] = next(iter(self._prunings), {})
+        keys = ("removed", "sparsity_reached", "sparsity_of_all")
+        return {key: made[key] for key in keys} if "removed" in made else {}
+
+    def places(self, blocks: int, of: int) -> list[int] | None:
+        """Where each block was in the dense model; None where no record says it.
+
+        Args:
+            blocks: of the pruned model.
+            of: blocks of the dense one.
+        """
+        kept, there = list(range(blocks)), blocks
+        for made in self._prunings:
+            if there == of:
+                break
+            gone = {int(n.rpartition(".")[2]) for n in made.get("removed", {}).get("blocks", [])}
+            there += len(gone)
+            stay = [i for i in range(there) if i not in gone]
+            kept = [stay[i] for i in kept]
+        return kept if there == of else None
+
+    @cached_property
     def _first(self) -> PrunedPair:
         """That of the model which came from the dense one, however often it went on since.
 
@@ -145,7 +185,7 @@ class PrunedPair:
             )
 
     def check(self, pruned: StreamedModel, dense: StreamedModel) -> None:
-        """Whether the two models differ in nothing but the values of their weights.
+        """Whether the two differ in nothing but the values of their weights, and what is gone.
 
         Raises:
             SteppeError: in shapes or words they do, or the dense one's files are others now.
@@ -156,7 +196,7 @@ class PrunedPair:
         )
         if pruned.vocabulary != dense.vocabulary:
             self._refuse_words(pruned, dense, f"{dense.vocabulary} tokens", pruned.vocabulary)
-        if mine != other:
+        if mine != other and not self.is_cut:
             names = sorted(n for n in {*mine, *other} if mine.get(n) != other.get(n))
             raise SteppeError(
                 "the pruned and the dense model have the same weights but for their values",
@@ -171,8 +211,36 @@ class PrunedPair:
             known = dense_of(self._first.record)
             self._check_unchanged(dense, known.get("fingerprint"))
 
+    def check_blocks(self, pruned: StreamedModel, dense: StreamedModel) -> list[int] | None:
+        """Where each block was in the dense model, if shapes are others there; else None.
+
+        Raises:
+            SteppeError: the hidden states are of another width, or nobody knows which blocks went.
+        """
+        mine, other = ({n: p.shape for n, p in m.model.named_parameters()} for m in (pruned, dense))
+        if mine == other:
+            return None
+        way_out = "--scope whole, which looks at the answers alone"
+        if pruned.hidden_size != dense.hidden_size:
+            raise SteppeError(
+                "blocks are led back to hidden states of the dense model, of the same width",
+                got=f"{pruned.hidden_size} in {pruned.folder}, {dense.hidden_size} in "
+                f"{dense.folder}",
+                way_out=way_out,
+            )
+        found = self.places(len(pruned), len(dense))
+        if found is None:
+            raise SteppeError(
+                "blocks are led back to those that they were in the dense model",
+                got=f"{len(pruned)} of {len(dense)} blocks, and no record that says which",
+                way_out=way_out,
+            )
+        return found
+
     def check_zeros(self, pruned: StreamedModel, nonzero: Mapping[str, int]) -> None:
         """Whether there are zeros to keep, and no fewer than the folder's masks name.
+
+        Where something was cut out there need be none.
 
         Args:
             pruned: the model.
@@ -197,6 +265,8 @@ class PrunedPair:
                     way_out="recover the folder that the pruning wrote, or delete its masks*"
                     ".safetensors if the weights are right",
                 )
+        if self.is_cut:
+            return
         total, there = sum(layer.numel for layer in pruned.layers()), sum(zeros.values())
         # any trained model has a few by rounding
         if not there or (not self.is_pruned and there < _LEAST_ZEROS * total):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,13 @@ from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.pruning_run import check_whole, run
 from steppe.llm.recover_config import RecoverConfig
 from steppe.llm.said import quality_of
+from steppe.llm.side_files import copy_plan
 from steppe.method import Method
 
 PRUNED = Path("checkpoints") / "pruned"
 """Where a pruning lies in the folder of its recovery, while both are done in one go."""
+_NOT_SHARED = {"recover", "regrow", "reconstruction", "include", "exclude", "precision", "family"}
+"""Options of a pruning that are not those of its recovery too."""
 
 
 class PreparedRecovery(PreparedPruning):
@@ -56,6 +61,9 @@ class PreparedRecovery(PreparedPruning):
         name = str(self._pair.dense_name)
         self.dense = StreamedModel(name, self.device, streamed=config.streamed)
         self._pair.check(self.model, self.dense)
+        self._places = self._pair.check_blocks(self.model, self.dense)
+        if self._places is not None:  # no dense weights to measure layers by
+            self.walk_config = dataclasses.replace(self.walk_config, measure=0)
 
     @property
     def structure(self) -> Structure:
@@ -90,7 +98,11 @@ class PreparedRecovery(PreparedPruning):
 
     def recover(self, report: Report = lambda row: None) -> dict[str, Any]:
         """Train block after block; the record."""
-        return run(self, report)
+        record = run(self, report)
+        if ranks.first():
+            copy_plan(self.model.folder, self.out)
+        ranks.barrier()
+        return record
 
     def check_goes_on(self, stored: dict[str, Any]) -> None:
         """Nothing: a recovery has known no other rule."""
@@ -99,6 +111,12 @@ class PreparedRecovery(PreparedPruning):
         super().decide(loading)
         windows = [self.window] if self.tokens is not None else []
         self._dense.decide(max([*windows, self.evaluate_window]), loading)
+        if self._places is not None and not (self.model.chained and self._dense.chained):
+            raise SteppeError(
+                "blocks of other shapes are led back where only hidden states go between them",
+                got=f"{self.model.folder}, of which the whole is in memory",
+                way_out="--scope whole, which looks at the answers alone",
+            )
 
     def walk(self, report: Report) -> Blockwise:
         """The walk over both models' blocks; everything that can be wrong is found here."""
@@ -114,6 +132,7 @@ class PreparedRecovery(PreparedPruning):
             exclude=config.exclude,
             report=report,
             dense=self.dense,
+            places=self._places,
             work=Retraining(
                 train=config.train, rank=config.rank, held_out=config.judged_on(windows)
             ),
@@ -125,17 +144,24 @@ class PreparedRecovery(PreparedPruning):
         dense["nonzero"] = sum(self._nonzero_dense[key] for key in keys)
         dense["bytes"] = self._dense.checkpoint.bytes
         sizes = {key: before[key] for key in ("parameters", "nonzero", "bytes")}
-        return record | {
-            "method_display": self._pair.recovered,
-            "sparsity_asked": self.pruning.get("sparsity_asked"),
-            "dense": dense,
-            "pruned": quality_of(measured["pruned"]) | sizes,
-            "pruning": self.pruning,
-        }
+        dense["parameters"] = self._dense.parameters()
+        return (
+            record
+            | self._pair.gone
+            | {
+                "method_display": self._pair.recovered,
+                "sparsity_asked": self.pruning.get("sparsity_asked"),
+                "dense": dense,
+                "pruned": quality_of(measured["pruned"]) | sizes,
+                "pruning": self.pruning,
+            }
+        )
 
 
 def prune_and_recover(
-    prepared: PreparedPruning, report: Report = lambda row: None
+    prepared: PreparedPruning,
+    report: Report = lambda row: None,
+    pruned: Callable[[PreparedPruning, Report], dict[str, Any]] = run,
 ) -> dict[str, Any]:
     """Prune, then recover, into one folder; each goes on where it was.
 
@@ -144,6 +170,7 @@ def prune_and_recover(
     Args:
         prepared: the pruning; its folder is that of the result.
         report: called with each block's row of the record, of both.
+        pruned: what prunes.
 
     Returns:
         The record of the recovery; ``pruning`` is that of the pruning.
@@ -161,7 +188,7 @@ def prune_and_recover(
     shared = {
         key: getattr(config, key)
         for key in RecoverConfig.model_fields.keys() & type(config).model_fields.keys()
-        if key not in ("recover", "regrow", "reconstruction", "include", "exclude", "precision")
+        if key not in _NOT_SHARED
     }
     # chosen once: another one would be another result after a stop
     precision = prepared.walk_config.reconstruction.precision
@@ -178,8 +205,8 @@ def prune_and_recover(
         pruning = PreparedPruning(
             prepared.model.folder, prepared.method, config.model_copy(update=first)
         )
-        run(pruning, report)
-        run(PreparedRecovery(out / PRUNED, after, recipe), report)
+        pruned(pruning, report)
+        PreparedRecovery(out / PRUNED, after, recipe).recover(report)
     check_whole(out)
     if ranks.first():
         shutil.rmtree(out / PRUNED, ignore_errors=True)

@@ -70,6 +70,13 @@ def copy_side_files(folder: Path, out: Path) -> None:
             shutil.copyfile(folder / name, temporary)
 
 
+def copy_plan(folder: Path, out: Path) -> None:
+    """Copy what says what was cut out of a model, where its shapes stay as they are."""
+    for path in folder.glob("removal.*"):
+        with atomic(out / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
 def left_out(folder: Path, used: Iterable[Path], out: Path) -> list[str]:
     """A sentence on the weights beside a model's own that are not copied; empty if there are none.
 

@@ -28,7 +28,7 @@ def slim(
         damping: added to the diagonal of the layer's Hessian, as a fraction of its mean.
         score: ranks units where the choice is not greedy: its norm over what reads a unit.
         budget: uniform: a config has one width for all blocks.
-        structure: neurons, heads or neurons+heads.
+        structure: neurons, heads, neurons+heads; with +layers blocks too, see the docs.
 
     Source: the choice as ZipLM (Kurtic et al. 2023), the repair as there and in OSSCAR (2024).
     """

@@ -22,7 +22,7 @@ from steppe.engine.blockwise.call_form import (
 )
 from steppe.engine.blockwise.context import BlockContext
 from steppe.engine.blockwise.states import Activations
-from steppe.engine.blockwise.sublayers import continued, sublayers
+from steppe.engine.blockwise.sublayers import Sublayer, continued, sublayers
 
 Forward = Callable[[Tensor, nn.Module], Tensor]
 
@@ -39,6 +39,7 @@ class Stage:
         layers: its layers that are pruned.
         title: what the record calls it.
         apart: parameters of the module that have no part in the stage.
+        part: the sub-layer of the block that it is, if it is one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Stage:
     layers: list[Layer]
     title: str = "block"
     apart: frozenset[str] = frozenset()
+    part: Sublayer | None = None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Name in the module -> parameter, of all that the stage may move."""
@@ -58,8 +60,12 @@ class Stage:
 def stages(block: BlockContext) -> Iterator[Stage]:
     """The block itself, its sub-layers or its children one after the other, as the objective says.
 
-    The inputs of each are computed when its turn comes, from what those before it became.
+    The inputs of each are computed when its turn comes, from what those before it became. A block
+    that stands for several of a dense model is one stage: their parts are none of its own.
     """
+    dense = block.run.dense
+    if dense is not None and len(dense.stands_for[block.index]) > 1:
+        return _block(block)
     return _STAGES[block.method.objective.stages](block)
 
 
@@ -98,6 +104,7 @@ def _in_sublayers(block: BlockContext) -> Iterator[Stage]:
             layers=[x for x in block.layers if block.relative(x).startswith(within)],
             title="+".join(part.children),
             apart=part.apart(sample),
+            part=part,
         )
         yield stage
         if part is not found[-1]:
@@ -252,6 +259,10 @@ def dense_targets(
         given: the hidden states; those of the pruned model if not given.
     """
     run, module, given = block.run, stage.module, given or stage.inputs
+    if run.dense is not None and not run.dense.alike:
+        targets = run.inputs.scratch("targets.bin", given.shape[1:])
+        run.dense.through(block.index, given, targets, stage.part)
+        return targets
     now = module.state_dict()
     started = {n: t.clone() for n, t in now.items()} if dense is not None else {}
     if dense is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Blockwise:
         exclude: shell patterns of what stays dense.
         report: called with each block's row of the record.
         dense: the dense model, where this one was pruned before and is led back to it.
+        places: where its blocks were in the dense model, if shapes are others there.
         work: what is done to a block once it is loaded; prunes it by the method if not given.
 
     Raises:
@@ -69,6 +70,7 @@ class Blockwise:
         exclude: tuple[str, ...] = (),
         report: Callable[[dict[str, Any]], None] = lambda row: None,
         dense: Blocks | None = None,
+        places: Sequence[int] | None = None,
         work: Work | None = None,
     ) -> None:
         layers = method.structure.among(blocks.layers(include, exclude))
@@ -80,7 +82,7 @@ class Blockwise:
         beside = None
         if dense is not None:
             assert tokens is not None, "the method needs windows, which was checked"
-            beside = DenseModel(dense, tokens, folder, config.micro_batch)
+            beside = DenseModel(dense, tokens, folder, config.micro_batch, places)
         self._work = work or prune_block
         self.journal, self.report = Journal(folder / "journal.json"), report
         self.context = Run(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Structure
+from steppe.engine import ranks
 from steppe.engine.blockwise.trained import TRAINED
 from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.kept_zeros import KeptZeros
@@ -23,6 +24,7 @@ from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recovery_recipe import RecoveryRecipe
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
+from steppe.llm.side_files import copy_plan
 from steppe.llm.whole_training.memory import Setting
 from steppe.llm.whole_training.task import CausalLM
 
@@ -71,6 +73,8 @@ class Recovery(LanguageExperiment):
     def recover(self, report: Any = None) -> dict[str, Any]:
         """Train, or go on; the record. There are no blocks to report."""
         record, _ = self.train()
+        if self.out is not None and ranks.first():
+            copy_plan(self.start.source.folder, self.out)
         return record
 
     @cached_property
@@ -144,7 +148,9 @@ class Recovery(LanguageExperiment):
 
     def _setting(self, accelerator: Accelerator, choice: Choice) -> Setting:
         trained = sum(p.numel() for p in self._chosen(self.start.source.model))
-        return replace(super()._setting(accelerator, choice), trained=trained, keeps_best=True)
+        taught_by = self.originals.dense.source.parameters()
+        setting = super()._setting(accelerator, choice)
+        return replace(setting, trained=trained, keeps_best=True, taught_by=taught_by)
 
     def _stopping(self, accelerator: Accelerator) -> EarlyStopping:
         size = max(self.recipe.train.batch_size // accelerator.num_processes, 1)
@@ -158,11 +164,15 @@ class Recovery(LanguageExperiment):
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         pair = self.originals.pair
-        return record | {
-            "method_display": pair.recovered,
-            "sparsity_asked": pair.record.get("sparsity_asked"),
-            "early_stopping": self._early.row(),
-        }
+        return (
+            record
+            | pair.gone
+            | {
+                "method_display": pair.recovered,
+                "sparsity_asked": pair.record.get("sparsity_asked"),
+                "early_stopping": self._early.row(),
+            }
+        )
 
 
 def judged_windows(held_out: Tensor, batch: int) -> Tensor:

@@ -28,6 +28,7 @@ class Choice:
         cut: what stays.
         source: folder of the model that is cut: with zeros where units are gone, or the dense one.
         record: of how it was chosen, in the keys of `steppe.llm.pruning_run`.
+        gone: blocks that the source lacks already.
         without: makes the source compute as if all that goes were gone, while it is entered; only
             the check of the result needs it. Nothing to do where zeros do that.
     """
@@ -35,6 +36,7 @@ class Choice:
     cut: Cut
     source: Path
     record: dict[str, Any]
+    gone: tuple[str, ...] = ()
     without: Callable[[StreamedModel], AbstractContextManager[Any]] = _as_it_is
 
 

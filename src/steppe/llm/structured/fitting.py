@@ -18,8 +18,8 @@ from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target, accepted_heads, shapes
 from steppe.method import Method
 
-COUNTED = {"blocks": ("blocks",), "experts": ("experts",)}
-"""`Structure.removes` -> the kind that its sparsity counts, where it is one and has no options."""
+COUNTED = {"blocks": ("blocks",), "experts": ("experts",), "depth and width": ("blocks",)}
+"""`Structure.removes` -> the kinds that it removes beside those that its options name."""
 
 
 def fitted(
@@ -46,8 +46,8 @@ def fitted(
         SteppeError: no shape meets the target, or the structure removes no such units.
     """
     wanted, plain = Target.parse(target), method.structure.to_dict()
-    kinds = COUNTED.get(method.structure.removes or "", plain.get("of"))
-    if method.structure.removes is None or kinds is None:
+    kinds = (*plain.get("of", ()), *COUNTED.get(method.structure.removes or "", ()))
+    if method.structure.removes is None or not kinds:
         raise SteppeError(
             "a target is met by removing whole neurons, heads, experts or blocks",
             got=f"structure {method.structure.name}",
@@ -65,9 +65,13 @@ def fitted(
         whole = replace(Shape.of(config_of(stored)), width=whole.width)
     heads = accepted_heads(stored, whole, family) if "heads" in kinds else None
     multiple = lcm(plain.get("round_to", 1), STACKED if whole.experts else 1)
-    best, *_ = shapes(wanted, whole, kinds, heads=heads, multiple=multiple, table=times)
+    met = shapes(wanted, whole, kinds, heads=heads, multiple=multiple, table=times)
+    best = met[0]
     kept = {kind: int(getattr(best, kind)) for kind in kinds}
     sparsity = 1 - sum(kept.values()) / sum(int(getattr(whole, kind)) for kind in kinds)
-    if "keep" in plain:
+    if "shapes" in plain:  # of which measuring finds the best
+        plain["shapes"] = [[s.blocks, s.neurons, s.heads] for s in met]
+        sparsity = 1 - best.blocks * best.block / (whole.blocks * whole.block)
+    elif "keep" in plain:
         plain["keep"] = [list(pair) for pair in kept.items()]
     return method.replace(structure=plain, budget=method.budget.to_dict() | {"sparsity": sparsity})

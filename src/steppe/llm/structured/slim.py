@@ -45,13 +45,9 @@ def prune_and_cut(prepared: PreparedPruning, report: Report = lambda row: None) 
     if folder.record is not None:
         pruning_run.check_whole(out)
         return folder.record
-    prepared.check_layers()
+    check_cut(prepared)
     texts = prepared.texts()
-    kind = prepared.method.structure.removes
-    assert kind is not None, "such methods are pruned as others"
-    choose = CHOOSERS[kind]
-    if kind in CHECKS:
-        CHECKS[kind](prepared)
+    choose = CHOOSERS[str(prepared.method.structure.removes)]
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
@@ -70,6 +66,19 @@ def prune_and_cut(prepared: PreparedPruning, report: Report = lambda row: None) 
                 shutil.rmtree(out / way, ignore_errors=True)
         ranks.barrier()
     return record
+
+
+def check_cut(prepared: PreparedPruning) -> None:
+    """Whether what is asked for can be; no folder was made yet.
+
+    Raises:
+        SteppeError: it cannot.
+    """
+    prepared.check_layers()
+    kind = prepared.method.structure.removes
+    assert kind is not None, "such methods are pruned as others"
+    if kind in CHECKS:
+        CHECKS[kind](prepared)
 
 
 @torch.no_grad()
@@ -128,7 +137,9 @@ def _completed(
     )
     kept = {n: [int(k.sum()), k.numel()] for n, k in choice.cut.kept.items()}
     removed = {
-        "blocks": [n for n in prepared.model.names if n not in choice.cut.blocks],
+        "blocks": [n for n in prepared.model.names if n in choice.gone]
+        if choice.gone
+        else [n for n in prepared.model.names if n not in choice.cut.blocks],
         "units": kept,
         "experts": {n: [int(k.sum()), k.numel()] for n, k in choice.cut.experts.items()},
         "agreement": agreement,

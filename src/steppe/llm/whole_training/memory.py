@@ -32,6 +32,7 @@ class Setting:
         processes: that share what is split; 1 where nothing is.
         accumulate: passes in a step.
         teacher: whether another network answers beside it.
+        taught_by: parameters of that network; None for as many as are trained.
         trained: parameters that are moved; None for all.
         keeps_best: whether the best state so far is kept beside the newest.
         held: bytes that the process holds already: Python, torch and what else was loaded.
@@ -46,6 +47,7 @@ class Setting:
     processes: int = 1
     accumulate: int = 1
     teacher: bool = False
+    taught_by: int | None = None
     trained: int | None = None
     keeps_best: bool = False
     held: int = 0
@@ -76,7 +78,8 @@ def needed(source: StreamedModel, method: Method, setting: Setting) -> dict[str,
     if method.perturb.active:  # the weights at x, how far they move, the gradient there
         parts["the perturbation"] = (3 if method.perturb.gradients > 1 else 2) * _FLOAT * n
     if setting.teacher:
-        parts["the teacher"] = _FLOAT * n
+        taught_by = n if setting.taught_by is None else setting.taught_by // share
+        parts["the teacher"] = _FLOAT * taught_by
     if setting.keeps_best:
         parts["the best state so far"] = _FLOAT * moved
     if share > 1:

@@ -240,7 +240,6 @@ def test_what_cannot_be_is_refused_at_once(
     ("options", "said"),
     [
         ({"calibration": None}, "calibration text"),
-        ({"recover": True}, "--recover"),
         ({"exclude": ["*.down_proj.weight"]}, "no block of 4 that may"),
         ({"streamed": "never"}, "only hidden states"),
     ],

@@ -221,7 +221,6 @@ def test_fewer_than_each_token_is_sent_to_are_refused(saved: Saved, tmp_path: Pa
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"method": methods.reap(sparsity=0.25), "recover": True}, "--recover"),
         ({"method": methods.reap(sparsity=0.25), "calibration": None}, "calibration text"),
     ],
 )

@@ -194,22 +194,29 @@ def check(prepared: PreparedPruning) -> None:
     Raises:
         SteppeError: it cannot.
     """
+    may_go, number = _asked(prepared)
+    if number:
+        check_removable(prepared, may_go, "--structure neurons")
+
+
+def check_removable(prepared: PreparedPruning, may_go: list[str], instead: str) -> None:
+    """Whether a model without some of these blocks can be, and be tried out.
+
+    Args:
+        prepared: the pruning.
+        may_go: names of the blocks.
+        instead: what is possible if not.
+
+    Raises:
+        SteppeError: it cannot.
+    """
     model, config = prepared.model, prepared.config
-    if config.recover:
-        raise SteppeError(
-            "what is recovered has zeros that are kept",
-            got="--recover with structure layers, of which no zero is left",
-            way_out="leave it out; what comes out trains as any model of transformers",
-        )
     if "," in model.prefix or not model.predicts:
         raise SteppeError(
             "blocks are removed from models of one list of blocks that predict each next token",
             got=f"{type(model.model).__name__} with blocks in {model.prefix}",
-            way_out="--structure neurons",
+            way_out=instead,
         )
-    may_go, number = _asked(prepared)
-    if not number:
-        return
     kinds = kinds_of(model.model, may_go)
     some = {name for kind in kinds for name in (kind[0], kind[-1])} if kinds[1:] else may_go[:1]
     for name in (name for name in may_go if name in some):
@@ -220,7 +227,7 @@ def check(prepared: PreparedPruning) -> None:
             raise SteppeError(
                 error.rule,
                 got=f"{error.got}, without {name}",
-                way_out=f"--exclude '{name}.*', so that it stays; or --structure neurons",
+                way_out=f"--exclude '{name}.*', so that it stays; or {instead}",
             ) from None
     memory.decide(prepared, prepared.texts())
     if not model.chained:
@@ -228,5 +235,5 @@ def check(prepared: PreparedPruning) -> None:
         raise SteppeError(
             "blocks are left out of models in which only hidden states go from block to block",
             got=model.verdict.reason or "a model that is called whole",
-            way_out="--structure neurons",
+            way_out=instead,
         )

@@ -233,12 +233,6 @@ def check_config(prepared: PreparedPruning) -> list[Pair]:
         SteppeError: they cannot.
     """
     config, method, model = prepared.config, prepared.method, prepared.model
-    if config.recover:
-        raise SteppeError(
-            "what is recovered has zeros that are kept",
-            got="--recover with structure experts, of which no zero is left",
-            way_out="leave it out; what comes out trains as any model of transformers",
-        )
     layers = method.structure.among(model.layers(config.include, config.exclude))
     found = {mixture.inside: mixture for mixture in mixtures_of(model.model)}
     pairs = []

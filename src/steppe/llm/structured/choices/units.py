@@ -17,7 +17,6 @@ from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.plan_trial import beside, pruned_block, seconds_of
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.recover import prune_and_recover
 from steppe.llm.structured.biases import bias_flags, with_biases
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.cut import Cut, configured
@@ -77,7 +76,7 @@ def expected(
 
 @CHOOSERS.register("units")
 def masked(prepared: PreparedPruning, report: Report) -> Choice:
-    """Prune into a folder of zeros, and recover there if that was asked for.
+    """Prune into a folder of zeros.
 
     Raises:
         SteppeError: all that pruning raises.
@@ -90,7 +89,7 @@ def masked(prepared: PreparedPruning, report: Report) -> Choice:
             with_biases(model, flags, dense)
         ranks.barrier()
     inner = PreparedPruning(dense, prepared.method, config.model_copy(update={"out": folder}))
-    record = (prune_and_recover if config.recover else pruning_run.run)(inner, report)
+    record = pruning_run.run(inner, report)
     before = {"parameters": model.parameters(), "bytes": model.checkpoint.bytes}
     record = record | {"dense": record["dense"] | before}
     source = StreamedModel(str(folder), prepared.device)

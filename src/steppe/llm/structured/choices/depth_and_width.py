@@ -1,0 +1,90 @@
+"""Blocks, neurons and heads that go together: weighed by what held-out windows lose."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from steppe.core.errors import SteppeError
+from steppe.engine.mask_keeper import read_masks
+from steppe.llm import pruning_run
+from steppe.llm.model import StreamedModel
+from steppe.llm.prepare import PreparedPruning, Report
+from steppe.llm.said import left_as_it_was
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choices.blocks import check_removable
+from steppe.llm.structured.choices.units import MASKED
+from steppe.llm.structured.cut import Cut, configured
+from steppe.llm.structured.depth import passing_by
+from steppe.llm.structured.fresh_record import FreshRecord
+from steppe.llm.structured.shape import Shape
+from steppe.llm.structured.weighing import Weighing, masks_of, offers, structure_of
+
+KIND = "depth and width"
+
+
+@CHECKS.register(KIND)
+def check(prepared: PreparedPruning) -> None:
+    """Whether there are such shapes, and windows to judge them by; no folder was made yet.
+
+    Raises:
+        SteppeError: there are none.
+    """
+    config, model = prepared.config, prepared.model
+    if config.include or config.exclude:
+        raise SteppeError(
+            "blocks that all lose as many neurons and heads are all looked at",
+            got=f"patterns {', '.join((*config.include, *config.exclude))}",
+            way_out="leave them out; or --method depth with them, and slim afterwards",
+        )
+    if prepared.tokens is None or len(prepared.tokens) < 2:
+        raise SteppeError(
+            "depth and width are weighed on calibration windows that are held out",
+            got="none" if prepared.tokens is None else "one window",
+            way_out="--calibration FILE and more --samples",
+        )
+    found = offers(prepared)
+    least = min(found, key=lambda shape: shape.heads)
+    configured(model, Cut(masks_of(prepared, least), tuple(model.names)), config.family)
+    units = "+".join(structure_of(prepared).of)
+    check_removable(prepared, model.names, f"--structure {units}")
+
+
+@CHOOSERS.register(KIND)
+def weighed(prepared: PreparedPruning, report: Report) -> Choice:
+    """Measure what depth and widths cost, try the best shapes, prune to the best one.
+
+    Raises:
+        SteppeError: all that pruning raises.
+    """
+    measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
+    weighing = Weighing(prepared, measured.keep_time)
+    best = weighing.best()
+    gone = weighing.gone(best)
+    said = {"weighed": weighing.said(best)} | _sparsity(prepared, best)
+    if best == weighing.whole.resized(blocks=best.blocks):
+        weighing.clear()
+        cut = Cut({}, tuple(n for n in model.names if n not in gone))
+        record = measured.of([], [], **said)
+        without = partial(passing_by, names=gone)
+        return Choice(cut=cut, source=model.folder, record=record, without=without)
+    folder, tokens = prepared.out / MASKED, prepared.tokens
+    assert tokens is not None, "it was checked"
+    inner = weighing.pruning(best, tokens, folder)
+    walked = pruning_run.run(inner, report)
+    weighing.clear()
+    usual = left_as_it_was(inner.model, folder)
+    notes = [note for note in walked["fallbacks"] if note not in usual]
+    record = measured.of(walked["blocks"], notes, **said)
+    source = StreamedModel(str(folder), prepared.device)
+    masks = read_masks(folder)
+    return Choice(cut=Cut.of(source, masks), source=folder, record=record, gone=tuple(gone))
+
+
+def _sparsity(prepared: PreparedPruning, best: Shape) -> dict[str, float]:
+    """What of the blocks' weights is gone, and what of all."""
+    whole = Shape.of(prepared.model.config)
+    inside = best.blocks * best.block / (whole.blocks * whole.block)
+    return {
+        "sparsity_reached": 1 - inside,
+        "sparsity_of_all": 1 - best.parameters / whole.parameters,
+    }
