@@ -16,6 +16,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import LevelBudget, Structure
+from steppe.core.serialization import read_json
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import check, needs_windows
@@ -267,11 +268,17 @@ class PreparedPruning:
     def completed(self, record: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """The record of the walk, with what only this kind of job knows.
 
+        A model that was pruned before has the record of that as ``made_from``, without its blocks.
+
         Args:
             record: of the walk.
             measured: name of an original -> text -> perplexity.
         """
-        return record
+        path = self.model.folder / "record.json"
+        earlier = read_json(path) if path.is_file() else {}
+        if "recipe" not in earlier:
+            return record
+        return record | {"made_from": {k: v for k, v in earlier.items() if k != "blocks"}}
 
     def decide(self, loading: Callable[[str], None] = lambda why: None) -> None:
         """Find out how blocks can be called, if anything runs them; nothing is written.
