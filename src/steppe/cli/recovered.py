@@ -16,7 +16,8 @@ def show(record: dict[str, Any], out: Path, quiet: bool) -> None:
         out: its folder.
         quiet: say nothing.
     """
-    zeros = f"{record['sparsity_reached']:.4%} zeros in the decoder blocks"
+    kind = "gone from" if "removed" in record else "zeros in"
+    zeros = f"{record['sparsity_reached']:.4%} {kind} the decoder blocks"
     say(f"{record['method_display']}: {zeros}{of_all_parameters(record)}", quiet)
     say(_judged(record), quiet)
     say_perplexities(record, quiet)
