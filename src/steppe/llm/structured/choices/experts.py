@@ -23,8 +23,8 @@ from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice, check_needs_no_zero
 from steppe.llm.structured.cut import Cut, configured
-from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.expert_numbers import chosen_of, groups_of, numbers_of_experts
+from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.routing import RoutedTokens, rerouted
 from steppe.removal.mixtures import GROUPS, Mixture, mixtures_of
 

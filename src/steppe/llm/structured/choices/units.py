@@ -14,8 +14,8 @@ from steppe.engine.mask_keeper import read_masks
 from steppe.llm import memory, pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.said import pruned_before
 from steppe.llm.recover import PRUNED, prune_and_recover
+from steppe.llm.said import pruned_before
 from steppe.llm.structured.biases import bias_flags, with_biases
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.cut import Cut, configured
