@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,10 @@ class _Passed:
 
     states: list[Tensor]
     logits: Tensor
+
+    def narrowed(self, kept: Tensor) -> _Passed:
+        """With the dimensions of the hidden states that stay, ``[hidden size]`` booleans."""
+        return replace(self, states=[s[..., kept.to(s.device)] for s in self.states])
 
 
 @torch.no_grad()
@@ -60,6 +64,8 @@ def compared(choice: Choice, slim: Path, device: str) -> float:
     cut = StreamedModel(str(slim), device)
     cut.decide(_WINDOW)
     largest = 0.0
+    if choice.cut.hidden is not None:
+        before = before.narrowed(choice.cut.hidden)
     with routes.repeated(cut, choice.cut.blocks):
         for what, error in _errors(cut, texts, before, source.names, choice.cut.blocks):
             assert error <= AGREE, f"{what} of {slim} differs from what was cut by {error:.1e}"

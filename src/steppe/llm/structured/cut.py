@@ -37,14 +37,21 @@ class Cut:
         kept: weight that reads units -> ``[units]`` booleans.
         blocks: names of the decoder blocks that stay, in order.
         experts: weight of a router -> ``[experts]`` booleans.
+        hidden: ``[hidden size]`` booleans: dimensions of the residual stream; None: all.
     """
 
     kept: Mapping[str, Tensor]
     blocks: tuple[str, ...]
     experts: Mapping[str, Tensor] = field(default_factory=dict)
+    hidden: Tensor | None = None
 
     @classmethod
-    def of(cls, model: StreamedModel, masks: Mapping[str, Tensor], stay: Mapping[str, int]) -> Cut:
+    def of(
+        cls,
+        model: StreamedModel,
+        masks: Mapping[str, Tensor],
+        stay: Mapping[str, int] | None = None,
+    ) -> Cut:
         """What masks leave: a unit that nothing reads is gone.
 
         All blocks keep as many, since a config has one number for all: where more were zero before
@@ -53,14 +60,18 @@ class Cut:
         Args:
             model: that the masks are of.
             masks: name -> booleans, True = kept.
-            stay: weight that reads units -> how many of them stay, of each expert.
+            stay: weight that reads units -> how many of them stay, of each expert; if not given, as
+                many as of any layer that reads as many of them.
         """
-        kept = {}
-        for layer in model.layers():
-            if layer.name in stay:
-                alive = kept_units(layer, masks[layer.name])
-                of_each = alive.view(layer.shape[0] if layer.stacked else 1, -1)
-                kept[layer.name] = _as_many(of_each, stay[layer.name]).flatten()
+        alive, most = dict[str, Tensor](), dict[tuple[str, int], int]()
+        readers = {x.name: x for x in model.layers() if x.reads and x.name in masks}
+        for name, layer in readers.items():
+            units = kept_units(layer, masks[name])
+            alive[name] = units.view(layer.shape[0] if layer.stacked else 1, -1)
+            alike = layer.reads, units.numel()
+            most[alike] = max(most.get(alike, 1), int(alive[name].sum(1).max()))
+        counts = stay or {n: most[readers[n].reads, k.numel()] for n, k in alive.items()}
+        kept = {n: _as_many(k, counts[n]).flatten() for n, k in alive.items()}
         return cls(kept, tuple(model.names))
 
     def said(self, model: StreamedModel) -> str:

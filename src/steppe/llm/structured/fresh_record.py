@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -19,50 +18,23 @@ from steppe.record import stamped
 class FreshRecord:
     """What is measured before anything is chosen, and the record that it becomes a part of.
 
-    Nothing is read or written until it is asked for.
-
     Args:
         prepared: what is removed from which model.
         texts: on which perplexity is measured.
     """
 
     def __init__(self, prepared: PreparedPruning, texts: dict[str, Tensor]) -> None:
-        self._prepared, self._texts = prepared, texts
+        self._prepared = prepared
         self._journal = Journal(prepared.out / "checkpoints" / "job.json")
         self._began = time.time() - float(self._journal.get("seconds", 0.0))
-        self._measured: dict[str, dict[str, Any]] = {}
-
-    @cached_property
-    def stored(self) -> tuple[dict[str, int], str | None]:
-        """Key -> numbers that are not zero; and the hash of all, where it is needed.
-
-        Raises:
-            SteppeError: a weight is no number.
-        """
-        known = bool(self._texts) and self._prepared.config.remember
-        weights = hashlib.sha256() if known else None
-        nonzero = self._prepared.check_finite(weights)
-        return nonzero, weights.hexdigest() if weights is not None else None
-
-    def check(self) -> None:
-        """Read all weights once.
-
-        Raises:
-            SteppeError: one is no number.
-        """
-        assert self.stored
-
-    def measure(self) -> None:
-        """Perplexities of the originals, before anything is chosen."""
+        weights = hashlib.sha256() if texts and prepared.config.remember else None
+        self._nonzero = prepared.check_finite(weights)
+        known = weights.hexdigest() if weights is not None else None
         self._measured = {
             which: pruning_run.perplexities(
-                self._prepared,
-                self._journal,
-                which,
-                self._texts,
-                self.stored[1] if which == "dense" else None,
+                prepared, self._journal, which, texts, known if which == "dense" else None
             )
-            for which in self._prepared.originals
+            for which in prepared.originals
         }
 
     def keep_time(self) -> None:
@@ -70,7 +42,7 @@ class FreshRecord:
         self._journal.put(seconds=time.time() - self._began)
 
     def of(self, rows: list[dict[str, Any]], notes: list[str], **more: Any) -> dict[str, Any]:
-        """The record, in the keys of `steppe.llm.pruning_run`; `measure` was called before.
+        """The record, in the keys of `steppe.llm.pruning_run`.
 
         Args:
             rows: of blocks, as a walk gives them; none where there was no such walk.
@@ -84,7 +56,7 @@ class FreshRecord:
             [*self._prepared.notes, *notes],
             self._measured["dense"],
             time.time() - self._began,
-            self.stored[0],
+            self._nonzero,
         )
         completed = self._prepared.completed(plain | more, self._measured)
         return stamped(completed, display_of(self._prepared.method.name))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from steppe.core.errors import SteppeError
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.host_memory import mapped
@@ -21,7 +22,6 @@ from steppe.llm.structured.agreement import compared
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.choices.units import BIASED, MASKED
 from steppe.llm.structured.cut import cut
-from steppe.llm.structured.fresh_record import FreshRecord
 
 
 def prune_and_cut(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[str, Any]:
@@ -48,25 +48,41 @@ def _run(prepared: PreparedPruning, report: Report) -> dict[str, Any]:
         _clean(prepared.out)  # a run may have been killed between its record and this
         return folder.record
     ranks.barrier()  # all have looked before the first one writes
-    prepared.check_layers()
-    kind = prepared.method.structure.removes
-    assert kind is not None, "such methods are pruned as others"
+    check_cut(prepared)
     texts = prepared.texts()
-    if kind in CHECKS:
-        CHECKS[kind](prepared)
-    fresh = FreshRecord(prepared, texts)
     if folder.stored is None:  # what cannot be is found before a folder is begun
-        fresh.check()
+        prepared.check_finite()
+    choose = CHOOSERS[str(prepared.method.structure.removes)]
     with contextlib.ExitStack() as claimed:
         if ranks.first():
             folder.claim()
             claimed.enter_context(folder.alone())
         ranks.barrier()
-        record = _cut(prepared, CHOOSERS[kind](prepared, fresh, report), texts)
+        record = _cut(prepared, choose(prepared, report), texts)
         if ranks.first():
             folder.finish_record(record)
         _clean(prepared.out)
     return record
+
+
+def check_cut(prepared: PreparedPruning) -> None:
+    """Whether what is asked for can be; no folder was made yet.
+
+    Raises:
+        SteppeError: it cannot.
+    """
+    prepared.check_layers()
+    structure = prepared.method.structure
+    kind = structure.removes
+    assert kind is not None, "such methods are pruned as others"
+    if prepared.config.regrow and not structure.whole_inputs:
+        raise SteppeError(
+            "weights that are zero come back where weights are fitted",
+            got=f"--regrow with structure {structure.name}, where what stays is as it was",
+            way_out="leave it out",
+        )
+    if kind in CHECKS:
+        CHECKS[kind](prepared)
 
 
 def _cut(

@@ -17,7 +17,7 @@ from steppe.engine.progress import advanced
 from steppe.llm import memory
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.block_trials import StreamedTrials
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice, check_needs_no_zero
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.depth import kinds_of, may_go, passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
@@ -26,22 +26,21 @@ JOURNAL = "blocks.json"
 
 
 @CHOOSERS.register("blocks")
-def tried(prepared: PreparedPruning, fresh: FreshRecord, report: Report) -> Choice:
+def tried(prepared: PreparedPruning, report: Report) -> Choice:
     """Choose block after block, or all at once, as the budget says; a round is done once.
 
     The blocks that stay are those of the dense model.
 
     Raises:
-        SteppeError: all that measuring raises.
+        SteppeError: a weight is no number, and all that measuring raises.
     """
-    model = prepared.model
-    fresh.measure()
-    rounds = _chosen(prepared, fresh.keep_time)
+    measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
+    rounds = _chosen(prepared, measured.keep_time)
     gone = [name for row in rounds for name in row["blocks"]]
     model.free_rest()
     passed_over = [note for row in rounds for note in row.get("passed_over", [])]
     seconds = round(sum(row["seconds"] for row in rounds), 3)
-    record = fresh.of([], passed_over, rounds=rounds, seconds_pruning=seconds)
+    record = measured.of([], passed_over, rounds=rounds, seconds_pruning=seconds)
     cut = Cut({}, tuple(name for name in model.names if name not in gone))
     without = partial(passing_by, names=gone)
     return Choice(cut=cut, source=model.folder, record=record, without=without)
@@ -164,7 +163,12 @@ def check(prepared: PreparedPruning) -> None:
         SteppeError: it cannot.
     """
     model, config = prepared.model, prepared.config
-    check_needs_no_zero(config, "layers")
+    if config.recover:
+        raise SteppeError(
+            "what is recovered has zeros that are kept",
+            got="--recover with structure layers, of which no zero is left",
+            way_out="leave it out; what comes out trains as any model of transformers",
+        )
     if "," in model.prefix or not model.predicts:
         raise SteppeError(
             "blocks are removed from models of one list of blocks that predict each next token",

@@ -21,7 +21,7 @@ from steppe.engine.blockwise.states import HiddenStates
 from steppe.llm import memory
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice, check_needs_no_zero
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.expert_numbers import chosen_of, groups_of, numbers_of_experts
 from steppe.llm.structured.fresh_record import FreshRecord
@@ -33,18 +33,17 @@ JOURNAL = "journal.json"
 
 
 @CHOOSERS.register("experts")
-def ranked(prepared: PreparedPruning, fresh: FreshRecord, report: Report) -> Choice:
+def ranked(prepared: PreparedPruning, report: Report) -> Choice:
     """Walk over the blocks of the dense model; each mixture is ranked once those before are cut.
 
     Raises:
-        SteppeError: all that a walk over blocks raises.
+        SteppeError: a weight is no number, and all that a walk over blocks raises.
     """
-    model = prepared.model
-    fresh.measure()
-    walk = _Walk(prepared, _pairs(prepared), report, fresh.keep_time)
+    measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
+    walk = _Walk(prepared, _pairs(prepared), report, measured.keep_time)
     rows = walk.run()
     model.free_rest()
-    record = fresh.of(rows, walk.notes)
+    record = measured.of(rows, walk.notes)
     kept = walk.kept
 
     def without(source: StreamedModel) -> contextlib.AbstractContextManager[None]:
@@ -227,7 +226,12 @@ def check(prepared: PreparedPruning) -> None:
         SteppeError: they cannot, or it does not fit in memory.
     """
     config, model = prepared.config, prepared.model
-    check_needs_no_zero(config, "experts")
+    if config.recover:
+        raise SteppeError(
+            "what is recovered has zeros that are kept",
+            got="--recover with structure experts, of which no zero is left",
+            way_out="leave it out; what comes out trains as any model of transformers",
+        )
     kept = {}
     for layer, mixture in _pairs(prepared):
         lost = prepared.method.structure.count(layer, prepared.method.sparsity)

@@ -19,7 +19,6 @@ from steppe.llm.said import pruned_before
 from steppe.llm.structured.biases import bias_flags, with_biases
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.cut import Cut, configured
-from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.tokens.sampled import of_itself
 
 MASKED = Path("checkpoints") / "masked"
@@ -60,7 +59,7 @@ def check(prepared: PreparedPruning) -> None:
 
 
 @CHOOSERS.register("units")
-def masked(prepared: PreparedPruning, fresh: FreshRecord, report: Report) -> Choice:
+def masked(prepared: PreparedPruning, report: Report) -> Choice:
     """Prune into a folder of zeros, and recover there if that was asked for.
 
     Raises:
