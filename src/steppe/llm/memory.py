@@ -215,6 +215,8 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
     needed = {"shards": prepared.model.checkpoint.bytes}
     if prepared.masks:
         needed["masks"] = sum(-(-layer.numel // 8) for layer in pruned)
+    if prepared.method.structure.removes == "units":  # with zeros first, then cut
+        needed["what is cut out of them"] = needed["shards"] - _gone(prepared, pruned)
     hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
@@ -223,7 +225,8 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
         needed["activations"] = 2 * models * states
         if isinstance(budget, BlockBudget):
             windows = budget.windows(prepared.tokens)
-            needed["activations"] = _FLOAT * row * len(windows) * len(prepared.model)
+            models = budget.models(len(prepared.model))
+            needed["activations"] = _FLOAT * row * len(windows) * models
         if prepared.method.objective.scope == "block":
             needed["targets"] = hidden * prepared.tokens.numel()
             if prepared.method.objective.stages != "block":
@@ -236,6 +239,17 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
     if texts and prepared.model.chained:
         needed["evaluation"] = hidden * max(t.numel() for t in texts.values())
     return needed
+
+
+def _gone(prepared: PreparedPruning, layers: list[Layer]) -> int:
+    """Bytes that a model without some units lacks at least: what reads them."""
+    structure, lost = prepared.method.structure, 0
+    for layer in layers:
+        rows, columns = structure.units(layer)
+        count = structure.count(layer, prepared.method.sparsity) or 0
+        width = prepared.model.stored_dtype(layer.name).itemsize
+        lost += layer.numel * count // (rows * columns) * width
+    return lost
 
 
 # what there is
@@ -323,7 +337,8 @@ def check(
         SteppeError: names the resource, what is needed, what there is and which knob to turn.
     """
     free = available(prepared.out, prepared.device)
-    written = sum(p.stat().st_blocks * 512 for p in prepared.out.rglob("*") if p.is_file())
+    files = (p for p in prepared.out.rglob("*") if p.is_file() and not p.is_symlink())
+    written = sum(p.stat().st_blocks * 512 for p in files)
     for which, there in free.items():
         need = sum(needed[which].values()) - (written if which == "disk" else 0)
         if need > there:

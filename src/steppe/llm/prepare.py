@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer
 from steppe.core.protocols import LevelBudget, Structure
 from steppe.core.serialization import read_json
 from steppe.core.text import read_yaml
@@ -245,11 +246,25 @@ class PreparedPruning:
         Raises:
             SteppeError: they do not.
         """
-        every = self.model.layers(self.config.include, self.config.exclude)
-        layers = self.method.structure.among(every)
+        layers = self._ranked()
         check(self.method, layers, self.tokens)
         if isinstance(self.method.budget, LevelBudget) and self.tokens is not None:
             judged_windows(self.method.budget, len(self.tokens))
+
+    def _ranked(self) -> list[Layer]:
+        config, structure = self.config, self.method.structure
+        try:
+            return structure.among(self.model.layers(config.include, config.exclude))
+        except SteppeError as error:
+            if not (config.include or config.exclude):
+                raise
+            structure.among(self.model.layers())  # else it is not for the patterns
+            flags = [f"--{n} '{p}'" for n in ("include", "exclude") for p in getattr(config, n)]
+            raise SteppeError(
+                f"structure {structure.name} ranks layers that the patterns leave to it",
+                got=f"{error.got} with {' '.join(flags)}",
+                way_out="other patterns, or a --structure of what they leave",
+            ) from None
 
     @property
     def structure(self) -> Structure:

@@ -72,3 +72,6 @@ EXPECTATIONS: Registry[Expectation] = Registry(
 """`Structure.removes` -> what the removal will come to: of a job, the texts on which perplexity is
 measured, and whether a block is tried for times. What cannot be was refused, and how blocks are
 called is decided."""
+Done = Callable[[Path], str]
+DONE: Registry[Done] = Registry("stand of a removal", "steppe.llm.structured.choices")
+"""`Structure.removes` -> what of it was done before in a folder, in words; "" where nothing was."""

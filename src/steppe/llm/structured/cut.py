@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
@@ -47,22 +48,33 @@ class Cut:
     hidden: Tensor | None = None
 
     @classmethod
-    def of(cls, model: StreamedModel, masks: Mapping[str, Tensor]) -> Cut:
-        """What masks leave: a unit that nothing reads is gone, a block without units too.
+    def of(
+        cls,
+        model: StreamedModel,
+        masks: Mapping[str, Tensor],
+        stay: Mapping[str, int] | None = None,
+    ) -> Cut:
+        """What masks leave: a unit that nothing reads is gone.
+
+        All blocks keep as many, since a config has one number for all: where more were zero before
+        than had to go, some that are zero stay.
 
         Args:
             model: that the masks are of.
             masks: name -> booleans, True = kept.
+            stay: weight that reads units -> how many of them stay, of each expert; if not given, as
+                many as of any layer that reads as many of them.
         """
-        readers = {x.name: x for x in model.layers() if x.reads}
-        kept = {n: kept_units(x, masks[n]) for n, x in readers.items() if n in masks}
-        of_block: dict[str, list[bool]] = {}
+        alive, most = dict[str, Tensor](), dict[tuple[str, int], int]()
+        readers = {x.name: x for x in model.layers() if x.reads and x.name in masks}
         for name, layer in readers.items():
-            alive = bool(kept[name].any()) if name in kept else True
-            of_block.setdefault(layer.block, []).append(alive)
-        stay = tuple(n for n in model.names if any(of_block.get(n, [True])))
-        inside = {n: k for n, k in kept.items() if readers[n].block in stay}
-        return cls(inside, stay)
+            units = kept_units(layer, masks[name])
+            alive[name] = units.view(layer.shape[0] if layer.stacked else 1, -1)
+            alike = layer.reads, units.numel()
+            most[alike] = max(most.get(alike, 1), int(alive[name].sum(1).max()))
+        counts = stay or {n: most[readers[n].reads, k.numel()] for n, k in alive.items()}
+        kept = {n: _as_many(k, counts[n]).flatten() for n, k in alive.items()}
+        return cls(kept, tuple(model.names))
 
     def said(self, model: StreamedModel) -> str:
         """In words: 504 of 672 neurons."""
@@ -99,6 +111,19 @@ class Cut:
         first = {n for n, _ in (*model.named_parameters(), *model.named_buffers())}
         stays = {n: dims for n, dims in stays.items() if n in first}  # what is tied has one name
         return Plan.of(model, stays, removed={n: int((~k).sum()) for n, k in named.items()})
+
+
+def _as_many(alive: Tensor, stay: int) -> Tensor:
+    """So many kept in each row: the first of those that are gone come back where some lack.
+
+    Example:
+        >>> import torch
+        >>> _as_many(torch.tensor([[True, False, True, False]]), 3).tolist()
+        [[True, True, True, False]]
+    """
+    assert not (alive.sum(1) > stay).any(), "more units stayed than were asked for"
+    order = (~alive).int().argsort(dim=1, stable=True)
+    return torch.zeros_like(alive).scatter_(1, order[:, :stay], True)
 
 
 def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) -> Plan:
