@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from language_models import VOCABULARY, random_model
 from steppe.removal.mixtures import mixtures_of
 
-VOCABULARY = 48
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 16,
@@ -61,33 +60,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
 
 def build(name: str, **more: Any) -> Any:
     """A random model whose norms and biases, those of the routers too, are no round numbers."""
-    import transformers
-
     kind, options, _ = FAMILIES[name]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**options | more)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    model = random_model(kind, options | more)
     with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 1:
-                p.add_(0.1 * torch.randn_like(p))
         for mixture in mixtures_of(model):
             mixture.tensors[mixture.name].normal_()  # some families begin with zeros
             for bias in mixture.biases:
                 bias.normal_(std=0.3)
     return model
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
-
-
-def windows(count: int = 6, window: int = 20) -> Tensor:
-    return torch.randint(VOCABULARY, (count, window), generator=torch.Generator().manual_seed(1))
 
 
 def close(one: Tensor, other: Tensor) -> bool:

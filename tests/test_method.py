@@ -31,6 +31,7 @@ def test_published_methods_are_values(name):
 FOR_LANGUAGE = ["admm", "alps", "magnitude", "safe", "safe_plus", "sparsegpt", "wanda"]
 CUTTING = {
     "depth": ("blocks", "structure layers"),
+    "hidden": ("hidden", "structure hidden"),
     "flap": ("units", "structure neurons, heads or neurons"),
     "reap": ("experts", "structure experts"),
     "slim": ("units", "structure neurons, heads or neurons"),

@@ -53,6 +53,7 @@ BUDGETS = [
 ]
 COUPLED = {n for n in PRUNED if n.startswith(("lstm", "cell")) or n.endswith("in_proj_weight")}
 OF_EXPERTS = {n for n in Score.registry if issubclass(Score.registry[n], ExpertScore)}
+OF_EXPERTS |= {"norm_output"}  # of language models' dimensions
 TOKENS = torch.arange(20).reshape(4, 5) % 6
 LABELS = torch.arange(4)
 

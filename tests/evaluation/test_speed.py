@@ -38,7 +38,7 @@ def test_wrong_options_are_refused_before_anything_starts(flags: dict[str, Any],
 def test_what_is_no_language_model_is_said_before_a_process_starts(
     files: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "compare_speed", lambda *_, **__: pytest.fail("it started"))
+    monkeypatch.setattr(speed, "compare_speeds", lambda *_, **__: pytest.fail("it started"))
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     with pytest.raises(SteppeError, match=said):
@@ -48,7 +48,7 @@ def test_what_is_no_language_model_is_said_before_a_process_starts(
 def test_a_dense_model_that_is_not_there_is_said_first(
     language_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "compare_speed", lambda *_, **__: pytest.fail("it started"))
+    monkeypatch.setattr(speed, "compare_speeds", lambda *_, **__: pytest.fail("it started"))
     with pytest.raises(SteppeError, match=r"got '\./nowhere'"):
         make("speed", str(language_model), {"dense": "./nowhere"}, []).measure()
 

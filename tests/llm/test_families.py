@@ -4,140 +4,34 @@ transformers."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
+from language_models import (
+    FAMILIES,
+    VOCABULARY,
+    WIDE_HEADS,
+    WIDTH,
+    Saved,
+    build,
+    on_disk,
+    random_model,
+    reload,
+    windows,
+)
 from steppe import SteppeError, methods
 from steppe.core.layer import Layer
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
 
-VOCABULARY, WIDTH = 48, 16
-
-SIZES = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": WIDTH,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GATED = SIZES | {"intermediate_size": 24, "num_key_value_heads": 2}
-WIDE_HEADS = GATED | {"head_dim": 8}
-ALTERNATING = WIDE_HEADS | {
-    "sliding_window": 8,
-    "layer_types": ["sliding_attention", "full_attention"],
-}
-EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
-OPT = SIZES | {"ffn_dim": 24, "word_embed_proj_dim": WIDTH}
-GPT2 = {
-    "vocab_size": VOCABULARY,
-    "n_embd": WIDTH,
-    "n_layer": 2,
-    "n_head": 2,
-    "n_positions": 64,
-    "initializer_range": 0.3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", GATED),
-    "llama-grouped-query": (
-        "Llama",
-        GATED | {"num_attention_heads": 4, "tie_word_embeddings": True},
-    ),
-    "mistral": ("Mistral", GATED | {"sliding_window": 8}),
-    "qwen2": ("Qwen2", GATED | {"tie_word_embeddings": True}),
-    "qwen2-sliding": (
-        "Qwen2",
-        GATED | {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
-    ),
-    "qwen3": ("Qwen3", WIDE_HEADS),
-    "gemma": ("Gemma", WIDE_HEADS),
-    "gemma2": ("Gemma2", ALTERNATING | {"query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3Text", ALTERNATING),
-    "opt": ("OPT", OPT),
-    "opt-post-norm": ("OPT", OPT | {"word_embed_proj_dim": 8, "do_layer_norm_before": False}),
-    "gpt2": ("GPT2", GPT2),
-    "gpt2-untied": ("GPT2", GPT2 | {"tie_word_embeddings": False}),
-    "gpt-neox": ("GPTNeoX", SIZES | {"intermediate_size": 24}),
-    "phi": ("Phi", GATED),
-    "phi3": ("Phi3", GATED),
-    "mixtral": ("Mixtral", GATED | {"num_local_experts": 4}),
-    "qwen2-moe": (
-        "Qwen2Moe",
-        GATED | EXPERTS | {"shared_expert_intermediate_size": 12, "mlp_only_layers": [0]},
-    ),
-    "qwen3-moe": ("Qwen3Moe", WIDE_HEADS | EXPERTS),
-    "olmoe": ("Olmoe", GATED | {"num_experts": 4, "num_experts_per_tok": 2}),
-    "gpt-oss": (
-        "GptOss",
-        ALTERNATING
-        | {"num_local_experts": 4, "num_experts_per_tok": 2}
-        | {"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0}},
-    ),
-}
-
-Saved = Callable[..., Path]
-
-
-def build(kind: str, options: dict[str, Any]) -> Any:
-    """A random model whose norms and biases are no round numbers either."""
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(**options)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 1:
-                p.add_(0.1 * torch.randn_like(p))
-    return model
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """The folder of a family's model, made when it is first asked for."""
-    made: dict[tuple[str, str], Path] = {}
-
-    def folder(name: str, shard: str = "1GB") -> Path:
-        if (name, shard) not in made:
-            torch.manual_seed(0)
-            path = made[name, shard] = tmp_path_factory.mktemp(name)
-            build(*FAMILIES[name]).save_pretrained(path, max_shard_size=shard)
-        return made[name, shard]
-
-    return folder
-
-
-def reload(folder: Path, **options: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(found.values()), found
-    return model.eval()
-
-
-def windows(count: int = 6, window: int = 20) -> Tensor:
-    return torch.randint(VOCABULARY, (count, window), generator=torch.Generator().manual_seed(1))
-
-
-def on_disk(folder: Path) -> dict[str, Tensor]:
-    found = {}
-    for path in folder.glob("model*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return found
+    return Saved(tmp_path_factory)
 
 
 def zeros(layer: Layer, weight: Tensor) -> list[Tensor]:
@@ -221,7 +115,7 @@ def test_methods(name: str, method: str, structure: str, saved: Saved, tmp_path:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral"])
 def test_stored_dtypes_stay(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    build(*FAMILIES[name]).to(dtype).save_pretrained(tmp_path / "dense")
+    build(name).to(dtype).save_pretrained(tmp_path / "dense")
     prune(tmp_path / "dense", methods.sparsegpt(sparsity=0.5), windows(), tmp_path / "out")
     check(tmp_path / "dense", tmp_path / "out", "unstructured")
     assert {t.dtype for t in on_disk(tmp_path / "out").values()} == {dtype}
@@ -229,7 +123,7 @@ def test_stored_dtypes_stay(name: str, dtype: torch.dtype, tmp_path: Path) -> No
 
 
 def test_several_dtypes_in_one_model(tmp_path: Path) -> None:
-    model = build(*FAMILIES["mixtral"]).to(torch.bfloat16)
+    model = build("mixtral").to(torch.bfloat16)
     for name, p in model.named_parameters():
         if p.ndim == 1 or name.endswith("mlp.gate.weight"):
             # numbers that bfloat16 does not hold
@@ -251,7 +145,7 @@ def test_experts_are_stored_one_by_one(saved: Saved) -> None:
 @pytest.mark.parametrize("name", ["gpt2", "opt"])
 def test_checkpoints_without_the_prefix(name: str, tmp_path: Path) -> None:
     """As openai-community/gpt2 is stored: the names of the model without its head."""
-    model = build(*FAMILIES[name])
+    model = build(name)
     model.base_model.save_pretrained(tmp_path / "dense")
     held = json.loads((tmp_path / "dense/config.json").read_text())
     held["architectures"] = [type(model).__name__]
@@ -266,9 +160,8 @@ def test_checkpoints_without_the_prefix(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["sparsegpt", "wanda", "alps"])
 def test_experts_that_no_token_reaches(method: str, tmp_path: Path) -> None:
-    kind, options = FAMILIES["mixtral"]
-    many = options | {"num_local_experts": 8, "num_experts_per_tok": 1}
-    build(kind, many).save_pretrained(tmp_path / "dense")
+    many = {"num_local_experts": 8, "num_experts_per_tok": 1}
+    build("mixtral", **many).save_pretrained(tmp_path / "dense")
     made = methods.make(method, sparsity=0.5, budget="uniform")
     # four tokens, one expert each: at least four of eight have none
     record = prune(tmp_path / "dense", made, windows(2, 2), tmp_path / "out")
@@ -288,7 +181,7 @@ def test_experts_that_no_token_reaches(method: str, tmp_path: Path) -> None:
 def test_experts_of_a_layout_that_is_not_known_stay_dense(tmp_path: Path) -> None:
     more = {"num_local_experts": 4, "num_experts_per_tok": 1, "intermediate_size_mlp": 24}
     options = WIDE_HEADS | more | {"interleave_moe_layer_step": 1, "attention_chunk_size": 8}
-    build("Llama4Text", options).save_pretrained(tmp_path / "dense")
+    random_model("Llama4Text", options).save_pretrained(tmp_path / "dense")
     record = prune(tmp_path / "dense", methods.wanda(sparsity=0.5), windows(), tmp_path / "out")
     assert [x.partition(":")[0] for x in record["fallbacks"]] == [
         "model.layers.*.feed_forward.experts.gate_up_proj",
@@ -299,7 +192,7 @@ def test_experts_of_a_layout_that_is_not_known_stay_dense(tmp_path: Path) -> Non
 
 def test_state_space_models(tmp_path: Path) -> None:
     sizes = {"vocab_size": VOCABULARY, "hidden_size": WIDTH, "num_hidden_layers": 2}
-    build("Mamba", sizes | {"state_size": 4}).save_pretrained(tmp_path / "dense")
+    random_model("Mamba", sizes | {"state_size": 4}).save_pretrained(tmp_path / "dense")
     structured = methods.sparsegpt(structure="2:4")
     with pytest.raises(SteppeError, match=r"backbone\.layers\.0\.mixer\.conv1d\.weight"):
         prune(tmp_path / "dense", structured, windows(), tmp_path / "none")

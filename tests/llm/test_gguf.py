@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+import steppe
 from steppe.core.errors import SteppeError
 from steppe.llm.export import export
 from steppe.llm.gguf import FILE, checkpoint, read_back, write
@@ -27,6 +28,7 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+CUT = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 16, "intermediate_size": 40}
 MODELS = {
     "llama": ("Llama", {}),
     "tied, with biases": (
@@ -37,6 +39,8 @@ MODELS = {
     "mistral": ("Mistral", {"head_dim": 16}),
     "qwen2": ("Qwen2", {}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
+    "three heads of sixteen": ("Mistral", CUT),
+    "qwen3, three heads": ("Qwen3", CUT),
 }
 
 
@@ -159,6 +163,72 @@ def test_a_trained_model_writes_the_same_text(tmp_path: Path, peer: Any, shared:
     with peer.Model(tmp_path / "out" / FILE, threads=1, context=64) as own:
         assert own.tokenize("Once upon a time there was a little girl who") == prompt
         assert own.greedy(prompt, 32)[2] == answer[0, len(prompt) :].tolist()
+
+
+SLIM = {"sparsity": 0.375}
+WAYS: dict[str, tuple[steppe.Method, dict[str, Any]]] = {
+    "neurons and heads": (steppe.methods.slim(**SLIM), {"family": "mistral"}),
+    "blocks": (steppe.methods.depth(sparsity=0.33), {}),
+    "blocks, then neurons": (steppe.methods.slim(**SLIM, structure="neurons"), {}),
+}
+
+
+def cut(folder: Path, out: Path, way: str, text: Path) -> Path:
+    """A trained model from which something is gone."""
+    method, options = WAYS[way]
+    options = options | {"samples": 16, "window": 64, "measure": 0}
+    if way == "blocks, then neurons":
+        folder = cut(folder, out.with_name("first"), "blocks", text)
+    steppe.prune(folder, method, text, out, **options)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(shared: Path) -> tuple[Path, Path]:
+    """A trained model, and a text that it is calibrated on."""
+    model, text = shared / "models/tiny-llama", shared / "data/wikitext2/validation.txt"
+    for path in (model, text):
+        if not path.exists():
+            pytest.skip(f"no {path}")
+    return model, text
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_left_of_a_trained_model_writes_the_same_text(
+    tmp_path: Path, trained: tuple[Path, Path], way: str
+) -> None:
+    """The header has the shapes; where llama_cpp is there, the text is that of transformers."""
+    folder, text = trained
+    run = cut(folder, tmp_path / "run", way, text)
+    export(run, "gguf", tmp_path / "out", dtype="f32")
+    config = read_config(run)
+    fields = gguf.GGUFReader(tmp_path / "out" / FILE).fields
+    said = {
+        name: int(fields[f"llama.{name}"].contents())
+        for name in ("block_count", "attention.head_count", "attention.head_count_kv")
+    }
+    assert list(said.values()) == [
+        config.num_hidden_layers,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+    ]
+    for name in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
+        assert int(fields[f"llama.{name}"].contents()) == 32, "a head keeps its width"
+    assert int(fields["llama.feed_forward_length"].contents()) == config.intermediate_size
+    assert fields["tokenizer.ggml.model"].contents() in ("gpt2", "llama")
+    peer = pytest.importorskip(
+        "llamacpp_peer", reason="llama_cpp is not installed", exc_type=ImportError
+    )
+    model = transformers.AutoModelForCausalLM.from_pretrained(run).float().eval()
+    words = transformers.AutoTokenizer.from_pretrained(run)
+    with peer.Model(tmp_path / "out" / FILE, threads=1, context=96, cache="f32") as own:
+        for start in ("Once upon a time there was a little girl who", "The history of the city"):
+            prompt = words(start).input_ids
+            answer = model.generate(
+                torch.tensor([prompt]), min_new_tokens=33, max_new_tokens=33, do_sample=False
+            )
+            assert own.tokenize(start) == prompt
+            assert own.greedy(prompt, 32)[2] == answer[0, len(prompt) :].tolist()
 
 
 def test_the_peer_measures_in_a_process_of_its_own(tmp_path: Path, peer: Any) -> None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mixture_models import FAMILIES, build, close, reload, windows
+from language_models import reload, windows
+from mixture_models import FAMILIES, build, close
 from steppe import SteppeError
 from steppe.core.group import masks_of, positions, require_fit
 from steppe.llm.prune import prune

@@ -28,6 +28,9 @@ class BlockInfluence(BlockBudget):
     greedy: bool = False
     name = "block_influence"
 
+    def models(self, blocks: int) -> int:
+        return 1
+
     def rated(self, trials: BlockTrials) -> dict[str, float]:
         return trials.changes(_turned)
 

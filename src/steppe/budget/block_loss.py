@@ -29,5 +29,8 @@ class BlockLoss(BlockBudget):
 
     name = "block_loss"
 
+    def models(self, blocks: int) -> int:
+        return blocks
+
     def rated(self, trials: BlockTrials) -> dict[str, float]:
         return trials.losses()

@@ -124,6 +124,7 @@ def job(
     """
     from steppe.llm.prepare import PreparedPruning
     from steppe.llm.structured.fitting import fitted
+    from steppe.llm.structured.target import Target
 
     if target is not None:
         if sparsity is not None:
@@ -137,8 +138,10 @@ def job(
     pull = {"penalty": number_or_word(penalty), "interval": number_or_word(interval)}
     made = build(method, {}, changes, parts | {"rho": rho} | pull, swaps)
     if target is not None:
+        patterns = {name: tuple(options.get(name) or ()) for name in ("include", "exclude")}
+        table = latency_table if Target.parse(target).timed else None
         family = options.get("family")
-        made = fitted(made, model, target, table=latency_table, family=family)
+        made = fitted(made, model, target, table=table, family=family, **patterns)
     shape = f"-{structure.replace(':', '-')}" if structure else ""
     shape += "" if swaps is None else f"-swaps{swaps}"
     much = f"{made.sparsity:g}" if target is None else target.replace("=", "-")

@@ -1,8 +1,9 @@
-"""``steppe bench``: is a pruned language model faster and smaller here?"""
+"""``steppe bench``: how fast, how large and how good pruned language models are here."""
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -12,9 +13,12 @@ from rich.table import Table
 from steppe.cli.main import emit, say
 from steppe.cli.progress_line import ProgressLine
 from steppe.core.courtesy import courtesy
+from steppe.core.errors import SteppeError
 from steppe.engine.progress import watched
 from steppe.evaluation import keep, make, read_record
-from steppe.llm.generation_speed import ENOUGH
+from steppe.evaluation.speed import GenerationSpeed, measured_together
+from steppe.llm.generation_speed import ENOUGH, verdict
+from steppe.llm.tradeoff import AXES, TradeOff, dominated, trade_offs
 
 _BYTES = {
     "resident_bytes": "memory, loaded",
@@ -34,9 +38,20 @@ def add(app: typer.Typer) -> None:
 
 
 def command(
-    run: Annotated[str, typer.Argument(help="the pruned model's folder, plain or compact")],
+    runs: Annotated[list[str], typer.Argument(help="folders of pruned models, plain or compact")],
     dense: Annotated[
-        str | None, typer.Option(help="the model beside it; left out: the same, matrices dense")
+        str | None,
+        typer.Option(
+            help="the model beside; left out: the same, matrices dense; of several, or with "
+            "--text, what their records name"
+        ),
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="a text: perplexity too; several models need it")
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(help="tokens seen at once in the text; 2048, or what the model has"),
     ] = None,
     sparse: Annotated[
         str, typer.Option(help="bits, index, csr, or auto: what is fastest here for each matrix")
@@ -57,10 +72,11 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
-    """Time a pruned language model beside the dense one, in turns, in fresh processes.
+    """Time pruned language models beside the dense one, in turns, in fresh processes.
 
     A turn is a fresh process of each, one after the other, and gives one ratio; the gain is their
-    median. The result is kept in the folder's evaluations.json, where steppe report finds it.
+    median. The result is kept in each folder's evaluations.json, where steppe report finds it.
+    With several models, a table says which are worth a look: the others are dominated.
     """
     flags: dict[str, Any] = {
         "dense": dense,
@@ -72,20 +88,84 @@ def command(
         "threads": threads,
         "turns": turns,
         "repeats": repeats,
+        "text": text,
+        "window": window,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    evaluation = make("speed", run, given, [])
+    many = list(dict.fromkeys(runs))
+    if len(many) > 1 and text is None:
+        raise SteppeError(
+            "several models are compared by what they predict, how large and how fast they are",
+            got=f"{len(many)} folders and no text",
+            way_out="--text FILE, or one folder",
+        )
+    evaluations = [make("speed", run, given, []) for run in many]
     with ProgressLine(quiet) as line, watched(line):
-        result = evaluation.measure()
-    lost = keep("speed", evaluation, result)  # before anything is made of it
+        measured = measured_together([e for e in evaluations if isinstance(e, GenerationSpeed)])
+    kept = [keep("speed", *one) for one in measured]  # before anything is made of it
     with courtesy("the table"):
-        if not quiet:
-            Console(stderr=True).print(_table(result))
-        for text in (evaluation.line(result, read_record(run)), *_notes(result)):
-            say(text, quiet)
-    if lost is not None:
+        (_say_many if len(measured) > 1 else _say_one)(measured, quiet)
+    for lost in filter(None, kept):
         say(f"note: {lost}")
-    emit({**result, "run": run}, json)
+    results = {evaluation.run: result for evaluation, result in measured}
+    if len(results) == 1:
+        ((run, result),) = results.items()
+        emit({**result, "run": run}, json)
+    else:
+        points = trade_offs(results)
+        plain = {name: asdict(point) for name, point in points.items()}
+        emit({"runs": results, "points": plain, "dominated": dominated(points)}, json)
+
+
+def _say_one(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: bool) -> None:
+    ((evaluation, result),) = measured
+    if not quiet:
+        Console(stderr=True).print(_table(result))
+    told = evaluation.line(result, read_record(evaluation.run))
+    for text in (told, *_qualities(result), *_notes(result)):
+        say(text, quiet)
+
+
+def _say_many(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: bool) -> None:
+    points = trade_offs({evaluation.run: result for evaluation, result in measured})
+    if not quiet:
+        Console(stderr=True).print(_points_table(points))
+    for name, point in points.items():
+        beaten = [
+            f"in {axis} by {by[name]}" for axis, by in dominated(points).items() if name in by
+        ]
+        if len(beaten) == len(AXES):
+            say(f"{name} is dominated: {', '.join(beaten)}", quiet)
+        if point.speed:
+            say(f"{name}: {point.speed['ratio']:.2f}x, {verdict(dict(point.speed))}", quiet)
+
+
+def _points_table(points: dict[str, TradeOff]) -> Table:
+    """A row for each model; what it is not dominated in is named."""
+    beaten = dominated(points)
+    caption = (
+        "A model is dominated in disk, packed or speed where another one predicts no worse and is "
+        "no larger or slower there. Packed: each matrix as one bit for each weight and the values "
+        "that are kept, where that is smaller."
+    )
+    table = Table(caption=caption, caption_justify="left")
+    for head in ("", "kind", "perplexity", "disk, MB", "packed, MB", "tokens/s", "best in"):
+        table.add_column(head, justify="left" if head in ("", "kind", "best in") else "right")
+    for name, point in points.items():
+        best = [axis for axis in AXES if name not in beaten[axis]]
+        sizes = (f"{size / 1e6:.4g}" for size in (point.disk_bytes, point.packed_bytes))
+        shown = (f"{point.perplexity:.2f}", *sizes, f"{point.rate:.4g}", ", ".join(best) or "–")
+        table.add_row(name, point.kind, *shown)
+    return table
+
+
+def _qualities(result: dict[str, Any]) -> list[str]:
+    """What both models predict, where a text was given."""
+    points = result.get("points", {})
+    return [
+        f"perplexity {points['sparse']['perplexity']:.2f}, dense "
+        f"{points['dense']['perplexity']:.2f}, on {points['dense']['source']}"
+    ] * bool(points)
 
 
 def _table(result: dict[str, Any]) -> Table:

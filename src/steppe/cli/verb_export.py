@@ -12,14 +12,14 @@ from steppe.llm.export import export
 
 
 def add(app: typer.Typer) -> None:
-    app.command("export", short_help="Store a pruned language model smaller, 2:4, or as GGUF.")(
-        command
-    )
+    app.command(
+        "export", short_help="Store a pruned language model smaller, 2:4, as GGUF or ONNX."
+    )(command)
 
 
 def command(
     run: Annotated[Path, typer.Argument(help="a pruned language model's folder")],
-    to: Annotated[str, typer.Option(help="compact, gguf, or 2:4 on a GPU")],
+    to: Annotated[str, typer.Option(help="compact, gguf, onnx, or 2:4 on a GPU")],
     out: Annotated[Path, typer.Option(help="the folder to write")],
     device: Annotated[str | None, typer.Option(help="2:4: where to measure, e.g. cuda")] = None,
     tokens: Annotated[
@@ -37,7 +37,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
-    """Write a pruned model smaller (compact), for llama.cpp (gguf), or with faster 2:4 layers."""
+    """Write a pruned model smaller (compact), for llama.cpp (gguf), as ONNX, or with 2:4 layers."""
     options = {"device": device, "tokens": tokens, "verify": verify}
     done = export(run, to, out, **options, dtype=dtype, tokenizer=tokenizer)
     for line in done.lines:

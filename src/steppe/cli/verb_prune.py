@@ -16,6 +16,7 @@ from steppe.cli.main import emit, of_all_parameters, say
 from steppe.cli.progress_line import ProgressLine
 from steppe.cli.recovered import show
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
+from steppe.core.errors import SteppeError
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import watched
 from steppe.evaluation import read_record
@@ -34,7 +35,9 @@ def add(app: typer.Typer) -> None:
 def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     """Prune a causal language model; started again, it goes on where it was."""
     from steppe.llm.prune import run
+    from steppe.llm.structured.slim import done_before
 
+    _check_used(make.keywords.get("latency_table"), make.keywords.get("target"))
     with ProgressLine(quiet) as line, watched(line):  # the model may have to write its windows
         prepared = make()
     out, blocks = prepared.out, len(prepared.model)
@@ -43,8 +46,9 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     done = len(Journal(out / "checkpoints" / "journal.json").get("blocks", []))
     earlier = read_record(str(out))
     finished = bool(earlier) and NOT_COMPUTED not in earlier
-    if done and not finished:
-        say(f"going on: {done} of {blocks} blocks were done before", quiet)
+    said = done_before(prepared) or (f"{done} of {blocks} blocks were done before" if done else "")
+    if said and not finished:
+        say(f"going on: {said}", quiet)
     with BlockTable(blocks, quiet) as table, watched(table.advance):
         record = run(prepared, table.add)
     if finished:
@@ -52,6 +56,22 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     with courtesy("the summary"):
         (show if "pruning" in record else _show)(record, out, quiet)
     emit(record | {"out": str(out)}, json)
+
+
+def _check_used(table: Path | None, target: str | None) -> None:
+    """Whether a table of times is used.
+
+    Raises:
+        SteppeError: it is not.
+    """
+    from steppe.llm.structured.target import Target
+
+    if table is not None and (target is None or not Target.parse(target).timed):
+        raise SteppeError(
+            "a table of times is for a target in time",
+            got=f"--latency-table {table} with " + (f"--target {target}" if target else "none"),
+            way_out="--target latency=0.7, or no table; steppe plan says what any pruning takes",
+        )
 
 
 def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from statistics import median
 from typing import Any
 
@@ -28,7 +29,11 @@ _TIMES = {"generation": "token_ms", "prompt": "prompt_ms"}
 Worker = Callable[[dict[str, Any]], dict[str, Any]]
 """What measures one model: see `steppe.llm.generation_worker.measured`."""
 Turn = dict[str, dict[str, Any]]
-"""What each arm's process measured."""
+"""What each arm's process measured, of a pruned model and the dense one."""
+Arm = tuple[str, str]
+"""A model and a dtype."""
+_DENSE = ""
+"""The dense model in an arm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,32 +104,49 @@ def compare_speed(
     setting: Setting | None = None,
     worker: Worker = in_fresh_process,
 ) -> dict[str, Any]:
-    """A pruned model beside a dense one, in the dtypes in which each is fastest.
-
-    Of several dtypes, one process of each arm is looked at first. The fastest sparse arm stays for
-    the turns, and every dense one within `NEAR` of the fastest. A turn starts one process after the
-    other, dense and sparse next to each other, every other turn in the other order. Texts of one
-    process are not independent, so a turn gives one ratio, of the medians of its two processes.
-    What is claimed compares with that dense arm which was the fastest over all turns.
+    """A pruned model beside a dense one; see `compare_speeds`.
 
     Args:
         sparse: folder of the pruned model.
         dense: folder that is loaded with dense matrices; may be the same.
-        format: of the pruned one's matrices, see `steppe.load`.
+        format, dtypes, setting, worker: as there.
+    """
+    options: dict[str, Any] = {"dtypes": dtypes, "setting": setting, "worker": worker}
+    return compare_speeds([sparse], dense, format=format, **options)[sparse]
+
+
+def compare_speeds(
+    runs: Sequence[str],
+    dense: str,
+    *,
+    format: str = "auto",
+    dtypes: tuple[str, ...] = ("float32", "bfloat16"),
+    setting: Setting | None = None,
+    worker: Worker = in_fresh_process,
+) -> dict[str, dict[str, Any]]:
+    """Pruned models beside a dense one, in the dtypes in which each is fastest.
+
+    Of several dtypes, one process of each arm is looked at first. The fastest arm of each pruned
+    model stays for the turns, and every dense one within `NEAR` of the fastest. A turn starts one
+    process after the other, every other turn in the other order. Texts of one process are not
+    independent, so a turn gives one ratio, of the medians of its two processes. What is claimed
+    compares with that dense arm which was the fastest over all turns.
+
+    Args:
+        runs: folders of the pruned models.
+        dense: folder that is loaded with dense matrices; may be one of them.
+        format: of the pruned ones' matrices, see `steppe.load`.
         dtypes: float32, bfloat16, float16.
         setting: what is written.
         worker: measures one model.
 
     Returns:
-        ``arms`` with the medians of each, ``speed`` by batch (``generation``, ``prompt``: a
-        `Speed` and its ``ratios``), ``formats`` of the layers, ``same_text`` for each dtype.
+        For each folder ``arms`` with the medians of each, ``speed`` by batch (``generation``,
+        ``prompt``: a `Speed` and its ``ratios``), ``formats`` of the layers, ``same_text`` for
+        each dtype.
     """
     own = setting or Setting()
-    arms = {
-        f"{kind} {dtype}": {"model": where, "sparse": how, "dtype": dtype}
-        for dtype in dtypes
-        for kind, where, how in (("dense", dense, "dense"), ("sparse", sparse, format))
-    }
+    models = ((_DENSE, dense, "dense"), *((run, run, format) for run in runs))
     common = {
         "prompt": own.prompt,
         "tokens": own.tokens,
@@ -132,32 +154,52 @@ def compare_speed(
         "threads": own.threads,
         "repeats": own.repeats,
     }
-    wanted = {name: arm | common for name, arm in arms.items()}
+    wanted = {
+        (who, dtype): {"model": where, "sparse": how, "dtype": dtype} | common
+        for dtype in dtypes
+        for who, where, how in models
+    }
     if format == "auto":  # what is chosen by measuring is remembered before anything counts
-        choosing = {name: arm for name, arm in wanted.items() if name.startswith("sparse")}
+        choosing = {arm: asked for arm, asked in wanted.items() if arm[0] != _DENSE}
         _each(choosing, worker, "choosing formats", {"batches": []})
     look = _each(wanted, worker, "first look at each dtype") if len(dtypes) > 1 else {}
-    stays = _kept(look, own.batches) if look else list(arms)
-    turns: list[Turn] = []
+    stays = _kept(look, own.batches) if look else list(wanted)
+    turns: list[dict[Arm, dict[str, Any]]] = []
     for number in range(own.turns):
-        turn: Turn = {}
-        for place, name in enumerate(stays if number % 2 == 0 else reversed(stays)):
+        turn: dict[Arm, dict[str, Any]] = {}
+        for place, arm in enumerate(stays if number % 2 == 0 else reversed(stays)):
             advanced("timing", number * len(stays) + place, own.turns * len(stays), "processes")
-            turn[name] = worker(wanted[name])
+            turn[arm] = worker(wanted[arm])
         turns.append(turn)
     advanced("timing", own.turns * len(stays), own.turns * len(stays), "processes")
-    processes = {n: [turn[n] for turn in turns] if n in stays else [look[n]] for n in arms}
-    speed = {str(batch): _speeds(look, turns, str(batch)) for batch in own.batches}
-    first = speed[str(own.batches[0])]["generation"]["sparse"]
+    return {
+        run: _result(_beside(look, run), [_beside(turn, run) for turn in turns], dtypes, own)
+        | {"setting": common | {"turns": own.turns}}
+        for run in runs
+    }
+
+
+def _beside(measured: dict[Arm, dict[str, Any]], run: str) -> Turn:
+    """What was measured of one pruned model and of the dense one."""
+    kinds = {_DENSE: "dense", run: "sparse"}
+    return {f"{kinds[who]} {t}": value for (who, t), value in measured.items() if who in kinds}
+
+
+def _result(
+    look: Turn, turns: list[Turn], dtypes: tuple[str, ...], setting: Setting
+) -> dict[str, Any]:
+    arms = list(look or turns[0])
+    processes = {n: [t[n] for t in turns] if n in turns[0] else [look[n]] for n in arms}
+    speed = {str(batch): _speeds(look, turns, str(batch)) for batch in setting.batches}
+    first = speed[str(setting.batches[0])]["generation"]["sparse"]
     return {
         "arms": {
-            name: _summary(each, own.prompt) | {"turns": len(turns) if name in stays else 0}
+            name: _summary(each, setting.prompt) | {"turns": len(turns) if name in turns[0] else 0}
             for name, each in processes.items()
         },
         "speed": speed,
         "formats": processes[first][-1]["formats"],
         "same_text": {dtype: _same_text(processes, dtype) for dtype in dtypes},
-        "setting": common | {"turns": own.turns},
     }
 
 
@@ -183,16 +225,16 @@ def verdict(speed: dict[str, Any]) -> str:
 
 
 def _each(
-    wanted: dict[str, dict[str, Any]],
+    wanted: dict[Arm, dict[str, Any]],
     worker: Worker,
     what: str,
     other: dict[str, Any] | None = None,
-) -> Turn:
+) -> dict[Arm, dict[str, Any]]:
     """One process of each arm."""
-    measured: Turn = {}
-    for place, (name, arm) in enumerate(wanted.items()):
+    measured: dict[Arm, dict[str, Any]] = {}
+    for place, (arm, asked) in enumerate(wanted.items()):
         advanced(what, place, len(wanted), "processes")
-        measured[name] = worker(arm | (other or {}))
+        measured[arm] = worker(asked | (other or {}))
     advanced(what, len(wanted), len(wanted), "processes")
     return measured
 
@@ -208,22 +250,21 @@ def _fastest(look: Turn, kind: str, batch: str, key: str) -> tuple[str, float]:
     return name, _milliseconds(look[name], batch, key)
 
 
-def _kept(look: Turn, batches: Sequence[int]) -> list[str]:
-    """The arms that are timed in turns; dense and sparse ones alternate, as in ``look``."""
+def _kept(look: dict[Arm, dict[str, Any]], batches: Sequence[int]) -> list[Arm]:
+    """The arms that are timed in turns; models alternate, as in ``look``."""
+    of_model: dict[str, list[Arm]] = {}
+    for arm in look:
+        of_model.setdefault(arm[0], []).append(arm)
     stays = set()
     for batch in map(str, batches):
         for key in _TIMES.values():
-            stays.add(_fastest(look, "sparse", batch, key)[0])
-            limit = NEAR * _fastest(look, "dense", batch, key)[1]
-            dense = [name for name in look if name.startswith("dense")]
-            stays |= {name for name in dense if _milliseconds(look[name], batch, key) <= limit}
-    denses, sparses = (
-        [n for n in look if n in stays and n.startswith(k)] for k in ("dense", "sparse")
-    )
-    order = []
-    for place in range(max(len(denses), len(sparses))):
-        order += denses[place : place + 1] + sparses[place : place + 1]
-    return order
+            for who, own in of_model.items():
+                took = {arm: _milliseconds(look[arm], batch, key) for arm in own}
+                fastest = min(own, key=lambda arm: took[arm])
+                near = [a for a in own if who == _DENSE and took[a] <= NEAR * took[fastest]]
+                stays |= {fastest, *near}
+    kept = [[arm for arm in own if arm in stays] for own in of_model.values()]
+    return [arm for arms in zip_longest(*kept) for arm in arms if arm is not None]
 
 
 def _speeds(look: Turn, turns: list[Turn], batch: str) -> dict[str, Any]:
@@ -254,6 +295,7 @@ def _summary(processes: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
         batches[batch] = {
             "tokens_per_second": 1000 * int(batch) / token,
             "prompt_tokens_per_second": 1000 * int(batch) * tokens / prompt,
+            "each": [1000 * int(batch) / _milliseconds(p, batch, "token_ms") for p in processes],
         }
     peaks = [process["peak_bytes"] for process in processes]
     return {

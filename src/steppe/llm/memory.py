@@ -111,14 +111,17 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
         layers_by_block(prepared).values(), key=lambda inside: sum(x.numel for x in inside)
     )
     weights = sum(x.numel for x in layers)
-    needed = {"block": _FLOAT * block, "masks": weights, "zeros that were there": block}
+    needed = {"block": _FLOAT * block}
+    work = {"products of a micro-batch": _products(prepared, layers)}
+    if not prepared.masks:  # the block stays as it is
+        return needed | work
+    needed |= {"masks": weights, "zeros that were there": block}
     if _measured(prepared):
         needed["dense weights, to measure errors"] = _FLOAT * weights
     if prepared.dense is not None:
         needed["the dense block"] = _FLOAT * block
     if "gram" in _needs(prepared):
         needed["input grams"] = _FLOAT * sum(_grams(layers))
-    work = {"products of a micro-batch": _products(prepared, layers)}
     if prepared.method.objective.scope == "block":
         work = _optimising(prepared, block, layers)
     # a solver and the forward passes come one after the other
@@ -209,10 +212,11 @@ def _logits(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> int:
 
 def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, int]:
     pruned = [layer for inside in layers_by_block(prepared).values() for layer in inside]
-    needed = {
-        "shards": prepared.model.checkpoint.bytes,
-        "masks": sum(-(-layer.numel // 8) for layer in pruned),
-    }
+    needed = {"shards": prepared.model.checkpoint.bytes}
+    if prepared.masks:
+        needed["masks"] = sum(-(-layer.numel // 8) for layer in pruned)
+    if prepared.method.structure.removes == "units":  # with zeros first, then cut
+        needed["what is cut out of them"] = needed["shards"] - _gone(prepared, pruned)
     hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
@@ -221,7 +225,8 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
         needed["activations"] = 2 * models * states
         if isinstance(budget, BlockBudget):
             windows = budget.windows(prepared.tokens)
-            needed["activations"] = _FLOAT * row * len(windows) * len(prepared.model)
+            models = budget.models(len(prepared.model))
+            needed["activations"] = _FLOAT * row * len(windows) * models
         if prepared.method.objective.scope == "block":
             needed["targets"] = hidden * prepared.tokens.numel()
             if prepared.method.objective.stages != "block":
@@ -234,6 +239,17 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
     if texts and prepared.model.chained:
         needed["evaluation"] = hidden * max(t.numel() for t in texts.values())
     return needed
+
+
+def _gone(prepared: PreparedPruning, layers: list[Layer]) -> int:
+    """Bytes that a model without some units lacks at least: what reads them."""
+    structure, lost = prepared.method.structure, 0
+    for layer in layers:
+        rows, columns = structure.units(layer)
+        count = structure.count(layer, prepared.method.sparsity) or 0
+        width = prepared.model.stored_dtype(layer.name).itemsize
+        lost += layer.numel * count // (rows * columns) * width
+    return lost
 
 
 # what there is
@@ -321,7 +337,8 @@ def check(
         SteppeError: names the resource, what is needed, what there is and which knob to turn.
     """
     free = available(prepared.out, prepared.device)
-    written = sum(p.stat().st_blocks * 512 for p in prepared.out.rglob("*") if p.is_file())
+    files = (p for p in prepared.out.rglob("*") if p.is_file() and not p.is_symlink())
+    written = sum(p.stat().st_blocks * 512 for p in files)
     for which, there in free.items():
         need = sum(needed[which].values()) - (written if which == "disk" else 0)
         if need > there:

@@ -15,7 +15,9 @@ import yaml
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.layer import Layer
 from steppe.core.protocols import LevelBudget, Structure
+from steppe.core.serialization import read_json
 from steppe.core.text import read_yaml
 from steppe.engine import ranks
 from steppe.engine.blockwise.compatibility import check, needs_windows
@@ -244,11 +246,25 @@ class PreparedPruning:
         Raises:
             SteppeError: they do not.
         """
-        every = self.model.layers(self.config.include, self.config.exclude)
-        layers = self.method.structure.among(every)
+        layers = self._ranked()
         check(self.method, layers, self.tokens)
         if isinstance(self.method.budget, LevelBudget) and self.tokens is not None:
             judged_windows(self.method.budget, len(self.tokens))
+
+    def _ranked(self) -> list[Layer]:
+        config, structure = self.config, self.method.structure
+        try:
+            return structure.among(self.model.layers(config.include, config.exclude))
+        except SteppeError as error:
+            if not (config.include or config.exclude):
+                raise
+            structure.among(self.model.layers())  # else it is not for the patterns
+            flags = [f"--{n} '{p}'" for n in ("include", "exclude") for p in getattr(config, n)]
+            raise SteppeError(
+                f"structure {structure.name} ranks layers that the patterns leave to it",
+                got=f"{error.got} with {' '.join(flags)}",
+                way_out="other patterns, or a --structure of what they leave",
+            ) from None
 
     @property
     def structure(self) -> Structure:
@@ -267,11 +283,17 @@ class PreparedPruning:
     def completed(self, record: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
         """The record of the walk, with what only this kind of job knows.
 
+        A model that was pruned before has the record of that as ``made_from``, without its blocks.
+
         Args:
             record: of the walk.
             measured: name of an original -> text -> perplexity.
         """
-        return record
+        path = self.model.folder / "record.json"
+        earlier = read_json(path) if path.is_file() else {}
+        if "recipe" not in earlier:
+            return record
+        return record | {"made_from": {k: v for k, v in earlier.items() if k != "blocks"}}
 
     def decide(self, loading: Callable[[str], None] = lambda why: None) -> None:
         """Find out how blocks can be called, if anything runs them; nothing is written.
@@ -291,6 +313,11 @@ class PreparedPruning:
     def walks(self) -> bool:
         """Whether text goes through the blocks while they are pruned."""
         return self.needs_text or self.config.measure > 0
+
+    @property
+    def masks(self) -> bool:
+        """Whether weights are pruned to zeros that masks tell, be it on the way to a cut."""
+        return self.method.structure.removes in (None, "units")
 
     @property
     def work(self) -> Work | None:

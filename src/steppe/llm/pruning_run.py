@@ -31,6 +31,7 @@ from steppe.llm.said import (
     left_as_it_was,
     numel_of,
     packed_bytes,
+    pruned_before,
     quality_of,
     versions_of_formats,
 )
@@ -244,8 +245,13 @@ def record_of(
         "calibration": prepared.calibration,
         "walk": _walked(prepared),
         "versions": versions() | versions_of_formats(),
-        "fallbacks": [*left_as_it_was(model, prepared.out), *notes],
+        "fallbacks": [*_start(prepared), *left_as_it_was(model, prepared.out), *notes],
     }
+
+
+def _start(prepared: PreparedPruning) -> list[str]:
+    """What was done to the model before, where it is taken for the dense one."""
+    return pruned_before(prepared.model.folder) if prepared.dense is None else []
 
 
 def _nonzero(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,32 @@ def left_as_it_was(model: StreamedModel, out: Path | None) -> list[str]:
     if out is not None:
         said += left_out(model.folder, model.checkpoint.files.values(), out)
     return said
+
+
+def pruned_before(folder: Path) -> list[str]:
+    """A sentence that says so, if a model that is pruned now was pruned or cut before.
+
+    Args:
+        folder: the model's.
+
+    Example:
+        >>> pruned_before(Path("/nowhere"))
+        []
+    """
+    try:
+        earlier = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        method = earlier["method_display"] if "method_display" in earlier else earlier["method"]
+        gone = "removed" in earlier
+        share = float(earlier["sparsity_of_all"])
+    except (OSError, ValueError, LookupError, TypeError):
+        if not (folder / "removal.json").is_file():
+            return []
+        return [f"the model was cut before (removal.json in {folder}); it is what dense means here"]
+    what = "of the parameters it had are gone" if gone else "of its parameters are zero"
+    return [
+        f"the model was pruned before ({method}: {share:.2%} {what}, by record.json in {folder}); "
+        "it is what dense means here"
+    ]
 
 
 def versions_of_formats() -> dict[str, str]:

@@ -20,6 +20,7 @@ from steppe.methods.gmp import gmp
 from steppe.methods.greg1 import greg1
 from steppe.methods.greg2 import greg2
 from steppe.methods.halp import halp
+from steppe.methods.hidden import hidden
 from steppe.methods.iht import iht
 from steppe.methods.language_form import for_language
 from steppe.methods.lasso import lasso
@@ -64,6 +65,7 @@ __all__ = [
     "greg1",
     "greg2",
     "halp",
+    "hidden",
     "iht",
     "lasso",
     "lrr",

@@ -30,6 +30,12 @@ def with_swaps(method: Method, swaps: int = 100) -> Method:
     Source: SparseSwaps (arXiv 2512.10922).
     """
     form = method.for_language()
+    if form.structure.removes is not None:
+        raise SteppeError(
+            "swaps exchange single weights of a row",
+            got=f"method {method.name}, which removes whole {form.structure.removes}",
+            way_out="leave the swaps out; or structure unstructured or N:M",
+        )
     start = form.objective.starts_from
     if start is not None:
         refined = MaskSwaps(solver=start, swaps=swaps)

@@ -30,3 +30,27 @@ def dense_of(record: Mapping[str, Any]) -> dict[str, Any]:
         return {"name": named["teacher"], "fingerprint": recover.get("dense")}
     past = record.get("pruning")
     return dense_of(past) if isinstance(past, Mapping) and past else named
+
+
+def first_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record of the first pruning of a network that was pruned more than once.
+
+    A network that was pruned before has the record of that as ``made_from``.
+
+    Args:
+        record: of any run.
+
+    Example:
+        >>> first_of({"method": "wanda", "made_from": {"method": "slim"}})
+        {'method': 'slim'}
+        >>> first_of({"method": "recover", "pruning": {"made_from": {"method": "slim"}}})
+        {'method': 'slim'}
+        >>> first_of({"method": "slim"})
+        {'method': 'slim'}
+    """
+    made = record
+    while isinstance(made, Mapping):
+        if isinstance(made.get("made_from"), Mapping):
+            return first_of(made["made_from"])
+        made = made.get("pruning") or None
+    return record

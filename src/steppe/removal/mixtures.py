@@ -70,16 +70,30 @@ class Mixture:
     def _inputs_first(self) -> bool:
         return bool(getattr(self.experts, "is_transposed", False))
 
+    @property
+    def reader(self) -> str | None:
+        """Name of the stacked weight that reads the experts' neurons; None as `neurons` is."""
+        names = {n.removeprefix(f"{self.inside}.") for n in self.tensors}
+        known = {self._first, "down_proj"} <= names and hasattr(self.experts, "is_transposed")
+        return f"{self.inside}.down_proj" if known else None
+
+    @property
+    def _gated(self) -> bool:
+        return bool(getattr(self.experts, "has_gate", False))
+
+    @property
+    def _first(self) -> str:
+        return "gate_up_proj" if self._gated else "up_proj"
+
     def neurons(self) -> Group | None:
         """The neurons of all experts, ``experts * width`` units, each of one expert.
 
         None where the layout of the stacked weights is not known.
         """
-        names = {n.removeprefix(f"{self.inside}.") for n in self.tensors}
-        gated = bool(getattr(self.experts, "has_gate", False))
-        first = "gate_up_proj" if gated else "up_proj"
-        if not {first, "down_proj"} <= names or not hasattr(self.experts, "is_transposed"):
+        if self.reader is None:
             return None
+        names = {n.removeprefix(f"{self.inside}.") for n in self.tensors}
+        gated, first = self._gated, self._first
         alone = torch.arange(self.count * self.width).view(-1, 1)
         index = alone
         if gated and getattr(self.experts, "is_concatenated", True):
@@ -93,7 +107,7 @@ class Mixture:
         slices = [Slice(inside, rows, index, "output", stacked=True)]
         if f"{first}_bias" in names:
             slices.append(Slice(f"{inside}_bias", 1, index, "bias", stacked=True))
-        slices.append(Slice(f"{self.inside}.down_proj", columns, alone, "input", stacked=True))
+        slices.append(Slice(self.reader, columns, alone, "input", stacked=True))
         return Group(inside, tuple(slices), 1, "channel")
 
     def size(self, names: tuple[str, ...]) -> int | None:

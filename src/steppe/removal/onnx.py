@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -75,24 +77,30 @@ def write_onnx(
 
 
 def _export(model: nn.Module, example: Tensor, path: Path) -> None:
-    # the exporter logs operators of libraries that are not installed
+    with quiet_exporter():
+        torch.onnx.export(
+            _TensorOutput(model).eval(),
+            (example,),
+            str(path),
+            dynamo=True,
+            external_data=False,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
+
+
+@contextmanager
+def quiet_exporter() -> Iterator[None]:
+    """Torch's exporter without what it logs of operators of libraries that are not installed."""
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            torch.onnx.export(
-                _TensorOutput(model).eval(),
-                (example,),
-                str(path),
-                dynamo=True,
-                external_data=False,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes={"x": {0: torch.export.Dim("batch")}},
-                verbose=False,
-            )
+            yield
     finally:
         log.setLevel(level)
 

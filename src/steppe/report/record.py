@@ -14,7 +14,7 @@ from steppe.core.serialization import damaged
 from steppe.core.speed import Speed
 from steppe.methods import display_of
 from steppe.record import checked
-from steppe.record.origin import dense_of
+from steppe.record.origin import dense_of, first_of
 from steppe.report.align import aligned
 
 Record = Mapping[str, Any]
@@ -47,8 +47,27 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         except (OSError, ValueError) as error:
             raise _no_record(run, path, error) from error
         measured = _measured(run) if run.is_dir() else {}
-        records.append(measured | checked(record, str(path)))
+        records.append(measured | _beside_dense(checked(record, str(path))))
     return aligned(records)
+
+
+def _beside_dense(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose ``dense`` is the first network, where this one was pruned more than once."""
+    first = first_of(record)
+    if first is record:
+        return record
+    dense = dict(first.get("dense") or {})
+    one, other = (_texts(dense), _texts(record.get("dense")))
+    if one != other:  # a quality on another text says nothing here
+        dense = {k: v for k, v in dense.items() if k not in ("perplexity", "loss", "texts")}
+    return record | {"dense": dense}
+
+
+def _texts(part: Any) -> list[Any]:
+    """What tells the texts apart on which a network was measured."""
+    texts = find(part or {}, "texts")
+    every = texts.values() if isinstance(texts, Mapping) else ()
+    return [[find(text, key) for key in ("sha256", "window", "stride")] for text in every]
 
 
 def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
@@ -128,7 +147,7 @@ def setting_of(record: Record) -> str:
         >>> setting_of({"recipe": {"model": {"name": "resnet20"}, "data": {"name": "a/cifar10"}}})
         'resnet20 on cifar10'
     """
-    names = [dense_of(record).get("name"), find(record, "recipe.data.name")]
+    names = [dense_of(first_of(record)).get("name"), find(record, "recipe.data.name")]
     shown = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in names if name]
     return " on ".join(shown)
 
@@ -186,6 +205,9 @@ def method_of(record: Record) -> str:
         ('safe', 'unnamed')
         >>> method_of({"method": "recover", "pruning": {"method": "wanda"}})
         'wanda, then recover'
+        >>> slim = {"method": "slim", "sparsity_asked": 0.25}
+        >>> method_of({"method": "wanda", "made_from": slim})
+        'slim 25 %, then wanda'
     """
     method = record.get("label") or record.get("method")
     if isinstance(method, Mapping):
@@ -194,7 +216,14 @@ def method_of(record: Record) -> str:
     past = record.get("pruning")
     if isinstance(past, Mapping) and past and not record.get("label"):
         return f"{method_of(past)}, then {name}"
+    if (made := record.get("made_from")) and not record.get("label"):
+        return f"{method_of(made)}{_share(made)}, then {name}"
     return "dense" if name.lower() == "dense" else name
+
+
+def _share(record: Record) -> str:
+    where = sparsity_of(record)
+    return "" if where is None else f" {100 * where:.6g} %"
 
 
 def display(record: Record) -> str:
@@ -207,11 +236,17 @@ def display(record: Record) -> str:
         ('SAFE+', 'mine')
         >>> display({"method": "mine", "method_display": "Mine"})
         'Mine'
+        >>> display({"method": "mine", "made_from": {"method": "slim", "sparsity_asked": 0.25}})
+        'Slim 25 %, then mine'
     """
     name = method_of(record)
     if record.get("label") or name == "dense":
         return name
-    return str(record.get("method_display") or display_of(name))
+    past, made = record.get("pruning") or {}, record.get("made_from")
+    shown = str(record.get("method_display") or display_of(str(record.get("method") or name)))
+    while made is None and past:
+        past, made = past.get("pruning") or {}, past.get("made_from")
+    return f"{display(made)}{_share(made)}, then {shown}" if made else shown
 
 
 def displays(records: Iterable[Record]) -> dict[str, str]:

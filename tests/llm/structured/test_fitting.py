@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from mixture_models import build
 from steppe import SteppeError, methods
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.prune import prune
@@ -106,3 +109,95 @@ def test_blocks_and_experts_by_targets(language_model: Path, tmp_path: Path) -> 
     structure = {"name": "units", "of": ["neurons"]}
     narrow = fitted(methods.make("slim", sparsity=0.5, structure=structure), tmp_path, "bytes=0.8")
     assert narrow.structure.to_dict()["keep"] == [["neurons", 16]]
+
+
+@pytest.fixture(scope="module")
+def four_blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"vocab_size": 26, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 4}
+    folder = tmp_path_factory.mktemp("four")
+    LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=2)).save_pretrained(folder)
+    return folder
+
+
+def tokens() -> Tensor:
+    return torch.randint(26, (4, 16), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7])
+@pytest.mark.parametrize("target", ["parameters", "bytes"])
+def test_what_patterns_leave_out_does_not_go(
+    target: str, share: float, four_blocks: Path, tmp_path: Path
+) -> None:
+    """Of the blocks that may go as many more go as meet the target."""
+    patterns = {"exclude": ("model.layers.0.*", "model.layers.3.*")}
+    method = fitted(methods.make("depth"), four_blocks, f"{target}={share}", **patterns)
+    record = prune(four_blocks, method, tokens(), tmp_path / "out", **patterns)
+    assert record["sparse"][target] <= share * record["dense"][target]
+    left = {"model.layers.0", "model.layers.3"}
+    assert not left & set(record["removed"]["blocks"])
+
+
+@pytest.mark.parametrize(
+    ("method", "patterns", "said"),
+    [
+        ("depth", {"exclude": ("model.layers.[013].*",)}, "2 blocks go, of 1 that may"),
+        ("depth", {"include": ("model.layers.2.*",)}, "2 blocks go, of 1 that may"),
+        ("slim", {"exclude": ("model.layers.1.*",)}, "leave out model.layers.1"),
+        ("slim", {"include": ("*.o_proj", "model.layers.0.*")}, r"down_proj.weight and 2 more"),
+    ],
+)
+def test_patterns_that_leave_too_little(
+    method: str, patterns: dict[str, Any], said: str, four_blocks: Path
+) -> None:
+    with pytest.raises(SteppeError, match=said) as refused:
+        fitted(methods.make(method), four_blocks, "parameters=0.6", **patterns)
+    assert "\n" not in str(refused.value)
+
+
+def test_patterns_that_leave_all_units(four_blocks: Path) -> None:
+    method = fitted(methods.make("slim"), four_blocks, "parameters=0.7", exclude=("*.q_proj",))
+    assert method == fitted(methods.make("slim"), four_blocks, "parameters=0.7")
+
+
+@pytest.mark.parametrize("target", ["parameters=0.7", "bytes=0.7", "parameters=2000"])
+@pytest.mark.parametrize("method", ["slim", "flap", "depth"])
+def test_a_table_that_counts_nothing_is_refused(
+    method: str, target: str, language_model: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(SteppeError, match="a table of times is for a target in time"):
+        fitted(methods.make(method), language_model, target, table=tmp_path / "table.json")
+
+
+@pytest.mark.parametrize("share", [0.9, 0.75, 0.6])
+def test_groups_of_experts_stay_equally_large(share: float, tmp_path: Path) -> None:
+    """A router that chooses among groups first needs as many experts in each."""
+    groups = {"n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 0}
+    build("deepseek-v3", **groups).save_pretrained(tmp_path / "dense")
+    method = fitted(methods.make("reap"), tmp_path / "dense", f"parameters={share}")
+    record = prune(tmp_path / "dense", method, tokens(), tmp_path / "out")
+    assert record["sparse"]["parameters"] <= share * record["dense"]["parameters"]
+    (stay,) = {stay for stay, _ in record["removed"]["experts"].values()}
+    assert stay % 2 == 0
+    assert stay < 8
+
+
+@pytest.mark.parametrize("target", [None, "parameters=0.7"])
+def test_the_command_refuses_a_table_without_use(
+    target: str | None,
+    language_model: Path,
+    word_text: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from steppe.cli.main import main
+
+    command = ["prune", str(language_model), "--method", "slim", "--calibration", str(word_text)]
+    command += ["--target", target] if target else ["--sparsity", "0.5"]
+    table = str(tmp_path / "table.json")
+    with pytest.raises(SystemExit) as ended:
+        main([*command, "--latency-table", table, "--out", str(tmp_path / "out")])
+    assert ended.value.code != 0
+    assert "a table of times is for a target in time" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

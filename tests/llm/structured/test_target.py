@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,3 +174,11 @@ def test_heads_that_a_config_accepts() -> None:
     whole = Shape.of(config_of(sizes))
     assert accepted_heads(sizes, whole) == [1, 2, 3, 4, 6]
     assert accepted_heads(sizes, whole, "mistral") == [1, 2, 3, 4, 5, 6]
+
+
+def test_times_are_of_what_was_measured() -> None:
+    """Of fewer experts a table of neurons and heads knows nothing."""
+    whole = replace(WHOLE, experts=4, top_k=2, cuts=(*WHOLE.cuts, "experts"))
+    for kinds in (["experts"], ["neurons", "experts"]):
+        with pytest.raises(SteppeError, match=r"got experts, measured: blocks, heads, neurons"):
+            shapes(Target.parse("latency=0.7"), whole, kinds, table=table(whole))

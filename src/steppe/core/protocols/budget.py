@@ -268,6 +268,10 @@ class BlockBudget(Budget):
         """Those of the calibration windows ``[windows, tokens]`` that are looked at."""
         return tokens[: -(-self.tokens // tokens.shape[1])]
 
+    def models(self, blocks: int) -> int:
+        """Of how many models the hidden states are kept at once, while so many blocks may go."""
+        raise NotImplementedError
+
     def rated(self, trials: BlockTrials) -> dict[str, float]:
         """Block that may go -> how much it matters in the model as it is now.
 

@@ -77,8 +77,7 @@ class StreamedTrials:
         """See `steppe.core.protocols.BlockTrials`."""
         states, begun = self._begun(len(self.may_go)), [0]
         # all others left what they share before the last that may go, which it is left out of
-        last, behind = self.may_go[-1], len(self.left) - 1
-        done, of = 0, behind + sum(behind - self.left.index(name) for name in self.may_go[:-1])
+        last, done, of = self.may_go[-1], 0, passes_of_losses(self.left, self.may_go)
         for name in self.left:
             index = self._model.names.index(name)
             passing = list(begun)
@@ -131,6 +130,53 @@ class StreamedTrials:
             said = token_loss(hidden, self._model.head, self._tokens[part])
             sums += torch.tensor(said, dtype=torch.float64)
         return _mean(sums)
+
+
+def passes_of_losses(left: Sequence[str], may_go: Sequence[str]) -> int:
+    """Passes through a block until the loss without each that may go is known.
+
+    Args:
+        left: the blocks of the model.
+        may_go: of these; in their order, and one at least.
+
+    Example:
+        >>> passes_of_losses("abc", "abc")  # a, b; b and c without a, c without b
+        5
+    """
+    behind = len(left) - 1
+    return behind + sum(behind - left.index(name) for name in may_go[:-1])
+
+
+class CountedTrials:
+    """Trials of which only the cost is counted; no block is rated higher than another.
+
+    Args:
+        names: of the model's blocks.
+        may_go: those that may be left out.
+    """
+
+    def __init__(self, names: Sequence[str], may_go: Collection[str]) -> None:
+        self.left = list(names)
+        self.may_go = [name for name in self.left if name in may_go]
+        self.loads = self.passes = self.heads = 0
+
+    def remove(self, name: str) -> None:
+        """A block is gone from now on."""
+        self.left.remove(name)
+        self.may_go.remove(name)
+
+    def changes(self, how: Callable[[Tensor, Tensor], Tensor]) -> dict[str, float]:
+        """See `steppe.core.protocols.BlockTrials`."""
+        self.loads += len(self.left)
+        self.passes += len(self.left)
+        return dict.fromkeys(self.may_go, 0.0)
+
+    def losses(self) -> dict[str, float]:
+        """See `steppe.core.protocols.BlockTrials`."""
+        self.loads += len(self.left)
+        self.passes += passes_of_losses(self.left, self.may_go)
+        self.heads += len(self.may_go)
+        return dict.fromkeys(self.may_go, 0.0)
 
 
 def _mean(sums: Tensor) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from steppe.core.registry import Registry
 from steppe.llm.model import StreamedModel
@@ -38,9 +40,38 @@ class Choice:
     without: Callable[[StreamedModel], AbstractContextManager[Any]] = _as_it_is
 
 
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a removal will come to, before anything long is done.
+
+    Args:
+        cut: what will stay; where only text tells which, others, as many.
+        flags: what the config will say besides, see `steppe.llm.structured.biases`.
+        at_most: whether another choice of what goes leaves less.
+        seconds: part of the work -> seconds, from one block on trial; nothing without a trial.
+        steps: sentences on how it is found what goes.
+    """
+
+    cut: Cut
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    at_most: bool = False
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    steps: Sequence[str] = ()
+
+
 Chooser = Callable[[PreparedPruning, Report], Choice]
 CHOOSERS: Registry[Chooser] = Registry("kind of removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> how it is found what goes; started again, each goes on where it was."""
 Check = Callable[[PreparedPruning], object]
 CHECKS: Registry[Check] = Registry("check of a removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> what raises SteppeError for what cannot be, before a folder is begun."""
+Expectation = Callable[[PreparedPruning, Mapping[str, Tensor], bool], Expected]
+EXPECTATIONS: Registry[Expectation] = Registry(
+    "expectation of a removal", "steppe.llm.structured.choices"
+)
+"""`Structure.removes` -> what the removal will come to: of a job, the texts on which perplexity is
+measured, and whether a block is tried for times. What cannot be was refused, and how blocks are
+called is decided."""
+Done = Callable[[Path], str]
+DONE: Registry[Done] = Registry("stand of a removal", "steppe.llm.structured.choices")
+"""`Structure.removes` -> what of it was done before in a folder, in words; "" where nothing was."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
@@ -20,12 +21,14 @@ from steppe.llm.skeleton import config_of, skeleton
 from steppe.llm.structured.depth import drop_blocks, misplaced
 from steppe.llm.structured.family import of_family, others
 from steppe.llm.structured.readers import groups_by_reader, kept_units
+from steppe.llm.structured.residual import ResidualStream, residual_stream
 from steppe.removal.mixtures import mixtures_of
 from steppe.removal.plan import Plan
-from steppe.removal.surgery import slice_model
+from steppe.removal.surgery import slice_model, slice_tensor
 from steppe.removal.transformer_config import update_config
 
 CONFIG = "config.json"
+HIDDEN = "hidden"
 
 
 @dataclass(frozen=True)
@@ -36,29 +39,42 @@ class Cut:
         kept: weight that reads units -> ``[units]`` booleans.
         blocks: names of the decoder blocks that stay, in order.
         experts: weight of a router -> ``[experts]`` booleans.
+        hidden: ``[hidden size]`` booleans: dimensions of the residual stream; None: all.
     """
 
     kept: Mapping[str, Tensor]
     blocks: tuple[str, ...]
     experts: Mapping[str, Tensor] = field(default_factory=dict)
+    hidden: Tensor | None = None
 
     @classmethod
-    def of(cls, model: StreamedModel, masks: Mapping[str, Tensor]) -> Cut:
-        """What masks leave: a unit that nothing reads is gone, a block without units too.
+    def of(
+        cls,
+        model: StreamedModel,
+        masks: Mapping[str, Tensor],
+        stay: Mapping[str, int] | None = None,
+    ) -> Cut:
+        """What masks leave: a unit that nothing reads is gone.
+
+        All blocks keep as many, since a config has one number for all: where more were zero before
+        than had to go, some that are zero stay.
 
         Args:
             model: that the masks are of.
             masks: name -> booleans, True = kept.
+            stay: weight that reads units -> how many of them stay, of each expert; if not given, as
+                many as of any layer that reads as many of them.
         """
-        readers = {x.name: x for x in model.layers() if x.reads}
-        kept = {n: kept_units(x, masks[n]) for n, x in readers.items() if n in masks}
-        of_block: dict[str, list[bool]] = {}
+        alive, most = dict[str, Tensor](), dict[tuple[str, int], int]()
+        readers = {x.name: x for x in model.layers() if x.reads and x.name in masks}
         for name, layer in readers.items():
-            alive = bool(kept[name].any()) if name in kept else True
-            of_block.setdefault(layer.block, []).append(alive)
-        stay = tuple(n for n in model.names if any(of_block.get(n, [True])))
-        inside = {n: k for n, k in kept.items() if readers[n].block in stay}
-        return cls(inside, stay)
+            units = kept_units(layer, masks[name])
+            alive[name] = units.view(layer.shape[0] if layer.stacked else 1, -1)
+            alike = layer.reads, units.numel()
+            most[alike] = max(most.get(alike, 1), int(alive[name].sum(1).max()))
+        counts = stay or {n: most[readers[n].reads, k.numel()] for n, k in alive.items()}
+        kept = {n: _as_many(k, counts[n]).flatten() for n, k in alive.items()}
+        return cls(kept, tuple(model.names))
 
     def said(self, model: StreamedModel) -> str:
         """In words: 504 of 672 neurons."""
@@ -69,15 +85,18 @@ class Cut:
         }
         for kept in self.experts.values():
             counts["experts"] = f"{int(kept.sum())} of {kept.numel()} experts"
+        if self.hidden is not None:
+            counts["hidden"] = f"{int(self.hidden.sum())} of {self.hidden.numel()} dimensions"
         if len(self.blocks) < len(model):
             counts["blocks"] = f"{len(self.blocks)} of {len(model)} blocks"
         return ", ".join(counts.values())
 
-    def plan(self, model: nn.Module) -> Plan:
+    def plan(self, model: nn.Module, stream: ResidualStream | None = None) -> Plan:
         """The cut of a model's tensors; whole blocks apart.
 
         Args:
             model: with the shapes before.
+            stream: its residual stream, where dimensions of it go.
         """
         every = groups_by_reader(model)
         groups = {name: every[name] for name in self.kept}
@@ -86,8 +105,25 @@ class Cut:
         shapes = {n: tuple(t.shape) for n, t in (*parameters, *model.named_buffers())}
         kept = {**self.kept, **self.experts}
         named: dict[str, Tensor] = {groups[n].name: k for n, k in kept.items()}
+        if stream is not None and self.hidden is not None:
+            groups[HIDDEN], named[stream.group.name] = stream.group, self.hidden
         stays = positions(list(groups.values()), named, shapes)
+        first = {n for n, _ in (*model.named_parameters(), *model.named_buffers())}
+        stays = {n: dims for n, dims in stays.items() if n in first}  # what is tied has one name
         return Plan.of(model, stays, removed={n: int((~k).sum()) for n, k in named.items()})
+
+
+def _as_many(alive: Tensor, stay: int) -> Tensor:
+    """So many kept in each row: the first of those that are gone come back where some lack.
+
+    Example:
+        >>> import torch
+        >>> _as_many(torch.tensor([[True, False, True, False]]), 3).tolist()
+        [[True, True, True, False]]
+    """
+    assert not (alive.sum(1) > stay).any(), "more units stayed than were asked for"
+    order = (~alive).int().argsort(dim=1, stable=True)
+    return torch.zeros_like(alive).scatter_(1, order[:, :stay], True)
 
 
 def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) -> Plan:
@@ -117,10 +153,39 @@ def cut(source: StreamedModel, what: Cut, out: Path, family: str | None = None) 
         tensors = _renumbered(source.stored(index), name, number)
         write_shard(out, number + 1, total, tensors)
         source.free(index)
-    source.write_rest(out, blocks=len(what.blocks))
+    source.write_rest(out, _outside(source, what, family), blocks=len(what.blocks))
     write_text(out / CONFIG, json.dumps(config, indent=2) + "\n")
     plan.save(out)
     return plan
+
+
+def stream_of(source: StreamedModel, hidden: Tensor, family: str | None = None) -> ResidualStream:
+    """Where the residual stream lies of which some dimensions stay.
+
+    Args:
+        source: the model.
+        hidden: ``[hidden size]`` booleans.
+        family: as which it is written.
+
+    Raises:
+        SteppeError: no config says the new width.
+    """
+    stored = json.loads((source.folder / CONFIG).read_text(encoding="utf-8"))
+    return residual_stream(of_family(stored, family), int(hidden.sum()), source.dtype)
+
+
+def _outside(source: StreamedModel, what: Cut, family: str | None) -> dict[str, Tensor]:
+    """What lies outside of the blocks, cut, where dimensions of the residual stream go."""
+    if what.hidden is None:
+        return {}
+    stream, places = stream_of(source, what.hidden, family), what.hidden.nonzero().flatten()
+    source.load_rest(head=True)
+    named = dict(source.model.named_parameters(remove_duplicate=False))
+    inside = tuple(f"{name}." for name in source.names)
+    slices = [s for s in stream.group.slices if not s.name.startswith(inside)]
+    cut_out = {s.name: slice_tensor(named[s.name], {s.dim: places}) for s in slices}
+    source.free_rest()
+    return cut_out
 
 
 def configured(
@@ -144,7 +209,13 @@ def configured(
     written = of_family(stored | dict(flags or {}), family)
     model = skeleton(config_of(written), source.dtype)
     before = model.config.to_dict()
-    plan = what.plan(model)
+    stream = None
+    if what.hidden is not None:
+        stream = stream_of(source, what.hidden, family)
+        model.tie_weights()
+    plan = what.plan(model, stream)
+    said = {} if stream is None else dict(stream.config)
+    model.config.update(said)
     plan.apply(model)
     gone = [name for name in source.names if name not in what.blocks]
     drop_blocks(model, gone)
@@ -163,7 +234,7 @@ def configured(
         )
     now = model.config.to_dict()
     written = {k: v for k, v in written.items() if k in now or k not in before}
-    new = written | {k: v for k, v in now.items() if before.get(k) != v}
+    new = written | said | {k: v for k, v in now.items() if before.get(k) != v}
     aliases: dict[str, str] = getattr(type(model.config), "attribute_map", {})
     return new | {k: new[real] for k, real in aliases.items() if {k, real} <= new.keys()}, plan
 
@@ -172,8 +243,9 @@ def _by_block(plan: Plan, names: list[str]) -> dict[str, dict[str, Any]]:
     """Block -> what stays of its tensors, by their names in it."""
     inside: dict[str, dict[str, Any]] = {name: {} for name in names}
     for tensor, dims in plan.stays.items():
-        name = next(n for n in names if tensor.startswith(f"{n}."))
-        inside[name][tensor.removeprefix(f"{name}.")] = dims
+        name = next((n for n in names if tensor.startswith(f"{n}.")), None)
+        if name is not None:  # else it lies outside of them
+            inside[name][tensor.removeprefix(f"{name}.")] = dims
     return inside
 
 

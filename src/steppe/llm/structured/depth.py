@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from steppe.core.errors import SteppeError
 from steppe.llm.architecture import block_names
 from steppe.llm.model import StreamedModel
 from steppe.llm.skeleton import config_of, patched, skeleton
@@ -23,6 +24,31 @@ def number_of(name: str) -> int:
         3
     """
     return int(name.rpartition(".")[2])
+
+
+def may_go(
+    model: StreamedModel, include: tuple[str, ...] = (), exclude: tuple[str, ...] = ()
+) -> list[str]:
+    """Blocks of which no pattern leaves a part out; only such go whole.
+
+    Args:
+        model: whose blocks they are.
+        include, exclude: see `StreamedModel.layers`.
+
+    Raises:
+        SteppeError: there is none.
+    """
+    chosen = {layer.name for layer in model.layers(include, exclude)}
+    layers = model.layers()
+    only_parts = {layer.block for layer in layers if layer.name not in chosen}
+    found = [n for n in model.names if n in {x.block for x in layers} - only_parts]
+    if not found:
+        raise SteppeError(
+            "a block goes whole, if no pattern leaves a part of it out",
+            got=f"no block of {len(model)} that may",
+            way_out=f"--exclude '{model.names[0]}.*' for a block that shall stay, or no pattern",
+        )
+    return found
 
 
 def drop_blocks(model: Any, names: Sequence[str]) -> None:

@@ -55,10 +55,11 @@ def of_family(config: dict[str, Any], family: str | None) -> dict[str, Any]:
     function = FAMILIES.get((str(config.get("model_type")), family))
     changed = function(config) if function is not None else None
     if changed is None:
-        known = [other for one, other in FAMILIES if one == config.get("model_type")]
+        known = others(config)
         raise SteppeError(
             "a model is written as another family where both compute the same",
-            got=f"{config.get('model_type')} as {family}",
+            got=f"{config.get('model_type')} as {family}"
+            + (", with what only one of the two has (biases)" if function is not None else ""),
             way_out=f"--family {' or '.join(known)}" if known else "no --family",
         )
     return changed | _defaults(config, changed)

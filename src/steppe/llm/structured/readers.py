@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,15 +44,24 @@ def marked(model: nn.Module, layers: Sequence[Layer]) -> list[Layer]:
         model: whose they are.
         layers: of the model.
     """
-    readers = groups_by_reader(model)
-    return [_marked(x, readers[x.name]) if x.name in readers else x for x in layers]
+    readers = _units_by_reader(model)
+    return [replace(x, **readers[x.name]) if x.name in readers else x for x in layers]
 
 
-def _marked(layer: Layer, group: Group) -> Layer:
-    index = next(s.index for s in group.slices if s.role == "input")
-    in_order = torch.equal(index.flatten(), torch.arange(index.numel()))
-    assert in_order, "the units of a layer lie beside each other"
-    return replace(layer, reads=READS[group.kind], unit=index.shape[1])
+def _units_by_reader(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """As `groups_by_reader`, what a layer says of its units; of one group at a time."""
+    tied, readers = tied_names(model), dict[str, dict[str, Any]]()
+    for sublayer in sublayers_of(model):
+        group = sublayer.group(1)
+        if not any(s.name in tied for s in group.slices):
+            reads = next(s for s in group.slices if s.role == "input")
+            in_order = torch.equal(reads.index.flatten(), torch.arange(reads.index.numel()))
+            assert in_order, "the units of a layer lie beside each other"
+            readers[reads.name] = {"reads": READS[group.kind], "unit": reads.index.shape[1]}
+    for mixture in mixtures_of(model):
+        if (name := mixture.reader) is not None:
+            readers[name] = {"reads": READS["channel"], "unit": 1}
+    return readers
 
 
 def kept_units(layer: Layer, mask: Tensor) -> Tensor:

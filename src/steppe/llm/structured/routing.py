@@ -17,7 +17,7 @@ from steppe.removal.mixtures import Mixture, mixtures_of
 
 
 @contextlib.contextmanager
-def _forward(module: nn.Module, stand_in: Any) -> Iterator[None]:
+def stood_in(module: nn.Module, stand_in: Any) -> Iterator[None]:
     """Another forward in the place of a module's own."""
     assert "forward" not in vars(module), "somebody else has put one there"
     module.forward = stand_in
@@ -45,7 +45,7 @@ class RoutedTokens:
 
     def seen(self) -> contextlib.AbstractContextManager[None]:
         """While it is entered, passes through the model are taken in."""
-        return _forward(self._mixture.experts, self._take_in)
+        return stood_in(self._mixture.experts, self._take_in)
 
     @torch.no_grad()
     def _take_in(self, hidden: Tensor, index: Tensor, gates: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def rerouted(model: nn.Module, kept: Mapping[str, Tensor]) -> Iterator[None]:
     with contextlib.ExitStack() as entered:
         found = {mixture.name: mixture for mixture in mixtures_of(model)}
         for name, alive in kept.items():
-            entered.enter_context(_forward(found[name].router, _among(found[name], alive)))
+            entered.enter_context(stood_in(found[name].router, _among(found[name], alive)))
         yield
 
 

@@ -14,9 +14,11 @@ from typing import Any, Self
 
 from steppe.core.errors import SteppeError
 from steppe.llm.skeleton import config_of
+from steppe.llm.structured.expert_numbers import numbers_of_experts
 from steppe.llm.structured.family import of_family
 from steppe.llm.structured.latency import GenerationTable
 from steppe.llm.structured.shape import Shape, skeleton_of
+from steppe.removal.mixtures import mixtures_of
 from steppe.removal.transformer_config import update_config
 
 EXAMPLES = "parameters=0.75, parameters=350M, bytes=1G, latency=0.7, latency=800ms"
@@ -118,13 +120,18 @@ class Target:
         units = UNITS[self.limits]
         return units[next(iter(units)) if self.unit is None else self.unit]
 
+    @property
+    def timed(self) -> bool:
+        """Whether it needs a table of times."""
+        return self.limits == "latency"
+
     def absolute(self, whole: Shape) -> Self:
         """The same of a share of parameters or bytes, as a number of them.
 
         Args:
             whole: the shape of the whole model.
         """
-        if self.unit is not None or self.limits == "latency":
+        if self.unit is not None or self.timed:
             return self
         return replace(self, number=self.allowed(whole), unit="")
 
@@ -150,6 +157,7 @@ def shapes(
     kinds: Sequence[str],
     *,
     heads: Sequence[int] | None = None,
+    experts: Sequence[int] | None = None,
     multiple: int = 1,
     table: GenerationTable | None = None,
 ) -> list[Shape]:
@@ -164,6 +172,7 @@ def shapes(
         whole: the shape of the whole model.
         kinds: what may become fewer: ``neurons``, ``heads``, ``experts``, ``blocks``.
         heads: how many key heads there may be; any number if not given.
+        experts: how many experts; as many as a token is sent to at least if not given.
         multiple: of the neurons.
         table: the model's times, which a target in time needs.
 
@@ -179,7 +188,8 @@ def shapes(
         )
     if table is not None:
         table.check_model(whole)
-    may = _widths(whole, kinds, heads, multiple, table)
+        _check_timed(kinds, table)
+    may = _widths(whole, kinds, {"heads": heads, "experts": experts}, multiple, table)
     allowed = target.allowed(whole, table)
     if target.cost(whole, table) <= allowed:
         said = target.counts.said.format(target.cost(whole, table))
@@ -198,20 +208,35 @@ def shapes(
     )
 
 
+def _check_timed(kinds: Sequence[str], table: GenerationTable) -> None:
+    """Whether a table knows what fewer of something gain.
+
+    Raises:
+        SteppeError: it does not.
+    """
+    known = {"blocks", *table.axes}
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise SteppeError(
+            "a target in time removes what a table of times was measured for",
+            got=f"{' and '.join(unknown)}, measured: {', '.join(sorted(known))}",
+            way_out="--target parameters=0.75 or bytes=0.75",
+        )
+
+
 def _widths(
     whole: Shape,
     kinds: Sequence[str],
-    heads: Sequence[int] | None,
+    accepted: Mapping[str, Sequence[int] | None],
     multiple: int,
     table: GenerationTable | None,
 ) -> dict[str, list[int]]:
     """Kind -> the numbers there may be of it, ascending."""
     every = {
         "blocks": list(range(1, whole.blocks + 1)),
-        "heads": sorted(heads) if heads is not None else list(range(1, whole.heads + 1)),
+        "heads": list(range(1, whole.heads + 1)),
         "experts": list(range(max(whole.top_k, 1), whole.experts + 1)),
         "neurons": [*range(multiple, whole.neurons, multiple), whole.neurons],
-    }
+    } | {kind: sorted(own) for kind, own in accepted.items() if own is not None}
     least = {k: axis[0] for k, axis in table.axes.items()} if table is not None else {}
     return {
         kind: [n for n in numbers if n >= least.get(kind, 1)]
@@ -283,3 +308,18 @@ def accepted_heads(stored: dict[str, Any], whole: Shape, family: str | None = No
         if not update_config(model):
             found.append(heads)
     return found
+
+
+def accepted_experts(stored: dict[str, Any], whole: Shape) -> list[int]:
+    """How many experts a mixture may have so that its router chooses as it does.
+
+    Args:
+        stored: the model's config, as ``config.json`` has it.
+        whole: its shape.
+
+    Raises:
+        SteppeError: it is not known to how many experts a token is sent.
+    """
+    config = config_of(stored)
+    model = skeleton_of(config, whole.resized(blocks=1))
+    return numbers_of_experts(next(mixtures_of(model)), config.get_text_config())

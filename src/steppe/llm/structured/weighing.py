@@ -25,13 +25,13 @@ from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.streamed import streamed_perplexity
+from steppe.llm.structured.agreement import compared
 from steppe.llm.structured.block_trials import StreamedTrials
 from steppe.llm.structured.choice import Choice
 from steppe.llm.structured.cut import Cut, cut
 from steppe.llm.structured.damage import Damage, levels, most_promising
 from steppe.llm.structured.depth import passing_by
 from steppe.llm.structured.shape import Shape
-from steppe.llm.structured.slim import compared
 from steppe.llm.structured.target import Target, accepted_heads, shapes
 from steppe.structure.depth_and_width import DepthAndWidth
 from steppe.structure.units import Units

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from mixture_models import FAMILIES, build, close, reload, windows
+from language_models import Saved, on_disk, reload, windows
+from mixture_models import FAMILIES, build, close
 from steppe import SteppeError, methods
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
@@ -21,29 +21,10 @@ from steppe.llm.structured.routing import rerouted
 from steppe.removal.mixtures import mixtures_of
 from steppe.removal.plan import Plan
 
-Saved = Callable[..., Path]
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """The folder of a family's model, made when it is first asked for."""
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            build(name).save_pretrained(made[name], max_shard_size="20KB")
-        return made[name]
-
-    return folder
-
-
-def on_disk(folder: Path) -> dict[str, Tensor]:
-    found = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return found
+    return Saved(tmp_path_factory, build, shard="20KB")
 
 
 def kept_of(record: dict[str, Any]) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,57 +10,29 @@ import pytest
 import torch
 from torch import Tensor
 
+from language_models import Saved, reload, windows
 from steppe import SteppeError, methods
 from steppe.engine.mask_keeper import read_masks
 from steppe.llm.prune import prune
 from steppe.llm.structured import slim
 from steppe.llm.structured.choices.units import BIASED, MASKED
 
-SIZES = {
-    "vocab_size": 48,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.3,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GATED = SIZES | {"intermediate_size": 24}
-GROUPED = GATED | {"num_attention_heads": 8, "num_key_value_heads": 4}
-WIDE = GROUPED | {"head_dim": 8}
-ALTERNATING = WIDE | {
-    "sliding_window": 8,
-    "layer_types": ["sliding_attention", "full_attention"],
-}
-GPT2 = {
-    "vocab_size": 48,
-    "n_embd": 16,
-    "n_inner": 24,
-    "n_layer": 2,
-    "n_head": 4,
-    "n_positions": 64,
-    "initializer_range": 0.3,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama": ("Llama", GATED),
-    "llama-grouped": ("Llama", GROUPED | {"tie_word_embeddings": True}),
-    "llama-biases": ("Llama", GROUPED | {"attention_bias": True, "mlp_bias": True}),
-    "mistral": ("Mistral", GROUPED | {"sliding_window": 8}),
-    "qwen2": ("Qwen2", GROUPED | {"tie_word_embeddings": True}),
-    "qwen3": ("Qwen3", WIDE),
-    "gemma": ("Gemma", WIDE),
-    "gemma2": ("Gemma2", ALTERNATING | {"query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3Text", ALTERNATING),
-    "phi": ("Phi", GATED | {"partial_rotary_factor": 0.5}),
-    "phi3": ("Phi3", GROUPED),
-    "opt": ("OPT", SIZES | {"ffn_dim": 24, "word_embed_proj_dim": 16}),
-    "gpt2": ("GPT2", GPT2),
-    "gpt-neox": ("GPTNeoX", GATED),
-}
+NAMES = [
+    "llama",
+    "llama-grouped",
+    "llama-biases",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "phi",
+    "phi3",
+    "opt",
+    "gpt2",
+    "gpt-neox",
+]
 NEURONS = {"opt": "ffn_dim", "gpt2": "n_inner"}
 """Family -> how its config calls the number of neurons, where not intermediate_size."""
 HEADS = ["llama", "llama-grouped", "llama-biases", "mistral", "qwen2", "qwen3", "gemma", "gemma3"]
@@ -71,47 +42,10 @@ HEADS += ["gemma2", "phi", "phi3"]
 EVEN = {"llama", "llama-grouped", "llama-biases", "gemma2", "gemma3"}
 """Of these, those whose hidden size must be a multiple of the number of heads."""
 
-Saved = Callable[[str], Path]
-
-
-def build(kind: str, options: dict[str, Any]) -> Any:
-    """A random model whose norms and biases are no round numbers either."""
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(**options)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 1:
-                p.add_(0.1 * torch.randn_like(p))
-    return model
-
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
-    """The folder of a family's model, made when it is first asked for."""
-    made: dict[str, Path] = {}
-
-    def folder(name: str) -> Path:
-        if name not in made:
-            torch.manual_seed(0)
-            made[name] = tmp_path_factory.mktemp(name)
-            build(*FAMILIES[name]).save_pretrained(made[name])
-        return made[name]
-
-    return folder
-
-
-def windows(count: int = 12, window: int = 20) -> Tensor:
-    return torch.randint(48, (count, window), generator=torch.Generator().manual_seed(1))
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
+    return Saved(tmp_path_factory)
 
 
 def written(folder: Path) -> dict[str, Any]:
@@ -159,12 +93,12 @@ def check(old: Path, out: Path, between: Path) -> None:
 
 
 @pytest.mark.parametrize(("sparsity", "left"), [(0.25, 18), (0.5, 12)])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_neurons(
     name: str, sparsity: float, left: int, saved: Saved, tmp_path: Path, masked: list[Path]
 ) -> None:
     old, out = saved(name), tmp_path / "out"
-    record = prune(old, methods.slim(sparsity=sparsity, structure="neurons"), windows(), out)
+    record = prune(old, methods.slim(sparsity=sparsity, structure="neurons"), windows(12), out)
     check(old, out, masked[0])
     key = NEURONS.get(name, "intermediate_size")
     assert written(out) == written(old) | {key: left}
@@ -185,10 +119,10 @@ def test_heads(
     method = methods.slim(sparsity=sparsity, structure="neurons+heads")
     if name in EVEN and before["hidden_size"] % heads:
         with pytest.raises(SteppeError, match="not a multiple of the number of attention heads"):
-            prune(old, method, windows(), out)
+            prune(old, method, windows(12), out)
         assert not out.exists()
         return
-    prune(old, method, windows(), out)
+    prune(old, method, windows(12), out)
     check(old, out, masked[0])
     config = reload(out).config
     assert config.num_attention_heads == heads
@@ -206,13 +140,13 @@ def test_heads(
 
 
 @pytest.mark.parametrize("structure", ["heads", "neurons+heads"])
-@pytest.mark.parametrize("name", sorted(FAMILIES.keys() - set(HEADS)))
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(HEADS)))
 def test_heads_that_no_config_can_say(
     name: str, structure: str, saved: Saved, tmp_path: Path
 ) -> None:
     method = methods.slim(sparsity=0.25, structure=structure)
     with pytest.raises(SteppeError, match=r"3 of 4 heads.*--structure neurons") as refused:
-        prune(saved(name), method, windows(), tmp_path / "out")
+        prune(saved(name), method, windows(12), tmp_path / "out")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists(), "something was begun"
 
@@ -223,7 +157,7 @@ def test_flap(name: str, structure: str, saved: Saved, tmp_path: Path, masked: l
     if "heads" in structure and name not in HEADS:
         structure = "neurons"
     old, out = saved(name), tmp_path / "out"
-    record = prune(old, methods.flap(sparsity=0.5, structure=structure), windows(), out)
+    record = prune(old, methods.flap(sparsity=0.5, structure=structure), windows(12), out)
     check(old, out, masked[0])
     after, before = written(out), written(old)
     flags = {"mlp_bias": True, "attention_bias": "heads" in structure or name == "llama-biases"}
@@ -243,17 +177,19 @@ def test_flap(name: str, structure: str, saved: Saved, tmp_path: Path, masked: l
 def test_flap_where_only_attention_has_a_flag(
     name: str, structure: str, saved: Saved, tmp_path: Path, masked: list[Path]
 ) -> None:
-    prune(saved(name), methods.flap(sparsity=0.5, structure=structure), windows(), tmp_path / "out")
+    prune(
+        saved(name), methods.flap(sparsity=0.5, structure=structure), windows(12), tmp_path / "out"
+    )
     check(saved(name), tmp_path / "out", masked[0])
     assert written(tmp_path / "out")["attention_bias"] is True
     with pytest.raises(SteppeError, match=r"got .*whose config has none for .*down_proj"):
-        prune(saved(name), methods.flap(sparsity=0.5), windows(), tmp_path / "none")
+        prune(saved(name), methods.flap(sparsity=0.5), windows(12), tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2", "phi3"])
 def test_flap_without_biases(name: str, saved: Saved, tmp_path: Path) -> None:
     with pytest.raises(SteppeError, match=r"whose config has none.*method slim") as refused:
-        prune(saved(name), methods.flap(sparsity=0.5), windows(), tmp_path / "out")
+        prune(saved(name), methods.flap(sparsity=0.5), windows(12), tmp_path / "out")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists(), "something was begun"
 
@@ -267,12 +203,12 @@ def test_the_bias_is_what_is_gone_in_the_mean(
     seen: list[Tensor] = []
     hook = dense.get_submodule(name).register_forward_pre_hook(lambda m, x: seen.append(x[0]))
     with torch.no_grad():
-        dense(windows())
+        dense(windows(12))
     hook.remove()
     x = seen[0].flatten(0, 1)
     out = tmp_path / "out"
     made = methods.flap(sparsity=0.5, structure="heads")
-    record = prune(saved("llama"), made, windows(), out, measure=12)
+    record = prune(saved("llama"), made, windows(12), out, measure=12)
     projection = reload(masked[0]).requires_grad_(False).get_submodule(name)
     lost = dense.get_submodule(name).weight - projection.weight
     torch.testing.assert_close(projection.bias, lost @ x.mean(0), rtol=1e-4, atol=1e-6)
@@ -290,7 +226,7 @@ def test_any_score_beside_any_solver(
     score: str, coupling: str, saved: Saved, tmp_path: Path, masked: list[Path]
 ) -> None:
     made = methods.slim(sparsity=0.5, greedy=False, score=score).replace(coupling=coupling)
-    prune(saved("llama"), made, windows(), tmp_path / "out")
+    prune(saved("llama"), made, windows(12), tmp_path / "out")
     check(saved("llama"), tmp_path / "out", masked[0])
 
 
@@ -309,7 +245,7 @@ def test_what_lies_beside_the_weights_comes_with_them(saved: Saved, tmp_path: Pa
         (tmp_path / "dense" / name).write_text(text)
     for method in ("slim", "flap"):
         made = methods.make(method, sparsity=0.5)
-        prune(tmp_path / "dense", made, windows(), tmp_path / method)
+        prune(tmp_path / "dense", made, windows(12), tmp_path / method)
         for name, text in beside.items():
             assert (tmp_path / method / name).read_text() == text
         model = reload(tmp_path / method)
@@ -322,14 +258,14 @@ def test_what_lies_beside_the_weights_comes_with_them(saved: Saved, tmp_path: Pa
 
 def test_a_cut_model_is_cut_again(saved: Saved, tmp_path: Path) -> None:
     prune(
-        saved("qwen2"), methods.slim(sparsity=0.5, structure="neurons"), windows(), tmp_path / "a"
+        saved("qwen2"), methods.slim(sparsity=0.5, structure="neurons"), windows(12), tmp_path / "a"
     )
     prune(
-        tmp_path / "a", methods.slim(sparsity=0.5, structure="neurons"), windows(), tmp_path / "b"
+        tmp_path / "a", methods.slim(sparsity=0.5, structure="neurons"), windows(12), tmp_path / "b"
     )
     assert written(tmp_path / "b")["intermediate_size"] == 6
     # what is told of the first removal is not told of another pruning
-    prune(tmp_path / "a", methods.wanda(sparsity=0.5), windows(), tmp_path / "c")
+    prune(tmp_path / "a", methods.wanda(sparsity=0.5), windows(12), tmp_path / "c")
     assert (tmp_path / "a/removal.json").is_file()
     assert not (tmp_path / "c/removal.json").exists()
 
@@ -350,7 +286,7 @@ def test_killed_and_started_again(
 ) -> None:
     made = methods.make(method, sparsity=0.5)
     options: dict[str, Any] = {"evaluate": (), "measure": 2}
-    prune(saved("llama"), made, windows(), tmp_path / "whole", **options)
+    prune(saved("llama"), made, windows(12), tmp_path / "whole", **options)
     out, write = tmp_path / "out", slim.cut.__globals__["write_shard"]
     walked: list[int] = []
 
@@ -375,13 +311,13 @@ def test_killed_and_started_again(
         elif place == "check":
             patch.setattr(slim, "compared", die)
         with pytest.raises(Killed):
-            prune(saved("llama"), made, windows(), out, report=report, **options)
+            prune(saved("llama"), made, windows(12), out, report=report, **options)
     assert (out / MASKED).is_dir()
     assert (out / BIASED).is_dir() == (method == "flap")
     assert not (out / "record.json").exists()
-    prune(saved("llama"), made, windows(), out, **options)
+    prune(saved("llama"), made, windows(12), out, **options)
     assert bits(out) == bits(tmp_path / "whole")
     assert walked == ([0] if place == "masked" else [0, 1])
     # and a finished one is given as it is
-    again = prune(saved("llama"), made, windows(), out, **options)
+    again = prune(saved("llama"), made, windows(12), out, **options)
     assert again == json.loads((out / "record.json").read_text())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -14,12 +15,12 @@ from steppe.core.protocols import BlockBudget
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import advanced
 from steppe.llm import memory
-from steppe.llm.model import StreamedModel
+from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.block_trials import StreamedTrials
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.block_trials import CountedTrials, StreamedTrials
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.cut import Cut, configured
-from steppe.llm.structured.depth import kinds_of, passing_by
+from steppe.llm.structured.depth import kinds_of, may_go, passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
 
 JOURNAL = "blocks.json"
@@ -38,34 +39,21 @@ def tried(prepared: PreparedPruning, report: Report) -> Choice:
     rounds = _chosen(prepared, measured.keep_time)
     gone = [name for row in rounds for name in row["blocks"]]
     model.free_rest()
-    record = measured.of([], [], **_said(model, gone, rounds))
+    passed_over = [note for row in rounds for note in row.get("passed_over", [])]
+    seconds = round(sum(row["seconds"] for row in rounds), 3)
+    record = measured.of([], passed_over, rounds=rounds, seconds_pruning=seconds)
     cut = Cut({}, tuple(name for name in model.names if name not in gone))
     without = partial(passing_by, names=gone)
     return Choice(cut=cut, source=model.folder, record=record, without=without)
 
 
-def _said(model: StreamedModel, gone: list[str], rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the record says of the blocks that go, of which no zero is left."""
-    weights = {True: 0, False: 0}
-    for layer in model.layers():
-        weights[layer.block in gone] += layer.numel
-    inside = (model.model.get_submodule(name).parameters() for name in gone)
-    lost = sum(p.numel() for parameters in inside for p in parameters)
-    return {
-        "sparsity_reached": weights[True] / max(sum(weights.values()), 1),
-        "sparsity_of_all": lost / model.parameters(),
-        "rounds": rounds,
-        "seconds_pruning": round(sum(row["seconds"] for row in rounds), 3),
-    }
-
-
 def _chosen(prepared: PreparedPruning, kept: Callable[[], None]) -> list[dict[str, Any]]:
     """The rounds: each says which blocks went, and what each that could go was rated."""
-    budget, (may_go, number) = _budget(prepared), _asked(prepared)
+    budget, (candidates, number) = _budget(prepared), _asked(prepared)
     folder = prepared.out / "checkpoints"
     journal = Journal(folder / JOURNAL)
     rounds: list[dict[str, Any]] = list(journal.get("rounds", []))
-    of = number if budget.greedy else min(number, 1)
+    of = _rounds(budget, number)
 
     def watch(done: int, passes: int) -> None:
         title = f"blocks tried out, round {len(rounds) + 1} of {of}"
@@ -76,7 +64,7 @@ def _chosen(prepared: PreparedPruning, kept: Callable[[], None]) -> list[dict[st
         _windows(prepared),
         folder,
         prepared.config.micro_batch,
-        may_go,
+        candidates,
         watch,
     )
     for row in rounds:
@@ -84,16 +72,111 @@ def _chosen(prepared: PreparedPruning, kept: Callable[[], None]) -> list[dict[st
             trials.remove(name)
     while len(rounds) < of:
         began = time.perf_counter()
-        rated = budget.rated(trials)
-        lowest = sorted(rated, key=lambda name: rated[name])  # of equals the first
-        going = lowest[: 1 if budget.greedy else number]
-        for name in going:
-            trials.remove(name)
+        gone = [name for row in rounds for name in row["blocks"]]
+        last = len(rounds) + 1 == of
+        going, rated, passed_over = _round(prepared, trials, number, gone if last else None)
         seconds = round(time.perf_counter() - began, 4)
-        rounds.append({"blocks": going, "rated": rated, "seconds": seconds})
+        row = {"blocks": going, "rated": rated, "seconds": seconds}
+        rounds.append(row | ({"passed_over": passed_over} if passed_over else {}))
         journal.put(rounds=rounds)
         kept()
     return rounds
+
+
+def _rounds(budget: BlockBudget, number: int) -> int:
+    """How often the blocks are looked at until so many are gone."""
+    return number if budget.greedy else min(number, 1)
+
+
+def _round(
+    prepared: PreparedPruning,
+    trials: StreamedTrials | CountedTrials,
+    number: int,
+    gone: list[str] | None,
+) -> tuple[list[str], dict[str, float], list[str]]:
+    """The blocks that go next, which then are gone.
+
+    Args:
+        prepared: the pruning.
+        trials: of the blocks that are there still.
+        number: of blocks that go in all.
+        gone: before this round, where it is the last one: what is left is what is written.
+
+    Returns:
+        The blocks, what each that could go was rated, and a sentence for each passed over.
+    """
+    budget = _budget(prepared)
+    rated = budget.rated(trials)
+    lowest = sorted(rated, key=lambda name: rated[name])  # of equals the first
+    taken = 1 if budget.greedy else number
+    going, passed_over = lowest[:taken], list[str]()
+    if gone is not None:
+        going, passed_over = _with_a_config(prepared, gone, lowest, taken)
+    for name in going:
+        trials.remove(name)
+    return going, rated, passed_over
+
+
+@EXPECTATIONS.register("blocks")
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """The passes through blocks are counted; one block is called on trial, none is left out."""
+    budget, model, (candidates, number) = _budget(prepared), prepared.model, _asked(prepared)
+    parameters = {
+        n: sum(p.numel() for p in model.model.get_submodule(n).parameters()) for n in candidates
+    }
+    gone = sorted(candidates, key=lambda name: parameters[name])[:number]
+    counted = CountedTrials(model.names, candidates)
+    for _ in range(of := _rounds(budget, number)):
+        _round(prepared, counted, number, None)
+    windows, stay = len(_windows(prepared)), tuple(n for n in model.names if n not in gone)
+    seconds: dict[str, float] = {}
+    if dry_run:
+        taken = called_block(prepared)
+        seconds = {
+            "load": taken["load"] * counted.loads,
+            "passes": taken["pass"] * windows * counted.passes,
+            "heads": taken["head"] * windows * counted.heads,
+            "cut": (taken["load"] + taken["write"]) * len(stay),
+        }
+        seconds |= evaluation(prepared, texts, taken["pass"], taken["load"])
+    steps = [
+        f"found in {of} rounds, {counted.passes} passes of {windows} windows through a block in all"
+    ]
+    return Expected(
+        cut=Cut({}, stay),
+        at_most=len(set(parameters.values())) > 1,
+        seconds=seconds,
+        steps=steps,
+    )
+
+
+def _with_a_config(
+    prepared: PreparedPruning, gone: list[str], lowest: list[str], number: int
+) -> tuple[list[str], list[str]]:
+    """The lowest so many, the last of them the lowest with which a config says what is left.
+
+    Returns:
+        The blocks, and a sentence for each that was passed over.
+    """
+    sure, passed_over = lowest[: number - 1], list[str]()
+    for name in lowest[number - 1 :]:
+        refusal = _refusal(prepared, [*gone, *sure, name])
+        if not refusal:
+            return [*sure, name], passed_over
+        passed_over.append(f"{name} stays, though it was the next to go: {refusal}")
+    return lowest[:number], []  # which is refused when it is cut
+
+
+def _refusal(prepared: PreparedPruning, gone: list[str]) -> str:
+    """Why no config says a model without some blocks; "" where one does."""
+    stay = tuple(name for name in prepared.model.names if name not in gone)
+    try:
+        configured(prepared.model, Cut({}, stay), prepared.config.family)
+    except SteppeError as error:
+        return str(error.got)
+    return ""
 
 
 def _budget(prepared: PreparedPruning) -> BlockBudget:
@@ -114,28 +197,26 @@ def _asked(prepared: PreparedPruning) -> tuple[list[str], int]:
         SteppeError: none would be left, none would go, or none may.
     """
     config, model = prepared.config, prepared.model
-    chosen = {layer.name for layer in model.layers(config.include, config.exclude)}
-    layers = model.layers()
-    only_parts = {layer.block for layer in layers if layer.name not in chosen}
-    may_go = [n for n in model.names if n in {x.block for x in layers} - only_parts]
-    if not may_go:
-        raise SteppeError(
-            "a block goes whole, if no pattern leaves a part of it out",
-            got=f"no block of {len(model)} that may",
-            way_out=f"--exclude '{model.names[0]}.*' for a block that shall stay, or no pattern",
-        )
+    candidates = may_go(model, config.include, config.exclude)
     sparsity = prepared.method.sparsity
-    number = round(sparsity * len(may_go))
+    number = round(sparsity * len(candidates))
     if number == len(model) or (sparsity and not number):
         nearest = min(max(number, 1), len(model) - 1)
         raise SteppeError(
             "one block at least goes, and one at least stays",
-            got=f"sparsity {sparsity:g} of {len(may_go)} blocks, which is {number}",
-            way_out=f"--sparsity {nearest / len(may_go):.3f} for {nearest}"
+            got=f"sparsity {sparsity:g} of {len(candidates)} blocks, which is {number}",
+            way_out=f"--sparsity {nearest / len(candidates):.3f} for {nearest}"
             if nearest
             else "another structure",
         )
-    return may_go, number
+    return candidates, number
+
+
+@DONE.register("blocks")
+def done_before(out: Path) -> str:
+    """How many rounds were done in a folder."""
+    rounds = len(Journal(out / "checkpoints" / JOURNAL).get("rounds", []))
+    return f"{rounds} rounds of trials were done before" if rounds else ""
 
 
 @CHECKS.register("blocks")
@@ -145,41 +226,38 @@ def check(prepared: PreparedPruning) -> None:
     Raises:
         SteppeError: it cannot.
     """
-    may_go, number = _asked(prepared)
+    candidates, number = _asked(prepared)
     if number:
-        check_removable(prepared, may_go, "--structure neurons")
+        check_removable(prepared, candidates, "--structure neurons")
 
 
-def check_removable(prepared: PreparedPruning, may_go: list[str], instead: str) -> None:
+def check_removable(prepared: PreparedPruning, candidates: list[str], instead: str) -> None:
     """Whether a model without some of these blocks can be, and be tried out.
 
     Args:
         prepared: the pruning.
-        may_go: names of the blocks.
+        candidates: names of the blocks.
         instead: what is possible if not.
 
     Raises:
         SteppeError: it cannot.
     """
-    model, config = prepared.model, prepared.config
+    model = prepared.model
     if "," in model.prefix or not model.predicts:
         raise SteppeError(
             "blocks are removed from models of one list of blocks that predict each next token",
             got=f"{type(model.model).__name__} with blocks in {model.prefix}",
             way_out=instead,
         )
-    kinds = kinds_of(model.model, may_go)
-    some = {name for kind in kinds for name in (kind[0], kind[-1])} if kinds[1:] else may_go[:1]
-    for name in (name for name in may_go if name in some):
-        stay = tuple(other for other in model.names if other != name)
-        try:
-            configured(model, Cut({}, stay), config.family)
-        except SteppeError as error:
+    kinds = kinds_of(model.model, candidates)
+    some = {name for kind in kinds for name in (kind[0], kind[-1])} if kinds[1:] else candidates[:1]
+    for name in (name for name in candidates if name in some):
+        if refusal := _refusal(prepared, [name]):
             raise SteppeError(
-                error.rule,
-                got=f"{error.got}, without {name}",
+                "a model is loadable by plain from_pretrained when its config says all its shapes",
+                got=f"{refusal}, without {name}",
                 way_out=f"--exclude '{name}.*', so that it stays; or {instead}",
-            ) from None
+            )
     memory.decide(prepared, prepared.texts())
     if not model.chained:
         assert model.verdict is not None, "it was decided"

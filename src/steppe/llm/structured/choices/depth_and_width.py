@@ -77,7 +77,10 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     record = measured.of(walked["blocks"], notes, **said)
     source = StreamedModel(str(folder), prepared.device)
     masks = read_masks(folder)
-    return Choice(cut=Cut.of(source, masks), source=folder, record=record, gone=tuple(gone))
+    readers = [layer for layer in source.layers() if layer.name in masks]
+    stay = {layer.name: int(getattr(best, layer.reads)) for layer in readers}
+    cut = Cut.of(source, masks, stay)
+    return Choice(cut=cut, source=folder, record=record, gone=tuple(gone))
 
 
 def _sparsity(prepared: PreparedPruning, best: Shape) -> dict[str, float]:

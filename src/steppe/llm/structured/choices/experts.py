@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,17 +18,19 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.states import HiddenStates
-from steppe.llm import memory, pruning_run
+from steppe.llm import memory
 from steppe.llm.model import StreamedModel
+from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.cut import Cut, configured
+from steppe.llm.structured.expert_numbers import chosen_of, groups_of, numbers_of_experts
+from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.routing import RoutedTokens, rerouted
-from steppe.methods import display_of
-from steppe.record import stamped
-from steppe.removal.mixtures import CHOSEN, GROUPS, GROUPS_CHOSEN, Mixture, mixtures_of
+from steppe.removal.mixtures import GROUPS, Mixture, mixtures_of
 
 Pair = tuple[Layer, Mixture]
+JOURNAL = "journal.json"
 
 
 @CHOOSERS.register("experts")
@@ -36,32 +38,13 @@ def ranked(prepared: PreparedPruning, report: Report) -> Choice:
     """Walk over the blocks of the dense model; each mixture is ranked once those before are cut.
 
     Raises:
-        SteppeError: too few experts would stay, no config says their number, and all that a walk
-            over blocks raises.
+        SteppeError: a weight is no number, and all that a walk over blocks raises.
     """
-    pairs = check_config(prepared)
-    texts, model = prepared.texts(), prepared.model
-    memory.decide(prepared, texts)
-    weights = hashlib.sha256() if texts and prepared.config.remember else None
-    nonzero = prepared.check_finite(weights)
-    stored = weights.hexdigest() if weights is not None else None
-    job = Journal(prepared.out / "checkpoints" / "job.json")
-    began = time.time()
-    measured = {
-        which: pruning_run.perplexities(
-            prepared, job, which, texts, stored if which == "dense" else None
-        )
-        for which in prepared.originals
-    }
-    walk = _Walk(prepared, pairs, report)
+    measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
+    walk = _Walk(prepared, _pairs(prepared), report, measured.keep_time)
     rows = walk.run()
     model.free_rest()
-    spent = float(job.get("seconds", 0.0)) + time.time() - began
-    job.put(seconds=spent)
-    plain = pruning_run.record_of(
-        prepared, rows, [*prepared.notes, *walk.notes], measured["dense"], spent, nonzero
-    )
-    record = stamped(prepared.completed(plain, measured), display_of(prepared.method.name))
+    record = measured.of(rows, walk.notes)
     kept = walk.kept
 
     def without(source: StreamedModel) -> contextlib.AbstractContextManager[None]:
@@ -78,13 +61,20 @@ class _Walk:
         prepared: what to prune and how.
         pairs: each mixture, and the layer of it that is ranked.
         report: called with each block's row of the record.
+        keep_time: called after each block.
     """
 
-    def __init__(self, prepared: PreparedPruning, pairs: list[Pair], report: Report) -> None:
+    def __init__(
+        self,
+        prepared: PreparedPruning,
+        pairs: list[Pair],
+        report: Report,
+        keep_time: Callable[[], None],
+    ) -> None:
         folder = prepared.out / "checkpoints"
         self._model, self._method = prepared.model, prepared.method
-        self._pairs, self._report = pairs, report
-        self._journal = Journal(folder / "journal.json")
+        self._pairs, self._report, self._keep_time = pairs, report, keep_time
+        self._journal = Journal(folder / JOURNAL)
         self._states = None
         if prepared.tokens is not None and prepared.needs_text:
             size = prepared.config.micro_batch
@@ -114,6 +104,7 @@ class _Walk:
             for index in range(done, len(model)):
                 self.rows.append(self._block(index, entered))
                 self._journal.put(blocks=self.rows, notes=self.notes)
+                self._keep_time()
                 self._report(self.rows[-1])
         if ranks.first():
             for path in self._journal.path.parent.glob("*.bin"):
@@ -221,35 +212,87 @@ def _row(layer: Layer, said: Mapping[str, Any], count: int) -> dict[str, Any]:
     }
 
 
+@DONE.register("experts")
+def done_before(out: Path) -> str:
+    """How many blocks were walked over in a folder."""
+    blocks = len(Journal(out / "checkpoints" / JOURNAL).get("blocks", []))
+    return f"{blocks} blocks were done before" if blocks else ""
+
+
 @CHECKS.register("experts")
-def check_config(prepared: PreparedPruning) -> list[Pair]:
+def check(prepared: PreparedPruning) -> None:
     """Whether routers and config can do with as many experts as would stay; nothing was done yet.
 
-    Returns:
-        Each mixture that loses experts, and the layer of it that is ranked.
+    Raises:
+        SteppeError: they cannot, or it does not fit in memory.
+    """
+    config, model = prepared.config, prepared.model
+    pairs = _pairs(prepared)
+    for layer, mixture in pairs:
+        lost = prepared.method.structure.count(layer, prepared.method.sparsity)
+        assert lost is not None, "the shape decides how many"
+        _check_router(mixture, model.config.get_text_config(), lost)
+    cut = Cut({}, tuple(model.names), _as_many(prepared, pairs))
+    configured(model, cut, config.family)
+    memory.decide(prepared, prepared.texts())
+
+
+def _pairs(prepared: PreparedPruning) -> list[Pair]:
+    """Each mixture that loses experts, and the layer of it that is ranked.
 
     Raises:
-        SteppeError: they cannot.
+        SteppeError: a router is not known.
     """
-    config, method, model = prepared.config, prepared.method, prepared.model
-    layers = method.structure.among(model.layers(config.include, config.exclude))
+    config, model = prepared.config, prepared.model
     found = {mixture.inside: mixture for mixture in mixtures_of(model.model)}
-    pairs, kept = [], {}
-    for layer in layers:
+    pairs = []
+    for layer in prepared.method.structure.among(model.layers(config.include, config.exclude)):
         mixture = found.get(layer.name.rpartition(".")[0])
         if mixture is None:
             raise SteppeError(
                 "experts are removed where a router lies beside them",
                 got=f"{layer.name} with none that is known",
-                way_out=f"--exclude '{layer.name}', or structure neurons",
+                way_out="structure neurons",
             )
-        lost = method.structure.count(layer, method.sparsity)
-        assert lost is not None, "the shape decides how many"
-        _check_router(mixture, model.config.get_text_config(), lost)
         pairs.append((layer, mixture))
-        kept[mixture.name] = torch.arange(mixture.count) >= lost
-    configured(model, Cut({}, tuple(model.names), kept), config.family)
     return pairs
+
+
+@EXPECTATIONS.register("experts")
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """The first block with a mixture is called on trial, while its routers are looked at."""
+    model, pairs = prepared.model, _pairs(prepared)
+    seconds: dict[str, float] = {}
+    inside = [model.names.index(x.block) for x, _ in pairs]
+    windows = len(prepared.tokens) if prepared.tokens is not None and prepared.needs_text else 0
+    if dry_run:
+        first = [mixture for x, mixture in pairs if x.block == model.names[inside[0]]]
+
+        def looking() -> contextlib.AbstractContextManager[None]:
+            return RoutedTokens(first[0], model.device).seen()
+
+        taken = called_block(prepared, inside[0], looking)
+        seconds = {"load": taken["load"] * len(model)}
+        if windows:
+            seconds["calibrate"] = taken["look"] * windows * len(set(inside))
+            seconds["propagate"] = taken["pass"] * windows * (len(model) - 1)
+        seconds["cut"] = (taken["load"] + taken["write"]) * len(model)
+        seconds |= evaluation(prepared, texts, taken.get("pass", 0.0), taken["load"])
+    kept = _as_many(prepared, pairs)
+    steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
+    return Expected(cut=Cut({}, tuple(model.names), kept), seconds=seconds, steps=steps)
+
+
+def _as_many(prepared: PreparedPruning, pairs: list[Pair]) -> dict[str, Tensor]:
+    """Router's weight -> ``[experts]`` booleans: as many as will stay, the last ones."""
+    structure, kept = prepared.method.structure, {}
+    for layer, mixture in pairs:
+        lost = structure.count(layer, prepared.method.sparsity)
+        assert lost is not None, "the shape decides how many"
+        kept[mixture.name] = torch.arange(mixture.count) >= lost
+    return kept
 
 
 def _check_router(mixture: Mixture, config: Any, lost: int) -> None:
@@ -258,30 +301,15 @@ def _check_router(mixture: Mixture, config: Any, lost: int) -> None:
     Raises:
         SteppeError: it cannot; says with how many it could.
     """
-    count = mixture.count
-    in_config = (v for n in CHOSEN if isinstance(v := getattr(config, n, None), int))
-    chosen = mixture.size(CHOSEN) or next(in_config, None)
-    if chosen is None:
-        raise SteppeError(
-            "experts are removed where it is known to how many each token is sent",
-            got=f"the router {mixture.name}, which says no {', '.join(CHOSEN)}",
-            way_out="structure neurons",
-        )
-    groups = mixture.size(GROUPS) or 1
-    from_groups = mixture.size(GROUPS_CHOSEN) or groups
-
-    def fits(lost: int) -> bool:
-        each, rest = divmod(count - lost, groups)
-        several = groups == 1 or (lost % groups == 0 and each >= 2)
-        return not rest and several and each * from_groups >= chosen
-
-    if fits(lost):
+    count, possible = mixture.count, numbers_of_experts(mixture, config)
+    if count - lost in possible:
         return
+    chosen = chosen_of(mixture, config)
+    groups, from_groups = groups_of(mixture)
     rule = f"a router that sends each token to {chosen} experts chooses among as many at least"
     if groups > 1:
         rule += f", equally many in each of {groups} groups, of which it takes {from_groups} first"
-    possible = [n for n in range(count) if fits(n)]
-    nearest = min(possible, key=lambda n: (abs(n - lost), n)) if possible else 0
+    nearest = min((count - n for n in possible), key=lambda n: (abs(n - lost), n), default=0)
     raise SteppeError(
         rule,
         got=f"{count - lost} of {count} experts that would stay",
