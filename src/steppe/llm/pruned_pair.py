@@ -103,13 +103,16 @@ class PrunedPair:
     @cached_property
     def _prunings(self) -> list[Mapping[str, Any]]:
         """The records of what became zero or went, since the dense model; the latest first."""
+        found: list[Mapping[str, Any]] = []
         made: Mapping[str, Any] = self.record
-        while made.get("pruning"):  # since then it was recovered, or trained further
-            made = made["pruning"]
-        name = made.get("recipe", {}).get("model", {}).get("name")
-        older = Path(name) if isinstance(name, str) else None
-        before = replace(self, folder=older)._prunings if older and older.is_dir() else []
-        return [made, *before] if made else []
+        while made:
+            while made.get("pruning"):  # since then it was recovered, or trained further
+                made = made["pruning"]
+            found.append(made)
+            name = made.get("recipe", {}).get("model", {}).get("name")
+            older = replace(self, folder=Path(name)).record if isinstance(name, str) else {}
+            made = older or made.get("made_from") or {}
+        return found
 
     @property
     def is_cut(self) -> bool:

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from steppe.core.errors import SteppeError
+from steppe.engine.blockwise.journal import Journal
 from steppe.engine.mask_keeper import read_masks
 from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.said import left_as_it_was
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.choices.blocks import check_removable
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.depth import passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.shape import Shape
-from steppe.llm.structured.weighing import Weighing, masks_of, offers, structure_of
+from steppe.llm.structured.weighing import JOURNAL, Weighing, masks_of, offers, structure_of
 
 KIND = "depth and width"
+
+
+@DONE.register(KIND)
+def done_before(out: Path) -> str:
+    """How many models were measured in a folder."""
+    losses = len(Journal(out / "checkpoints" / JOURNAL).get("losses", {}))
+    return f"{losses} models were measured before" if losses else ""
 
 
 @CHECKS.register(KIND)

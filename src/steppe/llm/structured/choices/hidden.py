@@ -138,9 +138,9 @@ def check(prepared: PreparedPruning) -> None:
     model, config = prepared.model, prepared.config
     if config.recover:
         raise SteppeError(
-            "what is recovered has zeros that are kept",
-            got="--recover with structure hidden, of which no zero is left",
-            way_out="leave it out; what comes out trains as any model of transformers",
+            "blocks are led back to hidden states of the dense model, of the same width",
+            got="--recover with structure hidden, which makes them narrower",
+            way_out="leave it out, and recover the result: steppe recover OUT --scope whole",
         )
     if config.include or config.exclude:
         raise SteppeError(
