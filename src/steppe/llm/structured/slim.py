@@ -108,7 +108,7 @@ def _clean(out: Path) -> None:
 
 def done_before(prepared: PreparedPruning) -> str:
     """What of a removal was done in its folder before, in words; "" where it begins anew."""
-    kind = prepared.method.structure.removes
+    kind = prepared.method.structure.removes or ""
     return DONE[kind](prepared.out) if kind in DONE else ""
 
 
