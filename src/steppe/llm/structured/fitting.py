@@ -96,7 +96,8 @@ def fitted(
         )
     if "keep" in plain:
         plain["keep"] = [list(pair) for pair in kept.items()]
-    sparsity = lost / sum(may.values())
+    # a sparsity is below 1, also where all that may go goes: counts are rounded
+    sparsity = min(lost, sum(may.values()) - 0.25) / sum(may.values())
     return method.replace(structure=plain, budget=method.budget.to_dict() | {"sparsity": sparsity})
 
 
