@@ -69,7 +69,8 @@ def _check_used(table: Path | None, target: str | None) -> None:
     if table is not None and (target is None or not Target.parse(target).timed):
         raise SteppeError(
             "a table of times is for a target in time",
-            got=f"--latency-table {table} with " + (f"--target {target}" if target else "none"),
+            got=f"--latency-table {table} with "
+            + (f"--target {target}" if target else "no --target"),
             way_out="--target latency=0.7, or no table; steppe plan says what any pruning takes",
         )
 

@@ -95,28 +95,18 @@ def test_a_choice_that_differs_is_made_again_as_it_was(
     assert record["removed"]["agreement"] < 1e-5
 
 
-Spoil = Callable[[dict[str, Tensor]], None]
-
-
-def spoil(what: str) -> Spoil:
-    """Make something else of the tensors whose names hold this."""
-
-    def change(tensors: dict[str, Tensor]) -> None:
-        own = {n: t for n, t in tensors.items() if what in n}
-        for name, tensor in own.items():
-            tensors[name] = tensor.flip(0).contiguous() if tensor.ndim > 1 else tensor * 1.01
-
-    return change
+def spoiled(tensor: Tensor) -> Tensor:
+    return tensor.flip(0).contiguous() if tensor.ndim > 1 else tensor * 1.01
 
 
 @pytest.mark.parametrize(
     ("method", "what"),
     [
-        (methods.reap(sparsity=0.25), "layers.2.mlp.gate."),
-        (methods.reap(sparsity=0.25), "layers.1.mlp.experts.0.down_proj"),
+        (methods.reap(sparsity=0.25), "layers.2.block_sparse_moe.gate."),
+        (methods.reap(sparsity=0.25), "layers.1.block_sparse_moe.experts.0.w2"),
         (methods.reap(sparsity=0.25), "layers.0.input_layernorm"),
         (methods.slim(sparsity=0.5, structure="heads"), "layers.1.self_attn.k_proj"),
-        (methods.slim(sparsity=0.5, structure="heads"), "layers.2.mlp.gate."),
+        (methods.slim(sparsity=0.5, structure="heads"), "layers.2.block_sparse_moe.gate."),
         (methods.depth(sparsity=0.34), "layers.1.self_attn.o_proj"),
         (methods.depth(sparsity=0.34), "embed_tokens"),
         (methods.depth(sparsity=0.34), "lm_head"),
@@ -134,11 +124,9 @@ def test_what_is_wrong_is_found(
         made = plain(source, kept, out, *rest)
         for path in out.glob("model-*.safetensors"):
             tensors = load_file(path)
-            changed.extend(n for n in tensors if what.replace("mlp", "block_sparse_moe") in n)
-            spoil(what.replace("mlp", "block_sparse_moe"))(tensors)
-            spoil(what)(tensors)
-            changed.extend(n for n in tensors if what in n)
-            save_file(tensors, path, {"format": "pt"})
+            own = {n: spoiled(t) for n, t in tensors.items() if what in n}
+            save_file(tensors | own, path, {"format": "pt"})
+            changed.extend(own)
         return made
 
     monkeypatch.setattr(slim, "cut", cut)

@@ -272,10 +272,10 @@ def test_a_model_that_was_pruned_before_is_told_of(language_model: Path, tmp_pat
     assert notes(language_model, METHODS["neurons"](), "cut") == []
     for method in (methods.magnitude(sparsity=0.6), *(METHODS[n]() for n in ("flap", "layers"))):
         (said,) = notes(tmp_path / "zeros", method, f"zeros-{method.name}")
-        assert "wanda" in said
+        assert "Wanda" in said
         assert "of its parameters are zero" in said
         (said,) = notes(tmp_path / "cut", method, f"cut-{method.name}")
-        assert "slim" in said
+        assert "Slim" in said
         assert "are gone" in said
     # a recovery knows the dense model
     options = {"recover": True}
@@ -289,7 +289,7 @@ def test_layers_beside_the_model_are_told_of(tmp_path: Path) -> None:
     changed(tmp_path / "dense", lambda tensors: tensors.update({draft: torch.ones(16, 12)}))
     record = prune(tmp_path / "dense", METHODS["experts"](), windows(), tmp_path / "out")
     (said,) = [x for x in record["fallbacks"] if "MTP" in x]
-    assert said.startswith("model.layers.3.mlp.experts.0")
+    assert said.startswith("model.layers.3: ")
 
 
 def test_windows_of_its_own_are_written_once(

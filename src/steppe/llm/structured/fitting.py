@@ -95,7 +95,8 @@ def fitted(
             got=f"{target}, for which {lost} {kinds[0]} go, of {sum(may.values())} that may",
             way_out="a larger --target, or fewer patterns",
         )
-    sparsity = lost / sum(may.values())
+    # a sparsity is below 1, also where all that may go goes: counts are rounded
+    sparsity = min(lost, sum(may.values()) - 0.25) / sum(may.values())
     if "shapes" in plain:  # of which measuring finds the best
         plain["shapes"] = [[s.blocks, s.neurons, s.heads] for s in met]
         sparsity = 1 - best.blocks * best.block / (whole.blocks * whole.block)
