@@ -23,12 +23,14 @@ class Reread(LayerSolver):
 
     n0 is what a norm gives in the dense model, n' what it gives once the dimensions are gone, in
     the model so far. A norm's mean is then over fewer dimensions, so that what it gives has
-    another size: s is the one factor with the least E||s n' - n0||^2 over what stays. M gives what
-    reads a norm the least E||n0 - M n'||^2, whatever it computes, so that kept dimensions stand
-    in for lost ones. d draws M towards s I, by ``damping`` of the mean of E[n' n'].
+    another size: s gives what stays the size that it had, s^2 E||n'||^2 = E||n0||^2, shifts
+    apart. M gives what reads a norm the least E||n0 - M n'||^2, whatever it computes, so that
+    kept dimensions stand in for lost ones. d draws M towards s I, by ``damping`` of the mean of
+    E[n' n'].
 
-    What nothing reads through a norm of its block keeps its weights. A head that is the embedding
-    does too.
+    A norm is scaled where nothing that it gives is read by layers that are fitted. What reads
+    something else than a norm of its block keeps its weights, and so does a head that is the
+    embedding.
 
     ``norm_output``, ``[dimensions]``: the mean of |n0| over tokens, and over all norms.
 
@@ -81,6 +83,10 @@ class Reread(LayerSolver):
         aimed[places, torch.arange(len(places), device=places.device)] += (damping or 1.0) * factor
         solved: Tensor = torch.linalg.solve(damped, aimed.t()).t()
         return solved
+
+    def memory(self, rows: int, columns: int) -> int:
+        # two matrices of the stream's width, twice, in float64; one side of a layer has that width
+        return super().memory(rows, columns) + 8 * min(rows, columns) ** 2
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         mask = problem.select(problem.saliency(problem.weight), problem.prune)

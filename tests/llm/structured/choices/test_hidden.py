@@ -37,6 +37,7 @@ SIZES = {
 GATED = SIZES | {"intermediate_size": 24, "num_key_value_heads": 2}
 WIDE_HEADS = GATED | {"num_attention_heads": 4, "head_dim": 8}
 ALTERNATING = WIDE_HEADS | {
+    "num_attention_heads": 2,  # which the width must be a multiple of
     "sliding_window": 8,
     "layer_types": ["sliding_attention", "full_attention"],
 }
@@ -276,7 +277,7 @@ def test_the_fit_is_the_least_squares_from_what_is_left_to_what_was(
     shift = getattr(dense.get_submodule(norm), "bias", None)
     shift = 0.0 if shift is None else shift[places].double()
     own = now - shift
-    factor = float(((before[:, places] - shift) * own).sum() / own.square().sum())
+    factor = float(((before[:, places] - shift).square().sum() / own.square().sum()).sqrt())
     factor = factor if scale else 1.0
     gram, cross = now.t() @ now, before.t() @ now
     size = damping * gram.diagonal().mean()
@@ -309,23 +310,22 @@ def test_norms_are_scaled_to_the_size_that_they_had(
         shift = getattr(slim.get_submodule(norm), "bias", None)
         shift = 0.0 if shift is None else shift.double()
         own = now - shift
-        assert float(((before - shift) * own).sum() / own.square().sum()) == pytest.approx(1, 1e-4)
+        sizes = (before - shift).square().sum(), own.square().sum()
+        assert float(sizes[0] / sizes[1]) == pytest.approx(1, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi"])
-def test_each_repair_comes_closer_to_the_dense_model(
-    name: str, saved: Saved, tmp_path: Path
-) -> None:
+def test_the_fit_comes_closer_to_the_dense_model(name: str, saved: Saved, tmp_path: Path) -> None:
     tokens = windows(24)
     dense = reload(saved(name))
     errors = []
-    for number, options in enumerate((PLAIN, {"fit": False}, {})):
+    for number, options in enumerate((PLAIN, {})):
         out = tmp_path / str(number)
         prune(saved(name), methods.make("hidden", sparsity=0.25, **options), tokens, out)
         with torch.no_grad():
             change = reload(out)(tokens).logits - dense(tokens).logits
         errors.append(float(change.square().mean()))
-    assert errors[2] < errors[1] < errors[0]
+    assert errors[1] < errors[0]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
