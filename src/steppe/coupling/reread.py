@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import LayerSolver
+from steppe.core.protocols import LayerSolver, StreamSolver
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @LayerSolver.registry.register("reread")
 @dataclass(frozen=True, kw_only=True)
-class Reread(LayerSolver):
+class Reread(StreamSolver):
     """n' = s n, and W' = W M with M = E[n0 n'] (E[n' n'] + d I)^-1, block after block.
 
     n0 is what a norm gives in the dense model, n' what it gives once the dimensions are gone, in
@@ -43,8 +43,6 @@ class Reread(LayerSolver):
         dense model's side as in GPTAQ (Li et al. 2025).
     """
 
-    scale: bool = True
-    fit: bool = True
     damping: float = 0.01
     name = "reread"
     provides = ("norm_output",)
@@ -63,20 +61,7 @@ class Reread(LayerSolver):
                 way_out="structure hidden",
             )
 
-    @property
-    def looks(self) -> bool:
-        """Whether it looks at what norms give at all."""
-        return self.scale or self.fit
-
     def matrix(self, cross: Tensor, gram: Tensor, places: Tensor, factor: float) -> Tensor:
-        """M, ``[dimensions, dimensions that stay]``.
-
-        Args:
-            cross: E[n0 n'], ``[dimensions, dimensions that stay]``.
-            gram: E[n' n'], ``[dimensions that stay, dimensions that stay]``.
-            places: of those that stay.
-            factor: s.
-        """
         damping = self.damping * float(gram.diagonal().mean())
         damped, aimed = gram.double().clone(), cross.double().clone()
         damped.diagonal().add_(damping or 1.0)

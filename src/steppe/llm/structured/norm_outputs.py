@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steppe.coupling.reread import Reread
+from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
 
 Run = Callable[[], object]
@@ -152,7 +152,7 @@ class Moments:
         aimed, own = self._squares.tolist()
         return float((aimed / own) ** 0.5) if own > 0.0 else 1.0
 
-    def matrix(self, coupling: Reread, factor: float) -> Tensor:
-        """See `Reread.matrix`."""
+    def matrix(self, coupling: StreamSolver, factor: float) -> Tensor:
+        """See `StreamSolver.matrix`."""
         cross, gram = self._fit
         return coupling.matrix(cross, gram, self._places, factor)
