@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mixture_models
@@ -438,6 +440,14 @@ def test_what_cannot_be_is_refused_at_once(
     given: dict[str, Any], options: dict[str, Any], said: str, saved: Saved, tmp_path: Path
 ) -> None:
     assert said in refusal(saved("llama"), tmp_path, given, **options)
+
+
+def test_what_lies_beside_the_model_is_refused(saved: Saved, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved("qwen3"), folder)
+    weights = on_disk(folder) | {"model.layers.2.eh_proj.weight": torch.ones(WIDTH, WIDTH)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "eh_proj" in refusal(folder, tmp_path, {"sparsity": 0.25})
 
 
 @pytest.mark.parametrize(

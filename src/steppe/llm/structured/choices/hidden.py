@@ -152,6 +152,14 @@ def check(prepared: PreparedPruning) -> None:
             got=f"{type(model.model).__name__} with blocks in {model.prefix}",
             way_out="--structure neurons",
         )
+    if beside := model.unused():
+        raise SteppeError(
+            "dimensions of the residual stream go from all that lies in it",
+            got=f"{beside[0]} in the checkpoint but not in the model",
+            consequence="it would keep its old width",
+            way_out="from_pretrained and save_pretrained of transformers, which leave it out; or "
+            "--structure neurons",
+        )
     stream, lost = _asked(prepared)
     kept = torch.arange(stream.group.units) < stream.group.units - lost
     configured(model, Cut({}, tuple(model.names), hidden=kept), config.family)
