@@ -142,9 +142,9 @@ def _compared(whole: Any, new: Any, old: int, width: int) -> dict[str, tuple[flo
     scales: dict[str, tuple[float, float]] = {}
     others = dict(new.named_modules())
     for name, module in whole.named_modules():
-        other = others.get(name)
-        if type(other) is not type(module):
+        if type(others.get(name)) is not type(module):
             raise _Unknown(f"{name} would be another module")
+        other: nn.Module = others[name]
         numbers, own = dict(_numbers(module)), dict(_numbers(other))
         for key in sorted(numbers.keys() | own.keys()):
             pair = numbers.get(key), own.get(key)

@@ -157,7 +157,7 @@ def without(model: Any, kept: list[int]) -> Iterator[None]:
 
 
 def on_disk(folder: Path) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, framework="pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
