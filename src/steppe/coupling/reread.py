@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer_problem import LayerProblem
-from steppe.core.protocols import LayerSolver
+from steppe.core.protocols import LayerSolver, StreamSolver
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -18,17 +18,19 @@ if TYPE_CHECKING:
 
 @LayerSolver.registry.register("reread")
 @dataclass(frozen=True, kw_only=True)
-class Reread(LayerSolver):
+class Reread(StreamSolver):
     """n' = s n, and W' = W M with M = E[n0 n'] (E[n' n'] + d I)^-1, block after block.
 
     n0 is what a norm gives in the dense model, n' what it gives once the dimensions are gone, in
     the model so far. A norm's mean is then over fewer dimensions, so that what it gives has
-    another size: s is the one factor with the least E||s n' - n0||^2 over what stays. M gives what
-    reads a norm the least E||n0 - M n'||^2, whatever it computes, so that kept dimensions stand
-    in for lost ones. d draws M towards s I, by ``damping`` of the mean of E[n' n'].
+    another size: s gives what stays the size that it had, s^2 E||n'||^2 = E||n0||^2, shifts
+    apart. M gives what reads a norm the least E||n0 - M n'||^2, whatever it computes, so that
+    kept dimensions stand in for lost ones. d draws M towards s I, by ``damping`` of the mean of
+    E[n' n'].
 
-    What nothing reads through a norm of its block keeps its weights. A head that is the embedding
-    does too.
+    A norm is scaled where nothing that it gives is read by layers that are fitted. What reads
+    something else than a norm of its block keeps its weights, and so does a head that is the
+    embedding.
 
     ``norm_output``, ``[dimensions]``: the mean of |n0| over tokens, and over all norms.
 
@@ -41,8 +43,6 @@ class Reread(LayerSolver):
         dense model's side as in GPTAQ (Li et al. 2025).
     """
 
-    scale: bool = True
-    fit: bool = True
     damping: float = 0.01
     name = "reread"
     provides = ("norm_output",)
@@ -61,26 +61,17 @@ class Reread(LayerSolver):
                 way_out="structure hidden",
             )
 
-    @property
-    def looks(self) -> bool:
-        """Whether it looks at what norms give at all."""
-        return self.scale or self.fit
-
     def matrix(self, cross: Tensor, gram: Tensor, places: Tensor, factor: float) -> Tensor:
-        """M, ``[dimensions, dimensions that stay]``.
-
-        Args:
-            cross: E[n0 n'], ``[dimensions, dimensions that stay]``.
-            gram: E[n' n'], ``[dimensions that stay, dimensions that stay]``.
-            places: of those that stay.
-            factor: s.
-        """
         damping = self.damping * float(gram.diagonal().mean())
         damped, aimed = gram.double().clone(), cross.double().clone()
         damped.diagonal().add_(damping or 1.0)
         aimed[places, torch.arange(len(places), device=places.device)] += (damping or 1.0) * factor
         solved: Tensor = torch.linalg.solve(damped, aimed.t()).t()
         return solved
+
+    def memory(self, rows: int, columns: int) -> int:
+        # two matrices of the stream's width, twice, in float64; one side of a layer has that width
+        return super().memory(rows, columns) + 8 * min(rows, columns) ** 2
 
     def solve(self, problem: LayerProblem) -> tuple[Tensor, Tensor]:
         mask = problem.select(problem.saliency(problem.weight), problem.prune)

@@ -50,7 +50,7 @@ def estimate(
     computing = {"embeddings and head": _rest(prepared, head=judging), **_at_a_block(prepared)}
     if whole or not prepared.model.chained:
         del computing["embeddings and head"], computing["block"]
-        models = 1 + (prepared.dense is not None)
+        models = 1 + _two_models(prepared)
         size = _FLOAT * sum(p.numel() for p in _parameters(prepared))
         computing["the whole model"] = models * size
     elif texts:  # the head is loaded when no block is
@@ -118,7 +118,7 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
     needed |= {"masks": weights, "zeros that were there": block}
     if _measured(prepared):
         needed["dense weights, to measure errors"] = _FLOAT * weights
-    if prepared.dense is not None:
+    if _two_models(prepared):
         needed["the dense block"] = _FLOAT * block
     if "gram" in _needs(prepared):
         needed["input grams"] = _FLOAT * sum(_grams(layers))
@@ -138,6 +138,11 @@ def _searching(prepared: PreparedPruning, budget: LevelBudget) -> dict[str, int]
         "block": _FLOAT * _block(prepared),
         _MIXTURES: hidden * (2 * budget.tokens_at_once + int(judged)),
     }
+
+
+def _two_models(prepared: PreparedPruning) -> bool:
+    """Whether text goes through the dense model beside the one that is pruned."""
+    return prepared.dense is not None or prepared.method.structure.removes == "hidden"
 
 
 def _measured(prepared: PreparedPruning) -> bool:
@@ -218,10 +223,12 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
     if prepared.method.structure.removes == "units":  # with zeros first, then cut
         needed["what is cut out of them"] = needed["shards"] - _gone(prepared, pruned)
     hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
+    if prepared.method.structure.removes == "hidden":
+        needed["the model with zeros, before it is cut"] = prepared.model.checkpoint.bytes
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
         states = _FLOAT * row * len(prepared.tokens)
-        models = 1 + (prepared.dense is not None)
+        models = 1 + _two_models(prepared)
         needed["activations"] = 2 * models * states
         if isinstance(budget, BlockBudget):
             windows = budget.windows(prepared.tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -213,3 +214,29 @@ class LayerSolver(AnyCoupling):
             rows, columns: the layer's shape.
         """
         return 4 * rows * columns
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamSolver(LayerSolver):
+    """How do norms, and what reads them, obey once dimensions of a residual stream are gone?"""
+
+    scale: bool = True
+    """Whether norms get back the size that what they give had."""
+    fit: bool = True
+    """Whether what reads norms is fitted to what it read in the dense model."""
+
+    @property
+    def looks(self) -> bool:
+        """Whether it looks at what norms give at all."""
+        return self.scale or self.fit
+
+    def matrix(self, cross: Tensor, gram: Tensor, places: Tensor, factor: float) -> Tensor:
+        """What weights that read a norm are multiplied with, ``[dimensions, those that stay]``.
+
+        Args:
+            cross: E[n0 n'], n0 what the norm gives in the dense model, n' what is left of it now.
+            gram: E[n' n'].
+            places: of the dimensions that stay.
+            factor: how many times as large n0 is.
+        """
+        raise NotImplementedError

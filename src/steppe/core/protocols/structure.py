@@ -54,6 +54,15 @@ class Structure(Part):
         """Units that a layer loses where the shape alone decides; None leaves it to the budget."""
         return None
 
+    def stays(self, width: int, sparsity: float) -> int:
+        """Dimensions of a residual stream that stay, where they are what goes.
+
+        Args:
+            width: how many there are.
+            sparsity: fraction of them that goes.
+        """
+        raise NotImplementedError
+
     @property
     def sparsity(self) -> float | None:
         """The sparsity that the shape itself fixes (N:M), or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def _mean_sizes(
         norms = [block.get_submodule(n) for n in inside(model, index, stream.norms)]
         for windows in states.slices():
             hidden = states.of(index).tensor[windows].to(model.device)
-            given, seen = sizes(norms, lambda h=hidden, i=index: model.call(i, h))
+            given, seen = sizes(norms, partial(model.call, index, hidden))
             here += seen
             states.of(index + 1).tensor[windows] = given.float().cpu()
         states.of(index + 1).flush()

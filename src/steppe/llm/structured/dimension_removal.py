@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from steppe.core.layer import Layer
-from steppe.coupling.reread import Reread
+from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.llm.model import StreamedModel
@@ -42,7 +42,7 @@ class Removal:
     def __init__(
         self,
         model: StreamedModel,
-        coupling: Reread,
+        coupling: StreamSolver,
         stream: ResidualStream,
         kept: Tensor,
         folder: Path,

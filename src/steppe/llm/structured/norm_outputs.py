@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from steppe.coupling.reread import Reread
+from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
 
 Run = Callable[[], object]
@@ -127,8 +127,7 @@ class Moments:
         assert isinstance(weight, Tensor)
         self._places, shift = places.to(weight.device), getattr(norm, "bias", None)
         self._shift = 0.0 if shift is None else shift.detach()[self._places]
-        # numerator and denominator of the factor
-        self._along = torch.zeros(2, dtype=torch.float64, device=weight.device)
+        self._squares = torch.zeros(2, dtype=torch.float64, device=weight.device)
         stay, every = len(places), len(weight)
         self._fit: list[Tensor] = []
         if fit:
@@ -139,21 +138,21 @@ class Moments:
         """Take in what both give for the same tokens, each ``[tokens, dimensions]``."""
         now = narrowed[:, self._places]
         aimed, own = dense[:, self._places] - self._shift, now - self._shift
-        self._along += torch.stack([(aimed * own).double().sum(), own.double().square().sum()])
+        self._squares += torch.stack([x.double().square().sum() for x in (aimed, own)])
         for total, left in zip(self._fit, (dense, now), strict=False):
             total += (left.t() @ now).double()
 
     def finish(self) -> None:
         """Add up what the processes saw."""
-        ranks.add_up([self._along, *self._fit])
+        ranks.add_up([self._squares, *self._fit])
 
     @property
     def factor(self) -> float:
         """By which what the norm gives is multiplied; 1 where it gives nothing."""
-        along, own = self._along.tolist()
-        return along / own if own > 0.0 else 1.0
+        aimed, own = self._squares.tolist()
+        return float((aimed / own) ** 0.5) if own > 0.0 else 1.0
 
-    def matrix(self, coupling: Reread, factor: float) -> Tensor:
-        """See `Reread.matrix`."""
+    def matrix(self, coupling: StreamSolver, factor: float) -> Tensor:
+        """See `StreamSolver.matrix`."""
         cross, gram = self._fit
         return coupling.matrix(cross, gram, self._places, factor)

@@ -140,11 +140,11 @@ def _refusal(error: Exception) -> str:
 def _compared(whole: Any, new: Any, old: int, width: int) -> dict[str, tuple[float, float]]:
     """Whether modules compute alike but for the width; factors of embeddings that change."""
     scales: dict[str, tuple[float, float]] = {}
-    others = dict(new.named_modules())
+    others: dict[str, Any] = dict(new.named_modules())
     for name, module in whole.named_modules():
-        other = others.get(name)
-        if type(other) is not type(module):
+        if name not in others or type(others[name]) is not type(module):
             raise _Unknown(f"{name} would be another module")
+        other = others[name]
         numbers, own = dict(_numbers(module)), dict(_numbers(other))
         for key in sorted(numbers.keys() | own.keys()):
             pair = numbers.get(key), own.get(key)

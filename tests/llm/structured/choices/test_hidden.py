@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mixture_models
@@ -37,6 +39,7 @@ SIZES = {
 GATED = SIZES | {"intermediate_size": 24, "num_key_value_heads": 2}
 WIDE_HEADS = GATED | {"num_attention_heads": 4, "head_dim": 8}
 ALTERNATING = WIDE_HEADS | {
+    "num_attention_heads": 2,  # which the width must be a multiple of
     "sliding_window": 8,
     "layer_types": ["sliding_attention", "full_attention"],
 }
@@ -154,7 +157,7 @@ def without(model: Any, kept: list[int]) -> Iterator[None]:
 
 
 def on_disk(folder: Path) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         with safe_open(path, framework="pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -276,7 +279,7 @@ def test_the_fit_is_the_least_squares_from_what_is_left_to_what_was(
     shift = getattr(dense.get_submodule(norm), "bias", None)
     shift = 0.0 if shift is None else shift[places].double()
     own = now - shift
-    factor = float(((before[:, places] - shift) * own).sum() / own.square().sum())
+    factor = float(((before[:, places] - shift).square().sum() / own.square().sum()).sqrt())
     factor = factor if scale else 1.0
     gram, cross = now.t() @ now, before.t() @ now
     size = damping * gram.diagonal().mean()
@@ -309,23 +312,22 @@ def test_norms_are_scaled_to_the_size_that_they_had(
         shift = getattr(slim.get_submodule(norm), "bias", None)
         shift = 0.0 if shift is None else shift.double()
         own = now - shift
-        assert float(((before - shift) * own).sum() / own.square().sum()) == pytest.approx(1, 1e-4)
+        sizes = (before - shift).square().sum(), own.square().sum()
+        assert float(sizes[0] / sizes[1]) == pytest.approx(1, 1e-3)
 
 
 @pytest.mark.parametrize("name", ["llama", "qwen2", "phi"])
-def test_each_repair_comes_closer_to_the_dense_model(
-    name: str, saved: Saved, tmp_path: Path
-) -> None:
+def test_the_fit_comes_closer_to_the_dense_model(name: str, saved: Saved, tmp_path: Path) -> None:
     tokens = windows(24)
     dense = reload(saved(name))
     errors = []
-    for number, options in enumerate((PLAIN, {"fit": False}, {})):
+    for number, options in enumerate((PLAIN, {})):
         out = tmp_path / str(number)
         prune(saved(name), methods.make("hidden", sparsity=0.25, **options), tokens, out)
         with torch.no_grad():
             change = reload(out)(tokens).logits - dense(tokens).logits
         errors.append(float(change.square().mean()))
-    assert errors[2] < errors[1] < errors[0]
+    assert errors[1] < errors[0]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -438,6 +440,14 @@ def test_what_cannot_be_is_refused_at_once(
     given: dict[str, Any], options: dict[str, Any], said: str, saved: Saved, tmp_path: Path
 ) -> None:
     assert said in refusal(saved("llama"), tmp_path, given, **options)
+
+
+def test_what_lies_beside_the_model_is_refused(saved: Saved, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved("qwen3"), folder)
+    weights = on_disk(folder) | {"model.layers.2.eh_proj.weight": torch.ones(WIDTH, WIDTH)}
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    assert "eh_proj" in refusal(folder, tmp_path, {"sparsity": 0.25})
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.coupling.reread import Reread
+from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.states import HiddenStates
@@ -27,7 +27,6 @@ from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.narrow import narrow
 from steppe.llm.structured.residual import ResidualStream
 from steppe.llm.structured.stream_states import begun
-from steppe.structure.hidden import Hidden
 
 JOURNAL = "hidden.json"
 
@@ -101,9 +100,9 @@ def _said(
     }
 
 
-def _coupling(prepared: PreparedPruning) -> Reread:
+def _coupling(prepared: PreparedPruning) -> StreamSolver:
     coupling = prepared.method.coupling
-    assert isinstance(coupling, Reread), "structure hidden takes no other"
+    assert isinstance(coupling, StreamSolver), "structure hidden takes no other"
     return coupling
 
 
@@ -114,11 +113,10 @@ def _asked(prepared: PreparedPruning) -> tuple[ResidualStream, int]:
         SteppeError: none goes, or no config says the new width.
     """
     method, model = prepared.method, prepared.model
-    assert isinstance(method.structure, Hidden), "nothing else removes it"
     width = model.hidden_size
     stays = method.structure.stays(width, method.sparsity)
     if stays == width:
-        multiple = method.structure.round_to
+        multiple = method.structure.to_dict()["round_to"]
         raise SteppeError(
             "one dimension of the residual stream at least goes",
             got=f"sparsity {method.sparsity:g} of {width} dimensions, in multiples of {multiple}",
@@ -153,6 +151,14 @@ def check(prepared: PreparedPruning) -> None:
             "dimensions are removed from models of one list of blocks that predict each next token",
             got=f"{type(model.model).__name__} with blocks in {model.prefix}",
             way_out="--structure neurons",
+        )
+    if beside := model.unused():
+        raise SteppeError(
+            "dimensions of the residual stream go from all that lies in it",
+            got=f"{beside[0]} in the checkpoint but not in the model",
+            consequence="it would keep its old width",
+            way_out="from_pretrained and save_pretrained of transformers, which leave it out; or "
+            "--structure neurons",
         )
     stream, lost = _asked(prepared)
     kept = torch.arange(stream.group.units) < stream.group.units - lost
