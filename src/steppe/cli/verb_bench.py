@@ -19,6 +19,7 @@ from steppe.evaluation import keep, make, read_record
 from steppe.evaluation.speed import GenerationSpeed, measured_together
 from steppe.llm.generation_speed import ENOUGH, verdict
 from steppe.llm.tradeoff import AXES, TradeOff, dominated, trade_offs
+from steppe.report.short_table import MARK
 
 _BYTES = {
     "resident_bytes": "memory, loaded",
@@ -141,21 +142,26 @@ def _say_many(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: boo
 
 
 def _points_table(points: dict[str, TradeOff]) -> Table:
-    """A row for each model; what it is not dominated in is named."""
+    """A row for each model, with a mark where it is not dominated."""
     beaten = dominated(points)
     caption = (
-        "A model is dominated in disk, packed or speed where another one predicts no worse and is "
-        "no larger or slower there. Packed: each matrix as one bit for each weight and the values "
+        f"{MARK}: no other model predicts no worse and is no larger, or no slower, there; a model "
+        "without one is dominated. Packed: each matrix as one bit for each weight and the values "
         "that are kept, where that is smaller."
     )
     table = Table(caption=caption, caption_justify="left")
-    for head in ("", "kind", "perplexity", "disk, MB", "packed, MB", "tokens/s", "best in"):
-        table.add_column(head, justify="left" if head in ("", "kind", "best in") else "right")
+    table.add_column("", overflow="fold")
+    table.add_column("kind")
+    for head in ("perplexity", "disk, MB", "packed, MB", "tokens/s"):
+        table.add_column(head, justify="right")
     for name, point in points.items():
-        best = [axis for axis in AXES if name not in beaten[axis]]
-        sizes = (f"{size / 1e6:.4g}" for size in (point.disk_bytes, point.packed_bytes))
-        shown = (f"{point.perplexity:.2f}", *sizes, f"{point.rate:.4g}", ", ".join(best) or "–")
-        table.add_row(name, point.kind, *shown)
+        shown = {
+            "disk": f"{point.disk_bytes / 1e6:.4g}",
+            "packed": f"{point.packed_bytes / 1e6:.4g}",
+            "speed": f"{point.rate:.4g}",
+        }
+        cells = (f"{MARK} {v}" if name not in beaten[axis] else v for axis, v in shown.items())
+        table.add_row(name, point.kind, f"{point.perplexity:.2f}", *cells)
     return table
 
 
