@@ -19,6 +19,7 @@ from steppe.evaluation import keep, make, read_record
 from steppe.evaluation.speed import GenerationSpeed, measured_together
 from steppe.llm.generation_speed import ENOUGH, verdict
 from steppe.llm.tradeoff import AXES, TradeOff, dominated, trade_offs
+from steppe.report.short_table import MARK
 
 _BYTES = {
     "resident_bytes": "memory, loaded",
@@ -31,6 +32,7 @@ MEMORY = (
     "and the model's code were there already. The last line of it is computed: what the formats "
     "store."
 )
+Measured = tuple[GenerationSpeed, dict[str, Any]]
 
 
 def add(app: typer.Typer) -> None:
@@ -92,32 +94,43 @@ def command(
         "window": window,
     }
     given = {key: value for key, value in flags.items() if value is not None}
-    many = list(dict.fromkeys(runs))
-    if len(many) > 1 and text is None:
-        raise SteppeError(
-            "several models are compared by what they predict, how large and how fast they are",
-            got=f"{len(many)} folders and no text",
-            way_out="--text FILE, or one folder",
-        )
-    evaluations = [make("speed", run, given, []) for run in many]
-    with ProgressLine(quiet) as line, watched(line):
-        measured = measured_together([e for e in evaluations if isinstance(e, GenerationSpeed)])
+    measured = _measured(list(dict.fromkeys(runs)), given, quiet)
     kept = [keep("speed", *one) for one in measured]  # before anything is made of it
     with courtesy("the table"):
         (_say_many if len(measured) > 1 else _say_one)(measured, quiet)
     for lost in filter(None, kept):
         say(f"note: {lost}")
-    results = {evaluation.run: result for evaluation, result in measured}
+    emit(_plain({evaluation.run: result for evaluation, result in measured}), json)
+
+
+def _measured(runs: list[str], given: dict[str, Any], quiet: bool) -> list[Measured]:
+    """Each run as it was measured, and its result.
+
+    Raises:
+        SteppeError: several without a text, or what the measurement refuses.
+    """
+    if len(runs) > 1 and "text" not in given:
+        raise SteppeError(
+            "several models are compared by what they predict, how large and how fast they are",
+            got=f"{len(runs)} folders and no text",
+            way_out="--text FILE, or one folder",
+        )
+    evaluations = [make("speed", run, given, []) for run in runs]
+    with ProgressLine(quiet) as line, watched(line):
+        return measured_together([e for e in evaluations if isinstance(e, GenerationSpeed)])
+
+
+def _plain(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What stands on stdout."""
     if len(results) == 1:
         ((run, result),) = results.items()
-        emit({**result, "run": run}, json)
-    else:
-        points = trade_offs(results)
-        plain = {name: asdict(point) for name, point in points.items()}
-        emit({"runs": results, "points": plain, "dominated": dominated(points)}, json)
+        return {**result, "run": run}
+    points = trade_offs(results)
+    plain = {name: asdict(point) for name, point in points.items()}
+    return {"runs": results, "points": plain, "dominated": dominated(points)}
 
 
-def _say_one(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: bool) -> None:
+def _say_one(measured: list[Measured], quiet: bool) -> None:
     ((evaluation, result),) = measured
     if not quiet:
         Console(stderr=True).print(_table(result))
@@ -126,7 +139,7 @@ def _say_one(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: bool
         say(text, quiet)
 
 
-def _say_many(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: bool) -> None:
+def _say_many(measured: list[Measured], quiet: bool) -> None:
     points = trade_offs({evaluation.run: result for evaluation, result in measured})
     if not quiet:
         Console(stderr=True).print(_points_table(points))
@@ -141,21 +154,26 @@ def _say_many(measured: list[tuple[GenerationSpeed, dict[str, Any]]], quiet: boo
 
 
 def _points_table(points: dict[str, TradeOff]) -> Table:
-    """A row for each model; what it is not dominated in is named."""
+    """A row for each model, with a mark where it is not dominated."""
     beaten = dominated(points)
     caption = (
-        "A model is dominated in disk, packed or speed where another one predicts no worse and is "
-        "no larger or slower there. Packed: each matrix as one bit for each weight and the values "
+        f"{MARK}: no other model predicts no worse and is no larger, or no slower, there; a model "
+        "without one is dominated. Packed: each matrix as one bit for each weight and the values "
         "that are kept, where that is smaller."
     )
     table = Table(caption=caption, caption_justify="left")
-    for head in ("", "kind", "perplexity", "disk, MB", "packed, MB", "tokens/s", "best in"):
-        table.add_column(head, justify="left" if head in ("", "kind", "best in") else "right")
+    table.add_column("", overflow="fold")
+    table.add_column("kind")
+    for head in ("perplexity", "disk, MB", "packed, MB", "tokens/s"):
+        table.add_column(head, justify="right")
     for name, point in points.items():
-        best = [axis for axis in AXES if name not in beaten[axis]]
-        sizes = (f"{size / 1e6:.4g}" for size in (point.disk_bytes, point.packed_bytes))
-        shown = (f"{point.perplexity:.2f}", *sizes, f"{point.rate:.4g}", ", ".join(best) or "–")
-        table.add_row(name, point.kind, *shown)
+        shown = {
+            "disk": f"{point.disk_bytes / 1e6:.4g}",
+            "packed": f"{point.packed_bytes / 1e6:.4g}",
+            "speed": f"{point.rate:.4g}",
+        }
+        cells = (f"{MARK} {v}" if name not in beaten[axis] else v for axis, v in shown.items())
+        table.add_row(name, point.kind, f"{point.perplexity:.2f}", *cells)
     return table
 
 

@@ -144,7 +144,7 @@ def measured_together(
         found = _named_dense(models)
         models = [replace(model, dense=found) for model in models]
     if len(models) > 1:  # the dense one may be named among them
-        models = [m for m in models if not _same_folder(m.run, m.dense)]
+        models = [m for m in models if not _same_folder(m.run, m.dense)] or models[:1]
     runs = [_folder(model.run) for model in models]
     dense = runs[0] if models[0].dense is None else _folder(models[0].dense)
     points = {} if first.text is None else _points([dense, *runs], first)

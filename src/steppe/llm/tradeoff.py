@@ -82,7 +82,7 @@ def dominated(points: Mapping[str, TradeOff]) -> dict[str, dict[str, str]]:
         ...     "slim": TradeOff("structured", 33.0, 70, 70, 70.0, {}),
         ... }
         >>> dominated(points)
-        {'disk': {'wanda': 'slim'}, 'packed': {}, 'speed': {'wanda': 'slim'}}
+        {'disk': {'wanda': 'dense'}, 'packed': {}, 'speed': {'wanda': 'dense'}}
     """
     return {
         axis: dominators({n: (p.perplexity, value(p)) for n, p in points.items()})

@@ -48,9 +48,38 @@ def first_of(record: Mapping[str, Any]) -> Mapping[str, Any]:
         >>> first_of({"method": "slim"})
         {'method': 'slim'}
     """
-    made = record
+    made: Any = record
     while isinstance(made, Mapping):
         if isinstance(made.get("made_from"), Mapping):
             return first_of(made["made_from"])
         made = made.get("pruning") or None
     return record
+
+
+def beside_first(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose ``dense`` is the first network, where this one was pruned more than once.
+
+    Where that was measured on other texts, its quality is left out.
+
+    Args:
+        record: of any run.
+
+    Example:
+        >>> slim = {"dense": {"parameters": 9, "perplexity": 5.0}}
+        >>> beside_first({"dense": {"parameters": 7}, "made_from": slim})["dense"]
+        {'parameters': 9, 'perplexity': 5.0}
+    """
+    first = first_of(record)
+    if first is record:
+        return record
+    dense = dict(first.get("dense") or {})
+    if _texts(dense) != _texts(record.get("dense")):
+        dense = {k: v for k, v in dense.items() if k not in ("perplexity", "loss", "texts")}
+    return record | {"dense": dense}
+
+
+def _texts(part: Any) -> list[list[Any]]:
+    """What tells the texts apart on which a network was measured."""
+    texts = part.get("texts") if isinstance(part, Mapping) else None
+    every = texts.values() if isinstance(texts, Mapping) else ()
+    return [[text.get(key) for key in ("sha256", "window", "stride")] for text in every]

@@ -14,7 +14,7 @@ from steppe.core.serialization import damaged
 from steppe.core.speed import Speed
 from steppe.methods import display_of
 from steppe.record import checked
-from steppe.record.origin import dense_of, first_of
+from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
 
 Record = Mapping[str, Any]
@@ -47,27 +47,8 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         except (OSError, ValueError) as error:
             raise _no_record(run, path, error) from error
         measured = _measured(run) if run.is_dir() else {}
-        records.append(measured | _beside_dense(checked(record, str(path))))
+        records.append(measured | beside_first(checked(record, str(path))))
     return aligned(records)
-
-
-def _beside_dense(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose ``dense`` is the first network, where this one was pruned more than once."""
-    first = first_of(record)
-    if first is record:
-        return record
-    dense = dict(first.get("dense") or {})
-    one, other = (_texts(dense), _texts(record.get("dense")))
-    if one != other:  # a quality on another text says nothing here
-        dense = {k: v for k, v in dense.items() if k not in ("perplexity", "loss", "texts")}
-    return record | {"dense": dense}
-
-
-def _texts(part: Any) -> list[Any]:
-    """What tells the texts apart on which a network was measured."""
-    texts = find(part or {}, "texts")
-    every = texts.values() if isinstance(texts, Mapping) else ()
-    return [[find(text, key) for key in ("sha256", "window", "stride")] for text in every]
 
 
 def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
@@ -243,9 +224,10 @@ def display(record: Record) -> str:
     if record.get("label") or name == "dense":
         return name
     past, made = record.get("pruning") or {}, record.get("made_from")
-    shown = str(record.get("method_display") or display_of(str(record.get("method") or name)))
     while made is None and past:
         past, made = past.get("pruning") or {}, past.get("made_from")
+    own = method_of({k: v for k, v in record.items() if k != "made_from"})
+    shown = str(record.get("method_display") or display_of(own))
     return f"{display(made)}{_share(made)}, then {shown}" if made else shown
 
 

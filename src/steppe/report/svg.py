@@ -20,6 +20,7 @@ MARKERS = "osD^vPX*"
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "++", "oo", "--")
 # a colour that nothing else uses; becomes currentColor, black on white or white on black
 INK = "#010203"
+_LETTERS = 64  # of a legend's names in a row
 WIDTH = 4.8  # inches: at a phone's width the text keeps about its size
 
 
@@ -187,7 +188,8 @@ def legend(figure: Canvas, ax: Axes, columns: int = 3, where: str = "upper") -> 
     handles: list[Any]
     handles, labels = ax.get_legend_handles_labels()
     if handles:
-        loc, ncols = f"outside {where} center", min(columns, len(handles))
+        fit = max(1, _LETTERS // max(map(len, labels)))  # long names need the width of two
+        loc, ncols = f"outside {where} center", min(columns, len(handles), fit)
         figure.legend(handles, labels, loc=loc, ncols=ncols)
 
 

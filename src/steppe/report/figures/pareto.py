@@ -140,11 +140,11 @@ def _names(
         ax.annotate(
             mark.name,
             (of(mark)[1], mark.perplexity[1]),
-            xytext=(-7 if left else 7, 3),
+            xytext=(-7 if left else 7, 6),
             textcoords="offset points",
             ha="right" if left else "left",
             fontsize=7.5,
-            alpha=1.0 if mark.name in frontier else 0.55,
+            alpha=1.0 if mark.name in frontier else 0.7,
         )
 
 
