@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
+from steppe.core.protocols import ExpertMerger
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.journal import Journal
@@ -23,7 +25,9 @@ from steppe.llm.model import StreamedModel
 from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, EXPECTATIONS, Choice, Expected
+from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured
+from steppe.llm.structured.merging import merge
 from steppe.llm.structured.routing import RoutedTokens, rerouted
 from steppe.methods import display_of
 from steppe.record import stamped
@@ -69,7 +73,7 @@ def ranked(prepared: PreparedPruning, report: Report) -> Choice:
         return rerouted(source.model, kept)
 
     cut = Cut({}, tuple(model.names), kept)
-    return Choice(cut=cut, source=model.folder, record=record, without=without)
+    return Choice(cut=cut, source=walk.source, record=record, without=without)
 
 
 class _Walk:
@@ -86,12 +90,19 @@ class _Walk:
         self._model, self._method = prepared.model, prepared.method
         self._pairs, self._report = pairs, report
         self._journal = Journal(folder / "journal.json")
+        solver, self._merged = self._method.solver, prepared.out / MASKED
+        self._merger = solver if isinstance(solver, ExpertMerger) else None
         self._states = None
         if prepared.tokens is not None and prepared.needs_text:
             size = prepared.config.micro_batch
             self._states = HiddenStates(self._model, prepared.tokens, folder, size)
         self.rows: list[dict[str, Any]] = list(self._journal.get("blocks", []))
         self.notes: list[str] = list(self._journal.get("notes", []))
+
+    @property
+    def source(self) -> Path:
+        """Where the model lies that is cut: the dense one, or the one whose experts are merged."""
+        return self._model.folder if self._merger is None else self._merged
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -109,6 +120,8 @@ class _Walk:
             return self.rows
         with contextlib.ExitStack() as entered:
             entered.enter_context(rerouted(model.model, self.kept))
+            if self._merger is not None:
+                model.restore(done, self._merged)
             if states is not None:
                 model.inputs(done, states.tokens[:1])  # so that it knows how blocks are called
                 states.resume(done) if done else states.embed(0)
@@ -117,6 +130,8 @@ class _Walk:
                 self._journal.put(blocks=self.rows, notes=self.notes)
                 self._report(self.rows[-1])
         if ranks.first():
+            if self._merger is not None:
+                model.write_rest(self._merged)
             for path in self._journal.path.parent.glob("*.bin"):
                 path.unlink()
         ranks.barrier()
@@ -129,13 +144,16 @@ class _Walk:
         pairs = [(x, mixture) for x, mixture in self._pairs if x.block == model.names[index]]
         routed = self._routed(index, pairs) if states is not None else {}
         calibrated = time.perf_counter()
-        said: dict[str, dict[str, Any]] = {}
         own = dict(block.named_parameters())
-        nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
+        said: dict[str, dict[str, Any]] = {}
         for layer, mixture in pairs:
             tally = routed.get(mixture.name)
             weight = own[layer.name.removeprefix(f"{layer.block}.")].detach()
             said[mixture.name] = self._said(layer, mixture, weight, tally)
+        if self._merger is not None:
+            self._merge(index, [mixture for _, mixture in pairs], said, routed)
+        nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
+        for _, mixture in pairs:
             alive = _booleans(said[mixture.name]["kept"], mixture.count)
             for name in mixture.tensors:
                 tensor = own.get(name.removeprefix(f"{layer.block}."))
@@ -156,6 +174,26 @@ class _Walk:
             "nonzero": nonzero,
             "seconds": {n: round(s, 4) for n, s in (seconds | {"all": ended - began}).items()},
         }
+
+    def _merge(
+        self,
+        index: int,
+        mixtures: list[Mixture],
+        said: dict[str, dict[str, Any]],
+        routed: Mapping[str, RoutedTokens],
+    ) -> None:
+        """The experts of a block that go merged into those that stay; the block is written."""
+        assert self._merger is not None, "nothing is merged"
+        for mixture in mixtures:
+            own, tally = said[mixture.name], routed[mixture.name]
+            into = self._merger.merged_into(_booleans(own["kept"], mixture.count), tally.products)
+            tokens = torch.tensor(tally.tokens, dtype=torch.float64)
+            merge(mixture, self._merger, into, tokens)
+            own["into"] = into.tolist()
+        self._model.round(index)
+        if ranks.first():
+            self._model.write(index, self._merged)
+        ranks.barrier()
 
     @torch.no_grad()
     def _routed(self, index: int, pairs: list[Pair]) -> dict[str, RoutedTokens]:
@@ -253,6 +291,12 @@ def check_config(prepared: PreparedPruning) -> list[Pair]:
         lost = method.structure.count(layer, method.sparsity)
         assert lost is not None, "the shape decides how many"
         _check_router(mixture, model.config.get_text_config(), lost)
+        if isinstance(method.solver, ExpertMerger) and mixture.neurons() is None:
+            raise SteppeError(
+                "experts are merged where it is known how their neurons lie",
+                got=mixture.inside,
+                way_out="coupling reroute, which leaves those that stay as they are",
+            )
         pairs.append((layer, mixture))
     cut = Cut({}, tuple(model.names), _as_many(prepared, pairs))
     configured(model, cut, config.family)
