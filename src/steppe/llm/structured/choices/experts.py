@@ -308,26 +308,43 @@ def expected(
     prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
 ) -> Expected:
     """The first block with a mixture is called on trial, while its routers are looked at."""
-    model, pairs = prepared.model, check_config(prepared)
-    seconds: dict[str, float] = {}
-    inside = [model.names.index(x.block) for x, _ in pairs]
+    model, pairs, solver = prepared.model, check_config(prepared), prepared.method.solver
+    kept = _as_many(prepared, pairs)
+    blocks = len({x.block for x, _ in pairs})
     windows = len(prepared.tokens) if prepared.tokens is not None and prepared.needs_text else 0
+    steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
+    seconds, disk = dict[str, float](), dict[str, int]()
     if dry_run:
-        first = [mixture for x, mixture in pairs if x.block == model.names[inside[0]]]
+        layer, mixture = pairs[0]
 
         def looking() -> contextlib.AbstractContextManager[None]:
-            return RoutedTokens(first[0], model.device).seen()
+            return RoutedTokens(mixture, model.device).seen()
 
-        taken = called_block(prepared, inside[0], looking)
+        taken = called_block(prepared, model.names.index(layer.block), looking)
         seconds = {"load": taken["load"] * len(model)}
         if windows:
-            seconds["calibrate"] = taken["look"] * windows * len(set(inside))
+            seconds["calibrate"] = taken["look"] * windows * blocks
             seconds["propagate"] = taken["pass"] * windows * (len(model) - 1)
         seconds["cut"] = (taken["load"] + taken["write"]) * len(model)
         seconds |= evaluation(prepared, texts, taken.get("pass", 0.0), taken["load"])
-    kept = _as_many(prepared, pairs)
-    steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
-    return Expected(cut=Cut({}, tuple(model.names), kept), seconds=seconds, steps=steps)
+    if isinstance(solver, ExpertMerger):
+        gone = sum(int((~alive).sum()) for alive in kept.values())
+        steps.append(f"each of the {gone} experts that go is merged into one that stays")
+        disk["the model with merged experts"] = model.checkpoint.bytes
+        if dry_run:
+            seconds["merge"] = gone * _aligning(solver, pairs[0][1])
+    cut = Cut({}, tuple(model.names), kept)
+    return Expected(cut=cut, disk=disk, seconds=seconds, steps=steps)
+
+
+def _aligning(merger: ExpertMerger, mixture: Mixture) -> float:
+    """Seconds of putting the neurons of one expert in the order of another's; of random ones."""
+    draw = torch.Generator().manual_seed(0)
+    of_each = sum(t[0].numel() for t in mixture.tensors.values() if t.ndim == 3) // mixture.width
+    stays, goes = (torch.randn(mixture.width, of_each, generator=draw) for _ in range(2))
+    began = time.perf_counter()
+    merger.aligned(stays, goes)
+    return time.perf_counter() - began
 
 
 def _as_many(prepared: PreparedPruning, pairs: list[Pair]) -> dict[str, Tensor]:
