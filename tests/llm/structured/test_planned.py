@@ -108,8 +108,7 @@ def test_passes_are_counted_as_the_run_makes_them(
     monkeypatch.setattr(StreamedTrials, "_through", counted)
     prune(tmp_path / "model", method, windows(), tmp_path / "out", micro_batch=2)
     assert planned["seconds"]["passes"] == sum(through)
-    rounds = 2 if greedy else 1
-    found = f"found in {rounds} rounds, {sum(through) // 3} passes of 3 windows"
+    found = f"found in {'2 rounds' if greedy else '1 round'}: {sum(through) // 3} passes of 3 "
     assert planned["steps"][0].startswith(found)
 
 
