@@ -86,7 +86,7 @@ def test_sparsegpt(name: str, structure: str, saved: Saved, tmp_path: Path) -> N
     if structure == "2:4":
         assert len(list(folder.glob("model-*.safetensors"))) > 1
     method = methods.sparsegpt(sparsity=0.5, structure=structure)
-    record = prune(folder, method, windows(), tmp_path / "out")
+    record = prune(folder, method, windows(12), tmp_path / "out")
     check(folder, tmp_path / "out", structure)
     assert record["fallbacks"] == []
     errors = [x["output_error"] for row in record["blocks"] for x in row["layers"]]

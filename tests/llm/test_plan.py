@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from steppe import SteppeError, methods
+from steppe import methods
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.llm.checkpoint import write_index
 from steppe.llm.memory import estimate
@@ -89,7 +89,7 @@ def test_what_a_search_over_the_model_holds_is_counted(language_model, tokens, t
 def test_times_are_for_all_steps_and_windows(language_model, tokens, tmp_path, monkeypatch):
     taken = {"load": 1.0, "calibrate": 2.0, "prune": 3.0, "propagate": 8.0, "write": 0.5}
     row = {"seconds": taken, "layers": [{"shape": [2, 2], "sparsity_before": 0.25}]}
-    monkeypatch.setattr("steppe.llm.plan._trial", lambda prepared, windows: row)
+    monkeypatch.setattr("steppe.llm.plan.pruned_block", lambda prepared: row)
     prepared = ask(language_model, methods.safe(sparsity=0.5), tmp_path / "out", tokens)
     seconds = plan(prepared)["seconds"]
     # 2 blocks; 6 windows where the trial had 2; 3 steps in each of 2 epochs where it had 3
@@ -142,7 +142,8 @@ def test_a_plan_tries_whole_units_as_the_run_prunes_them(language_model, tokens,
     assert not (tmp_path / "out").exists()
 
 
-def test_no_plan_is_tried_where_biases_come_first(language_model, tokens, tmp_path):
+def test_a_plan_tries_a_block_with_the_biases_that_it_will_have(language_model, tokens, tmp_path):
     method = methods.flap(sparsity=0.5, structure="neurons")
-    with pytest.raises(SteppeError, match=r"got method flap.*first gets biases.*slim"):
-        plan(ask(language_model, method, tmp_path / "out", tokens))
+    found = plan(ask(language_model, method, tmp_path / "out", tokens))
+    assert found["seconds"]["prune"] > 0
+    assert list(tmp_path.iterdir()) == []

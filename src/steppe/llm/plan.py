@@ -33,14 +33,14 @@ def plan(
     Args:
         prepared: what to prune and how.
         dry_run: measure times; without it there are none.
-        latency_table: of ``steppe latency``: how long the model takes where units are removed.
+        latency_table: of ``steppe latency``: how long the model takes where something is removed.
 
     Returns:
         ``memory_bytes``, ``device_bytes`` and ``disk_bytes`` (parts and ``all``), ``available``,
         ``seconds`` (parts and ``all``), ``layers``, ``blocks``, ``zeros``, ``zeros_by_kind``,
         ``packed`` (see `steppe.llm.packed_plan.packed_plan`) and
-        ``not_in_the_model`` (what is copied as it is); ``sparsity_before`` of the block on trial;
-        where units are removed, ``shape`` (see `steppe.llm.structured.planned.planned_shape`).
+        ``not_in_the_model`` (what is copied as it is); ``sparsity_before`` of the block on trial.
+        Where something is really gone, see `steppe.llm.structured.planned.planned_removal`.
 
     Raises:
         SteppeError: it cannot fit; names what, how much and the way out.

@@ -16,6 +16,7 @@ from steppe.core.protocols.budget import SearchBudget as SearchBudget
 from steppe.core.protocols.budget import UnitBudget as UnitBudget
 from steppe.core.protocols.coupling import AnyCoupling as AnyCoupling
 from steppe.core.protocols.coupling import Coupling as Coupling
+from steppe.core.protocols.coupling import ExpertMerger as ExpertMerger
 from steppe.core.protocols.coupling import LayerSolver as LayerSolver
 from steppe.core.protocols.coupling import StreamSolver as StreamSolver
 from steppe.core.protocols.coupling import WeightParametrization as WeightParametrization

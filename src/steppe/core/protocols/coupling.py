@@ -240,3 +240,31 @@ class StreamSolver(LayerSolver):
             factor: how many times as large n0 is.
         """
         raise NotImplementedError
+
+
+class ExpertMerger(LayerSolver):
+    """A solver for whole experts, of which those that go are merged into some that stay."""
+
+    def merged_into(self, alive: Tensor, statistics: Mapping[str, Tensor]) -> Tensor:
+        """Which expert each goes to.
+
+        Args:
+            alive: ``[experts]`` booleans, those that stay.
+            statistics: ``[experts, experts]`` inner products, of the router's outputs over the
+                tokens under ``expert_logits``, of its rows under ``expert_router``.
+
+        Returns:
+            ``[experts]`` numbers; of one that stays its own.
+        """
+        raise NotImplementedError
+
+    def aligned(self, stays: Tensor, goes: Tensor) -> Tensor:
+        """The order that neurons of an expert that goes take to be merged.
+
+        Args:
+            stays, goes: ``[neurons, weights]``, of the expert that stays and of the one that goes.
+
+        Returns:
+            ``[neurons]``: the neuron of ``goes`` that is merged into each of ``stays``.
+        """
+        raise NotImplementedError

@@ -7,7 +7,7 @@ from torch import Tensor
 from steppe.core.calibration_statistics import CALIBRATION
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import BlockBudget, LevelBudget, Score
+from steppe.core.protocols import BlockBudget, ExpertMerger, LevelBudget, Score
 from steppe.engine.blockwise.allocation import counts_of
 from steppe.engine.blockwise.solve import as_start
 from steppe.method import Method
@@ -20,7 +20,8 @@ def needs_windows(method: Method) -> bool:
     optimised = method.objective.scope == "block"
     # what a solver provides to the score, it has from them
     needs = method.calibration_needs or method.score.needs
-    return bool(needs or optimised or profiled_by or searches)
+    merged = isinstance(method.solver, ExpertMerger)  # weighed by the tokens that experts get
+    return bool(needs or optimised or profiled_by or searches or merged)
 
 
 def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:

@@ -63,7 +63,7 @@ def planned_removal(
     shape = planned_shape(prepared, expected, table)
     # beside a model with zeros, where there is one on the way
     result = "the smaller model" if prepared.masks else "shards"
-    disk = needed["disk"] | {result: shape["after"]["bytes"]}
+    disk = needed["disk"] | {result: shape["after"]["bytes"]} | dict(expected.disk)
     memory.check(prepared, {"host": {}, "device": {}, "disk": disk})
     planned = {
         "method": prepared.method.name,
@@ -132,18 +132,20 @@ def _sizes(model: StreamedModel, before: nn.Module, cut: Cut) -> dict[str, int]:
     """
     stays = cut.plan(before).stays
     gone = tuple(f"{name}." for name in model.names if name not in cut.blocks)
-    parameters = dict(before.named_parameters(remove_duplicate=False))
+    parameters = {name for name, _ in before.named_parameters(remove_duplicate=False)}
     own = {name for name, _ in model.model.named_parameters(remove_duplicate=False)}
     sizes = {"parameters": 0, "bytes": 0}
-    for name in sorted(model.stored_names(parameters)):
-        if name.startswith(gone) or name not in parameters:
+    stored = before.state_dict()  # with the buffers that are stored
+    for name in sorted(model.stored_names(stored) & stored.keys()):
+        if name.startswith(gone):
             continue
-        shape = list(parameters[name].shape)
+        shape = list(stored[name].shape)
         for dim, index in stays.get(name, {}).items():
             shape[dim] = index.shape[-1]
-        stored = name if name in own else beside(name, "weight")
-        sizes["parameters"] += math.prod(shape)
-        sizes["bytes"] += math.prod(shape) * model.stored_dtype(stored).itemsize
+        added = name in parameters and name not in own
+        dtype = model.stored_dtype(beside(name, "weight") if added else name)
+        sizes["parameters"] += math.prod(shape) * (name in parameters)
+        sizes["bytes"] += math.prod(shape) * dtype.itemsize
     return sizes
 
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
+from steppe.llm.structured.merging import loaded
 from steppe.removal.mixtures import Mixture, mixtures_of
 
 
@@ -41,6 +42,7 @@ class RoutedTokens:
         self._mixture = mixture
         zeros = torch.zeros(3, mixture.count, dtype=torch.float64, device=device)
         self._norms, self._tokens, self._gates = zeros
+        self._logits = torch.zeros(mixture.count, mixture.count, dtype=zeros.dtype, device=device)
         self._all = torch.zeros((), dtype=torch.float64, device=device)
 
     def seen(self) -> contextlib.AbstractContextManager[None]:
@@ -57,6 +59,8 @@ class RoutedTokens:
             )
         flat, index, gates = hidden.flatten(0, -2), index.flatten(0, -2), gates.flatten(0, -2)
         self._all += len(flat)
+        logits = linear(flat, self._rows.to(flat.dtype)).double()
+        self._logits += logits.T @ logits
         for expert in index.unique().tolist():
             tokens, place = (index == expert).nonzero(as_tuple=True)
             made = self._alone(flat[tokens], expert)
@@ -75,12 +79,24 @@ class RoutedTokens:
 
     def finish(self) -> None:
         """Add up what the processes saw."""
-        ranks.add_up([self._norms, self._tokens, self._gates, self._all])
+        ranks.add_up([self._norms, self._tokens, self._gates, self._all, self._logits])
 
     @property
     def tokens(self) -> list[int]:
         """How many each expert got."""
         return [round(n) for n in self._tokens.tolist()]
+
+    @property
+    def _rows(self) -> Tensor:
+        """The router's weight as it is in memory now."""
+        now = loaded(self._mixture)
+        return now.tensors[now.name]
+
+    @property
+    def products(self) -> dict[str, Tensor]:
+        """What `steppe.core.protocols.ExpertMerger` compares experts by."""
+        rows = self._rows.double()
+        return {"expert_logits": self._logits.cpu(), "expert_router": (rows @ rows.T).cpu()}
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -138,7 +154,7 @@ def _among(mixture: Mixture, alive: Tensor) -> Any:
 
     @torch.no_grad()
     def forward(*args: Any, **kwargs: Any) -> Any:
-        now = next(m for m in mixtures_of(mixture.owner) if m.router is router)
+        now = loaded(mixture)
         weight = now.tensors[now.name]
         gone = ~alive.to(weight.device)
         before = [bias.clone() for bias in now.biases]

@@ -15,8 +15,12 @@ from torch import Tensor
 from language_models import Saved, on_disk, reload, windows
 from mixture_models import FAMILIES, build, close
 from steppe import SteppeError, methods
+from steppe.coupling.merge_experts import MergeExperts
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
+from steppe.llm.structured import slim
+from steppe.llm.structured.choices.units import MASKED
+from steppe.llm.structured.merging import merge
 from steppe.llm.structured.routing import rerouted
 from steppe.removal.mixtures import mixtures_of
 from steppe.removal.plan import Plan
@@ -126,6 +130,119 @@ def test_scores_are_those_of_a_loop_over_tokens(
         torch.testing.assert_close(scores, expected[router][score], rtol=1e-4, atol=1e-6)
         lost = [i for i in range(8) if i not in said["kept"]]
         assert scores[lost].max() <= scores[said["kept"]].min()
+
+
+def merging(sparsity: float, **options: Any) -> Any:
+    coupling = {"name": "merge_experts", **options}
+    return methods.reap(sparsity=sparsity, score="routing_frequency").replace(coupling=coupling)
+
+
+@pytest.fixture
+def between(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the model lies whose experts are merged and not yet cut; it is not deleted."""
+    kept, remove = tmp_path / "merged", shutil.rmtree
+
+    def moved(path: Path, **options: Any) -> None:
+        path.rename(kept) if path.name == "masked" else remove(path, **options)
+
+    monkeypatch.setattr(slim.shutil, "rmtree", moved)
+    return kept
+
+
+@pytest.mark.parametrize("similarity", ["logits", "router"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_merged_and_removed_is_merged_and_masked(
+    name: str, similarity: str, saved: Saved, tmp_path: Path, between: Path
+) -> None:
+    folder, out = saved(name), tmp_path / "out"
+    record = prune(folder, merging(0.375, similarity=similarity), windows(), out)
+    kept, text = kept_of(record), windows(2, 11)
+    masked, cut, dense = reload(between), reload(out), reload(folder)
+    with torch.no_grad():
+        with rerouted(masked, kept):
+            expected = masked(text).logits
+        assert close(cut(text).logits, expected)
+        with rerouted(dense, kept):
+            assert not close(dense(text).logits, expected), "nothing was merged"
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    with rerouted(masked, kept):
+        written = masked.generate(text[:1, :4], **options)
+    assert torch.equal(cut.generate(text[:1, :4], **options), written)
+    # only experts that others went to have changed, and nothing outside of the mixtures
+    old = dense.state_dict()
+    into = {n: s["into"] for row in record["blocks"] for n, s in row["experts"].items()}
+    inside = {m.inside: into[m.name] for m in mixtures_of(dense)}
+    for tensor, value in masked.state_dict().items():
+        goes = inside.get(tensor.rpartition(".")[0])
+        if goes is None:
+            assert torch.equal(value, old[tensor]), tensor
+            continue
+        for expert in range(8):
+            same = torch.equal(value[expert], old[tensor][expert])
+            assert same or goes.count(expert) > 1, (tensor, expert)
+    config, dense_config = (json.loads((f / "config.json").read_text()) for f in (out, folder))
+    changed = {k for k, v in config.items() if dense_config.get(k) != v}
+    assert changed <= {FAMILIES[name][2], "transformers_version"}
+    for router, said in into.items():
+        assert [i for i in range(8) if said[i] == i] == kept[router].nonzero().flatten().tolist()
+    assert record["removed"]["agreement"] < 1e-5
+    assert record["sparse"]["nonzero"] == sum(int((p != 0).sum()) for p in cut.parameters())
+
+
+def test_experts_are_compared_and_weighed_by_the_tokens(
+    saved: Saved, tmp_path: Path, between: Path
+) -> None:
+    """The first mixture, beside the logits and the tokens that plain transformers have there."""
+    text = windows(5, 9)
+    record = prune(saved("mixtral"), merging(0.5), text, tmp_path / "out")
+    model = reload(saved("mixtral"))
+    mixture = next(mixtures_of(model))
+    seen: list[Tensor] = []
+    hook = mixture.experts.register_forward_pre_hook(lambda m, given: seen.extend(given[:2]))
+    with torch.no_grad():
+        model(text)
+    hook.remove()
+    logits = seen[0].double() @ mixture.tensors[mixture.name].double().T
+    said = record["blocks"][0]["experts"][mixture.name]
+    assert said["tokens"] == torch.bincount(seen[1].flatten(), minlength=8).tolist()
+    for expert, target in enumerate(said["into"]):
+        if expert not in said["kept"]:
+            like = torch.cosine_similarity(logits[:, [expert]], logits, dim=0)[said["kept"]]
+            assert target == said["kept"][int(like.argmax())]
+    merge(
+        mixture, MergeExperts(), torch.tensor(said["into"]), torch.tensor(said["tokens"]).double()
+    )
+    found = next(mixtures_of(reload(between)))
+    for name, tensor in mixture.tensors.items():
+        torch.testing.assert_close(found.tensors[name], tensor, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("streamed", ["auto", "never"])
+def test_merging_that_was_killed_ends_with_the_same_bits(
+    streamed: str, saved: Saved, tmp_path: Path
+) -> None:
+    folder, method = saved("qwen2-moe"), merging(0.375)
+    prune(folder, method, windows(), tmp_path / "once", streamed=streamed)
+
+    def dies(row: dict[str, Any]) -> None:
+        if row["block"] == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prune(folder, method, windows(), tmp_path / "twice", report=dies, streamed=streamed)
+    assert (tmp_path / "twice" / MASKED).is_dir()
+    prune(folder, method, windows(), tmp_path / "twice", streamed=streamed)
+    one, two = on_disk(tmp_path / "once"), on_disk(tmp_path / "twice")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert not (tmp_path / "twice" / MASKED).exists()
+
+
+def test_merging_needs_a_text(saved: Saved, tmp_path: Path) -> None:
+    method = methods.reap(sparsity=0.25, score="magnitude").replace(coupling="merge_experts")
+    with pytest.raises(SteppeError, match="needs calibration text"):
+        prune(saved("mixtral"), method, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_experts_that_no_token_reaches_go_first(tmp_path: Path) -> None:

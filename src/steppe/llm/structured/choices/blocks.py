@@ -137,12 +137,13 @@ def expected(
         seconds = {
             "load": taken["load"] * counted.loads,
             "passes": taken["pass"] * windows * counted.passes,
-            "heads": taken["head"] * windows * counted.heads,
+            "losses": taken["head"] * windows * counted.heads,
             "cut": (taken["load"] + taken["write"]) * len(stay),
         }
         seconds |= evaluation(prepared, texts, taken["pass"], taken["load"])
     steps = [
-        f"found in {of} rounds, {counted.passes} passes of {windows} windows through a block in all"
+        f"found in {of} round{'s' * (of != 1)}: {counted.passes} passes of {windows} windows "
+        "through a block in all"
     ]
     return Expected(
         cut=Cut({}, stay),

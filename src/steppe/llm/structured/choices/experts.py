@@ -14,6 +14,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
+from steppe.core.protocols import ExpertMerger
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.journal import Journal
@@ -23,9 +24,11 @@ from steppe.llm.model import StreamedModel
 from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, EXPECTATIONS, Choice, Expected
+from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.expert_numbers import chosen_of, groups_of, numbers_of_experts
 from steppe.llm.structured.fresh_record import FreshRecord
+from steppe.llm.structured.merging import merge
 from steppe.llm.structured.routing import RoutedTokens, rerouted
 from steppe.removal.mixtures import GROUPS, Mixture, mixtures_of
 
@@ -51,7 +54,7 @@ def ranked(prepared: PreparedPruning, report: Report) -> Choice:
         return rerouted(source.model, kept)
 
     cut = Cut({}, tuple(model.names), kept)
-    return Choice(cut=cut, source=model.folder, record=record, without=without)
+    return Choice(cut=cut, source=walk.source, record=record, without=without)
 
 
 class _Walk:
@@ -75,12 +78,19 @@ class _Walk:
         self._model, self._method = prepared.model, prepared.method
         self._pairs, self._report, self._keep_time = pairs, report, keep_time
         self._journal = Journal(folder / JOURNAL)
+        solver, self._merged = self._method.solver, prepared.out / MASKED
+        self._merger = solver if isinstance(solver, ExpertMerger) else None
         self._states = None
         if prepared.tokens is not None and prepared.needs_text:
             size = prepared.config.micro_batch
             self._states = HiddenStates(self._model, prepared.tokens, folder, size)
         self.rows: list[dict[str, Any]] = list(self._journal.get("blocks", []))
         self.notes: list[str] = list(self._journal.get("notes", []))
+
+    @property
+    def source(self) -> Path:
+        """Where the model lies that is cut: the dense one, or the one whose experts are merged."""
+        return self._model.folder if self._merger is None else self._merged
 
     @property
     def kept(self) -> dict[str, Tensor]:
@@ -98,6 +108,8 @@ class _Walk:
             return self.rows
         with contextlib.ExitStack() as entered:
             entered.enter_context(rerouted(model.model, self.kept))
+            if self._merger is not None:
+                model.restore(done, self._merged)
             if states is not None:
                 model.inputs(done, states.tokens[:1])  # so that it knows how blocks are called
                 states.resume(done) if done else states.embed(0)
@@ -107,6 +119,8 @@ class _Walk:
                 self._keep_time()
                 self._report(self.rows[-1])
         if ranks.first():
+            if self._merger is not None:
+                model.write_rest(self._merged)
             for path in self._journal.path.parent.glob("*.bin"):
                 path.unlink()
         ranks.barrier()
@@ -119,13 +133,16 @@ class _Walk:
         pairs = [(x, mixture) for x, mixture in self._pairs if x.block == model.names[index]]
         routed = self._routed(index, pairs) if states is not None else {}
         calibrated = time.perf_counter()
-        said: dict[str, dict[str, Any]] = {}
         own = dict(block.named_parameters())
-        nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
+        said: dict[str, dict[str, Any]] = {}
         for layer, mixture in pairs:
             tally = routed.get(mixture.name)
             weight = own[layer.name.removeprefix(f"{layer.block}.")].detach()
             said[mixture.name] = self._said(layer, mixture, weight, tally)
+        if self._merger is not None:
+            self._merge(index, [mixture for _, mixture in pairs], said, routed)
+        nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
+        for _, mixture in pairs:
             alive = _booleans(said[mixture.name]["kept"], mixture.count)
             for name in mixture.tensors:
                 tensor = own.get(name.removeprefix(f"{layer.block}."))
@@ -146,6 +163,26 @@ class _Walk:
             "nonzero": nonzero,
             "seconds": {n: round(s, 4) for n, s in (seconds | {"all": ended - began}).items()},
         }
+
+    def _merge(
+        self,
+        index: int,
+        mixtures: list[Mixture],
+        said: dict[str, dict[str, Any]],
+        routed: Mapping[str, RoutedTokens],
+    ) -> None:
+        """The experts of a block that go merged into those that stay; the block is written."""
+        assert self._merger is not None, "nothing is merged"
+        for mixture in mixtures:
+            own, tally = said[mixture.name], routed[mixture.name]
+            into = self._merger.merged_into(_booleans(own["kept"], mixture.count), tally.products)
+            tokens = torch.tensor(tally.tokens, dtype=torch.float64)
+            merge(mixture, self._merger, into, tokens)
+            own["into"] = into.tolist()
+        self._model.round(index)
+        if ranks.first():
+            self._model.write(index, self._merged)
+        ranks.barrier()
 
     @torch.no_grad()
     def _routed(self, index: int, pairs: list[Pair]) -> dict[str, RoutedTokens]:
@@ -232,6 +269,12 @@ def check(prepared: PreparedPruning) -> None:
         lost = prepared.method.structure.count(layer, prepared.method.sparsity)
         assert lost is not None, "the shape decides how many"
         _check_router(mixture, model.config.get_text_config(), lost)
+        if isinstance(prepared.method.solver, ExpertMerger) and mixture.neurons() is None:
+            raise SteppeError(
+                "experts are merged where it is known how their neurons lie",
+                got=mixture.inside,
+                way_out="coupling reroute, which leaves those that stay as they are",
+            )
     cut = Cut({}, tuple(model.names), _as_many(prepared, pairs))
     configured(model, cut, config.family)
     memory.decide(prepared, prepared.texts())
@@ -263,26 +306,43 @@ def expected(
     prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
 ) -> Expected:
     """The first block with a mixture is called on trial, while its routers are looked at."""
-    model, pairs = prepared.model, _pairs(prepared)
-    seconds: dict[str, float] = {}
-    inside = [model.names.index(x.block) for x, _ in pairs]
+    model, pairs, solver = prepared.model, _pairs(prepared), prepared.method.solver
+    kept = _as_many(prepared, pairs)
+    blocks = len({x.block for x, _ in pairs})
     windows = len(prepared.tokens) if prepared.tokens is not None and prepared.needs_text else 0
+    steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
+    seconds, disk = dict[str, float](), dict[str, int]()
     if dry_run:
-        first = [mixture for x, mixture in pairs if x.block == model.names[inside[0]]]
+        layer, mixture = pairs[0]
 
         def looking() -> contextlib.AbstractContextManager[None]:
-            return RoutedTokens(first[0], model.device).seen()
+            return RoutedTokens(mixture, model.device).seen()
 
-        taken = called_block(prepared, inside[0], looking)
+        taken = called_block(prepared, model.names.index(layer.block), looking)
         seconds = {"load": taken["load"] * len(model)}
         if windows:
-            seconds["calibrate"] = taken["look"] * windows * len(set(inside))
+            seconds["calibrate"] = taken["look"] * windows * blocks
             seconds["propagate"] = taken["pass"] * windows * (len(model) - 1)
         seconds["cut"] = (taken["load"] + taken["write"]) * len(model)
         seconds |= evaluation(prepared, texts, taken.get("pass", 0.0), taken["load"])
-    kept = _as_many(prepared, pairs)
-    steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
-    return Expected(cut=Cut({}, tuple(model.names), kept), seconds=seconds, steps=steps)
+    if isinstance(solver, ExpertMerger):
+        gone = sum(int((~alive).sum()) for alive in kept.values())
+        steps.append(f"each of the {gone} experts that go is merged into one that stays")
+        disk["the model with merged experts"] = model.checkpoint.bytes
+        if dry_run:
+            seconds["merge"] = gone * _aligning(solver, pairs[0][1])
+    cut = Cut({}, tuple(model.names), kept)
+    return Expected(cut=cut, disk=disk, seconds=seconds, steps=steps)
+
+
+def _aligning(merger: ExpertMerger, mixture: Mixture) -> float:
+    """Seconds of putting the neurons of one expert in the order of another's; of random ones."""
+    draw = torch.Generator().manual_seed(0)
+    of_each = sum(t[0].numel() for t in mixture.tensors.values() if t.ndim == 3) // mixture.width
+    stays, goes = (torch.randn(mixture.width, of_each, generator=draw) for _ in range(2))
+    began = time.perf_counter()
+    merger.aligned(stays, goes)
+    return time.perf_counter() - began
 
 
 def _as_many(prepared: PreparedPruning, pairs: list[Pair]) -> dict[str, Tensor]:
