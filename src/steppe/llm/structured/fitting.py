@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from math import lcm
 from pathlib import Path
+from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import STACKED
@@ -95,14 +96,18 @@ def fitted(
             got=f"{target}, for which {lost} {kinds[0]} go, of {sum(may.values())} that may",
             way_out="a larger --target, or fewer patterns",
         )
-    # a sparsity is below 1, also where all that may go goes: counts are rounded
-    sparsity = min(lost, sum(may.values()) - 0.25) / sum(may.values())
     if "shapes" in plain:  # of which measuring finds the best
         plain["shapes"] = [[s.blocks, s.neurons, s.heads] for s in met]
-        sparsity = 1 - best.blocks * best.block / (whole.blocks * whole.block)
-    elif "keep" in plain:
+        return _with(method, plain, 1 - best.blocks * best.block / (whole.blocks * whole.block))
+    if "keep" in plain:
         plain["keep"] = [list(pair) for pair in kept.items()]
-    return method.replace(structure=plain, budget=method.budget.to_dict() | {"sparsity": sparsity})
+    # a sparsity is below 1, also where all that may go goes: counts are rounded
+    return _with(method, plain, min(lost, sum(may.values()) - 0.25) / sum(may.values()))
+
+
+def _with(method: Method, structure: dict[str, Any], sparsity: float) -> Method:
+    budget = method.budget.to_dict() | {"sparsity": sparsity}
+    return method.replace(structure=structure, budget=budget)
 
 
 def _left_by(
