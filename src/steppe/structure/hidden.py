@@ -28,8 +28,8 @@ class Hidden(Structure):
     Seen alone, a layer loses none; a unit of it is an input.
 
     Args:
-        round_to: as many dimensions as stay are a multiple of this, where there are more; where they
-            are read by stacked experts, of 8 too.
+        round_to: as many dimensions as stay are a multiple of this, where there are more; of
+            those that stacked experts read, of 8 too.
 
     Example:
         >>> Structure.make({"name": "hidden", "round_to": 32}).stays(256, 0.3)
