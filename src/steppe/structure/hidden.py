@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -27,7 +28,8 @@ class Hidden(Structure):
     Seen alone, a layer loses none; a unit of it is an input.
 
     Args:
-        round_to: as many dimensions as stay are a multiple of this, where there are more.
+        round_to: as many dimensions as stay are a multiple of this, where there are more; of
+            those that stacked experts read, of 8 too.
 
     Example:
         >>> Structure.make({"name": "hidden", "round_to": 32}).stays(256, 0.3)
@@ -67,16 +69,10 @@ class Hidden(Structure):
                 way_out="method hidden",
             )
 
-    def stays(self, width: int, sparsity: float) -> int:
-        """How many of the dimensions of a stream stay.
-
-        Args:
-            width: of the stream.
-            sparsity: fraction of its dimensions that goes.
-        """
-        kept = width - count(sparsity, width)
-        if width > self.round_to:
-            kept = min(max(round(kept / self.round_to), 1) * self.round_to, width)
+    def stays(self, width: int, sparsity: float, multiple: int = 1) -> int:
+        kept, step = width - count(sparsity, width), lcm(self.round_to, multiple)
+        if width > step:
+            kept = min(max(round(kept / step), 1) * step, width)
         return max(kept, 1)
 
     def count(self, layer: Layer, sparsity: float) -> int | None:

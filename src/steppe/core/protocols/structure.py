@@ -54,12 +54,13 @@ class Structure(Part):
         """Units that a layer loses where the shape alone decides; None leaves it to the budget."""
         return None
 
-    def stays(self, width: int, sparsity: float) -> int:
+    def stays(self, width: int, sparsity: float, multiple: int = 1) -> int:
         """Dimensions of a residual stream that stay, where they are what goes.
 
         Args:
             width: how many there are.
             sparsity: fraction of them that goes.
+            multiple: what the model needs their number to be a multiple of.
         """
         raise NotImplementedError
 

@@ -24,7 +24,7 @@ from steppe.llm.structured import dimension_ranking
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.norm_outputs import Moments
 
-VOCABULARY, WIDTH, BLOCKS = 48, 16, 2
+VOCABULARY, WIDTH, WIDE, BLOCKS = 48, 16, 32, 2  # mixtures are wide: theirs stays one of 8
 SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
@@ -101,7 +101,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
             torch.manual_seed(0)
             path = made[name] = tmp_path_factory.mktemp(name)
             known = name in FAMILIES
-            model = build(*FAMILIES[name]) if known else mixture_models.build(name)
+            model = (
+                build(*FAMILIES[name]) if known else mixture_models.build(name, hidden_size=WIDE)
+            )
             model.save_pretrained(path)
             (path / "chat_template.jinja").write_text("{{ messages }}")
         return made[name]
@@ -173,17 +175,20 @@ def worst(one: Tensor, other: Tensor) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
 
-@pytest.mark.parametrize("lost", [2, 6])
+@pytest.mark.parametrize("share", [0.125, 0.375])
 @pytest.mark.parametrize("name", EVERY)
 def test_removed_is_as_if_it_had_never_been(
-    name: str, lost: int, saved: Saved, tmp_path: Path
+    name: str, share: float, saved: Saved, tmp_path: Path
 ) -> None:
     folder, out, tokens = saved(name), tmp_path / "out", windows()
-    method = methods.make("hidden", sparsity=lost / WIDTH, **PLAIN)
+    width = WIDTH if name in FAMILIES else WIDE
+    share = share if name in FAMILIES else 2 * share
+    stay = round(width * (1 - share))
+    method = methods.make("hidden", sparsity=share, **PLAIN)
     record = prune(folder, method, tokens, out)
     dense, slim, kept = reload(folder), reload(out), record["hidden"]["kept"]
-    assert len(kept) == WIDTH - lost
-    assert record["removed"]["hidden"] == [WIDTH - lost, WIDTH]
+    assert len(kept) == stay
+    assert record["removed"]["hidden"] == [stay, width]
     with torch.no_grad(), without(dense, kept):
         expected = dense(tokens, use_cache=False).logits
         found = slim(tokens, use_cache=False).logits
@@ -199,13 +204,13 @@ def test_removed_is_as_if_it_had_never_been(
         assert torch.equal(best[~ended], made[~ended, length])
 
     before, now = written(folder), written(out)
-    assert now["hidden_size"] == WIDTH - lost
+    assert now["hidden_size"] == stay
     other = {k for k in before.keys() | now.keys() if before.get(k) != now.get(k)}
     assert other - {"head_dim", "dtype", "transformers_version"} == {"hidden_size"}
     assert (out / "chat_template.jinja").read_text() == "{{ messages }}"
     assert slim.num_parameters() == record["sparse"]["parameters"]
-    share = 1 - slim.num_parameters() / dense.num_parameters()
-    assert record["sparsity_of_all"] == pytest.approx(share)
+    gone = 1 - slim.num_parameters() / dense.num_parameters()
+    assert record["sparsity_of_all"] == pytest.approx(gone)
     assert not list((out / "checkpoints").glob("*.bin"))
     assert not (out / MASKED).exists()
 
@@ -447,7 +452,7 @@ def test_what_lies_beside_the_model_is_refused(saved: Saved, tmp_path: Path) -> 
     shutil.copytree(saved("qwen3"), folder)
     weights = on_disk(folder) | {"model.layers.2.eh_proj.weight": torch.ones(WIDTH, WIDTH)}
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    assert "eh_proj" in refusal(folder, tmp_path, {"sparsity": 0.25})
+    assert "model.layers.2 in the checkpoint" in refusal(folder, tmp_path, {"sparsity": 0.25})
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from math import lcm
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.layer import STACKED
 from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
@@ -114,9 +116,10 @@ def _asked(prepared: PreparedPruning) -> tuple[ResidualStream, int]:
     """
     method, model = prepared.method, prepared.model
     width = model.hidden_size
-    stays = method.structure.stays(width, method.sparsity)
+    stacked = STACKED if any(x.stacked for x in model.layers()) else 1
+    stays = method.structure.stays(width, method.sparsity, stacked)
     if stays == width:
-        multiple = method.structure.to_dict()["round_to"]
+        multiple = lcm(method.structure.to_dict()["round_to"], stacked)
         raise SteppeError(
             "one dimension of the residual stream at least goes",
             got=f"sparsity {method.sparsity:g} of {width} dimensions, in multiples of {multiple}",
