@@ -16,6 +16,7 @@ CROSS = {
     "test_layout.py": "lengths and docstrings",
     "test_suite.py": "this file",
     "test_docs.py": "README and docs",
+    "llm/test_recover_cut.py": "recovery of what removal left",
     "test_results_page.py": "the figures of README and docs beside the records",
     "test_outside.py": "parts of another package",
     "test_former_names.py": "names of before 0.1",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from steppe.core.errors import SteppeError
-from steppe.core.protocols import Structure
+from steppe.core.protocols import ShapeSearch, Structure
 from steppe.structure.units import KINDS, Units
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ LAYERS = "layers"
 
 @Structure.registry.register("depth_and_width")
 @dataclass(frozen=True, kw_only=True)
-class DepthAndWidth(Units):
+class DepthAndWidth(Units, ShapeSearch):
     """Blocks go whole, and each block that stays loses as many neurons and heads as the others.
 
     Sparsity counts the weights of the decoder blocks. How much of it comes from where, calibration
@@ -71,6 +72,9 @@ class DepthAndWidth(Units):
         units = tuple(kind for kind in kinds if kind != LAYERS)
         fits = LAYERS in kinds and units and set(units) <= set(KINDS)
         return cls(of=units) if fits else None
+
+    def within(self, keep: Sequence[tuple[str, int]]) -> Units:
+        return Units(of=self.of, keep=tuple(keep))
 
     def fits(self, method: Method) -> None:
         super().fits(method)

@@ -26,6 +26,7 @@ from steppe.core.protocols.perturb import NeuronPerturb as NeuronPerturb
 from steppe.core.protocols.perturb import Perturb as Perturb
 from steppe.core.protocols.schedule import Schedule as Schedule
 from steppe.core.protocols.score import Score as Score
+from steppe.core.protocols.structure import ShapeSearch as ShapeSearch
 from steppe.core.protocols.structure import Structure as Structure
 
 AXES: tuple[type[Part], ...] = (

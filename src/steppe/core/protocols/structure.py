@@ -113,6 +113,27 @@ class Structure(Part):
         return None
 
 
+class ShapeSearch(Structure):
+    """A structure of which several shapes would do, and measuring says which is taken."""
+
+    of: tuple[str, ...]
+    """Kinds of units that go beside whole blocks."""
+    shapes: tuple[tuple[int, int, int], ...]
+    """Blocks, neurons and heads that may stay; empty where sparsity says how much goes."""
+    held_out: float
+    """Share of the calibration windows that judge."""
+    levels: int
+    """Widths of each kind of units that are tried."""
+    tried: int
+    """Shapes that are tried as a whole."""
+    tokens: int
+    """Calibration tokens on which blocks are tried out."""
+
+    def within(self, keep: Sequence[tuple[str, int]]) -> Structure:
+        """The structure that leaves so many units of each kind in every block."""
+        raise NotImplementedError
+
+
 def _refusal(misfits: Mapping[str, tuple[str, str]], fitting: Sequence[str] | None) -> SteppeError:
     """The error for layers; with the names of those that fit, if they are known."""
     rules = dict.fromkeys(rule for rule, _ in misfits.values())

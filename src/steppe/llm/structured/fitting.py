@@ -54,11 +54,7 @@ def fitted(
     wanted, plain = Target.parse(target), method.structure.to_dict()
     kinds = (*plain.get("of", ()), *COUNTED.get(method.structure.removes or "", ()))
     if method.structure.removes is None or not kinds:
-        raise SteppeError(
-            "a target is met by removing whole neurons, heads, experts or blocks",
-            got=f"structure {method.structure.name}",
-            way_out="method slim, depth or reap; or a --sparsity",
-        )
+        raise _removes_none(method)
     if table is not None and not wanted.timed:
         raise SteppeError(
             "a table of times is for a target in time",
@@ -103,6 +99,14 @@ def fitted(
         plain["keep"] = [list(pair) for pair in kept.items()]
     # a sparsity is below 1, also where all that may go goes: counts are rounded
     return _with(method, plain, min(lost, sum(may.values()) - 0.25) / sum(may.values()))
+
+
+def _removes_none(method: Method) -> SteppeError:
+    return SteppeError(
+        "a target is met by removing whole neurons, heads, experts or blocks",
+        got=f"structure {method.structure.name}",
+        way_out="method slim, depth or reap; or a --sparsity",
+    )
 
 
 def _with(method: Method, structure: dict[str, Any], sparsity: float) -> Method:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import STACKED
+from steppe.core.protocols import ShapeSearch, Structure
 from steppe.engine import ranks
 from steppe.engine.blockwise.held_out import windows_apart
 from steppe.engine.blockwise.journal import Journal
@@ -33,17 +34,15 @@ from steppe.llm.structured.damage import Damage, levels, most_promising
 from steppe.llm.structured.depth import passing_by
 from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target, accepted_heads, shapes
-from steppe.structure.depth_and_width import DepthAndWidth
-from steppe.structure.units import Units
 
 JOURNAL = "weighing.json"
 TRIAL = "trial"
 
 
-def structure_of(prepared: PreparedPruning) -> DepthAndWidth:
+def structure_of(prepared: PreparedPruning) -> ShapeSearch:
     """The structure, which says what is looked at."""
     structure = prepared.method.structure
-    assert isinstance(structure, DepthAndWidth), "no other one removes depth and width"
+    assert isinstance(structure, ShapeSearch), "no other one removes depth and width"
     return structure
 
 
@@ -96,9 +95,9 @@ def masks_of(prepared: PreparedPruning, shape: Shape) -> dict[str, Tensor]:
     return kept
 
 
-def _units(structure: DepthAndWidth, shape: Shape) -> Units:
+def _units(structure: ShapeSearch, shape: Shape) -> Structure:
     keep = tuple((kind, int(getattr(shape, kind))) for kind in structure.of)
-    return Units(of=structure.of, keep=keep)
+    return structure.within(keep)
 
 
 class Weighing:
