@@ -118,6 +118,8 @@ class ShapeSearch(Structure):
 
     of: tuple[str, ...]
     """Kinds of units that go beside whole blocks."""
+    round_to: int
+    """As many neurons as stay are a multiple of this."""
     shapes: tuple[tuple[int, int, int], ...]
     """Blocks, neurons and heads that may stay; empty where sparsity says how much goes."""
     held_out: float
