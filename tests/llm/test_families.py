@@ -96,7 +96,7 @@ def test_sparsegpt(name: str, structure: str, saved: Saved, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("structure", ["unstructured", "2:4"])
 @pytest.mark.parametrize("method", ["magnitude", "wanda", "alps", "safe"])
-@pytest.mark.parametrize("name", ["llama-grouped-query", "gpt2", "qwen2-moe", "gpt-oss"])
+@pytest.mark.parametrize("name", ["llama-grouped", "gpt2", "qwen2-moe", "gpt-oss"])
 def test_methods(name: str, method: str, structure: str, saved: Saved, tmp_path: Path) -> None:
     reconstruction = ReconstructionConfig(epochs=1, warmup_epochs=0, batch_size=2, lr=1e-3)
     options = {"budget": "uniform"} if method != "safe" else {}

@@ -29,10 +29,13 @@ def test_a_run_that_starts_from_a_run_says_so(
     first, both = read_records([tmp_path / "slim", tmp_path / "both"])
     assert both["dense"] == first["dense"]
     assert setting_of(both) == setting_of(first) == language_model.name
-    assert method_of(both) == "slim 50 %, then magnitude"
-    assert display(both) == "Slim 50 %, then Magnitude"
+    gone = 1 - first["sparse"]["parameters"] / first["dense"]["parameters"]
+    assert gone < stored["made_from"]["sparsity_asked"] < 0.5, "of the blocks, embeddings stay"
+    share = f"{100 * stored['made_from']['sparsity_asked']:.3g} %"
+    assert method_of(both) == f"slim {share}, then magnitude"
+    assert display(both) == f"Slim {share}, then Magnitude"
     rows = {row["method"] for row in _rows([first, both])}
-    assert rows == {"dense", "slim", "slim 50 %, then magnitude"}
+    assert rows == {"dense", "slim", f"slim {share}, then magnitude"}
 
 
 def _rows(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -179,11 +179,11 @@ def _points_table(points: dict[str, TradeOff]) -> Table:
 
 def _qualities(result: dict[str, Any]) -> list[str]:
     """What both models predict, where a text was given."""
-    points = result.get("points", {})
-    return [
-        f"perplexity {points['sparse']['perplexity']:.2f}, dense "
-        f"{points['dense']['perplexity']:.2f}, on {points['dense']['source']}"
-    ] * bool(points)
+    if "points" not in result:
+        return []
+    dense, sparse = (result["points"][kind] for kind in ("dense", "sparse"))
+    both = f"perplexity {sparse['perplexity']:.2f}, dense {dense['perplexity']:.2f}"
+    return [f"{both}, on {dense['source']}"]
 
 
 def _table(result: dict[str, Any]) -> Table:

@@ -259,6 +259,7 @@ class PreparedPruning:
             if not (config.include or config.exclude):
                 raise
             structure.among(self.model.layers())  # else it is not for the patterns
+            self.model.layers(config.include, config.exclude)  # nor what patterns match nothing
             flags = [f"--{n} '{p}'" for n in ("include", "exclude") for p in getattr(config, n)]
             raise SteppeError(
                 f"structure {structure.name} ranks layers that the patterns leave to it",

@@ -204,7 +204,7 @@ def method_of(record: Record) -> str:
 
 def _share(record: Record) -> str:
     where = sparsity_of(record)
-    return "" if where is None else f" {100 * where:.6g} %"
+    return "" if where is None else f" {100 * where:.3g} %"
 
 
 def display(record: Record) -> str:

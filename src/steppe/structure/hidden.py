@@ -50,7 +50,9 @@ class Hidden(Structure):
 
     def fits(self, method: Method) -> None:
         budget = method.budget
-        if not isinstance(budget, UnitBudget) or budget.uneven or not budget.layerwise:
+        if not isinstance(budget, UnitBudget):
+            return  # of coupled channels only, which says so itself
+        if budget.uneven or not budget.layerwise:
             raise SteppeError(
                 "all blocks share one residual stream, of one width",
                 got=f"structure hidden with budget {budget.name}",

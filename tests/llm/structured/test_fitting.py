@@ -16,6 +16,7 @@ from steppe.llm.prepare import PreparedPruning
 from steppe.llm.prune import prune
 from steppe.llm.prune_config import PruneConfig
 from steppe.llm.skeleton import read_config
+from steppe.llm.structured.choice import EXPECTATIONS
 from steppe.llm.structured.fitting import fitted
 from steppe.llm.structured.planned import planned_shape
 from steppe.llm.structured.shape import Shape
@@ -84,7 +85,7 @@ def test_biases_that_a_method_adds_count(
         method,
         PruneConfig.of(calibration=word_text, out=tmp_path / "out", **options),
     )
-    planned = planned_shape(prepared)
+    planned = planned_shape(prepared, EXPECTATIONS["units"](prepared, {}, False))
     record = prune(language_model, method, word_text, tmp_path / "out", **options)
     assert record["sparse"]["parameters"] == planned["after"]["parameters"]
     assert planned["after"]["parameters"] <= 0.7 * planned["before"]["parameters"]
