@@ -66,3 +66,15 @@ def set_up() -> Iterator[Claim]:
     yield "perplexity in windows of {}", own["window"]
     yield "Dense: {}", own["dense"]["perplexity"]
     yield "of 672 neurons and 8 heads", Cited("tiny-llama's config.json")
+
+
+@claims(PAGE, SECTION)
+def verdict() -> Iterator[Claim]:
+    ways = ("slim_unrepaired", "slim", "slim_recovered")
+    half, quarter = ([mean(name, place) for name in ways] for place in (2, 0))
+    yield "at {} % the same cut has {} without it, {} with it and {} once", 50, *half
+    yield "At {} % it has {}, {} and {}.", 25, *quarter
+    rules = [mean(name, 2) for name in ("two_ssp", "flap", "torch_pruning")]
+    yield "rules** at {} %: 2SSP's has {}, FLAP's {} and Torch-Pruning's example {}", 50, *rules
+    depth = [mean("depth", place) for place in range(3)]
+    yield "one of six blocks {}, two {}, three {}", *depth
