@@ -223,12 +223,14 @@ class Trainer:
                 epoch, position = divmod(done, self.steps_per_epoch)
                 stream = self.batches.epoch(epoch, position * micro)
             expected = done + 1
-            pairs = [next(stream) for _ in range(micro)]
+            with self.pace.waiting():
+                pairs = [next(stream) for _ in range(micro)]
             rate = self.factor(done / length)
             for group in (g for one in self.optimizers for g in one.param_groups):
                 group["lr"] = group.get("initial_lr", self.config.lr) * rate
             self._loss_sum += self._step([self._closure(x, y) for x, y in pairs])
-            self.pace.saw(sum(x.numel() for x, _ in pairs) * self.accelerator.num_processes, 1)
+            seen = sum(self.task.count(x) for x, _ in pairs)
+            self.pace.saw(seen * self.accelerator.num_processes, 1)
             last = index == self.steps_per_epoch - 1
             if index % 20 == 19 or last:
                 self._check_loss()
@@ -243,7 +245,8 @@ class Trainer:
             "train_loss": float(self._loss_sum) / self.steps_per_epoch,
             "lr": self.config.lr * rate,
         }
-        row |= self.pace.row() | self.sparsifier.coupling.shown(self.sparsifier.state)
+        row |= self.pace.row() if self.task.records_pace else {}
+        row |= self.sparsifier.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every
         if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
             row |= self._evaluated(

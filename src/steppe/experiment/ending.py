@@ -21,7 +21,6 @@ from steppe.experiment.recipe import Recipe
 from steppe.method import Method
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData
-from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits
 
@@ -116,10 +115,8 @@ def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> d
     if data.clean_labels is None:
         return {}
     where = data.train.labels != data.clean_labels
-    parts = {
-        "given": Split(data.train.images[where], data.train.labels[where]),
-        "clean": Split(data.train.images[where], data.clean_labels[where]),
-    }
+    changed = data.train.take(where)
+    parts = {"given": changed, "clean": changed.labelled(data.clean_labels[where])}
     shares: dict[str, Any] = {"changed": int(where.sum())}
     if not shares["changed"]:
         return shares

@@ -60,12 +60,28 @@ class DataSpec(Strict):
     num_classes: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    augment: str | None = "auto"
+    augment: str | list[Any] | None = "auto"
+    """A name, or steps in a row; see `steppe.vision.augment`."""
     cache: str | None = None
     label_noise: LabelNoiseSpec | None = None
     value_range: tuple[float, ...] | None = None
     channels: int | None = None
     background: str = "white"
+    resize: int | None = None
+    """Length of the shorter side before the middle of ``size`` is cut out: 256 for 224."""
+    interpolation: str = "bilinear"
+    stream: bool | Literal["auto"] = "auto"
+    """Whether images stay on disk; auto: where they would take more than 4 GiB decoded."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that decode, for each process that trains. They change nothing but the speed, so a
+    run may go on with another number."""
+
+
+_LATER = (
+    *("label_noise", "value_range", "channels", "background"),
+    *("resize", "interpolation", "stream", "workers"),
+)
+"""Keys of data that earlier versions did not have."""
 
 
 class ChannelSpec(Strict):
@@ -216,7 +232,7 @@ class Recipe(Strict):
         whole = self.model_dump(mode="json") | {"method": in_full(self.method)}
         del whole["task"]  # what a recipe that says none means
         data = whole["data"]
-        for key in ("label_noise", "value_range", "channels", "background"):
+        for key in _LATER:
             if data[key] == DataSpec.model_fields[key].default:
                 del data[key]  # so that a run from before is the same run
         if self.model.pretrained is None:
@@ -240,6 +256,8 @@ class Recipe(Strict):
         """
         try:
             there = parse(stored)
+            workers = there.data.model_copy(update={"workers": self.data.workers})
+            there = there.model_copy(update={"data": workers})
             plain, same = there.plain(), there.build_method() == self.build_method()
         except SteppeError:
             return stored

@@ -1,4 +1,4 @@
-"""Image datasets by name: built in, a local folder, or the hub; decoded once to uint8 tensors."""
+"""Image datasets by name: built in, a local folder, or the hub; decoded once, or streamed."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
-from steppe.vision.augment import Augmentation, augmentation
-from steppe.vision.data.base import ImageData, Source, Split
+from steppe.vision.augment import Given, augmentation
+from steppe.vision.augment.pipeline import as_pipeline
+from steppe.vision.data.base import ImageData, ImageSplit, Rows, Source, Split
 from steppe.vision.data.cache import decoded
+from steppe.vision.data.on_disk import streamed, streams
 from steppe.vision.data.labels import labels_of, select
 from steppe.vision.data.levels import Reading
 
 DATASETS: Registry[Callable[[int | None], Source]] = Registry("dataset", "steppe.vision.data")
 """Name -> ``source(size)``."""
 
-# What the ResNets that are commonly shared for CIFAR were trained with.
+# ImageNet's, with which the ResNets that are commonly shared for CIFAR were trained, too.
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 __all__ = ["DATASETS", "ImageData", "Split", "load"]
@@ -39,10 +42,14 @@ def load(
     num_classes: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    augment: str | Augmentation | None = "auto",
+    augment: Given = "auto",
     value_range: Sequence[float] | None = None,
     channels: int | None = None,
     background: str = "white",
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    stream: bool | Literal["auto"] = "auto",
+    workers: int | None = None,
     say: Callable[[str], object] = warnings.warn,
 ) -> ImageData:
     """Load a dataset of images.
@@ -69,10 +76,18 @@ def load(
             images of 8 bits, and for deeper ones the usual range that covers all of the dataset.
         channels: 1 (grey) or 3 (colour); None is what the first training image has.
         background: behind transparent pixels: white, black or keep (they show what is stored).
+        resize: length of the shorter side before the middle of ``size`` x ``size`` is cut out; None
+            scales the shorter side to ``size``.
+        interpolation: bilinear, bicubic, nearest, lanczos or box.
+        stream: whether images stay on disk and are decoded batch by batch; auto: where they would
+            take more than 4 GiB in memory, or an augmentation needs more than their middle.
+        workers: processes that decode, for each process that trains; None: its share of the cores,
+            at most 8. Changes no image.
         say: called with each sentence on what was left out or read in one of several ways.
 
     Returns:
-        The dataset, images as uint8 [n, c, h, w] on the CPU; the sentences are its ``notes``.
+        The dataset, images as uint8 [n, c, h, w] on the CPU, or streamed; the sentences are its
+        ``notes``.
 
     Raises:
         SteppeError: unknown name, missing column, bad label, undecodable image, impossible size.
@@ -83,40 +98,62 @@ def load(
         (100, 20, 500, (1, 8, 8))
     """
     ends = None if value_range is None else tuple(value_range)
-    reading = Reading(size=size, value_range=ends, channels=channels, background=background)
+    reading = Reading(
+        size=size,
+        value_range=None if value_range is None else tuple(value_range),
+        channels=channels,
+        background=background,
+        resize=resize,
+        interpolation=interpolation,
+    )
     source = resolve(str(name), reading)
     labels = labels_of(source, num_classes)
-    train_labels, test_labels, known = labels.train, labels.test, labels.num_classes
-    train_rows, held_out_rows = select(train_labels, train_size, validation, seed)
-    test_rows, _ = select(test_labels, test_size, 0, seed, what="test")
+    train_rows, held_out_rows = select(labels.train, train_size, validation, seed)
+    test_rows, _ = select(labels.test, test_size, 0, seed, what="test")
+    count = len(train_rows) + len(held_out_rows) + len(test_rows)
+    how = streams(source, reading, count, stream, augment)
     folder = None if cache is None else Path(cache)
-    train = Split(decoded(source.train, train_rows, folder), train_labels[train_rows])
-    held_out = None
-    if held_out_rows:
-        images = decoded(source.train, held_out_rows, folder)
-        held_out = Split(images, train_labels[held_out_rows])
-    test = Split(decoded(source.test, test_rows, folder), test_labels[test_rows])
+
+    def split(rows: Rows, of: Tensor, chosen: list[int]) -> ImageSplit:
+        if how.streamed:
+            return streamed(rows, of, chosen, reading)
+        return Split(decoded(rows, chosen, folder), of[chosen])
+
+    train = split(source.train, labels.train, train_rows)
+    held_out = split(source.train, labels.train, held_out_rows) if held_out_rows else None
+    test = split(source.test, labels.test, test_rows)
     shape = _one_shape(train, test)
-    notes = dict.fromkeys([*source.notes, *labels.notes, *source.train.notes, *source.test.notes])
+    own_mean, own_std, said = _statistics(train)
+    notes = dict.fromkeys(
+        [*source.notes, *labels.notes, *source.train.notes, *source.test.notes, *how.notes]
+        + (said if mean is None or std is None else [])
+    )
     for note in notes:
         say(note)
-    own_mean, own_std = _statistics(train.images)
+    made = augmentation(augment, shape, how.streamed)
+    if size is None and as_pipeline(made).framing is not None:
+        raise SteppeError(
+            "images that are cropped and scaled need a size",
+            got=f"augment {augment} and no size",
+            way_out="size=224 (data.size in a recipe)",
+        )
     return ImageData(
         name=str(name),
         train=train,
         validation=held_out,
         test=test,
-        num_classes=known,
+        num_classes=labels.num_classes,
         mean=_per_channel("mean", mean, own_mean),
         std=_per_channel("std", std, own_std),
         classes=labels.classes,
-        augment=augmentation(augment, shape),
+        augment=made,
         notes=tuple(notes),
+        workers=workers,
     )
 
 
-def _one_shape(train: Split, test: Split) -> tuple[int, ...]:
-    shape, other = (tuple(split.images.shape[1:]) for split in (train, test))
+def _one_shape(train: ImageSplit, test: ImageSplit) -> tuple[int, ...]:
+    shape, other = train.shape, test.shape
     if shape != other:
         raise SteppeError(
             "training and test images must have one shape",
@@ -138,7 +175,7 @@ def resolve(name: str, reading: Reading) -> Source:
     if name in DATASETS:
         if reading != Reading(size=reading.size):
             raise SteppeError(
-                "value_range, channels and background are for images in files",
+                "value_range, channels, background, resize and interpolation are for images in files",
                 got=f"dataset {name}, which has its own",
                 way_out="leave them out",
             )
@@ -166,10 +203,25 @@ def resolve(name: str, reading: Reading) -> Source:
     )
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images, in units of [0, 1]."""
-    if tuple(images.shape[1:]) == (3, 32, 32):
-        return CIFAR_MEAN, CIFAR_STD
+def _statistics(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """Mean and standard deviation per channel in units of [0, 1], and what is to be said of them.
+
+    Of images in memory they are measured; streamed ones get the constants of ImageNet, of which
+    grey ones have the mean.
+    """
+    if train.shape == (3, 32, 32):
+        return CIFAR_MEAN, CIFAR_STD, []
+    if not isinstance(train, Split):
+        mean, std = CIFAR_MEAN, CIFAR_STD
+        if train.shape[0] == 1:
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        note = "streamed images are normalised by ImageNet's usual mean and std (data.mean, data.std)"
+        return mean, std, [note]
+    return (*_measured(train.images), [])
+
+
+def _measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of uint8 images."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in images.unbind(1):
