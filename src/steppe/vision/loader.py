@@ -86,8 +86,8 @@ class Loader:
         self.pipeline, self.num_classes = as_pipeline(augment), num_classes
         self._check(len(mean), len(std))
         pin = self.device.type == "cuda"
-        workers = usual_workers(world) if workers is None else workers
-        self._reader = split.reader(self.pipeline, seed, workers, pin)
+        self.workers = usual_workers(world) if workers is None else workers
+        self._reader = split.reader(self.pipeline, seed, self.workers, pin)
         # (x / 255 - mean) / std as one multiplication and one addition.
         scale = torch.tensor([1 / (split.white * s) for s in std], dtype=torch.float32)
         shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)

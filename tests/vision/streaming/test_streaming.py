@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from photographs import draw
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
@@ -184,9 +185,12 @@ def test_an_augmentation_that_frames_streams(photographs: Path) -> None:
         load("digits", stream=True)
 
 
-def test_without_a_size_the_images_must_have_one(photographs: Path) -> None:
-    with pytest.raises(SteppeError, match="must have one size; got .* x .* in "):
-        epoch(streamed(photographs, size=None, augment="none"), workers=1)
+def test_without_a_size_the_images_must_have_one(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        draw(tmp_path / part, 1, 1, (40, 30), 3)
+    draw(tmp_path / "train" / "class01", 1, 1, (50, 30), 3)
+    with pytest.raises(SteppeError, match=r"must have one size; got \d+ x \d+ in .*class01"):
+        list(Loader.of(streamed(tmp_path, size=None, augment="none"), "train", 2).epoch(0))
 
 
 def test_single_images_in_memory_are_augmented_too(photographs: Path) -> None:

@@ -30,7 +30,7 @@ def _posterized(image: Image.Image, m: float) -> Image.Image:
 
 
 def _solarized(image: Image.Image, m: float) -> Image.Image:
-    return ImageOps.solarize(image, round(255 * (1 - m)))
+    return ImageOps.solarize(image, round(256 * (1 - m)))
 
 
 _SIGNED: dict[str, Callable[[Image.Image, float], Image.Image]] = {

@@ -14,7 +14,6 @@ from torch import Tensor
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.vision.augment import Given, augmentation
-from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.data.base import ImageData, ImageSplit, Rows, Source, Split
 from steppe.vision.data.cache import decoded
 from steppe.vision.data.on_disk import streamed, streams
@@ -130,13 +129,6 @@ def load(
     )
     for note in notes:
         say(note)
-    made = augmentation(augment, shape, how.streamed)
-    if size is None and as_pipeline(made).framing is not None:
-        raise SteppeError(
-            "images that are cropped and scaled need a size",
-            got=f"augment {augment} and no size",
-            way_out="size=224 (data.size in a recipe)",
-        )
     return ImageData(
         name=str(name),
         train=train,
@@ -146,7 +138,7 @@ def load(
         mean=_per_channel("mean", mean, own_mean),
         std=_per_channel("std", std, own_std),
         classes=labels.classes,
-        augment=made,
+        augment=augmentation(augment, shape, how.streamed),
         notes=tuple(notes),
         workers=workers,
     )

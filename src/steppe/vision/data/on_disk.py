@@ -41,7 +41,7 @@ def streams(
 
     Raises:
         SteppeError: asked for, of images that lie in memory; or not, where an augmentation needs
-            the images as they are stored.
+            the images as they are stored; no size, where one is needed.
     """
     if source.train.pictures is None:
         if asked is True:
@@ -53,6 +53,12 @@ def streams(
         return How(False)
     # whether it frames does not depend on the shape; auto does not where it must be known here
     frames = as_pipeline(augmentation(augment, (3, 32, 32))).frames
+    if frames and reading.size is None:
+        raise SteppeError(
+            "images that an augmentation crops and scales need a size",
+            got=f"augment {augment} and no size",
+            way_out="size=224 (data.size in a recipe)",
+        )
     if asked is False:
         if frames:
             raise SteppeError(

@@ -82,7 +82,7 @@ class Fetcher:
                     images = next(stream)
                 except StopIteration:
                     break
-                except RuntimeError as error:
+                except (RuntimeError, OSError, EOFError) as error:
                     raise self._died(error) from error
                 if isinstance(images, SteppeError):
                     raise images
@@ -112,7 +112,7 @@ class Fetcher:
             )
         return loader, asked
 
-    def _died(self, error: RuntimeError) -> SteppeError:
+    def _died(self, error: Exception) -> SteppeError:
         return SteppeError(
             "worker processes must live while images are read",
             got=" ".join(str(error).split())[:200],

@@ -1,16 +1,16 @@
-"""A small folder of photographs, drawn."""
+"""JPEGs of smooth noise, in a folder for each class."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 
 def draw(folder: Path, count: int, classes: int, sides: tuple[int, int], seed: int) -> None:
-    """JPEGs of smooth noise in ``classes`` folders, of slightly different sizes."""
+    """Images of about ``sides`` (width, height), each up to 8 pixels longer, the i-th of class i
+    modulo ``classes``."""
     rng = np.random.default_rng(seed)
     for i in range(count):
         width, height = (side + int(rng.integers(0, 9)) for side in sides)
@@ -19,12 +19,3 @@ def draw(folder: Path, count: int, classes: int, sides: tuple[int, int], seed: i
         path = folder / f"class{i % classes:02}" / f"{i:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, quality=85)
-
-
-@pytest.fixture(scope="session")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """41 JPEGs to train on and 12 to test on, about 60 x 48, in four classes."""
-    folder = tmp_path_factory.mktemp("photographs")
-    draw(folder / "train", 41, 4, (60, 48), 0)
-    draw(folder / "test", 12, 4, (60, 48), 1)
-    return folder
