@@ -54,7 +54,8 @@ def load(
     """Load a dataset of images.
 
     ``name`` is, in this order: a registered dataset (``digits``), a local path (a folder, file or
-    pattern of parquet files, or a folder of image folders), or a hub id ``org/name`` (the only
+    pattern of parquet files, a folder of tar shards, or one of image folders), a function
+    ``package.module:function`` that gives two datasets of torch, or a hub id ``org/name`` (the only
     case that may use the network). Selections are stratified by class and seeded.
 
     Args:
@@ -163,6 +164,8 @@ def resolve(name: str, reading: Reading) -> Source:
     from steppe.vision.data.hub import hub
     from steppe.vision.data.imagefolder import imagefolder
     from steppe.vision.data.parquet import find, parquet
+    from steppe.vision.data.tar_shards import find_shards, tar_shards
+    from steppe.vision.data.user import from_user
 
     if name in DATASETS:
         if reading != Reading(size=reading.size):
@@ -177,22 +180,31 @@ def resolve(name: str, reading: Reading) -> Source:
     if files:
         return parquet(files, reading)
     if path.is_dir():
-        return imagefolder(path, reading)
+        shards = find_shards(path) if not _has_class_folders(path) else {}
+        return tar_shards(path, shards, reading) if shards else imagefolder(path, reading)
+    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+        return from_user(name, reading)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return hub(name, reading)
     if "/" in name or name.startswith(("~", ".")) or path.exists():
         raise SteppeError(
             "a dataset's path must be a folder or parquet files that exist",
             got=name,
-            way_out="a folder with train.parquet and test.parquet, or train/<class>/ and "
-            "test/<class>/ with images",
+            way_out="a folder with train.parquet and test.parquet, train*.tar and test*.tar, or "
+            "train/<class>/ and test/<class>/ with images",
         )
     known = unknown("dataset", name, DATASETS)
     raise SteppeError(
-        "data is a dataset's name, a folder or file that exists, or a hub id org/name",
+        "data is a dataset's name, a folder or file that exists, package.module:function, or a hub "
+        "id org/name",
         got=f"{name}, and no such path is there",
         way_out=known.way_out or "",
     )
+
+
+def _has_class_folders(folder: Path) -> bool:
+    train = folder / "train"
+    return train.is_dir() and any(entry.is_dir() for entry in train.iterdir())
 
 
 def _statistics(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:

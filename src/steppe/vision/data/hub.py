@@ -13,6 +13,8 @@ from steppe.vision.data.levels import Reading
 from steppe.vision.data.parquet import TEST_NAMES
 
 _AS_STORED = Reading()
+HIDDEN = -1
+"""The label of images whose label is kept secret, as in ImageNet's test split."""
 
 
 def hub(name: str, reading: Reading = _AS_STORED) -> Source:
@@ -39,14 +41,19 @@ def hub(name: str, reading: Reading = _AS_STORED) -> Source:
             got=f"{name} ({type(error).__name__}: {str(error)[:300]})",
             way_out="check the id and the network, or give a local folder of parquet files",
         ) from error
-    test = next((split for split in TEST_NAMES if split in splits), None)
-    if "train" not in splits or test is None:
-        raise SteppeError(
-            "a dataset needs a train and a test split", got=f"{', '.join(splits)} in {name}"
-        )
+    rule = "a dataset needs a train and a test split"
+    if "train" not in splits:
+        raise SteppeError(rule, got=f"{', '.join(splits)} in {name}")
     features = splits["train"].features
     image = _first(features, datasets.Image, name)
     label = _first(features, datasets.ClassLabel, name)
+    there = [split for split in TEST_NAMES if split in splits]
+    hidden = [split for split in there if all(one == HIDDEN for one in splits[split][label])]
+    test = next((split for split in there if split not in hidden), None)
+    if test is None:
+        secret = f" (those of {', '.join(hidden)} have no label)" if hidden else ""
+        raise SteppeError(rule, got=f"{', '.join(splits)} in {name}{secret}")
+    notes = [f"{split} has no labels: tested on {test}" for split in hidden]
 
     def encoded(split: str, part: str) -> Encoded:
         table = splits[split].cast_column(image, datasets.Image(decode=False))
@@ -56,7 +63,7 @@ def hub(name: str, reading: Reading = _AS_STORED) -> Source:
         return Encoded(name=part, labels=list(table[label]), blobs=blobs)
 
     names = tuple(features[label].names)
-    return source(encoded("train", "train"), encoded(test, "test"), reading, names)
+    return source(encoded("train", "train"), encoded(test, "test"), reading, names, notes)
 
 
 class _Table(Blobs):
