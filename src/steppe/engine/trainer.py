@@ -119,7 +119,7 @@ class Trainer:
         self.batches, self.config, self.run, self.stopping = batches, config, run, stopping
         self.task: TrainingTask = task or Classification()
         self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
-        self.steps_per_epoch = _steps_per_epoch(batches, config)
+        self.steps_per_epoch = config.steps_per_epoch(len(batches))
         self.total = self.steps_per_epoch * config.epochs
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
@@ -151,6 +151,9 @@ class Trainer:
         warmup = config.warmup_epochs * self.steps_per_epoch / training
         self.factor = lr_factor(config.lr_schedule, warmup)
         self.loss = self.task.loss
+        self.average = config.average_of(model, whole=training == self.total)
+        beside = {"stopping": stopping, "average": self.average}
+        self._beside = {name: one for name, one in beside.items() if one is not None}
         self.pace = Pace(self.task.unit)
         self._metrics: list[dict[str, Any]] = []
         self._epoch = self._start = 0
@@ -175,6 +178,8 @@ class Trainer:
         self.model.zero_grad()  # their memory is there for the last projection
         if self.stopping is not None:
             self.stopping.restore(self.plain)
+        if self.average is not None:
+            self.average.store()
         before = self._evaluated(f"the {self.task.quality} before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
@@ -229,6 +234,8 @@ class Trainer:
             for group in (g for one in self.optimizers for g in one.param_groups):
                 group["lr"] = group.get("initial_lr", self.config.lr) * rate
             self._loss_sum += self._step([self._closure(x, y) for x, y in pairs])
+            if self.average is not None:
+                self.average.update()
             seen = sum(self.task.count(x) for x, _ in pairs)
             self.pace.saw(seen * self.accelerator.num_processes, 1)
             last = index == self.steps_per_epoch - 1
@@ -328,17 +335,15 @@ class Trainer:
         if self.run is None:
             return
         self.checkpoints.save(
-            lambda: (
-                {
-                    "epoch": epoch,
-                    "start": start,
-                    "loss_sum": self._loss_sum,
-                    "metrics": self._metrics,
-                    "sparsifier": self.sparsifier.state_dict(),
-                    "seconds": self._earlier + time.monotonic() - begun,
-                }
-                | ({"stopping": self.stopping.state_dict()} if self.stopping else {})
-            )
+            lambda: {
+                "epoch": epoch,
+                "start": start,
+                "loss_sum": self._loss_sum,
+                "metrics": self._metrics,
+                "sparsifier": self.sparsifier.state_dict(),
+                "seconds": self._earlier + time.monotonic() - begun,
+                **{name: one.state_dict() for name, one in self._beside.items()},
+            }
         )
         if self.accelerator.is_main_process:
             self.run.metrics(self._metrics)
@@ -362,8 +367,8 @@ class Trainer:
         self._epoch, self._start = state["epoch"], state["start"]
         self._metrics, self._earlier = state["metrics"], state["seconds"]
         self._loss_sum.copy_(state["loss_sum"])
-        if self.stopping is not None:
-            self.stopping.load_state_dict(state["stopping"])
+        for name, one in self._beside.items():
+            one.load_state_dict(state[name])
         assert self.run is not None
         resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
         self.sparsifier.notes.append(resumed)
@@ -373,7 +378,8 @@ class Trainer:
 
     def _reestimate(self) -> None:
         limit = min(self.config.bn_batches, len(self.batches))
-        if not limit or not self.sparsifier.method.sparsity:
+        moved = self.sparsifier.method.sparsity or self.average is not None
+        if not limit or not moved:
             return
         # an epoch number that training never uses: other augmentations, same for any resume
         stream = self.batches.epoch(self.config.epochs)
@@ -390,14 +396,3 @@ class Trainer:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""
         if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
             print(text, file=sys.stderr, flush=True)
-
-
-def _steps_per_epoch(batches: Batches, config: TrainConfig) -> int:
-    steps = len(batches) // config.accumulate
-    if steps < 1 or config.epochs < 1:
-        raise SteppeError(
-            "training needs at least one epoch of at least one step",
-            got=f"{config.epochs} epochs of {steps} steps",
-            way_out="a smaller batch size or accumulate, or more data",
-        )
-    return steps

@@ -129,6 +129,8 @@ class TrainSpec(Strict):
     sync: Literal["global", "local"] = "global"
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of a running mean of the weights, which takes their place at the end."""
 
     @field_validator("optimizer_groups", mode="before")
     @classmethod
@@ -239,6 +241,8 @@ class Recipe(Strict):
             del whole["model"]["pretrained"]
         if not self.train.optimizer_groups:
             del whole["train"]["optimizer_groups"]
+        if self.train.ema is None:
+            del whole["train"]["ema"]
         if not self._prunes_channels():
             del whole["channels"]
         if self.evaluate == "test":
