@@ -3,12 +3,12 @@
     python benchmarks/imagenet_like.py runs/imagenet-like
     python benchmarks/bench_loader.py runs/imagenet-like --out benchmarks/records/loader.json
 
-Both decode the same boxes of the same JPEGs, mirror and normalise them. torch's does so as its users
-write it: a dataset of one image an item, normalised in the worker, its items collated. Passes of the
-two take turns, each starts with warm workers, and the medians are compared.
+Both decode the same boxes of the same JPEGs, mirror and normalise them. torch's does so as its
+users write it: a dataset of one image an item, normalised in the worker, its items collated. Passes
+of the two take turns, each starts with warm workers, and the medians are compared.
 
-With ``--memory MANY`` the peak of a process that reads an epoch of both folders is recorded: that of
-this one, and that of its workers.
+With ``--memory MANY`` the peak of a process that reads 20 batches of both folders is recorded: its
+own, and that of its largest worker.
 """
 
 from __future__ import annotations

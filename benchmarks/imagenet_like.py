@@ -1,6 +1,6 @@
 """A folder of images like ImageNet's: JPEGs of about 500 x 400 in 1,000 classes, drawn.
 
-    python benchmarks/imagenet_like.py FOLDER                        # 2,000 to train on, 1,000 to test on
+    python benchmarks/imagenet_like.py FOLDER              # 2,000 to train on, 1,000 to test on
     python benchmarks/imagenet_like.py FOLDER --images 20000
 
 Sizes, bytes for each image and the share of photographs on their side are about those of ImageNet,

@@ -45,9 +45,8 @@ def trainer(
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
     config = TrainConfig(epochs=3, lr=0.1, bn_batches=0, checkpoint_steps=2, eval_every=0, ema=ema)
     accelerator = make_accelerator(config, "cpu", ".")
-    return Trainer(
-        model, batches, lambda m: {"accuracy": 0.0}, method, config, accelerator, run=run, quiet=True
-    )  # fmt: skip
+    evaluate = lambda m: {"accuracy": 0.0}  # noqa: E731
+    return Trainer(model, batches, evaluate, method, config, accelerator, run=run, quiet=True)
 
 
 def test_the_mean_of_all_steps_takes_the_weights_place() -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from photographs import draw
 from PIL import Image
 from torch import Tensor
 
 import steppe
+from photographs import draw
 from steppe.cli.main import main
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import load_tensors
@@ -37,8 +37,14 @@ def recipe(folder: Path, **train: Any) -> dict[str, Any]:
         },
         "method": {"name": "gmp", "sparsity": 0.5},
         "train": {
-            **{"epochs": 3, "batch_size": 8, "lr": 0.05, "checkpoint_steps": 2, "bn_batches": 2},
-            **{"label_smoothing": 0.1, "accumulate": 1, "warmup_epochs": 1},
+            "epochs": 3,
+            "batch_size": 8,
+            "lr": 0.05,
+            "checkpoint_steps": 2,
+            "bn_batches": 2,
+            "label_smoothing": 0.1,
+            "accumulate": 1,
+            "warmup_epochs": 1,
             **train,
         },
         "device": "cpu",
@@ -68,9 +74,10 @@ def test_killed_in_mid_epoch_and_resumed_it_ends_with_the_same_bits(
                 raise KeyboardInterrupt
             yield batch
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patched:
         patched.setattr(Loader, "epoch", dying)
-        steppe.train(recipe(photographs), tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            steppe.train(recipe(photographs), tmp_path)
     begun: list[tuple[int, int]] = []
 
     def counting(self: Loader, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -41,7 +41,7 @@ def test_one_step_is_what_scaling_and_cutting_give(size: tuple[int, int], filter
     short, long = sorted(size)
     new = (256, int(256 * long / short)) if width <= height else (int(256 * long / short), 256)
     scaled = image.resize(new, getattr(Image.Resampling, filter_.upper()))
-    left, top = int(round((new[0] - 224) / 2.0)), int(round((new[1] - 224) / 2.0))
+    left, top = round((new[0] - 224) / 2.0), round((new[1] - 224) / 2.0)
     two = scaled.crop((left, top, left + 224, top + 224))
     frame = ResizeCenterCrop(224, 256, filter_)(width, height)
     # Pillow rounds after each of its two passes; bicubic weights can make two levels of it

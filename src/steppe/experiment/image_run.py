@@ -24,7 +24,6 @@ from steppe.vision.framing import ResizeCenterCrop
 from steppe.vision.loader import Loader
 from steppe.vision.models import load_weights, logits
 
-
 READ = 64
 """Images that a worker decodes at a time."""
 MOST_BYTES = 16 * 2**30

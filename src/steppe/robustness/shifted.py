@@ -63,6 +63,7 @@ def accuracy_under_shift(
         "variants": variants,
         # a network that is never right has no accuracy to keep: 0, not a division by zero
         "r_v2": {name: share / clean if clean else 0.0 for name, share in variants.items()},
-        "images": {"clean": len(given.labels)} | {name: len(own.labels) for name, own in new.items()},
+        "images": {"clean": len(given.labels)}
+        | {name: len(own.labels) for name, own in new.items()},
         "source": str(shifted),
     }

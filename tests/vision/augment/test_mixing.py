@@ -82,7 +82,7 @@ def test_shares_are_drawn_from_beta() -> None:
 
 
 def test_what_cannot_be_mixed_is_refused() -> None:
-    with pytest.raises(SteppeError, match="two equal halves.*a batch size that 4 divides"):
+    with pytest.raises(SteppeError, match=r"two equal halves.*a batch size that 4 divides"):
         loader(Mixup(), batch_size=6, world=2)
     with pytest.raises(SteppeError, match="number of classes"):
         loader(Mixup(), num_classes=None)  # type: ignore[arg-type]

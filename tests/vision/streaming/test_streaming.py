@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from photographs import draw
 from torch import Tensor
 
+from photographs import draw
 from steppe.core.errors import SteppeError
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import StreamedSplit
@@ -102,9 +102,7 @@ def test_streaming_changes_nothing_but_where_the_images_lie(
     assert on_disk.shape == in_memory.shape == (3, 32, 32)
     assert same(epoch(on_disk, workers=2), epoch(in_memory))
     for part in ("test", "validation"):
-        ours, theirs = (
-            list(Loader.of(data, part, 5).epoch(0)) for data in (on_disk, in_memory)
-        )
+        ours, theirs = (list(Loader.of(data, part, 5).epoch(0)) for data in (on_disk, in_memory))
         assert same(ours, theirs)
 
 
@@ -159,7 +157,7 @@ def test_a_worker_that_dies_is_told_in_one_line(photographs: Path) -> None:
     for child in multiprocessing.active_children():
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
-    with pytest.raises(SteppeError, match="worker processes must live.*data.workers"):
+    with pytest.raises(SteppeError, match=r"worker processes must live.*data.workers"):
         list(stream)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from steppe.vision.augment import AUGMENTATIONS

@@ -16,9 +16,9 @@ from steppe.core.registry import Registry
 from steppe.vision.augment import Given, augmentation
 from steppe.vision.data.base import ImageData, ImageSplit, Rows, Source, Split
 from steppe.vision.data.cache import decoded
-from steppe.vision.data.on_disk import streamed, streams
 from steppe.vision.data.labels import labels_of, select
 from steppe.vision.data.levels import Reading
+from steppe.vision.data.on_disk import streamed, streams
 
 DATASETS: Registry[Callable[[int | None], Source]] = Registry("dataset", "steppe.vision.data")
 """Name -> ``source(size)``."""
@@ -97,7 +97,6 @@ def load(
         >>> len(data.train), len(data.validation), len(data.test), data.shape
         (100, 20, 500, (1, 8, 8))
     """
-    ends = None if value_range is None else tuple(value_range)
     reading = Reading(
         size=size,
         value_range=None if value_range is None else tuple(value_range),
@@ -219,7 +218,9 @@ def _statistics(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...]
         mean, std = CIFAR_MEAN, CIFAR_STD
         if train.shape[0] == 1:
             mean, std = (sum(mean) / 3,), (sum(std) / 3,)
-        note = "streamed images are normalised by ImageNet's usual mean and std (data.mean, data.std)"
+        note = (
+            "streamed images are normalised by ImageNet's usual mean and std (data.mean, data.std)"
+        )
         return mean, std, [note]
     return (*_measured(train.images), [])
 

@@ -51,7 +51,9 @@ class Blobs:
     def named(self) -> Iterator[tuple[Blob, str]]:
         """Every image, and what it is called."""
         rows = range(len(self))
-        return ((blob, self.describe(row)) for row, blob in zip(rows, self.in_order(rows), strict=True))
+        return (
+            (blob, self.describe(row)) for row, blob in zip(rows, self.in_order(rows), strict=True)
+        )
 
 
 class Names:

@@ -16,7 +16,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.vision.framing import Framing
 from steppe.vision.data.levels import (
     BACKGROUNDS,
     Blob,
@@ -26,6 +25,7 @@ from steppe.vision.data.levels import (
     opened,
     undecodable,
 )
+from steppe.vision.framing import Framing
 
 # Below this, Python's part of the work outweighs PIL's and threads only wait for each other
 # (measured: 32x32 JPEGs, 2 cores, 0.87 s for 10,000 with one thread, 1.17 s with two).
