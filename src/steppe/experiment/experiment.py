@@ -156,16 +156,15 @@ class Experiment:
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         options: dict[str, Any] = {"device": accelerator.device, "memory_format": layout}
+        together = accelerator.num_processes
+        share = {"rank": accelerator.process_index, "world": together}
         loader = Loader.of(
-            self.data,
-            "train",
-            recipe.train.batch_size,
-            seed=recipe.seed,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            **options,
+            self.data, "train", recipe.train.batch_size, seed=recipe.seed, **share, **options
         )
-        tester = Loader.of(self.data, recipe.evaluate, 500, **options)
+        # decoding is what costs: then each process measures its share
+        share = share if self.data.streamed else {}
+        tested = max(500 // together, 1) * together
+        tester = Loader.of(self.data, recipe.evaluate, tested, **share, **options)
         first = Loader.of(self.data, recipe.evaluate, 1, workers=0, **options)
         example = next(first.epoch(0))[0]
         # in the layout of the training, as a latency table holds for one

@@ -40,7 +40,8 @@ class Pipeline:
         Raises:
             SteppeError: a step that is none, two where one may be, or an order that cannot be.
         """
-        framing, batch = _of_kind(steps, FramingStep), _of_kind(steps, Augmentation)
+        framing = _of_kind(steps, FramingStep)
+        batch = [step for step in steps if isinstance(step, Augmentation)]
         images, mixing = _of_kind(steps, ImageStep), _of_kind(steps, Mixing)
         for step in steps:
             if not any(step is known for known in (*framing, *batch, *images, *mixing)):

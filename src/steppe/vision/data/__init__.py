@@ -169,7 +169,7 @@ def resolve(name: str, reading: Reading) -> Source:
     if name in DATASETS:
         if reading != Reading(size=reading.size):
             raise SteppeError(
-                "value_range, channels, background, resize and interpolation are for images in files",
+                "value_range, channels, background, resize, interpolation are for images in files",
                 got=f"dataset {name}, which has its own",
                 way_out="leave them out",
             )
@@ -215,9 +215,10 @@ def _statistics(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...]
     if train.shape == (3, 32, 32):
         return CIFAR_MEAN, CIFAR_STD, []
     if not isinstance(train, Split):
-        mean, std = CIFAR_MEAN, CIFAR_STD
+        mean: tuple[float, ...] = CIFAR_MEAN
+        std: tuple[float, ...] = CIFAR_STD
         if train.shape[0] == 1:
-            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         note = (
             "streamed images are normalised by ImageNet's usual mean and std (data.mean, data.std)"
         )

@@ -217,6 +217,11 @@ class ImageData:
         """Channels, height, width of an image."""
         return self.train.shape
 
+    @property
+    def streamed(self) -> bool:
+        """Whether images stay on disk."""
+        return isinstance(self.train, StreamedSplit)
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:

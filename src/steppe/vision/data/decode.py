@@ -86,11 +86,11 @@ def decode(
         out[i] = image
         return properties
 
-    first_blob = blobs[0]
-    size_of_first = THREADED_BYTES
-    if isinstance(first_blob, Path | bytes):
-        held = isinstance(first_blob, bytes)
-        size_of_first = len(first_blob) if held else first_blob.stat().st_size
+    first_blob, size_of_first = blobs[0], THREADED_BYTES
+    if isinstance(first_blob, bytes):
+        size_of_first = len(first_blob)
+    elif isinstance(first_blob, Path):
+        size_of_first = first_blob.stat().st_size
     if size_of_first < THREADED_BYTES:
         for i in range(len(blobs)):
             seen.update(fill(i))

@@ -76,23 +76,22 @@ class Fetcher:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")
             stream = iter(loader)
+        alive = True
         try:
             while True:
                 try:
                     images = next(stream)
                 except StopIteration:
-                    break
+                    return
                 except (RuntimeError, OSError, EOFError) as error:
+                    alive = False
                     raise self._died(error) from error
                 if isinstance(images, SteppeError):
                     raise images
                 yield images
-        except SteppeError:
-            loader = None  # its workers end with it
-            raise
         finally:
             del stream
-            if loader is not None:
+            if alive:
                 self._idle.append((loader, asked))
 
     def _made(self) -> tuple[DataLoader[Any], _Asked]:

@@ -85,9 +85,10 @@ class Decoder:
         return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()
 
     def __getitem__(self, asked: Asked) -> Tensor:
-        (image,) = self.__getitems__([asked])
-        assert isinstance(image, Tensor)
-        return image
+        batch = self.__getitems__([asked])
+        if isinstance(batch, SteppeError):
+            raise batch
+        return batch[0]
 
     def _pixels(self, epoch: int, position: int) -> np.ndarray:
         row, random = int(self.rows[position]), Random(seed_of(self.seed, epoch, position))
