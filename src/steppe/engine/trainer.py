@@ -35,6 +35,7 @@ from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
 from steppe.engine.train_config import TrainConfig as TrainConfig
 from steppe.engine.training_task import Classification, Pace, TrainingTask
+from steppe.engine.weight_average import WeightAverage
 from steppe.method import Method
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -150,15 +151,17 @@ class Trainer:
         training = self.sparsifier.clock[1]
         warmup = config.warmup_epochs * self.steps_per_epoch / training
         self.factor = lr_factor(config.lr_schedule, warmup)
-        self.loss = self.task.loss
         self.average = config.average_of(model, whole=training == self.total)
-        beside = {"stopping": stopping, "average": self.average}
-        self._beside = {name: one for name, one in beside.items() if one is not None}
-        self.pace = Pace(self.task.unit)
+        self.loss, self.pace = self.task.loss, Pace(self.task.unit)
         self._metrics: list[dict[str, Any]] = []
         self._epoch = self._start = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._earlier = 0.0
+
+    @property
+    def _beside(self) -> dict[str, EarlyStopping | WeightAverage]:
+        every = {"stopping": self.stopping, "average": self.average}
+        return {name: one for name, one in every.items() if one is not None}
 
     def fit(self) -> Outcome:
         """Train to the end (from the last checkpoint if there is one), project, evaluate.
@@ -378,8 +381,7 @@ class Trainer:
 
     def _reestimate(self) -> None:
         limit = min(self.config.bn_batches, len(self.batches))
-        moved = self.sparsifier.method.sparsity or self.average is not None
-        if not limit or not moved:
+        if not limit or not (self.sparsifier.method.sparsity or self.average):
             return
         # an epoch number that training never uses: other augmentations, same for any resume
         stream = self.batches.epoch(self.config.epochs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -109,24 +110,17 @@ def load(
     labels = labels_of(source, num_classes)
     train_rows, held_out_rows = select(labels.train, train_size, validation, seed)
     test_rows, _ = select(labels.test, test_size, 0, seed, what="test")
-    count = len(train_rows) + len(held_out_rows) + len(test_rows)
+    count = sum(map(len, (train_rows, held_out_rows, test_rows)))
     how = streams(source, reading, count, stream, augment)
     folder = None if cache is None else Path(cache)
-
-    def split(rows: Rows, of: Tensor, chosen: list[int]) -> ImageSplit:
-        if how.streamed:
-            return streamed(rows, of, chosen, reading)
-        return Split(decoded(rows, chosen, folder), of[chosen])
-
+    split = partial(_split, how.streamed, reading, folder)
     train = split(source.train, labels.train, train_rows)
     held_out = split(source.train, labels.train, held_out_rows) if held_out_rows else None
     test = split(source.test, labels.test, test_rows)
-    shape = _one_shape(train, test)
     own_mean, own_std, said = _statistics(train)
-    notes = dict.fromkeys(
-        [*source.notes, *labels.notes, *source.train.notes, *source.test.notes, *how.notes]
-        + (said if mean is None or std is None else [])
-    )
+    said = said if mean is None or std is None else []
+    of_images = [*source.train.notes, *source.test.notes, *how.notes, *said]
+    notes = dict.fromkeys([*source.notes, *labels.notes, *of_images])
     for note in notes:
         say(note)
     return ImageData(
@@ -138,10 +132,19 @@ def load(
         mean=_per_channel("mean", mean, own_mean),
         std=_per_channel("std", std, own_std),
         classes=labels.classes,
-        augment=augmentation(augment, shape, how.streamed),
+        augment=augmentation(augment, _one_shape(train, test), how.streamed),
         notes=tuple(notes),
         workers=workers,
     )
+
+
+def _split(
+    on_disk: bool, reading: Reading, folder: Path | None, rows: Rows, of: Tensor, chosen: list[int]
+) -> ImageSplit:
+    """Some rows with their labels, streamed or decoded."""
+    if on_disk:
+        return streamed(rows, of, chosen, reading)
+    return Split(decoded(rows, chosen, folder), of[chosen])
 
 
 def _one_shape(train: ImageSplit, test: ImageSplit) -> tuple[int, ...]:
