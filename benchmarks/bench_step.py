@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 import steppe
 from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
-from steppe.vision.augment import CropFlip
+from steppe.vision.augment.crop_flip import CropFlip
 from steppe.vision.data import Split
 from steppe.vision.loader import Loader
 from steppe.vision.models import build

@@ -42,6 +42,17 @@ def grouped():
     return grouped
 
 
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """41 JPEGs to train on and 12 to test on, about 60 x 48, in four classes."""
+    from photographs import draw
+
+    folder = tmp_path_factory.mktemp("photographs")
+    draw(folder / "train", 41, 4, (60, 48), 0)
+    draw(folder / "test", 12, 4, (60, 48), 1)
+    return folder
+
+
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.augment import CropFlip
+from steppe.vision.augment.crop_flip import CropFlip
 from steppe.vision.data.base import ImageData, Split
 from steppe.vision.loader import Loader, batches, stream
 

@@ -35,7 +35,7 @@ from steppe.report.table import Rows
 from steppe.robustness.hessian import hessian_top
 from steppe.robustness.noise import accuracy_under_noise
 from steppe.robustness.sharpness import ball_sharpness
-from steppe.vision.data import ImageData
+from steppe.vision.data import ImageData, Split
 from steppe.vision.loader import Loader
 
 
@@ -149,6 +149,7 @@ def _measure(model: nn.Module, data: ImageData, measure: dict[str, Any]) -> dict
     sharp = ball_sharpness(
         model, F.cross_entropy, batches, rho=rho, steps=measure["sharpness_steps"]
     )
+    assert isinstance(data.test, Split), "the digits lie in memory"
     images, labels = data.test.images.float() / 255, data.test.labels
     norm: dict[str, Any] = {"mean": data.mean, "std": data.std}
     return {

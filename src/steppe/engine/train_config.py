@@ -8,9 +8,11 @@ from typing import Any, Literal
 from torch import nn
 
 from steppe.core.cost import Cost
+from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.parameter_groups import ParameterGroup
+from steppe.engine.weight_average import WeightAverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +38,8 @@ class TrainConfig:
         sync: global or local (m-sharpness) perturbation under several processes.
         trackers: accelerate trackers (tensorboard, wandb, ...) that also get the metrics.
         eval_every: epochs between evaluations; 0 only at the end.
+        ema: decay of a running mean of the weights, which takes their place before the last
+            projection; None: none.
     """
 
     epochs: int
@@ -54,6 +58,45 @@ class TrainConfig:
     sync: Literal["global", "local"] = "global"
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
+    ema: float | None = None
+
+    def steps_per_epoch(self, batches: int) -> int:
+        """Optimiser steps.
+
+        Args:
+            batches: of an epoch.
+
+        Raises:
+            SteppeError: there is none.
+        """
+        steps = batches // self.accumulate
+        if steps < 1 or self.epochs < 1:
+            raise SteppeError(
+                "training needs at least one epoch of at least one step",
+                got=f"{self.epochs} epochs of {steps} steps",
+                way_out="a smaller batch size or accumulate, or more data",
+            )
+        return steps
+
+    def average_of(self, model: nn.Module, *, whole: bool) -> WeightAverage | None:
+        """The running mean of the weights, if one is asked for.
+
+        Args:
+            model: as its optimiser sees it.
+            whole: whether the run is one training; a method may rewind it.
+
+        Raises:
+            SteppeError: the method rewinds, so the weights belong to several trainings.
+        """
+        if self.ema is None:
+            return None
+        if not whole:
+            raise SteppeError(
+                "a mean of the weights is that of one training",
+                got="train.ema with a method that rewinds",
+                way_out="train.ema null",
+            )
+        return WeightAverage(model, self.ema)
 
     def of_steps(
         self,

@@ -35,6 +35,7 @@ from steppe.engine.step.sparsifier import Sparsifier
 from steppe.engine.step.sparsify import sparsify
 from steppe.engine.train_config import TrainConfig as TrainConfig
 from steppe.engine.training_task import Classification, Pace, TrainingTask
+from steppe.engine.weight_average import WeightAverage
 from steppe.method import Method
 
 Evaluate = Callable[[nn.Module], dict[str, float]]
@@ -119,7 +120,7 @@ class Trainer:
         self.batches, self.config, self.run, self.stopping = batches, config, run, stopping
         self.task: TrainingTask = task or Classification()
         self.accelerator, self._evaluate, self.quiet = accelerator, evaluate, quiet
-        self.steps_per_epoch = _steps_per_epoch(batches, config)
+        self.steps_per_epoch = config.steps_per_epoch(len(batches))
         self.total = self.steps_per_epoch * config.epochs
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
@@ -150,12 +151,17 @@ class Trainer:
         training = self.sparsifier.clock[1]
         warmup = config.warmup_epochs * self.steps_per_epoch / training
         self.factor = lr_factor(config.lr_schedule, warmup)
-        self.loss = self.task.loss
-        self.pace = Pace(self.task.unit)
+        self.average = config.average_of(model, whole=training == self.total)
+        self.loss, self.pace = self.task.loss, Pace(self.task.unit)
         self._metrics: list[dict[str, Any]] = []
         self._epoch = self._start = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
         self._earlier = 0.0
+
+    @property
+    def _beside(self) -> dict[str, EarlyStopping | WeightAverage]:
+        every = {"stopping": self.stopping, "average": self.average}
+        return {name: one for name, one in every.items() if one is not None}
 
     def fit(self) -> Outcome:
         """Train to the end (from the last checkpoint if there is one), project, evaluate.
@@ -175,6 +181,8 @@ class Trainer:
         self.model.zero_grad()  # their memory is there for the last projection
         if self.stopping is not None:
             self.stopping.restore(self.plain)
+        if self.average is not None:
+            self.average.store()
         before = self._evaluated(f"the {self.task.quality} before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
@@ -223,12 +231,16 @@ class Trainer:
                 epoch, position = divmod(done, self.steps_per_epoch)
                 stream = self.batches.epoch(epoch, position * micro)
             expected = done + 1
-            pairs = [next(stream) for _ in range(micro)]
+            with self.pace.waiting():
+                pairs = [next(stream) for _ in range(micro)]
             rate = self.factor(done / length)
             for group in (g for one in self.optimizers for g in one.param_groups):
                 group["lr"] = group.get("initial_lr", self.config.lr) * rate
             self._loss_sum += self._step([self._closure(x, y) for x, y in pairs])
-            self.pace.saw(sum(x.numel() for x, _ in pairs) * self.accelerator.num_processes, 1)
+            if self.average is not None:
+                self.average.update()
+            seen = sum(self.task.count(x) for x, _ in pairs)
+            self.pace.saw(seen * self.accelerator.num_processes, 1)
             last = index == self.steps_per_epoch - 1
             if index % 20 == 19 or last:
                 self._check_loss()
@@ -243,7 +255,8 @@ class Trainer:
             "train_loss": float(self._loss_sum) / self.steps_per_epoch,
             "lr": self.config.lr * rate,
         }
-        row |= self.pace.row() | self.sparsifier.coupling.shown(self.sparsifier.state)
+        row |= self.pace.row() if self.task.records_pace else {}
+        row |= self.sparsifier.coupling.shown(self.sparsifier.state)
         every = self.config.eval_every
         if every and (self._epoch + 1) % every == 0 and self._epoch + 1 < self.config.epochs:
             row |= self._evaluated(
@@ -325,17 +338,15 @@ class Trainer:
         if self.run is None:
             return
         self.checkpoints.save(
-            lambda: (
-                {
-                    "epoch": epoch,
-                    "start": start,
-                    "loss_sum": self._loss_sum,
-                    "metrics": self._metrics,
-                    "sparsifier": self.sparsifier.state_dict(),
-                    "seconds": self._earlier + time.monotonic() - begun,
-                }
-                | ({"stopping": self.stopping.state_dict()} if self.stopping else {})
-            )
+            lambda: {
+                "epoch": epoch,
+                "start": start,
+                "loss_sum": self._loss_sum,
+                "metrics": self._metrics,
+                "sparsifier": self.sparsifier.state_dict(),
+                "seconds": self._earlier + time.monotonic() - begun,
+                **{name: one.state_dict() for name, one in self._beside.items()},
+            }
         )
         if self.accelerator.is_main_process:
             self.run.metrics(self._metrics)
@@ -359,8 +370,8 @@ class Trainer:
         self._epoch, self._start = state["epoch"], state["start"]
         self._metrics, self._earlier = state["metrics"], state["seconds"]
         self._loss_sum.copy_(state["loss_sum"])
-        if self.stopping is not None:
-            self.stopping.load_state_dict(state["stopping"])
+        for name, one in self._beside.items():
+            one.load_state_dict(state[name])
         assert self.run is not None
         resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
         self.sparsifier.notes.append(resumed)
@@ -370,7 +381,7 @@ class Trainer:
 
     def _reestimate(self) -> None:
         limit = min(self.config.bn_batches, len(self.batches))
-        if not limit or not self.sparsifier.method.sparsity:
+        if not limit or not (self.sparsifier.method.sparsity or self.average):
             return
         # an epoch number that training never uses: other augmentations, same for any resume
         stream = self.batches.epoch(self.config.epochs)
@@ -387,14 +398,3 @@ class Trainer:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""
         if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
             print(text, file=sys.stderr, flush=True)
-
-
-def _steps_per_epoch(batches: Batches, config: TrainConfig) -> int:
-    steps = len(batches) // config.accumulate
-    if steps < 1 or config.epochs < 1:
-        raise SteppeError(
-            "training needs at least one epoch of at least one step",
-            got=f"{config.epochs} epochs of {steps} steps",
-            way_out="a smaller batch size or accumulate, or more data",
-        )
-    return steps

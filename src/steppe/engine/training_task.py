@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,16 @@ class TrainingTask(Protocol):
 
     @property
     def unit(self) -> str:
-        """What the speed counts (tokens); empty where none is shown."""
+        """What the speed counts (tokens, images); empty where none is shown."""
+        ...
+
+    @property
+    def records_pace(self) -> bool:
+        """Whether the metrics have the speed; without it they are the same for any machine."""
+        ...
+
+    def count(self, inputs: Tensor) -> int:
+        """How many units a batch has."""
         ...
 
     @property
@@ -62,9 +72,13 @@ class Classification:
 
     run: Callable[[nn.Module, Tensor], Tensor] = lambda model, x: model(x)
     label_smoothing: float = 0.0
-    unit = ""
+    unit = "images"
+    records_pace = False
     period = "epoch"
     quality = "accuracy"
+
+    def count(self, inputs: Tensor) -> int:
+        return len(inputs)
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
         return self.run(model, inputs)
@@ -73,10 +87,16 @@ class Classification:
         return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if targets.ndim == outputs.ndim:  # shares, of mixed images: the largest counts
+            targets = targets.argmax(-1)
         return (outputs.detach().argmax(-1) == targets).float().mean()
 
     def settle(self, model: nn.Module) -> None:
         """Its files hold float32."""
+
+
+SHOWN = 0.05
+"""From this share of the time on, waiting for data is told while a run goes on."""
 
 
 class Pace:
@@ -96,6 +116,14 @@ class Pace:
     def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.unit, self._clock = unit, clock
         self._begun, self._seen, self._steps = clock(), 0, 0
+        self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """What happens inside waits for data."""
+        begun = self._clock()
+        yield
+        self._waited += self._clock() - begun
 
     def saw(self, entries: int, steps: int) -> None:
         """So many entries went by in so many steps."""
@@ -111,11 +139,18 @@ class Pace:
         """For a row of the metrics."""
         return {f"{self.unit}_per_second": round(self.rate, 1)} if self.unit and self._steps else {}
 
+    @property
+    def waited(self) -> float:
+        """The share of the time that was spent waiting for data."""
+        return self._waited / max(self._clock() - self._begun, 1e-9)
+
     def shown(self, left: int) -> str:
         """The speed in words, and what it means for so many steps that are left."""
         if not self.unit or not self._steps:
             return ""
         rate = f", {self.rate:,.0f} {self.unit}/s"
+        if self.waited >= SHOWN:
+            rate += f" ({self.waited:.0%} waiting for data)"
         seconds = left * (self._clock() - self._begun) / self._steps
         return f"{rate}, {lasting(seconds)} left"
 

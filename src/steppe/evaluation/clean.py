@@ -70,7 +70,7 @@ class Clean(Evaluation):
     ) -> dict[str, Any]:
         theirs, _ = _answers(other, self.part)
         change = disagreement(theirs, answers, labels)
-        pixels, _ = run.pixels(self.part)
+        read = run.images(self.part).read
         examples = [
             {
                 "index": i,
@@ -78,7 +78,7 @@ class Clean(Evaluation):
                 "beside": int(theirs[i].argmax()),
                 "run": int(answers[i].argmax()),
                 "sure": float(answers[i].softmax(0).max()),
-                "image": picture(pixels[i]),
+                "image": picture(read(slice(i, i + 1))[0]),
             }
             for i in change.examples[:SHOWN]
         ]

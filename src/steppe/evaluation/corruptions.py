@@ -45,17 +45,16 @@ class Corruptions(Evaluation):
         names, severities = parse_selection(self.corruptions, self.severities)
         run = ImageRun.read(self.run, self.device, "corruptions")
         other = None if self.beside is None else run.beside(self.beside, self.part, pixels=True)
-        images, labels = run.pixels(self.part, self.limit)
         with torch.no_grad():
             result = accuracy_under_corruption(
                 run.on_pixels,
-                images,
-                labels,
+                run.images(self.part, self.limit),
                 names=names,
                 severities=severities,
                 published=self.corrupted,
                 reference=None if other is None else other.on_pixels,
                 seed=self.seed,
+                fit=run.fit,
             )
         if other is not None:
             method = read_record(str(self.beside)).get("method", "dense")

@@ -34,8 +34,8 @@ class Shifted(Evaluation):
                 "--on shifted needs new images", got="none", way_out="--shifted FOLDER_OR_ID"
             )
         run = ImageRun.read(self.run, self.device, "shifted")
-        images, labels = run.pixels(self.part, self.limit)
-        return accuracy_under_shift(run.on_pixels, images, labels, shifted=self.shifted)
+        images = run.images(self.part, self.limit)
+        return accuracy_under_shift(run.on_pixels, images, shifted=self.shifted, fit=run.fit)
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """Each variant's accuracy and R_V2."""

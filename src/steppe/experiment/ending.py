@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.core.courtesy import Decoration
+from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
+from steppe.engine.ranks import add_up
 from steppe.engine.step.finished import advice, gentler
 from steppe.engine.trainer import Outcome, Trainer
 from steppe.experiment.channels import Channels, gains, slim
@@ -21,7 +23,6 @@ from steppe.experiment.recipe import Recipe
 from steppe.method import Method
 from steppe.robustness.surface import evaluating
 from steppe.vision.data import ImageData
-from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
 from steppe.vision.models import logits
 
@@ -116,10 +117,8 @@ def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> d
     if data.clean_labels is None:
         return {}
     where = data.train.labels != data.clean_labels
-    parts = {
-        "given": Split(data.train.images[where], data.train.labels[where]),
-        "clean": Split(data.train.images[where], data.clean_labels[where]),
-    }
+    changed = data.train.take(where)
+    parts = {"given": changed, "clean": changed.labelled(data.clean_labels[where])}
     shares: dict[str, Any] = {"changed": int(where.sum())}
     if not shares["changed"]:
         return shares
@@ -132,13 +131,35 @@ def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> d
 
 @torch.no_grad()
 def clean(model: nn.Module, loader: Loader) -> dict[str, float]:
-    """Accuracy (fraction) and mean cross entropy over a loader, each image once."""
+    """Accuracy (fraction) and mean cross entropy over a loader, each image once.
+
+    Args:
+        model: in eval mode.
+        loader: of all images; or of this process's share, then all processes call this.
+
+    Raises:
+        SteppeError: it failed in another process.
+    """
+    found: Exception | None = None
     right, loss, seen = 0, 0.0, 0
-    for x, y in loader.epoch(0):
-        out = logits(model, x).float()
-        right += int((out.argmax(-1) == y).sum())
-        loss += float(F.cross_entropy(out, y, reduction="sum"))
-        seen += len(y)
+    try:
+        for x, y in loader.epoch(0):
+            if not len(y):  # of the last images others have the rest
+                continue
+            out = logits(model, x).float()
+            right += int((out.argmax(-1) == y).sum())
+            loss += float(F.cross_entropy(out, y, reduction="sum"))
+            seen += len(y)
+    except Exception as error:  # told to the others first, who would wait for this one
+        found = error
+    if loader.world > 1:
+        sums = torch.tensor([right, loss, seen, found is not None], dtype=torch.float64)
+        add_up([sums])
+        right, loss, seen, failed = sums.tolist()
+        if failed and found is None:
+            raise SteppeError("all processes measure their share", got="one that failed")
+    if found is not None:
+        raise found
     return {"accuracy": right / seen, "loss": loss / seen}
 
 

@@ -33,7 +33,6 @@ from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.robustness.label_noise import noisy_labels
 from steppe.vision.data import ImageData, load
-from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
 from steppe.vision.models import build, load_weights, logits, start_from
 
@@ -68,14 +67,17 @@ def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> I
         value_range=spec.value_range,
         channels=spec.channels,
         background=spec.background,
+        resize=spec.resize,
+        interpolation=spec.interpolation,
+        stream=spec.stream,
+        workers=spec.workers,
         say=say,
     )
     if spec.label_noise is None:
         return data
     given = spec.label_noise.model_dump()
     noisy = noisy_labels(data.train.labels, data.num_classes, **given)
-    train = Split(data.train.images, noisy.labels)
-    return replace(data, train=train, clean_labels=noisy.clean)
+    return replace(data, train=data.train.labelled(noisy.labels), clean_labels=noisy.clean)
 
 
 def build_model(
@@ -154,17 +156,17 @@ class Experiment:
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         options: dict[str, Any] = {"device": accelerator.device, "memory_format": layout}
+        together = accelerator.num_processes
+        share = {"rank": accelerator.process_index, "world": together}
         loader = Loader.of(
-            self.data,
-            "train",
-            recipe.train.batch_size,
-            seed=recipe.seed,
-            rank=accelerator.process_index,
-            world=accelerator.num_processes,
-            **options,
+            self.data, "train", recipe.train.batch_size, seed=recipe.seed, **share, **options
         )
-        tester = Loader.of(self.data, recipe.evaluate, 500, **options)
-        example = next(tester.epoch(0))[0][:1]
+        # decoding is what costs: then each process measures its share
+        share = share if self.data.streamed else {}
+        tested = max(500 // together, 1) * together
+        tester = Loader.of(self.data, recipe.evaluate, tested, **share, **options)
+        first = Loader.of(self.data, recipe.evaluate, 1, workers=0, **options)
+        example = next(first.epoch(0))[0]
         # in the layout of the training, as a latency table holds for one
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
         channels = channels_of(recipe, model, example)

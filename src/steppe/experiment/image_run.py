@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,17 @@ from steppe.experiment.experiment import build_model, load_data, read_run
 from steppe.experiment.recipe import Recipe
 from steppe.removal.plan import TEXT, load_removed
 from steppe.robustness.attacks import Normalised
+from steppe.robustness.published import Fit, LabelledImages
+from steppe.vision.augment import Pipeline
 from steppe.vision.data import ImageData
+from steppe.vision.framing import ResizeCenterCrop
 from steppe.vision.loader import Loader
 from steppe.vision.models import load_weights, logits
+
+READ = 64
+"""Images that a worker decodes at a time."""
+MOST_BYTES = 16 * 2**30
+"""Of images that are kept in memory as float32."""
 
 
 class _Logits(nn.Module):
@@ -165,8 +174,12 @@ class ImageRun:
             drop_last=False,
         )
 
-    def pixels(self, part: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
-        """A part's images in [0, 1], float32, and their labels; the first ``limit``.
+    def images(self, part: str, limit: int | None = None) -> LabelledImages:
+        """A part's images in [0, 1] with their labels, read when they are needed.
+
+        Args:
+            part: test, validation or train.
+            limit: the first so many; None: all.
 
         Raises:
             SteppeError: a limit below 1.
@@ -175,8 +188,39 @@ class ImageRun:
             raise SteppeError(
                 "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
             )
-        split = self.loader(part).split
-        images, labels = split.images[:limit], split.labels[:limit]
-        if images.dtype == torch.uint8:
-            return images.float() / 255, labels
-        return images.float(), labels
+        loader = self.loader(part)
+        split = loader.split
+        reader = split.reader(Pipeline(), 0, loader.workers, False)
+
+        def read(chosen: slice) -> Tensor:
+            positions = torch.arange(chosen.start, chosen.stop)
+            images = torch.cat(list(reader.read(0, iter(positions.split(READ)))))
+            return images.float() / split.white
+
+        return LabelledImages(split.labels[:limit], read)
+
+    def pixels(self, part: str, limit: int | None = None) -> tuple[Tensor, Tensor]:
+        """A part's images in [0, 1], float32, and their labels; the first ``limit``.
+
+        Raises:
+            SteppeError: a limit below 1, or more images than memory should hold.
+        """
+        images = self.images(part, limit)
+        count, values = len(images.labels), math.prod(self.data.shape)
+        if 4 * count * values > MOST_BYTES:
+            raise SteppeError(
+                f"a measurement that keeps its images in memory takes at most "
+                f"{MOST_BYTES // (4 * values):,} of this size",
+                got=f"{count:,}",
+                way_out="--limit 1000",
+            )
+        return images.read(slice(0, count)), images.labels
+
+    @property
+    def fit(self) -> Fit | None:
+        """What brings a published image to the network's size, as its own images were brought."""
+        spec = self.recipe.data
+        if spec.size is None:
+            return None
+        framing = ResizeCenterCrop(spec.size, spec.resize, spec.interpolation)
+        return lambda image: framing(*image.size).of(image)

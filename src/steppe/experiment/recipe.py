@@ -60,12 +60,28 @@ class DataSpec(Strict):
     num_classes: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
-    augment: str | None = "auto"
+    augment: str | list[Any] | None = "auto"
+    """A name, or steps in a row; see `steppe.vision.augment`."""
     cache: str | None = None
     label_noise: LabelNoiseSpec | None = None
     value_range: tuple[float, ...] | None = None
     channels: int | None = None
     background: str = "white"
+    resize: int | None = None
+    """Length of the shorter side before the middle of ``size`` is cut out: 256 for 224."""
+    interpolation: str = "bilinear"
+    stream: bool | Literal["auto"] = "auto"
+    """Whether images stay on disk; auto: where they would take more than 4 GiB decoded."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that decode, for each process that trains. They change nothing but the speed, so a
+    run may go on with another number."""
+
+
+_LATER = (
+    *("label_noise", "value_range", "channels", "background"),
+    *("resize", "interpolation", "stream", "workers"),
+)
+"""Keys of data that earlier versions did not have."""
 
 
 class ChannelSpec(Strict):
@@ -113,6 +129,8 @@ class TrainSpec(Strict):
     sync: Literal["global", "local"] = "global"
     trackers: tuple[str, ...] = ()
     eval_every: int = 1
+    ema: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of a running mean of the weights, which takes their place at the end."""
 
     @field_validator("optimizer_groups", mode="before")
     @classmethod
@@ -216,13 +234,15 @@ class Recipe(Strict):
         whole = self.model_dump(mode="json") | {"method": in_full(self.method)}
         del whole["task"]  # what a recipe that says none means
         data = whole["data"]
-        for key in ("label_noise", "value_range", "channels", "background"):
+        for key in _LATER:
             if data[key] == DataSpec.model_fields[key].default:
                 del data[key]  # so that a run from before is the same run
         if self.model.pretrained is None:
             del whole["model"]["pretrained"]
         if not self.train.optimizer_groups:
             del whole["train"]["optimizer_groups"]
+        if self.train.ema is None:
+            del whole["train"]["ema"]
         if not self._prunes_channels():
             del whole["channels"]
         if self.evaluate == "test":
@@ -240,6 +260,8 @@ class Recipe(Strict):
         """
         try:
             there = parse(stored)
+            workers = there.data.model_copy(update={"workers": self.data.workers})
+            there = there.model_copy(update={"data": workers})
             plain, same = there.plain(), there.build_method() == self.build_method()
         except SteppeError:
             return stored

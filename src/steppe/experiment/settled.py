@@ -64,7 +64,7 @@ def _measured(
         # a latency table holds for one layout
         layout = LatencyTable.read(recipe.channels.table).conditions.get("layout") != "contiguous"
     loader = Loader.of(
-        data, "train", spec.batch_size, seed=recipe.seed, world=processes, device=device
+        data, "train", spec.batch_size, seed=recipe.seed, world=processes, device=device, workers=0
     )
     steps = len(loader) * spec.epochs
     batch = next(loader.epoch(0), None)

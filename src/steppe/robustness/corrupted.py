@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError, unknown
 from steppe.robustness.corruption_error import corruption_error, relative_robustness
 from steppe.robustness.corruptions import CORRUPTIONS, SEVERITIES, check_images, corrupt
-from steppe.robustness.published import LabelledImages, accuracies_on
+from steppe.robustness.published import Fit, LabelledImages, accuracies_on
 from steppe.robustness.published import published as published_set
 from steppe.robustness.surface import evaluating
 
@@ -39,8 +39,8 @@ def parse_selection(corruptions: str | None, severities: str) -> tuple[list[str]
 @torch.no_grad()
 def accuracy_under_corruption(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    images: Tensor | LabelledImages,
+    labels: Tensor | None = None,
     *,
     names: Sequence[str] | None = None,
     severities: Sequence[int] = SEVERITIES,
@@ -48,6 +48,7 @@ def accuracy_under_corruption(
     reference: nn.Module | None = None,
     batch_size: int = 500,
     seed: int = 0,
+    fit: Fit | None = None,
 ) -> dict[str, Any]:
     """The share of corrupted images that a network gets right, by corruption and severity.
 
@@ -56,9 +57,9 @@ def accuracy_under_corruption(
 
     Args:
         model: pixels in [0, 1] -> logits ``[n, classes]``, normalisation inside; eval mode.
-        images: ``[n, c, h, w]`` in [0, 1]; grey ones (c = 1) are corrupted as three equal
-            channels, of which the first is used.
-        labels: ``[n]``.
+        images: ``[n, c, h, w]`` in [0, 1], or what reads them when they are needed; grey ones
+            (c = 1) are corrupted as three equal channels, of which the first is used.
+        labels: ``[n]``, where images are a tensor.
         names: of the corruptions; all when left out.
         severities: of 1 to 5.
         published: a folder of the published images, or a dataset's id, which then are used
@@ -66,6 +67,8 @@ def accuracy_under_corruption(
         reference: another network of the same pixels and classes, for the corruption error.
         batch_size: images in a forward pass; changes no pixel.
         seed: of the corruptions computed here.
+        fit: brings published images of another size to that of the network; None scales them to
+            cover it and crops to the middle.
 
     Returns:
         ``clean``, ``accuracy`` (name -> severity -> fraction), the keys of `relative_robustness`,
@@ -79,23 +82,23 @@ def accuracy_under_corruption(
     Source: Hendrycks & Dietterich 2019.
     """
     names = list(CORRUPTIONS) if names is None else list(names)
-    if not len(images) or len(images) != len(labels):
-        raise SteppeError(
-            "accuracy needs images and one label each",
-            got=f"{len(images)} images, {len(labels)} labels",
-        )
-    channels, height, width = images.shape[1:]
-    coloured = images.expand(-1, 3, -1, -1) if channels == 1 else images
-    check_images(coloured)
-    device = next((p.device for p in model.parameters()), images.device)
+    given = LabelledImages.of(images, labels)
+    first = given.read(slice(0, 1))
+    channels, height, width = first.shape[1:]
+
+    def coloured(x: Tensor) -> Tensor:
+        return x.expand(-1, 3, -1, -1) if channels == 1 else x
+
+    check_images(coloured(images if isinstance(images, Tensor) else first))
+    device = next((p.device for p in model.parameters()), first.device)
     layout = None if published is None else published_set(published, "corruptions")
 
     def computed(name: str, severity: int) -> LabelledImages:
         def read(chosen: slice) -> Tensor:
-            x = coloured[chosen].to(device)
+            x = coloured(given.read(chosen)).to(device)
             return corrupt(x, name, severity, seed=seed, first=chosen.start)[:, :channels]
 
-        return LabelledImages(labels, read)
+        return LabelledImages(given.labels, read)
 
     models = [model] if reference is None else [model, reference]
     by_model: list[dict[str, dict[str, float]]] = [{name: {} for name in names} for _ in models]
@@ -103,16 +106,15 @@ def accuracy_under_corruption(
         for network in models:
             stack.enter_context(evaluating(network))
         if layout is not None:
-            classes = model(images[:1].to(device)).shape[1]
+            classes = model(first.to(device)).shape[1]
             layout.check(classes, names, severities)
-        uncorrupted = LabelledImages(labels, lambda chosen: images[chosen])
-        clean = accuracies_on(models, uncorrupted, batch_size)
+        clean = accuracies_on(models, given, batch_size)
         for name in names:
             for severity in severities:
                 if layout is None:
                     corrupted = computed(name, severity)
                 else:
-                    corrupted = layout.images(name, (channels, height, width), severity)
+                    corrupted = layout.images(name, (channels, height, width), severity, fit)
                 for own, share in zip(
                     by_model, accuracies_on(models, corrupted, batch_size), strict=True
                 ):
@@ -124,4 +126,4 @@ def accuracy_under_corruption(
         theirs = {"clean": clean[1], "accuracy": by_model[1]}
         result["beside"] = theirs | corruption_error(own, clean[0], by_model[1], clean[1])
     source = "made here" if layout is None else str(published)
-    return result | {"images": len(images), "source": source, "seed": seed}
+    return result | {"images": len(given.labels), "source": source, "seed": seed}

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
-from hashlib import blake2b
+from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
-from steppe.vision.augment import Augmentation
-from steppe.vision.data.base import ImageData, Split
+from steppe.vision.augment import Augmentation, Pipeline
+from steppe.vision.augment.pipeline import as_pipeline
+from steppe.vision.data.base import ImageData, ImageSplit
+from steppe.vision.data.base import Split as Split
+from steppe.vision.streaming.fetch import usual_workers
+from steppe.vision.streaming.worker import seed_of
+
+_MIXING = 1
+"""What tells the draws of mixtures from those of a batch's augmentation."""
 
 
 class Loader:
-    """Normalised batches of a split.
+    """Normalised batches of a split, whose images lie in memory or are streamed.
 
-    Order: a permutation drawn from (seed, epoch). Augmentation: draws from (seed, epoch, batch)
-    for the whole batch, of which each rank takes its own examples' rows. Nothing is carried from
-    one batch to the next, so :meth:`epoch` may start anywhere.
+    Order: a permutation drawn from (seed, epoch). Augmentation: of single images, draws from
+    (seed, epoch, image); of batches, draws from (seed, epoch, batch) for the whole batch, of which
+    each rank takes its own examples' rows. Nothing is carried from one batch to the next, so
+    :meth:`epoch` may start anywhere, and what comes before costs nothing.
 
     Args:
         split: the images.
@@ -38,6 +46,9 @@ class Loader:
         rank: this process, 0..world - 1; it gets examples rank, rank + world, ... of each batch.
         world: number of processes; must divide batch_size. A last batch that is not full gives
             ranks unequal shares: use drop_last for training.
+        workers: processes that decode, beside this one; 0: none. Changes no image. None: this
+            process's share of the cores, at most 8; none where images lie decoded in memory.
+        num_classes: of the labels, where images are mixed; labels are then shares [n, classes].
 
     Raises:
         SteppeError: sizes, rank, mean or std that cannot work.
@@ -51,29 +62,34 @@ class Loader:
 
     def __init__(
         self,
-        split: Split,
+        split: ImageSplit,
         batch_size: int,
         *,
         mean: Sequence[float],
         std: Sequence[float],
         seed: int = 0,
         shuffle: bool = False,
-        augment: Augmentation | None = None,
+        augment: Augmentation | Pipeline | None = None,
         drop_last: bool = False,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         memory_format: torch.memory_format = torch.contiguous_format,
         rank: int = 0,
         world: int = 1,
+        workers: int | None = None,
+        num_classes: int | None = None,
     ) -> None:
         self.split, self.batch_size, self.drop_last = split, batch_size, drop_last
         self.seed, self.shuffle, self.augment = seed, shuffle, augment
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
         self.rank, self.world = rank, world
+        self.pipeline, self.num_classes = as_pipeline(augment), num_classes
         self._check(len(mean), len(std))
+        pin = self.device.type == "cuda"
+        self.workers = usual_workers(world) if workers is None else workers
+        self._reader = split.reader(self.pipeline, seed, self.workers, pin)
         # (x / 255 - mean) / std as one multiplication and one addition.
-        unit = 255 if split.images.dtype == torch.uint8 else 1
-        scale = torch.tensor([1 / (unit * s) for s in std], dtype=torch.float32)
+        scale = torch.tensor([1 / (split.white * s) for s in std], dtype=torch.float32)
         shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
         self._scale = scale.view(1, -1, 1, 1).to(self.device)
         self._shift = shift.view(1, -1, 1, 1).to(self.device)
@@ -112,6 +128,7 @@ class Loader:
         train = split == "train"
         usual: dict[str, Any] = {"mean": data.mean, "std": data.std, "shuffle": train}
         usual |= {"augment": data.augment if train else None, "drop_last": train}
+        usual |= {"workers": data.workers, "num_classes": data.num_classes}
         return cls(images, batch_size, **(usual | options))
 
     def __len__(self) -> int:
@@ -138,36 +155,63 @@ class Loader:
 
         Yields:
             Images [n, c, h, w] of ``dtype``, and labels [n], int64, on ``device``; n is
-            batch_size / world.
+            batch_size / world. Where images are mixed, labels are shares [n, classes], float32.
         """
         order = torch.arange(len(self.split))
         if self.shuffle:
-            order = torch.randperm(len(self.split), generator=stream(self.seed, number))
-        for batch in range(start, len(self)):
-            yield self._batch(order, number, batch)
+            order = self.split.order(stream(self.seed, number))
+        size = self.batch_size
+        lists = [order[batch * size : (batch + 1) * size] for batch in range(start, len(self))]
+        shares = [every[self.rank :: self.world] for every in lists]
+        stored = self._reader.read(number, iter(shares))
+        for batch, (every, own) in enumerate(zip(lists, shares, strict=True), start):
+            yield self._finished(next(stored), own, len(every), (number, batch))
 
-    def _batch(self, order: Tensor, epoch: int, batch: int) -> tuple[Tensor, Tensor]:
-        all_ranks = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        rows = all_ranks[self.rank :: self.world].to(self.split.images.device)
-        x = self._move(self.split.images.index_select(0, rows))
-        y = self._move(self.split.labels.index_select(0, rows))
-        draws = None
-        if self.augment is not None:
-            all_draws = self.augment.draw(len(all_ranks), stream(self.seed, epoch, batch))
+    def _finished(
+        self, images: Tensor, positions: Tensor, together: int, where: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Augmented as a batch, normalised, mixed.
+
+        Args:
+            images: of this rank, as they are stored.
+            positions: of them in the split.
+            together: how many examples all ranks have in this batch.
+            where: epoch and batch.
+        """
+        labels = self.split.labels
+        x = self._move(images)
+        y = self._move(labels.index_select(0, positions.to(labels.device)))
+        augment, draws = self.pipeline.batch, None
+        if augment is not None:
+            all_draws = augment.draw(together, stream(self.seed, *where))
             draws = all_draws[self.rank :: self.world].to(self.device)
-            x = x if self.augment.normalised else self.augment(x, draws)
+            x = x if augment.normalised else augment(x, draws)
         x = x.to(torch.float32).mul(self._scale).add_(self._shift)
-        if self.augment is not None and draws is not None and self.augment.normalised:
-            x = self.augment(x, draws)
+        if augment is not None and draws is not None and augment.normalised:
+            x = augment(x, draws)
+        if self.pipeline.mixing:
+            x, y = self._mixed(x, y, where)
         return x.to(self.dtype).contiguous(memory_format=self.memory_format), y
+
+    def _mixed(self, x: Tensor, y: Tensor, where: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Each with the one that is half of the batch away, which lies on the same rank."""
+        assert self.num_classes is not None
+        random = Random(seed_of(self.seed, *where, _MIXING))
+        mixing = random.choice(self.pipeline.mixing)
+        draws = mixing.draw(x.shape[2], x.shape[3], random)
+        half = len(x) // 2
+        shares = F.one_hot(y, self.num_classes).to(torch.float32)
+        mixed = torch.lerp(shares.roll(half, 0), shares, draws[0])
+        return mixing(x, x.roll(half, 0), draws), mixed
 
     def _move(self, x: Tensor) -> Tensor:
         if self.device.type == "cuda" and x.device.type == "cpu":
-            return x.pin_memory().to(self.device, non_blocking=True)
+            x = x if x.is_pinned() else x.pin_memory()
+            return x.to(self.device, non_blocking=True)
         return x.to(self.device)
 
     def _check(self, means: int, stds: int) -> None:
-        n, channels = len(self.split), self.split.images.shape[1]
+        n, channels = len(self.split), self.split.shape[0]
         if self.batch_size < 1 or n == 0 or (self.drop_last and self.batch_size > n):
             raise SteppeError(
                 f"batch_size must lie between 1 and the {n} images there are",
@@ -180,6 +224,18 @@ class Loader:
                 got=f"rank={self.rank}, world={self.world}, batch_size={self.batch_size}",
                 way_out="batch_size counts the examples of all ranks together",
             )
+        if self.pipeline.mixing and self.batch_size % (2 * self.world):
+            raise SteppeError(
+                "a batch whose images are mixed must have two equal halves in each process",
+                got=f"batch_size={self.batch_size}, world={self.world}",
+                way_out=f"a batch size that {2 * self.world} divides",
+            )
+        if self.pipeline.mixing and (self.num_classes is None or not self.drop_last):
+            raise SteppeError(
+                "mixing needs full batches and the number of classes",
+                got=f"drop_last={self.drop_last}, num_classes={self.num_classes}",
+                way_out="Loader(..., drop_last=True, num_classes=1000)",
+            )
         if (means, stds) != (channels, channels):
             raise SteppeError(
                 f"mean and std must have one number for each of the {channels} channels",
@@ -188,7 +244,7 @@ class Loader:
 
 
 def batches(
-    split: Split, batch_size: int, *, epoch: int = 0, start: int = 0, **options: Any
+    split: ImageSplit, batch_size: int, *, epoch: int = 0, start: int = 0, **options: Any
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of one epoch; :class:`Loader` without keeping it.
 
@@ -220,5 +276,4 @@ def stream(*numbers: int) -> torch.Generator:
         >>> seeds[0] == seeds[1], seeds[0] == seeds[2]
         (True, False)
     """
-    digest = blake2b(struct.pack(f"<{len(numbers)}q", *numbers), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)
+    return torch.Generator().manual_seed(seed_of(*numbers))

@@ -9,7 +9,7 @@ class Counted:
 
     def __init__(self, key="k"):
         self.calls = 0
-        self.rows = Rows([0, 1, 2], self.decode, str, key)
+        self.rows = Rows([0, 1, 2], self.decode, str, lambda: key)
 
     def decode(self, chosen):
         self.calls += 1

@@ -7,6 +7,7 @@ from PIL import Image
 
 from steppe.core.errors import SteppeError
 from steppe.vision.data import load
+from steppe.vision.loader import Loader
 
 datasets = pytest.importorskip("datasets")
 
@@ -57,3 +58,23 @@ def test_errors_name_the_dataset(monkeypatch, what, rule):
     answer(monkeypatch, what)
     with pytest.raises(SteppeError, match=rule):
         load("org/name")
+
+
+def test_a_split_whose_labels_are_secret_is_none_to_test_on(monkeypatch):
+    """As ImageNet's test split."""
+    secret = part([0, 1]).map(lambda row: {"kind": -1})
+    answer(monkeypatch, {"train": part([0, 1, 1]), "test": secret, "validation": part([1, 0])})
+    data = load("org/name", say=lambda note: None)
+    assert data.test.labels.tolist() == [1, 0]
+    assert "test has no labels: tested on validation" in data.notes
+    answer(monkeypatch, {"train": part([0, 1]), "test": secret})
+    with pytest.raises(SteppeError, match="those of test have no label"):
+        load("org/name")
+
+
+def test_a_hub_dataset_streams_from_where_it_is_cached(monkeypatch):
+    answer(monkeypatch, {"train": part([0, 1, 1]), "validation": part([1, 0])})
+    data = load("org/name", stream=True, augment="none", mean=(0,) * 3, std=(1,) * 3)
+    x, y = next(Loader.of(data, "test", 2, workers=1).epoch(0))
+    assert y.tolist() == [1, 0]
+    assert (x[:, 0, 0, 0] * 255).round().tolist() == [10, 11]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.augment import CropFlip
+from steppe.vision.augment.crop_flip import CropFlip
 from steppe.vision.data import CIFAR_MEAN, CIFAR_STD, DATASETS, load
 
 

@@ -23,8 +23,12 @@ class CausalLM:
     stored: Callable[[str], torch.dtype]
     autocast: torch.dtype | None = None
     unit = "tokens"
+    records_pace = True
     period = "part"
     quality = "perplexity"
+
+    def count(self, inputs: Tensor) -> int:
+        return inputs.numel()
 
     def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
         """Logits ``[batch, tokens, vocabulary]`` of ids."""

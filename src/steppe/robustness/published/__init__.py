@@ -42,6 +42,29 @@ class LabelledImages:
     labels: Tensor
     read: Callable[[slice], Tensor]
 
+    @classmethod
+    def of(cls, images: Tensor | LabelledImages, labels: Tensor | None) -> LabelledImages:
+        """Images in memory with their labels, or those that are read when they are needed.
+
+        Raises:
+            SteppeError: none, or not one label each.
+        """
+        if isinstance(images, LabelledImages):
+            given, count = images, len(images.labels)
+        else:
+            assert labels is not None
+            given, count = cls(labels, lambda chosen: images[chosen]), len(images)
+        if not count or count != len(given.labels):
+            raise SteppeError(
+                "accuracy needs images and one label each",
+                got=f"{count} images, {len(given.labels)} labels",
+            )
+        return given
+
+
+Fit = Callable[[Image.Image], Image.Image]
+"""Brings an image of another size to that of the network."""
+
 
 class Layout:
     """How the files of a published set are arranged in a folder.
@@ -83,7 +106,9 @@ class Layout:
         """
         raise NotImplementedError
 
-    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
+    def images(
+        self, name: str, shape: Shape, severity: int | None = None, fit: Fit | None = None
+    ) -> LabelledImages:
         """The images of one name (and severity), as the network takes them."""
         raise NotImplementedError
 
@@ -194,12 +219,15 @@ def folders(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def images_of_classes(classes: Iterable[tuple[int, Path]], shape: Shape) -> LabelledImages:
+def images_of_classes(
+    classes: Iterable[tuple[int, Path]], shape: Shape, fit: Fit | None = None
+) -> LabelledImages:
     """The images of folders of one class each; files are listed, not read yet.
 
     Args:
         classes: (label, folder).
         shape: c, h and w; other sizes are scaled to cover it and cropped to the middle.
+        fit: what does so, where the network's own images were brought to its size otherwise.
 
     Raises:
         SteppeError: a folder without images; on reading, an image that cannot be decoded.
@@ -219,17 +247,21 @@ def images_of_classes(classes: Iterable[tuple[int, Path]], shape: Shape) -> Labe
 
     def read(chosen: slice) -> Tensor:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return pixels(list(pool.map(lambda path: _decoded(path, shape), paths[chosen])), shape)
+            images = list(pool.map(lambda path: _decoded(path, shape, fit), paths[chosen]))
+        return pixels(images, shape)
 
     return LabelledImages(torch.tensor(labels), read)
 
 
-def _decoded(path: str, shape: Shape) -> Image.Image:
+def _decoded(path: str, shape: Shape, fit: Fit | None) -> Image.Image:
     try:
         with Image.open(path) as opened:
             # without it photographs may be turned by 90 degrees
             image = ImageOps.exif_transpose(opened) if "exif" in opened.info else opened
-            return image.convert("L" if shape[0] == 1 else "RGB")
+            image = image.convert("L" if shape[0] == 1 else "RGB")
+            # an image of the right size is what was published: ImageNet-C is not scaled again
+            fits = fit is None or image.size == (shape[2], shape[1])
+            return image if fits or fit is None else fit(image)
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise SteppeError(
             "each published image can be decoded",

@@ -15,6 +15,7 @@ from steppe.core.errors import SteppeError
 from steppe.robustness.corruptions import SEVERITIES
 from steppe.robustness.published import (
     PUBLISHED,
+    Fit,
     LabelledImages,
     Layout,
     Shape,
@@ -55,7 +56,9 @@ class CifarC(Layout):
             _, labels, _ = self._arrays(name)
             check_labels(torch.from_numpy(np.array(labels)), classes)
 
-    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
+    def images(
+        self, name: str, shape: Shape, severity: int | None = None, fit: Fit | None = None
+    ) -> LabelledImages:
         stored, labels, count = self._arrays(name)
         start = ((severity or 1) - 1) * count
         if len(labels) > count:
@@ -67,7 +70,8 @@ class CifarC(Layout):
             if stored.shape[1:3] == shape[1:]:
                 images = torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous().float() / 255
             else:
-                images = pixels([Image.fromarray(image) for image in batch], shape)
+                own = [Image.fromarray(image) for image in batch]
+                images = pixels(own if fit is None else list(map(fit, own)), shape)
             return images[:, : shape[0]]
 
         return LabelledImages(torch.from_numpy(np.array(labels)).long(), read)

@@ -10,6 +10,7 @@ from steppe.robustness.corruptions import CORRUPTIONS
 from steppe.robustness.published import (
     IMAGE_FILES,
     PUBLISHED,
+    Fit,
     LabelledImages,
     Layout,
     Shape,
@@ -69,9 +70,11 @@ class ImageNetC(Layout):
                 way_out="fetch the rest, or the set of the data the network was trained on",
             )
 
-    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
+    def images(
+        self, name: str, shape: Shape, severity: int | None = None, fit: Fit | None = None
+    ) -> LabelledImages:
         folder = _corruptions(self.folder)[name] / str(severity)
-        return images_of_classes(enumerate(folders(folder)), shape)
+        return images_of_classes(enumerate(folders(folder)), shape, fit)
 
 
 def _corruptions(folder: Path) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from steppe.core.variants import in_order, variant_of
 from steppe.robustness.published import (
     IMAGE_FILES,
     PUBLISHED,
+    Fit,
     LabelledImages,
     Layout,
     Shape,
@@ -70,8 +71,10 @@ class ImageNetV2(Layout):
                     way_out="fetch it again",
                 )
 
-    def images(self, name: str, shape: Shape, severity: int | None = None) -> LabelledImages:
-        return images_of_classes(sorted(_classes(self._variants()[name]).items()), shape)
+    def images(
+        self, name: str, shape: Shape, severity: int | None = None, fit: Fit | None = None
+    ) -> LabelledImages:
+        return images_of_classes(sorted(_classes(self._variants()[name]).items()), shape, fit)
 
 
 def _classes(folder: Path) -> dict[int, Path]:

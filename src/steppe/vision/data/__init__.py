@@ -1,27 +1,30 @@
-"""Image datasets by name: built in, a local folder, or the hub; decoded once to uint8 tensors."""
+"""Image datasets by name: built in, a local folder, or the hub; decoded once, or streamed."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
-from steppe.vision.augment import Augmentation, augmentation
-from steppe.vision.data.base import ImageData, Source, Split
+from steppe.vision.augment import Given, augmentation
+from steppe.vision.data.base import ImageData, ImageSplit, Rows, Source, Split
 from steppe.vision.data.cache import decoded
 from steppe.vision.data.labels import labels_of, select
 from steppe.vision.data.levels import Reading
+from steppe.vision.data.on_disk import streamed, streams
 
 DATASETS: Registry[Callable[[int | None], Source]] = Registry("dataset", "steppe.vision.data")
 """Name -> ``source(size)``."""
 
-# What the ResNets that are commonly shared for CIFAR were trained with.
+# ImageNet's, with which the ResNets that are commonly shared for CIFAR were trained, too.
 CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 __all__ = ["DATASETS", "ImageData", "Split", "load"]
@@ -39,16 +42,21 @@ def load(
     num_classes: int | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    augment: str | Augmentation | None = "auto",
+    augment: Given = "auto",
     value_range: Sequence[float] | None = None,
     channels: int | None = None,
     background: str = "white",
+    resize: int | None = None,
+    interpolation: str = "bilinear",
+    stream: bool | Literal["auto"] = "auto",
+    workers: int | None = None,
     say: Callable[[str], object] = warnings.warn,
 ) -> ImageData:
     """Load a dataset of images.
 
     ``name`` is, in this order: a registered dataset (``digits``), a local path (a folder, file or
-    pattern of parquet files, or a folder of image folders), or a hub id ``org/name`` (the only
+    pattern of parquet files, a folder of tar shards, or one of image folders), a function
+    ``package.module:function`` that gives two datasets of torch, or a hub id ``org/name`` (the only
     case that may use the network). Selections are stratified by class and seeded.
 
     Args:
@@ -69,10 +77,18 @@ def load(
             images of 8 bits, and for deeper ones the usual range that covers all of the dataset.
         channels: 1 (grey) or 3 (colour); None is what the first training image has.
         background: behind transparent pixels: white, black or keep (they show what is stored).
+        resize: length of the shorter side before the middle of ``size`` x ``size`` is cut out; None
+            scales the shorter side to ``size``.
+        interpolation: bilinear, bicubic, nearest, lanczos or box.
+        stream: whether images stay on disk and are decoded batch by batch; auto: where they would
+            take more than 4 GiB in memory, or an augmentation needs more than their middle.
+        workers: processes that decode, for each process that trains; None: its share of the cores,
+            at most 8. Changes no image.
         say: called with each sentence on what was left out or read in one of several ways.
 
     Returns:
-        The dataset, images as uint8 [n, c, h, w] on the CPU; the sentences are its ``notes``.
+        The dataset, images as uint8 [n, c, h, w] on the CPU, or streamed; the sentences are its
+        ``notes``.
 
     Raises:
         SteppeError: unknown name, missing column, bad label, undecodable image, impossible size.
@@ -82,41 +98,57 @@ def load(
         >>> len(data.train), len(data.validation), len(data.test), data.shape
         (100, 20, 500, (1, 8, 8))
     """
-    ends = None if value_range is None else tuple(value_range)
-    reading = Reading(size=size, value_range=ends, channels=channels, background=background)
+    reading = Reading(
+        size=size,
+        value_range=None if value_range is None else tuple(value_range),
+        channels=channels,
+        background=background,
+        resize=resize,
+        interpolation=interpolation,
+    )
     source = resolve(str(name), reading)
     labels = labels_of(source, num_classes)
-    train_labels, test_labels, known = labels.train, labels.test, labels.num_classes
-    train_rows, held_out_rows = select(train_labels, train_size, validation, seed)
-    test_rows, _ = select(test_labels, test_size, 0, seed, what="test")
+    train_rows, held_out_rows = select(labels.train, train_size, validation, seed)
+    test_rows, _ = select(labels.test, test_size, 0, seed, what="test")
+    count = sum(map(len, (train_rows, held_out_rows, test_rows)))
+    how = streams(source, reading, count, stream, augment)
     folder = None if cache is None else Path(cache)
-    train = Split(decoded(source.train, train_rows, folder), train_labels[train_rows])
-    held_out = None
-    if held_out_rows:
-        images = decoded(source.train, held_out_rows, folder)
-        held_out = Split(images, train_labels[held_out_rows])
-    test = Split(decoded(source.test, test_rows, folder), test_labels[test_rows])
-    shape = _one_shape(train, test)
-    notes = dict.fromkeys([*source.notes, *labels.notes, *source.train.notes, *source.test.notes])
+    split = partial(_split, how.streamed, reading, folder)
+    train = split(source.train, labels.train, train_rows)
+    held_out = split(source.train, labels.train, held_out_rows) if held_out_rows else None
+    test = split(source.test, labels.test, test_rows)
+    own_mean, own_std, said = _statistics(train)
+    said = said if mean is None or std is None else []
+    of_images = [*source.train.notes, *source.test.notes, *how.notes, *said]
+    notes = dict.fromkeys([*source.notes, *labels.notes, *of_images])
     for note in notes:
         say(note)
-    own_mean, own_std = _statistics(train.images)
     return ImageData(
         name=str(name),
         train=train,
         validation=held_out,
         test=test,
-        num_classes=known,
+        num_classes=labels.num_classes,
         mean=_per_channel("mean", mean, own_mean),
         std=_per_channel("std", std, own_std),
         classes=labels.classes,
-        augment=augmentation(augment, shape),
+        augment=augmentation(augment, _one_shape(train, test), how.streamed),
         notes=tuple(notes),
+        workers=workers,
     )
 
 
-def _one_shape(train: Split, test: Split) -> tuple[int, ...]:
-    shape, other = (tuple(split.images.shape[1:]) for split in (train, test))
+def _split(
+    on_disk: bool, reading: Reading, folder: Path | None, rows: Rows, of: Tensor, chosen: list[int]
+) -> ImageSplit:
+    """Some rows with their labels, streamed or decoded."""
+    if on_disk:
+        return streamed(rows, of, chosen, reading)
+    return Split(decoded(rows, chosen, folder), of[chosen])
+
+
+def _one_shape(train: ImageSplit, test: ImageSplit) -> tuple[int, ...]:
+    shape, other = train.shape, test.shape
     if shape != other:
         raise SteppeError(
             "training and test images must have one shape",
@@ -134,11 +166,13 @@ def resolve(name: str, reading: Reading) -> Source:
     from steppe.vision.data.hub import hub
     from steppe.vision.data.imagefolder import imagefolder
     from steppe.vision.data.parquet import find, parquet
+    from steppe.vision.data.tar_shards import find_shards, tar_shards
+    from steppe.vision.data.user import from_user
 
     if name in DATASETS:
         if reading != Reading(size=reading.size):
             raise SteppeError(
-                "value_range, channels and background are for images in files",
+                "value_range, channels, background, resize, interpolation are for images in files",
                 got=f"dataset {name}, which has its own",
                 way_out="leave them out",
             )
@@ -148,28 +182,55 @@ def resolve(name: str, reading: Reading) -> Source:
     if files:
         return parquet(files, reading)
     if path.is_dir():
-        return imagefolder(path, reading)
+        shards = find_shards(path) if not _has_class_folders(path) else {}
+        return tar_shards(path, shards, reading) if shards else imagefolder(path, reading)
+    if re.fullmatch(r"[\w.]+:[\w.]+", name):
+        return from_user(name, reading)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         return hub(name, reading)
     if "/" in name or name.startswith(("~", ".")) or path.exists():
         raise SteppeError(
             "a dataset's path must be a folder or parquet files that exist",
             got=name,
-            way_out="a folder with train.parquet and test.parquet, or train/<class>/ and "
-            "test/<class>/ with images",
+            way_out="a folder with train.parquet and test.parquet, train*.tar and test*.tar, or "
+            "train/<class>/ and test/<class>/ with images",
         )
     known = unknown("dataset", name, DATASETS)
     raise SteppeError(
-        "data is a dataset's name, a folder or file that exists, or a hub id org/name",
+        "data is a dataset's name, a folder or file that exists, package.module:function, or a hub "
+        "id org/name",
         got=f"{name}, and no such path is there",
         way_out=known.way_out or "",
     )
 
 
-def _statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 images, in units of [0, 1]."""
-    if tuple(images.shape[1:]) == (3, 32, 32):
-        return CIFAR_MEAN, CIFAR_STD
+def _has_class_folders(folder: Path) -> bool:
+    train = folder / "train"
+    return train.is_dir() and any(entry.is_dir() for entry in train.iterdir())
+
+
+def _statistics(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...], list[str]]:
+    """Mean and standard deviation per channel in units of [0, 1], and what is to be said of them.
+
+    Of images in memory they are measured; streamed ones get the constants of ImageNet, of which
+    grey ones have the mean.
+    """
+    if train.shape == (3, 32, 32):
+        return CIFAR_MEAN, CIFAR_STD, []
+    if not isinstance(train, Split):
+        mean: tuple[float, ...] = CIFAR_MEAN
+        std: tuple[float, ...] = CIFAR_STD
+        if train.shape[0] == 1:
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        note = (
+            "streamed images are normalised by ImageNet's usual mean and std (data.mean, data.std)"
+        )
+        return mean, std, [note]
+    return (*_measured(train.images), [])
+
+
+def _measured(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of uint8 images."""
     values = torch.arange(256, dtype=torch.float64) / 255
     mean, std = [], []
     for channel in images.unbind(1):

@@ -42,9 +42,10 @@ def decoded(rows: Rows, chosen: Sequence[int], folder: Path | None) -> Tensor:
         [len(chosen), c, h, w], uint8. What is worth saying of them is in ``rows.notes``, from the
         cache too.
     """
-    if folder is None or not rows.key:
+    key = "" if folder is None else rows.key()
+    if folder is None or not key:
         return rows.decode(chosen)
-    digest = hashlib.sha256(f"{_FORMAT}\n{pil}\n{rows.key}\n".encode())
+    digest = hashlib.sha256(f"{_FORMAT}\n{pil}\n{key}\n".encode())
     digest.update(np.asarray(chosen, dtype="<i8").tobytes())
     file = folder / f"images-{digest.hexdigest()[:24]}.safetensors"
     try:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from steppe.vision.data.base import Rows, Source
+from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.decode import decode, is_grey
-from steppe.vision.data.levels import Blob, Levels, Reading
+from steppe.vision.data.levels import Levels, Reading
+from steppe.vision.streaming.pictures import Pictures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -19,27 +21,16 @@ class Encoded:
     Args:
         name: train or test, for what is said.
         labels: one for each image.
-        blobs: ascending row numbers -> their encoded images.
-        describe: row number -> words for an error message.
-        key: changes whenever the stored images do; empty where that is not known.
+        blobs: the encoded images.
     """
 
     name: str
     labels: Sequence[object]
-    blobs: Callable[[Sequence[int]], Iterator[Blob]]
-    describe: Callable[[int], str]
-    key: str
-
-    def named(self) -> Iterator[tuple[Blob, str]]:
-        """Every image, and what it is called."""
-        rows = range(len(self.labels))
-        return (
-            (blob, self.describe(row)) for row, blob in zip(rows, self.blobs(rows), strict=True)
-        )
+    blobs: Blobs
 
     def grey(self) -> bool:
         """Whether the first image has no colour."""
-        return is_grey(next(self.blobs([0])), self.describe(0))
+        return is_grey(self.blobs.blob(0), self.blobs.describe(0))
 
 
 def source(
@@ -63,29 +54,45 @@ def source(
     """
     levels = Levels(reading)
     for part in (train, test):
-        levels.add(part.named)
-    # the range is that of both, so each depends on the other's images
-    key = f"{train.key}\n{test.key}\n{reading}" if train.key and test.key else ""
+        levels.add(part.blobs.named)
+
+    def key() -> str:
+        """The range is that of both splits, so each depends on the other's images."""
+        keys = (train.blobs.key(), test.blobs.key())
+        return f"{keys[0]}\n{keys[1]}\n{reading}" if all(keys) else ""
+
+    def grey() -> bool:
+        return train.grey() if reading.channels is None else reading.channels == 1
 
     def rows(part: Encoded) -> Rows:
         said: list[str] = []
 
         def decode_rows(chosen: Sequence[int]) -> Tensor:
-            grey = train.grey() if reading.channels is None else reading.channels == 1
             own_notes: list[str] = []
+            grey_too = grey()
             images = decode(
-                list(part.blobs(chosen)),
-                describe=lambda i: part.describe(chosen[i]),
-                grey=grey,
+                list(part.blobs.in_order(chosen)),
+                describe=lambda i: part.blobs.describe(chosen[i]),
+                grey=grey_too,
                 levels=levels,
                 notes=own_notes,
             )
             said.extend([*levels.notes, *(f"{part.name}: {note}" for note in own_notes)])
-            if reading.channels is None and not grey and part.grey():
+            if reading.channels is None and not grey_too and part.grey():
                 said.append(f"{part.name}: grey images are read with three channels, as train has")
             return images
 
-        own = f"{part.name}\n{key}" if key else ""
-        return Rows(part.labels, decode_rows, part.describe, own, said)
+        def own_key() -> str:
+            both = key()
+            return f"{part.name}\n{both}" if both else ""
+
+        return Rows(
+            part.labels,
+            decode_rows,
+            part.blobs.describe,
+            own_key,
+            said,
+            lambda: Pictures(part.blobs, levels, grey()),
+        )
 
     return Source(rows(train), rows(test), classes, tuple(notes))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.vision.data.base import Source
+from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
 from steppe.vision.data.parquet import TEST_NAMES
 
 _AS_STORED = Reading()
+HIDDEN = -1
+"""The label of images whose label is kept secret, as in ImageNet's test split."""
 
 
 def hub(name: str, reading: Reading = _AS_STORED) -> Source:
@@ -39,39 +41,51 @@ def hub(name: str, reading: Reading = _AS_STORED) -> Source:
             got=f"{name} ({type(error).__name__}: {str(error)[:300]})",
             way_out="check the id and the network, or give a local folder of parquet files",
         ) from error
-    test = next((split for split in TEST_NAMES if split in splits), None)
-    if "train" not in splits or test is None:
-        raise SteppeError(
-            "a dataset needs a train and a test split", got=f"{', '.join(splits)} in {name}"
-        )
+    rule = "a dataset needs a train and a test split"
+    if "train" not in splits:
+        raise SteppeError(rule, got=f"{', '.join(splits)} in {name}")
     features = splits["train"].features
     image = _first(features, datasets.Image, name)
     label = _first(features, datasets.ClassLabel, name)
+    there = [split for split in TEST_NAMES if split in splits]
+    hidden = [split for split in there if all(one == HIDDEN for one in splits[split][label])]
+    test = next((split for split in there if split not in hidden), None)
+    if test is None:
+        secret = f" (those of {', '.join(hidden)} have no label)" if hidden else ""
+        raise SteppeError(rule, got=f"{', '.join(splits)} in {name}{secret}")
+    notes = [f"{split} has no labels: tested on {test}" for split in hidden]
 
     def encoded(split: str, part: str) -> Encoded:
         table = splits[split].cast_column(image, datasets.Image(decode=False))
         # The fingerprint names the content; without one the images are simply decoded again.
         key = str(getattr(table, "_fingerprint", ""))
-        return _encoded(table, image, label, f"{split} of {name}", part, key)
+        blobs = _Table(table, image, f"{split} of {name}", key)
+        return Encoded(name=part, labels=list(table[label]), blobs=blobs)
 
     names = tuple(features[label].names)
-    return source(encoded("train", "train"), encoded(test, "test"), reading, names)
+    return source(encoded("train", "train"), encoded(test, "test"), reading, names, notes)
 
 
-def _encoded(table: Any, image: str, label: str, of: str, part: str, key: str) -> Encoded:
-    def describe(row: int) -> str:
-        return f"row {row} of {of}"
+class _Table(Blobs):
+    """Images in a column of a dataset, which is mapped into memory."""
 
-    def blob(row: int) -> bytes:
-        data = table[row][image]["bytes"]
+    def __init__(self, table: Any, image: str, of: str, fingerprint: str) -> None:
+        self.table, self.image, self.of, self.fingerprint = table, image, of, fingerprint
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def blob(self, row: int) -> bytes:
+        data = self.table[row][self.image]["bytes"]
         if not isinstance(data, bytes):
-            raise SteppeError("a hub dataset must embed its images", got=describe(row))
+            raise SteppeError("a hub dataset must embed its images", got=self.describe(row))
         return data
 
-    def blobs(chosen: Sequence[int]) -> Iterator[bytes]:
-        return (blob(row) for row in chosen)
+    def describe(self, row: int) -> str:
+        return f"row {row} of {self.of}"
 
-    return Encoded(name=part, labels=list(table[label]), blobs=blobs, describe=describe, key=key)
+    def key(self) -> str:
+        return self.fingerprint
 
 
 def _first(features: Any, kind: type, name: str) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from steppe.core.errors import SteppeError
 from steppe.vision.data.base import Source
+from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
-from steppe.vision.data.levels import Blob, Reading
+from steppe.vision.data.levels import Reading
 from steppe.vision.data.parquet import TEST_NAMES, is_hidden
 
 # Of all that PIL opens, what holds one image of pixels.
@@ -70,9 +71,34 @@ def imagefolder(folder: Path, reading: Reading = _AS_STORED) -> Source:
     return source(train, test, reading, classes, notes)
 
 
+class Files(Blobs):
+    """Images in files below one folder.
+
+    Args:
+        folder: that they lie below.
+        names: of the files, as seen from there.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = str(folder), Names(names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def blob(self, row: int) -> Path:
+        return Path(self.folder, self.names[row])
+
+    def describe(self, row: int) -> str:
+        return str(self.blob(row))
+
+    def key(self) -> str:
+        return stamp(map(self.blob, range(len(self))))
+
+
 def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, list[str]]:
-    files: list[Path] = []
+    files: list[str] = []
     labels: list[int] = []
+    numbers = {name: number for number, name in enumerate(classes)}
     left: Counter[str] = Counter()
     deeper: Counter[str] = Counter()
     for entry in sorted(split.iterdir()):
@@ -90,8 +116,8 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
             if why:
                 left[why] += 1
                 continue
-            files.append(path)
-            labels.append(classes.index(entry.name))
+            files.append(str(path.relative_to(split)))
+            labels.append(numbers[entry.name])
             below = path.parent.relative_to(split).as_posix()
             if below != entry.name:
                 deeper[below] += 1
@@ -103,16 +129,7 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
             + (f", but {_counted(left)}" if left else ""),
         )
 
-    def blobs(chosen: Sequence[int]) -> Iterator[Blob]:
-        return (files[row] for row in chosen)
-
-    encoded = Encoded(
-        name=name,
-        labels=labels,
-        blobs=blobs,
-        describe=lambda row: str(files[row]),
-        key=stamp(files),
-    )
+    encoded = Encoded(name=name, labels=labels, blobs=Files(split, files))
     notes = [f"{split.name}/: left out: {_counted(left)}"] if left else []
     if deeper:
         few = ", ".join(sorted(deeper)[:3])

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from steppe.core.errors import SteppeError
+from steppe.vision.framing import Framing, ResizeCenterCrop, filter_of
 
-Blob = bytes | Path
-"""An encoded image, or the file that holds it."""
+Blob = bytes | Path | Image.Image
+"""An encoded image, the file that holds it, or the image itself."""
 
 BACKGROUNDS = {"white": 255, "black": 0, "keep": None}
 """What lies behind transparent pixels; keep: nothing, they show the colour that is stored."""
@@ -35,6 +36,9 @@ class Reading:
         value_range: the values that are black and white; None looks at those that are stored.
         channels: 1 (grey) or 3 (colour) for all images; None is what the first training image is.
         background: behind transparent pixels: white, black or keep.
+        resize: length of the shorter side before the middle of ``size`` x ``size`` is cut out, as
+            `ResizeCenterCrop` has it; None scales the shorter side to ``size``.
+        interpolation: bilinear, bicubic, ...
 
     Raises:
         SteppeError: a value that means nothing.
@@ -48,8 +52,25 @@ class Reading:
     value_range: tuple[float, ...] | None = None
     channels: int | None = None
     background: str = "white"
+    resize: int | None = None
+    interpolation: str = "bilinear"
+
+    @property
+    def framing(self) -> Framing | None:
+        """The middle of an image at its size; None where images stay as they are."""
+        if self.size is None:
+            return None
+        return ResizeCenterCrop(self.size, self.resize, self.interpolation)
 
     def __post_init__(self) -> None:
+        if self.size is None and self.resize is not None:
+            raise SteppeError(
+                "resize goes with the size that is cut out of it",
+                got=f"resize {self.resize} and no size",
+                way_out="size 224 beside resize 256",
+            )
+        filter_of(self.interpolation)
+        _ = self.framing  # which checks the sizes
         if self.background not in BACKGROUNDS:
             raise SteppeError(
                 f"background must be {', '.join(BACKGROUNDS)}", got=repr(self.background)
@@ -69,6 +90,8 @@ class Reading:
 
 def opened(blob: Blob) -> Any:
     """The image, its header read and its pixels not yet."""
+    if isinstance(blob, Image.Image):
+        return blob.copy()  # its user may close what was opened
     return Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob)
 
 
@@ -101,6 +124,14 @@ class Levels:
         self.notes: list[str] = []
         self._parts: list[Callable[[], Iterator[tuple[Blob, str]]]] = []
         self._ranges: dict[bool, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Worker processes get a copy; a lock cannot be copied."""
+        return {key: value for key, value in vars(self).items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
         self._lock = threading.Lock()
 
     def add(self, part: Callable[[], Iterator[tuple[Blob, str]]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.vision.data.base import Source
-from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
+from steppe.vision.data.row_groups import ParquetFiles
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
@@ -75,14 +75,8 @@ def parquet(files: Sequence[Path], reading: Reading = _AS_STORED) -> Source:
             way_out="name the files train.parquet and test.parquet",
         )
     _one_configuration(train, test)
-    train_split, test_split = _ParquetSplit("train", train), _ParquetSplit("test", test)
-    return source(
-        train_split.encoded(),
-        test_split.encoded(),
-        reading,
-        train_split.classes,
-        _unused(files, train, test),
-    )
+    (train_split, classes), (test_split, _) = _split("train", train), _split("test", test)
+    return source(train_split, test_split, reading, classes, _unused(files, train, test))
 
 
 def _one_configuration(train: Sequence[Path], test: Sequence[Path]) -> None:
@@ -113,65 +107,25 @@ def _unused(files: Sequence[Path], train: Sequence[Path], test: Sequence[Path]) 
     return notes
 
 
-class _ParquetSplit:
-    """The files of one split, read as one table."""
-
-    def __init__(self, name: str, files: Sequence[Path]) -> None:
-        pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
-        self.name = name
-        self.tables: list[tuple[Path, Any]] = []
-        for file in files:
-            try:
-                self.tables.append((file, pq.ParquetFile(file)))
-            except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-                raise SteppeError("must be a parquet file", got=f"{file} ({error})") from error
-        names = self.tables[0][1].schema_arrow.names
-        self.image = _column(names, IMAGE_COLUMNS, files[0])
-        self.label = _column(names, LABEL_COLUMNS, files[0])
-        self.classes = _classes(self.tables[0][1].schema_arrow.metadata or {}, self.label)
-
-    def encoded(self) -> Encoded:
-        labels: list[object] = []
-        for file, table in self.tables:
-            _column(table.schema_arrow.names, (self.image,), file)
-            _column(table.schema_arrow.names, (self.label,), file)
-            labels += table.read(columns=[self.label]).column(0).to_pylist()
-        key = stamp(file for file, _ in self.tables)
-        return Encoded(
-            name=self.name, labels=labels, blobs=self.blobs, describe=self.describe, key=key
-        )
-
-    def describe(self, row: int) -> str:
-        for file, table in self.tables:
-            if row < table.metadata.num_rows:
-                return f"row {row} of {file}"
-            row -= table.metadata.num_rows
-        raise IndexError(row)
-
-    def blobs(self, chosen: Sequence[int]) -> Iterator[bytes]:
-        """The encoded images of ascending rows, one row group in memory at a time."""
-        start, last = 0, 0
-        for _, table in self.tables:
-            for group in range(table.num_row_groups):
-                end, first = start + table.metadata.row_group(group).num_rows, last
-                while last < len(chosen) and chosen[last] < end:
-                    last += 1
-                if last > first:
-                    column = table.read_row_group(group, columns=[self.image]).column(self.image)
-                    rows = chosen[first:last]
-                    for row, cell in zip(rows, column.take([r - start for r in rows]), strict=True):
-                        yield self.cell(cell.as_py(), row)
-                start = end
-
-    def cell(self, value: Any, row: int) -> bytes:
-        data = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(data, bytes):
-            raise SteppeError(
-                f"column {self.image} must hold encoded images (a struct with bytes, or binary)",
-                got=f"{type(data).__name__} in {self.describe(row)}",
-                way_out="save the dataset with its images embedded",
-            )
-        return data
+def _split(name: str, files: Sequence[Path]) -> tuple[Encoded, tuple[str, ...]]:
+    """One split, and the names of its classes."""
+    pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
+    tables: list[tuple[Path, Any]] = []
+    for file in files:
+        try:
+            tables.append((file, pq.ParquetFile(file)))
+        except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
+            raise SteppeError("must be a parquet file", got=f"{file} ({error})") from error
+    schema = tables[0][1].schema_arrow
+    image = _column(schema.names, IMAGE_COLUMNS, files[0])
+    label = _column(schema.names, LABEL_COLUMNS, files[0])
+    labels: list[object] = []
+    for file, table in tables:
+        _column(table.schema_arrow.names, (image,), file)
+        _column(table.schema_arrow.names, (label,), file)
+        labels += table.read(columns=[label]).column(0).to_pylist()
+    blobs = ParquetFiles(files, image, [table.metadata for _, table in tables])
+    return Encoded(name=name, labels=labels, blobs=blobs), _classes(schema.metadata or {}, label)
 
 
 def _column(names: Sequence[str], wanted: Sequence[str], file: Path) -> str:

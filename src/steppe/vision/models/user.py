@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from difflib import get_close_matches
-from functools import reduce
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.user_code import found
 
 
 def from_function(
@@ -39,8 +35,7 @@ def from_function(
         >>> from_function("torch.nn:Linear", 10, (3, 8, 8), in_features=4, out_features=10)
         Linear(in_features=4, out_features=10, bias=True)
     """
-    module_name, _, attribute = name.partition(":")
-    function = _find(name, module_name, attribute)
+    function = found(name)
     try:
         parameters = inspect.signature(function).parameters
         offered = {"num_classes": num_classes, "in_shape": in_shape}
@@ -60,34 +55,3 @@ def from_function(
             way_out="return the model itself",
         )
     return model
-
-
-def _find(name: str, module_name: str, attribute: str) -> Any:
-    here = str(Path.cwd())
-    # A console script does not have the current folder on its path, where users keep their code.
-    sys.path.insert(0, here)
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a library that the user's own module needs: Python's message is the clear one
-        raise SteppeError(
-            "module:function must name a module that can be imported",
-            got=name,
-            consequence=f"there is no module {error.name}",
-            way_out=f"run from the folder that holds it (here: {here}) or install it",
-        ) from error
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
-    try:
-        return reduce(getattr, attribute.split("."), module)
-    except AttributeError as error:
-        public = [key for key in vars(module) if not key.startswith("_")]
-        near = get_close_matches(attribute, public, n=5, cutoff=0.3)
-        raise SteppeError(
-            "module:function must name a function the module has",
-            got=name,
-            consequence=f"module {module_name} has no {attribute}",
-            way_out=f"the nearest it has: {', '.join(near) or 'none'}",
-        ) from error

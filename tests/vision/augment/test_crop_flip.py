@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.augment import Augmentation, CropFlip, augmentation
+from steppe.vision.augment import Augmentation, augmentation
+from steppe.vision.augment.crop_flip import CropFlip
 
 
 def generator(seed=0):

@@ -1,0 +1,165 @@
+"""Images streamed from a folder, beside torch's DataLoader with the same decoding.
+
+    python benchmarks/imagenet_like.py runs/imagenet-like
+    python benchmarks/bench_loader.py runs/imagenet-like --out benchmarks/records/loader.json
+
+Both decode the same boxes of the same JPEGs, mirror and normalise them. torch's does so as its
+users write it: a dataset of one image an item, normalised in the worker, its items collated. Passes
+of the two take turns, each starts with warm workers, and the medians are compared.
+
+With ``--memory MANY`` the peak of a process that reads 20 batches of both folders is recorded: its
+own, and that of its largest worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from steppe.vision.augment.flip import Flip
+from steppe.vision.augment.random_resized_crop import RandomResizedCrop
+from steppe.vision.data import load
+from steppe.vision.data.base import StreamedSplit
+from steppe.vision.loader import Loader
+from steppe.vision.streaming.worker import seed_of
+
+SIZE = 224
+
+
+class Peer(Dataset[tuple[Tensor, int]]):
+    """One image an item, ready for the network."""
+
+    def __init__(self, split: StreamedSplit, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.split = split
+        self.crop, self.flip = RandomResizedCrop(), Flip()
+        self.mean = torch.tensor(mean).view(3, 1, 1)
+        self.std = torch.tensor(std).view(3, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, int]:
+        random = Random(seed_of(0, 0, i))
+        image = self.split.pictures.of(
+            int(self.split.rows[i]), lambda w, h: self.crop.frame(w, h, SIZE, random)
+        )
+        pixels = torch.from_numpy(np.array(self.flip(image, random))).permute(2, 0, 1)
+        scaled = pixels.contiguous().to(torch.float32).div_(255)
+        return scaled.sub_(self.mean).div_(self.std), int(self.split.labels[i])
+
+
+def opened(folder: Path, workers: int) -> Any:
+    """The folder as steppe streams it."""
+    return load(
+        str(folder), size=SIZE, resize=256, augment="imagenet", stream=True, workers=workers,
+        say=lambda note: None,
+    )  # fmt: skip
+
+
+def timed(batches: Any) -> float:
+    """Images a second, of all batches but the first, which the workers have begun before."""
+    seen, begun = 0, 0.0
+    for i, (x, _) in enumerate(batches):
+        if i == 0:
+            begun = time.perf_counter()
+        else:
+            seen += len(x)
+    return seen / (time.perf_counter() - begun)
+
+
+def speeds(folder: Path, batch: int, workers: int, passes: int) -> dict[str, Any]:
+    """Images a second of both, in turns."""
+    data = opened(folder, workers)
+    own = Loader.of(data, "train", batch, seed=0)
+    several = {"persistent_workers": True, "prefetch_factor": 2} if workers else {}
+    peer: DataLoader[Any] = DataLoader(
+        Peer(data.train, data.mean, data.std), batch, shuffle=True, drop_last=True,
+        num_workers=workers, generator=torch.Generator().manual_seed(0), **several,
+    )  # fmt: skip
+    found: dict[str, list[float]] = {"steppe": [], "torch": []}
+    for turn in range(passes):
+        arms = [("steppe", lambda: own.epoch(turn)), ("torch", lambda: iter(peer))]  # noqa: B023
+        for name, epoch in arms if turn % 2 else arms[::-1]:
+            found[name].append(timed(epoch()))
+            print(f"{workers} workers, {name}: {found[name][-1]:.1f} images/s", file=sys.stderr)
+    medians = {name: statistics.median(rates) for name, rates in found.items()}
+    return {
+        "workers": workers,
+        "batch": batch,
+        "images_per_second": medians,
+        "passes": found,
+        "ratio": medians["steppe"] / medians["torch"],
+    }
+
+
+def peak(folder: Path, workers: int, batches: int) -> dict[str, int]:
+    """Bytes that a process of its own, and the largest of its workers, held at most."""
+    code = (
+        "import json,resource,sys; from pathlib import Path; from bench_loader import read; "
+        "read(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder), str(workers), str(batches)],
+        cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    held: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    return held
+
+
+def read(folder: Path, workers: int, batches: int) -> None:
+    """Read so many batches of 32 and print the peaks."""
+    loader = Loader.of(opened(folder, workers), "train", 32, seed=0)
+    for _ in zip(range(batches), loader.epoch(0), strict=False):
+        pass
+    count = len(loader.split)
+    del loader  # its workers end, so that their peak is known
+    own, children = (
+        resource.getrusage(who).ru_maxrss * 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    print(json.dumps({"images": count, "process": own, "largest_worker": children}))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--memory", type=Path, help="a folder with more images")
+    parser.add_argument("--out", type=Path, help="of the record")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    record: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "speed": [speeds(args.folder, args.batch, n, args.passes) for n in args.workers],
+    }
+    if args.memory is not None:
+        folders = (args.folder, args.memory)
+        record["memory"] = [peak(folder.resolve(), args.workers[0], 20) for folder in folders]
+    text = json.dumps(record, indent=2)
+    print(text)
+    if args.out is not None:
+        args.out.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Images in tar files, as WebDataset writes them, read at their offsets."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from steppe.core.errors import SteppeError
+from steppe.vision.data.base import Source
+from steppe.vision.data.blobs import Blobs, Names
+from steppe.vision.data.cache import stamp
+from steppe.vision.data.encoded import Encoded, source
+from steppe.vision.data.imagefolder import suffixes
+from steppe.vision.data.levels import Reading
+from steppe.vision.data.parquet import TEST_NAMES, is_hidden
+
+OPEN = 64
+"""Files that a process keeps open."""
+
+
+def find_shards(folder: Path) -> dict[str, list[Path]]:
+    """Split -> its tar files, sorted: those whose name, or whose folder's, begins with it.
+
+    Example:
+        >>> find_shards(Path("no/such/folder"))
+        {}
+    """
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.tar")) if folder.is_dir() else ():
+        parts = path.relative_to(folder).parts
+        if any(map(is_hidden, parts)):
+            continue
+        for name in ("train", *TEST_NAMES):
+            if any(part.startswith(name) for part in parts):
+                found.setdefault(name, []).append(path)
+                break
+    return found
+
+
+def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) -> Source:
+    """A dataset of tar files: ``train-000.tar``, ``test-000.tar`` (or validation, valid, val).
+
+    Files of one name but for its end belong together: an image (``0001.jpg``) and its label
+    (``0001.cls`` with a number, or ``0001.json`` with a key ``label``).
+
+    Args:
+        folder: that holds them, for messages.
+        shards: as `find_shards` gives them.
+        reading: how images become pixels.
+
+    Raises:
+        SteppeError: a split is missing, a file is no plain tar, an image without a label.
+
+    Source: the format of https://github.com/webdataset/webdataset.
+    """
+    test = next((name for name in TEST_NAMES if name in shards), None)
+    if "train" not in shards or test is None:
+        raise SteppeError(
+            "tar shards need train*.tar and test*.tar",
+            got=f"{', '.join(shards) or 'no split'} in {folder}",
+            way_out="name them train-000.tar, ..., test-000.tar, or put them into such folders",
+        )
+    parts = [_encoded("train", shards["train"]), _encoded("test", shards[test])]
+    left = [name for name in TEST_NAMES if name in shards and name != test]
+    notes = [f"{test} is what is tested on: {', '.join(left)} left out"] if left else []
+    return source(parts[0], parts[1], reading, (), notes)
+
+
+class Shards(Blobs):
+    """Images at their offsets in tar files.
+
+    Args:
+        files: the tar files.
+        entries: file, offset, bytes, name of every image.
+    """
+
+    def __init__(self, files: Sequence[Path], entries: Sequence[tuple[int, int, int, str]]) -> None:
+        self.files = [str(file) for file in files]
+        self.places = np.array([entry[:3] for entry in entries], dtype=np.int64).reshape(-1, 3)
+        self.names = Names([entry[3] for entry in entries])
+        self._forget()
+
+    def _forget(self) -> None:
+        self._open: OrderedDict[int, Any] = OrderedDict()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: open files stay here."""
+        return {key: value for key, value in vars(self).items() if key != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def blob(self, row: int) -> bytes:
+        file, offset, size = map(int, self.places[row])
+        stored: Any = self._file(file)
+        stored.seek(offset)
+        data: bytes = stored.read(size)
+        return data
+
+    def describe(self, row: int) -> str:
+        return f"{self.names[row]} in {self.files[int(self.places[row][0])]}"
+
+    def key(self) -> str:
+        return stamp(map(Path, self.files))
+
+    def _file(self, number: int) -> Any:
+        if self._process != os.getpid():
+            self._forget()  # a forked process shares no place in a file with its parent
+        if number not in self._open:
+            try:
+                self._open[number] = open(self.files[number], "rb")  # noqa: SIM115
+            except OSError as error:
+                raise SteppeError(
+                    "a tar file must stay where it was", got=f"{self.files[number]} ({error})"
+                ) from error
+        self._open.move_to_end(number)
+        while len(self._open) > OPEN:
+            self._open.popitem(last=False)[1].close()
+        return self._open[number]
+
+
+def _encoded(name: str, files: Sequence[Path]) -> Encoded:
+    entries: list[tuple[int, int, int, str]] = []
+    labels: list[object] = []
+    for number, file in enumerate(files):
+        images: dict[str, tuple[int, int, int, str]] = {}
+        own: dict[str, object] = {}
+        try:
+            with tarfile.open(file, "r:") as tar:
+                for member in tar:
+                    path = PurePosixPath(member.name)
+                    stem, _, end = path.name.partition(".")
+                    if not member.isfile() or is_hidden(path.name):
+                        continue
+                    key = str(path.parent / stem)
+                    if f".{end.lower()}" in suffixes():
+                        images[key] = (number, member.offset_data, member.size, member.name)
+                    elif end in ("cls", "json"):
+                        own[key] = _label(tar, member, file)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise SteppeError(
+                "a shard must be a plain tar file",
+                got=f"{file} ({error})",
+                way_out="uncompressed, so that any image can be read by itself",
+            ) from error
+        for key, entry in images.items():
+            if own.get(key) is None:
+                raise SteppeError(
+                    "an image in a tar file has a label beside it",
+                    got=f"{entry[3]} in {file}, and no {key}.cls or {key}.json with a label",
+                    way_out="write KEY.jpg and KEY.cls, one after the other",
+                )
+            entries.append(entry)
+            labels.append(own[key])
+    if not entries:
+        raise SteppeError(
+            "a split of a dataset must have images", got=f"none in {', '.join(map(str, files[:8]))}"
+        )
+    return Encoded(name=name, labels=labels, blobs=Shards(files, entries))
+
+
+def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> object:
+    """A number, or what a json says; None where it says none."""
+    stored = tar.extractfile(member)
+    text = stored.read() if stored is not None else b""
+    try:
+        if member.name.endswith(".json"):
+            found = json.loads(text)
+            return found.get("label") if isinstance(found, dict) else None
+        return int(text)
+    except ValueError as error:
+        raise SteppeError(
+            "the label of an image is a whole number",
+            got=f"{text[:40]!r} in {member.name} of {file} ({error})",
+        ) from None

@@ -1,0 +1,129 @@
+"""Batches from worker processes, in the order in which they are asked for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from steppe.core.errors import SteppeError
+from steppe.vision.streaming.worker import Asked, Decoder
+
+AHEAD = 2
+"""Batches that each worker makes before they are asked for."""
+MOST = 8
+"""Workers, where nobody says how many."""
+
+
+def usual_workers(processes: int = 1) -> int:
+    """How many workers a process has where nobody says: its share of the cores, at most 8.
+
+    Example:
+        >>> 0 < usual_workers() <= 8
+        True
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return max(1, min(MOST, cores // processes))
+
+
+class _Asked:
+    """The lists of what is asked for next; a batch sampler of torch's that can be set anew."""
+
+    def __init__(self) -> None:
+        self.lists: Iterator[list[Asked]] = iter(())
+
+    def __iter__(self) -> Iterator[list[Asked]]:
+        return self.lists
+
+
+class Fetcher:
+    """Decodes batches with torch's DataLoader: workers live on from epoch to epoch.
+
+    Nothing of a batch depends on the number of workers, and no generator of the process is used.
+    One that is asked for batches while others are read starts workers for them alone.
+
+    Args:
+        decoder: of the images.
+        workers: processes; 0 decodes in this one.
+        pin: give batches in memory that a GPU reads directly.
+    """
+
+    def __init__(self, decoder: Decoder, workers: int, pin: bool = False) -> None:
+        if workers < 0:
+            raise SteppeError("workers must be 0 or more", got=workers, way_out="data.workers=2")
+        self.decoder, self.workers, self.pin = decoder, workers, pin
+        self._idle: list[tuple[DataLoader[Any], _Asked]] = []
+
+    def batches(self, lists: Iterator[list[Asked]]) -> Iterator[Tensor]:
+        """The images of each list, uint8 ``[n, c, h, w]``.
+
+        Args:
+            lists: read a few ahead of what is given.
+
+        Raises:
+            SteppeError: an image is not as it must be, or a worker process died.
+        """
+        loader, asked = self._idle.pop() if self._idle else self._made()
+        asked.lists = lists
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")
+            stream = iter(loader)
+        alive = True
+        try:
+            while True:
+                try:
+                    images = next(stream)
+                except StopIteration:
+                    return
+                except (RuntimeError, OSError, EOFError) as error:
+                    alive = False
+                    raise self._died(error) from error
+                if isinstance(images, SteppeError):
+                    raise images
+                yield images
+        finally:
+            del stream
+            if alive:
+                self._idle.append((loader, asked))
+
+    def _made(self) -> tuple[DataLoader[Any], _Asked]:
+        asked = _Asked()
+        several: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": AHEAD}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This DataLoader will create")  # as was asked for
+            loader: DataLoader[Any] = DataLoader(
+                self.decoder,  # type: ignore[arg-type]
+                batch_sampler=asked,  # type: ignore[arg-type]
+                num_workers=self.workers,
+                collate_fn=_as_they_are,
+                pin_memory=self.pin,
+                worker_init_fn=_begin,
+                generator=torch.Generator(),  # torch draws a seed for workers, which nobody uses
+                **(several if self.workers else {}),
+            )
+        return loader, asked
+
+    def _died(self, error: Exception) -> SteppeError:
+        return SteppeError(
+            "worker processes must live while images are read",
+            got=" ".join(str(error).split())[:200],
+            way_out="fewer workers (data.workers) or a smaller batch, more memory, or a larger "
+            "/dev/shm (docker run --shm-size)",
+        )
+
+
+def _as_they_are(batch: Any) -> Any:
+    return batch
+
+
+def _begin(worker: int) -> None:
+    """Ctrl-C is for the process that reads; its end is theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

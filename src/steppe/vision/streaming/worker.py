@@ -1,0 +1,119 @@
+"""What a worker process does: decode images, change each by itself, stack them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from hashlib import blake2b
+from random import Random
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.vision.augment.pipeline import Pipeline
+from steppe.vision.framing import Frame, Framing
+
+Asked = tuple[int, int]
+"""Epoch, and position in the split."""
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed of 63 bits that is a function of the numbers; neighbours' are unrelated.
+
+    Example:
+        >>> seed_of(0, 1) == seed_of(0, 1), seed_of(0, 1) == seed_of(1, 0)
+        (True, False)
+    """
+    digest = blake2b(struct.pack(f"<{len(numbers)}q", *numbers), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+class Source(Protocol):
+    """Images of a dataset by their row."""
+
+    @property
+    def framing(self) -> Framing | None:
+        """What evaluation keeps of an image."""
+
+    def of(self, row: int, framing: Framing | None) -> Image.Image:
+        """An image, what ``framing`` keeps of it."""
+
+    def describe(self, row: int) -> str:
+        """An image in words."""
+
+
+class Decoder:
+    """A map-style dataset of batches: ``[(epoch, position), ...]`` -> uint8 ``[n, c, h, w]``.
+
+    What an image becomes is a function of (seed, epoch, position) alone, whoever decodes it.
+
+    Args:
+        source: the images.
+        rows: position in the split -> row of the source.
+        shape: channels, height, width of all.
+        pipeline: what is done to single images.
+        seed: of the changes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        rows: Tensor,
+        shape: tuple[int, int, int],
+        pipeline: Pipeline,
+        seed: int,
+    ) -> None:
+        self.source, self.shape, self.pipeline, self.seed = source, shape, pipeline, seed
+        self.rows = rows.numpy()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, asked: Sequence[Asked]) -> Tensor | SteppeError:
+        """A batch, or the refusal of one of its images: an error has its words in any process."""
+        channels, height, width = self.shape
+        batch = np.empty((len(asked), height, width, channels), dtype=np.uint8)
+        try:
+            for place, (epoch, position) in zip(batch, asked, strict=True):
+                place[:] = self._pixels(epoch, position)
+        except SteppeError as error:
+            return error
+        return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()
+
+    def __getitem__(self, asked: Asked) -> Tensor:
+        batch = self.__getitems__([asked])
+        if isinstance(batch, SteppeError):
+            raise batch
+        return batch[0]
+
+    def _pixels(self, epoch: int, position: int) -> np.ndarray:
+        row, random = int(self.rows[position]), Random(seed_of(self.seed, epoch, position))
+        image = self.source.of(row, self._framing(random))
+        for step in self.pipeline.images:
+            image = step(image, random)
+        pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
+        if pixels.shape[:2] != self.shape[1:]:
+            raise SteppeError(
+                "all images must have one size",
+                got=f"{image.width} x {image.height} in {self.source.describe(row)}, "
+                f"{self.shape[2]} x {self.shape[1]} in others",
+                way_out="give size=224 (data.size in a recipe) or another side to scale and crop to"
+                if not self.pipeline.frames
+                else "a transform brings all images to data.size",
+            )
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+    def _framing(self, random: Random) -> Framing | None:
+        pipeline = self.pipeline
+        if pipeline.framing is not None:
+            step, size = pipeline.framing, self.shape[1]
+
+            def frame(width: int, height: int) -> Frame:
+                return step.frame(width, height, size, random)
+
+            return frame
+        return None if pipeline.frames else self.source.framing

@@ -1,0 +1,89 @@
+"""Tar shards: the same images as in folders, read at their offsets."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from steppe.core.errors import SteppeError
+from steppe.vision.data import ImageData, load
+from steppe.vision.data.base import StreamedSplit
+from steppe.vision.loader import Loader
+
+
+def put(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def shards(photographs: Path, tmp_path: Path) -> Path:
+    """The photographs in three shards to train on and one to test on; labels in two ways."""
+    for part, count in (("train", 3), ("test", 1)):
+        files = sorted((photographs / part).rglob("*.jpg"))
+        for number in range(count):
+            with tarfile.open(tmp_path / f"{part}-{number:03}.tar", "w") as tar:
+                put(tar, "README.txt", b"no image")
+                for i, file in enumerate(files):
+                    if i * count // len(files) != number:
+                        continue
+                    label = int(file.parent.name[-2:])
+                    put(tar, f"a/{i:04}.jpg", file.read_bytes())
+                    written = json.dumps({"label": label}) if i % 2 else f"{label}\n"
+                    put(tar, f"a/{i:04}.{'json' if i % 2 else 'cls'}", written.encode())
+    return tmp_path
+
+
+def open_(folder: Path, *, stream: bool = True) -> ImageData:
+    return load(
+        str(folder), size=24, augment="crop-flip", stream=stream, mean=(0.5,) * 3, std=(0.2,) * 3
+    )
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_they_are_the_images_of_the_folders(shards: Path, photographs: Path, stream: bool) -> None:
+    data, folders = open_(shards, stream=stream), open_(photographs, stream=stream)
+    assert isinstance(data.train, StreamedSplit) == stream
+    assert data.num_classes == 4
+    for part in ("train", "test"):
+        pairs = zip(
+            Loader.of(data, part, 8, workers=2).epoch(1),
+            Loader.of(folders, part, 8, workers=0).epoch(1),
+            strict=True,
+        )
+        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+
+
+def test_few_files_are_open_at_a_time(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steppe.vision.data.tar_shards.OPEN", 1)
+    split = open_(shards).train
+    assert isinstance(split, StreamedSplit)
+    blobs = split.pictures.blobs
+    first, last = blobs.blob(0), blobs.blob(40)
+    assert blobs.blob(0) == first != last
+    assert len(blobs._open) == 1  # type: ignore[attr-defined]
+
+
+def test_what_is_wrong_with_a_shard_is_said_in_one_line(shards: Path) -> None:
+    with tarfile.open(shards / "train-003.tar", "w") as tar:
+        put(tar, "x.jpg", b"an image")
+    with pytest.raises(SteppeError, match=r"x\.jpg in .*train-003\.tar, and no x\.cls"):
+        open_(shards)
+    with tarfile.open(shards / "train-003.tar", "w") as tar:
+        put(tar, "x.jpg", b"an image")
+        put(tar, "x.cls", b"cat")
+    with pytest.raises(SteppeError, match=r"whole number; got b'cat' in x\.cls"):
+        open_(shards)
+    (shards / "train-003.tar").write_bytes(b"no tar" * 200)
+    with pytest.raises(SteppeError, match=r"plain tar file; got .*train-003\.tar"):
+        open_(shards)
+    (shards / "train-003.tar").unlink()
+    (shards / "test-000.tar").unlink()
+    with pytest.raises(SteppeError, match=r"need train\*\.tar and test\*\.tar; got train in"):
+        open_(shards)

@@ -1,0 +1,94 @@
+"""A user's own datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from steppe.core.errors import SteppeError
+from steppe.vision.data import load
+from steppe.vision.loader import Loader
+
+MODULE = """
+import torch
+from PIL import Image
+
+class Squares:
+    classes = ["dark", "light"]
+    def __init__(self, n, targets):
+        self.n = n
+        if targets:
+            self.targets = torch.arange(n) % 2
+    def __len__(self):
+        return self.n
+    def __getitem__(self, i):
+        label = i % 2
+        image = Image.new("RGB", (30 + i, 40), (i, 100 + 100 * label, 7))
+        return image, label
+
+class Tensors(Squares):
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        level = torch.tensor(list(image.getpixel((0, 0))), dtype=torch.uint8)
+        return {"image": level.view(3, 1, 1).expand(3, 40, 30 + i), "label": label}
+
+def pictures():
+    return {"train": Squares(12, True), "test": Squares(6, True)}
+
+def tensors():
+    return {"train": Tensors(12, False), "val": Tensors(6, False)}
+
+def one():
+    return Squares(12, True)
+
+def floats():
+    class Floats(Squares):
+        def __getitem__(self, i):
+            return torch.zeros(3, 8, 8), 0
+    return {"train": Floats(4, True), "test": Floats(4, True)}
+"""
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_squares.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+
+
+def opened(function: str, **options: Any) -> Any:
+    usual = {"size": 16, "augment": "none", "say": lambda note: None}
+    return load(f"own_squares:{function}", **(usual | options))
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("function", ["pictures", "tensors"])
+def test_its_items_are_trained_on(function: str, stream: bool) -> None:
+    data = opened(function, stream=stream, mean=(0.0,) * 3, std=(1.0,) * 3)
+    assert (len(data.train), len(data.test), data.classes) == (12, 6, ("dark", "light"))
+    assert any("read for their labels" in note for note in data.notes) == (function == "tensors")
+    x, y = next(Loader.of(data, "test", 6, workers=1).epoch(0))
+    assert y.tolist() == [0, 1, 0, 1, 0, 1]
+    torch.testing.assert_close(x[:, 0, 0, 0] * 255, torch.arange(6.0))
+    torch.testing.assert_close(x[:, 1, 5, 5] * 255, 100.0 + 100 * y)
+
+
+def test_what_is_no_dataset_gets_one_line() -> None:
+    with pytest.raises(SteppeError, match=r"mapping of train and test; got Squares"):
+        opened("one")
+    with pytest.raises(SteppeError, match=r"uint8 tensors .c, h, w.; got Tensor"):
+        opened("floats")
+    with pytest.raises(SteppeError, match="has no nothing"):
+        opened("nothing")
+
+
+def test_an_image_stays_as_its_owner_has_it() -> None:
+    image = Image.new("RGB", (4, 4), (1, 2, 3))
+    from steppe.vision.data.levels import opened as reopened
+
+    with reopened(image) as copied:
+        copied.paste((9, 9, 9), (0, 0, 4, 4))
+    assert image.getpixel((0, 0)) == (1, 2, 3)
