@@ -1,0 +1,1 @@
+"""Object detectors: boxes, anchors, matching, loss, networks, data, augmentation and mean precision."""
