@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -39,35 +40,36 @@ class Crop(Augmentation):
             wanted = draw.choice([WHOLE, *self.overlaps])
             if wanted is WHOLE:
                 return view
-            for _ in range(TRIES):
-                found = self._window(view, wanted, draw)
-                if found is not None:
-                    return found
+            found = self._found(view, wanted, draw)
+            if found is not None:
+                return found
         return view
 
-    def _window(self, view: View, wanted: float, draw: Random) -> View | None:
-        width, height = (draw.uniform(self.least, 1.0) for _ in range(2))
+    def _found(self, view: View, wanted: float, draw: Random) -> View | None:
+        """The first of some windows that will do."""
         x, y, x_end, y_end = view.window
-        shape = (width * (x_end - x)) / (height * (y_end - y))
-        if not 0.5 <= shape <= 2.0:
+        stretch = (x_end - x) / (y_end - y)
+        windows = []
+        for _ in range(TRIES):
+            width, height = (draw.uniform(self.least, 1.0) for _ in range(2))
+            left, top = draw.uniform(0.0, 1.0 - width), draw.uniform(0.0, 1.0 - height)
+            if 0.5 <= stretch * width / height <= 2.0:
+                windows.append((left, top, left + width, top + height))
+        if not windows or not len(view.objects):
+            return view.through(*windows[0]) if windows else None
+        inside = centred_in(view.objects, windows)
+        overlaps = iou(torch.tensor(windows), view.objects[:, :4]).amax(1)
+        fit = (inside.any(1) & (overlaps >= wanted)).nonzero()
+        if not len(fit):
             return None
-        left, top = draw.uniform(0.0, 1.0 - width), draw.uniform(0.0, 1.0 - height)
-        window = (left, top, left + width, top + height)
-        objects = view.objects
-        if not len(objects):
-            return view.through(*window)
-        inside = centred_in(objects, window)
-        if not bool(inside.any()):
-            return None
-        if float(iou(torch.tensor([window]), objects[:, :4]).max()) < wanted:
-            return None
-        cut = replace(view, objects=objects[inside]).through(*window)
+        first = int(fit[0])
+        cut = replace(view, objects=view.objects[inside[first]]).through(*windows[first])
         cut.objects[:, :4].clamp_(0, 1)
         return cut
 
 
-def centred_in(objects: Tensor, window: tuple[float, float, float, float]) -> Tensor:
-    """Which objects have their centre in a window; ``[k]``, booleans."""
+def centred_in(objects: Tensor, windows: Sequence[tuple[float, float, float, float]]) -> Tensor:
+    """Which objects have their centre in which windows; ``[windows, k]``, booleans."""
     centres = (objects[:, :2] + objects[:, 2:4]) / 2
-    start, end = torch.tensor(window[:2]), torch.tensor(window[2:])
-    return ((centres > start) & (centres < end)).all(1)
+    whole = torch.tensor(windows)[:, None]
+    return ((centres > whole[..., :2]) & (centres < whole[..., 2:])).all(-1)
