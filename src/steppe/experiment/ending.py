@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class Ending:
     original: nn.Module
     example: Tensor
     channels: Channels | None
+    many: ClassVar[bool] = True
+    """Whether a batch of 64 is timed too."""
 
     def all(self) -> dict[str, Decoration]:
         """What each computes -> how; for the reader, none of it for the network."""
@@ -56,9 +58,21 @@ class Ending:
         steps |= {"the sizes": self._sizes, "the latencies": self._latencies}
         if self.channels is not None:
             steps["what removal gains"] = self._removed
-        if self.data.clean_labels is not None:
-            steps["what wrong labels did"] = self._believed
+        steps |= self.of_data()
         return steps | {"the notes": self._notes, "the gain": self._gain}
+
+    def of_data(self) -> dict[str, Decoration]:
+        """What is computed of the data of this task."""
+        return {} if self.data.clean_labels is None else {"what wrong labels did": self._believed}
+
+    def doubts(self) -> list[str]:
+        """What to say of a run that failed, or of one whose last cut cost much."""
+        method = self.recipe.build_method()
+        classes = self.data.num_classes
+        failed = diverged_notes(self.outcome, method, classes)
+        failed = failed or guessing_notes(self.outcome, method, classes)
+        # one advice at a time: of a network that only guesses, the cut says nothing
+        return failed or projection_notes(self.outcome, method)
 
     @property
     def _bare(self) -> nn.Module:
@@ -80,9 +94,9 @@ class Ending:
         channels, dense, sparse = self.channels, record["dense"], record["sparse"]
         assert channels is not None
         removed = slim(self._bare, self.example, channels)
-        gained = gains(self._bare, removed, self.example, channels)
+        gained = gains(self._bare, removed, self.example, channels, self.many)
         sparse |= size(removed.model)
-        for key in ("latency_ms", "flops", "latency_ms_64"):
+        for key in {"latency_ms", "flops", "latency_ms_64"} & set(gained):
             dense[key], sparse[key] = gained[key]
         record["speed"] = gained["speed"]
         gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
@@ -93,12 +107,7 @@ class Ending:
         record |= {"label_noise": wrong} if wrong else {}
 
     def _notes(self, record: dict[str, Any]) -> None:
-        method = self.recipe.build_method()
-        classes = self.data.num_classes
-        failed = diverged_notes(self.outcome, method, classes)
-        failed = failed or guessing_notes(self.outcome, method, classes)
-        # one advice at a time: of a network that only guesses, the cut says nothing
-        record["doubts"] = failed or projection_notes(self.outcome, method)
+        record["doubts"] = self.doubts()
         record["notes"] += record["doubts"]
         record["notes"] += self.channels.notes() if self.channels is not None else []
 
