@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,6 @@ class Ending:
     original: nn.Module
     example: Tensor
     channels: Channels | None
-    many: ClassVar[bool] = True
-    """Whether a batch of 64 is timed too."""
 
     def all(self) -> dict[str, Decoration]:
         """What each computes -> how; for the reader, none of it for the network."""
@@ -94,7 +92,7 @@ class Ending:
         channels, dense, sparse = self.channels, record["dense"], record["sparse"]
         assert channels is not None
         removed = slim(self._bare, self.example, channels)
-        gained = gains(self._bare, removed, self.example, channels, self.many)
+        gained = gains(self._bare, removed, self.example, channels, self.recipe.times_many)
         sparse |= size(removed.model)
         for key in {"latency_ms", "flops", "latency_ms_64"} & set(gained):
             dense[key], sparse[key] = gained[key]

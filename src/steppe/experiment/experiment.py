@@ -37,7 +37,6 @@ from steppe.vision.data.base import Split
 from steppe.vision.loader import Loader
 from steppe.vision.models import build, load_weights, logits, start_from
 
-
 TESTED = 500
 """Images of a batch that is only measured."""
 

@@ -36,10 +36,24 @@ class _Logits(nn.Module):
 
 def was_trained(recipe: Path) -> bool:
     """Whether there is a recipe of images: no calibration (of steppe prune), no task of texts."""
-    return recipe.exists() and not any(
-        line.startswith(("calibration:", "task:")) and line.split() != ["task:", DETECTION]
-        for line in recipe.read_text(encoding="utf-8", errors="replace").splitlines()
+    begun = _beginnings(recipe)
+    return (
+        recipe.exists() and "calibration:" not in begun and begun.get("task:") in (None, DETECTION)
     )
+
+
+def of_detection(run: Path) -> bool:
+    """Whether a folder is a run of a detector."""
+    return _beginnings(run / "recipe.yaml").get("task:") == DETECTION
+
+
+def _beginnings(recipe: Path) -> dict[str, str]:
+    """The first word of each line of a recipe, and the rest of it; of a broken one too."""
+    if not recipe.is_file():
+        return {}
+    lines = recipe.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = (line.partition(" ") for line in lines)
+    return {first: rest.strip() for first, _, rest in pairs if first}
 
 
 def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:

@@ -79,6 +79,7 @@ def _measured(
     batch = next(loader.epoch(0), None)
     if batch is None:
         return Choice("no", False, "not measured: there is no batch", {})
+
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return task.loss(outputs.float(), targets)
 

@@ -133,8 +133,6 @@ def measured(model: nn.Module, batches: Batches, classes: tuple[str, ...]) -> di
 class DetectionEnding(Ending):
     """What a detector's record gets once the run is saved."""
 
-    many = False
-
     def of_data(self) -> dict[str, Decoration]:
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -57,6 +57,7 @@ class DetectionDataSpec(Strict):
 class DetectionRecipe(Recipe):
     """A whole run."""
 
+    times_many: ClassVar[bool] = False
     task: Literal["detection"] = TASK  # type: ignore[assignment]
     model: DetectorSpec = DetectorSpec()
     data: DetectionDataSpec  # type: ignore[assignment]

@@ -75,4 +75,6 @@ class Selection:
             kept_labels.append(torch.full_like(rows, label))
         scores = torch.cat(kept_scores)
         order = scores.argsort(descending=True, stable=True)[: self.limit]
-        return Detections(torch.cat(kept_boxes)[order], scores[order], torch.cat(kept_labels)[order])
+        return Detections(
+            torch.cat(kept_boxes)[order], scores[order], torch.cat(kept_labels)[order]
+        )

@@ -118,9 +118,7 @@ def _part(one: Any) -> Augmentation:
         name, options = next(iter(one.items()))
     kind = AUGMENTATIONS[name] if isinstance(name, str) else None
     if kind is None or not isinstance(options or {}, Mapping):
-        raise SteppeError(
-            "a part of augment is a name, or a name with options", got=repr(one)
-        )
+        raise SteppeError("a part of augment is a name, or a name with options", got=repr(one))
     try:
         return kind(**(options or {}))
     except TypeError as error:

@@ -166,7 +166,11 @@ def load(
         say(note)
     keep = _bytes(scene for part in parts for scene in part) <= KEPT_BYTES
     own = {"mean": MEAN if mean is None else tuple(mean), "std": STD if std is None else tuple(std)}
-    if len(own["mean"]) not in (1, 3) or len(own["mean"]) != len(own["std"]) or min(own["std"]) <= 0:
+    if (
+        len(own["mean"]) not in (1, 3)
+        or len(own["mean"]) != len(own["std"])
+        or min(own["std"]) <= 0
+    ):
         raise SteppeError(
             "mean and std are three numbers each (one for grey images), std above 0",
             got=f"{list(own['mean'])} and {list(own['std'])}",

@@ -96,6 +96,6 @@ class Checker:
             "an object has a known class and a box with area in its image",
             got=f"{found.where}, {fault}: {what}",
             way_out="correct it, or leave such objects out with --skip-invalid "
-            "(data.skip_invalid: true)" + (f"; known classes: {', '.join(self.classes)}"
-            if fault == UNKNOWN else ""),
+            "(data.skip_invalid: true)"
+            + (f"; known classes: {', '.join(self.classes)}" if fault == UNKNOWN else ""),
         )

@@ -77,9 +77,7 @@ def _ssd300(
     return SSD(trunk, extras, channels, num_classes, in_shape, SCALES_300, RATIOS_300)
 
 
-def _ssd512(
-    trunk: ResNetTrunk, num_classes: int, in_shape: InShape, backbone: str | None
-) -> SSD:
+def _ssd512(trunk: ResNetTrunk, num_classes: int, in_shape: InShape, backbone: str | None) -> SSD:
     channels = (trunk.channels, 512, 512, 256, 256, 256, 256)
     extras = [
         nn.Sequential(*normed(channels[0], 512, 3, 1, 1), *normed(512, 512, 3, 2, 1)),
