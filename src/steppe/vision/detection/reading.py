@@ -16,6 +16,9 @@ from steppe.vision.detection.matching import BACKGROUND
 from steppe.vision.detection.ssd_loss import matched, ssd_loss
 
 
+USUAL = Selection()
+
+
 @runtime_checkable
 class Reading(Protocol):
     """A detector's ``reading``: it answers with one tensor ``[images, n, 4 + ...]``."""
@@ -43,7 +46,7 @@ class SSDReading:
     """
 
     anchors: Anchors
-    selection: Selection = Selection()
+    selection: Selection = USUAL
 
     def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
         anchors = self._anchors(outputs)
