@@ -46,7 +46,8 @@ class CleanDetection(Evaluation):
         )
         text = (
             f"mean precision at overlap 0.5 {result['map50']:.3f} (11 points "
-            f"{result['map50_11']:.3f}), over 0.5 to 0.95 {result['map']:.3f} on {self.part}: {each}"
+            f"{result['map50_11']:.3f}), over 0.5 to 0.95 {result['map']:.3f} on {self.part}: "
+            f"{each}"
         )
         beside = result.get("beside")
         if beside is None:

@@ -47,7 +47,7 @@ class DetectionRun:
         there = device_of(device)
         path = Path(run)
         recipe, data, model = trained(path)
-        if not isinstance(recipe, DetectionRecipe):
+        if not (isinstance(recipe, DetectionRecipe) and isinstance(data, DetectionData)):
             raise SteppeError(
                 "detectors are laid beside detectors",
                 got=f"{run}, a run of task {recipe.task}",

@@ -1,1 +1,1 @@
-"""Object detectors: boxes, anchors, matching, loss, networks, data, augmentation and mean precision."""
+"""Object detectors: boxes, anchors, loss, networks, data, augmentation, mean precision."""

@@ -15,7 +15,6 @@ from steppe.vision.detection.detections import Detections, Selection
 from steppe.vision.detection.matching import BACKGROUND
 from steppe.vision.detection.ssd_loss import matched, ssd_loss
 
-
 USUAL = Selection()
 
 

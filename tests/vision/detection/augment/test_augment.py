@@ -1,4 +1,4 @@
-"""Boxes move with the pixels: what is seen at a box is the object, whatever is done to the image."""
+"""Boxes move with the pixels: what is seen at a box is the object, whatever is done to it."""
 
 from random import Random
 
@@ -65,7 +65,8 @@ def test_a_crop_keeps_what_is_centred_in_it_and_cuts_it():
 
 
 def test_an_image_without_objects_is_cropped_too():
-    views = [Crop().seen(View.whole((100, 80), torch.zeros(0, 6)), Random(seed)) for seed in range(20)]
+    empty = View.whole((100, 80), torch.zeros(0, 6))
+    views = [Crop().seen(empty, Random(seed)) for seed in range(20)]
     assert any(view.window != (0.0, 0.0, 100.0, 80.0) for view in views)
 
 

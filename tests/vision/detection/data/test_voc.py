@@ -140,7 +140,7 @@ def test_a_bad_object_is_refused_or_left_out_with_a_count(root, bad, said):
 
 def test_a_class_of_the_test_images_that_was_not_trained_on_is_unknown(root):
     rewritten(root, "000010", [("cat", 1, 1, 20, 20, 0)])
-    with pytest.raises(SteppeError, match="'cat'.*known classes: bar, square"):
+    with pytest.raises(SteppeError, match=r"'cat'.*known classes: bar, square"):
         read(root)
     _, notes = read(root, skip_invalid=True)
     assert "1 box of a class that is not known left out" in notes[1]

@@ -104,5 +104,5 @@ def test_the_weights_of_a_classifier_are_the_trunks(tmp_path):
     model = build("ssd300_resnet18", 1, (3, 300, 300), backbone=str(file))
     for name, tensor in source.state_dict().items():
         assert torch.equal(model.trunk.state_dict()[name], tensor)
-    with pytest.raises(SteppeError, match="conv1.weight"):
+    with pytest.raises(SteppeError, match=r"conv1\.weight"):
         build("ssd300_resnet50", 1, (3, 300, 300), backbone=str(file))

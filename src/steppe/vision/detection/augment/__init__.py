@@ -113,7 +113,7 @@ def augmentations(what: Any) -> Augmentations:
 def _part(one: Any) -> Augmentation:
     if isinstance(one, Augmentation):
         return one
-    name, options = one, {}
+    name, options = one, None
     if isinstance(one, Mapping) and len(one) == 1:
         name, options = next(iter(one.items()))
     kind = AUGMENTATIONS[name] if isinstance(name, str) else None

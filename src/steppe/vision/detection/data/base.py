@@ -130,9 +130,7 @@ def opened(blob: Blob, where: str) -> Image.Image:
     try:
         return Image.open(blob if isinstance(blob, Path) else BytesIO(blob))
     except FileNotFoundError:
-        raise SteppeError(
-            "every image of a split must be there", got=f"no {blob}, of {where}"
-        ) from None
+        raise SteppeError("every image of a split must be there", got=f"no {where}") from None
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise _undecodable(where, error) from error
 
