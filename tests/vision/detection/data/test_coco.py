@@ -59,9 +59,15 @@ def test_boxes_classes_and_crowds_are_read(root):
         (lambda text: "{", "annotations must be JSON"),
         (lambda text: text.replace('"bbox"', '"box"'), "KeyError: 'bbox'"),
         (lambda text: text.replace('"0.png"', '"9.png"'), r"no 9\.png of"),
-        (lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 0, 8]"), "annotation 0 of .*, without area"),
+        (
+            lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 0, 8]"),
+            "annotation 0 of .*, without area",
+        ),
         (lambda text: text.replace('"width": 80', '"width": 81'), "annotated as 81 x 40"),
-        (lambda text: text.replace('"category_id": 7', '"category_id": 8'), "every class|known class"),
+        (
+            lambda text: text.replace('"category_id": 7', '"category_id": 8'),
+            "every class|known class",
+        ),
     ],
 )
 def test_what_is_wrong_in_a_file_is_one_line(root, change, said):
