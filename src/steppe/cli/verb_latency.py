@@ -16,6 +16,8 @@ from steppe.core.errors import SteppeError
 from steppe.experiment.image_run import trained
 from steppe.removal.dependency_graph import traced_groups
 from steppe.removal.latency_table import LatencyTable, measure_table
+from steppe.vision.detection.models import DETECTORS
+from steppe.vision.detection.models import build as build_detector
 from steppe.vision.models import build
 
 QUIET = 0.2  # interquartile range as a share of the median
@@ -188,5 +190,6 @@ def _network(model: str, input_size: int, classes: int) -> tuple[nn.Module, Tens
         return network, torch.zeros(1, *data.shape)
     if input_size < 1:
         raise SteppeError("--input-size is 1 or more", got=input_size)
-    network = build(model, classes, (3, input_size, input_size))
+    make = build_detector if model in DETECTORS else build
+    network = make(model, classes, (3, input_size, input_size))
     return network.eval(), torch.zeros(1, 3, input_size, input_size)

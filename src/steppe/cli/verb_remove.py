@@ -72,7 +72,9 @@ def command(
     _write(run, out, removed)
 
     def measured(plain: dict[str, Any]) -> None:
-        plain["removed"] |= gains(trained.model, removed, example, channels)
+        plain["removed"] |= gains(
+            trained.model, removed, example, channels, trained.recipe.times_many
+        )
         plain["speed"] = plain["removed"]["speed"]
 
     def save(plain: dict[str, Any]) -> None:
@@ -109,11 +111,10 @@ def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
     flops = f", {_pair(gained, 'flops', 1e6)} million multiply-adds" if "flops" in gained else ""
     say(f"{before:,} -> {after:,} parameters{flops}", quiet)
     if "latency_ms" in gained:
-        say(
-            f"one image {_pair(gained, 'latency_ms')} ms, 64 images "
-            f"{_pair(gained, 'latency_ms_64')} ms, {gained['threads']} threads",
-            quiet,
-        )
+        many = "latency_ms_64" in gained
+        wide = f"64 images {_pair(gained, 'latency_ms_64')} ms, " if many else ""
+        one = f"one image {_pair(gained, 'latency_ms')} ms"
+        say(f"{one}, {wide}{gained['threads']} threads", quiet)
         say(times_of(gained["speed"]), quiet)
     if "onnx" in gained:
         there = gained["onnx"]

@@ -16,6 +16,7 @@ from steppe.cli.training import TRAININGS, Flag, with_method
 from steppe.core.errors import SteppeError
 from steppe.experiment.read import is_recipe, read_plain
 from steppe.experiment.tasks import TASKS, task_of
+from steppe.experiment.tasks.image import ImageTask
 from steppe.experiment.varied import change_by
 
 
@@ -34,7 +35,7 @@ def add(app: typer.Typer) -> None:
     with_flags.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]
     with_flags.__annotations__ = {p.name: p.annotation for p in whole}
     del with_flags.__wrapped__  # or its signature would be looked at
-    app.command("train", short_help="Train a sparse image classifier or language model.")(
+    app.command("train", short_help="Train a sparse classifier, detector or language model.")(
         with_flags
     )
 
@@ -69,6 +70,9 @@ def command(
         str | None,
         typer.Argument(help="a YAML file or a name of steppe recipes; or a language model"),
     ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="without a recipe: image, or detection [image]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="the run's folder")] = None,
     change: Annotated[
         list[str] | None,
@@ -79,15 +83,15 @@ def command(
     **flags: Any,
 ) -> None:
     """Train a sparse network; started again, it goes on where it was. Flags win over the recipe."""
-    task, base = _begun(recipe)
-    training = TRAININGS[task]
+    named, base = _begun(recipe, task)
+    training = TRAININGS[named]
     given = {name: value for name, value in flags.items() if value not in (None, [])}
     for name in given:
         if name not in training.flags:
             users = [n for n in TRAININGS if name in TRAININGS[n].flags]
             raise SteppeError(
                 f"--{_typed(name)} is for training of task {' or '.join(users)}",
-                got=f"a run of task {task}",
+                got=f"a run of task {named}",
                 way_out="leave it out",
             )
     training.put(base, given)
@@ -99,10 +103,23 @@ def command(
     emit(training.run(base, given, out, quiet=quiet), json)
 
 
-def _begun(argument: str | None) -> tuple[str, dict[str, Any]]:
+def _begun(argument: str | None, asked: str | None) -> tuple[str, dict[str, Any]]:
     """The task, and the recipe's plain data before any flag."""
     if argument is None:
-        return "image", {"method": {}}
+        name = TASKS[asked or ImageTask.name].name
+        return name, {"method": {}} | ({"task": name} if name != ImageTask.name else {})
+    name, plain = _named(argument)
+    if asked not in (None, name):
+        raise SteppeError(
+            "--task is for runs without a recipe, which says it itself",
+            got=f"--task {asked}, and {argument} of task {name}",
+            way_out="leave --task out",
+        )
+    return name, plain
+
+
+def _named(argument: str) -> tuple[str, dict[str, Any]]:
+    """The task and the plain data of a recipe, or of a language model."""
     if not is_recipe(argument):
         for name in TASKS:
             if TASKS[name].claims(argument):

@@ -32,6 +32,7 @@ LEAST_PRODUCT = 1e8
 
 DTYPES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 Clock = Callable[[], float]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Setting(NamedTuple):
@@ -204,6 +205,11 @@ def _best(times: Mapping[Setting, Sequence[float]], allowed: Sequence[Setting]) 
     return min(lower, key=lambda s: statistics.median(times[s]), default=best)
 
 
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Of logits in any precision."""
+    return F.cross_entropy(outputs.float(), targets)
+
+
 def settle(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
@@ -211,6 +217,7 @@ def settle(
     steps: int,
     precision: str,
     layout: bool | str,
+    loss: Loss = cross_entropy,
 ) -> Choice:
     """Measure training steps of copies of the model, and choose.
 
@@ -223,6 +230,7 @@ def settle(
         steps: of the run; one that is short in float32 is not worth a measurement.
         precision: auto, or what the recipe insists on.
         layout: auto, or whether the recipe insists on channels last.
+        loss: (outputs, targets) -> a scalar.
     """
     plain = Setting("no" if precision == AUTO else precision, layout is True)
     tried = [PLAIN, *(Setting(p, last) for p in ("no", "bf16") for last in (False, True)), plain]
@@ -233,7 +241,7 @@ def settle(
         return Choice(*plain, "not measured: the network cannot be copied", {})
     share = len(batch[0]) / min(len(batch[0]), MOST_IMAGES)
     batch = batch[0][:MOST_IMAGES], batch[1][:MOST_IMAGES]
-    works = [_step(copies[s.channels_last], batch, forward, s) for s in order]
+    works = [_step(copies[s.channels_last], batch, forward, s, loss) for s in order]
     with torch.random.fork_rng():
         if turns(works[:1], limit=1)[0][-1] * steps * share < 1000 * SHORT:
             return Choice(*plain, "not measured: the run is short", {})
@@ -249,6 +257,7 @@ def _step(
     batch: tuple[Tensor, Tensor],
     forward: Callable[[nn.Module, Tensor], Tensor],
     setting: Setting,
+    loss: Loss,
 ) -> Callable[[], None]:
     """Forward and backward pass of a batch, waited for."""
     layout = torch.channels_last if setting.channels_last else torch.contiguous_format
@@ -259,7 +268,7 @@ def _step(
     def step() -> None:
         with torch.autocast(images.device.type, dtype, enabled=dtype is not None):
             outputs = forward(model, images)
-        F.cross_entropy(outputs.float(), labels).backward()
+        loss(outputs, labels).backward()
         model.zero_grad(set_to_none=True)
         if images.is_cuda:
             torch.cuda.synchronize()

@@ -6,48 +6,23 @@ import inspect
 import json
 import re
 import shlex
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
 from steppe.core.seed import checked_seed
 from steppe.core.serialization import damaged, write_text
 from steppe.engine.run_folder import versions
+from steppe.evaluation.base import Evaluation as Evaluation
+from steppe.evaluation.base import read_record as read_record
+from steppe.evaluation.detection import DETECTION
+from steppe.experiment.image_run import of_detection
 
 EVALUATIONS: Registry[type[Evaluation]] = Registry("measurement", "steppe.evaluation")
 FILE = "evaluations.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """A measurement of a folder; its fields are the flags it takes.
-
-    Args:
-        run: a run's or model's folder, or a hub id.
-        device: where to measure.
-    """
-
-    libraries: ClassVar[tuple[str, ...]] = ()
-    """Distributions whose versions matter beside those of every record."""
-
-    run: str
-    device: str = "cpu"
-
-    def measure(self) -> dict[str, Any]:
-        """The result, plain data."""
-        raise NotImplementedError
-
-    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """The result in a sentence.
-
-        Args:
-            result: what `measure` gave.
-            record: the run's record.json; empty where there is none.
-        """
-        raise NotImplementedError
 
 
 def make(name: str, run: str, given: dict[str, Any], others: list[str]) -> Evaluation:
@@ -63,13 +38,23 @@ def make(name: str, run: str, given: dict[str, Any], others: list[str]) -> Evalu
     Raises:
         SteppeError: the name is unknown, or a flag is for none of them.
     """
-    kind = EVALUATIONS[name]
+    known = DETECTION if of_detection(Path(run)) else EVALUATIONS
+    if known is DETECTION and name in EVALUATIONS and name not in DETECTION:
+        raise SteppeError(
+            f"--on {name} measures networks of another task",
+            got=f"{run}, a detector",
+            way_out=f"--on {','.join(DETECTION)}",
+        )
+    kind = known[name]
     checked_seed(given.get("seed", 0))
     taken = {field.name for field in fields(kind)}
-    by_others = {field.name for other in others for field in fields(EVALUATIONS[other])}
+    by_others = {field.name for other in others for field in fields(known[other])}
     for flag in given:
         if flag not in taken | by_others:
-            users = [n for n in EVALUATIONS if flag in {f.name for f in fields(EVALUATIONS[n])}]
+            users = [n for n in known if flag in {f.name for f in fields(known[n])}]
+            users = users or [
+                n for n in EVALUATIONS if flag in {f.name for f in fields(EVALUATIONS[n])}
+            ]
             raise SteppeError(
                 f"--{flag.replace('_', '-')} is for --on {' or '.join(users)}",
                 got=f"--on {','.join([name, *others])}",
@@ -179,21 +164,3 @@ def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:
     if lost is not None:
         raise SteppeError("a measurement must be kept", got=lost)
     return result
-
-
-def read_record(run: str) -> dict[str, Any]:
-    """The run's record.json, or nothing.
-
-    Raises:
-        SteppeError: there is one, but no JSON.
-    """
-    path = Path(run) / "record.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise SteppeError(
-            "a run's record.json must be JSON",
-            got=f"{path} ({error})",
-            way_out="restore it, or delete it to measure without the dense figures",
-        ) from None
-    return record if isinstance(record, dict) else {}

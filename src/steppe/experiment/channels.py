@@ -123,7 +123,9 @@ def slim(model: nn.Module, example: Tensor, channels: Channels) -> Removed:
     return remove(model, example, groups=[replace(g, multiple=1) for g in channels.groups])
 
 
-def gains(model: nn.Module, done: Removed, example: Tensor, channels: Channels) -> dict[str, Any]:
+def gains(
+    model: nn.Module, done: Removed, example: Tensor, channels: Channels, many: bool = True
+) -> dict[str, Any]:
     """What the removal gained, measured here.
 
     Args:
@@ -131,6 +133,7 @@ def gains(model: nn.Module, done: Removed, example: Tensor, channels: Channels) 
         done: what `slim` gave.
         example: one batch of inputs.
         channels: of the network.
+        many: time a batch of 64 too.
 
     Returns:
         Plain values before and after: parameters, multiply-adds of one input, milliseconds of one
@@ -139,16 +142,21 @@ def gains(model: nn.Module, done: Removed, example: Tensor, channels: Channels) 
     flops = COSTS["flops"].of(model, example, channels.groups)
     removed = done.report["removed"]
     kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}
-    wide = example[:1].expand(64, *example.shape[1:]).contiguous()
     gone = sum(removed.values())
     reason = f"{gone:,} channels are removed" if gone else ""
-    one, many = (compare(model, done.model, x, reason) for x in (example[:1], wide))
+    one = compare(model, done.model, example[:1], reason)
+    latencies: dict[str, Any] = {"latency_ms": [one.dense_ms, one.sparse_ms]}
+    speed = {"one": one.record()}
+    if many:
+        wide = example[:1].expand(64, *example.shape[1:]).contiguous()
+        batch = compare(model, done.model, wide, reason)
+        latencies["latency_ms_64"] = [batch.dense_ms, batch.sparse_ms]
+        speed["many"] = batch.record()
     return {
         "parameters": list(done.report["parameters"]),
         "flops": [flops.total({}), flops.total(kept)],
-        "latency_ms": [one.dense_ms, one.sparse_ms],
-        "latency_ms_64": [many.dense_ms, many.sparse_ms],
-        "speed": {"one": one.record(), "many": many.record()},
+        **latencies,
+        "speed": speed,
         "threads": torch.get_num_threads(),
         "widths": kept,
         "error": done.report["error"],

@@ -57,9 +57,21 @@ class Ending:
         steps |= {"the sizes": self._sizes, "the latencies": self._latencies}
         if self.channels is not None:
             steps["what removal gains"] = self._removed
-        if self.data.clean_labels is not None:
-            steps["what wrong labels did"] = self._believed
+        steps |= self.of_data()
         return steps | {"the notes": self._notes, "the gain": self._gain}
+
+    def of_data(self) -> dict[str, Decoration]:
+        """What is computed of the data of this task."""
+        return {} if self.data.clean_labels is None else {"what wrong labels did": self._believed}
+
+    def doubts(self) -> list[str]:
+        """What to say of a run that failed, or of one whose last cut cost much."""
+        method = self.recipe.build_method()
+        classes = self.data.num_classes
+        failed = diverged_notes(self.outcome, method, classes)
+        failed = failed or guessing_notes(self.outcome, method, classes)
+        # one advice at a time: of a network that only guesses, the cut says nothing
+        return failed or projection_notes(self.outcome, method)
 
     @property
     def _bare(self) -> nn.Module:
@@ -81,9 +93,9 @@ class Ending:
         channels, dense, sparse = self.channels, record["dense"], record["sparse"]
         assert channels is not None
         removed = slim(self._bare, self.example, channels)
-        gained = gains(self._bare, removed, self.example, channels)
+        gained = gains(self._bare, removed, self.example, channels, self.recipe.times_many)
         sparse |= size(removed.model)
-        for key in ("latency_ms", "flops", "latency_ms_64"):
+        for key in (k for k in ("latency_ms", "flops", "latency_ms_64") if k in gained):
             dense[key], sparse[key] = gained[key]
         record["speed"] = gained["speed"]
         gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
@@ -94,12 +106,7 @@ class Ending:
         record |= {"label_noise": wrong} if wrong else {}
 
     def _notes(self, record: dict[str, Any]) -> None:
-        method = self.recipe.build_method()
-        classes = self.data.num_classes
-        failed = diverged_notes(self.outcome, method, classes)
-        failed = failed or guessing_notes(self.outcome, method, classes)
-        # one advice at a time: of a network that only guesses, the cut says nothing
-        record["doubts"] = failed or projection_notes(self.outcome, method)
+        record["doubts"] = self.doubts()
         record["notes"] += record["doubts"]
         record["notes"] += self.channels.notes() if self.channels is not None else []
 

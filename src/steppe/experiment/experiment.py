@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,8 +22,8 @@ from steppe.core.protocols import CandidateEvaluator, SearchBudget
 from steppe.engine.precision import Choice
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
-from steppe.engine.trainer import Outcome, Trainer, make_accelerator
-from steppe.engine.training_task import Classification
+from steppe.engine.trainer import Batches, Outcome, Trainer, make_accelerator
+from steppe.engine.training_task import Classification, TrainingTask
 from steppe.experiment.channels import Channels, channels_of
 from steppe.experiment.ending import Ending, clean
 from steppe.experiment.recipe import Recipe
@@ -35,6 +35,9 @@ from steppe.robustness.label_noise import noisy_labels
 from steppe.vision.data import ImageData, load
 from steppe.vision.loader import Loader
 from steppe.vision.models import build, load_weights, logits, start_from
+
+TESTED = 500
+"""Images of a batch that is only measured."""
 
 
 def seed_everything(seed: int) -> None:
@@ -116,7 +119,7 @@ def build_model(
 class Inputs:
     """The inputs of a loader's first epoch, each time anew."""
 
-    loader: Loader
+    loader: Batches
 
     def __iter__(self) -> Iterator[Tensor]:
         return (x for x, _ in self.loader.epoch(0))
@@ -135,6 +138,31 @@ class Experiment:
     notes: list[str] = field(default_factory=list)
     """What was said so."""
 
+    ending: ClassVar[type[Ending]] = Ending
+    quality: ClassVar[str] = "accuracy"
+    """The measure by which channels are tried out; more is better."""
+
+    def network(self) -> nn.Module:
+        """The recipe's network with its starting weights."""
+        return build_model(self.recipe, self.data, self.notes.append)
+
+    def loader(self, part: str, batch_size: int, **options: Any) -> Batches:
+        """Batches of a part of the data, see `steppe.vision.loader.Loader.of`."""
+        return Loader.of(self.data, part, batch_size, **options)
+
+    @property
+    def measures_shares(self) -> bool:
+        """Whether each process measures its share of the images: where decoding is what costs."""
+        return self.data.streamed
+
+    def task(self, model: nn.Module) -> TrainingTask:
+        """How the network is run and what its loss is."""
+        return Classification(run=logits, label_smoothing=self.recipe.train.label_smoothing)
+
+    def measured(self, model: nn.Module, batches: Any) -> dict[str, Any]:
+        """How good the network is on some data, each example once."""
+        return clean(model, batches)
+
     def train(self) -> tuple[dict[str, Any], nn.Module, Outcome | None]:
         """Run it, or go on with it, or find that it is done.
 
@@ -147,25 +175,23 @@ class Experiment:
         recipe.check_start(method)
         config = recipe.train.config()
         self.notes.clear()
-        model = build_model(recipe, self.data, self.notes.append)
+        model = self.network()
         if (record := self._finished(folder, model)) is not None:
             return record, model, None
         self._check_head(method)
-        choice = settled(recipe, model, self.data, folder, self.quiet)
+        task = self.task(model)
+        choice = settled(recipe, model, self.loader, task, folder, self.quiet)
         config = replace(config, **choice.settings)
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
         options: dict[str, Any] = {"device": accelerator.device, "memory_format": layout}
         together = accelerator.num_processes
         share = {"rank": accelerator.process_index, "world": together}
-        loader = Loader.of(
-            self.data, "train", recipe.train.batch_size, seed=recipe.seed, **share, **options
-        )
-        # decoding is what costs: then each process measures its share
-        share = share if self.data.streamed else {}
-        tested = max(500 // together, 1) * together
-        tester = Loader.of(self.data, recipe.evaluate, tested, **share, **options)
-        first = Loader.of(self.data, recipe.evaluate, 1, workers=0, **options)
+        loader = self.loader("train", recipe.train.batch_size, seed=recipe.seed, **share, **options)
+        share = share if self.measures_shares else {}
+        tested = max(TESTED // together, 1) * together
+        tester = self.loader(recipe.evaluate, tested, **share, **options)
+        first = self.loader(recipe.evaluate, 1, workers=0, **options)
         example = next(first.epoch(0))[0]
         # in the layout of the training, as a latency table holds for one
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
@@ -174,7 +200,7 @@ class Experiment:
         trainer = Trainer(
             model,
             loader,
-            lambda m: clean(m, tester),
+            lambda m: self.measured(m, tester),
             method,
             config,
             accelerator,
@@ -184,7 +210,7 @@ class Experiment:
             groups=channels.groups if channels else (),
             cost=channels.cost if channels else None,
             evaluate_candidate=self._evaluator(model, channels, loader, options),
-            task=Classification(run=logits, label_smoothing=recipe.train.label_smoothing),
+            task=task,
             quiet=self.quiet,
         )
         started = trainer.evaluate() if recipe.model.weights and not self.notes else {}
@@ -195,7 +221,7 @@ class Experiment:
         main = folder is not None and accelerator.is_main_process
         record = decorated(
             stamped(self._record(outcome, started, accelerator, choice), display_of(method.name)),
-            Ending(self.recipe, self.data, outcome, trainer, original, example, channels).all(),
+            self.ending(recipe, self.data, outcome, trainer, original, example, channels).all(),
             folder.finish_record if folder is not None and main else lambda record: None,
         )
         accelerator.wait_for_everyone()
@@ -232,7 +258,7 @@ class Experiment:
         return record
 
     def _evaluator(
-        self, model: nn.Module, channels: Channels | None, loader: Loader, options: dict[str, Any]
+        self, model: nn.Module, channels: Channels | None, loader: Batches, options: dict[str, Any]
     ) -> CandidateEvaluator | None:
         """How good the network is with some channels, on images held out from training."""
         if channels is None or not isinstance(self.recipe.build_method().budget, SearchBudget):
@@ -243,14 +269,14 @@ class Experiment:
                 got="data.validation 0",
                 way_out="data: {validation: 0.1} in the recipe",
             )
-        validation = Loader.of(self.data, "validation", 500, **options)
+        validation = self.loader("validation", TESTED, **options)
         return candidate_evaluator(
             model,
             channels.groups,
             Inputs(loader),
-            lambda m: clean(m, validation)["accuracy"],
+            lambda m: self.measured(m, validation)[self.quality],
             max(self.recipe.train.bn_batches, 1),
-            logits,
+            self.task(model).forward,
         )
 
     def _record(
@@ -298,7 +324,8 @@ def read_run(path: Path) -> Recipe:
     Raises:
         SteppeError: the folder is no run, or the run is not finished.
     """
-    from steppe.experiment.recipe import read
+    from steppe.experiment.read import read_plain
+    from steppe.experiment.tasks import task_of
 
     if not (path / "recipe.yaml").exists():
         raise SteppeError(
@@ -310,4 +337,6 @@ def read_run(path: Path) -> Recipe:
         raise SteppeError(
             "the run must be finished", got=str(path), way_out="start the same steppe train again"
         )
-    return read(path / "recipe.yaml")
+    data, file = read_plain(path / "recipe.yaml")
+    recipe: Recipe = task_of(data, path).load(data, str(file), path)
+    return recipe

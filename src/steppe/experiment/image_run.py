@@ -13,8 +13,10 @@ from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.core.mask import unpack
 from steppe.core.serialization import damaged, load_tensors
-from steppe.experiment.experiment import build_model, load_data, read_run
+from steppe.experiment.detection.recipe import TASK as DETECTION
+from steppe.experiment.experiment import read_run
 from steppe.experiment.recipe import Recipe
+from steppe.experiment.tasks import TASKS
 from steppe.removal.plan import TEXT, load_removed
 from steppe.robustness.attacks import Normalised
 from steppe.robustness.published import Fit, LabelledImages
@@ -42,11 +44,25 @@ class _Logits(nn.Module):
 
 
 def was_trained(recipe: Path) -> bool:
-    """Whether there is a recipe of images: no calibration (of steppe prune), no other task."""
-    return recipe.exists() and not any(
-        line.startswith(("calibration:", "task:"))
-        for line in recipe.read_text(encoding="utf-8", errors="replace").splitlines()
+    """Whether there is a recipe of images: no calibration (of steppe prune), no task of texts."""
+    begun = _beginnings(recipe)
+    return (
+        recipe.exists() and "calibration:" not in begun and begun.get("task:") in (None, DETECTION)
     )
+
+
+def of_detection(run: Path) -> bool:
+    """Whether a folder is a run of a detector."""
+    return _beginnings(run / "recipe.yaml").get("task:") == DETECTION
+
+
+def _beginnings(recipe: Path) -> dict[str, str]:
+    """The first word of each line of a recipe, and the rest of it; of a broken one too."""
+    if not recipe.is_file():
+        return {}
+    lines = recipe.read_text(encoding="utf-8", errors="replace").splitlines()
+    pairs = (line.partition(" ") for line in lines)
+    return {first: rest.strip() for first, _, rest in pairs if first}
 
 
 def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:
@@ -56,9 +72,7 @@ def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:
         SteppeError: the folder is no run, or the run is not finished.
     """
     recipe = read_run(path)
-    data = load_data(recipe, say=lambda note: None)  # the run has said it
-    start = recipe.model.model_copy(update={"weights": None})  # its own weights come below
-    model = build_model(recipe.model_copy(update={"model": start}), data, say=lambda note: None)
+    data, model = TASKS[recipe.task].opened(recipe)
     if (path / TEXT).exists():
         model = load_removed(path, lambda: model)
     else:

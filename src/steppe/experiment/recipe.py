@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -188,6 +188,8 @@ class TrainSpec(Strict):
 class Recipe(Strict):
     """A whole run."""
 
+    times_many: ClassVar[bool] = True
+    """Whether the network is also timed on a batch of 64."""
     task: Literal["image"] = "image"
     name: str | None = None
     model: ModelSpec = ModelSpec()

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from torch import nn
+from torch import Tensor, nn
 
 from steppe.core.device import device_of
 from steppe.engine.precision import AUTO, Choice, settle
 from steppe.engine.run_folder import RunFolder
+from steppe.engine.trainer import Batches
+from steppe.engine.training_task import TrainingTask
 from steppe.experiment.recipe import Recipe
 from steppe.removal.latency_table import LatencyTable
-from steppe.vision.data import ImageData
-from steppe.vision.loader import Loader
-from steppe.vision.models import logits
 
 
 def settled(
-    recipe: Recipe, model: nn.Module, data: ImageData, folder: RunFolder | None, quiet: bool
+    recipe: Recipe,
+    model: nn.Module,
+    batches: Callable[..., Batches],
+    task: TrainingTask,
+    folder: RunFolder | None,
+    quiet: bool,
 ) -> Choice:
     """The precision and the memory format of a run.
 
@@ -31,7 +36,8 @@ def settled(
     Args:
         recipe: of the run.
         model: the network; moved to the device of the run.
-        data: its images.
+        batches: (part, batch size, options) -> its data.
+        task: how it is run and what its loss is.
         folder: of the run, None where nothing is kept.
         quiet: do not say what was chosen.
     """
@@ -46,7 +52,7 @@ def settled(
     chosen: list[Choice | None] = [None]
     if state.is_main_process:
         model.to(state.device)
-        chosen = [_measured(recipe, model, data, state.device, state.num_processes)]
+        chosen = [_measured(recipe, model, batches, task, state.device, state.num_processes)]
     if state.num_processes > 1:
         broadcast_object_list(chosen, from_process=0)
     choice = chosen[0]
@@ -57,17 +63,25 @@ def settled(
 
 
 def _measured(
-    recipe: Recipe, model: nn.Module, data: ImageData, device: torch.device, processes: int
+    recipe: Recipe,
+    model: nn.Module,
+    batches: Callable[..., Batches],
+    task: TrainingTask,
+    device: torch.device,
+    processes: int,
 ) -> Choice:
     spec, layout = recipe.train, recipe.train.channels_last
     if layout == AUTO and recipe.channels.table is not None:
         # a latency table holds for one layout
         layout = LatencyTable.read(recipe.channels.table).conditions.get("layout") != "contiguous"
-    loader = Loader.of(
-        data, "train", spec.batch_size, seed=recipe.seed, world=processes, device=device, workers=0
-    )
+    own = {"seed": recipe.seed, "world": processes, "device": device, "workers": 0}
+    loader = batches("train", spec.batch_size, **own)
     steps = len(loader) * spec.epochs
     batch = next(loader.epoch(0), None)
     if batch is None:
         return Choice("no", False, "not measured: there is no batch", {})
-    return settle(model, batch, logits, steps, spec.mixed_precision, layout)
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return task.loss(outputs.float(), targets)
+
+    return settle(model, batch, task.forward, steps, spec.mixed_precision, layout, loss)

@@ -19,7 +19,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a sparse network as a recipe says; started again, it goes on where it was.
 
-    An image classifier, or with ``task: causal_lm`` a language model as a whole.
+    An image classifier, with ``task: detection`` a detector of objects, or with ``task: causal_lm``
+    a language model as a whole.
 
     Args:
         recipe: a YAML file, the name of a recipe that comes with steppe (``steppe recipes`` lists

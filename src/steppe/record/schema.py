@@ -21,6 +21,12 @@ class Measured(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     accuracy: float | None = Field(None, description="share of test examples answered right")
+    map: float | None = Field(
+        None, description="of a detector, mean average precision over the overlaps 0.5 to 0.95"
+    )
+    map50: float | None = Field(
+        None, description="of a detector, mean average precision at the overlap 0.5"
+    )
     loss: float | None = Field(None, description="mean cross entropy")
     perplexity: float | None = Field(None, description="of a language model, on the first text")
     parameters: int | None = Field(None, description="number of parameters")

@@ -60,12 +60,12 @@ class ImageTraining:
         made = parse(plain)
         for note in check_used(made, given):
             say(f"note: {note}", quiet)
-        return run(_whole(made, {k: given.get(k) for k in _CHANNELS}), out, quiet=quiet)
+        return run(whole(made, given), out, quiet=quiet)
 
 
-def _whole(made: Recipe, channels: dict[str, Any]) -> Recipe:
+def whole(made: Recipe, given: Mapping[str, Any]) -> Recipe:
     """The recipe, unless flags for channels were given and it prunes none."""
-    if any(channels.values()) and not made.build_method().structure.whole_outputs:
+    if any(given.get(key) for key in _CHANNELS) and not made.build_method().structure.whole_outputs:
         raise SteppeError(
             "--target, --table and --round-to are for channels",
             got="a method of another structure",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from torch import nn
+
 from steppe.core.registry import Registry
 from steppe.experiment import base
 
@@ -75,6 +77,18 @@ class Task(Protocol):
     @classmethod
     def train(cls, recipe: Any, out: Path | None, quiet: bool) -> dict[str, Any]:
         """Run a recipe that `load` gave; the record."""
+        ...
+
+    @classmethod
+    def opened(cls, recipe: Any) -> tuple[Any, nn.Module]:
+        """The data and the network of a recipe as a finished run had them, without its weights.
+
+        Args:
+            recipe: that `load` gave.
+
+        Raises:
+            SteppeError: its networks are measured by other means.
+        """
         ...
 
     @classmethod

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from steppe import recipes
 from steppe.core.errors import SteppeError
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
@@ -48,6 +50,14 @@ class CausalLMTask:
     def train(cls, recipe: LanguageRecipe, out: Path | None, quiet: bool) -> dict[str, Any]:
         record, _ = LanguageExperiment(recipe, out, quiet).train()
         return record
+
+    @classmethod
+    def opened(cls, recipe: LanguageRecipe) -> tuple[Any, nn.Module]:
+        raise SteppeError(
+            "a run of images is measured so",
+            got=f"a language model, {recipe.model.name}",
+            way_out="--on perplexity --text FILE",
+        )
 
     @classmethod
     def quality(cls, recipe: LanguageRecipe) -> Quality:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from steppe.experiment import recipe as written
-from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.experiment import Experiment, build_model, load_data
 from steppe.experiment.tasks import TASKS, Quality
 
 HELD_OUT = 0.1
@@ -39,6 +41,13 @@ class ImageTask:
         recipe.train.config()
         record, _, _ = Experiment(recipe, load_data(recipe), out, quiet).train()
         return record
+
+    @classmethod
+    def opened(cls, recipe: written.Recipe) -> tuple[Any, nn.Module]:
+        start = recipe.model.model_copy(update={"weights": None})  # its own weights come later
+        data = load_data(recipe, say=lambda note: None)  # the run has said it
+        bare = recipe.model_copy(update={"model": start})
+        return data, build_model(bare, data, say=lambda note: None)
 
     @classmethod
     def quality(cls, recipe: written.Recipe) -> Quality:

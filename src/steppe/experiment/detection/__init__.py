@@ -1,0 +1,1 @@
+"""Detectors of objects: recipes and runs of task ``detection``."""

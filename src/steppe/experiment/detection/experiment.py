@@ -1,0 +1,192 @@
+"""A detector's recipe, run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.courtesy import Decoration
+from steppe.core.errors import SteppeError
+from steppe.engine.step.finished import advice, gentler
+from steppe.engine.trainer import Batches
+from steppe.engine.training_task import TrainingTask
+from steppe.experiment.detection.recipe import DetectionRecipe
+from steppe.experiment.ending import Ending
+from steppe.experiment.experiment import Experiment, seed_everything
+from steppe.vision.detection.data import DetectionData, load
+from steppe.vision.detection.detections import Detections
+from steppe.vision.detection.loader import DetectionLoader
+from steppe.vision.detection.metrics import mean_precisions
+from steppe.vision.detection.models import build
+from steppe.vision.detection.reading import Reading, detect, outputs_of, reading_of
+from steppe.vision.detection.targets import objects
+from steppe.vision.models import start_from
+
+TESTED = 16
+"""Images of a batch that is only measured: they are large."""
+LOST, FAILED = 0.02, 0.01
+"""Of the mean precision: lost by the last cut, so that it is said; below which a run has failed."""
+
+
+def load_data(
+    recipe: DetectionRecipe, say: Callable[[str], object] = warnings.warn
+) -> DetectionData:
+    """The recipe's images.
+
+    Args:
+        recipe: of the run.
+        say: called with each sentence on what was left out or read in one of several ways.
+    """
+    spec = recipe.data
+    options = {key: getattr(spec, key) for key in type(spec).model_fields if key != "workers"}
+    return load(options.pop("name"), **options, say=say)
+
+
+def build_detector(
+    recipe: DetectionRecipe, data: DetectionData, say: Callable[[str], object] = warnings.warn
+) -> nn.Module:
+    """The recipe's network with its starting weights.
+
+    Args:
+        recipe: of the run.
+        data: its images.
+        say: called with a sentence where a head starts at random.
+    """
+    seed_everything(recipe.seed)
+    options = recipe.model.options
+    if own := {"name", "num_classes", "in_shape", "say"} & set(options):
+        raise SteppeError(
+            "name, num_classes, in_shape and say are no options of a detector",
+            got=f"model.options {', '.join(sorted(own))}",
+            way_out="data say them",
+        )
+    if recipe.model.pretrained is not None:
+        options = options | {"pretrained": recipe.model.pretrained}
+    model = build(recipe.model.name, data.num_classes, data.shape, say=say, **options)
+    if recipe.model.weights is not None:
+        for sentence in start_from(model, recipe.model.weights):
+            say(sentence)
+    return model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Images with objects: a `steppe.engine.training_task.TrainingTask`.
+
+    Args:
+        reading: what the outputs of the network mean.
+        label_smoothing: of the classes.
+    """
+
+    reading: Reading
+    label_smoothing: float = 0.0
+    unit = "images"
+    records_pace = False
+    period = "epoch"
+    quality = "mean precision"
+
+    def count(self, inputs: Tensor) -> int:
+        return len(inputs)
+
+    def forward(self, model: nn.Module, inputs: Tensor) -> Tensor:
+        return outputs_of(model, inputs)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.reading.loss(outputs, targets, self.label_smoothing)
+
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.reading.accuracy(outputs, targets)
+
+    def settle(self, model: nn.Module) -> None:
+        """Its files hold float32."""
+
+
+@torch.no_grad()
+def found_and_there(
+    model: nn.Module, batches: Batches
+) -> tuple[list[Detections], list[Tensor], float]:
+    """What a detector finds in each image, what is there, and its mean loss over the batches.
+
+    Args:
+        model: in eval mode.
+        batches: each image once, in their order.
+    """
+    reading = reading_of(model)
+    found: list[Detections] = []
+    there: list[Tensor] = []
+    total = 0.0
+    for x, y in batches.epoch(0):
+        outputs = outputs_of(model, x)
+        found += [own.cpu() for own in reading.detections(outputs)]
+        there += objects(y.cpu())
+        total += float(reading.loss(outputs, y)) * len(x)
+    return found, there, total / len(there)
+
+
+def measured(model: nn.Module, batches: Batches, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Mean average precisions and loss of a detector, see `mean_precisions`."""
+    found, there, loss = found_and_there(model, batches)
+    return mean_precisions(found, there, classes) | {"loss": loss}
+
+
+class DetectionEnding(Ending):
+    """What a detector's record gets once the run is saved."""
+
+    def of_data(self) -> dict[str, Decoration]:
+        return {}
+
+    def doubts(self) -> list[str]:
+        method, after = self.recipe.build_method(), self.outcome.after
+        if not after:
+            return []
+        if after["map50"] < FAILED:
+            sparse = "a lower sparsity, " if method.sparsity else ""
+            return [
+                f"a mean precision of {after['map50']:.3f} is that of a network that finds nothing:"
+                f" the run has failed; try {sparse}{gentler(method)}, or train longer"
+            ]
+        lost = self.outcome.before.get("map50", 0.0) - after["map50"]
+        if lost < LOST or self.outcome.finished.distance == 0.0:
+            return []
+        return [
+            f"the last projection cost {lost:.3f} of the mean precision and moved the weights by "
+            f"{self.outcome.finished.distance:.1%}; way out: {advice(method)}"
+        ]
+
+
+@dataclass
+class DetectionExperiment(Experiment):
+    """A recipe of a detector made ready: `train` runs it."""
+
+    recipe: DetectionRecipe
+    data: DetectionData  # type: ignore[assignment]
+
+    ending: ClassVar[type[Ending]] = DetectionEnding
+    quality: ClassVar[str] = "map50"
+
+    def network(self) -> nn.Module:
+        return build_detector(self.recipe, self.data, self.notes.append)
+
+    def loader(self, part: str, batch_size: int, **options: Any) -> Batches:
+        size = batch_size if part == "train" else min(batch_size, TESTED)
+        usual: dict[str, Any] = {"workers": self.recipe.data.workers}
+        return DetectionLoader.of(self.data, part, size, **(usual | options))
+
+    @property
+    def measures_shares(self) -> bool:
+        return False  # a mean precision is of all images together
+
+    def task(self, model: nn.Module) -> TrainingTask:
+        smoothing = self.recipe.train.label_smoothing
+        return Detection(reading=reading_of(model), label_smoothing=smoothing)
+
+    def measured(self, model: nn.Module, batches: Any) -> dict[str, Any]:
+        return measured(model, batches, self.data.classes)
+
+
+__all__ = ["DetectionExperiment", "build_detector", "detect", "load_data", "measured"]

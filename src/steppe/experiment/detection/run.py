@@ -1,0 +1,118 @@
+"""A finished run of a detector, ready to be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.device import device_of
+from steppe.core.errors import SteppeError
+from steppe.experiment.detection.experiment import TESTED
+from steppe.experiment.detection.recipe import TASK, DetectionRecipe
+from steppe.experiment.image_run import trained
+from steppe.vision.detection.data import DetectionData
+from steppe.vision.detection.loader import DetectionLoader
+from steppe.vision.detection.targets import objects
+
+
+@dataclass
+class DetectionRun:
+    """What a run of a detector is made of.
+
+    Args:
+        recipe: of the run.
+        data: its images.
+        model: its network with the final weights, in eval mode, on ``device``.
+        device: where it computes.
+        path: the run's folder.
+    """
+
+    recipe: DetectionRecipe
+    data: DetectionData
+    model: nn.Module
+    device: str
+    path: Path
+
+    @classmethod
+    def read(cls, run: str, device: str) -> DetectionRun:
+        """Load a run's folder.
+
+        Raises:
+            SteppeError: it is no finished run of a detector, or the device does not exist.
+        """
+        there = device_of(device)
+        path = Path(run)
+        recipe, data, model = trained(path)
+        if not (isinstance(recipe, DetectionRecipe) and isinstance(data, DetectionData)):
+            raise SteppeError(
+                "detectors are laid beside detectors",
+                got=f"{run}, a run of task {recipe.task}",
+                way_out=f"a run of task {TASK}",
+            )
+        return cls(recipe, data, model.to(there), device, path)
+
+    def beside(self, other: str, part: str) -> DetectionRun:
+        """Another detector on the same images, usually the dense one.
+
+        Raises:
+            SteppeError: it is this run, or its images, classes or their size are others.
+        """
+        if Path(other).resolve() == self.path.resolve():
+            raise SteppeError(
+                "a run is laid beside another",
+                got=f"--beside {other}, the run itself",
+                way_out="--beside the dense run",
+            )
+        run = DetectionRun.read(other, self.device)
+        mine, its = (
+            (r.data.shape, r.data.classes, [scene.where for scene in r.data.part(part)])
+            for r in (self, run)
+        )
+        if mine != its:
+            raise SteppeError(
+                "two detectors are compared on the same images, classes and size",
+                got=f"{other}, whose {part} images are others",
+                way_out="--beside with a run of the same data",
+            )
+        return run
+
+    def loader(self, part: str) -> DetectionLoader:
+        """A part's images as the network takes them, in stored order, none changed."""
+        return DetectionLoader(self.data, part, TESTED, device=self.device)
+
+    def pixels(self, part: str, limit: int | None = None) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """Batches of a part's images in [0, 1] at the network's size, with their objects.
+
+        Args:
+            part: train, validation or test.
+            limit: the first so many images.
+
+        Raises:
+            SteppeError: a limit below 1.
+        """
+        if limit is not None and limit < 1:
+            raise SteppeError(
+                "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
+            )
+        left = len(self.data.part(part)) if limit is None else limit
+        mean, std = self._colours()
+        for x, y in self.loader(part).epoch(0):
+            levels = (x * std + mean).mul(255).round().div(255).clamp(0, 1)  # as they are stored
+            yield levels[:left], objects(y.cpu())[:left]
+            left -= len(x)
+            if left <= 0:
+                return
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Images in [0, 1] as the network takes them."""
+        mean, std = self._colours()
+        return (pixels - mean) / std
+
+    def _colours(self) -> tuple[Tensor, Tensor]:
+        colours = (torch.tensor(c, device=self.device) for c in (self.data.mean, self.data.std))
+        mean, std = (c.view(1, -1, 1, 1) for c in colours)
+        return mean, std

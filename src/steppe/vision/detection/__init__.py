@@ -1,0 +1,1 @@
+"""Object detectors: boxes, anchors, loss, networks, data, augmentation, mean precision."""

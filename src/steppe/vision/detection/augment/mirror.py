@@ -1,0 +1,27 @@
+"""Left to right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation, View
+
+
+@AUGMENTATIONS.register("mirror")
+@dataclass(frozen=True, kw_only=True)
+class Mirror(Augmentation):
+    """Mirror an image left to right; the last change of a view.
+
+    Args:
+        chance: that it is done.
+    """
+
+    chance: float = 0.5
+
+    def seen(self, view: View, draw: Random) -> View:
+        if draw.random() >= self.chance:
+            return view
+        objects = view.objects.clone()
+        objects[:, [0, 2]] = 1 - objects[:, [2, 0]]
+        return replace(view, mirrored=not view.mirrored, objects=objects)

@@ -1,0 +1,258 @@
+"""Datasets of objects in images: Pascal VOC folders, COCO files, the hub's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.registry import Registry
+from steppe.vision.detection.augment import Augmentations, augmentations
+from steppe.vision.detection.data.base import Picture, Scene, Source, Split
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, as detectors are commonly trained."""
+KEPT_BYTES = 2**30
+"""Decoded images stay in memory up to so many bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is asked of a reader.
+
+    Args:
+        train_split: name of the split to train on; the reader's usual one if None.
+        test_split: name of the split to test on.
+    """
+
+    train_split: str | None = None
+    test_split: str | None = None
+
+
+class Reader(Protocol):
+    """A layout of datasets."""
+
+    def claims(self, path: Path) -> bool:
+        """Whether a folder is of this layout."""
+        ...
+
+    def read(self, name: str, wanted: Wanted) -> Source:
+        """The dataset.
+
+        Args:
+            name: what stands behind the layout's name and a colon.
+            wanted: its splits.
+        """
+        ...
+
+
+READERS: Registry[Any] = Registry("layout of detection data", "steppe.vision.detection.data")
+"""Name -> `Reader`."""
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionData:
+    """A dataset ready for training; what `load` returns.
+
+    Args:
+        name: what it was loaded from.
+        train: images to train on.
+        validation: images held out of the training images, or None.
+        test: the test images.
+        classes: names of the kinds of objects, in label order.
+        size: height and width that images are scaled to.
+        mean: per channel, of images in [0, 1].
+        std: per channel.
+        augment: what is done to training images.
+        notes: what was left out or read in one of several ways, in sentences.
+    """
+
+    name: str
+    train: Split
+    validation: Split | None
+    test: Split
+    classes: tuple[str, ...]
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augmentations
+    notes: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Kinds of objects."""
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height, width of an image as the network takes it."""
+        return len(self.mean), self.size, self.size
+
+    def part(self, name: str) -> Split:
+        """``train``, ``validation`` or ``test``.
+
+        Raises:
+            SteppeError: there is no such part, or none was held out.
+        """
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        found = parts.get(name)
+        if found is None:
+            raise SteppeError(
+                "split must be train, validation or test, and loaded",
+                got=name,
+                way_out="data: {validation: 0.1} in the recipe holds images out",
+            )
+        return found
+
+
+def load(
+    name: str,
+    *,
+    size: int = 300,
+    train_split: str | None = None,
+    test_split: str | None = None,
+    train_size: int | None = None,
+    test_size: int | None = None,
+    validation: float | int = 0,
+    seed: int = 0,
+    classes: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    augment: Any = "ssd",
+    skip_invalid: bool = False,
+    say: Callable[[str], object] = warnings.warn,
+) -> DetectionData:
+    """Load a dataset of objects in images; no pixel is decoded yet.
+
+    Args:
+        name: ``voc:FOLDER``, ``coco:FOLDER``, ``hub:OWNER/NAME``, or a folder of a known layout.
+        size: height and width that images are scaled to, as SSD does, whatever their shape.
+        train_split: name of the split to train on; None for the layout's usual one.
+        test_split: name of the split to test on.
+        train_size: training images to use, drawn by the seed; None for all.
+        test_size: test images to use.
+        validation: images to hold out of the training images: their number, or a share.
+        seed: of these selections.
+        classes: names in label order; None takes those of the source, or else of the training
+            objects, in alphabetical order.
+        mean: per channel, of images in [0, 1]; None for ImageNet's.
+        std: as ``mean``.
+        augment: see `steppe.vision.detection.augment.augmentations`.
+        skip_invalid: leave out bad objects, with a count, instead of refusing them.
+        say: called with each sentence on what was left out or read in one of several ways.
+
+    Returns:
+        The dataset; the sentences are its ``notes``.
+
+    Raises:
+        SteppeError: no such dataset, or anything in it is wrong.
+    """
+    from steppe.vision.detection.data.checked import Checker
+
+    source = _resolve(name, Wanted(train_split=train_split, test_split=test_split))
+    known = _classes(source, classes)
+    checker = Checker(known, skip_invalid)
+    train, held_out = _drawn(source.train, train_size, validation, seed, "train_size")
+    test, _ = _drawn(source.test, test_size, 0, seed, "test_size")
+    parts = [checker.scenes(part) for part in (train, held_out, test)]
+    _none_empty(known, parts[0], name)
+    notes = (*source.notes, *checker.notes())
+    for note in notes:
+        say(note)
+    keep = _bytes(scene for part in parts for scene in part) <= KEPT_BYTES
+    own = {"mean": MEAN if mean is None else tuple(mean), "std": STD if std is None else tuple(std)}
+    if (
+        len(own["mean"]) not in (1, 3)
+        or len(own["mean"]) != len(own["std"])
+        or min(own["std"]) <= 0
+    ):
+        raise SteppeError(
+            "mean and std are three numbers each (one for grey images), std above 0",
+            got=f"{list(own['mean'])} and {list(own['std'])}",
+        )
+    colour = len(own["mean"]) == 3
+    splits = [Split(part, colour, keep) for part in parts]
+    return DetectionData(
+        name=name,
+        train=splits[0],
+        validation=splits[1] if held_out else None,
+        test=splits[2],
+        classes=known,
+        size=size,
+        augment=augmentations(augment),
+        notes=notes,
+        **own,
+    )
+
+
+def _resolve(name: str, wanted: Wanted) -> Source:
+    layout, colon, rest = name.partition(":")
+    if colon and layout in READERS:
+        return READERS[layout].read(rest, wanted)  # type: ignore[no-any-return]
+    if colon and "/" not in layout:
+        raise unknown("layout of detection data", layout, READERS)
+    path = Path(name).expanduser()
+    for reader in READERS:
+        if path.is_dir() and READERS[reader].claims(path):
+            return READERS[reader].read(name, wanted)  # type: ignore[no-any-return]
+    raise SteppeError(
+        "detection data are a folder of a known layout",
+        got=name if path.exists() else f"{name}, which does not exist",
+        way_out=f"{', '.join(f'{one}:PLACE' for one in READERS)}",
+    )
+
+
+def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
+    found = {o.name for picture in source.train for o in picture.objects if o.name}
+    known = tuple(given or source.classes or sorted(found))
+    if not known or len(set(known)) != len(known) or not all(known):
+        raise SteppeError(
+            "the classes are one or more names, each once",
+            got=list(known) if known else "training images without any object",
+            way_out="data.classes",
+        )
+    return known
+
+
+def _none_empty(classes: Sequence[str], train: Sequence[Scene], name: str) -> None:
+    """A class that no training object has cannot be learned."""
+    seen = {int(label) for scene in train for label in scene.objects[:, 4]}
+    empty = [own for label, own in enumerate(classes) if label not in seen]
+    if empty:
+        raise SteppeError(
+            "every class must have a training object",
+            got=f"none of {', '.join(empty[:5])} in {name}",
+            way_out="data.classes without it, or more training images",
+        )
+
+
+def _drawn(
+    pictures: Sequence[Picture], limit: int | None, held: float | int, seed: int, key: str
+) -> tuple[list[Picture], list[Picture]]:
+    """Some of the pictures, and others that are held out, both in their order."""
+    total = len(pictures)
+    count = total if limit is None else limit
+    out = round(held * count) if isinstance(held, float) else held
+    kept = count if limit is not None else total - out
+    if count < 1 or kept < 1 or out < 0 or kept + out > total:
+        raise SteppeError(
+            f"{key} and validation must leave at least one of the {total} images, and take no more",
+            got=f"{limit} and {held}",
+        )
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
+    held_rows, kept_rows = sorted(order[:out]), sorted(order[out : out + kept])
+    return [pictures[row] for row in kept_rows], [pictures[row] for row in held_rows]
+
+
+def _bytes(scenes: Any) -> int:
+    return sum(3 * scene.size[0] * scene.size[1] for scene in scenes)
+
+
+def without_kept(split: Split) -> Split:
+    """The same images, of which none stays in memory: for worker processes."""
+    return replace(split, keep=False, _kept={})

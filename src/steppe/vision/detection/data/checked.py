@@ -1,0 +1,101 @@
+"""Objects that a network can learn from: each has a class, an area, and lies in its image."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from steppe.core.errors import SteppeError
+from steppe.core.text import counted
+from steppe.vision.detection.data.base import Object, Picture, Scene, size_of
+
+NO_NAME, UNKNOWN, NO_AREA, OUTSIDE = (
+    "without a class",
+    "of a class that is not known",
+    "without area",
+    "outside its image",
+)
+
+
+class Checker:
+    """Turns pictures into scenes; bad objects are refused, or left out and counted.
+
+    Args:
+        classes: names in label order.
+        skip_invalid: leave out what is refused otherwise.
+    """
+
+    def __init__(self, classes: Sequence[str], skip_invalid: bool) -> None:
+        self.classes, self.skip_invalid = tuple(classes), skip_invalid
+        self._labels = {name: label for label, name in enumerate(classes)}
+        self.left_out: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def scenes(self, pictures: Iterable[Picture]) -> list[Scene]:
+        """All pictures, with their valid objects.
+
+        Raises:
+            SteppeError: an image is not there, or of another size than its annotation says; an
+                object is bad and none is to be left out.
+        """
+        return [self._scene(picture) for picture in pictures]
+
+    def notes(self) -> list[str]:
+        """What was left out, in sentences with counts."""
+        return [
+            f"{counted(count, 'box', 'boxes')} {fault} left out, such as {self._first[fault]}"
+            for fault, count in sorted(self.left_out.items())
+        ]
+
+    def _scene(self, picture: Picture) -> Scene:
+        width, height = size_of(picture.image, picture.where)
+        if picture.size is not None and picture.size != (width, height):
+            raise SteppeError(
+                "an image must have the size that its annotation says",
+                got=f"{width} x {height} pixels in {picture.where}, annotated as "
+                f"{picture.size[0]} x {picture.size[1]}",
+                consequence="its boxes would lie elsewhere",
+                way_out="correct the annotation, or restore the image",
+            )
+        rows = []
+        for found in picture.objects:
+            fault = self._fault(found, width, height)
+            if fault is None:
+                rows.append(self._row(found, width, height))
+            elif self.skip_invalid:
+                self.left_out[fault] += 1
+                self._first.setdefault(fault, found.where)
+            else:
+                raise self._refused(found, fault)
+        objects = torch.stack(rows) if rows else torch.zeros(0, 6)
+        return Scene(picture.image, picture.where, (width, height), objects)
+
+    def _row(self, found: Object, width: int, height: int) -> Tensor:
+        left, top, right, bottom = found.box
+        box = [left / width, top / height, right / width, bottom / height]
+        return torch.tensor([*box, self._labels[found.name], float(found.difficult)])
+
+    def _fault(self, found: Object, width: int, height: int) -> str | None:
+        left, top, right, bottom = found.box
+        if not found.name:
+            return NO_NAME
+        if found.name not in self._labels:
+            return UNKNOWN
+        if not (left < right and top < bottom):  # NaN too
+            return NO_AREA
+        inside = left >= 0 and top >= 0 and right <= width and bottom <= height
+        return None if inside else OUTSIDE
+
+    def _refused(self, found: Object, fault: str) -> SteppeError:
+        box = ", ".join(f"{side:g}" for side in found.box)
+        what = f"class {found.name!r}" if fault in (NO_NAME, UNKNOWN) else f"box ({box}) in pixels"
+        return SteppeError(
+            "an object has a known class and a box with area in its image",
+            got=f"{found.where}, {fault}: {what}",
+            way_out="correct it, or leave such objects out with --skip-invalid "
+            "(data.skip_invalid: true)"
+            + (f"; known classes: {', '.join(self.classes)}" if fault == UNKNOWN else ""),
+        )

@@ -1,0 +1,133 @@
+"""Datasets of the Hugging Face hub, or saved as theirs, with a column of objects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from steppe.core.errors import SteppeError
+from steppe.core.optional_import import require
+from steppe.vision.detection.data import READERS, Wanted
+from steppe.vision.detection.data.base import Object, Picture, Source
+
+TRAIN, TEST = ("train",), ("test", "validation")
+IMAGE, OBJECTS = ("image", "img"), ("objects", "annotations")
+LABELS, BOXES = ("category", "categories", "label", "labels"), ("bbox", "boxes", "bboxes")
+
+
+@READERS.register("hub")
+class Hub:
+    """``OWNER/NAME``, or a folder of parquet files: images, and objects with bbox and category.
+
+    Boxes are left, top, width, height in pixels, as in COCO.
+    """
+
+    @staticmethod
+    def claims(path: Path) -> bool:
+        """A folder must be named as ``hub:FOLDER``."""
+        return False
+
+    @staticmethod
+    def read(name: str, wanted: Wanted) -> Source:
+        """Both splits.
+
+        Args:
+            name: id or folder.
+            wanted: names of the splits; train, and test or validation, where none are given.
+
+        Raises:
+            SteppeError: it cannot be loaded, or has no such columns.
+        """
+        library = require("datasets", install="'steppe[hub]'", purpose="reading a hub dataset")
+        try:
+            whole = library.load_dataset(name)
+        except Exception as error:  # the library raises many kinds: network, scripts, files
+            text = " ".join(str(error).split())[:300]
+            raise SteppeError(
+                "a dataset must be one that the datasets library can load",
+                got=f"{name} ({type(error).__name__}: {text})",
+                way_out="check the id and the network, or give a local folder",
+            ) from None
+        train, train_name = _named(whole, name, wanted.train_split, TRAIN, "train_split")
+        test, test_name = _named(whole, name, wanted.test_split, TEST, "test_split")
+        pictures = [
+            _pictures(library, s, f"{n} of {name}")
+            for s, n in ((train, train_name), (test, test_name))
+        ]
+        classes = _classes(train)
+        used = {o.name for picture in pictures[0] for o in picture.objects}
+        known = tuple(own for own in classes if own in used)
+        notes = (f"trained on {train_name}, tested on {test_name}",)
+        return Source(pictures[0], pictures[1], known, notes)
+
+
+def _named(
+    whole: Any, name: str, asked: str | None, usual: tuple[str, ...], key: str
+) -> tuple[Any, str]:
+    for split in usual if asked is None else (asked,):
+        if split in whole:
+            return whole[split], split
+    raise SteppeError(
+        "a split must be one of the dataset's",
+        got=f"none of {', '.join(usual if asked is None else (asked,))} in {name}",
+        way_out=f"data.{key}, one of {', '.join(whole)}",
+    )
+
+
+def _column(there: Sequence[str], wanted: Sequence[str], where: str) -> str:
+    for name in wanted:
+        if name in there:
+            return name
+    raise SteppeError(
+        f"a dataset of objects has {' or '.join(wanted)}",
+        got=f"{', '.join(there)} in {where}",
+        way_out="rename it",
+    )
+
+
+def _classes(split: Any) -> tuple[str, ...]:
+    """The names of the categories where they have some; "" where they are texts or numbers."""
+    objects = split.features[_column(split.column_names, OBJECTS, "the dataset")]
+    inner = getattr(objects, "feature", objects)
+    kind = inner[_column(list(inner), LABELS, "its objects")]
+    kind = getattr(kind, "feature", kind)
+    return tuple(getattr(kind, "names", None) or ())
+
+
+def _pictures(library: Any, split: Any, where: str) -> list[Picture]:
+    image = _column(split.column_names, IMAGE, where)
+    column = _column(split.column_names, OBJECTS, where)
+    stored = split.cast_column(image, library.Image(decode=False))
+    names = _classes(split)
+    pictures = []
+    for row, entry in enumerate(stored):
+        place, cell = f"row {row} of {where}", entry[image]
+        blob = cell.get("bytes") if isinstance(cell, dict) else None
+        if blob is None:
+            path = cell.get("path") if isinstance(cell, dict) else None
+            if not path:
+                raise SteppeError("an image column holds encoded images", got=f"none in {place}")
+            blob = Path(path)
+        found = entry[column] or {}
+        if isinstance(found, list):  # one mapping for each object
+            found = {key: [one[key] for one in found] for key in (found[0] if found else {})}
+        size = (entry["width"], entry["height"]) if "width" in entry else None
+        pictures.append(Picture(blob, place, size, tuple(_objects(found, names, place))))
+    return pictures
+
+
+def _objects(found: Any, names: tuple[str, ...], place: str) -> list[Object]:
+    if not found:
+        return []
+    labels = found[_column(list(found), LABELS, place)]
+    boxes = found[_column(list(found), BOXES, place)]
+    objects = []
+    for number, (label, box) in enumerate(zip(labels, boxes, strict=True)):
+        where = f"object {number + 1} of {place}"
+        if isinstance(label, int) and names and not 0 <= label < len(names):
+            raise SteppeError("a category is one of the dataset's", got=f"{label} in {where}")
+        name = names[label] if isinstance(label, int) and names else str(label)
+        left, top, width, height = map(float, box)
+        objects.append(Object(name, (left, top, left + width, top + height), False, where))
+    return objects

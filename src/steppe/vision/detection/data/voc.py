@@ -1,0 +1,144 @@
+"""Pascal VOC folders: Annotations, ImageSets/Main, JPEGImages."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from steppe.core.errors import SteppeError
+from steppe.vision.detection.data import READERS, Wanted
+from steppe.vision.detection.data.base import Object, Picture, Source
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+TRAIN, TEST = ("trainval", "train"), ("test", "val")
+
+
+@READERS.register("voc")
+class VOC:
+    """One folder, or several with commas between them (2007 and 2012 together)."""
+
+    @staticmethod
+    def claims(path: Path) -> bool:
+        """A folder with Annotations and ImageSets."""
+        return (path / "Annotations").is_dir() and (path / "ImageSets").is_dir()
+
+    @staticmethod
+    def read(name: str, wanted: Wanted) -> Source:
+        """Both splits of the folders.
+
+        Args:
+            name: the folders.
+            wanted: names of the splits; trainval (or else train) and test (or else val) where
+                none are given.
+
+        Raises:
+            SteppeError: a folder, split, annotation or image is not there, or no XML.
+        """
+        roots = [Path(part.strip()).expanduser() for part in name.split(",")]
+        for root in roots:
+            if not (root / "Annotations").is_dir():
+                raise SteppeError(
+                    "a Pascal VOC folder holds Annotations, ImageSets/Main and JPEGImages",
+                    got=str(root) if root.is_dir() else f"{root}, which is no folder",
+                )
+        train = _split(roots, wanted.train_split, TRAIN, "train_split")
+        test = _split(roots, wanted.test_split, TEST, "test_split")
+        return Source(train[1], test[1], (), (f"trained on {train[0]}, tested on {test[0]}",))
+
+
+def _split(
+    roots: list[Path], asked: str | None, usual: tuple[str, ...], key: str
+) -> tuple[str, list[Picture]]:
+    """The first split that there is, of all folders that have it.
+
+    Raises:
+        SteppeError: there is none.
+    """
+    names = usual if asked is None else (asked,)
+    for name in names:
+        files = [(root, root / "ImageSets" / "Main" / f"{name}.txt") for root in roots]
+        there = [(root, file) for root, file in files if file.is_file()]
+        if there:
+            return name, [picture for root, file in there for picture in _pictures(root, file)]
+    folder = roots[0] / "ImageSets" / "Main"
+    have = sorted(f.stem for f in folder.glob("*.txt") if "_" not in f.stem)
+    raise SteppeError(
+        "a split is a file of ImageSets/Main",
+        got=f"no {' or '.join(f'{name}.txt' for name in names)} in {folder}",
+        way_out=f"data.{key}, one of {', '.join(have)}" if have else "write it: one image a line",
+    )
+
+
+def _pictures(root: Path, file: Path) -> list[Picture]:
+    """The images of a split, in its order."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SteppeError("a split must be a readable text", got=f"{file} ({error})") from None
+    stems = [line.split()[0] for line in lines if line.strip()]
+    if not stems:
+        raise SteppeError("a split must hold at least one image", got=f"{file}, which is empty")
+    return [_picture(root, stem, file) for stem in stems]
+
+
+def _picture(root: Path, stem: str, file: Path) -> Picture:
+    annotation = root / "Annotations" / f"{stem}.xml"
+    places = [root / "JPEGImages" / f"{stem}{suffix}" for suffix in SUFFIXES]
+    image = next((place for place in places if place.is_file()), None)
+    if image is None:
+        raise SteppeError(
+            "every image of a split must be there",
+            got=f"no {places[0]}, which {file} names",
+            way_out="restore it, or take it out of the split",
+        )
+    tree = _xml(annotation, file)
+    objects = tuple(_object(node, n, annotation) for n, node in enumerate(tree.findall("object")))
+    return Picture(image, str(image), _size(tree, annotation), objects)
+
+
+def _xml(path: Path, file: Path) -> ET.Element:
+    try:
+        return ET.parse(path).getroot()
+    except FileNotFoundError:
+        raise SteppeError(
+            "every image of a split must have its annotation",
+            got=f"no {path}, which {file} names",
+            way_out="restore it, or take the image out of the split",
+        ) from None
+    except (ET.ParseError, OSError, UnicodeDecodeError, ValueError) as error:
+        raise SteppeError("an annotation must be XML", got=f"{path} ({error})") from None
+
+
+def _number(node: ET.Element, key: str, where: str) -> float:
+    text = node.findtext(key)
+    try:
+        return float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise SteppeError(
+            f"an annotation has a number as {key}",
+            got=f"{'none' if text is None else repr(text)} in {where}",
+        ) from None
+
+
+def _size(tree: ET.Element, path: Path) -> tuple[int, int] | None:
+    """Width and height; None where a tool wrote zeros or nothing."""
+    node = tree.find("size")
+    if node is None:
+        return None
+    width, height = (int(_number(node, key, str(path))) for key in ("width", "height"))
+    return (width, height) if width and height else None
+
+
+def _object(node: ET.Element, number: int, path: Path) -> Object:
+    where = f"object {number + 1} of {path}"
+    box = node.find("bndbox")
+    if box is None:
+        raise SteppeError("an object has a bndbox", got=f"none in {where}")
+    left, top, right, bottom = (
+        _number(box, key, where) for key in ("xmin", "ymin", "xmax", "ymax")
+    )
+    # pixels are counted from 1 and both ends belong to a box, but one without extent is no pixel
+    ends = (right - (right <= left), bottom - (bottom <= top))
+    difficult = (node.findtext("difficult") or "0").strip() not in ("", "0")
+    name = (node.findtext("name") or "").strip()
+    return Object(name, (left - 1, top - 1, *ends), difficult, where)

@@ -1,0 +1,108 @@
+"""Object detectors by name: built in, a user's function, a local folder, or the hub."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from steppe.core.errors import SteppeError, unknown
+from steppe.core.registry import Registry
+from steppe.vision.detection.reading import reading_of
+from steppe.vision.models.user import from_function
+
+Builder = Callable[..., nn.Module]
+"""``builder(num_classes, in_shape, **options) -> nn.Module`` with a ``reading``."""
+
+DETECTORS: Registry[Builder] = Registry("detector", "steppe.vision.detection.models")
+
+__all__ = ["DETECTORS", "Builder", "build"]
+
+
+def build(
+    name: str,
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    *,
+    pretrained: bool | None = None,
+    say: Callable[[str], object] = warnings.warn,
+    **options: Any,
+) -> nn.Module:
+    """Build a detector.
+
+    ``name`` is, in this order: a registered network, ``package.module:function`` of the user's, a
+    local folder in the transformers layout, or a hub id ``org/name``.
+
+    Args:
+        name: what to build.
+        num_classes: kinds of objects, at least 1; the background is none of them.
+        in_shape: channels, height, width of an image.
+        pretrained: False starts a hub's or folder's architecture at random.
+        say: called with a sentence where a pretrained network gets a head at random.
+        options: further arguments of the builder.
+
+    Returns:
+        The module: images ``[n, c, h, w]``, float -> ``[n, boxes, 4 + ...]``, which its
+        ``reading`` understands (`steppe.vision.detection.reading`).
+
+    Raises:
+        SteppeError: no such detector, an option that it does not have, images that it cannot take.
+
+    Example:
+        >>> model = build("ssd_small", 3, (3, 128, 128))
+        >>> import torch
+        >>> model(torch.zeros(1, 3, 128, 128)).shape[-1]  # 4 offsets, the background, 3 classes
+        8
+    """
+    if num_classes < 1:
+        raise SteppeError("a detector finds at least one class", got=f"num_classes={num_classes}")
+    if name in DETECTORS:
+        if pretrained:
+            raise SteppeError(
+                "a detector of steppe starts at random",
+                got=f"{name} with pretrained: true",
+                way_out="weights: a safetensors file or a run's folder",
+            )
+        model = _registered(name, num_classes, in_shape, options)
+    elif re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
+        asked = {} if pretrained is None else {"pretrained": pretrained}
+        model = from_function(name, num_classes, in_shape, **asked, **options)
+    elif Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        from steppe.vision.detection.models.hub import from_pretrained
+
+        model = from_pretrained(name, num_classes, pretrained is not False, say, **options)
+    else:
+        raise unknown("detector", name, DETECTORS)
+    reading_of(model)
+    return model
+
+
+def _registered(
+    name: str, num_classes: int, in_shape: tuple[int, int, int], options: dict[str, Any]
+) -> nn.Module:
+    builder = DETECTORS[name]
+    try:
+        inspect.signature(builder).bind(num_classes, in_shape, **options)
+    except TypeError as error:
+        known = list(inspect.signature(builder).parameters)[2:]
+        raise SteppeError(
+            f"detector {name} must be given options it has",
+            got=f"{sorted(options)} ({error})",
+            way_out=f"its options: {', '.join(known) or 'none'}",
+        ) from error
+    try:
+        return builder(num_classes, in_shape, **options)
+    except SteppeError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
+        given = {"num_classes": num_classes, "in_shape": in_shape} | options
+        raise SteppeError(
+            f"detector {name} must be given options that it can be built with",
+            got=f"{given} ({' '.join(str(error).split())[:200]})",
+            way_out="leave options out for the usual ones; larger images",
+        ) from error

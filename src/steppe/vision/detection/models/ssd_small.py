@@ -1,0 +1,52 @@
+"""A small single shot detector, for processors without a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.vision.detection.models import DETECTORS
+from steppe.vision.detection.models.ssd import SSD, normed
+from steppe.vision.models.resnet18 import ProjectedBlock
+
+BASE = (16, 32, 64, 128)
+SCALES = (0.08, 0.17, 0.32, 0.55, 0.9)
+RATIOS = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0,))
+
+
+@DETECTORS.register("ssd_small")
+def ssd_small(
+    num_classes: int,
+    in_shape: tuple[int, int, int],
+    width: float = 1.0,
+    scales: Sequence[float] = SCALES,
+    ratios: Sequence[Sequence[float]] = RATIOS,
+) -> SSD:
+    """Residual blocks and four maps, from an eighth to a 64th of the image's side.
+
+    Args:
+        num_classes: kinds of objects.
+        in_shape: channels, height, width; 96 pixels or more.
+        width: factor on the channels.
+        scales: of the anchors of the four maps, and one more: shares of the side.
+        ratios: of the anchors of the four maps.
+    """
+    a, b, c, d = (round(channels * width) for channels in BASE)
+    if a < 1:
+        raise SteppeError("width must leave at least one channel of 16", got=f"width={width}")
+    if len(ratios) != len(RATIOS):
+        raise SteppeError("ssd_small has ratios for four maps", got=f"{len(ratios)} of them")
+    trunk = nn.Sequential(
+        *normed(in_shape[0], a, 3, 2, 1),
+        ProjectedBlock(a, b, 2),
+        ProjectedBlock(b, c, 2),
+        ProjectedBlock(c, c, 1),
+    )
+    extras = [
+        nn.Sequential(ProjectedBlock(c, d, 2), ProjectedBlock(d, d, 1)),
+        ProjectedBlock(d, d, 2),
+        nn.Sequential(*normed(d, c, 1), *normed(c, d, 3, 2, 1)),
+    ]
+    return SSD(trunk, extras, (c, d, d, d), num_classes, in_shape, scales, ratios)

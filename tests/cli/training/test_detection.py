@@ -1,0 +1,62 @@
+"""steppe train for detectors, as a user types it; what comes of it is removed and read again."""
+
+import json
+
+import pytest
+
+import voc_folder
+from steppe.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return voc_folder.write(tmp_path_factory.mktemp("voc") / "voc", train=4, test=2)
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, arguments)))
+    return ended.value.code
+
+
+SMALL = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--device", "cpu", "--set",
+         "model.options={width: 0.5}", "--set", "train.bn_batches=1")  # fmt: skip
+
+
+def test_trained_removed_and_measured(root, tmp_path, capsys):
+    run, small = tmp_path / "run", tmp_path / "small"
+    code = command(
+        *("train", "--task", "detection", "--model", "ssd_small", "--data", f"voc:{root}"),
+        *("--method", "taylor", "--sparsity", 0.4, "--target", "flops", "--round-to", 1),
+        *("--set", "method.every=1", "--out", run, *SMALL),
+    )
+    said = capsys.readouterr().err
+    assert code == 0, said
+    assert "mean precision at overlap 0.5" in said
+    assert "of the FLOPs gone" in said
+    assert command("remove", run, "--out", small, "--quiet") == 0
+    record = json.loads((small / "record.json").read_text())
+    assert record["removed"]["error"] < 1e-5
+    assert "latency_ms_64" not in record["removed"]
+    for folder in (run, small):
+        assert command("evaluate", folder, "--on", "clean", "--json", "--quiet") == 0
+    assert capsys.readouterr().out
+    kept = [json.loads((f / "evaluations.json").read_text())[0]["result"] for f in (run, small)]
+    assert kept[0]["map50"] == pytest.approx(kept[1]["map50"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--task", "detecton"), "did you mean detection"),
+        (("--task", "detection", "--method", "gmp", "--sparsity", 0.5), "on which images"),
+        (("digits", "--task", "detection"), "--task is for runs without a recipe"),
+        (("digits", "--skip-invalid"), "--skip-invalid is for training of task detection"),
+        (("digits", "--size", 64), "--size is for training of task detection"),
+    ],
+)
+def test_what_is_wrong_is_one_line(arguments, said, capsys):
+    assert command("train", *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]

@@ -1,0 +1,92 @@
+"""A detector on clean and corrupted images, alone and beside another one."""
+
+import json
+
+import pytest
+
+import steppe
+import voc_folder
+from steppe import SteppeError
+from steppe.cli.main import main
+from steppe.evaluation import make
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = voc_folder.write(tmp_path_factory.mktemp("voc") / "voc", train=4, test=3)
+    folder = tmp_path_factory.mktemp("runs")
+    for name, sparsity in (("dense", None), ("sparse", 0.5)):
+        method = {"name": "dense"} if sparsity is None else {"name": "gmp", "sparsity": sparsity}
+        steppe.train(
+            {
+                "task": "detection",
+                "model": {"name": "ssd_small", "options": {"width": 0.5}},
+                "data": {"name": f"voc:{root}", "size": 96, "augment": "none"},
+                "method": method,
+                "train": {"epochs": 6, "batch_size": 4, "lr": 0.02, "bn_batches": 1},
+                "device": "cpu",
+            },
+            out=folder / name,
+        )
+    return folder
+
+
+def command(*arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, arguments)))
+    return ended.value.code
+
+
+def test_clean_is_what_the_record_says(runs):
+    record = json.loads((runs / "dense/record.json").read_text())
+    result = make("clean", str(runs / "dense"), {}, []).measure()
+    for name in ("map", "map50", "map50_11", "classes"):
+        assert result[name] == record["sparse"][name]
+
+
+def test_mean_precision_under_corruption_and_r_c(runs):
+    given = {"corruptions": "brightness,fog", "severities": "1,5", "beside": str(runs / "dense")}
+    evaluation = make("corruptions", str(runs / "sparse"), given, [])
+    result = evaluation.measure()
+    cells = result["map50"]
+    assert {k: set(v) for k, v in cells.items()} == {k: {"1", "5"} for k in ("brightness", "fog")}
+    values = [v for own in cells.values() for v in own.values()]
+    assert result["mean_run"] == pytest.approx(sum(values) / 4)
+    assert result["images"] == 3
+    assert result["beside"]["run"] == str(runs / "dense")
+    assert "the mean over 2 kinds" in evaluation.line(result, {})
+    own = make("corruptions", str(runs / "dense"), {**given, "beside": None}, []).measure()
+    assert own["map50"] == result["beside"]["map50"]
+
+
+def test_r_c_is_the_share_that_is_left(monkeypatch, runs):
+    evaluation = make("corruptions", str(runs / "dense"), {"severities": "2", "limit": 1}, [])
+    result = evaluation.measure()
+    clean = result["clean"]["map50"]
+    assert len(result["map50"]) == 19
+    wanted = result["mean_19"] / clean if clean else 0.0
+    assert result["r_c_19"] == pytest.approx(wanted)
+    assert "mAP_C" in evaluation.line(result, {})
+
+
+def test_the_command_keeps_what_was_measured(runs, capsys):
+    assert command("evaluate", runs / "dense", "--on", "clean", "--json", "--quiet") == 0
+    told = json.loads(capsys.readouterr().out)
+    kept = json.loads((runs / "dense/evaluations.json").read_text())
+    assert kept[-1]["result"]["map50"] == told["map50"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "said"),
+    [
+        ("attacks", {}, "got .*, a detector"),
+        ("clean", {"severities": "1"}, "--severities is for --on corruptions"),
+        ("clean", {"part": "validation"}, "holds images out"),
+        ("corruptions", {"corruptions": "snwo"}, "did you mean snow"),
+        ("corruptions", {"limit": 0}, "1 or more"),
+        ("corruptions", {"beside": "."}, "a run is a folder"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(runs, name, given, said):
+    with pytest.raises(SteppeError, match=said):
+        make(name, str(runs / "dense"), given, []).measure()

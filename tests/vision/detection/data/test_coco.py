@@ -1,0 +1,83 @@
+"""COCO's layout, in both forms: what is read, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from steppe import SteppeError
+from steppe.vision.detection.data import load
+
+CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 9, "name": "cow"}]
+
+
+def whole(folder, first):
+    folder.mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(2):
+        file = folder / f"{number}.png"
+        Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8)).save(file)
+        size = {"width": 80, "height": 40}
+        images.append({"id": first + number, "file_name": file.name} | size)
+        for category, box, crowd in ((7, [8, 4, 16, 8], 0), (3, [0, 0, 80, 40], 1)):
+            entry = {"image_id": first + number, "category_id": category, "bbox": box}
+            annotations.append(entry | {"id": len(annotations), "iscrowd": crowd})
+    return {"images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+@pytest.fixture(params=["coco", "beside"])
+def root(request, tmp_path):
+    for first, split in ((10, "train"), (50, "val")):
+        text = json.dumps(whole(tmp_path / split, first))
+        if request.param == "coco":
+            (tmp_path / "annotations").mkdir(exist_ok=True)
+            (tmp_path / f"annotations/instances_{split}.json").write_text(text)
+        else:
+            (tmp_path / split / "_annotations.coco.json").write_text(text)
+    return tmp_path
+
+
+def json_of(root):
+    return next(iter([*root.glob("annotations/*_train.json"), *root.glob("train/*.json")]))
+
+
+def test_boxes_classes_and_crowds_are_read(root):
+    said = []
+    data = load(f"coco:{root}", say=said.append)
+    assert data.classes == ("dog", "cat")
+    wanted = [[0.1, 0.1, 0.3, 0.3, 1, 0], [0, 0, 1, 1, 0, 1]]
+    torch.testing.assert_close(data.train.scenes[0].objects, torch.tensor(wanted))
+    assert said == ["trained on train, tested on val", "categories without a training object: cow"]
+    assert load(str(root), say=str).classes == data.classes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: "{", "annotations must be JSON"),
+        (lambda text: text.replace('"bbox"', '"box"'), "KeyError: 'bbox'"),
+        (lambda text: text.replace('"0.png"', '"9.png"'), r"no 9\.png of"),
+        (
+            lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 0, 8]"),
+            "annotation 0 of .*, without area",
+        ),
+        (lambda text: text.replace('"width": 80', '"width": 81'), "annotated as 81 x 40"),
+        (
+            lambda text: text.replace('"category_id": 7', '"category_id": 8'),
+            "every class|known class",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_one_line(root, change, said):
+    file = json_of(root)
+    file.write_text(change(file.read_text()))
+    with pytest.raises(SteppeError, match=said) as refused:
+        load(f"coco:{root}", say=str)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_split_that_is_not_there_is_refused(root):
+    with pytest.raises(SteppeError, match="none for train2014"):
+        load(f"coco:{root}", train_split="train2014", say=str)

@@ -1,0 +1,45 @@
+"""Datasets with a column of objects, saved as the hub has them."""
+
+import pytest
+import torch
+from PIL import Image
+
+from steppe import SteppeError
+from steppe.vision.detection.data import load
+
+
+@pytest.fixture
+def folder(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {
+            "image": datasets.Image(),
+            "objects": {
+                "bbox": datasets.Sequence(datasets.Sequence(datasets.Value("float32"), length=4)),
+                "category": datasets.Sequence(datasets.ClassLabel(names=["cat", "dog"])),
+            },
+        }
+    )
+    row = {"bbox": [[8.0, 4.0, 16.0, 8.0], [0.0, 0.0, 80.0, 40.0]], "category": [1, 0]}
+    for split in ("train", "test"):
+        rows = {"image": [Image.new("RGB", (80, 40))] * 2, "objects": [row] * 2}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(
+            tmp_path / f"{split}.parquet"
+        )
+    return tmp_path
+
+
+def test_objects_of_a_column(folder):
+    data = load(f"hub:{folder}", say=str)
+    assert data.classes == ("cat", "dog")
+    wanted = [[0.1, 0.1, 0.3, 0.3, 1, 0], [0, 0, 1, 1, 0, 0]]
+    torch.testing.assert_close(data.test.scenes[1].objects, torch.tensor(wanted))
+    assert data.train.image(0).size == (80, 40)
+
+
+def test_what_cannot_be_loaded_is_one_line(folder, tmp_path):
+    with pytest.raises(SteppeError, match=r"data\.test_split, one of"):
+        load(f"hub:{folder}", test_split="val", say=str)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SteppeError, match="that the datasets library can load"):
+        load(f"hub:{tmp_path / 'empty'}", say=str)

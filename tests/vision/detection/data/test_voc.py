@@ -1,0 +1,182 @@
+"""Pascal VOC folders: what is read, and that everything wrong in one is told in a line."""
+
+import pytest
+import torch
+from PIL import Image
+
+import voc_folder
+from steppe import SteppeError
+from steppe.vision.detection.data import load
+
+
+def read(root, **options):
+    said = []
+    data = load(f"voc:{root}", say=said.append, **options)
+    return data, said
+
+
+@pytest.fixture
+def root(tmp_path):
+    return voc_folder.write(tmp_path / "voc")
+
+
+def rewritten(root, stem, objects, size=voc_folder.SIZE):
+    text = voc_folder.annotation(stem, objects, size)
+    (root / "Annotations" / f"{stem}.xml").write_text(text)
+
+
+def test_boxes_are_counted_from_1_with_both_ends_inside(root):
+    rewritten(root, "000000", [("square", 1, 1, 96, 80, 0), ("bar", 25, 41, 48, 60, 1)])
+    data, _ = read(root)
+    assert data.classes == ("bar", "square")
+    wanted = [[0, 0, 1, 1, 1, 0], [0.25, 0.5, 0.5, 0.75, 0, 1]]
+    torch.testing.assert_close(data.train.scenes[0].objects, torch.tensor(wanted))
+
+
+def test_splits_by_name_and_the_usual_ones(root):
+    data, said = read(root)
+    assert (len(data.train), len(data.test), data.validation) == (8, 4, None)
+    assert said == ["trained on trainval, tested on test"]
+    other, _ = read(root, train_split="test", test_split="trainval")
+    assert (len(other.train), len(other.test)) == (4, 8)
+
+
+def test_several_folders_are_read_as_one(root, tmp_path):
+    second = voc_folder.write(tmp_path / "second", train=3, test=2)
+    (second / "ImageSets/Main/test.txt").unlink()
+    data, _ = read(f"{root},{second}")
+    assert (len(data.train), len(data.test)) == (11, 4)
+
+
+def test_a_folder_is_known_by_its_layout(root):
+    assert load(str(root), say=str).classes == ("bar", "square")
+
+
+def test_images_are_held_out_and_drawn_by_the_seed(root):
+    data, _ = read(root, validation=0.25, test_size=2)
+    parts = [{s.where for s in part} for part in (data.train, data.validation)]
+    assert [len(part) for part in parts] == [6, 2]
+    assert not parts[0] & parts[1]
+    assert len(data.test) == 2
+    again, _ = read(root, validation=2, test_size=2)
+    assert {s.where for s in again.validation} == parts[1]
+    assert {s.where for s in read(root, validation=2, seed=1)[0].validation} != parts[1]
+
+
+def spoil(root, how):
+    """Damage the folder in one way."""
+    stem, split = "000001", root / "ImageSets/Main/trainval.txt"
+    xml, image = root / "Annotations" / f"{stem}.xml", root / "JPEGImages" / f"{stem}.jpg"
+    match how:
+        case "image":
+            image.unlink()
+        case "annotation":
+            xml.unlink()
+        case "split":
+            split.unlink()
+        case "empty":
+            split.write_text("\n")
+        case "xml":
+            xml.write_text("<annotation><object>")
+        case "number":
+            xml.write_text(xml.read_text().replace("<xmin>", "<xmin>x", 1))
+        case "box":
+            xml.write_text(xml.read_text().replace("bndbox>", "box>"))
+        case "size":
+            Image.new("RGB", (50, 40)).save(image)
+        case "truncated":
+            image.write_bytes(b"no image")
+        case "turned":
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            Image.new("RGB", voc_folder.SIZE).save(image, exif=exif)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("image", "no .*000001.jpg, which .*trainval.txt names"),
+        ("annotation", "no .*000001.xml, which .*trainval.txt names"),
+        ("split", "no trainval.txt or train.txt .* one of test"),
+        ("empty", "trainval.txt, which is empty"),
+        ("xml", "an annotation must be XML; got .*000001.xml"),
+        ("number", "a number as xmin; got 'x.*object 1 of .*000001.xml"),
+        ("box", "an object has a bndbox; got none in object 1 of"),
+        ("size", "50 x 40 pixels in .*000001.jpg, annotated as 96 x 80"),
+        ("truncated", "every image must be decodable; got .*000001.jpg"),
+        ("turned", "an orientation in the EXIF data of .*000001.jpg"),
+    ],
+)
+def test_what_is_wrong_in_a_folder_is_one_line(root, how, said):
+    spoil(root, how)
+    with pytest.raises(SteppeError, match=said) as refused:
+        read(root)
+    assert "\n" not in str(refused.value)
+
+
+BAD = [
+    ("square", 10, 10, 10, 30, 0),
+    ("square", 10, 10, 97, 30, 0),
+    ("", 1, 1, 9, 9, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (BAD[0], "object 2 of .*000002.xml, without area: box"),
+        (BAD[1], "object 2 of .*000002.xml, outside its image: box"),
+        (BAD[2], "object 2 of .*000002.xml, without a class"),
+    ],
+)
+def test_a_bad_object_is_refused_or_left_out_with_a_count(root, bad, said):
+    rewritten(root, "000002", [("square", 1, 1, 20, 20, 0), bad])
+    with pytest.raises(SteppeError, match=said):
+        read(root)
+    data, notes = read(root, skip_invalid=True)
+    assert len(data.train.scenes[2].objects) == 1
+    assert any(note.startswith("1 box ") and "000002.xml" in note for note in notes)
+
+
+def test_a_class_of_the_test_images_that_was_not_trained_on_is_unknown(root):
+    rewritten(root, "000010", [("cat", 1, 1, 20, 20, 0)])
+    with pytest.raises(SteppeError, match=r"'cat'.*known classes: bar, square"):
+        read(root)
+    _, notes = read(root, skip_invalid=True)
+    assert "1 box of a class that is not known left out" in notes[1]
+
+
+def test_a_class_without_an_object_cannot_be_learned(root):
+    with pytest.raises(SteppeError, match="none of cat"):
+        read(root, classes=("bar", "square", "cat"))
+    assert read(root, classes=("square", "bar"))[0].classes == ("square", "bar")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("voc:nowhere", "which is no folder"),
+        ("nowhere", "which does not exist"),
+        ("vco:nowhere", "did you mean voc"),
+    ],
+)
+def test_what_is_no_dataset_is_refused(name, said):
+    with pytest.raises(SteppeError, match=said):
+        load(name)
+
+
+def test_more_images_than_there_are_cannot_be_drawn(root):
+    with pytest.raises(SteppeError, match="of the 8 images"):
+        read(root, train_size=8, validation=2)
+
+
+def test_the_blood_cells_lack_two_areas(shared):
+    folder = shared / "data/bccd"
+    if not folder.is_dir():
+        pytest.skip("shared/data/bccd is not there")
+    with pytest.raises(SteppeError, match="without area"):
+        read(folder)
+    data, notes = read(folder, skip_invalid=True)
+    boxes = sum(len(s.objects) for part in (data.train, data.test) for s in part)
+    assert (data.classes, boxes) == (("Platelets", "RBC", "WBC"), 4888 - 2)
+    assert notes[1].startswith("2 boxes without area left out")

@@ -1,0 +1,119 @@
+"""Boxes move with the pixels: what is seen at a box is the object, whatever is done to it."""
+
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from looped import looped
+from steppe import SteppeError
+from steppe.vision.detection.augment import AUGMENTATIONS, View, augmentations
+from steppe.vision.detection.augment.crop import Crop
+from steppe.vision.detection.augment.distort import Distort
+from steppe.vision.detection.augment.expand import Expand
+from steppe.vision.detection.augment.mirror import Mirror
+from steppe.vision.detection.boxes import areas
+from steppe.vision.detection.rendering import pixels, render
+
+SIZE = (120, 90)
+BOX = (30, 20, 75, 50)
+
+
+def image():
+    """White but for one green box."""
+    levels = np.full((SIZE[1], SIZE[0], 3), 255, dtype=np.uint8)
+    levels[BOX[1] : BOX[3], BOX[0] : BOX[2]] = (0, 200, 0)
+    return Image.fromarray(levels)
+
+
+def whole():
+    sides = [BOX[0] / SIZE[0], BOX[1] / SIZE[1], BOX[2] / SIZE[0], BOX[3] / SIZE[1]]
+    return View.whole(SIZE, torch.tensor([[*sides, 1, 0]]))
+
+
+@pytest.mark.parametrize("name", ["crop", "expand", "mirror", "ssd"])
+@looped(seed=range(12))
+def test_the_object_is_where_its_box_says(name, seed):
+    view, draw = whole(), Random(seed)
+    for part in augmentations(name):
+        view = part.seen(view, draw)
+    seen = pixels(render(image(), view, 96, (1.0, 0.0, 1.0))).float()
+    green = (seen[1] > 100) & (seen[0] < 100)
+    if not len(view.objects):
+        return
+    rows, columns = green.nonzero(as_tuple=True)
+    left, top, right, bottom = (96 * view.objects[0, :4]).tolist()
+    found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    for at, wanted in zip(found, (left, top, right, bottom), strict=True):
+        assert abs(float(at) - wanted) <= 2.0, (found, view)
+    assert view.objects[0, 4:].tolist() == [1, 0]
+
+
+def test_a_crop_keeps_what_is_centred_in_it_and_cuts_it():
+    objects = torch.tensor([[0.1, 0.1, 0.3, 0.3, 0, 0], [0.7, 0.7, 0.9, 0.9, 1, 0]])
+    kept = set()
+    for seed in range(60):
+        view = Crop().seen(View.whole((100, 100), objects), Random(seed))
+        assert 1 <= len(view.objects) <= 2
+        assert bool((areas(view.objects[:, :4]) > 0).all())
+        assert float(view.objects[:, :4].min()) >= 0
+        assert float(view.objects[:, :4].max()) <= 1
+        kept.add(len(view.objects))
+    assert kept == {1, 2}
+
+
+def test_an_image_without_objects_is_cropped_too():
+    empty = View.whole((100, 80), torch.zeros(0, 6))
+    views = [Crop().seen(empty, Random(seed)) for seed in range(20)]
+    assert any(view.window != (0.0, 0.0, 100.0, 80.0) for view in views)
+
+
+def test_what_lies_beyond_the_image_has_the_mean_colour():
+    view = Expand(chance=1.0).seen(whole(), Random(3))
+    seen = render(image(), view, 64, (1.0, 0.0, 0.0))
+    colours = {seen.getpixel((x, y)) for x in (0, 63) for y in (0, 63)}
+    assert (255, 0, 0) in colours
+
+
+def test_mirrored_twice_it_is_as_it_was():
+    mirror = Mirror(chance=1.0)
+    twice = mirror.seen(mirror.seen(whole(), Random(0)), Random(0))
+    torch.testing.assert_close(twice.objects, whole().objects)
+    assert not twice.mirrored
+
+
+def test_the_whole_view_is_the_image_scaled():
+    plain = image().resize((64, 64), Image.Resampling.BILINEAR)
+    assert torch.equal(pixels(render(image(), whole(), 64, (0, 0, 0))), pixels(plain))
+
+
+def test_other_colours_change_no_box_and_stay_levels():
+    coloured = [Distort().coloured(image(), Random(seed)) for seed in range(8)]
+    assert {one.size for one in coloured} == {SIZE}
+    assert len({one.tobytes() for one in coloured}) > 5
+    grey = Distort().coloured(image().convert("L"), Random(1))
+    assert grey.mode == "L"
+
+
+def test_every_part_is_a_value_that_an_equal_draw_repeats():
+    for name in AUGMENTATIONS:
+        part = AUGMENTATIONS[name]()
+        assert part == AUGMENTATIONS[name]()
+        one, other = (part.seen(whole(), Random(5)) for _ in range(2))
+        assert torch.equal(one.objects, other.objects)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("crpo", "did you mean crop"),
+        ([{"crop": {"most": 1}}], "its options: least, overlaps"),
+        ([{"expand": {"most": 0.5}}], "at least as large"),
+        ([3], "a part of augment is a name"),
+    ],
+)
+def test_what_is_no_augmentation_is_refused(what, said):
+    with pytest.raises(SteppeError, match=said):
+        augmentations(what)

@@ -1,0 +1,66 @@
+"""Overlaps, offsets and non-maximum suppression beside loops over single boxes."""
+
+import torch
+
+from steppe.vision.detection.boxes import areas, centred, cornered, decode, encode, iou, nms
+
+
+def drawn(n, seed=0, step=None):
+    """Random boxes with area; on a grid of ``step`` many overlap alike."""
+    draw = torch.Generator().manual_seed(seed)
+    start = torch.rand(n, 2, generator=draw)
+    boxes = torch.cat([start, start + 0.05 + torch.rand(n, 2, generator=draw) / 2], 1)
+    return boxes if step is None else (boxes / step).round() * step + torch.tensor([0, 0, 0.1, 0.1])
+
+
+def single_iou(a, b):
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / area if area else 0.0
+
+
+def brute_force(boxes, scores, most):
+    left = sorted(range(len(scores)), key=lambda i: (-scores[i], i))
+    kept = []
+    while left:
+        best, *rest = left
+        kept.append(best)
+        left = [i for i in rest if single_iou(boxes[best], boxes[i]) <= most]
+    return kept
+
+
+def test_iou_is_that_of_single_boxes():
+    a, b = drawn(7).double(), drawn(5, 1).double()
+    wanted = [[single_iou(x, y) for y in b.tolist()] for x in a.tolist()]
+    torch.testing.assert_close(iou(a, b), torch.tensor(wanted, dtype=torch.float64))
+    assert torch.equal(iou(a[None], b[None])[0], iou(a, b))
+
+
+def test_boxes_without_area_overlap_nothing():
+    point = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
+    assert float(iou(point, point)) == 0.0
+    assert float(areas(torch.tensor([0.5, 0.5, 0.1, 0.9]))) == 0.0
+
+
+def test_decode_undoes_encode():
+    boxes, anchors = drawn(50).double(), centred(drawn(50, 1)).double()
+    torch.testing.assert_close(decode(encode(boxes, anchors), anchors), boxes)
+    torch.testing.assert_close(cornered(centred(boxes)), boxes)
+    assert torch.equal(encode(cornered(anchors), anchors).abs() < 1e-12, torch.ones(50, 4) > 0)
+
+
+def test_nms_is_brute_force():
+    for seed in range(30):
+        step = 0.1 if seed % 2 else None
+        boxes = drawn(40, seed, step)
+        scores = torch.rand(40, generator=torch.Generator().manual_seed(seed + 100))
+        scores = (scores * 10).round() / 10 if seed % 3 == 0 else scores  # ties
+        most = (0.3, 0.45, 0.7)[seed % 3]
+        kept = nms(boxes.double(), scores, most).tolist()
+        assert kept == brute_force(boxes.double().tolist(), scores.tolist(), most)
+        assert nms(boxes.double(), scores, most, 3).tolist() == kept[:3]
+
+
+def test_nms_of_nothing_is_nothing():
+    assert nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []

@@ -1,0 +1,169 @@
+"""Mean average precision beside plain transcriptions and pycocotools, on random boxes."""
+
+import contextlib
+import io
+import math
+
+import pytest
+import torch
+
+from steppe.vision.detection.detections import Detections
+from steppe.vision.detection.metrics import mean_precisions
+
+CLASSES = ("a", "b", "c")
+
+
+def problem(seed, images=8, difficult=0.0):
+    """Objects, and detections of which many lie near one."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def rand(*size):
+        return torch.rand(*size, generator=draw)
+
+    objects, detections = [], []
+    for _ in range(images):
+        count = int(rand(1) * 6)
+        start = rand(count, 2) * 0.6
+        boxes = torch.cat([start, start + 0.1 + rand(count, 2) * 0.3], 1)
+        labels = (rand(count, 1) * len(CLASSES)).floor()
+        hard = (rand(count, 1) < difficult).float()
+        objects.append(torch.cat([boxes, labels, hard], 1))
+        near = boxes.repeat(3, 1) + (rand(3 * count, 4) - 0.5) * 0.09
+        far = rand(4, 4) / 2
+        far[:, 2:] += far[:, :2]
+        seen = torch.cat([near, far])
+        names = torch.cat([labels.repeat(3, 1)[:, 0], (rand(4) * len(CLASSES)).floor()]).long()
+        scores = rand(len(seen))
+        order = scores.argsort(descending=True)
+        detections.append(Detections(seen[order], scores[order], names[order]))
+    return detections, objects
+
+
+def overlap(a, b):
+    w = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    h = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    return w * h / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - w * h)
+
+
+def plain_voc(detections, objects, label, eleven):
+    """The development kit's loop, transcribed."""
+    lines = [
+        (float(s), image, b.tolist())
+        for image, own in enumerate(detections)
+        for b, s, c in zip(own.boxes.double(), own.scores, own.labels, strict=True)
+        if int(c) == label
+    ]
+    lines.sort(key=lambda line: -line[0])
+    there = [[o.tolist() for o in own.double() if int(o[4]) == label] for own in objects]
+    wanted = sum(o[5] == 0 for own in there for o in own)
+    if not wanted:
+        return math.nan
+    used, right, wrong, curve = set(), 0, 0, []
+    for _, image, box in lines:
+        best, most = None, -1.0
+        for place, own in enumerate(there[image]):
+            if overlap(box, own) > most:
+                best, most = place, overlap(box, own)
+        if most > 0.5:
+            if there[image][best][5]:
+                continue
+            if (image, best) in used:
+                wrong += 1
+            else:
+                right += 1
+                used.add((image, best))
+        else:
+            wrong += 1
+        curve.append((right / wanted, right / (right + wrong)))
+    if eleven:
+        return sum(max((p for r, p in curve if r >= t / 10), default=0) for t in range(11)) / 11
+    area, before = 0.0, 0.0
+    for place, (recall, _) in enumerate(curve):
+        area += (recall - before) * max(p for _, p in curve[place:])
+        before = recall
+    return area
+
+
+@pytest.mark.parametrize("difficult", [0.0, 0.3])
+def test_voc_is_a_plain_transcription(difficult):
+    for seed in range(8):
+        detections, objects = problem(seed, difficult=difficult)
+        got = mean_precisions(detections, objects, CLASSES)
+        for rule, eleven in (("map50", False), ("map50_11", True)):
+            wanted = [plain_voc(detections, objects, label, eleven) for label in range(3)]
+            shown = [got["classes"][name][rule] for name in CLASSES]
+            shown = [math.nan if value is None else value for value in shown]
+            assert shown == pytest.approx(wanted, abs=1e-9, nan_ok=True)
+            known = [value for value in wanted if not math.isnan(value)]
+            assert got[rule] == pytest.approx(sum(known) / len(known), abs=1e-9)
+
+
+def pycoco(detections, objects):
+    """COCO's own tool on the same boxes: the mean, and of each class."""
+    coco = pytest.importorskip("pycocotools.coco")
+    evaluation = pytest.importorskip("pycocotools.cocoeval")
+
+    def as_coco(box):
+        left, top, right, bottom = (1000 * side for side in box.double().tolist())
+        return [left, top, right - left, bottom - top]
+
+    truth, results = [], []
+    for image, own in enumerate(objects):
+        for o in own:
+            box = as_coco(o[:4])
+            entry = {"image_id": image, "category_id": int(o[4]), "bbox": box, "iscrowd": 0}
+            truth.append(entry | {"area": box[2] * box[3], "id": len(truth) + 1})
+        found = detections[image]
+        for box, score, label in zip(found.boxes, found.scores, found.labels, strict=True):
+            entry = {"image_id": image, "category_id": int(label), "bbox": as_coco(box)}
+            results.append(entry | {"score": float(score)})
+    with contextlib.redirect_stdout(io.StringIO()):
+        whole = coco.COCO()
+        whole.dataset = {
+            "images": [{"id": i} for i in range(len(objects))],
+            "categories": [{"id": i, "name": n} for i, n in enumerate(CLASSES)],
+            "annotations": truth,
+        }
+        whole.createIndex()
+        tool = evaluation.COCOeval(whole, whole.loadRes(results), "bbox")
+        tool.evaluate()
+        tool.accumulate()
+        tool.summarize()
+    return tool.stats, tool.eval["precision"][:, :, :, 0, 2]
+
+
+def test_coco_is_pycocotools():
+    for seed in range(6):
+        detections, objects = problem(seed, images=12)
+        stats, precision = pycoco(detections, objects)
+        got = mean_precisions(detections, objects, CLASSES)
+        assert got["map"] == pytest.approx(stats[0], abs=1e-6)
+        for label, name in enumerate(CLASSES):
+            wanted = precision[:, :, label].mean()
+            assert got["classes"][name]["map"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_of_an_image_the_hundred_best_count_for_coco_and_all_for_voc():
+    box = torch.tensor([[0.2, 0.2, 0.6, 0.6]])
+    far = torch.tensor([[0.8, 0.8, 0.9, 0.9]]).repeat(100, 1)
+    scores = torch.linspace(0.9, 0.1, 101)
+    own = Detections(torch.cat([far, box]), scores, torch.zeros(101, dtype=torch.long))
+    there = [torch.cat([box, torch.zeros(1, 2)], 1)]
+    got = mean_precisions([own], there, ("a",))
+    assert got["map"] == 0.0
+    assert got["map50"] == pytest.approx(1 / 101)
+
+
+def test_a_class_without_objects_has_no_precision_and_no_part_in_the_mean():
+    box = torch.tensor([[0.2, 0.2, 0.6, 0.6]])
+    own = Detections(box, torch.ones(1), torch.zeros(1, dtype=torch.long))
+    got = mean_precisions([own], [torch.cat([box, torch.zeros(1, 2)], 1)], ("a", "b"))
+    assert got["map50"] == got["map"] == 1.0
+    assert got["classes"]["b"]["map50"] is None
+
+
+def test_nothing_found_is_0():
+    nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+    there = [torch.tensor([[0.1, 0.1, 0.2, 0.2, 0, 0]])]
+    got = mean_precisions([nothing], there, ("a",))
+    assert (got["map"], got["map50"], got["map50_11"]) == (0.0, 0.0, 0.0)
