@@ -505,3 +505,15 @@ def test_without_text_dimensions_go_at_random(saved: Saved, tmp_path: Path) -> N
     record = prune(saved("qwen3"), method, None, tmp_path / "out")
     assert len(record["hidden"]["kept"]) == 12
     assert record["removed"]["agreement"] < 1e-5
+
+
+def test_dimensions_at_random_are_made_up_for_where_there_is_text(
+    saved: Saved, tmp_path: Path
+) -> None:
+    """What is fitted needs text, though the score looks at none."""
+    method = methods.make("hidden", sparsity=0.25, score="random")
+    with pytest.raises(SteppeError, match="needs calibration text"):
+        prune(saved("mistral"), method, None, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    record = prune(saved("mistral"), method, windows(), tmp_path / "out")
+    assert record["removed"]["hidden"][0] < record["removed"]["hidden"][1]
