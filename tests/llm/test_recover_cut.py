@@ -258,6 +258,6 @@ def test_patterns_of_blocks_with_new_numbers_are_not_asked_for_again(
 ) -> None:
     """The last block stays, and is another number's afterwards."""
     kept = ("model.layers.4.*",)
-    record = cut(llama, "depth", tokens, tmp_path / "out", exclude=kept, recover=True, **FIT)
+    record = cut(llama, "depth", tokens, tmp_path / "out", exclude=kept, recover=True)
     assert len(record["blocks"]) == 3
     assert "model.layers.4" not in record["removed"]["blocks"]

@@ -409,7 +409,7 @@ def refusal(model: Path, tmp_path: Path, given: Mapping[str, Any], **options: An
 def test_families_whose_heads_follow_the_width_are_refused(name: str, tmp_path: Path) -> None:
     kind, options, reason = REFUSED[name]
     build(kind, options).save_pretrained(tmp_path / "model")
-    said = refusal(tmp_path / "model", tmp_path, {"sparsity": 0.25})
+    said = refusal(tmp_path / "model", tmp_path, {"sparsity": 0.5})
     assert reason in said
     assert "Way out: --structure neurons" in said
 
