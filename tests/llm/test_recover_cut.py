@@ -14,6 +14,7 @@ from torch import Tensor
 
 import mixture_models as mixtures
 import steppe
+from language_models import reload
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.held_out import windows_apart
 from steppe.llm.pruned_pair import PrunedPair
@@ -62,14 +63,6 @@ def cut(model: Path, method: str, tokens: Tensor, out: Path, **options: Any) -> 
 
 def recover(folder: Path, tokens: Tensor, out: Path, **options: Any) -> dict[str, Any]:
     return steppe.recover(folder, tokens, out, **({"reconstruction": FIT} | options))
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mixture_models
+from language_models import reload
 from steppe import SteppeError, methods
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
@@ -109,14 +110,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
         return made[name]
 
     return folder
-
-
-def reload(folder: Path, **options: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(found.values()), found
-    return model.eval()
 
 
 def windows(count: int = 6, window: int = 20) -> Tensor:

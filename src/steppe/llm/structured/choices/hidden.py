@@ -82,7 +82,7 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
                 journal.put(blocks=rows, notes=notes)
                 measured.keep_time()
                 report(rows[-1])
-            journal.put(last_norm=removal.rest())
+            removal.rest(lambda factor: journal.put(last_norm=factor))
     if ranks.first():
         for path in journal.path.parent.glob("*.bin"):
             path.unlink()
