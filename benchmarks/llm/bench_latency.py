@@ -39,6 +39,7 @@ from steppe.llm.structured.block_timing import built, measure
 from steppe.llm.structured.latency import GenerationTable, Times
 from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target, accepted_heads, shapes
+from steppe.removal.transformer_config import update_config
 
 REASON = "neurons, heads or blocks are gone"
 NO_END = {"eos_token_id": None, "bos_token_id": None, "dtype": "bfloat16"}
@@ -89,6 +90,8 @@ def written(config: Any, shape: Shape, folder: Path) -> Path:
     """A model of random weights, made where it is not there."""
     if not (folder / "config.json").is_file():
         model = built(copy.deepcopy(config), shape, torch.bfloat16, "cpu")
+        reason = update_config(model)
+        assert not reason, reason
         model.config.dtype = torch.bfloat16
         unfinished = folder.with_name(f"{folder.name}-unfinished")
         model.save_pretrained(unfinished)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import mixture_models as mixtures
 import steppe
+from language_models import reload
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.held_out import windows_apart
 from steppe.llm.pruned_pair import PrunedPair
@@ -62,14 +63,6 @@ def cut(model: Path, method: str, tokens: Tensor, out: Path, **options: Any) -> 
 
 def recover(folder: Path, tokens: Tensor, out: Path, **options: Any) -> dict[str, Any]:
     return steppe.recover(folder, tokens, out, **({"reconstruction": FIT} | options))
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -240,3 +233,24 @@ def test_refused_before_a_folder_is_begun(llama: Path, tokens: Tensor, tmp_path:
     with pytest.raises(SteppeError, match="--sparsity"):
         steppe.prune(llama, methods.depth(sparsity=0.01), tokens, tmp_path / "o", recover=True)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_model_that_lies_where_its_start_was_is_not_its_own_past(
+    llama: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(llama, model)
+    steppe.prune(model, methods.magnitude(sparsity=0.5), None, tmp_path / "pruned", measure=0)
+    shutil.rmtree(model)
+    (tmp_path / "pruned").rename(model)
+    assert not PrunedPair(model, str(llama)).is_cut
+
+
+def test_patterns_of_blocks_with_new_numbers_are_not_asked_for_again(
+    llama: Path, tokens: Tensor, tmp_path: Path
+) -> None:
+    """The last block stays, and is another number's afterwards."""
+    kept = ("model.layers.4.*",)
+    record = cut(llama, "depth", tokens, tmp_path / "out", exclude=kept, recover=True)
+    assert len(record["blocks"]) == 3
+    assert "model.layers.4" not in record["removed"]["blocks"]

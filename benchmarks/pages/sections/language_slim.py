@@ -78,3 +78,5 @@ def verdict() -> Iterator[Claim]:
     yield "rules** at {} %: 2SSP's has {}, FLAP's {} and Torch-Pruning's example {}", 50, *rules
     depth = [mean("depth", place) for place in range(3)]
     yield "one of six blocks {}, two {}, three {}", *depth
+    both, alone = mean("both", 1), mean("slim", 1)
+    yield "width together** have {} at {} %, where units alone have {}:", both, 37.5, alone

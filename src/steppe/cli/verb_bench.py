@@ -135,7 +135,11 @@ def _say_one(measured: list[Measured], quiet: bool) -> None:
     if not quiet:
         Console(stderr=True).print(_table(result))
     told = evaluation.line(result, read_record(evaluation.run))
-    for text in (told, *_qualities(result), *_notes(result)):
+    for text in (
+        told,
+        *_qualities(result),
+        *_notes(result, evaluation.dense in (None, evaluation.run)),
+    ):
         say(text, quiet)
 
 
@@ -212,8 +216,13 @@ def _megabytes(value: float | None) -> str:
     return "not known" if value is None else f"{value / 1e6:.4g}"
 
 
-def _notes(result: dict[str, Any]) -> list[str]:
-    """Which formats, and what is not as it should be."""
+def _notes(result: dict[str, Any], of_itself: bool) -> list[str]:
+    """Which formats, and what is not as it should be.
+
+    Args:
+        result: of the measurement.
+        of_itself: whether the dense model has the same weights.
+    """
     layers = result["formats"]
     formats = Counter((layer["format"], layer["stored"]) for layer in layers)
     listed = [f"{count} {name} ({stored})" for (name, stored), count in formats.most_common()]
@@ -221,7 +230,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
     reasons = Counter(layer["why"] for layer in layers if layer["format"] == "dense")
     notes += [f"dense, {count}: {why}" for why, count in reasons.most_common(3)]
     different = [dtype for dtype, same in result["same_text"].items() if not same]
-    if different:
+    if different and of_itself:
         notes.append(
             f"note: the texts differ in {', '.join(different)}: sums are rounded in another order"
         )

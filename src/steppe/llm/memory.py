@@ -13,7 +13,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import BlockBudget, LevelBudget
+from steppe.core.protocols import BlockBudget, ExpertMerger, LevelBudget, ShapeSearch, StreamSolver
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.state_bytes import bytes_of_a_weight
 
@@ -113,8 +113,13 @@ def _at_a_block(prepared: PreparedPruning) -> dict[str, int]:
     weights = sum(x.numel for x in layers)
     needed = {"block": _FLOAT * block}
     work = {"products of a micro-batch": _products(prepared, layers)}
-    if not prepared.masks:  # the block stays as it is
-        return needed | work
+    removes = prepared.method.structure.removes
+    if not (prepared.masks or removes == "depth and width"):  # no zeros are on the way
+        if _two_models(prepared):
+            needed["the dense block"] = _FLOAT * block
+        fits = prepared.method.solver
+        taken = _solver(prepared, layers) if isinstance(fits, StreamSolver) and fits.looks else 0
+        return needed | (work if sum(work.values()) > taken else {"solver": taken})
     needed |= {"masks": weights, "zeros that were there": block}
     if _measured(prepared):
         needed["dense weights, to measure errors"] = _FLOAT * weights
@@ -187,11 +192,8 @@ def _solver(prepared: PreparedPruning, layers: list[Layer]) -> int:
 
 def _optimising(prepared: PreparedPruning, block: int, layers: list[Layer]) -> dict[str, int]:
     """Gradients, Adam's moments, the perturbation, the coupling's state, saved activations."""
-    weights, method, fit = (
-        sum(x.numel for x in layers),
-        prepared.method,
-        prepared.walk_config.reconstruction,
-    )
+    weights = sum(x.numel for x in layers)
+    method, fit = prepared.method, prepared.walk_config.reconstruction
     of_optimizer, of_coupling = bytes_of_a_weight(method, fit.optimizer, {})
     copies = 1 + 2 * method.perturb.active
     needed = {"gradients and optimiser": round((_FLOAT * copies + of_optimizer) * block)}
@@ -223,8 +225,10 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
     if prepared.method.structure.removes == "units":  # with zeros first, then cut
         needed["what is cut out of them"] = needed["shards"] - _gone(prepared, pruned)
     hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
-    if prepared.method.structure.removes == "hidden":
-        needed["the model with zeros, before it is cut"] = prepared.model.checkpoint.bytes
+    structure, merges = prepared.method.structure, isinstance(prepared.method.solver, ExpertMerger)
+    searches = isinstance(structure, ShapeSearch)  # makes a shorter one, and one with zeros
+    if copies := (structure.removes == "hidden") + merges + 2 * searches:
+        needed["the model as it is on the way"] = copies * prepared.model.checkpoint.bytes
     if prepared.tokens is not None and prepared.walks:
         row = torch.Size(prepared.model.state_shape(prepared.tokens.shape[1])).numel()
         states = _FLOAT * row * len(prepared.tokens)
@@ -234,6 +238,9 @@ def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, i
             windows = budget.windows(prepared.tokens)
             models = budget.models(len(prepared.model))
             needed["activations"] = _FLOAT * row * len(windows) * models
+        if isinstance(structure, ShapeSearch):
+            tried = min(structure.tokens // prepared.tokens.shape[1] + 1, len(prepared.tokens))
+            needed["blocks on trial"] = _FLOAT * row * tried * len(prepared.model)
         if prepared.method.objective.scope == "block":
             needed["targets"] = hidden * prepared.tokens.numel()
             if prepared.method.objective.stages != "block":

@@ -76,8 +76,7 @@ def run(prepared: PreparedPruning, report: Report = lambda row: None) -> dict[st
     if structure.removes is not None:
         if not prepared.config.recover:
             return prune_and_cut(prepared, report)
-        check_cut(prepared)
-        return prune_and_recover(prepared, report, prune_and_cut)
+        return prune_and_recover(prepared, report, prune_and_cut, check_cut)
     if prepared.config.family is not None:
         raise SteppeError(
             "a model is written as another family when something is cut out of it",

@@ -61,7 +61,9 @@ class PrunedPair:
 
     @property
     def patterns(self) -> dict[str, tuple[str, ...]]:
-        """Which layers counted as prunable."""
+        """Which layers counted as prunable; all where blocks went, as numbers are new."""
+        if any(made.get("removed", {}).get("blocks") for made in self._prunings):
+            return {"include": (), "exclude": ()}
         return {key: tuple(self.recipe.get(key) or ()) for key in ("include", "exclude")}
 
     @property
@@ -103,16 +105,22 @@ class PrunedPair:
     @cached_property
     def _prunings(self) -> list[Mapping[str, Any]]:
         """The records of what became zero or went, since the dense model; the latest first."""
-        found: list[Mapping[str, Any]] = []
+        found, seen = list[Mapping[str, Any]](), {self.folder.resolve()}
         made: Mapping[str, Any] = self.record
         while made:
             while made.get("pruning"):  # since then it was recovered, or trained further
                 made = made["pruning"]
             found.append(made)
-            name = made.get("recipe", {}).get("model", {}).get("name")
-            older = replace(self, folder=Path(name)).record if isinstance(name, str) else {}
-            made = older or made.get("made_from") or {}
+            made = made.get("made_from") or self._made_of(made, seen)
         return found
+
+    def _made_of(self, made: Mapping[str, Any], seen: set[Path]) -> Mapping[str, Any]:
+        """The record of the model that a pruning began with, where it lies there still."""
+        name = made.get("recipe", {}).get("model", {}).get("name")
+        if not isinstance(name, str) or (folder := Path(name).resolve()) in seen:
+            return {}  # another model lies where that one was
+        seen.add(folder)
+        return replace(self, folder=folder).record
 
     @property
     def is_cut(self) -> bool:

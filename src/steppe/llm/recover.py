@@ -162,6 +162,7 @@ def prune_and_recover(
     prepared: PreparedPruning,
     report: Report = lambda row: None,
     pruned: Callable[[PreparedPruning, Report], dict[str, Any]] = run,
+    check: Callable[[PreparedPruning], object] = PreparedPruning.check_layers,
 ) -> dict[str, Any]:
     """Prune, then recover, into one folder; each goes on where it was.
 
@@ -171,6 +172,7 @@ def prune_and_recover(
         prepared: the pruning; its folder is that of the result.
         report: called with each block's row of the record, of both.
         pruned: what prunes.
+        check: what raises SteppeError for what cannot be, before a folder is begun.
 
     Returns:
         The record of the recovery; ``pruning`` is that of the pruning.
@@ -196,7 +198,7 @@ def prune_and_recover(
     recipe = prepared.recipe | {"recover": after.settings}
     folder = RunFolder(out, recipe, prepared.as_today)
     if folder.record is None:
-        prepared.check_layers()
+        check(prepared)
         prepared.texts()
         if ranks.first():
             folder.claim()
@@ -209,6 +211,8 @@ def prune_and_recover(
         PreparedRecovery(out / PRUNED, after, recipe).recover(report)
     check_whole(out)
     if ranks.first():
+        if (out / PRUNED).is_dir():  # a kill may have come between the record and this
+            copy_plan(out / PRUNED, out)
         shutil.rmtree(out / PRUNED, ignore_errors=True)
     ranks.barrier()
     record = folder.record

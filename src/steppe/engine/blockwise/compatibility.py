@@ -7,7 +7,7 @@ from torch import Tensor
 from steppe.core.calibration_statistics import CALIBRATION
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
-from steppe.core.protocols import BlockBudget, ExpertMerger, LevelBudget, Score
+from steppe.core.protocols import BlockBudget, ExpertMerger, LevelBudget, Score, StreamSolver
 from steppe.engine.blockwise.allocation import counts_of
 from steppe.engine.blockwise.solve import as_start
 from steppe.method import Method
@@ -20,8 +20,10 @@ def needs_windows(method: Method) -> bool:
     optimised = method.objective.scope == "block"
     # what a solver provides to the score, it has from them
     needs = method.calibration_needs or method.score.needs
-    merged = isinstance(method.solver, ExpertMerger)  # weighed by the tokens that experts get
-    return bool(needs or optimised or profiled_by or searches or merged)
+    solver = method.solver
+    merged = isinstance(solver, ExpertMerger)  # weighed by the tokens that experts get
+    looks = isinstance(solver, StreamSolver) and solver.looks
+    return bool(needs or optimised or profiled_by or searches or merged or looks)
 
 
 def check(method: Method, layers: list[Layer], tokens: Tensor | None) -> None:

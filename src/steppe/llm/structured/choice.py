@@ -48,7 +48,6 @@ class Expected:
         cut: what will stay; where only text tells which, others, as many.
         flags: what the config will say besides, see `steppe.llm.structured.biases`.
         at_most: whether another choice of what goes leaves less.
-        disk: what lies there on the way besides -> bytes.
         seconds: part of the work -> seconds, from one block on trial; nothing without a trial.
         steps: sentences on how it is found what goes.
     """
@@ -56,7 +55,6 @@ class Expected:
     cut: Cut
     flags: Mapping[str, Any] = field(default_factory=dict)
     at_most: bool = False
-    disk: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     steps: Sequence[str] = ()
 

@@ -156,8 +156,12 @@ class Removal:
         return factors
 
     @torch.no_grad()
-    def rest(self) -> float:
-        """Write what lies outside of the blocks; the factor of the last norm."""
+    def rest(self, keep: Callable[[float], None]) -> None:
+        """Write what lies outside of the blocks.
+
+        Args:
+            keep: given the factor of the last norm, before anything is written.
+        """
         model, stream = self._model, self._stream
         model.load_rest(head=True)
         norm: Any = model.model.get_submodule(stream.last_norm)
@@ -185,11 +189,11 @@ class Removal:
             s.fill(named[s.name], ~self._kept, 0.0)
         if whole is not None and fitted is not None and apart is not None:
             reread(apart, whole, 1, fitted, self._places)
+        keep(said)
         if ranks.first():
             model.write_rest(self._folder, {s.name: named[s.name] for s in outside})
         ranks.barrier()
         model.free_rest()
-        return said
 
     def _last(self, norm: Any, fit: bool, before: HiddenStates, states: HiddenStates) -> Moments:
         """What the last norm gives in both models."""

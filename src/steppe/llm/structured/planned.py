@@ -63,7 +63,7 @@ def planned_removal(
     shape = planned_shape(prepared, expected, table)
     # beside a model with zeros, where there is one on the way
     result = "the smaller model" if prepared.masks else "shards"
-    disk = needed["disk"] | {result: shape["after"]["bytes"]} | dict(expected.disk)
+    disk = needed["disk"] | {result: shape["after"]["bytes"]}
     memory.check(prepared, {"host": {}, "device": {}, "disk": disk})
     planned = {
         "method": prepared.method.name,

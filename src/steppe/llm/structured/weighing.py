@@ -221,7 +221,7 @@ class Weighing:
         pruning_run.run(inner, watch)
         loss = self._judged(StreamedModel(str(folder), self._prepared.device))
         if ranks.first():
-            shutil.rmtree(folder)
+            _delete(folder)
         ranks.barrier()
         return loss
 
@@ -281,7 +281,15 @@ class Weighing:
         """Delete the shorter models that were on the way."""
         if ranks.first():
             for folder in self._folder.glob("blocks-*"):
-                shutil.rmtree(folder)
+                _delete(folder)
+
+
+def _delete(folder: Path) -> None:
+    """Delete a folder in a way that leaves no part of it under its name."""
+    aside = folder.with_name(f".gone-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _counts(shape: Shape) -> dict[str, int]:

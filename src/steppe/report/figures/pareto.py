@@ -207,5 +207,7 @@ def _rates(record: Record, kind: str) -> tuple[float, float, float] | None:
     if middle is None:
         return None
     each = [float(value) for value in find(record, f"{own}.each") or ()]
-    low, _, high = quantiles(each, n=4) if len(each) > 1 else (middle, middle, middle)
+    low, _, high = (
+        quantiles(each, n=4, method="inclusive") if len(each) > 1 else (middle, middle, middle)
+    )
     return min(low, middle), middle, max(high, middle)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from language_models import reload
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.held_out import windows_apart
 from steppe.llm import pruning_run
@@ -80,14 +81,6 @@ def windows(count: int = 12, window: int = 20) -> Tensor:
 def both(kinds: str = "neurons+heads", sparsity: float = 0.5, **more: Any) -> Any:
     plain = {"name": "depth_and_width", "of": kinds.split("+")} | more
     return methods.slim(sparsity=sparsity, structure=plain)
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

@@ -217,17 +217,19 @@ def test_experts_are_compared_and_weighed_by_the_tokens(
         torch.testing.assert_close(found.tensors[name], tensor, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("streamed", ["auto", "never"])
+@pytest.mark.parametrize(("streamed", "after"), [("auto", 1), ("never", 1), ("auto", 2)])
 def test_merging_that_was_killed_ends_with_the_same_bits(
-    streamed: str, saved: Saved, tmp_path: Path
+    streamed: str, after: int, saved: Saved, tmp_path: Path
 ) -> None:
+    """Also after the last block, before what lies outside of the blocks is written."""
     folder, method = saved("qwen2-moe"), merging(0.375)
-    prune(folder, method, windows(), tmp_path / "once", streamed=streamed)
+    made = prune(folder, method, windows(), tmp_path / "once", streamed=streamed)
 
     def dies(row: dict[str, Any]) -> None:
-        if row["block"] == 1:
+        if row["block"] == after:
             raise Killed
 
+    assert len(made["blocks"]) == 3
     with pytest.raises(Killed):
         prune(folder, method, windows(), tmp_path / "twice", report=dies, streamed=streamed)
     assert (tmp_path / "twice" / MASKED).is_dir()
@@ -236,6 +238,7 @@ def test_merging_that_was_killed_ends_with_the_same_bits(
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not (tmp_path / "twice" / MASKED).exists()
+    assert not list((tmp_path / "twice").rglob("*.bin"))
 
 
 def test_merging_needs_a_text(saved: Saved, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mixture_models
+from language_models import reload
 from steppe import SteppeError, methods
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
@@ -109,14 +110,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
         return made[name]
 
     return folder
-
-
-def reload(folder: Path, **options: Any) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **options)
-    assert not any(found.values()), found
-    return model.eval()
 
 
 def windows(count: int = 6, window: int = 20) -> Tensor:
@@ -409,7 +402,7 @@ def refusal(model: Path, tmp_path: Path, given: Mapping[str, Any], **options: An
 def test_families_whose_heads_follow_the_width_are_refused(name: str, tmp_path: Path) -> None:
     kind, options, reason = REFUSED[name]
     build(kind, options).save_pretrained(tmp_path / "model")
-    said = refusal(tmp_path / "model", tmp_path, {"sparsity": 0.25})
+    said = refusal(tmp_path / "model", tmp_path, {"sparsity": 0.5})
     assert reason in said
     assert "Way out: --structure neurons" in said
 
@@ -505,3 +498,15 @@ def test_without_text_dimensions_go_at_random(saved: Saved, tmp_path: Path) -> N
     record = prune(saved("qwen3"), method, None, tmp_path / "out")
     assert len(record["hidden"]["kept"]) == 12
     assert record["removed"]["agreement"] < 1e-5
+
+
+def test_dimensions_at_random_are_made_up_for_where_there_is_text(
+    saved: Saved, tmp_path: Path
+) -> None:
+    """What is fitted needs text, though the score looks at none."""
+    method = methods.make("hidden", sparsity=0.25, score="random")
+    with pytest.raises(SteppeError, match="needs calibration text"):
+        prune(saved("mistral"), method, None, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    record = prune(saved("mistral"), method, windows(), tmp_path / "out")
+    assert record["removed"]["hidden"][0] < record["removed"]["hidden"][1]

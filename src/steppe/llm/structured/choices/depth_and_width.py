@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
+from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.mask_keeper import read_masks
 from steppe.llm import pruning_run
@@ -27,8 +28,10 @@ KIND = "depth and width"
 @DONE.register(KIND)
 def done_before(out: Path) -> str:
     """How many models were measured in a folder."""
-    losses = len(Journal(out / "checkpoints" / JOURNAL).get("losses", {}))
-    return f"{losses} models were measured before" if losses else ""
+    journal = Journal(out / "checkpoints" / JOURNAL)
+    losses, rounds = len(journal.get("losses", {})), len(journal.get("depth", []))
+    said = [f"{rounds} rounds of blocks"] * bool(rounds) + [f"{losses} models"] * bool(losses)
+    return f"{' and '.join(said)} were measured before" if said else ""
 
 
 @CHECKS.register(KIND)
@@ -80,6 +83,7 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     assert tokens is not None, "it was checked"
     inner = weighing.pruning(best, tokens, folder)
     walked = pruning_run.run(inner, report)
+    ranks.barrier()  # all have opened the shorter model
     weighing.clear()
     usual = left_as_it_was(inner.model, folder)
     notes = [note for note in walked["fallbacks"] if note not in usual]

@@ -20,6 +20,7 @@ from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.llm import memory
+from steppe.llm.checkpoint import INDEX
 from steppe.llm.model import StreamedModel
 from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
@@ -101,11 +102,22 @@ class _Walk:
 
     def run(self) -> list[dict[str, Any]]:
         """Rank what is left to rank; the rows of all blocks."""
-        model, states, done = self._model, self._states, len(self.rows)
+        model, done = self._model, len(self.rows)
         for row in self.rows:
             self._report(row)
-        if done == len(model):
-            return self.rows
+        if done < len(model):
+            self._walk(done)
+        if ranks.first():
+            if self._merger is not None and not (self._merged / INDEX).is_file():
+                model.write_rest(self._merged)
+            for path in self._journal.path.parent.glob("*.bin"):
+                path.unlink()
+        ranks.barrier()
+        return self.rows
+
+    def _walk(self, done: int) -> None:
+        """Rank and, where they are merged, write the blocks that are left."""
+        model, states = self._model, self._states
         with contextlib.ExitStack() as entered:
             entered.enter_context(rerouted(model.model, self.kept))
             if self._merger is not None:
@@ -118,13 +130,6 @@ class _Walk:
                 self._journal.put(blocks=self.rows, notes=self.notes)
                 self._keep_time()
                 self._report(self.rows[-1])
-        if ranks.first():
-            if self._merger is not None:
-                model.write_rest(self._merged)
-            for path in self._journal.path.parent.glob("*.bin"):
-                path.unlink()
-        ranks.barrier()
-        return self.rows
 
     def _block(self, index: int, entered: contextlib.ExitStack) -> dict[str, Any]:
         """One block ranked, and from now on computing without what goes; its row."""
@@ -311,7 +316,7 @@ def expected(
     blocks = len({x.block for x, _ in pairs})
     windows = len(prepared.tokens) if prepared.tokens is not None and prepared.needs_text else 0
     steps = [f"found in one walk over {len(model)} blocks with {windows} windows, then cut out"]
-    seconds, disk = dict[str, float](), dict[str, int]()
+    seconds = dict[str, float]()
     if dry_run:
         layer, mixture = pairs[0]
 
@@ -328,11 +333,10 @@ def expected(
     if isinstance(solver, ExpertMerger):
         gone = sum(int((~alive).sum()) for alive in kept.values())
         steps.append(f"each of the {gone} experts that go is merged into one that stays")
-        disk["the model with merged experts"] = model.checkpoint.bytes
         if dry_run:
             seconds["merge"] = gone * _aligning(solver, pairs[0][1])
     cut = Cut({}, tuple(model.names), kept)
-    return Expected(cut=cut, disk=disk, seconds=seconds, steps=steps)
+    return Expected(cut=cut, seconds=seconds, steps=steps)
 
 
 def _aligning(merger: ExpertMerger, mixture: Mixture) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from math import lcm
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from steppe.llm import memory
 from steppe.llm.checkpoint import INDEX
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured, stream_of
 from steppe.llm.structured.dimension_ranking import rank
@@ -31,6 +32,16 @@ from steppe.llm.structured.residual import ResidualStream
 from steppe.llm.structured.stream_states import begun
 
 JOURNAL = "hidden.json"
+
+
+@DONE.register("hidden")
+def done_before(out: Path) -> str:
+    """How many blocks were written in a folder, or that the dimensions are ranked."""
+    journal = Journal(out / "checkpoints" / JOURNAL)
+    blocks = len(journal.get("blocks", []))
+    if blocks:
+        return f"{blocks} blocks were done before"
+    return "the dimensions were ranked before" if journal.get("kept") is not None else ""
 
 
 @CHOOSERS.register("hidden")
@@ -71,7 +82,7 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
                 journal.put(blocks=rows, notes=notes)
                 measured.keep_time()
                 report(rows[-1])
-            journal.put(last_norm=removal.rest())
+            removal.rest(lambda factor: journal.put(last_norm=factor))
     if ranks.first():
         for path in journal.path.parent.glob("*.bin"):
             path.unlink()
