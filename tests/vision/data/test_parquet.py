@@ -165,3 +165,27 @@ def test_several_configurations_below_one_folder_are_refused_and_one_can_be_give
         (folder / "large" / f"{part}.parquet").rename(folder / part / f"{part}.parquet")
         (folder / "small one" / f"{part}.parquet").unlink()
     assert len(load(str(folder)).train) == 3
+
+
+def test_columns_that_have_other_names_are_found_by_what_the_datasets_library_wrote(tmp_path, png):
+    note = (
+        b'{"info": {"features": {"picture": {"_type": "Image"}, '
+        b'"kind": {"_type": "ClassLabel", "names": ["cat", "dog"]}}}}'
+    )
+    table = pa.table({"kind": [0, 1], "picture": [png(np.zeros((4, 4)))] * 2})
+    for part in ("train", "test"):
+        pq.write_table(table.replace_schema_metadata({b"huggingface": note}),
+                       tmp_path / f"{part}.parquet")  # fmt: skip
+    data = load(str(tmp_path))
+    assert (data.classes, data.train.labels.tolist()) == (("cat", "dog"), [0, 1])
+
+
+def test_a_test_split_whose_labels_are_secret_is_passed_over(parquet_folder):
+    folder, _ = parquet_folder([0, 1, 1], [1, 0])
+    (folder / "test.parquet").rename(folder / "validation.parquet")
+    labels = pq.read_table(folder / "validation.parquet")
+    secret = labels.set_column(1, "label", [[-1, -1]])
+    pq.write_table(secret, folder / "test.parquet")
+    data = load(str(folder), say=lambda note: None)
+    assert data.test.labels.tolist() == [1, 0]
+    assert "test has no labels: tested on validation" in data.notes

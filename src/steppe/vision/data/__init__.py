@@ -55,9 +55,10 @@ def load(
     """Load a dataset of images.
 
     ``name`` is, in this order: a registered dataset (``digits``), a local path (a folder, file or
-    pattern of parquet files, a folder of tar shards, or one of image folders), a function
-    ``package.module:function`` that gives two datasets of torch, or a hub id ``org/name`` (the only
-    case that may use the network). Selections are stratified by class and seeded.
+    pattern of parquet files, a folder of tar shards, or one of image folders), a URL of parquet
+    files (``hf://datasets/org/name``), a function ``package.module:function`` that gives two
+    datasets of torch, or a hub id ``org/name``. Only URLs and hub ids use the network. Selections
+    are stratified by class and seeded.
 
     Args:
         name: what to load.
@@ -165,7 +166,8 @@ def resolve(name: str, reading: Reading) -> Source:
     # Here, not above: these modules must not be needed to define DATASETS.
     from steppe.vision.data.hub import hub
     from steppe.vision.data.imagefolder import imagefolder
-    from steppe.vision.data.parquet import find, parquet
+    from steppe.vision.data.parquet import elsewhere, find, parquet
+    from steppe.vision.data.places import is_url
     from steppe.vision.data.tar_shards import find_shards, tar_shards
     from steppe.vision.data.user import from_user
 
@@ -177,6 +179,8 @@ def resolve(name: str, reading: Reading) -> Source:
                 way_out="leave them out",
             )
         return DATASETS[name](reading.size)
+    if is_url(name):
+        return elsewhere(name, reading)
     path = Path(name).expanduser()
     files = find(str(path))
     if files:

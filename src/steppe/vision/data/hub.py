@@ -10,11 +10,9 @@ from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.parquet import TEST_NAMES
+from steppe.vision.data.parquet import HIDDEN, TEST_NAMES
 
 _AS_STORED = Reading()
-HIDDEN = -1
-"""The label of images whose label is kept secret, as in ImageNet's test split."""
 
 
 def hub(name: str, reading: Reading = _AS_STORED) -> Source:

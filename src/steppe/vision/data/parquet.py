@@ -6,21 +6,27 @@ import json
 import re
 import shlex
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from glob import glob, has_magic
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from steppe.core.errors import SteppeError
-from steppe.core.optional_import import require
 from steppe.vision.data.base import Source
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.row_groups import ParquetFiles
+from steppe.vision.data.places import HERE, Elsewhere, Place
+from steppe.vision.data.row_groups import ParquetFiles, parquet_file
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 _AS_STORED = Reading()
 TEST_NAMES = ("test", "validation", "valid", "val")
+HIDDEN = -1
+"""The label of images whose label is kept secret, as in ImageNet's test split."""
+THREADS = 16
+"""Files whose labels are read at a time."""
 
 
 def is_hidden(name: str) -> bool:
@@ -49,14 +55,41 @@ def find(path: str) -> list[Path]:
     return sorted(p for p in every if not any(map(is_hidden, p.relative_to(folder).parts)))
 
 
-def parquet(files: Sequence[Path], reading: Reading = _AS_STORED) -> Source:
+def elsewhere(url: str, reading: Reading = _AS_STORED) -> Source:
+    """A dataset of parquet files behind a URL, which are not downloaded as a whole.
+
+    Args:
+        url: that fsspec knows: ``hf://datasets/org/name``, ``s3://bucket/folder``, ...
+        reading: how images become pixels.
+
+    Raises:
+        SteppeError: it cannot be reached, or as `parquet`.
+    """
+    place = Elsewhere(url)
+    files = [PurePosixPath(file) for file in place.files()]
+    if not files:
+        raise SteppeError(
+            "a dataset behind a URL is made of parquet files",
+            got=f"none below {url}",
+            way_out="of a dataset of the hub in another format: "
+            "hf://datasets/ORG/NAME@refs%2Fconvert%2Fparquet/CONFIGURATION",
+        )
+    return parquet(files, reading, place)
+
+
+def parquet(
+    files: Sequence[PurePath], reading: Reading = _AS_STORED, place: Place = HERE
+) -> Source:
     """A dataset from files called train*.parquet and test*.parquet (or validation, valid, val).
 
-    Columns: ``img`` or ``image``, a struct with ``bytes`` (or plain binary), and ``label``.
+    A split may be the name of a folder instead (``train/0000.parquet``). Columns: ``img`` or
+    ``image``, a struct with ``bytes`` (or plain binary), and ``label``; or what the datasets
+    library has written down as an image and a class.
 
     Args:
         files: as :func:`find` gives them.
         reading: how images become pixels.
+        place: where they lie.
 
     Returns:
         The source; only labels are read until images are asked for.
@@ -65,21 +98,35 @@ def parquet(files: Sequence[Path], reading: Reading = _AS_STORED) -> Source:
         SteppeError: no file for training or testing, a column missing, not a parquet file, files
             of several configurations.
     """
-    train = [file for file in files if file.name.startswith("train")]
-    tests = ([f for f in files if f.name.startswith(name)] for name in TEST_NAMES)
-    test = next(filter(None, tests), [])
-    if not train or not test:
+    of = {name: [file for file in files if _is_of(file, name)] for name in ("train", *TEST_NAMES)}
+    tests = [name for name in TEST_NAMES if of[name]]
+    if not of["train"] or not tests:
         raise SteppeError(
             "a parquet dataset needs train*.parquet and test*.parquet",
             got=", ".join(file.name for file in files[:10]) or "no file",
             way_out="name the files train.parquet and test.parquet",
         )
+    train, test = of["train"], of[tests[0]]
     _one_configuration(train, test)
-    (train_split, classes), (test_split, _) = _split("train", train), _split("test", test)
-    return source(train_split, test_split, reading, classes, _unused(files, train, test))
+    (train_split, classes), (test_split, _) = _split("train", train, place), _split("test", test, place)
+    notes = []
+    while tests[1:] and all(label == HIDDEN for label in test_split.labels):
+        notes.append(f"{tests.pop(0)} has no labels: tested on {tests[0]}")
+        test = of[tests[0]]
+        _one_configuration(train, test)
+        test_split, _ = _split("test", test, place)
+    notes += _unused(files, train, test)
+    return source(train_split, test_split, reading, classes, notes)
 
 
-def _one_configuration(train: Sequence[Path], test: Sequence[Path]) -> None:
+def _is_of(file: PurePath, split: str) -> bool:
+    """By its name; or by its folder's, where its name says no split."""
+    if any(file.name.startswith(name) for name in ("train", *TEST_NAMES)):
+        return file.name.startswith(split)
+    return file.parent.name == split
+
+
+def _one_configuration(train: Sequence[PurePath], test: Sequence[PurePath]) -> None:
     """Whether all files of a split lie in one folder: of another they may be another dataset."""
     for files in (train, test):
         folders = sorted({file.parent for file in files})
@@ -93,7 +140,9 @@ def _one_configuration(train: Sequence[Path], test: Sequence[Path]) -> None:
             )
 
 
-def _unused(files: Sequence[Path], train: Sequence[Path], test: Sequence[Path]) -> list[str]:
+def _unused(
+    files: Sequence[PurePath], train: Sequence[PurePath], test: Sequence[PurePath]
+) -> list[str]:
     """What is said of files that take no part, and of training files of several names."""
     others = [file for file in files if file not in train and file not in test]
     notes = []
@@ -107,41 +156,61 @@ def _unused(files: Sequence[Path], train: Sequence[Path], test: Sequence[Path]) 
     return notes
 
 
-def _split(name: str, files: Sequence[Path]) -> tuple[Encoded, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Table:
+    """What is read of a file at once: no image."""
+
+    metadata: Any
+    labels: list[object]
+
+
+def _split(name: str, files: Sequence[PurePath], place: Place) -> tuple[Encoded, tuple[str, ...]]:
     """One split, and the names of its classes."""
-    pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
-    tables: list[tuple[Path, Any]] = []
-    for file in files:
-        try:
-            tables.append((file, pq.ParquetFile(file)))
-        except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
-            raise SteppeError("must be a parquet file", got=f"{file} ({error})") from error
-    schema = tables[0][1].schema_arrow
-    image = _column(schema.names, IMAGE_COLUMNS, files[0])
-    label = _column(schema.names, LABEL_COLUMNS, files[0])
-    labels: list[object] = []
-    for file, table in tables:
-        _column(table.schema_arrow.names, (image,), file)
-        _column(table.schema_arrow.names, (label,), file)
-        labels += table.read(columns=[label]).column(0).to_pylist()
-    blobs = ParquetFiles(files, image, [table.metadata for _, table in tables])
-    return Encoded(name=name, labels=labels, blobs=blobs), _classes(schema.metadata or {}, label)
+    names = [str(file) for file in files]
+    with parquet_file(place, names[0]) as first:
+        schema = first.schema_arrow
+    features = _features(schema.metadata or {})
+    image = _column(schema.names, (*IMAGE_COLUMNS, *_of_kind(features, "Image")), names[0], IMAGE_COLUMNS)
+    label = _column(
+        schema.names, (*LABEL_COLUMNS, *_of_kind(features, "ClassLabel")), names[0], LABEL_COLUMNS
+    )
+
+    def read(file: str) -> _Table:
+        with parquet_file(place, file) as table:
+            for column in (image, label):
+                _column(table.schema_arrow.names, (column,), file, (column,))
+            return _Table(table.metadata, table.read(columns=[label]).column(0).to_pylist())
+
+    with ThreadPoolExecutor(min(THREADS, len(names))) as pool:
+        tables = list(pool.map(read, names))
+    labels = [one for table in tables for one in table.labels]
+    blobs = ParquetFiles(names, image, [table.metadata for table in tables], place)
+    classes = features.get(label, {}).get("names", ())
+    return Encoded(name=name, labels=labels, blobs=blobs), tuple(classes)
 
 
-def _column(names: Sequence[str], wanted: Sequence[str], file: Path) -> str:
+def _column(
+    names: Sequence[str], wanted: Sequence[str], file: str, usual: Sequence[str]
+) -> str:
     for name in wanted:
         if name in names:
             return name
     raise SteppeError(
-        f"a parquet dataset needs a column called {' or '.join(wanted)}",
+        f"a parquet dataset needs a column called {' or '.join(usual)}",
         got=f"{', '.join(names) or 'no columns'} in {file}",
         way_out="rename the column",
     )
 
 
-def _classes(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
+def _features(metadata: dict[bytes, bytes]) -> dict[str, Any]:
+    """Column -> what the datasets library has written down of it; many files have nothing."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-        return tuple(features[label]["names"])
     except (KeyError, TypeError, ValueError):
-        return ()  # written by the datasets library; many files have none
+        return {}
+    known = features.items() if isinstance(features, dict) else ()
+    return {column: of for column, of in known if isinstance(of, dict)}
+
+
+def _of_kind(features: dict[str, Any], kind: str) -> list[str]:
+    return [column for column, of in features.items() if of.get("_type") == kind]

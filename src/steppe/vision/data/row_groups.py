@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,25 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.vision.data.blobs import Blobs
-from steppe.vision.data.cache import stamp
+from steppe.vision.data.places import HERE, Place
 
 WINDOW_BYTES = 128 * 2**20
 """So many bytes of row groups are shuffled among each other; a process keeps at most twice that."""
+OPEN = 64
+"""Files that a process keeps open."""
+
+
+def parquet_file(place: Place, name: str) -> Any:
+    """A parquet file, its footer read.
+
+    Raises:
+        SteppeError: it is none, or cannot be read.
+    """
+    pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
+    try:
+        return pq.ParquetFile(place.opened(name))
+    except (OSError, ValueError) as error:  # pyarrow.ArrowInvalid is a ValueError
+        raise SteppeError("must be a parquet file", got=f"{name} ({error})") from error
 
 
 class ParquetFiles(Blobs):
@@ -32,10 +47,13 @@ class ParquetFiles(Blobs):
         files: in order.
         image: the column: a struct with ``bytes``, or binary.
         metadata: of each file.
+        place: where they lie.
     """
 
-    def __init__(self, files: Sequence[Path], image: str, metadata: Sequence[Any]) -> None:
-        self.files, self.image = [str(file) for file in files], image
+    def __init__(
+        self, files: Sequence[str], image: str, metadata: Sequence[Any], place: Place = HERE
+    ) -> None:
+        self.files, self.image, self.place = list(files), image, place
         groups = [
             (number, group, one.row_group(group).num_rows, one.row_group(group).total_byte_size)
             for number, one in enumerate(metadata)
@@ -49,7 +67,7 @@ class ParquetFiles(Blobs):
 
     def _forget(self) -> None:
         self._kept: OrderedDict[int, Any] = OrderedDict()
-        self._open: dict[int, Any] = {}
+        self._open: OrderedDict[int, Any] = OrderedDict()
         self._process = os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,7 +101,7 @@ class ParquetFiles(Blobs):
         return f"row {row - (int(before[-1]) if len(before) else 0)} of {self.files[number]}"
 
     def key(self) -> str:
-        return stamp(map(Path, self.files))
+        return self.place.key(self.files)
 
     def order(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         group_of = torch.from_numpy(np.searchsorted(self.ends, rows.numpy(), side="right"))
@@ -95,13 +113,17 @@ class ParquetFiles(Blobs):
         windows = [torch.cat([places[group] for group in some.tolist()]) for some in shuffled]
         return torch.cat([w[torch.randperm(len(w), generator=generator)] for w in windows])
 
+    def _begin(self) -> None:
+        """A forked process shares no open file with its parent."""
+        if self._process != os.getpid():
+            self._forget()
+
     def _start(self, group: int) -> int:
         return int(self.ends[group - 1]) if group else 0
 
     def _column(self, group: int) -> Any:
         """A group's images, from those that were read last."""
-        if self._process != os.getpid():
-            self._forget()  # a forked process shares no open file with its parent
+        self._begin()
         if group not in self._kept:
             self._kept[group] = self._read(group)
         self._kept.move_to_end(group)
@@ -110,19 +132,33 @@ class ParquetFiles(Blobs):
         return self._kept[group]
 
     def _read(self, group: int) -> Any:
-        number = int(self.file[group])
+        number, own = int(self.file[group]), int(self.group[group])
+        file = self.files[number]
+
+        def read() -> Any:
+            return self._opened(number).read_row_group(
+                own, columns=[self.image], use_threads=False
+            )
+
+        try:
+            return self.place.group(f"{number}-{own}", read).column(self.image)
+        except SteppeError:
+            raise
+        except Exception as error:  # of what serves the place, which has its own kinds
+            raise SteppeError(
+                "a row group of a parquet file must be readable",
+                got=f"group {own} of {file} ({type(error).__name__}: {str(error)[:200]})",
+            ) from error
+
+    def _opened(self, number: int) -> Any:
+        self._begin()
         if number not in self._open:
-            pq = require("pyarrow.parquet", install="pyarrow", purpose="reading parquet files")
-            try:
-                self._open[number] = pq.ParquetFile(self.files[number])
-            except (OSError, ValueError) as error:
-                raise SteppeError(
-                    "must be a parquet file", got=f"{self.files[number]} ({error})"
-                ) from error
-        table = self._open[number].read_row_group(
-            int(self.group[group]), columns=[self.image], use_threads=False
-        )
-        return table.column(self.image)
+            self._open[number] = parquet_file(self.place, self.files[number])
+        self._open.move_to_end(number)
+        while len(self._open) > OPEN:
+            with suppress(OSError):
+                self._open.popitem(last=False)[1].close(force=True)
+        return self._open[number]
 
     def _cell(self, value: Any, row: int) -> bytes:
         data = value.get("bytes") if isinstance(value, dict) else value
