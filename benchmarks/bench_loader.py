@@ -2,24 +2,27 @@
 
     python benchmarks/imagenet_like.py runs/imagenet-like
     python benchmarks/bench_loader.py runs/imagenet-like --out benchmarks/records/loader.json
+    python benchmarks/bench_loader.py runs/imagenet-like --passes 0 --memory 10  # memory alone
 
-Both decode the same boxes of the same JPEGs, mirror and normalise them. torch's does so as its
-users write it: a dataset of one image an item, normalised in the worker, its items collated. Passes
-of the two take turns, each starts with warm workers, and the medians are compared.
+Both decode the same boxes of the same JPEGs with Pillow, in draft mode where the box allows it,
+mirror and normalise them. torch's does so as its users write it: a dataset of one image an item,
+normalised in the worker, its items collated. Passes of the two take turns, each starts with warm
+workers, and the medians over the turns are compared, as are the ratios within each.
 
-With ``--memory MANY`` the peak of a process that reads 20 batches of both folders is recorded: its
-own, and that of its largest worker.
+With ``--memory N`` the peak of a process that streams a whole epoch is recorded, of the folder and
+of one that holds each of its images N times (hard links): its own, and its largest worker's.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -28,6 +31,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from bench_selection import processor
+from PIL import Image
+from PIL import __version__ as pillow
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -55,10 +61,13 @@ class Peer(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         random = Random(seed_of(0, 0, i))
-        image = self.split.pictures.of(
-            int(self.split.rows[i]), lambda w, h: self.crop.frame(w, h, SIZE, random)
-        )
-        pixels = torch.from_numpy(np.array(self.flip(image, random))).permute(2, 0, 1)
+        with Image.open(self.split.pictures.blobs.blob(int(self.split.rows[i]))) as image:
+            width, height = image.size
+            frame = self.crop.frame(width, height, SIZE, random)
+            image.draft("RGB", frame.least(width, height))
+            shrunk = image.size[0] / width
+            framed = frame.of(image.convert("RGB"), shrunk)
+        pixels = torch.from_numpy(np.array(self.flip(framed, random))).permute(2, 0, 1)
         scaled = pixels.contiguous().to(torch.float32).div_(255)
         return scaled.sub_(self.mean).div_(self.std), int(self.split.labels[i])
 
@@ -98,33 +107,36 @@ def speeds(folder: Path, batch: int, workers: int, passes: int) -> dict[str, Any
             found[name].append(timed(epoch()))
             print(f"{workers} workers, {name}: {found[name][-1]:.1f} images/s", file=sys.stderr)
     medians = {name: statistics.median(rates) for name, rates in found.items()}
+    ratios = [a / b for a, b in zip(found["steppe"], found["torch"], strict=True)]
     return {
         "workers": workers,
         "batch": batch,
         "images_per_second": medians,
         "passes": found,
         "ratio": medians["steppe"] / medians["torch"],
+        "ratio_in_a_turn": statistics.median(ratios),
     }
 
 
-def peak(folder: Path, workers: int, batches: int) -> dict[str, int]:
+def peak(folder: Path, workers: int) -> dict[str, int]:
     """Bytes that a process of its own, and the largest of its workers, held at most."""
     code = (
-        "import json,resource,sys; from pathlib import Path; from bench_loader import read; "
-        "read(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))"
+        "import sys; from pathlib import Path; from bench_loader import read; "
+        "read(Path(sys.argv[1]), int(sys.argv[2]))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder), str(workers), str(batches)],
+        [sys.executable, "-c", code, str(folder), str(workers)],
         cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
     held: dict[str, int] = json.loads(done.stdout.splitlines()[-1])
+    print(f"peak: {held}", file=sys.stderr)
     return held
 
 
-def read(folder: Path, workers: int, batches: int) -> None:
-    """Read so many batches of 32 and print the peaks."""
+def read(folder: Path, workers: int) -> None:
+    """Read an epoch in batches of 32 and print the peaks."""
     loader = Loader.of(opened(folder, workers), "train", 32, seed=0)
-    for _ in zip(range(batches), loader.epoch(0), strict=False):
+    for _ in loader.epoch(0):
         pass
     count = len(loader.split)
     del loader  # its workers end, so that their peak is known
@@ -135,6 +147,22 @@ def read(folder: Path, workers: int, batches: int) -> None:
     print(json.dumps({"images": count, "process": own, "largest_worker": children}))
 
 
+def often(folder: Path, times: int, out: Path) -> Path:
+    """A folder in which each training image has so many names."""
+    for path in folder.rglob("*.JPEG"):
+        place = out / path.relative_to(folder).parent
+        place.mkdir(parents=True, exist_ok=True)
+        for i in range(times if path.is_relative_to(folder / "train") else 1):
+            os.link(path, place / f"{path.stem}-{i:04}{path.suffix}")
+    return out
+
+
+def peaks(folder: Path, times: int, workers: int) -> list[dict[str, int]]:
+    """Of the folder, and of one with so many times its images."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:
+        return [peak(folder, workers), peak(often(folder, times, Path(beside)), workers)]
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -142,19 +170,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--memory", type=Path, help="a folder with more images")
+    parser.add_argument("--memory", type=int, help="times the images")
     parser.add_argument("--out", type=Path, help="of the record")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    record: dict[str, Any] = {
-        "date": date.today().isoformat(),
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "speed": [speeds(args.folder, args.batch, n, args.passes) for n in args.workers],
-    }
+    folder = args.folder.resolve()
+    record: dict[str, Any] = {}
+    if args.out is not None and args.out.exists():
+        record = json.loads(args.out.read_text(encoding="utf-8"))
+    record |= {"date": date.today().isoformat(), "processor": processor()}
+    record |= {"torch": torch.__version__, "pillow": pillow}
+    if args.passes:
+        record["speed"] = [speeds(folder, args.batch, n, args.passes) for n in args.workers]
     if args.memory is not None:
-        folders = (args.folder, args.memory)
-        record["memory"] = [peak(folder.resolve(), args.workers[0], 20) for folder in folders]
+        record["memory"] = peaks(folder, args.memory, args.workers[0])
     text = json.dumps(record, indent=2)
     print(text)
     if args.out is not None:

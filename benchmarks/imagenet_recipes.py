@@ -1,15 +1,18 @@
 """The recipes of ImageNet on a folder like it: two epochs of four batches, killed, resumed.
 
     python benchmarks/imagenet_like.py runs/imagenet-like
-    python benchmarks/imagenet_recipes.py runs/imagenet-like --out runs/imagenet-recipes
+    python benchmarks/imagenet_recipes.py runs/imagenet-like --record benchmarks/records/imagenet.json
     python benchmarks/imagenet_recipes.py runs/imagenet-like --only halp/imagenet-resnet50 --batch 8
+    python benchmarks/imagenet_recipes.py runs/imagenet-like --size 64 --batch 8     # cheap
 
 Each recipe runs as it stands but for what this machine has not: its network is one of the same
 architecture from a random start (no download), its table of latencies is measured here for one
 image, its batch is small (and its learning rate with it), and it has as many epochs and images as
 asked for. A run is killed (SIGKILL) once it has a checkpoint of its second epoch and started again;
 its weights are compared with those of a run that was left alone. Printed is what the full length
-would take here, at the speed of the steps.
+would take here, at the speed of the steps. One recipe runs in two processes (gloo) as well, killed
+and started again in the same way, and one network is measured on images in the layouts of
+ImageNet-C and ImageNet-V2.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -26,10 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from bench_selection import processor
+from PIL import Image, ImageEnhance
 
 from steppe import recipes
 from steppe.core.serialization import load_tensors
 from steppe.experiment.recipe import load_recipe
+from steppe.vision.framing import ResizeCenterCrop
 
 IMAGES = 1_281_167
 """Of ImageNet's training set."""
@@ -71,89 +79,154 @@ def table(model: Path, folder: Path, size: int) -> Path:
     return path
 
 
-def shortened(name: str, data: Path, folder: Path, epochs: int, batches: int, batch: int) -> Path:
+def shortened(name: str, args: argparse.Namespace) -> Path:
     """The recipe as it runs here, written down."""
-    plain = load_recipe(name).plain()
-    classes = sum(entry.is_dir() for entry in (data / "train").iterdir())
-    model = network(plain["model"]["name"], folder, classes)
+    plain, batch = load_recipe(name).plain(), args.batch
+    classes = sum(entry.is_dir() for entry in (args.folder / "train").iterdir())
+    model = network(plain["model"]["name"], args.out, classes)
     plain["model"]["name"] = str(model)
     plain["train"]["lr"] *= batch / plain["train"]["batch_size"]
-    plain["data"] |= {"name": str(data), "train_size": batch * batches, "test_size": batch}
-    plain["train"] |= {"epochs": epochs, "batch_size": batch, "bn_batches": 1, "eval_every": 0}
-    plain["train"] |= {"warmup_epochs": 0.5, "checkpoint_steps": 1}
+    plain["data"] |= {"name": str(args.folder), "train_size": batch * args.batches}
+    plain["data"] |= {"test_size": batch}
+    if args.size is not None:
+        plain["data"] |= {"size": args.size, "resize": round(args.size * 8 / 7)}
+    plain["train"] |= {"epochs": args.epochs, "batch_size": batch, "bn_batches": 1}
+    plain["train"] |= {"warmup_epochs": 0.5, "checkpoint_steps": 1, "eval_every": 0}
     if plain.get("channels", {}).get("table"):
-        plain["channels"] |= {"table": str(table(model, folder, plain["data"]["size"])), "batch": 1}
+        measured = table(model, args.out, plain["data"]["size"])
+        plain["channels"] |= {"table": str(measured), "batch": 1}
     if plain["method"].get("cycles"):
-        plain["method"]["cycles"] = epochs
+        plain["method"]["cycles"] = args.epochs
     if "every" in plain["method"]:
         plain["method"]["every"] = 1
-    path = folder / f"{name.replace('/', '-')}.yaml"
+    path: Path = args.out / f"{name.replace('/', '-')}.yaml"
     path.write_text(yaml.safe_dump(plain | {"device": "cpu"}, sort_keys=False), encoding="utf-8")
     return path
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
-    """``steppe train`` in a process of its own."""
+def start(recipe: Path, out: Path, ranks: int) -> list[subprocess.Popen[str]]:
+    """``steppe train`` in processes of their own, as torchrun starts them."""
     command = [sys.executable, "-m", "steppe.cli.main", "train", str(recipe), "--out", str(out)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    together = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            command,
+            env=os.environ
+            | (together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        )
+        for rank in range(ranks)
+    ]  # fmt: skip
 
 
-def finished(process: subprocess.Popen[str]) -> str:
-    """What it said, once it is done."""
-    _, said = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"a run failed: {said.splitlines()[-1] if said else process.returncode}")
-    return said
+def finished(processes: list[subprocess.Popen[str]]) -> None:
+    """Wait for them; the first that fails ends all."""
+    said = [process.communicate()[1] for process in processes]
+    for process, text in zip(processes, said, strict=True):
+        if process.returncode:
+            raise SystemExit(f"a run failed: {text.strip() or process.returncode}")
 
 
-def killed(recipe: Path, out: Path, steps: int) -> None:
+def killed(recipe: Path, out: Path, steps: int, ranks: int) -> None:
     """Start a run and kill it once it has a checkpoint after so many steps."""
-    process = start(recipe, out)
+    processes = start(recipe, out, ranks)
     last = out / "checkpoints" / "last.safetensors"
     saved, before = 0, None
-    while process.poll() is None and saved < steps:
+    while processes[0].poll() is None and saved < steps:
         if last.exists() and (stamp := last.stat().st_mtime_ns) != before:
             saved, before = saved + 1, stamp
         time.sleep(0.02)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    for process in processes:
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+    for process in processes:
+        process.communicate()
 
 
-def tried(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def tried(name: str, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
     """One recipe: run, and run again with a kill."""
-    full = load_recipe(name).train
-    recipe = shortened(name, args.folder, args.out, args.epochs, args.batches, args.batch)
-    whole, again = (args.out / f"{recipe.stem}-{kind}" for kind in ("whole", "killed"))
-    begun = time.perf_counter()
-    finished(start(recipe, whole))
-    seconds = time.perf_counter() - begun
-    killed(recipe, again, args.batches + 1)
+    full = load_recipe(name)
+    recipe = shortened(name, args)
+    stem = recipe.stem + (f"-{ranks}-ranks" if ranks > 1 else "")
+    whole, again = (args.out / f"{stem}-{kind}" for kind in ("whole", "killed"))
+    for run in (whole, again):
+        shutil.rmtree(run, ignore_errors=True)
+    finished(start(recipe, whole, ranks))
+    killed(recipe, again, args.batches + 1, ranks)
     unfinished = not (again / "record.json").exists()
-    finished(start(recipe, again))
+    finished(start(recipe, again, ranks))
     ours, theirs = (load_tensors(run / "model.safetensors") for run in (whole, again))
     same = ours.keys() == theirs.keys() and all(t.equal(theirs[n]) for n, t in ours.items())
-    record = json.loads((whole / "record.json").read_text(encoding="utf-8"))
+    record, other = (
+        json.loads((run / "record.json").read_text(encoding="utf-8")) for run in (whole, again)
+    )
+    resumed = [note for note in other["notes"] if note.startswith("resumed after step")]
     images = args.batches * args.batch * args.epochs
-    days = full.epochs * IMAGES * record["seconds"] / images / 86_400
+    days = full.train.epochs * IMAGES * record["seconds"] / images / 86_400
+    size = record["recipe"]["data"]["size"]
     print(
-        f"{name}: {args.epochs} epochs of {args.batches} batches of {args.batch} in "
-        f"{seconds:.0f} s; killed and resumed {'with the same bits' if same else 'OTHER BITS'}; "
-        f"{full.epochs} epochs of ImageNet would take {days:,.0f} days here",
+        f"{name}{f' in {ranks} processes' if ranks > 1 else ''}: {args.epochs} epochs of "
+        f"{args.batches} batches of {args.batch}, {', '.join(resumed) or 'NOT RESUMED'}, "
+        f"{'same bits' if same else 'OTHER BITS'}; {full.train.epochs:,} epochs of ImageNet at "
+        f"{size} x {size} would take {days:,.0f} days here",
         flush=True,
     )
     return {
         "recipe": name,
-        "seconds": seconds,
-        "training_seconds": record["seconds"],
+        "ranks": ranks,
+        "size": size,
         "images": images,
-        "killed_before_its_end": unfinished,
+        "seconds": record["seconds"],
+        "killed_before_its_end": unfinished and bool(resumed),
+        "resumed": resumed,
         "same_bits": same,
         "sparsity_asked": record["sparsity_asked"],
         "sparsity_reached": record["sparsity_reached"],
-        "full_epochs": full.epochs,
+        "full_epochs": full.train.epochs,
         "full_days": days,
     }
+
+
+def published(folder: Path, out: Path) -> tuple[Path, Path]:
+    """The test images once more, laid out as ImageNet-C (one kind, one severity) and V2."""
+    corrupted, shifted = out / "imagenet-c", out / "imagenet-v2"
+    framing = ResizeCenterCrop(224, 256)
+    for label, of_class in enumerate(sorted((folder / "val").iterdir())):
+        (shifted / "matched-frequency" / str(label)).mkdir(parents=True, exist_ok=True)
+        (corrupted / "contrast" / "3" / of_class.name).mkdir(parents=True, exist_ok=True)
+        for path in of_class.iterdir():
+            new = shifted / "matched-frequency" / str(label) / path.name
+            if not new.exists():
+                os.link(path, new)
+            grey = corrupted / "contrast" / "3" / of_class.name / path.name
+            if not grey.exists():
+                image = Image.open(path)
+                cut = framing(*image.size).of(image.convert("RGB"))
+                ImageEnhance.Contrast(cut).enhance(0.2).save(grey, "jpeg", quality=90)
+    return corrupted, shifted
+
+
+def evaluated(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A network on both."""
+    corrupted, shifted = published(args.folder, args.out)
+    asked = {
+        "corruptions": ["--corrupted", str(corrupted), "--corruptions", "contrast"]
+        + ["--severities", "3"],
+        "shifted": ["--shifted", str(shifted)],
+    }
+    found = []
+    for on, words in asked.items():
+        command = [sys.executable, "-m", "steppe.cli.main", "evaluate", str(run), "--on", on]
+        done = subprocess.run(
+            [*command, *words, "--json", "--quiet"], check=True, capture_output=True, text=True
+        )
+        result = json.loads(done.stdout)
+        print(f"{on}: {json.dumps(result)[:200]}", flush=True)
+        found.append({"on": on, "images": result["images"]})
+    return found
 
 
 def main() -> None:
@@ -162,19 +235,27 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="of imagenet_like.py")
     parser.add_argument("--out", type=Path, default=Path("runs/imagenet-recipes"))
     parser.add_argument("--only", nargs="+", default=None)
+    parser.add_argument("--in-two", nargs="*", default=["pilot/imagenet-resnet50"])
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    runs = [tried(name, args) for name in args.only or names()]
+    runs = [tried(name, 1, args) for name in args.only or names()]
+    runs += [tried(name, 2, args) for name in args.in_two]
+    first = args.out / f"{runs[0]['recipe'].replace('/', '-')}-whole"
+    measured = evaluated(first, args)
     if args.record is not None:
-        record = {"date": date.today().isoformat(), "batch": args.batch, "runs": runs}
+        record = {
+            "date": date.today().isoformat(), "processor": processor(), "batch": args.batch,
+            "epochs": args.epochs, "batches": args.batches, "runs": runs, "evaluated": measured,
+        }  # fmt: skip
         args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if not all(run["same_bits"] for run in runs):
-        raise SystemExit("a run that was killed ended with other bits")
+    if not all(run["same_bits"] and run["killed_before_its_end"] for run in runs):
+        raise SystemExit("a run was not killed in its midst, or ended with other bits")
 
 
 if __name__ == "__main__":
