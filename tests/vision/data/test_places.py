@@ -105,7 +105,8 @@ def test_worker_processes_fetch_a_group_once_together(
     blobs(data).place.folder = str(tmp_path)  # type: ignore[attr-defined] # nothing is there yet
     monkeypatch.setattr(Elsewhere, "group", counting)
     assert torch.equal(epoch(data, workers=3), expected)
-    assert sorted(log.read_text().split()) == sorted(f"0-{i}" for i in range(12))
+    file = folder / "train.parquet"
+    assert sorted(log.read_text().split()) == sorted(f"{file}:{i}" for i in range(12))
 
 
 def test_the_folder_of_what_was_fetched_stays_small_and_goes(

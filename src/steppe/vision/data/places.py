@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from glob import has_magic
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -70,7 +71,7 @@ class Elsewhere:
         import fcntl
 
         pa = require("pyarrow", install="pyarrow", purpose="reading parquet files")
-        path = Path(self.folder, f"{name}.arrow")
+        path = Path(self.folder, f"{blake2b(name.encode(), digest_size=16).hexdigest()}.arrow")
         with open(path.with_suffix(".lock"), "w") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)  # another process may be fetching it
             try:

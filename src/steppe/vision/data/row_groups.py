@@ -141,7 +141,7 @@ class ParquetFiles(Blobs):
             )
 
         try:
-            return self.place.group(f"{number}-{own}", read).column(self.image)
+            return self.place.group(f"{file}:{own}", read).column(self.image)
         except SteppeError:
             raise
         except Exception as error:  # of what serves the place, which has its own kinds
