@@ -1,7 +1,7 @@
 """The recipes of ImageNet on a folder like it: two epochs of four batches, killed, resumed.
 
     python benchmarks/imagenet_like.py runs/imagenet-like
-    python benchmarks/imagenet_recipes.py runs/imagenet-like --record benchmarks/records/imagenet.json
+    python benchmarks/imagenet_recipes.py runs/imagenet-like
     python benchmarks/imagenet_recipes.py runs/imagenet-like --only halp/imagenet-resnet50 --batch 8
     python benchmarks/imagenet_recipes.py runs/imagenet-like --size 64 --batch 8     # cheap
 
@@ -13,6 +13,8 @@ its weights are compared with those of a run that was left alone. Printed is wha
 would take here, at the speed of the steps. One recipe runs in two processes (gloo) as well, killed
 and started again in the same way, and one network is measured on images in the layouts of
 ImageNet-C and ImageNet-V2.
+
+What is in the record (``--record``, benchmarks/records/imagenet.json) is not done again.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from steppe.core.serialization import load_tensors
 from steppe.experiment.recipe import load_recipe
 from steppe.vision.framing import ResizeCenterCrop
 
+RECORD = Path(__file__).parent / "records" / "imagenet.json"
 IMAGES = 1_281_167
 """Of ImageNet's training set."""
 CONFIGS = {
@@ -213,8 +216,10 @@ def evaluated(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     """A network on both."""
     corrupted, shifted = published(args.folder, args.out)
     asked = {
-        "corruptions": ["--corrupted", str(corrupted), "--corruptions", "contrast"]
-        + ["--severities", "3"],
+        "corruptions": [
+            *("--corrupted", str(corrupted)),
+            *("--corruptions", "contrast", "--severities", "3"),
+        ],
         "shifted": ["--shifted", str(shifted)],
     }
     found = []
@@ -229,6 +234,18 @@ def evaluated(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def begun(args: argparse.Namespace) -> dict[str, Any]:
+    """The record as far as it is there, if it was made in the same way."""
+    how = {"processor": processor(), "size": args.size, "batch": args.batch}
+    how |= {"epochs": args.epochs, "batches": args.batches}
+    there: dict[str, Any] = {}
+    if args.record.exists():
+        there = json.loads(args.record.read_text(encoding="utf-8"))
+    if all(there.get(key) == value for key, value in how.items()):
+        return there
+    return {"date": date.today().isoformat(), **how, "runs": []}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -240,19 +257,20 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
-    parser.add_argument("--record", type=Path)
+    parser.add_argument("--record", type=Path, default=RECORD)
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
-    runs = [tried(name, 1, args) for name in args.only or names()]
-    runs += [tried(name, 2, args) for name in args.in_two]
-    first = args.out / f"{runs[0]['recipe'].replace('/', '-')}-whole"
-    measured = evaluated(first, args)
-    if args.record is not None:
-        record = {
-            "date": date.today().isoformat(), "processor": processor(), "batch": args.batch,
-            "epochs": args.epochs, "batches": args.batches, "runs": runs, "evaluated": measured,
-        }  # fmt: skip
+    record = begun(args)
+    runs = record["runs"]
+    asked = [(name, 1) for name in args.only or names()] + [(name, 2) for name in args.in_two]
+    for name, ranks in asked:
+        if not any((run["recipe"], run["ranks"]) == (name, ranks) for run in runs):
+            runs.append(tried(name, ranks, args))
+            args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    if "evaluated" not in record:
+        name = asked[0][0].replace("/", "-")
+        record["evaluated"] = evaluated(args.out / f"{name}-whole", args)
         args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     if not all(run["same_bits"] and run["killed_before_its_end"] for run in runs):
         raise SystemExit("a run was not killed in its midst, or ended with other bits")

@@ -108,7 +108,10 @@ def parquet(
         )
     train, test = of["train"], of[tests[0]]
     _one_configuration(train, test)
-    (train_split, classes), (test_split, _) = _split("train", train, place), _split("test", test, place)
+    (train_split, classes), (test_split, _) = (
+        _split("train", train, place),
+        _split("test", test, place),
+    )
     notes = []
     while tests[1:] and all(label == HIDDEN for label in test_split.labels):
         notes.append(f"{tests.pop(0)} has no labels: tested on {tests[0]}")
@@ -170,7 +173,9 @@ def _split(name: str, files: Sequence[PurePath], place: Place) -> tuple[Encoded,
     with parquet_file(place, names[0]) as first:
         schema = first.schema_arrow
     features = _features(schema.metadata or {})
-    image = _column(schema.names, (*IMAGE_COLUMNS, *_of_kind(features, "Image")), names[0], IMAGE_COLUMNS)
+    image = _column(
+        schema.names, (*IMAGE_COLUMNS, *_of_kind(features, "Image")), names[0], IMAGE_COLUMNS
+    )
     label = _column(
         schema.names, (*LABEL_COLUMNS, *_of_kind(features, "ClassLabel")), names[0], LABEL_COLUMNS
     )
@@ -189,9 +194,7 @@ def _split(name: str, files: Sequence[PurePath], place: Place) -> tuple[Encoded,
     return Encoded(name=name, labels=labels, blobs=blobs), tuple(classes)
 
 
-def _column(
-    names: Sequence[str], wanted: Sequence[str], file: str, usual: Sequence[str]
-) -> str:
+def _column(names: Sequence[str], wanted: Sequence[str], file: str, usual: Sequence[str]) -> str:
     for name in wanted:
         if name in names:
             return name

@@ -136,9 +136,7 @@ class ParquetFiles(Blobs):
         file = self.files[number]
 
         def read() -> Any:
-            return self._opened(number).read_row_group(
-                own, columns=[self.image], use_threads=False
-            )
+            return self._opened(number).read_row_group(own, columns=[self.image], use_threads=False)
 
         try:
             return self.place.group(f"{file}:{own}", read).column(self.image)
