@@ -157,6 +157,7 @@ def test_a_worker_that_dies_is_told_in_one_line(photographs: Path) -> None:
     for child in multiprocessing.active_children():
         assert child.pid is not None
         os.kill(child.pid, signal.SIGKILL)
+        child.join()  # nothing is raised in the midst of what else is done
     with pytest.raises(SteppeError, match=r"worker processes must live.*data.workers"):
         list(stream)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import warnings
@@ -73,7 +74,7 @@ class Fetcher:
         """
         loader, asked = self._idle.pop() if self._idle else self._made()
         asked.lists = lists
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _no_new_handler(signal.SIGCHLD):
             warnings.filterwarnings("ignore", "This DataLoader will create")
             stream = iter(loader)
         alive = True
@@ -118,6 +119,21 @@ class Fetcher:
             way_out="fewer workers (data.workers) or a smaller batch, more memory, or a larger "
             "/dev/shm (docker run --shm-size)",
         )
+
+
+@contextlib.contextmanager
+def _no_new_handler(number: signal.Signals) -> Iterator[None]:
+    """Take back the handler that torch installs.
+
+    It raises wherever the process is when a worker dies, in the midst of a step or of a file that
+    is written. Without it the death is told where the next batch is waited for.
+    """
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if before is not None and signal.getsignal(number) is not before:
+            signal.signal(number, before)
 
 
 def _as_they_are(batch: Any) -> Any:
