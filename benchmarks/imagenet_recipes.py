@@ -7,7 +7,7 @@
 
 Each recipe runs as it stands but for what this machine has not: its network is one of the same
 architecture from a random start (no download), its table of latencies is measured here for one
-image, its batch is small (and its learning rate with it), and it has as many epochs and images as
+image and widths that are multiples of 64, its batch is small (and its learning rate with it), and it has as many epochs and images as
 asked for. A run is killed (SIGKILL) once it has a checkpoint of its second epoch and started again;
 its weights are compared with those of a run that was left alone. Printed is what the full length
 would take here, at the speed of the steps. One recipe runs in two processes (gloo) as well, killed
@@ -44,6 +44,8 @@ from steppe.vision.framing import ResizeCenterCrop
 RECORD = Path(__file__).parent / "records" / "imagenet.json"
 IMAGES = 1_281_167
 """Of ImageNet's training set."""
+ROUND = 64
+"""Widths in the tables of latencies."""
 CONFIGS = {
     "microsoft/resnet-50": ("ResNetConfig", {}),
     "timm/mobilenetv1_100.ra4_e3600_r224_in1k": ("MobileNetV1Config", {}),
@@ -72,12 +74,13 @@ def network(name: str, folder: Path, classes: int) -> Path:
     return path
 
 
-def table(model: Path, folder: Path, size: int) -> Path:
+def table(model: Path, folder: Path, size: int, classes: int) -> Path:
     """The latency of every layer for one image, in the layout of the recipes."""
     path = folder / f"{model.name}-{size}.json"
     if not path.exists():
         command = [sys.executable, "-m", "steppe.cli.main", "latency", str(model), "--batch", "1"]
-        command += ["--input-size", str(size), "--channels-last", "--device", "cpu"]
+        command += ["--input-size", str(size), "--classes", str(classes), "--channels-last"]
+        command += ["--round-to", str(ROUND), "--passes", "1", "--device", "cpu"]
         subprocess.run([*command, "--out", str(path)], check=True, stdout=subprocess.DEVNULL)
     return path
 
@@ -96,8 +99,8 @@ def shortened(name: str, args: argparse.Namespace) -> Path:
     plain["train"] |= {"epochs": args.epochs, "batch_size": batch, "bn_batches": 1}
     plain["train"] |= {"warmup_epochs": 0.5, "checkpoint_steps": 1, "eval_every": 0}
     if plain.get("channels", {}).get("table"):
-        measured = table(model, args.out, plain["data"]["size"])
-        plain["channels"] |= {"table": str(measured), "batch": 1}
+        measured = table(model, args.out, plain["data"]["size"], classes)
+        plain["channels"] |= {"table": str(measured), "batch": 1, "round_to": ROUND}
     if plain["method"].get("cycles"):
         plain["method"]["cycles"] = args.epochs
     if "every" in plain["method"]:

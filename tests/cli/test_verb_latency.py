@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from steppe.cli import verb_latency
+from steppe.cli.generation_latency import is_language_model
 from steppe.cli.main import main
 from steppe.removal.latency_table import LatencyTable, measure_table
 
@@ -63,6 +64,20 @@ def test_a_model_by_its_name(
     assert capsys.readouterr().err == ""
     run("latency", "resnet20", "--out", out, "--threads", 2, code=2)
     assert "got 3 in" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_folder_of_an_image_classifier_is_no_language_model(tmp_path: Path) -> None:
+    hf = pytest.importorskip("transformers")
+    config = hf.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8], depths=[1], layer_type="bottleneck", num_labels=3
+    )
+    hf.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "net")
+    words = ("--batch", 1, "--classes", 3, "--passes", 1, "--quiet", "--out", tmp_path / "t.json")
+    run("latency", tmp_path / "net", *words)
+    assert LatencyTable.read(tmp_path / "t.json").points
+    for text in ('{"architectures": ["LlamaForCausalLM"]}', "{}", "broken"):
+        (tmp_path / "net" / "config.json").write_text(text)
+        assert is_language_model(str(tmp_path / "net"))
 
 
 def test_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -111,17 +111,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("networks")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "adasap/imagenet-resnet50",
-        "adasap/imagenet-resnet50-latency",
-        "adasap/imagenet-mobilenet-v1",
-        "adasap/imagenet-mobilenet-v2-latency",
-        "halp/imagenet-resnet50",
-        "pilot/imagenet-resnet50-lrr",
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_runs_two_epochs_and_ends_with_the_same_bits_when_it_was_killed(
     name: str, photographs: Path, networks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

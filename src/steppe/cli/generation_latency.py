@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,25 @@ QUIET = 0.2  # what the passes may differ by, as a share of the median
 
 
 def is_language_model(model: str) -> bool:
-    """Whether a name is that of a language model's folder."""
-    return (Path(model) / "config.json").is_file()
+    """Whether a name is that of a language model's folder, and not an image classifier's."""
+    config = Path(model) / "config.json"
+    if not config.is_file():
+        return False
+    try:
+        kinds = json.loads(config.read_text(encoding="utf-8")).get("architectures") or []
+    except (ValueError, AttributeError):
+        return True  # whoever reads it as one says what is wrong
+    return not any("ForImageClassification" in str(kind) for kind in kinds)
 
 
 def of_language_model(
-    model: str, out: Path, device: str, dtype: str | None, json: bool, quiet: bool, **options: Any
+    model: str,
+    out: Path,
+    device: str,
+    dtype: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Measure a language model's blocks over their widths, and say what its texts take.
 
@@ -27,7 +41,7 @@ def of_language_model(
         out: the table; goes on with one that is there.
         device: where to measure.
         dtype: float32, bfloat16, float16; as its weights are stored if not given.
-        json: one JSON object on stdout.
+        as_json: one JSON object on stdout.
         quiet: nothing on stderr.
         options: see `steppe.llm.structured.block_timing.measure`; None where nothing is said.
     """
@@ -69,5 +83,5 @@ def of_language_model(
             "total_ms": times.total,
             "spread": table.spread,
         },
-        json,
+        as_json,
     )
