@@ -7,12 +7,12 @@
 
 Each recipe runs as it stands but for what this machine has not: its network is one of the same
 architecture from a random start (no download), its table of latencies is measured here for one
-image and widths that are multiples of 64, its batch is small (and its learning rate with it), and it has as many epochs and images as
-asked for. A run is killed (SIGKILL) once it has a checkpoint of its second epoch and started again;
-its weights are compared with those of a run that was left alone. Printed is what the full length
-would take here, at the speed of the steps. One recipe runs in two processes (gloo) as well, killed
-and started again in the same way, and one network is measured on images in the layouts of
-ImageNet-C and ImageNet-V2.
+image and widths that are multiples of 64, its batch is small (and its learning rate with it), and
+it has as many epochs and images as asked for. A run is killed (SIGKILL) once it has a checkpoint of
+its second epoch and started again; its weights are compared with those of a run that was left
+alone. Printed is what the full length would take here, at the speed of the steps. One recipe runs
+in two processes (gloo) as well, killed and started again in the same way, and one network is
+measured on images in the layouts of ImageNet-C and ImageNet-V2.
 
 What is in the record (``--record``, benchmarks/records/imagenet.json) is not done again.
 """

@@ -74,7 +74,7 @@ def test_a_folder_of_an_image_classifier_is_no_language_model(tmp_path: Path) ->
     hf.AutoModelForImageClassification.from_config(config).save_pretrained(tmp_path / "net")
     words = ("--batch", 1, "--classes", 3, "--passes", 1, "--quiet", "--out", tmp_path / "t.json")
     run("latency", tmp_path / "net", *words)
-    assert LatencyTable.read(tmp_path / "t.json").points
+    assert LatencyTable.read(tmp_path / "t.json").layers
     for text in ('{"architectures": ["LlamaForCausalLM"]}', "{}", "broken"):
         (tmp_path / "net" / "config.json").write_text(text)
         assert is_language_model(str(tmp_path / "net"))
