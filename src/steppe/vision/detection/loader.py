@@ -73,7 +73,8 @@ class DetectionLoader:
         device: where batches go.
         dtype: of the images.
         memory_format: of the images.
-        rank: this process; it gets images rank, rank + world, ... of each batch.
+        rank: this process; it gets images rank, rank + world, ... of each batch, and of
+            a last one that is not full perhaps none.
         world: number of processes; must divide batch_size.
         workers: processes that decode; 0 for none. They change no value.
 
@@ -145,7 +146,8 @@ class DetectionLoader:
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=stream(self.seed, number))
         keys = [self._keys(order, number, batch) for batch in range(start, len(self))]
-        for images, objects in self._read(keys):
+        # of a last batch that is not full others may have all
+        for images, objects in self._read([own for own in keys if own]):
             x = images.to(self.device).to(torch.float32).mul(self._scale).add_(self._shift)
             x = x.to(self.dtype).contiguous(memory_format=self.memory_format)
             yield x, objects.to(self.device)
