@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
     transformers = pytest.importorskip("transformers")
     path = tmp_path_factory.mktemp("rt_detr")
     backbone = transformers.RTDetrResNetConfig(
-        embedding_size=8, hidden_sizes=[16, 16, 24, 32], depths=[1, 1, 1, 1],
+        embedding_size=16, hidden_sizes=[16, 16, 24, 32], depths=[1, 1, 1, 1],
         out_features=["stage2", "stage3", "stage4"], layer_type="basic",
     )  # fmt: skip
     config = transformers.RTDetrConfig(
@@ -88,3 +88,9 @@ def test_labels_are_not_smoothed_where_each_class_is_scored_by_itself(folder):
     model = build(str(folder), 2, (3, 64, 64), say=str)
     with pytest.raises(SteppeError, match="labels are smoothed where one class is chosen"):
         model.reading.loss(torch.zeros(1, QUERIES, 6), padded([torch.zeros(0, 6)]), 0.1)
+
+
+def test_a_size_that_it_does_not_take_is_one_line(folder):
+    with pytest.raises(SteppeError, match="72 x 72 pixels and .*multiple of 32") as refused:
+        build(str(folder), 2, (3, 72, 72), say=str)
+    assert "\n" not in str(refused.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from steppe.vision.detection.sets import one_tensor
 def from_pretrained(
     name: str,
     num_classes: int,
+    in_shape: tuple[int, int, int],
     pretrained: bool,
     say: Callable[[str], object],
     **options: Any,
@@ -26,6 +28,7 @@ def from_pretrained(
     Args:
         name: a folder, or a hub id ``org/name``.
         num_classes: kinds of objects.
+        in_shape: channels, height, width of an image.
         pretrained: False takes the architecture alone.
         say: called with a sentence where the head starts at random.
         options: passed to ``from_pretrained`` or ``from_config``.
@@ -34,7 +37,7 @@ def from_pretrained(
         A module that gives one tensor, see `steppe.vision.detection.sets`.
 
     Raises:
-        SteppeError: it cannot be loaded, or its outputs are of no known kind.
+        SteppeError: it cannot be loaded, its outputs are of no known kind, or it takes no such images.
     """
     transformers = require("transformers", install="'steppe[hub]'", purpose="loading a detector")
     folder = Path(name).expanduser()
@@ -68,7 +71,30 @@ def from_pretrained(
             way_out="check the id, the network and that it is a detector, or give a local folder",
         ) from error
     detector = one_tensor(model, num_classes, name)
+    _check_size(detector, in_shape, name)
     random = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
     if random:
         say(f"{name}: its head starts at random ({', '.join(sorted(random)[:4])})")
     return detector
+
+
+@torch.no_grad()
+def _check_size(detector: nn.Module, in_shape: tuple[int, int, int], name: str) -> None:
+    """Whether it takes images of that size; as a rule nothing is computed.
+
+    Raises:
+        SteppeError: it does not.
+    """
+    detector.eval()
+    try:
+        copy.deepcopy(detector).to("meta")(torch.zeros(1, *in_shape, device="meta"))
+    except Exception:  # it may also be one that cannot run without values
+        try:
+            detector(torch.zeros(1, *in_shape))
+        except (RuntimeError, ValueError) as error:
+            raise SteppeError(
+                "a detector must take the images",
+                got=f"{in_shape[2]} x {in_shape[1]} pixels and {name} ({str(error).splitlines()[0]})",
+                way_out="data.size, for many a multiple of 32",
+            ) from error
+    detector.train()
