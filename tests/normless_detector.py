@@ -16,6 +16,4 @@ def build(num_classes, in_shape):
         nn.ReLU(),
     )
     extra = nn.Sequential(nn.Conv2d(16, 16, 3, 2, 1), nn.ReLU())
-    return SSD(
-        trunk, [extra], (16, 16), num_classes, in_shape, (0.3, 0.45, 0.6), ((2.0, 3.0),) * 2
-    )
+    return SSD(trunk, [extra], (16, 16), num_classes, in_shape, (0.3, 0.45, 0.6), ((2.0, 3.0),) * 2)

@@ -28,7 +28,16 @@ def test_a_run_is_measured_and_halp_takes_it_to_fewer_milliseconds(tmp_path, cap
     told = json.loads(capsys.readouterr().out)
     assert set(next(iter(told["networks_ms"].values()))) == {"1"}
     aim = ("--method", "halp", "--sparsity", 0.3, "--target", "latency", "--table", table)
-    often = ("--set", "channels.batch=1", "--round-to", 4, "--set", "method.every=1", "--set", "method.end=1.0")
+    often = (
+        "--set",
+        "channels.batch=1",
+        "--round-to",
+        4,
+        "--set",
+        "method.every=1",
+        "--set",
+        "method.end=1.0",
+    )
     given = (*SMALL, *data, *layout, *aim, *often, "--weights", dense, "--out", halp)
     assert command("train", *given) == 0, capsys.readouterr().err
     record = json.loads((halp / "record.json").read_text())

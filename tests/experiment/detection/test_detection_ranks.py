@@ -60,7 +60,7 @@ def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
             process.kill()
     assert not any(process.returncode for process in processes), "\n".join(said)
     record = json.loads((tmp_path / "two" / "record.json").read_text())
-    alone = steppe.train(recipe, tmp_path / "one")
+    steppe.train(recipe, tmp_path / "one")
     ours = load_tensors(tmp_path / "one" / "model.safetensors")
     theirs = load_tensors(tmp_path / "two" / "model.safetensors")
     for name, tensor in ours.items():

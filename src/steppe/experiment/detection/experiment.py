@@ -160,4 +160,3 @@ class DetectionExperiment(Experiment):
 
     def measured(self, model: nn.Module, batches: Any) -> dict[str, Any]:
         return measured(model, batches, self.data.classes)
-

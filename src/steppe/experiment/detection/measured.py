@@ -54,9 +54,7 @@ def measured(
 
 
 @torch.no_grad()
-def _own(
-    model: nn.Module, batches: DetectionLoader
-) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def _own(model: nn.Module, batches: DetectionLoader) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """Of each image what is found (box, score, label) and what is there; the sum of the losses."""
     reading = reading_of(model)
     found: list[Tensor] = []

@@ -23,8 +23,9 @@ Key = tuple[int, int]
 
 
 class Items:
-    """A map-style dataset of batches: ``[(epoch, row), ...]`` -> pixels ``[n, c, size, size]``, uint8,
-    and objects ``[n, most, 6]``.
+    """A map-style dataset of batches: ``[(epoch, row), ...]`` -> images and their objects.
+
+    Pixels are ``[n, c, size, size]``, uint8, objects ``[n, most, 6]``.
 
     What is drawn depends on (seed, epoch, row), so that an image is the same in any batch, worker
     and rank.

@@ -91,6 +91,6 @@ def test_labels_are_not_smoothed_where_each_class_is_scored_by_itself(folder):
 
 
 def test_a_size_that_it_does_not_take_is_one_line(folder):
-    with pytest.raises(SteppeError, match="72 x 72 pixels and .*multiple of 32") as refused:
+    with pytest.raises(SteppeError, match=r"72 x 72 pixels and .*multiple of 32") as refused:
         build(str(folder), 2, (3, 72, 72), say=str)
     assert "\n" not in str(refused.value)

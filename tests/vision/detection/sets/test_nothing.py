@@ -42,5 +42,5 @@ def test_outputs_of_another_kind_are_refused(tmp_path):
         encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=6, num_labels=5, num_feature_levels=3,
     )  # fmt: skip
     transformers.DeformableDetrForObjectDetection(config).save_pretrained(tmp_path)
-    with pytest.raises(SteppeError, match="YOLOS, DETR, RT-DETR; got .*Deformable"):
+    with pytest.raises(SteppeError, match=r"YOLOS, DETR, RT-DETR; got .*Deformable"):
         build(str(tmp_path), 2, (3, 64, 64), say=str)

@@ -37,7 +37,8 @@ def from_pretrained(
         A module that gives one tensor, see `steppe.vision.detection.sets`.
 
     Raises:
-        SteppeError: it cannot be loaded, its outputs are of no known kind, or it takes no such images.
+        SteppeError: it cannot be loaded, its outputs are of no known kind, or it takes no
+            images of that size.
     """
     transformers = require("transformers", install="'steppe[hub]'", purpose="loading a detector")
     folder = Path(name).expanduser()
@@ -92,9 +93,10 @@ def _check_size(detector: nn.Module, in_shape: tuple[int, int, int], name: str) 
         try:
             detector(torch.zeros(1, *in_shape))
         except (RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
             raise SteppeError(
                 "a detector must take the images",
-                got=f"{in_shape[2]} x {in_shape[1]} pixels and {name} ({str(error).splitlines()[0]})",
+                got=f"{in_shape[2]} x {in_shape[1]} pixels and {name} ({why})",
                 way_out="data.size, for many a multiple of 32",
             ) from error
     detector.train()

@@ -91,7 +91,7 @@ class FocalDetector(nn.Module):
         return model.config.model_type in kinds and model.config.num_labels == num_classes
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[n, c, h, w]`` -> ``[n, queries, 4 + classes]``; in training ``[n, sets * queries, ...]``."""
+        """``[n, c, h, w]`` -> ``[n, queries, 4 + classes]``; in training those of every set."""
         out = self.model(pixel_values=x)
         if not self.training:
             return torch.cat([out.pred_boxes, out.logits], -1)
