@@ -92,9 +92,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("table") / "ssd512.json"
     model = build("ssd512_resnet50", 2, (3, SIDE, SIDE))
     here = conditions(model)
+    own = coupled_channels(model, torch.zeros(1, 3, SIDE, SIDE), prove=False).groups
     with torch.device("meta"):  # layers of all widths, and no value of theirs
         model, x = model.to("meta"), torch.zeros(1, 3, SIDE, SIDE)
-        own = coupled_channels(model, x, prove=False).groups
         table = measure_table(model, x, own, [1], round_to=8, passes=1, timer=_counted)
     table.conditions, table.path = here, path
     table.write()
