@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 import steppe
 from steppe import SteppeError
 from steppe.engine.optim import lr_factor, optimizer, optimizers, options_of
+from steppe.engine.train_config import TrainConfig
 from steppe.experiment.recipe import TrainSpec
 
 NAMES = [
@@ -104,3 +105,15 @@ def test_a_value_that_cannot_be_is_named():
 def test_schedules_end_where_they_should():
     assert lr_factor("linear", 0.0)(1.0) == 0.0
     assert lr_factor("constant", 0.5)(0.25) == 0.5
+
+
+def test_steps_of_the_learning_rate_are_taken_at_their_epochs():
+    config = TrainConfig(
+        epochs=800, lr_schedule="step", warmup_epochs=50, lr_steps=((700, 0.125), (600, 0.375))
+    )
+    rate = config.learning_rate(10, 8000)
+    found = [rate(step / 8000) for step in (0, 250, 500, 5999, 6000, 6999, 7000, 8000)]
+    assert found == [0.0, 0.5, 1.0, 1.0, 0.375, 0.375, 0.125, 0.125]
+    for schedule, steps in (("cosine", [(1, 0.5)]), ("step", [(1, 0.0)])):
+        with pytest.raises(SteppeError, match="epochs with factors above 0, of lr_schedule step"):
+            lr_factor(schedule, 0.0, steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -171,15 +171,18 @@ _SHAPES: dict[str, Callable[[float], float]] = {
 }
 
 
-def lr_factor(schedule: str, warmup: float) -> Callable[[float], float]:
+def lr_factor(
+    schedule: str, warmup: float, steps: Sequence[tuple[float, float]] = ()
+) -> Callable[[float], float]:
     """Learning rate over its base at each point of a run.
 
     Linear warm-up to 1, then ``cosine`` to 0 at the run's very end, ``linear`` to 0, ``step``
-    (a tenth at 1/2 and at 3/4 of the rest) or ``constant``.
+    (a tenth at 1/2 and at 3/4 of the rest, or as ``steps`` say) or ``constant``.
 
     Args:
         schedule: the shape after the warm-up.
         warmup: fraction of the run that warms up.
+        steps: of ``step``: from which point of the run on it is which factor.
 
     Returns:
         A function of progress in [0, 1].
@@ -187,6 +190,8 @@ def lr_factor(schedule: str, warmup: float) -> Callable[[float], float]:
     Example:
         >>> lr_factor("cosine", 0.1)(0.55)
         0.5
+        >>> lr_factor("step", 0.0, [(0.75, 0.375), (0.875, 0.125)])(0.8)
+        0.375
     """
     if schedule not in _SHAPES:
         raise unknown("learning-rate schedule", schedule, _SHAPES)
@@ -197,10 +202,18 @@ def lr_factor(schedule: str, warmup: float) -> Callable[[float], float]:
             got=f"a warm-up of {warmup:g} times the run",
             way_out="train.warmup_epochs 0, or more train.epochs",
         )
+    if steps and (schedule != "step" or any(times <= 0 for _, times in steps)):
+        raise SteppeError(
+            "train.lr_steps are epochs with factors above 0, of lr_schedule step",
+            got=f"{[list(step) for step in steps]} and lr_schedule {schedule}",
+        )
 
     def factor(progress: float) -> float:
         if progress < warmup:
             return progress / warmup
+        if steps:
+            passed = [(at, times) for at, times in steps if progress >= at]
+            return max(passed)[1] if passed else 1.0
         return _SHAPES[schedule](round((progress - warmup) / (1.0 - warmup), 12))
 
     return factor

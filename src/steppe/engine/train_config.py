@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch import nn
 from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator
+from steppe.engine.optim import lr_factor
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.weight_average import WeightAverage
@@ -26,6 +28,8 @@ class TrainConfig:
         optimizer_options: its further arguments (momentum, weight_decay, betas, ...).
         optimizer_groups: other options for some parameters, see `StepOptions`.
         lr_schedule: cosine, linear, step or constant.
+        lr_steps: of step: epochs from which on the learning rate is ``lr`` times a factor; without
+            them a tenth at a half and at three quarters.
         warmup_epochs: epochs of linear warm-up.
         clip_grad_norm: largest norm of the loss gradient.
         accumulate: micro-batches per optimiser step.
@@ -48,6 +52,7 @@ class TrainConfig:
     optimizer_options: dict[str, Any] = field(default_factory=lambda: {"momentum": 0.9})
     optimizer_groups: tuple[ParameterGroup, ...] = ()
     lr_schedule: str = "cosine"
+    lr_steps: tuple[tuple[float, float], ...] = ()
     warmup_epochs: float = 0.0
     clip_grad_norm: float | None = None
     accumulate: int = 1
@@ -97,6 +102,16 @@ class TrainConfig:
                 way_out="train.ema null",
             )
         return WeightAverage(model, self.ema)
+
+    def learning_rate(self, steps_per_epoch: int, training: int) -> Callable[[float], float]:
+        """Learning rate over its base at each point of a training, in [0, 1].
+
+        Args:
+            steps_per_epoch: optimiser steps.
+            training: steps of one training, where a method rewinds.
+        """
+        steps = [(epoch * steps_per_epoch / training, times) for epoch, times in self.lr_steps]
+        return lr_factor(self.lr_schedule, self.warmup_epochs * steps_per_epoch / training, steps)
 
     def of_steps(
         self,

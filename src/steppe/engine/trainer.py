@@ -25,7 +25,7 @@ from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.checkpoints import Checkpoints
 from steppe.engine.early_stopping import EarlyStopping
-from steppe.engine.optim import lr_factor, optimizers
+from steppe.engine.optim import optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.step.batchnorm import reestimate, running_norms
@@ -149,8 +149,7 @@ class Trainer:
         wrapped = model if self.checkpoints.split else accelerator.prepare_model(model)
         self.model = self.sparsifier.model = wrapped
         training = self.sparsifier.clock[1]
-        warmup = config.warmup_epochs * self.steps_per_epoch / training
-        self.factor = lr_factor(config.lr_schedule, warmup)
+        self.factor = config.learning_rate(self.steps_per_epoch, training)
         self.average = config.average_of(model, whole=training == self.total)
         self.loss, self.pace = self.task.loss, Pace(self.task.unit)
         self._metrics: list[dict[str, Any]] = []

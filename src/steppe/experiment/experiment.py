@@ -155,8 +155,13 @@ class Experiment:
         """Whether each process measures its share of the images: where decoding is what costs."""
         return self.data.streamed
 
-    def task(self, model: nn.Module) -> TrainingTask:
-        """How the network is run and what its loss is."""
+    def task(self, model: nn.Module, shared: bool = False) -> TrainingTask:
+        """How the network is run and what its loss is.
+
+        Args:
+            model: the network.
+            shared: whether a batch is one of several processes, who all compute its loss.
+        """
         return Classification(run=logits, label_smoothing=self.recipe.train.label_smoothing)
 
     def measured(self, model: nn.Module, batches: Any) -> dict[str, Any]:
@@ -179,8 +184,7 @@ class Experiment:
         if (record := self._finished(folder, model)) is not None:
             return record, model, None
         self._check_head(method)
-        task = self.task(model)
-        choice = settled(recipe, model, self.loader, task, folder, self.quiet)
+        choice = settled(recipe, model, self.loader, self.task(model), folder, self.quiet)
         config = replace(config, **choice.settings)
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -210,7 +214,7 @@ class Experiment:
             groups=channels.groups if channels else (),
             cost=channels.cost if channels else None,
             evaluate_candidate=self._evaluator(model, channels, loader, options),
-            task=task,
+            task=self.task(model, shared=together > 1),
             quiet=self.quiet,
         )
         started = trainer.evaluate() if recipe.model.weights and not self.notes else {}

@@ -116,6 +116,8 @@ class TrainSpec(Strict):
     """Other options for some parameters: ``{kind: [norm, bias], weight_decay: 0}``; the first that
     fits wins. See `steppe.engine.step.parameter_groups.ParameterGroup`."""
     lr_schedule: str = "cosine"
+    lr_steps: tuple[tuple[float, float], ...] = ()
+    """Of lr_schedule step: ``[[600, 0.375], [700, 0.125]]``, epochs and factors from then on."""
     warmup_epochs: float = 0.0
     label_smoothing: float = 0.0
     clip_grad_norm: float | None = Field(default=None, gt=0.0)

@@ -1,7 +1,11 @@
 """Overlaps, offsets and non-maximum suppression beside loops over single boxes."""
 
+import sys
+from types import ModuleType, SimpleNamespace
+
 import torch
 
+from steppe.vision.detection import boxes as boxes_module
 from steppe.vision.detection.boxes import areas, centred, cornered, decode, encode, iou, nms
 
 
@@ -64,3 +68,22 @@ def test_nms_is_brute_force():
 
 def test_nms_of_nothing_is_nothing():
     assert nms(torch.zeros(0, 4), torch.zeros(0), 0.5).tolist() == []
+
+
+def test_where_torchvision_is_installed_it_is_asked(monkeypatch):
+    """A stand-in that is strict as the real one: one type of both, all that are kept."""
+
+    def theirs(boxes, scores, most):
+        assert boxes.dtype == scores.dtype
+        return torch.tensor(brute_force(boxes.tolist(), scores.tolist(), most))
+
+    boxes, scores = drawn(40).double(), torch.rand(40, generator=torch.Generator().manual_seed(1))
+    wanted = nms(boxes, scores, 0.45, 5)
+    monkeypatch.setitem(sys.modules, "torchvision", ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.ops", SimpleNamespace(nms=theirs))
+    boxes_module._compiled_nms.cache_clear()
+    try:
+        assert boxes_module._compiled_nms() is theirs
+        assert torch.equal(nms(boxes, scores, 0.45, 5), wanted)
+    finally:
+        boxes_module._compiled_nms.cache_clear()

@@ -70,3 +70,25 @@ def test_test_images_come_once_in_order_and_as_they_are(data):
 def test_what_cannot_be_loaded_is_refused(data, part, size, options, said):
     with pytest.raises(SteppeError, match=said):
         DetectionLoader.of(data, part, size, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_breaks_off_is_one_line_from_any_process(tmp_path, workers):
+    root = voc_folder.write(tmp_path / "voc")
+    image = root / "JPEGImages/000003.jpg"
+    image.write_bytes(image.read_bytes()[:1500])
+    broken = load(f"voc:{root}", size=64, say=str)  # of an image only the header is read
+    loader = DetectionLoader.of(broken, "train", 8, workers=workers)
+    with pytest.raises(SteppeError, match=r"must be decodable; got .*000003\.jpg") as refused:
+        list(loader.epoch(0))
+    assert "\n" not in str(refused.value)
+
+
+def test_of_a_last_batch_that_is_not_full_a_rank_may_have_nothing(data):
+    alone = list(DetectionLoader.of(data, "test", 3).epoch(0))
+    parts = [
+        [x for x, _ in DetectionLoader.of(data, "test", 3, rank=r, world=3).epoch(0)]
+        for r in range(3)
+    ]
+    assert [len(own) for own in parts] == [2, 1, 1]
+    assert torch.equal(parts[0][1], alone[1][0])

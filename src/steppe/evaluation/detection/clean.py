@@ -8,7 +8,7 @@ from typing import Any
 from steppe.core.mask import count_zeros
 from steppe.evaluation.base import Evaluation, read_record
 from steppe.evaluation.detection import DETECTION
-from steppe.experiment.detection.experiment import measured
+from steppe.experiment.detection.measured import measured
 from steppe.experiment.detection.run import DetectionRun
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from steppe.core.courtesy import Decoration
@@ -15,16 +14,14 @@ from steppe.core.errors import SteppeError
 from steppe.engine.step.finished import advice, gentler
 from steppe.engine.trainer import Batches
 from steppe.engine.training_task import TrainingTask
+from steppe.experiment.detection.measured import measured
 from steppe.experiment.detection.recipe import DetectionRecipe
 from steppe.experiment.ending import Ending
 from steppe.experiment.experiment import Experiment, seed_everything
 from steppe.vision.detection.data import DetectionData, load
-from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.loader import DetectionLoader
-from steppe.vision.detection.metrics import mean_precisions
 from steppe.vision.detection.models import build
-from steppe.vision.detection.reading import Reading, detect, outputs_of, reading_of
-from steppe.vision.detection.targets import objects
+from steppe.vision.detection.reading import Reading, outputs_of, reading_of
 from steppe.vision.models import start_from
 
 TESTED = 16
@@ -81,10 +78,12 @@ class Detection:
     Args:
         reading: what the outputs of the network mean.
         label_smoothing: of the classes.
+        shared: whether a batch is one of several processes, who all compute its loss.
     """
 
     reading: Reading
     label_smoothing: float = 0.0
+    shared: bool = False
     unit = "images"
     records_pace = False
     period = "epoch"
@@ -97,41 +96,13 @@ class Detection:
         return outputs_of(model, inputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.reading.loss(outputs, targets, self.label_smoothing)
+        return self.reading.loss(outputs, targets, self.label_smoothing, self.shared)
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.reading.accuracy(outputs, targets)
 
     def settle(self, model: nn.Module) -> None:
         """Its files hold float32."""
-
-
-@torch.no_grad()
-def found_and_there(
-    model: nn.Module, batches: Batches
-) -> tuple[list[Detections], list[Tensor], float]:
-    """What a detector finds in each image, what is there, and its mean loss over the batches.
-
-    Args:
-        model: in eval mode.
-        batches: each image once, in their order.
-    """
-    reading = reading_of(model)
-    found: list[Detections] = []
-    there: list[Tensor] = []
-    total = 0.0
-    for x, y in batches.epoch(0):
-        outputs = outputs_of(model, x)
-        found += [own.cpu() for own in reading.detections(outputs)]
-        there += objects(y.cpu())
-        total += float(reading.loss(outputs, y)) * len(x)
-    return found, there, total / len(there)
-
-
-def measured(model: nn.Module, batches: Batches, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Mean average precisions and loss of a detector, see `mean_precisions`."""
-    found, there, loss = found_and_there(model, batches)
-    return mean_precisions(found, there, classes) | {"loss": loss}
 
 
 class DetectionEnding(Ending):
@@ -173,20 +144,19 @@ class DetectionExperiment(Experiment):
         return build_detector(self.recipe, self.data, self.notes.append)
 
     def loader(self, part: str, batch_size: int, **options: Any) -> Batches:
-        size = batch_size if part == "train" else min(batch_size, TESTED)
+        together = options.get("world", 1)
+        few = max(TESTED // together, 1) * together
+        size = batch_size if part == "train" else min(batch_size, few)
         usual: dict[str, Any] = {"workers": self.recipe.data.workers}
         return DetectionLoader.of(self.data, part, size, **(usual | options))
 
     @property
     def measures_shares(self) -> bool:
-        return False  # a mean precision is of all images together
+        return True
 
-    def task(self, model: nn.Module) -> TrainingTask:
+    def task(self, model: nn.Module, shared: bool = False) -> TrainingTask:
         smoothing = self.recipe.train.label_smoothing
-        return Detection(reading=reading_of(model), label_smoothing=smoothing)
+        return Detection(reading=reading_of(model), label_smoothing=smoothing, shared=shared)
 
     def measured(self, model: nn.Module, batches: Any) -> dict[str, Any]:
         return measured(model, batches, self.data.classes)
-
-
-__all__ = ["DetectionExperiment", "build_detector", "detect", "load_data", "measured"]

@@ -12,7 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.seed import Seed
 from steppe.experiment import base
 from steppe.experiment.method_spec import in_full
-from steppe.experiment.recipe import ModelSpec, Recipe
+from steppe.experiment.recipe import ModelSpec, Recipe, TrainSpec
 from steppe.experiment.strict import Strict, refused
 from steppe.method import Method
 from steppe.vision.detection.models import DETECTORS
@@ -54,6 +54,13 @@ class DetectionDataSpec(Strict):
     """Processes that decode images, for each process that trains; they change nothing."""
 
 
+class DetectionTrainSpec(TrainSpec):
+    """How to train: fewer images a step than of a classifier, and a lower learning rate."""
+
+    batch_size: int = 16
+    lr: float = 0.01
+
+
 class DetectionRecipe(Recipe):
     """A whole run."""
 
@@ -61,6 +68,7 @@ class DetectionRecipe(Recipe):
     task: Literal["detection"] = TASK  # type: ignore[assignment]
     model: DetectorSpec = DetectorSpec()
     data: DetectionDataSpec  # type: ignore[assignment]
+    train: DetectionTrainSpec = DetectionTrainSpec()
 
     def check_start(self, method: Method) -> None:
         """Whether a detector can be trained so.

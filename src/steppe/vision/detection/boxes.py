@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from importlib import import_module
+
 import torch
 from torch import Tensor
 
@@ -92,7 +96,7 @@ def nms(boxes: Tensor, scores: Tensor, most: float, limit: int | None = None) ->
     """Of boxes that overlap only the best: greedy, from the highest score down.
 
     Every box is kept that overlaps none of those kept before it by more than ``most``. Of equal
-    scores the first box comes first.
+    scores the first box comes first. Where torchvision is installed it computes this.
 
     Args:
         boxes: ``[n, 4]``, left, top, right, bottom.
@@ -108,6 +112,9 @@ def nms(boxes: Tensor, scores: Tensor, most: float, limit: int | None = None) ->
         >>> nms(boxes, torch.tensor([0.6, 0.9, 0.1]), 0.5)
         tensor([1, 2])
     """
+    compiled = _compiled_nms()
+    if compiled is not None:
+        return compiled(boxes, scores.to(boxes.dtype), most)[:limit]
     order = scores.argsort(descending=True, stable=True)
     ranked = boxes[order]
     near = iou(ranked, ranked) > most
@@ -122,3 +129,12 @@ def nms(boxes: Tensor, scores: Tensor, most: float, limit: int | None = None) ->
                 break
             gone |= near[row]
     return order[torch.tensor(kept, dtype=torch.long, device=order.device)]
+
+
+@functools.cache
+def _compiled_nms() -> Callable[[Tensor, Tensor, float], Tensor] | None:
+    """torchvision's, which needs no loop on the host; None where it is not installed."""
+    try:
+        return import_module("torchvision.ops").nms  # type: ignore[no-any-return]
+    except ModuleNotFoundError:
+        return None

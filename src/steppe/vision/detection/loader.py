@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from steppe.core.errors import SteppeError
 from steppe.vision.detection.augment import Augmentations, View
@@ -17,13 +16,16 @@ from steppe.vision.detection.data.base import Split
 from steppe.vision.detection.rendering import pixels, render
 from steppe.vision.detection.targets import padded
 from steppe.vision.loader import stream
+from steppe.vision.streaming.fetch import Fetcher
 
 Key = tuple[int, int]
 """Epoch and row."""
 
 
-class Items(Dataset[tuple[Tensor, Tensor]]):
-    """(epoch, row) -> pixels ``[c, size, size]``, uint8, and objects ``[k, 6]``.
+class Items:
+    """A map-style dataset of batches: ``[(epoch, row), ...]`` -> images and their objects.
+
+    Pixels are ``[n, c, size, size]``, uint8, objects ``[n, most, 6]``.
 
     What is drawn depends on (seed, epoch, row), so that an image is the same in any batch, worker
     and rank.
@@ -42,8 +44,19 @@ class Items(Dataset[tuple[Tensor, Tensor]]):
         self.split, self.size, self.mean = split, size, mean
         self.augment, self.seed = augment, seed
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
-        epoch, row = key
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor] | SteppeError:
+        """A batch, or the refusal of one of its images: an error has its words in any process."""
+        try:
+            seen = [self.seen(*key) for key in keys]
+        except SteppeError as error:
+            return error
+        return torch.stack([image for image, _ in seen]), padded([own for _, own in seen])
+
+    def seen(self, epoch: int, row: int) -> tuple[Tensor, Tensor]:
+        """An image in an epoch: pixels ``[c, size, size]`` and objects ``[k, 6]``."""
         scene = self.split.scenes[row]
         draw = Random(stream(self.seed, epoch, row).initial_seed())
         view = View.whole(scene.size, scene.objects)
@@ -53,10 +66,6 @@ class Items(Dataset[tuple[Tensor, Tensor]]):
         for part in self.augment:
             image = part.coloured(image, draw)
         return pixels(image), view.objects
-
-
-def _joined(items: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    return torch.stack([image for image, _ in items]), padded([own for _, own in items])
 
 
 class DetectionLoader:
@@ -73,7 +82,8 @@ class DetectionLoader:
         device: where batches go.
         dtype: of the images.
         memory_format: of the images.
-        rank: this process; it gets images rank, rank + world, ... of each batch.
+        rank: this process; it gets images rank, rank + world, ... of each batch, and of
+            a last one that is not full perhaps none.
         world: number of processes; must divide batch_size.
         workers: processes that decode; 0 for none. They change no value.
 
@@ -103,10 +113,12 @@ class DetectionLoader:
             without_kept(split) if workers else split, data.size, data.mean, augment, seed
         )
         self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.drop_last, self.workers = drop_last, workers
+        self.drop_last = drop_last
         self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
         self.rank, self.world = rank, world
         self._check()
+        decoder: Any = self.items
+        self._fetcher = Fetcher(decoder, workers, pin=self.device.type == "cuda")
         scale = torch.tensor([1 / (255 * s) for s in data.std])
         shift = torch.tensor([-m / s for m, s in zip(data.mean, data.std, strict=True)])
         self._scale = scale.view(1, -1, 1, 1).to(self.device)
@@ -145,7 +157,8 @@ class DetectionLoader:
         if self.shuffle:
             order = torch.randperm(len(self.split), generator=stream(self.seed, number))
         keys = [self._keys(order, number, batch) for batch in range(start, len(self))]
-        for images, objects in self._read(keys):
+        # of a last batch that is not full others may have all
+        for images, objects in self._fetcher.batches(iter([own for own in keys if own])):
             x = images.to(self.device).to(torch.float32).mul(self._scale).add_(self._shift)
             x = x.to(self.dtype).contiguous(memory_format=self.memory_format)
             yield x, objects.to(self.device)
@@ -153,15 +166,6 @@ class DetectionLoader:
     def _keys(self, order: Tensor, epoch: int, batch: int) -> list[Key]:
         everyone = order[batch * self.batch_size : (batch + 1) * self.batch_size]
         return [(epoch, row) for row in everyone[self.rank :: self.world].tolist()]
-
-    def _read(self, keys: list[list[Key]]) -> Iterator[tuple[Tensor, Tensor]]:
-        if not self.workers:
-            yield from (_joined([self.items[key] for key in own]) for own in keys)
-            return
-        batches: Any = keys
-        yield from DataLoader(
-            self.items, batch_sampler=batches, collate_fn=_joined, num_workers=self.workers
-        )
 
     def _check(self) -> None:
         n = len(self.split)
@@ -177,5 +181,3 @@ class DetectionLoader:
                 got=f"rank={self.rank}, world={self.world}, batch_size={self.batch_size}",
                 way_out="batch_size counts the images of all ranks together",
             )
-        if self.workers < 0:
-            raise SteppeError("workers is 0 or more", got=self.workers)

@@ -22,8 +22,18 @@ USUAL = Selection()
 class Reading(Protocol):
     """A detector's ``reading``: it answers with one tensor ``[images, n, 4 + ...]``."""
 
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """A scalar; targets are those of `steppe.vision.detection.targets`."""
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        label_smoothing: float = 0.0,
+        shared: bool = False,
+    ) -> Tensor:
+        """A scalar; targets are those of `steppe.vision.detection.targets`.
+
+        Where a batch is shared each of several processes has a part of it, and all call this: the
+        mean of what they get is the loss of the whole.
+        """
         ...
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -47,10 +57,18 @@ class SSDReading:
     anchors: Anchors
     selection: Selection = USUAL
 
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self,
+        outputs: Tensor,
+        targets: Tensor,
+        label_smoothing: float = 0.0,
+        shared: bool = False,
+    ) -> Tensor:
         anchors = self._anchors(outputs)
         offsets, logits = outputs[..., :4], outputs[..., 4:]
-        return ssd_loss(offsets, logits, targets, anchors, label_smoothing=label_smoothing)
+        return ssd_loss(
+            offsets, logits, targets, anchors, label_smoothing=label_smoothing, shared=shared
+        )
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of the anchors that stand for an object, the share whose class is right."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from steppe.vision.detection.boxes import areas, cornered, iou
+from steppe.vision.detection.shared_batches import divisor
 from steppe.vision.detection.targets import objects
 
 DISTANCE, OVERLAP = 5.0, 2.0
@@ -42,24 +43,36 @@ def generalised_iou(a: Tensor, b: Tensor) -> Tensor:
     return overlap - (hull - union) / hull
 
 
+def cheapest(of_classes: Tensor, boxes: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """The cheapest assignment of objects to outputs: (rows of the outputs, rows of the objects).
+
+    ``classes + 5 |b - b'| - 2 GIoU``, summed over the objects, is as small as it can be.
+
+    Args:
+        of_classes: what the classes cost, ``[n, k]``.
+        boxes: of one image, ``[n, 4]``, centre x, centre y, width, height.
+        found: ``[k, 6]``, see `steppe.vision.detection.targets`.
+
+    Source: Carion et al. 2020, section 3.1.
+    """
+    boxes = boxes.float()
+    cost = of_classes + DISTANCE * torch.cdist(boxes, centred_of(found), p=1)
+    cost = cost - OVERLAP * generalised_iou(cornered(boxes), found[:, :4])
+    # of a network that has diverged, whose loss says so
+    rows, columns = linear_sum_assignment(cost.nan_to_num(1e9, 1e9, -1e9).cpu().numpy())
+    return torch.as_tensor(rows, device=boxes.device), torch.as_tensor(columns, device=boxes.device)
+
+
 @torch.no_grad()
 def assigned(boxes: Tensor, logits: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-    """The cheapest assignment of objects to outputs: (rows of the outputs, rows of the objects).
+    """`cheapest`, where a class costs what its probability lacks.
 
     Args:
         boxes: of one image, ``[n, 4]``, centre x, centre y, width, height.
         logits: ``[n, classes + 1]``, nothing last.
         found: ``[k, 6]``, see `steppe.vision.detection.targets`.
-
-    Source: Carion et al. 2020, section 3.1.
     """
-    wanted = centred_of(found)
-    cost = DISTANCE * torch.cdist(boxes, wanted, p=1)
-    cost -= logits.softmax(-1)[:, found[:, 4].long()]
-    cost -= OVERLAP * generalised_iou(cornered(boxes), found[:, :4])
-    rows, columns = linear_sum_assignment(cost.cpu().numpy())
-    device = boxes.device
-    return torch.as_tensor(rows, device=device), torch.as_tensor(columns, device=device)
+    return cheapest(-logits.float().softmax(-1)[:, found[:, 4].long()], boxes, found)
 
 
 def centred_of(found: Tensor) -> Tensor:
@@ -67,8 +80,24 @@ def centred_of(found: Tensor) -> Tensor:
     return torch.cat([(found[:, :2] + found[:, 2:4]) / 2, found[:, 2:4] - found[:, :2]], 1)
 
 
+def box_losses(boxes: Tensor, found: Tensor) -> Tensor:
+    """``5 sum |b - b'| + 2 sum (1 - GIoU)`` of boxes and their objects.
+
+    Args:
+        boxes: ``[k, 4]``, centre x, centre y, width, height.
+        found: ``[k, 6]``, see `steppe.vision.detection.targets`.
+    """
+    overlap = generalised_iou(cornered(boxes), found[:, :4]).diagonal()
+    return DISTANCE * (boxes - centred_of(found)).abs().sum() + OVERLAP * (1 - overlap).sum()
+
+
 def set_loss(
-    boxes: Tensor, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0
+    boxes: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    shared: bool = False,
 ) -> Tensor:
     """Cross entropy of the classes, L1 distance and generalised overlap of the assigned boxes.
 
@@ -80,24 +109,27 @@ def set_loss(
         logits: ``[images, n, classes + 1]``, nothing last.
         targets: ``[images, most, 6]``, see `steppe.vision.detection.targets`.
         label_smoothing: of the cross entropy.
+        shared: whether the batch is one of several processes, who all call this.
 
     Source: Carion et al. 2020 (DETR), without auxiliary losses; YOLOS (Fang et al. 2021) has it.
     """
     boxes, logits = boxes.float(), logits.float()
     nothing = logits.shape[-1] - 1
     classes = torch.full(logits.shape[:2], nothing, dtype=torch.long, device=logits.device)
-    distance, apart, count = boxes.sum() * 0, boxes.sum() * 0, 0
+    located, count = boxes.sum() * 0, torch.zeros((), device=boxes.device)
     for image, found in enumerate(objects(targets)):
         rows, columns = assigned(boxes[image], logits[image], found)
-        own, there = boxes[image, rows], found[columns]
-        classes[image, rows] = there[:, 4].long()
-        distance = distance + (own - centred_of(there)).abs().sum()
-        overlap = generalised_iou(cornered(own), there[:, :4]).diagonal()
-        apart = apart + (1 - overlap).sum()
+        classes[image, rows] = found[columns, 4].long()
+        located = located + box_losses(boxes[image, rows], found[columns])
         count += len(found)
     weight = torch.ones(nothing + 1, device=logits.device)
     weight[nothing] = NOTHING
     entropy = F.cross_entropy(
-        logits.flatten(0, 1), classes.flatten(), weight, label_smoothing=label_smoothing
+        logits.flatten(0, 1),
+        classes.flatten(),
+        weight,
+        reduction="sum",
+        label_smoothing=label_smoothing,
     )
-    return entropy + (DISTANCE * distance + OVERLAP * apart) / max(count, 1)
+    of_entropy = divisor(weight[classes].sum(), shared, least=0.0)
+    return entropy / of_entropy + located / divisor(count, shared)

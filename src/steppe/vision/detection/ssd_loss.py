@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from steppe.vision.detection.matching import BACKGROUND, match
+from steppe.vision.detection.shared_batches import divisor
 from steppe.vision.detection.targets import objects
 
 NEGATIVES = 3
@@ -58,6 +59,7 @@ def ssd_loss(
     *,
     weight: float = 1.0,
     label_smoothing: float = 0.0,
+    shared: bool = False,
 ) -> Tensor:
     """``(sum of the classes' cross entropies + weight * sum of smooth L1) / N``.
 
@@ -72,6 +74,7 @@ def ssd_loss(
         anchors: ``[n, 4]``, centre x, centre y, width, height.
         weight: alpha, of the boxes.
         label_smoothing: of the cross entropies.
+        shared: whether the batch is one of several processes, who all call this.
 
     Source: Liu et al. 2016, eqs. 1 to 3 and section 2.2.
     """
@@ -87,4 +90,4 @@ def ssd_loss(
     counted = positive | hard_negatives(losses, positive)
     confidence = (losses * counted).sum()
     localisation = F.smooth_l1_loss(offsets[positive].float(), wanted[positive], reduction="sum")
-    return (confidence + weight * localisation) / positive.sum().clamp_min(1)
+    return (confidence + weight * localisation) / divisor(positive.sum(), shared)

@@ -58,6 +58,10 @@ def test_boxes_classes_and_crowds_are_read(root):
     [
         (lambda text: "{", "annotations must be JSON"),
         (lambda text: text.replace('"bbox"', '"box"'), "KeyError: 'bbox'"),
+        (
+            lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 16]"),
+            r"left, top, width and height; got \[8, 4, 16\] in annotation 0 of",
+        ),
         (lambda text: text.replace('"0.png"', '"9.png"'), r"no 9\.png of"),
         (
             lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 0, 8]"),
@@ -81,3 +85,11 @@ def test_what_is_wrong_in_a_file_is_one_line(root, change, said):
 def test_a_split_that_is_not_there_is_refused(root):
     with pytest.raises(SteppeError, match="none for train2014"):
         load(f"coco:{root}", train_split="train2014", say=str)
+
+
+def test_annotations_of_images_that_are_not_listed_are_counted(root):
+    file, said = json_of(root), []
+    file.write_text(file.read_text().replace('"image_id": 11', '"image_id": 99'))
+    data = load(f"coco:{root}", say=said.append)
+    assert len(data.train.scenes[1].objects) == 0
+    assert any(note.startswith("2 annotations of images") for note in said)

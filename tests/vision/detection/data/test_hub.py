@@ -43,3 +43,25 @@ def test_what_cannot_be_loaded_is_one_line(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SteppeError, match="that the datasets library can load"):
         load(f"hub:{tmp_path / 'empty'}", say=str)
+
+
+@pytest.mark.parametrize(
+    ("objects", "extra", "said"),
+    [
+        ({"bbox": [[8, 4, 0, 8]], "category": [0]}, {}, "object 1 of row 0 .*, without area"),
+        ({"bbox": [[8, 4, 99, 8]], "category": [0]}, {}, "object 1 of row 0 .*, outside its image"),
+        ({"bbox": [[8, 4, 9]], "category": [0]}, {}, r"width and height; got \[8.*object 1 of row"),
+        ({"bbox": [[8, 4, 9, 9]], "category": [0, 1]}, {}, "1 boxes and 2 categories in row 0"),
+        ({"bbox": [[8, 4, 9, 9]], "category": [0]}, {"width": 81, "height": 40}, "as 81 x 40"),
+    ],
+)
+def test_what_is_wrong_in_a_row_is_one_line(tmp_path, objects, extra, said):
+    datasets = pytest.importorskip("datasets")
+    rows = {"image": [Image.new("RGB", (80, 40))], "objects": [objects]}
+    rows |= {key: [value] for key, value in extra.items()}
+    for split in ("train", "test"):
+        whole = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        whole.to_parquet(tmp_path / f"{split}.parquet")
+    with pytest.raises(SteppeError, match=said) as refused:
+        load(f"hub:{tmp_path}", say=str)
+    assert "\n" not in str(refused.value)

@@ -80,6 +80,8 @@ def spoil(root, how):
             xml.write_text("<annotation><object>")
         case "number":
             xml.write_text(xml.read_text().replace("<xmin>", "<xmin>x", 1))
+        case "infinite":
+            xml.write_text(xml.read_text().replace("<width>96", "<width>inf"))
         case "box":
             xml.write_text(xml.read_text().replace("bndbox>", "box>"))
         case "size":
@@ -101,6 +103,7 @@ def spoil(root, how):
         ("empty", "trainval.txt, which is empty"),
         ("xml", "an annotation must be XML; got .*000001.xml"),
         ("number", "a number as xmin; got 'x.*object 1 of .*000001.xml"),
+        ("infinite", "a number as width; got .inf. in .*000001.xml"),
         ("box", "an object has a bndbox; got none in object 1 of"),
         ("size", "50 x 40 pixels in .*000001.jpg, annotated as 96 x 80"),
         ("truncated", "every image must be decodable; got .*000001.jpg"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,3 +178,26 @@ def _undecodable(where: str, error: Exception) -> SteppeError:
         got=f"{where} ({type(error).__name__}: {text})",
         way_out="replace the file, or leave it out of the split",
     )
+
+
+def ends(box: Any, where: str) -> tuple[float, float, float, float]:
+    """Left, top, right, bottom of a box that is stored as left, top, width, height.
+
+    Args:
+        box: four numbers.
+        where: words for an error message.
+
+    Raises:
+        SteppeError: it is something else.
+
+    Example:
+        >>> ends([8, 4, 16, 8], "here")
+        (8.0, 4.0, 24.0, 12.0)
+    """
+    try:
+        left, top, width, height = map(float, box)
+    except (TypeError, ValueError):
+        raise SteppeError(
+            "a box is left, top, width and height", got=f"{box!r} in {where}"
+        ) from None
+    return left, top, left + width, top + height

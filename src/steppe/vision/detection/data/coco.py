@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.vision.detection.data import READERS, Wanted
-from steppe.vision.detection.data.base import Object, Picture, Source
+from steppe.vision.detection.data.base import Object, Picture, Source, ends
 
 TRAIN, TEST = ("train2017", "train"), ("val2017", "test", "val", "valid")
 
@@ -60,6 +61,10 @@ class COCO:
         notes = [f"trained on {train.name}, tested on {test.name}"]
         if unused:
             notes.append(f"categories without a training object: {', '.join(unused[:5])}")
+        for split in (train, test):
+            if lost := split.without_image:
+                objects = counted(lost, "annotation")
+                notes.append(f"{objects} of images that {split.file} does not list left out")
         return Source(train.pictures, test.pictures, classes, tuple(notes))
 
 
@@ -82,6 +87,8 @@ class _Split:
                 objects[int(entry["image_id"])].append(self._object(entry, place))
             folder = self._folder(root, whole["images"])
             self.pictures = [self._picture(folder, one, objects) for one in whole["images"]]
+            listed = {int(one["id"]) for one in whole["images"]}
+            self.without_image = sum(len(own) for n, own in objects.items() if n not in listed)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, SteppeError):
                 raise
@@ -91,11 +98,10 @@ class _Split:
             ) from None
 
     def _object(self, entry: Any, place: int) -> Object:
-        left, top, width, height = map(float, entry["bbox"])
         where = f"annotation {entry.get('id', place)} of {self.file}"
         name = self.names.get(int(entry["category_id"]), f"category {entry['category_id']}")
         crowd = bool(entry.get("iscrowd", 0))
-        return Object(name, (left, top, left + width, top + height), crowd, where)
+        return Object(name, ends(entry["bbox"], where), crowd, where)
 
     def _folder(self, root: Path, images: Sequence[Any]) -> Path:
         if not images:

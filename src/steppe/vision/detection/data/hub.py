@@ -9,7 +9,7 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.vision.detection.data import READERS, Wanted
-from steppe.vision.detection.data.base import Object, Picture, Source
+from steppe.vision.detection.data.base import Object, Picture, Source, ends
 
 TRAIN, TEST = ("train",), ("test", "validation")
 IMAGE, OBJECTS = ("image", "img"), ("objects", "annotations")
@@ -112,7 +112,7 @@ def _pictures(library: Any, split: Any, where: str) -> list[Picture]:
         found = entry[column] or {}
         if isinstance(found, list):  # one mapping for each object
             found = {key: [one[key] for one in found] for key in (found[0] if found else {})}
-        size = (entry["width"], entry["height"]) if "width" in entry else None
+        size = (entry["width"], entry["height"]) if entry.get("width") else None
         pictures.append(Picture(blob, place, size, tuple(_objects(found, names, place))))
     return pictures
 
@@ -122,12 +122,16 @@ def _objects(found: Any, names: tuple[str, ...], place: str) -> list[Object]:
         return []
     labels = found[_column(list(found), LABELS, place)]
     boxes = found[_column(list(found), BOXES, place)]
+    if len(labels) != len(boxes):
+        raise SteppeError(
+            "every object has a box and a category",
+            got=f"{len(boxes)} boxes and {len(labels)} categories in {place}",
+        )
     objects = []
     for number, (label, box) in enumerate(zip(labels, boxes, strict=True)):
         where = f"object {number + 1} of {place}"
         if isinstance(label, int) and names and not 0 <= label < len(names):
             raise SteppeError("a category is one of the dataset's", got=f"{label} in {where}")
         name = names[label] if isinstance(label, int) and names else str(label)
-        left, top, width, height = map(float, box)
-        objects.append(Object(name, (left, top, left + width, top + height), False, where))
+        objects.append(Object(name, ends(box, where), False, where))
     return objects

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -112,12 +113,15 @@ def _xml(path: Path, file: Path) -> ET.Element:
 def _number(node: ET.Element, key: str, where: str) -> float:
     text = node.findtext(key)
     try:
-        return float(text)  # type: ignore[arg-type]
+        number = float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise SteppeError(
-            f"an annotation has a number as {key}",
-            got=f"{'none' if text is None else repr(text)} in {where}",
-        ) from None
+        number = math.nan
+    if math.isfinite(number):
+        return number
+    raise SteppeError(
+        f"an annotation has a number as {key}",
+        got=f"{'none' if text is None else repr(text)} in {where}",
+    )
 
 
 def _size(tree: ET.Element, path: Path) -> tuple[int, int] | None:

@@ -75,7 +75,9 @@ def build(
     elif Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         from steppe.vision.detection.models.hub import from_pretrained
 
-        model = from_pretrained(name, num_classes, pretrained is not False, say, **options)
+        model = from_pretrained(
+            name, num_classes, in_shape, pretrained is not False, say, **options
+        )
     else:
         raise unknown("detector", name, DETECTORS)
     reading_of(model)

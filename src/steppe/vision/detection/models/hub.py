@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
-from steppe.vision.detection.boxes import cornered
-from steppe.vision.detection.detections import Detections, Selection
-from steppe.vision.detection.reading import USUAL
-from steppe.vision.detection.set_loss import assigned, set_loss
-from steppe.vision.detection.targets import objects
-
-
-@dataclass(frozen=True)
-class SetReading:
-    """Outputs of a DETR or YOLOS: for each query a box, then the classes' logits, nothing last.
-
-    Args:
-        selection: which boxes are told; queries of one class may overlap as they like.
-    """
-
-    selection: Selection = USUAL
-
-    def loss(self, outputs: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        boxes, logits = outputs[..., :4], outputs[..., 4:]
-        return set_loss(boxes, logits, targets, label_smoothing=label_smoothing)
-
-    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Of the queries that an object is assigned to, the share whose class is right."""
-        right, count = torch.zeros((), device=outputs.device), 0
-        for own, found in zip(outputs.detach().float(), objects(targets), strict=True):
-            rows, columns = assigned(own[:, :4], own[:, 4:], found)
-            right += (own[rows, 4:].argmax(-1) == found[columns, 4]).sum()
-            count += len(found)
-        return right / max(count, 1)
-
-    def detections(self, outputs: Tensor) -> list[Detections]:
-        boxes = cornered(outputs[..., :4].float())
-        probabilities = outputs[..., 4:].float().softmax(-1)[..., :-1]
-        return [self.selection.of(*own) for own in zip(boxes, probabilities, strict=True)]
-
-
-class SetDetector(nn.Module):
-    """A detector of transformers that gives one tensor.
-
-    Args:
-        model: its ``pred_boxes`` and ``logits`` are joined.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.reading = SetReading()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``[n, c, h, w]`` -> ``[n, queries, 4 + classes + 1]``."""
-        out = self.model(pixel_values=x)
-        return torch.cat([out.pred_boxes, out.logits], -1)
+from steppe.vision.detection.sets import one_tensor
 
 
 def from_pretrained(
     name: str,
     num_classes: int,
+    in_shape: tuple[int, int, int],
     pretrained: bool,
     say: Callable[[str], object],
     **options: Any,
@@ -78,15 +28,17 @@ def from_pretrained(
     Args:
         name: a folder, or a hub id ``org/name``.
         num_classes: kinds of objects.
+        in_shape: channels, height, width of an image.
         pretrained: False takes the architecture alone.
         say: called with a sentence where the head starts at random.
         options: passed to ``from_pretrained`` or ``from_config``.
 
     Returns:
-        A `SetDetector`.
+        A module that gives one tensor, see `steppe.vision.detection.sets`.
 
     Raises:
-        SteppeError: it cannot be loaded, or gives no set with a class for nothing.
+        SteppeError: it cannot be loaded, its outputs are of no known kind, or it takes no
+            images of that size.
     """
     transformers = require("transformers", install="'steppe[hub]'", purpose="loading a detector")
     folder = Path(name).expanduser()
@@ -119,27 +71,32 @@ def from_pretrained(
             got=f"{name} ({type(error).__name__}: {text})",
             way_out="check the id, the network and that it is a detector, or give a local folder",
         ) from error
-    _check_head(model, name, num_classes)
+    detector = one_tensor(model, num_classes, name)
+    _check_size(detector, in_shape, name)
     random = [*info.get("missing_keys", ()), *(key for key, *_ in info.get("mismatched_keys", ()))]
     if random:
         say(f"{name}: its head starts at random ({', '.join(sorted(random)[:4])})")
-    return SetDetector(model)
+    return detector
 
 
-def _check_head(model: nn.Module, name: str, num_classes: int) -> None:
-    """Its outputs are boxes and logits of which the last is that of nothing.
+@torch.no_grad()
+def _check_size(detector: nn.Module, in_shape: tuple[int, int, int], name: str) -> None:
+    """Whether it takes images of that size; as a rule nothing is computed.
 
     Raises:
-        SteppeError: they are something else.
+        SteppeError: it does not.
     """
-    head = getattr(model, "class_labels_classifier", None)
-    last = None
-    if head is not None:
-        layers = [m for m in head.modules() if isinstance(m, nn.Linear)]
-        last = layers[-1].out_features if layers else None
-    if last != num_classes + 1:
-        raise SteppeError(
-            "a detector of transformers gives boxes with a class for nothing, as YOLOS and DETR do",
-            got=f"{name}, {type(model).__name__}",
-            way_out="YOLOS, or a function of your own (package.module:function)",
-        )
+    detector.eval()
+    try:
+        copy.deepcopy(detector).to("meta")(torch.zeros(1, *in_shape, device="meta"))
+    except Exception:  # it may also be one that cannot run without values
+        try:
+            detector(torch.zeros(1, *in_shape))
+        except (RuntimeError, ValueError) as error:
+            why = str(error).splitlines()[0]
+            raise SteppeError(
+                "a detector must take the images",
+                got=f"{in_shape[2]} x {in_shape[1]} pixels and {name} ({why})",
+                way_out="data.size, for many a multiple of 32",
+            ) from error
+    detector.train()

@@ -1,0 +1,54 @@
+"""Detectors of transformers, which give a set of boxes: one file for each kind of outputs."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import nn
+
+from steppe.core.errors import SteppeError
+from steppe.core.registry import Registry
+from steppe.vision.detection.detections import Selection
+
+ALL = Selection(overlap=1.0)
+"""Outputs of a set are told apart in training, so that none must be suppressed for another."""
+
+
+class Kind(Protocol):
+    """A kind of outputs: called with such a model it makes a detector that gives one tensor."""
+
+    def claims(self, model: Any, num_classes: int) -> bool:
+        """Whether a model of transformers gives such outputs.
+
+        Args:
+            model: an ``AutoModelForObjectDetection``.
+            num_classes: kinds of objects that its head is for.
+        """
+        ...
+
+    def __call__(self, model: Any) -> nn.Module: ...
+
+
+KINDS: Registry[Any] = Registry("kind of outputs", "steppe.vision.detection.sets")
+"""Name -> `Kind`."""
+
+
+def one_tensor(model: Any, num_classes: int, name: str) -> nn.Module:
+    """The model as a detector that gives one tensor.
+
+    Args:
+        model: an ``AutoModelForObjectDetection``.
+        num_classes: kinds of objects.
+        name: of the model, for messages.
+
+    Raises:
+        SteppeError: its outputs are of no known kind.
+    """
+    for kind in KINDS:
+        if KINDS[kind].claims(model, num_classes):
+            return KINDS[kind](model)  # type: ignore[no-any-return]
+    raise SteppeError(
+        "a detector of transformers is one whose outputs steppe can read: YOLOS, DETR, RT-DETR",
+        got=f"{name}, {type(model).__name__}",
+        way_out="one of these, or a function of your own (package.module:function)",
+    )

@@ -1,0 +1,73 @@
+"""Two processes train a detector and measure it as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import steppe
+import voc_folder
+from steppe.core.serialization import load_tensors
+from steppe.evaluation import make
+
+TESTS = Path(__file__).parents[2]
+WORKER = TESTS / "experiment" / "streamed_worker.py"
+pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
+
+
+def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
+    root = voc_folder.write(tmp_path / "voc", train=8, test=5)
+    recipe = {
+        "task": "detection",
+        "model": {"name": "normless_detector:build"},
+        # crops leave some images without an object, so that the processes have unequal counts
+        "data": {"name": f"voc:{root}", "size": 96, "augment": [{"crop": {"least": 0.2}}]},
+        "method": {"name": "gmp", "sparsity": 0.5},
+        "train": {"epochs": 6, "batch_size": 4, "lr": 0.05, "eval_every": 3},
+        "device": "cpu",
+    }
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(recipe))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(file), str(tmp_path / "two")],
+            env=os.environ
+            | together
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert not any(process.returncode for process in processes), "\n".join(said)
+    record = json.loads((tmp_path / "two" / "record.json").read_text())
+    steppe.train(recipe, tmp_path / "one")
+    ours = load_tensors(tmp_path / "one" / "model.safetensors")
+    theirs = load_tensors(tmp_path / "two" / "model.safetensors")
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4)
+    # the images are measured once each, whoever looked at them
+    again = make("clean", str(tmp_path / "two"), {}, []).measure()
+    for key in ("map", "map50", "map50_11", "classes"):
+        assert again[key] == record["sparse"][key], key
+    assert again["loss"] == pytest.approx(record["sparse"]["loss"], rel=1e-6)
+    assert record["sparse"]["map50"] > 0
