@@ -61,9 +61,7 @@ def classes() -> Table:
     names = sorted({name for seeds in everything.values() for name in seeds[0]["classes"]})
     rows = []
     for (cut, arm), seeds in everything.items():
-        cells = [
-            half_range((run["classes"][name]["map50"] for run in seeds), 3) for name in names
-        ]
+        cells = [half_range((run["classes"][name]["map50"] for run in seeds), 3) for name in names]
         rows.append([CUTS.get(cut, ""), ARMS.get(arm, arm), *cells])
     return Table(["", "method", *names], rows)
 

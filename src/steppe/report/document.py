@@ -13,8 +13,10 @@ from steppe.methods import METHODS, display_of
 from steppe.report import papers
 from steppe.report.figures import FIGURES
 from steppe.report.in_short import InShort
+from steppe.report.quality import share_among
 from steppe.report.record import (
     Record,
+    asked_of,
     display,
     find,
     is_dense,
@@ -37,14 +39,15 @@ SECTIONS = {
     "inside": "Inside the runs",
 }
 _TABLES = {
-    "Quality": "accuracy loss perplexity calibration disagree worst_drop distance",
+    "Quality": "accuracy map50 map class loss perplexity calibration disagree worst_drop distance",
     "Corrupted images": "corrupted_15 r_c_15 corrupted_19 r_c_19 corrupted_run corrupted",
     "Corruption error": "mce_15 mce_19 mce_run relative_mce_15 relative_mce_19 relative_mce_run",
     "New images": "shifted r_v2",
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
-    "Size and cost": "reached removed nonzero flops latency latency_64 bytes packed seconds memory",
+    "Size and cost": "reached flops removed left nonzero predicted latency latency_64 bytes packed "
+    "seconds memory",
 }
 
 
@@ -161,13 +164,14 @@ def _draw(
     drawn: dict[str, list[Figure]] = {}
     hints: dict[str, list[str]] = {}
     missing = []
+    quality = share_among([column.key for column in rows.columns])
     for kind in sorted((FIGURES[name] for name in FIGURES), key=lambda k: k.place):
         figure = kind().draw(records if kind.section == "labels" else plain, rows)
         if figure is not None:
             drawn.setdefault(kind.section, []).append(figure)
         elif hint := kind().hint(plain):
             hints.setdefault(kind.section, []).append(hint)
-        elif kind.needs:
+        elif kind.needs and (not kind.of or quality in kind.of):
             missing.append(
                 f"{kind.what}: left out, as no record of a sparse network has {kind.needs}."
             )
@@ -199,11 +203,9 @@ def _about(records: Sequence[Record]) -> str:
         return ""
     methods = dict.fromkeys(map(display, records))
     where = sorted({s for r in records if not is_dense(r) and (s := sparsity_of(r)) is not None})
-    at = (
-        f", with {', '.join(f'{100 * s:.6g} %' for s in where)} of the weights zero"
-        if where
-        else ""
-    )
+    asked = asked_of(records)
+    asked = "of the weights zero" if asked == "zeros" else asked
+    at = f", with {', '.join(f'{100 * s:.6g} %' for s in where)} {asked}" if where else ""
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
     setting = next((f" ({text})" for r in records if (text := setting_of(r))), "")
     return (
@@ -263,7 +265,7 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
             best[method] = record
     return [
         (
-            f"{display(r)} at {100 * (sparsity_of(r) or 0.0):.6g} % zeros",
+            f"{display(r)} at {100 * (sparsity_of(r) or 0.0):.6g} % {asked_of([r])}",
             list(find(r, "evaluations.clean.beside.examples")),
         )
         for r in best.values()

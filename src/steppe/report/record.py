@@ -16,8 +16,17 @@ from steppe.methods import display_of
 from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
+from steppe.report.quality import QUALITIES, Quality
 
 Record = Mapping[str, Any]
+CORRUPTED = "evaluations.corruptions"
+_FEWER = {
+    "parameters": "fewer parameters",
+    "flops": "fewer multiply-adds",
+    "latency": "less time",
+    "channels": "fewer channels",
+}
+"""What a recipe's channels.target counts, of which a share is gone."""
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -313,13 +322,45 @@ def wrong_labels(record: Record) -> float:
 
 
 def corrupted_cells(record: Record) -> dict[str, dict[str, float]]:
-    """Corruption -> severity -> accuracy."""
-    kinds = find(record, "evaluations.corruptions.accuracy")
+    """Corruption -> severity -> accuracy, or of a detector mean precision."""
+    quality = corrupted_quality(record)
+    kinds = quality and find(record, f"{CORRUPTED}.{quality.key}")
     return {
         str(name): {str(s): float(v) for s, v in cells.items()}
         for name, cells in (kinds.items() if isinstance(kinds, Mapping) else ())
         if isinstance(cells, Mapping)
     }
+
+
+def corrupted_quality(record: Record) -> Quality | None:
+    """What was measured on corrupted images; None where nothing was.
+
+    Example:
+        >>> run = {"evaluations": {"corruptions": {"map50": {"fog": {"3": 0.5}}}}}
+        >>> corrupted_quality(run).title
+        'mAP@0.5'
+    """
+    shares = (q for q in QUALITIES if q.share)
+    return next((q for q in shares if find(record, f"{CORRUPTED}.{q.key}") is not None), None)
+
+
+def corrupted_clean(record: Record) -> float | None:
+    """The same measure on the same images, not corrupted."""
+    quality = corrupted_quality(record)
+    return None if quality is None else number(record, f"{CORRUPTED}.{quality.clean}")
+
+
+def asked_of(records: Iterable[Record]) -> str:
+    """What the sparsity of some runs counts: zeros, or what is gone with the channels.
+
+    Example:
+        >>> asked_of([{"recipe": {"channels": {"target": "flops"}}}]), asked_of([{}])
+        ('fewer multiply-adds', 'zeros')
+    """
+    pruned = (r for r in records if not is_dense(r))
+    targets = {find(r, "recipe.channels.target") for r in pruned}
+    (target,) = targets if len(targets) == 1 else ("",)
+    return _FEWER.get(str(target), "zeros")
 
 
 def severities_of(records: Sequence[Record]) -> list[str]:
@@ -378,7 +419,7 @@ def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:
     for record in records:
         part = record.get("dense")
         if isinstance(part, Mapping) and any(
-            number(part, key) is not None for key in ("accuracy", "perplexity", "loss")
+            number(part, quality.key) is not None for quality in QUALITIES
         ):
             parts = {key: part[key] for key in ("flatness", "noise") if key in part}
             seed = record.get("seed")

@@ -1,4 +1,4 @@
-"""Accuracy for each corruption at each severity."""
+"""Accuracy, or of detectors mean precision, for each corruption at each severity."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import heat, highest, mean_of, scale_bar
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import share_among
 from steppe.report.record import (
     Record,
     corrupted_cells,
@@ -58,9 +59,10 @@ class Heatmap(Drawing):
         )
         with canvas("heatmap", 1.2 + 0.2 * len(names)) as (figure, (ax,)):
             text = len(columns) <= 20
+            quality = share_among([column.key for column in rows.columns])
             mesh = heat(ax, grid, text, digits=0, size=8 if len(columns) <= 10 else 6)
             if not text:
-                scale_bar(figure, mesh, ax, "bottom", "accuracy, %")
+                scale_bar(figure, mesh, ax, "bottom", f"{quality.name}, %")
             ax.set_xticks(
                 [i + 0.5 for i in range(len(columns))], [s for _, s in columns], fontsize=8
             )
@@ -80,9 +82,9 @@ class Heatmap(Drawing):
                 )
                 if i:
                     ax.axvline(i * each, color="white", linewidth=3)
-            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
-                "Accuracy in %, mean over seeds; the small numbers above are severities. "
+                f"{quality.title} in %, mean over seeds; the small numbers above are severities. "
                 "Yellow is better, blue is worse."
             )
             return finish(figure, "heatmap", f"{self.what}{at}", caption, f"{described}.")
