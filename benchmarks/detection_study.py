@@ -159,12 +159,17 @@ def row(out: Path, training: Training, evaluations: list[dict[str, Any]]) -> dic
         "sparsity_reached": record["sparsity_reached"],
         "removed": removed,
         "times": times,
-        **{e["on"]: e["result"] for e in evaluations if e["on"] != "clean"},
+        **{e["on"]: _numbers(e["result"]) for e in evaluations if e["on"] != "clean"},
         "epochs": record["recipe"]["train"]["epochs"],
         "seed": record["seed"],
         "seconds": record["seconds"],
         "versions": record["versions"],
     }
+
+
+def _numbers(result: dict[str, Any]) -> dict[str, Any]:
+    """Without the images."""
+    return {key: value for key, value in result.items() if key != "examples"}
 
 
 def main() -> None:

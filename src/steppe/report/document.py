@@ -11,6 +11,8 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.methods import METHODS, display_of
 from steppe.report import papers
+from steppe.report.detections import Strip, strips
+from steppe.report.detections import missing as no_images
 from steppe.report.figures import FIGURES
 from steppe.report.in_short import InShort
 from steppe.report.quality import share_among
@@ -71,6 +73,7 @@ class Document:
         recipes: method and sparsity -> recipe.
         words: the methods and quantities shown here, and what they mean.
         examples: what a pruned network forgot: title, then label, answers and picture of each.
+        found: images with what detectors found in them.
     """
 
     title: str
@@ -86,6 +89,7 @@ class Document:
     recipes: dict[str, str]
     words: dict[str, str]
     examples: list[tuple[str, list[Mapping[str, Any]]]]
+    found: list[Strip] = field(default_factory=list)
     drawn: dict[str, list[Figure]] = field(default_factory=dict)
     hints: dict[str, list[str]] = field(default_factory=dict)
 
@@ -147,12 +151,15 @@ class Document:
             full=short.full if records else [],
             tables=tables,
             papers=papers.beside(records, rows),
-            remarks=[*missing, *_unlike(records)] if records else [],
+            remarks=[*missing, *filter(None, [no_images(plain)]), *_unlike(records)]
+            if records
+            else [],
             commands=list(dict.fromkeys(given)),
             versions=_versions(records),
             recipes=_recipes(records),
             words=_words(records, [rows for _, rows in tables]),
             examples=_examples(plain),
+            found=strips(plain) if figures else [],
             drawn=drawn,
             hints=hints,
         )
