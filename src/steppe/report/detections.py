@@ -1,4 +1,4 @@
-"""What detectors found in a few images, beside each other: dense and pruned, clean and corrupted."""
+"""What detectors found in a few images, beside each other: dense and pruned."""
 
 from __future__ import annotations
 

@@ -8,17 +8,15 @@ from statistics import fmean
 
 from steppe.core.variants import in_order, variant_of
 from steppe.report.column import Column
-from steppe.report.quality import ACCURACY, Quality
-from steppe.report.record import CORRUPTED as _RESULT
-from steppe.report.record import (
-    Record,
+from steppe.report.corrupted import CORRUPTED as _RESULT
+from steppe.report.corrupted import (
     corrupted_cells,
     corrupted_clean,
     corrupted_quality,
-    find,
-    number,
     severities_of,
 )
+from steppe.report.quality import ACCURACY, Quality
+from steppe.report.record import Record, find, number
 
 _EVERY = ("1", "2", "3", "4", "5")
 _PAPERS = ("15", "19")  # the common kinds of ImageNet-C; with its extra ones

@@ -16,10 +16,9 @@ from steppe.methods import display_of
 from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
-from steppe.report.quality import QUALITIES, Quality
+from steppe.report.quality import QUALITIES
 
 Record = Mapping[str, Any]
-CORRUPTED = "evaluations.corruptions"
 _FEWER = {
     "parameters": "fewer parameters",
     "flops": "fewer multiply-adds",
@@ -321,35 +320,6 @@ def wrong_labels(record: Record) -> float:
     return number(record, "recipe.data.label_noise.rate") or 0.0
 
 
-def corrupted_cells(record: Record) -> dict[str, dict[str, float]]:
-    """Corruption -> severity -> accuracy, or of a detector mean precision."""
-    quality = corrupted_quality(record)
-    kinds = quality and find(record, f"{CORRUPTED}.{quality.key}")
-    return {
-        str(name): {str(s): float(v) for s, v in cells.items()}
-        for name, cells in (kinds.items() if isinstance(kinds, Mapping) else ())
-        if isinstance(cells, Mapping)
-    }
-
-
-def corrupted_quality(record: Record) -> Quality | None:
-    """What was measured on corrupted images; None where nothing was.
-
-    Example:
-        >>> run = {"evaluations": {"corruptions": {"map50": {"fog": {"3": 0.5}}}}}
-        >>> corrupted_quality(run).title
-        'mAP@0.5'
-    """
-    shares = (q for q in QUALITIES if q.share)
-    return next((q for q in shares if find(record, f"{CORRUPTED}.{q.key}") is not None), None)
-
-
-def corrupted_clean(record: Record) -> float | None:
-    """The same measure on the same images, not corrupted."""
-    quality = corrupted_quality(record)
-    return None if quality is None else number(record, f"{CORRUPTED}.{quality.clean}")
-
-
 def asked_of(records: Iterable[Record]) -> str:
     """What the sparsity of some runs counts: zeros, or what is gone with the channels.
 
@@ -361,11 +331,6 @@ def asked_of(records: Iterable[Record]) -> str:
     targets = {find(r, "recipe.channels.target") for r in pruned}
     (target,) = targets if len(targets) == 1 else ("",)
     return _FEWER.get(str(target), "zeros")
-
-
-def severities_of(records: Sequence[Record]) -> list[str]:
-    """The severities that any network was measured at, ascending."""
-    return sorted({s for r in records for cells in corrupted_cells(r).values() for s in cells})
 
 
 def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING
 
 from steppe.report.axes import highest, looks_of
 from steppe.report.column import Cell
+from steppe.report.corrupted import corrupted_cells, corrupted_clean, corrupted_quality
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.quality import ACCURACY
-from steppe.report.record import (
-    Record,
-    corrupted_cells,
-    corrupted_clean,
-    corrupted_quality,
-    is_dense,
-    method_of,
-    sparsity_of,
-)
+from steppe.report.record import Record, is_dense, method_of, sparsity_of
 from steppe.report.svg import INK, Figure, Look, canvas, finish
 from steppe.report.table import Rows
 

@@ -5,17 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.corrupted import corrupted_cells, severities_of
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.quality import share_among
-from steppe.report.record import (
-    Record,
-    corrupted_cells,
-    displays,
-    is_dense,
-    method_of,
-    severities_of,
-    sparsity_of,
-)
+from steppe.report.record import Record, displays, is_dense, method_of, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING
 
 from steppe.report.axes import band, looks_of
 from steppe.report.column import Cell
-from steppe.report.figures import FIGURES, Drawing
-from steppe.report.quality import ACCURACY
-from steppe.report.record import (
-    Record,
+from steppe.report.corrupted import (
     corrupted_cells,
     corrupted_clean,
     corrupted_quality,
-    is_dense,
-    method_of,
-    number,
     severities_of,
-    sparsity_of,
 )
+from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import ACCURACY
+from steppe.report.record import Record, is_dense, method_of, number, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 

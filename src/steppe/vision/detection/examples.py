@@ -1,4 +1,4 @@
-"""A few images with what a detector found in them, kept with a measurement for people to look at."""
+"""A few images with what a detector found in them, kept for people to look at."""
 
 from __future__ import annotations
 
