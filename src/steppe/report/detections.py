@@ -157,7 +157,8 @@ def _drawn(box: Box, colour: str) -> str:
     place = f'x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}"'
     words_at = top + 9 if top < 10 else top - 2.5
     return (
-        f'<rect {place} class="under"/><rect {place} stroke="{colour}"/>'
+        f'<rect {place} class="under"/>'
+        f'<rect {place} stroke="{colour}"><title>{escape(box.said)}</title></rect>'
         f'<text x="{left + 1.5:.1f}" y="{words_at:.1f}" fill="{colour}">{escape(box.said)}</text>'
     )
 

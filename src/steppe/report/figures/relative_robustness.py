@@ -49,6 +49,8 @@ class RelativeRobustness(Drawing):
             label = "multiply-adds kept, %" if counted else f"{rows.asked} asked for, %"
             ax.set_xlabel(f"{label} (more is gone to the right)")
             ax.set_ylabel("R_C")
+            ax.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
+            ax.xaxis.set_major_formatter("{x:g}")
             if counted:
                 ax.invert_xaxis()
             legend(figure, ax)
