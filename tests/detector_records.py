@@ -50,7 +50,8 @@ def detector(
     if sparsity is not None:
         run["removed"] = {
             "parameters": [1000, round(1000 * (1 - gone))],
-            "predicted_ms": [9.0, 9.0 * (1 - gone)],
+            "target": "ms",
+            "cost": [9.0, 9.0 * (1 - gone)],
         }
     return run
 

@@ -209,6 +209,10 @@ def _after(record: Record, path: str) -> float | None:
     return number({"after": pair[-1]}, "after") if isinstance(pair, list) and pair else None
 
 
+def _in_ms(record: Record) -> bool:
+    return bool(find(record, "removed.target") == "ms")
+
+
 def each_class(records: Sequence[Record]) -> list[Column]:
     """A column for each class that detectors look for: its precision at the overlap 0.5.
 
@@ -354,7 +358,7 @@ COLUMNS = (
     Column(
         "predicted",
         "Predicted latency, ms",
-        lambda record: _after(record, "removed.predicted_ms"),
+        lambda record: _after(record, "removed.cost") if _in_ms(record) else None,
         means="time for one batch, by the table of layers with which channels were chosen",
     ),
     _at("latency_64", "Latency of 64, ms", "sparse.latency_ms_64"),

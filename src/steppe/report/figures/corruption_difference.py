@@ -113,7 +113,7 @@ def _bars(ax: Axes, bars: Mapping[str, Cell | None], first: Look, other: Look) -
             place,
             100 * cell.mean,
             0.75,
-            xerr=100 * (cell.error or 0.0),
+            xerr=None if cell.error is None else 100 * cell.error,
             error_kw={"ecolor": INK, "linewidth": 1.0, "capsize": 2},
             color=ahead.colour,
             alpha=0.45 if ahead.colour == INK else 1.0,
