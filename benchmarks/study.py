@@ -16,8 +16,9 @@ from typing import Any
 
 from steppe.cli.main import main as steppe_command
 from steppe.evaluation import ensure
-from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import Recipe, parse, read
+from steppe.experiment.read import read_plain
+from steppe.experiment.recipe import Recipe
+from steppe.experiment.tasks import TASKS, task_of
 from steppe.report.html import write_report
 from steppe.report.markdown import data, markdown
 from steppe.report.record import read_records
@@ -50,12 +51,15 @@ class Training:
 
 
 def changed(path: Path, seed: int, **parts: dict[str, Any]) -> Recipe:
-    """A recipe with another seed and other options of some of its parts."""
-    plain = read(path).plain() | {"seed": seed}
+    """A recipe, of any task, with another seed and other options of some of its parts."""
+    data, file = read_plain(path)
+    task = task_of(data, file.parent)
+    plain = task.load(data, str(file), file.parent).plain() | {"seed": seed}
     for part, options in parts.items():
         same = part != "method" or options.get("name") in (None, plain[part]["name"])
         plain[part] = plain[part] | options if same else options  # another method has its own
-    return parse(plain)
+    recipe: Recipe = task.load(plain, str(file), None)
+    return recipe
 
 
 @contextmanager
@@ -73,13 +77,11 @@ def claimed(folder: Path) -> Iterator[bool]:
 
 def run(out: Path, trainings: Iterable[Training], measure: bool = True) -> None:
     """Train, and if asked measure, everything that no other process is at."""
-    loaded: dict[str, Any] = {}
     for training in trainings:
         folder = out / training.name
         with claimed(folder) as mine:
             if not mine:
                 continue
-            key = json.dumps(training.recipe.plain()["data"], sort_keys=True)
             if not (folder / "record.json").exists():
                 if (
                     training.after is not None
@@ -87,12 +89,14 @@ def run(out: Path, trainings: Iterable[Training], measure: bool = True) -> None:
                 ):
                     print(training.name, "waits for", training.after, flush=True)
                     continue
-                if key not in loaded:
-                    loaded[key] = load_data(training.recipe)
-                experiment = Experiment(training.recipe, loaded[key], folder, quiet=True)
-                record, _, _ = experiment.train()
-                accuracy, seconds = record["sparse"]["accuracy"], record["seconds"]
-                print(training.name, f"{accuracy:.4f} {seconds:.0f} s", flush=True)
+                task = TASKS[training.recipe.task]
+                record = task.train(training.recipe, folder, True)
+                quality = task.quality(training.recipe)
+                print(
+                    training.name,
+                    f"{quality.name} {quality.read(record):.4f} {record['seconds']:.0f} s",
+                    flush=True,
+                )
             if training.slim and not (out / training.measured_folder / "record.json").exists():
                 remove(folder, out / training.measured_folder)
             if measure:
@@ -101,8 +105,17 @@ def run(out: Path, trainings: Iterable[Training], measure: bool = True) -> None:
 
 def remove(run: Path, out: Path) -> None:
     """``steppe remove``."""
+    typed("remove", str(run), "--out", str(out), "--device", "cpu", "--quiet")
+
+
+def typed(*words: str) -> None:
+    """A command of ``steppe``, in this process.
+
+    Raises:
+        SystemExit: it failed.
+    """
     try:
-        steppe_command(["remove", str(run), "--out", str(out), "--device", "cpu", "--quiet"])
+        steppe_command(list(words))
     except SystemExit as ended:
         if ended.code:
             raise

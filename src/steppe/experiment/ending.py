@@ -98,7 +98,9 @@ class Ending:
         for key in (k for k in ("latency_ms", "flops", "latency_ms_64") if k in gained):
             dense[key], sparse[key] = gained[key]
         record["speed"] = gained["speed"]
-        gained |= {"round_to": channels.round_to, "target": channels.cost.unit}
+        cost = channels.cost
+        gained |= {"round_to": channels.round_to, "target": cost.unit}
+        gained["cost"] = [cost.total({}), cost.total(gained["widths"])]
         record |= {"removed": gained, "left_out": channels.left_out}
 
     def _believed(self, record: dict[str, Any]) -> None:

@@ -55,14 +55,16 @@ def describe(rows: Rows, key: str) -> str:
     return f"{column.label}. {'; '.join(parts)}."
 
 
-def sparsity_axis(ax: Axes, levels: Sequence[float], label: bool = True) -> None:
-    """Sparsities along x."""
+def sparsity_axis(
+    ax: Axes, levels: Sequence[float], label: bool = True, asked: str = "zeros"
+) -> None:
+    """Sparsities along x; ``asked`` is what they count."""
     # evenly spaced: 90, 95, 98, 99 % to scale would crowd where it matters
     ax.set_xticks(range(len(levels)), [f"{100 * level:.6g} %" for level in levels])
     ax.set_xlim(-0.5, len(levels) - 0.5)
     ax.grid(False, axis="x")
     if label:
-        ax.set_xlabel("zeros asked for (evenly spaced, not to scale)")
+        ax.set_xlabel(f"{asked} asked for (evenly spaced, not to scale)")
 
 
 def band(ax: Axes, cell: Cell | None, scale: float, look: Look) -> None:
@@ -136,7 +138,7 @@ def draw_bars(
             low = min(c.mean for c in cells)
             # bars on a log scale have no natural foot: half the smallest one keeps it visible
             ax.set_ylim(bottom=low / 2)
-        sparsity_axis(ax, levels)
+        sparsity_axis(ax, levels, asked=rows.asked)
         ax.set_ylabel(unit + (" (log scale)" if log else ""))
         legend(figure, ax)
         return finish(figure, key, title, caption, describe(rows, key))
@@ -158,7 +160,9 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return fmean(known) if known else None
 
 
-def panels(rows: Rows, family: str, title: str, caption: str, named: str) -> Figure | None:
+def panels(
+    rows: Rows, family: str, title: str, caption: str, named: str, quality: str = "accuracy"
+) -> Figure | None:
     """Columns of one family, each a panel of lines over sparsity, in %.
 
     Args:
@@ -166,6 +170,7 @@ def panels(rows: Rows, family: str, title: str, caption: str, named: str) -> Fig
         family: what the columns' keys begin with.
         title, caption: of the figure.
         named: the heading of a panel, with ``{}`` for the rest of the key.
+        quality: what the columns hold.
     """
     keys = [c.key for c in rows.columns if c.key.startswith(f"{family} ")]
     sparse = sparse_rows(rows, *keys)
@@ -177,10 +182,10 @@ def panels(rows: Rows, family: str, title: str, caption: str, named: str) -> Fig
     with canvas(family, 0.9 + 1.75 * len(shown), len(shown)) as (figure, axes):
         for i, (ax, key) in enumerate(zip(axes, shown, strict=True)):
             draw_lines(ax, rows, key, 100, levels)
-            sparsity_axis(ax, levels, label=i + 1 == len(shown))
+            sparsity_axis(ax, levels, i + 1 == len(shown), rows.asked)
             name = named.format(key.removeprefix(f"{family} "))
             ax.set_title(name, loc="left", fontsize=9.5)
-            ax.set_ylabel("accuracy, %")
+            ax.set_ylabel(f"{quality}, %")
         legend(figure, axes[0])
         described = " ".join(describe(rows, key) for key in keys)
         some = f" Four of {len(keys)} are drawn; the table has all." if len(keys) > 4 else ""

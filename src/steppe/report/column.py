@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import floor, log10, sqrt
 from statistics import fmean, stdev
 
 from steppe.report.record import (
     Record,
+    find,
     first,
     noise_of,
     number,
@@ -201,9 +203,58 @@ def _removed(record: Record) -> float | None:
     return 1 - after / before if before and after is not None and after < before else None
 
 
+def _after(record: Record, path: str) -> float | None:
+    """The second of a pair, before and after."""
+    pair = find(record, path)
+    return number({"after": pair[-1]}, "after") if isinstance(pair, list) and pair else None
+
+
+def _in_ms(record: Record) -> bool:
+    return bool(find(record, "removed.target") == "ms")
+
+
+def each_class(records: Sequence[Record]) -> list[Column]:
+    """A column for each class that detectors look for: its precision at the overlap 0.5.
+
+    Example:
+        >>> run = {"sparse": {"classes": {"cell": {"map50": 0.5}}}}
+        >>> [(c.label, c.read(run)) for c in each_class([run])]
+        [('AP@0.5, cell, %', 0.5)]
+    """
+    found = [find(r, "sparse.classes") for r in records]
+    names = dict.fromkeys(str(name) for own in found if isinstance(own, Mapping) for name in own)
+    return [
+        Column(f"class {name}", f"AP@0.5, {name}, %", partial(_of_class, name=name), 100, 2)
+        for name in names
+    ]
+
+
+def _of_class(record: Record, name: str) -> float | None:
+    classes = find(record, "sparse.classes")  # the name may hold a point, so it is no path
+    own = classes.get(name) if isinstance(classes, Mapping) else None
+    return number(own, "map50") if isinstance(own, Mapping) else None
+
+
 _BESIDE = "evaluations.clean.beside"
 COLUMNS = (
     _at("accuracy", "Accuracy, %", "sparse.accuracy", 100, 2),
+    _at(
+        "map50",
+        "mAP@0.5, %",
+        "sparse.map50",
+        100,
+        2,
+        means="mean over the classes of the precision at all recalls; a box is right that has the "
+        "class of an object and overlaps it by half",
+    ),
+    _at(
+        "map",
+        "mAP@0.5:0.95, %",
+        "sparse.map",
+        100,
+        2,
+        means="COCO's mean precision: over ten overlaps that a right box must have, 0.5 to 0.95",
+    ),
     _at("loss", "Loss", "sparse.loss"),
     _at(
         "perplexity",
@@ -289,12 +340,26 @@ COLUMNS = (
         2,
         "parameters that are cut out of the network, not only zero",
     ),
+    Column(
+        "left",
+        "Parameters left",
+        lambda record: _after(record, "removed.parameters"),
+        1,
+        0,
+        "those of the network from which zero channels were removed",
+    ),
     _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),
     _at(
         "latency",
         "Latency, ms",
         "sparse.latency_ms",
         means="time for one input, in dense kernels on the machine that trained",
+    ),
+    Column(
+        "predicted",
+        "Predicted latency, ms",
+        lambda record: _after(record, "removed.cost") if _in_ms(record) else None,
+        means="time for one batch, by the table of layers with which channels were chosen",
     ),
     _at("latency_64", "Latency of 64, ms", "sparse.latency_ms_64"),
     _at(

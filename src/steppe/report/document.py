@@ -11,10 +11,14 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.methods import METHODS, display_of
 from steppe.report import papers
+from steppe.report.detections import Strip, strips
+from steppe.report.detections import missing as no_images
 from steppe.report.figures import FIGURES
 from steppe.report.in_short import InShort
+from steppe.report.quality import share_among
 from steppe.report.record import (
     Record,
+    asked_of,
     display,
     find,
     is_dense,
@@ -37,14 +41,15 @@ SECTIONS = {
     "inside": "Inside the runs",
 }
 _TABLES = {
-    "Quality": "accuracy loss perplexity calibration disagree worst_drop distance",
+    "Quality": "accuracy map50 map class loss perplexity calibration disagree worst_drop distance",
     "Corrupted images": "corrupted_15 r_c_15 corrupted_19 r_c_19 corrupted_run corrupted",
     "Corruption error": "mce_15 mce_19 mce_run relative_mce_15 relative_mce_19 relative_mce_run",
     "New images": "shifted r_v2",
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
-    "Size and cost": "reached removed nonzero flops latency latency_64 bytes packed seconds memory",
+    "Size and cost": "reached flops removed left nonzero predicted latency latency_64 bytes packed "
+    "seconds memory",
 }
 
 
@@ -68,6 +73,7 @@ class Document:
         recipes: method and sparsity -> recipe.
         words: the methods and quantities shown here, and what they mean.
         examples: what a pruned network forgot: title, then label, answers and picture of each.
+        found: images with what detectors found in them.
     """
 
     title: str
@@ -83,6 +89,7 @@ class Document:
     recipes: dict[str, str]
     words: dict[str, str]
     examples: list[tuple[str, list[Mapping[str, Any]]]]
+    found: list[Strip] = field(default_factory=list)
     drawn: dict[str, list[Figure]] = field(default_factory=dict)
     hints: dict[str, list[str]] = field(default_factory=dict)
 
@@ -144,12 +151,15 @@ class Document:
             full=short.full if records else [],
             tables=tables,
             papers=papers.beside(records, rows),
-            remarks=[*missing, *_unlike(records)] if records else [],
+            remarks=[*missing, *filter(None, [no_images(plain)]), *_unlike(records)]
+            if records
+            else [],
             commands=list(dict.fromkeys(given)),
             versions=_versions(records),
             recipes=_recipes(records),
             words=_words(records, [rows for _, rows in tables]),
             examples=_examples(plain),
+            found=strips(plain) if figures else [],
             drawn=drawn,
             hints=hints,
         )
@@ -161,13 +171,14 @@ def _draw(
     drawn: dict[str, list[Figure]] = {}
     hints: dict[str, list[str]] = {}
     missing = []
+    quality = share_among([column.key for column in rows.columns])
     for kind in sorted((FIGURES[name] for name in FIGURES), key=lambda k: k.place):
         figure = kind().draw(records if kind.section == "labels" else plain, rows)
         if figure is not None:
             drawn.setdefault(kind.section, []).append(figure)
         elif hint := kind().hint(plain):
             hints.setdefault(kind.section, []).append(hint)
-        elif kind.needs:
+        elif kind.needs and (not kind.of or quality in kind.of):
             missing.append(
                 f"{kind.what}: left out, as no record of a sparse network has {kind.needs}."
             )
@@ -199,11 +210,9 @@ def _about(records: Sequence[Record]) -> str:
         return ""
     methods = dict.fromkeys(map(display, records))
     where = sorted({s for r in records if not is_dense(r) and (s := sparsity_of(r)) is not None})
-    at = (
-        f", with {', '.join(f'{100 * s:.6g} %' for s in where)} of the weights zero"
-        if where
-        else ""
-    )
+    asked = asked_of(records)
+    asked = "of the weights zero" if asked == "zeros" else asked
+    at = f", with {', '.join(f'{100 * s:.6g} %' for s in where)} {asked}" if where else ""
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
     setting = next((f" ({text})" for r in records if (text := setting_of(r))), "")
     return (
@@ -263,7 +272,7 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
             best[method] = record
     return [
         (
-            f"{display(r)} at {100 * (sparsity_of(r) or 0.0):.6g} % zeros",
+            f"{display(r)} at {100 * (sparsity_of(r) or 0.0):.6g} % {asked_of([r])}",
             list(find(r, "evaluations.clean.beside.examples")),
         )
         for r in best.values()

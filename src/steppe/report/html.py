@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core.serialization import write_text
-from steppe.report import papers
+from steppe.report import detections, papers
 from steppe.report.document import SECTIONS, Document
 from steppe.report.record import Record
 
@@ -104,6 +104,8 @@ def _sections(document: Document) -> list[Section]:
     sections.insert(
         sum(s.key != "inside" for s in sections), Section("numbers", "Numbers", numbers)
     )
+    if document.found:
+        sections.append(Section("found", "What is found", detections.html(document.found)))
     if document.examples:
         sections.append(Section("forgotten", "What was forgotten", _examples(document)))
     if document.papers:

@@ -8,9 +8,16 @@ from statistics import fmean
 
 from steppe.core.variants import in_order, variant_of
 from steppe.report.column import Column
-from steppe.report.record import Record, corrupted_cells, find, number, severities_of
+from steppe.report.corrupted import CORRUPTED as _RESULT
+from steppe.report.corrupted import (
+    corrupted_cells,
+    corrupted_clean,
+    corrupted_quality,
+    severities_of,
+)
+from steppe.report.quality import ACCURACY, Quality
+from steppe.report.record import Record, find, number
 
-_RESULT = "evaluations.corruptions"
 _EVERY = ("1", "2", "3", "4", "5")
 _PAPERS = ("15", "19")  # the common kinds of ImageNet-C; with its extra ones
 MEANS = ("corrupted_15", "corrupted_19", "corrupted_run", "corrupted")
@@ -35,7 +42,7 @@ def mean_key(columns: Iterable[Column]) -> str | None:
 
 
 def severity_mean(record: Record, severity: str, extra: bool = False) -> float | None:
-    """Mean accuracy at one severity, over the corruptions that are not extra, or over all 19.
+    """Mean accuracy or precision at one severity, over the kinds that are not extra, or all 19.
 
     Args:
         record: of a run.
@@ -60,6 +67,11 @@ def _kinds(record: Record, extra: bool) -> list[str]:
     """The corruptions that were run, with or without the extra ones."""
     apart = () if extra else (find(record, f"{_RESULT}.extra") or ())
     return [name for name in corrupted_cells(record) if name not in apart]
+
+
+def _quality(records: Sequence[Record]) -> Quality:
+    """What was measured on corrupted images."""
+    return next((own for r in records if (own := corrupted_quality(r)) is not None), ACCURACY)
 
 
 def _severities(record: Record) -> tuple[str, ...]:
@@ -87,7 +99,7 @@ def _paper_mean(record: Record, count: str, severities: Sequence[str]) -> float 
 
 
 def _relative(record: Record, count: str, severities: Sequence[str]) -> float | None:
-    mean, clean = _paper_mean(record, count, severities), number(record, f"{_RESULT}.clean")
+    mean, clean = _paper_mean(record, count, severities), corrupted_clean(record)
     return None if mean is None or clean is None else mean / clean if clean else 0.0
 
 
@@ -102,6 +114,7 @@ def _of_run(record: Record, names: Sequence[str], severities: Sequence[str]) -> 
 def _means(records: Sequence[Record]) -> list[Column]:
     """Over 15 and 19 kinds, and R_C of each; else over what was run, under its own name."""
     columns = []
+    quality = _quality(records)
     for severities in _distinct(_severities(r) for r in records):
         key, label = _at(severities)
         of_papers = False
@@ -110,12 +123,12 @@ def _means(records: Sequence[Record]) -> list[Column]:
             if not any(mean(r) is not None for r in records):
                 continue
             of_papers = True
-            heading = f"Corrupted, {count} kinds{label}, %"
+            heading = f"{quality.changed}, {count} kinds{label}, %"
             if len(severities) > 1:  # a single one has a column of its own
                 columns.append(Column(f"corrupted_{count}{key}", heading, mean, 100, 2))
             read = partial(_relative, count=count, severities=severities)
             heading = f"R_C over {count} kinds{label}"
-            means = "the share of the accuracy that is left on corrupted images"
+            means = f"the share of the {quality.name} that is left on corrupted images"
             columns.append(Column(f"r_c_{count}{key}", heading, read, 1, 3, means))
         if of_papers:
             continue
@@ -123,13 +136,13 @@ def _means(records: Sequence[Record]) -> list[Column]:
             read = partial(_of_run, names=names, severities=severities)
             named = ", ".join(n.replace("_", " ") for n in names[:3])
             kinds = named if len(names) <= 3 else f"{len(names)} kinds"
-            heading = f"Corrupted, mean of {kinds}{label}, %"
+            heading = f"{quality.changed}, mean of {kinds}{label}, %"
             columns.append(Column(f"corrupted_run {','.join(names)}{key}", heading, read, 100, 2))
     return columns
 
 
 def _by_severity(records: Sequence[Record]) -> list[Column]:
-    columns = []
+    columns, quality = [], _quality(records)
     counts = sorted({len(_kinds(r, extra=False)) for r in records} - {0})
     kinds = "1 kind" if counts == [1] else f"{' or '.join(map(str, counts))} kinds"
     for severity in severities_of(records):
@@ -138,7 +151,7 @@ def _by_severity(records: Sequence[Record]) -> list[Column]:
             ("corrupted_19", f"{_PAPERS[1]} kinds", True),
         ):
             read = partial(severity_mean, severity=severity, extra=extra)
-            label = f"Corrupted, {said}, severity {severity}, %"
+            label = f"{quality.changed}, {said}, severity {severity}, %"
             columns.append(Column(f"{family} {severity}", label, read, 100, 2))
     return columns
 

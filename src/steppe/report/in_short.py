@@ -10,6 +10,7 @@ from steppe.core.speed import DENSE_KERNELS
 from steppe.report.column import Cell
 from steppe.report.image_columns import mean_key
 from steppe.report.notes import notes
+from steppe.report.quality import QUALITIES, Quality, share_among
 from steppe.report.record import Record, wrong_labels
 from steppe.report.short_table import MEASURES, Measure, ShortTable
 from steppe.report.table import Rows
@@ -18,11 +19,6 @@ from steppe.report.verdicts import verdicts
 
 MOST = 5  # sentences
 NAMES = 3  # of methods in a sentence
-_QUALITY = {
-    "accuracy": "most accurate",
-    "perplexity": "best (perplexity)",
-    "loss": "best (loss)",
-}
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def _names(methods: Iterable[str], table: ShortTable) -> str:
 
 
 def _place(table: ShortTable) -> str:
-    return "Here" if table.where is None else f"At {100 * table.where:.6g} % zeros"
+    return "Here" if table.where is None else f"At {100 * table.where:.6g} % {table.asked}"
 
 
 def _shown(measure: Measure, cell: Cell) -> str:
@@ -101,61 +97,74 @@ def _best(
 
 
 def _quality(table: ShortTable) -> str:
-    key = next((key for key in _QUALITY if key in table.cells), None)
-    if key is None:
-        return "No record holds an accuracy, perplexity or loss: methods are not compared on it."
-    measure, cells = MEASURES[key], table.cells[key]
+    quality = next((own for own in QUALITIES if own.key in table.cells), None)
+    if quality is None:
+        return (
+            "No record holds an accuracy, mean precision, perplexity or loss: methods are not "
+            "compared on it."
+        )
+    measure, cells = MEASURES[quality.key], table.cells[quality.key]
     best = _best(table, measure, cells)
     if not best:
         return ""
-    dense, (first, cell) = cells.get("dense"), best[0]
-    many = len(best) > 1
-    if dense is None:
-        are = "are level: the best" if many else f"is the {_QUALITY[key]}"
-        if len(table.compared) == 1:
-            are = "reaches"
-        said = f"{_names((m for m, _ in best), table)} {are}"
-        if key == "accuracy":
-            return f"{_place(table)} {said}: {_shown(measure, cell)} of the answers are right."
-        return f"{_place(table)} {said}: {key} {_shown(measure, cell)}."
+    dense = cells.get("dense")
+    return (
+        _best_alone(table, quality, best)
+        if dense is None
+        else _beside_dense(table, quality, best, dense)
+    )
+
+
+def _best_alone(table: ShortTable, quality: Quality, best: list[tuple[str, Cell]]) -> str:
+    are = "are level: the best" if len(best) > 1 else f"is the {quality.best}"
+    if len(table.compared) == 1:
+        are = "reaches"
+    value = quality.alone.format(_shown(MEASURES[quality.key], best[0][1]))
+    return f"{_place(table)} {_names((m for m, _ in best), table)} {are}: {value}."
+
+
+def _beside_dense(
+    table: ShortTable, quality: Quality, best: list[tuple[str, Cell]], dense: Cell
+) -> str:
+    measure, cells = MEASURES[quality.key], table.cells[quality.key]
+    first, cell = best[0]
     against = f"{_shown(measure, cell)} against {_shown(measure, dense)}"
-    word = "" if key == "accuracy" else f" in {key}"
     kept = [m for m in table.compared if (c := cells[m]) and not measure.better(dense, c)]
     if kept:
         kept.sort(key=lambda m: m != first)
         are = "are" if len(kept) > 1 else "is"
-        as_good = "as accurate as" if key == "accuracy" else f"as good{word} as"
-        return (
-            f"{_place(table)} {_names(kept, table)} {are} {as_good} the dense network: {against}."
-        )
-    # of a perplexity, lower is better
-    below = f"{'below' if key == 'accuracy' else 'worse than'} the dense network{word}"
+        who = f"{_names(kept, table)} {are} {quality.as_good} the dense network"
+        return f"{_place(table)} {who}: {against}."
     if len(table.compared) == 1:
-        return f"{_place(table)} {_names([first], table)} is {below}: {against}."
-    closest = f"{_names((m for m, _ in best), table)} {'come' if many else 'comes'} closest"
-    return f"{_place(table)} every method is {below}; {closest}: {against}."
+        return f"{_place(table)} {_names([first], table)} is {quality.worse}: {against}."
+    comes = "come" if len(best) > 1 else "comes"
+    closest = f"{_names((m for m, _ in best), table)} {comes} closest"
+    return f"{_place(table)} every method is {quality.worse}; {closest}: {against}."
 
 
 def _up_to(table: ShortTable, rows: Rows) -> str:
-    """The highest sparsity at which some method is as accurate as dense, if it is another one."""
-    dense = table.cells.get("accuracy", {}).get("dense")
+    """The highest sparsity at which some method is as good as dense, if it is another one."""
+    quality = share_among(table.cells)
+    dense = table.cells.get(quality.key, {}).get("dense")
     scored = [
         (r.sparsity, r.method, c)
         for r in rows.rows
-        if r.method != "dense" and r.sparsity is not None and (c := r.cells["accuracy"])
+        if r.method != "dense" and r.sparsity is not None and (c := r.cells[quality.key])
     ]
     levels = {sparsity for sparsity, _, _ in scored}
     if dense is None or len(levels) < 2:
         return ""
-    kept = [(s, m) for s, m, c in scored if not MEASURES["accuracy"].better(dense, c)]
+    kept = [(s, m) for s, m, c in scored if not MEASURES[quality.key].better(dense, c)]
     if not kept:
-        return f"Already at {100 * min(levels):.6g} % zeros no method is as accurate as dense."
+        at = f"{100 * min(levels):.6g} % {table.asked}"
+        return f"Already at {at} no method is {quality.as_good} dense."
     most = max(s for s, _ in kept)
     if most == table.where:
         return ""
     names = [m for s, m in kept if s == most]
     keep = "keep" if len(names) > 1 else "keeps"
-    return f"Up to {100 * most:.6g} % zeros {_names(names, table)} {keep} the dense accuracy."
+    at = f"{100 * most:.6g} % {table.asked}"
+    return f"Up to {at} {_names(names, table)} {keep} {quality.keeps}."
 
 
 def _size_and_time(table: ShortTable) -> str:
@@ -196,6 +205,8 @@ def _time(table: ShortTable) -> str:
 def _sturdiest(table: ShortTable, rows: Rows) -> str:
     """Who loses least on corrupted or attacked images, and whose minimum is the flattest."""
     own = {r.method: r.cells for r in rows.rows if r.sparsity == table.where}
+    quality = share_among(table.cells)
+    measure = MEASURES[quality.key]
     attacked = [c.key for c in rows.columns if c.key.split(" ")[0] in ("linf", "l2")]
     parts = []
     on_corrupted = mean_key(rows.columns)
@@ -203,13 +214,13 @@ def _sturdiest(table: ShortTable, rows: Rows) -> str:
     places |= dict.fromkeys(attacked[:1], "under attack")
     for key, place in places.items():
         cells = {m: own[m].get(key) for m in table.compared}
-        best = _best(table, MEASURES["accuracy"], cells)
+        best = _best(table, measure, cells)
         if len([c for c in cells.values() if c]) > 1:
-            right = _shown(MEASURES["accuracy"], best[0][1])
+            right = _shown(measure, best[0][1])
             parts.append(f"{place}: {_names((m for m, _ in best), table)} ({right})")
     if not parts:
         return ""
-    return f"Most answers are right {'; '.join(parts)}."
+    return f"{quality.most} {'; '.join(parts)}."
 
 
 def _caution(rows: Rows, remarks: int) -> str:

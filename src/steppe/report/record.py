@@ -16,8 +16,16 @@ from steppe.methods import display_of
 from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
+from steppe.report.quality import QUALITIES
 
 Record = Mapping[str, Any]
+_FEWER = {
+    "parameters": "fewer parameters",
+    "flops": "fewer multiply-adds",
+    "latency": "less time",
+    "channels": "fewer channels",
+}
+"""What a recipe's channels.target counts, of which a share is gone."""
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -312,19 +320,17 @@ def wrong_labels(record: Record) -> float:
     return number(record, "recipe.data.label_noise.rate") or 0.0
 
 
-def corrupted_cells(record: Record) -> dict[str, dict[str, float]]:
-    """Corruption -> severity -> accuracy."""
-    kinds = find(record, "evaluations.corruptions.accuracy")
-    return {
-        str(name): {str(s): float(v) for s, v in cells.items()}
-        for name, cells in (kinds.items() if isinstance(kinds, Mapping) else ())
-        if isinstance(cells, Mapping)
-    }
+def asked_of(records: Iterable[Record]) -> str:
+    """What the sparsity of some runs counts: zeros, or what is gone with the channels.
 
-
-def severities_of(records: Sequence[Record]) -> list[str]:
-    """The severities that any network was measured at, ascending."""
-    return sorted({s for r in records for cells in corrupted_cells(r).values() for s in cells})
+    Example:
+        >>> asked_of([{"recipe": {"channels": {"target": "flops"}}}]), asked_of([{}])
+        ('fewer multiply-adds', 'zeros')
+    """
+    pruned = (r for r in records if not is_dense(r))
+    targets = {find(r, "recipe.channels.target") for r in pruned}
+    (target,) = targets if len(targets) == 1 else ("",)
+    return _FEWER.get(str(target), "zeros")
 
 
 def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:
@@ -378,7 +384,7 @@ def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:
     for record in records:
         part = record.get("dense")
         if isinstance(part, Mapping) and any(
-            number(part, key) is not None for key in ("accuracy", "perplexity", "loss")
+            number(part, quality.key) is not None for quality in QUALITIES
         ):
             parts = {key: part[key] for key in ("flatness", "noise") if key in part}
             seed = record.get("seed")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from steppe.core.speed import Speed
 from steppe.report.axes import highest
 from steppe.report.column import COLUMNS, Cell, Column
+from steppe.report.quality import QUALITIES
 from steppe.report.record import Record, first, is_dense, method_of, sparsity_of, speed_of
 from steppe.report.table import Row, Rows
 from steppe.report.verdicts import LEVEL
@@ -69,9 +70,9 @@ class Measure:
 
 
 _COLUMNS = {c.key: c for c in COLUMNS}
-_QUALITY = ("accuracy", "perplexity", "loss")
 MEASURES = {
     "accuracy": Measure(_COLUMNS["accuracy"], True, LEVEL),
+    "map50": Measure(_COLUMNS["map50"], True, LEVEL),
     "perplexity": Measure(_COLUMNS["perplexity"], False, 0.01, relative=True),
     "loss": Measure(_COLUMNS["loss"], False, 0.01, relative=True),
     "reached": Measure(Column("reached", "Zeros, %", lambda _: None, 100, 2), True, LEVEL),
@@ -121,6 +122,7 @@ class ShortTable:
         where: the sparsity at which methods are compared; None where records do not say.
         compared: the methods at that sparsity.
         speeds: method -> of each of its runs how its time compares with dense; None: not known.
+        asked: what the sparsity counts.
     """
 
     caption: str
@@ -130,6 +132,7 @@ class ShortTable:
     where: float | None
     compared: tuple[str, ...]
     speeds: dict[str, list[Speed | None]]
+    asked: str = "zeros"
 
     def faster(self, method: str) -> bool:
         """Whether all runs of a method may claim to be faster than dense."""
@@ -194,8 +197,8 @@ class ShortTable:
             if method != "dense" or any(own.get("dense") for own in cells.values())
         )
         head = ("Method", *(m.column.label for m in measures.values()))
-        caption = _caption(where, len(compared) < len(chosen))
-        return cls(caption, head, made, cells, where, compared, speeds)
+        caption = _caption(where, rows.asked, len(compared) < len(chosen))
+        return cls(caption, head, made, cells, where, compared, speeds, rows.asked)
 
     def markdown(self) -> str:
         """In GitHub's Markdown, the caption below."""
@@ -250,8 +253,8 @@ def _text(column: Column, cell: Cell | None, seeds: int | None) -> str:
     return column.show(cell, seeds if seeds is not None or cell is None else cell.n)
 
 
-def _caption(where: float | None, others: bool) -> str:
-    at = "Pruned networks" if where is None else f"Networks with {100 * where:.6g} % zeros"
+def _caption(where: float | None, asked: str, others: bool) -> str:
+    at = "Pruned networks" if where is None else f"Networks with {100 * where:.6g} % {asked}"
     text = (
         f"{at}. {MARK} marks the best; networks that are level share it, and where all are level "
         "nobody has it. A size no better than dense gets none, nor a time that is not surely "
@@ -278,12 +281,13 @@ def _cells(
         r for r in records if not is_dense(r) and sparsity_of(r) == chosen[method_of(r)].sparsity
     ]
     cells: dict[str, dict[str, Cell | None]] = {}
-    for key in (*_QUALITY, "reached", "removed", "size", "latency", "seconds"):
+    qualities = [quality.key for quality in QUALITIES]
+    for key in (*qualities, "reached", "removed", "size", "latency", "seconds"):
         if key == "size":
             cells[key] = {m: c.get("packed") or c["bytes"] for m, c in own.items()}
         else:
             cells[key] = {m: c[key] for m, c in own.items()}
-        if key in _QUALITY:
+        if key in qualities:
             cells[key]["dense"] = dense.get(key)
     # measured beside the sparse networks, in the same runs
     for key, path in (("size", "dense.bytes"), ("latency", "dense.latency_ms")):
@@ -292,7 +296,7 @@ def _cells(
         once = Cell(beside.mean, None, beside.n) if beside else None
         cells[key]["dense"] = once or dense.get(key if key == "latency" else "bytes")
     there = {k: v for k, v in cells.items() if any(v[m] for m in chosen)}
-    quality = [k for k in _QUALITY if k in there]
+    quality = [k for k in qualities if k in there]
     unwanted = set(quality[1:])
     if "removed" in there and all(there["removed"].values()):
         unwanted.add("reached")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import TYPE_CHECKING
 
 from steppe.core.errors import SteppeError
-from steppe.report.column import COLUMNS, Cell, Column, families, on_images
+from steppe.report.column import COLUMNS, Cell, Column, each_class, families, on_images
 from steppe.report.image_columns import image_columns
 from steppe.report.record import (
     Record,
+    asked_of,
     dense_records,
     display,
     is_dense,
@@ -54,6 +55,7 @@ class Rows:
     Args:
         columns: those that at least one record has a number for.
         rows: one per method and sparsity.
+        asked: what the sparsity counts, as `asked_of` says it.
 
     Example:
         >>> runs = [{"method": "safe", "seed": s, "sparsity_asked": 0.9,
@@ -66,6 +68,7 @@ class Rows:
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
+    asked: str = "zeros"
 
     @classmethod
     def from_records(cls, records: Sequence[Record]) -> Rows:
@@ -83,7 +86,8 @@ class Rows:
                 groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
         everything = [*records, *dense]
         columns = (
-            *COLUMNS,
+            *(_said(column, asked_of(records)) for column in COLUMNS),
+            *each_class(everything),
             *on_images(image_columns(everything), everything, "corruptions"),
             *on_images(families(everything), everything, "attacks"),
         )
@@ -101,7 +105,7 @@ class Rows:
         # Python's sort is stable: within a sparsity the order of the records stays
         rows.sort(key=lambda r: (r.method != "dense", r.sparsity is None, r.sparsity or 0.0))
         present = tuple(c for c in columns if any(r.cells[c.key] for r in rows))
-        return cls(present, tuple(rows))
+        return cls(present, tuple(rows), asked_of(records))
 
     def has(self, key: str) -> bool:
         """Whether any row has a number in that column."""
@@ -110,7 +114,7 @@ class Rows:
     def only(self, *keys: str) -> Rows:
         """The same rows with those columns; ``noise`` and the like mean their whole family."""
         kept = (c for c in self.columns if c.key in keys or c.key.split(" ")[0] in keys)
-        return Rows(tuple(kept), self.rows)
+        return Rows(tuple(kept), self.rows, self.asked)
 
     def texts(self) -> tuple[list[str], list[list[str]]]:
         """The heading and the body, as text."""
@@ -160,13 +164,18 @@ class Rows:
         )
 
 
+def _said(column: Column, asked: str) -> Column:
+    """A column under a heading that says what the sparsity counts."""
+    return replace(column, label=column.label.replace("Zeros", asked.capitalize()))
+
+
 def _check_fractions(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     for row in rows:
         for column in columns:
             cell = row.cells[column.key]
             if column.scale == 100 and cell is not None and not 0.0 <= cell.mean <= 1.0:
                 raise SteppeError(
-                    "accuracies and sparsities in records must be fractions in [0, 1]",
+                    "accuracies, precisions and sparsities in records must be fractions in [0, 1]",
                     got=f"{column.key} {cell.mean:g} of {row.method}",
                     way_out="divide percentages by 100",
                 )

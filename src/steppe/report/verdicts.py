@@ -8,17 +8,18 @@ from math import hypot
 
 from steppe.report.column import Cell
 from steppe.report.image_columns import mean_key
+from steppe.report.quality import share_among
 from steppe.report.record import Record
 from steppe.report.table import Row, Rows
 
-LEVEL = 0.005  # half a point of accuracy: closer than this is level, whatever the error
+LEVEL = 0.005  # half a point: closer than this is level, whatever the error
 
 
 def verdicts(records: Sequence[Record]) -> list[str]:
     """Who is level with dense, who leads, is flatter, and loses least to changed images.
 
-    Two accuracies are level when they differ by at most 0.5 points or by at most one standard
-    error of the difference, ``sqrt(se_a^2 + se_b^2)``.
+    Two accuracies, or mean precisions, are level when they differ by at most 0.5 points or by at
+    most one standard error of the difference, ``sqrt(se_a^2 + se_b^2)``.
 
     Args:
         records: as `Rows.from_records` takes them.
@@ -37,27 +38,29 @@ def verdicts(records: Sequence[Record]) -> list[str]:
         One seed per point: no error bars, so small differences may be chance.
     """
     rows = Rows.from_records(records)
+    quality = share_among([column.key for column in rows.columns])
     sparse = [r for r in rows.rows if r.method != "dense"]
     if not sparse:
         return ["No sparse run among the records: nothing to compare."]
-    if not any(r.cells["accuracy"] for r in sparse):
+    if not any(r.cells[quality.key] for r in sparse):
         sentences = [
-            "No record of a sparse network holds an accuracy: methods are not compared on it."
+            "No record of a sparse network holds an accuracy or a mean precision: methods are not "
+            "compared on it."
         ]
     else:
         sentences = []
-    dense = next((r.cells["accuracy"] for r in rows.rows if r.method == "dense"), None)
+    dense = next((r.cells[quality.key] for r in rows.rows if r.method == "dense"), None)
     for where in dict.fromkeys(r.sparsity for r in sparse):
         group = [r for r in sparse if r.sparsity == where]
-        scored = [(r, c) for r in group if (c := r.cells["accuracy"]) is not None]
+        scored = [(r, c) for r in group if (c := r.cells[quality.key]) is not None]
         scored.sort(key=lambda pair: -pair[1].mean)
-        place = "At unknown sparsity" if where is None else f"At {group[0].where} zeros"
+        place = "At unknown sparsity" if where is None else f"At {group[0].where} {rows.asked}"
         sentences += _against_dense(place, scored, dense) + _leader(place, scored)
         sentences += _safe_against_gmp(place, scored) + _flatter(place, group)
         sentences += _sturdier(place, group, rows)
-    if dense is None and any(r.cells["accuracy"] for r in sparse):
+    if dense is None and any(r.cells[quality.key] for r in sparse):
         sentences.append(
-            "No record holds the dense network's accuracy: nothing is compared with it."
+            f"No record holds the dense network's {quality.name}: nothing is compared with it."
         )
     if any(re.search(r"(?<!none is )level with|too little", text) for text in sentences):
         sentences.append(

@@ -59,6 +59,25 @@ def test_mean_precision_under_corruption_and_r_c(runs):
     assert own["map50"] == result["beside"]["map50"]
 
 
+def test_a_few_images_are_kept_with_what_was_found(runs):
+    names = ["brightness", "fog", "snow"]
+    given = {"corruptions": ",".join(names), "severities": "1,4", "beside": str(runs / "dense")}
+    result = make("corruptions", str(runs / "sparse"), given, []).measure()
+    kept = [(e["index"], e.get("corruption"), e.get("severity")) for e in result["examples"]]
+    shown = [(None, None), ("brightness", 4), ("snow", 4)]
+    assert kept == [(i, *how) for how in shown for i in (0, 1)]
+    for own, other in zip(result["examples"], result["beside"]["examples"], strict=True):
+        assert own["image"] == other["image"], "both saw the same pixels"
+        assert own["image"].startswith("data:image/jpeg;base64,")
+        assert {row[4] for row in own["objects"]} == {"bar", "square"}
+        assert all(score >= own["least"] for *_, score in own["found"])
+    clean, fogged = result["examples"][0], result["examples"][2]
+    assert clean["objects"] == fogged["objects"]
+    assert clean["image"] != fogged["image"]
+    beside = make("clean", str(runs / "dense"), {}, []).measure()
+    assert beside["examples"] == result["beside"]["examples"][:2], "the same images as they were"
+
+
 def test_r_c_is_the_share_that_is_left(monkeypatch, runs):
     evaluation = make("corruptions", str(runs / "dense"), {"severities": "2", "limit": 1}, [])
     result = evaluation.measure()

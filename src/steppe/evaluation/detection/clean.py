@@ -10,6 +10,7 @@ from steppe.evaluation.base import Evaluation, read_record
 from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection.measured import measured
 from steppe.experiment.detection.run import DetectionRun
+from steppe.vision.detection.examples import SHOWN
 
 
 @DETECTION.register("clean")
@@ -26,15 +27,18 @@ class CleanDetection(Evaluation):
     beside: str | None = None
 
     def measure(self) -> dict[str, Any]:
-        """The keys of `mean_precisions`, the loss; those of the other run."""
+        """The keys of `mean_precisions`, the loss, a few images; those of the other run."""
         run = DetectionRun.read(self.run, self.device)
         other = None if self.beside is None else run.beside(self.beside, self.part)
         result = measured(run.model, run.loader(self.part), run.data.classes)
         result |= {"part": self.part, "zeros": count_zeros(dict(run.model.named_parameters()))}
+        first = next(run.pixels(self.part, SHOWN))
+        result["examples"] = run.examples(*first)
         if other is not None:
             theirs = measured(other.model, other.loader(self.part), other.data.classes)
             method = read_record(str(self.beside)).get("method", "dense")
             result["beside"] = {"run": self.beside, "method": method} | theirs
+            result["beside"]["examples"] = other.examples(*first)
         return result
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:

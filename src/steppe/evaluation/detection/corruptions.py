@@ -22,6 +22,8 @@ from steppe.vision.detection.reading import detect
 
 Batches = Sequence[tuple[Tensor, list[Tensor]]]
 RULES = ("map50", "map")
+PICTURED = 2
+"""Kinds of which a few images are kept, evenly chosen, each at its greatest severity."""
 
 
 @DETECTION.register("corruptions")
@@ -49,7 +51,10 @@ class CorruptedDetection(Evaluation):
     beside: str | None = None
 
     def measure(self) -> dict[str, Any]:
-        """``clean`` and ``map50``, ``map`` (name -> severity -> precision); means and R_C."""
+        """``clean`` and ``map50``, ``map`` (name -> severity -> precision); means and R_C.
+
+        With them ``examples``: a few images, as they were and corrupted.
+        """
         names, severities = parse_selection(self.corruptions, self.severities)
         run = DetectionRun.read(self.run, self.device)
         runs = [run] + ([] if self.beside is None else [run.beside(self.beside, self.part)])
@@ -60,17 +65,23 @@ class CorruptedDetection(Evaluation):
         cells: list[dict[str, dict[str, dict[str, float]]]] = [
             {rule: {name: {} for name in names} for rule in RULES} for _ in runs
         ]
+        examples = [run.examples(*batches[0]) for run in runs]
         for name in names:
             for severity in severities:
                 changed = corrupted(batches, name, severity, self.seed)
-                for own, found in zip(cells, precisions(runs, changed), strict=True):
+                if name in names[:: -(-len(names) // PICTURED)] and severity == max(severities):
+                    how = {"corruption": name, "severity": severity}
+                    for kept, own in zip(examples, runs, strict=True):
+                        kept += [one | how for one in own.examples(*changed[0])]
+                for table, found in zip(cells, precisions(runs, changed), strict=True):
                     for rule in RULES:
-                        own[rule][name][str(severity)] = found[rule]
+                        table[rule][name][str(severity)] = found[rule]
         results = [
             own
             | {"clean": {rule: whole[rule] for rule in RULES}}
             | relative_robustness(own["map50"], whole["map50"])
-            for own, whole in zip(cells, clean, strict=True)
+            | {"examples": kept}
+            for own, whole, kept in zip(cells, clean, examples, strict=True)
         ]
         result: dict[str, Any] = results[0]
         result |= {"images": sum(len(x) for x, _ in batches), "seed": self.seed}

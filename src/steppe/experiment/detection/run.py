@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from steppe.experiment.detection.experiment import TESTED
 from steppe.experiment.detection.recipe import TASK, DetectionRecipe
 from steppe.experiment.image_run import trained
 from steppe.vision.detection.data import DetectionData
+from steppe.vision.detection.examples import SHOWN, example
 from steppe.vision.detection.loader import DetectionLoader
+from steppe.vision.detection.reading import detect
 from steppe.vision.detection.targets import objects
 
 
@@ -106,6 +109,19 @@ class DetectionRun:
             left -= len(x)
             if left <= 0:
                 return
+
+    @torch.no_grad()
+    def examples(self, pixels: Tensor, there: Sequence[Tensor]) -> list[dict[str, Any]]:
+        """The first images of a batch with what is found in them, see `example`.
+
+        Args:
+            pixels: in [0, 1] at the network's size.
+            there: the objects of each.
+        """
+        few = pixels[:SHOWN]
+        found = detect(self.model, self.normalised(few))
+        rows = zip(few, found, there[:SHOWN], strict=True)
+        return [example(i, *row, self.data.classes) for i, row in enumerate(rows)]
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Images in [0, 1] as the network takes them."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from steppe.core.registry import Registry
+from steppe.report.quality import Quality
 from steppe.report.record import Record
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
@@ -24,6 +25,10 @@ class Drawing:
     """It shows."""
     needs: ClassVar[str] = ""
     """What a record must hold for it, for the list of what was left out; "": no loss."""
+
+    of: ClassVar[tuple[Quality, ...]] = ()
+    """The qualities of the networks that it may be drawn of; of others nothing is missed. Empty: of
+    any."""
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         """Draw it.

@@ -1,4 +1,4 @@
-"""Accuracy against sparsity."""
+"""Accuracy, or of detectors mean precision, against sparsity."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from steppe.report.axes import SPACED, describe, draw_lines, levels_of, sparse_rows, sparsity_axis
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import share_among
 from steppe.report.record import Record
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
 
-def _close_up(rows: Rows) -> tuple[float, float] | None:
+def _close_up(rows: Rows, key: str) -> tuple[float, float] | None:
     """Limits, in %, of those within 6 points of the best, when one far below squeezes them."""
-    means = [100 * c.mean for r in rows.rows if (c := r.cells["accuracy"]) is not None]
+    means = [100 * c.mean for r in rows.rows if (c := r.cells[key]) is not None]
     near = [m for m in means if m >= max(means) - 6.0]
     if max(means) - min(means) < 12.0 or len(near) < 3:
         return None
@@ -25,20 +26,21 @@ class Accuracy(Drawing):
     """A line per method, dense as a dashed band."""
 
     section, place = "quality", 10
-    what = "Accuracy against sparsity"
-    needs = "sparse.accuracy"
+    what = "Accuracy or mean precision against sparsity"
+    needs = "sparse.accuracy or sparse.map50"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
-        sparse = sparse_rows(rows, "accuracy")
+        quality = share_among([column.key for column in rows.columns])
+        sparse = sparse_rows(rows, quality.key)
         if not sparse:
             return None
         levels = levels_of(sparse)
-        close = _close_up(rows)
+        close = _close_up(rows, quality.key)
         with canvas("accuracy", 6.0 if close else 3.5, 2 if close else 1) as (figure, axes):
             for ax in axes:
-                draw_lines(ax, rows, "accuracy", 100, levels)
-                sparsity_axis(ax, levels, label=ax is axes[-1])
-                ax.set_ylabel("accuracy, %")
+                draw_lines(ax, rows, quality.key, 100, levels)
+                sparsity_axis(ax, levels, ax is axes[-1], rows.asked)
+                ax.set_ylabel(f"{quality.name}, %")
             if close:
                 axes[0].set_title("all", loc="left", fontsize=9.5)
                 axes[1].set_title("the best, closer", loc="left", fontsize=9.5)
@@ -48,5 +50,5 @@ class Accuracy(Drawing):
                 "Higher is better. Bars are one standard error over seeds; the dashed band is the "
                 f"dense network. {SPACED}"
             )
-            title = "Accuracy against sparsity"
-            return finish(figure, "accuracy", title, caption, describe(rows, "accuracy"))
+            title = f"{quality.title} against sparsity"
+            return finish(figure, "accuracy", title, caption, describe(rows, quality.key))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from steppe.report.axes import highest, looks_of
 from steppe.report.column import Cell, ball, radius
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import ACCURACY
 from steppe.report.record import (
     Record,
     find,
@@ -29,6 +30,7 @@ class Attacked(Drawing):
 
     section, place = "robust", 40
     what = "Accuracy under attack"
+    of = (ACCURACY,)
     needs = "evaluations.attacks (steppe evaluate RUN --on attacks)"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
@@ -74,7 +76,7 @@ class Attacked(Drawing):
                 ax.set_ylabel("accuracy, %")
                 ax.set_ylim(0, 100)
             legend(figure, axes[0])
-            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 "Higher is better. Each image is changed, within the radius, to raise the loss; "
                 "left: unchanged images. Bars are one standard error over seeds; dashed: dense."

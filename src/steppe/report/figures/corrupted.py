@@ -1,4 +1,4 @@
-"""Accuracy on corrupted images against sparsity."""
+"""Accuracy, or of detectors mean precision, on corrupted images against sparsity."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import panels
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import share_among
 from steppe.report.record import Record
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
@@ -16,7 +17,7 @@ class Corrupted(Drawing):
     """A panel per severity."""
 
     section, place = "robust", 10
-    what = "Accuracy on corrupted images"
+    what = "Accuracy or mean precision on corrupted images"
     needs = "evaluations.corruptions (steppe evaluate RUN --on corruptions)"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
@@ -24,4 +25,6 @@ class Corrupted(Drawing):
             "Higher is better. Means over the kinds of corruption that are not extra; severity 1 "
             "is the weakest, 5 the strongest."
         )
-        return panels(rows, "corrupted", self.what, caption, "severity {}")
+        quality = share_among([column.key for column in rows.columns])
+        title = f"{quality.title} on corrupted images"
+        return panels(rows, "corrupted", title, caption, "severity {}", quality.name)

@@ -33,7 +33,7 @@ class Cost(Drawing):
             for i, (ax, key) in enumerate(zip(axes, keys, strict=True)):
                 label, scale = _SHOWN[key]
                 draw_lines(ax, rows, key, scale, levels)
-                sparsity_axis(ax, levels, label=i + 1 == len(keys))
+                sparsity_axis(ax, levels, i + 1 == len(keys), rows.asked)
                 ax.set_title(label, loc="left", fontsize=9.5)
                 ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
             legend(figure, axes[0])

@@ -7,13 +7,14 @@ from statistics import fmean
 
 from steppe.report.axes import highest, looks_of
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import QUALITIES
 from steppe.report.record import Record, curve_of, is_dense, method_of, number, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, legend, log_scale
 from steppe.report.table import Rows
 
 _CURVES = (
     ("training loss", ("train_loss", "loss"), 1.0),
-    ("accuracy while training, %", ("accuracy",), 100.0),
+    *((f"{q.name} while training, %", (q.key,), 100.0) for q in QUALITIES if q.share),
 )
 
 
@@ -31,7 +32,7 @@ def _series(records: Sequence[Record], keys: Sequence[str]) -> dict[float, float
 
 @FIGURES.register("curves")
 class Curves(Drawing):
-    """Loss and accuracy, a line per method, mean over seeds."""
+    """Loss and what is right, a line per method, mean over seeds."""
 
     section, place = "inside", 20
     what = "Training curves"

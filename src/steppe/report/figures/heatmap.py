@@ -1,20 +1,14 @@
-"""Accuracy for each corruption at each severity."""
+"""Accuracy, or of detectors mean precision, for each corruption at each severity."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.corrupted import corrupted_cells, severities_of
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import (
-    Record,
-    corrupted_cells,
-    displays,
-    is_dense,
-    method_of,
-    severities_of,
-    sparsity_of,
-)
+from steppe.report.quality import share_among
+from steppe.report.record import Record, displays, is_dense, method_of, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -58,9 +52,10 @@ class Heatmap(Drawing):
         )
         with canvas("heatmap", 1.2 + 0.2 * len(names)) as (figure, (ax,)):
             text = len(columns) <= 20
+            quality = share_among([column.key for column in rows.columns])
             mesh = heat(ax, grid, text, digits=0, size=8 if len(columns) <= 10 else 6)
             if not text:
-                scale_bar(figure, mesh, ax, "bottom", "accuracy, %")
+                scale_bar(figure, mesh, ax, "bottom", f"{quality.name}, %")
             ax.set_xticks(
                 [i + 0.5 for i in range(len(columns))], [s for _, s in columns], fontsize=8
             )
@@ -80,9 +75,9 @@ class Heatmap(Drawing):
                 )
                 if i:
                     ax.axvline(i * each, color="white", linewidth=3)
-            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
-                "Accuracy in %, mean over seeds; the small numbers above are severities. "
+                f"{quality.title} in %, mean over seeds; the small numbers above are severities. "
                 "Yellow is better, blue is worse."
             )
             return finish(figure, "heatmap", f"{self.what}{at}", caption, f"{described}.")

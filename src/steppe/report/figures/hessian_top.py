@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import draw_bars
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import ACCURACY
 from steppe.report.record import Record
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
@@ -17,6 +18,7 @@ class HessianTop(Drawing):
 
     section, place = "flatness", 10
     what = "Top Hessian eigenvalue"
+    of = (ACCURACY,)
     needs = "flatness.hessian_top"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import highest, looks_of, mean_of
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
@@ -17,6 +18,7 @@ class LandscapeLine(Drawing):
 
     section, place = "flatness", 30
     what = "The loss along one direction"
+    of = (ACCURACY,)
     needs = "evaluations.landscape (steppe evaluate RUN --on landscape)"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
@@ -59,7 +61,7 @@ class LandscapeLine(Drawing):
             ax.set_xlabel("distance from the trained weights, in lengths of the filters")
             ax.set_ylabel("rise of the training loss")
             legend(figure, ax)
-            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 "A wide valley is flat; what rises out of the picture is cut off. Every filter "
                 "moves along a random direction by its own length times the distance. A network "

@@ -66,7 +66,7 @@ class LandscapePlane(Drawing):
                 drawn, ax=axes, location="bottom", aspect=40, label="training loss (log scale)",
                 format=lambda value, _: f"{10**value:.3g}",
             )  # fmt: skip
-            at = "" if where is None else f" at {100 * where:.6g} % zeros"
+            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 "Dark is a low loss: a wide dark basin is flat. Two random directions, every "
                 "filter by its own length; the cross is the trained network, of the first "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import panels
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import ACCURACY
 from steppe.report.record import Record
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
@@ -17,6 +18,7 @@ class Noise(Drawing):
 
     section, place = "robust", 30
     what = "Accuracy under noise"
+    of = (ACCURACY,)
     needs = "noise"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:

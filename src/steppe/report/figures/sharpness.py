@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import draw_bars
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, first
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
@@ -19,6 +20,7 @@ class Sharpness(Drawing):
 
     section, place = "flatness", 20
     what = "Sharpness"
+    of = (ACCURACY,)
     needs = "flatness.sharpness"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:

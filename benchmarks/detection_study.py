@@ -1,0 +1,214 @@
+"""Detectors of blood cells: HALP and AdaSAP at equal multiply-adds, clean, corrupted, timed.
+
+    python benchmarks/detection_study.py --data voc:BCCD --out runs/detection &
+    python benchmarks/detection_study.py --data voc:BCCD --out runs/detection; wait
+    python benchmarks/detection_study.py --data voc:BCCD --out runs/detection --time
+    python benchmarks/detection_study.py --data voc:BCCD --out runs/detection --collect
+
+One process for each core. A dense SSD is trained for each seed by the recipe ``detection/bccd``;
+from there each method takes away 40 and 60 % of the multiply-adds by its own recipe. Every network
+is a folder of ``steppe train`` and, beside it, one of ``steppe remove``, which is what is measured;
+what was cut off goes on, nothing is done twice. ``--time`` wants a machine on which nothing else
+runs: it measures the layers of the dense detector (``steppe latency``), predicts each smaller one
+from them, and times dense and small in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from study import Training, changed, run, typed
+
+from steppe.core.serialization import write_text
+from steppe.engine.model_latency import compare
+from steppe.experiment.channels import rounded
+from steppe.experiment.image_run import trained
+from steppe.experiment.tasks import TASKS
+from steppe.recipes import path_of
+from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.cost.latency import Latency
+from steppe.removal.forward_timing import settle
+from steppe.report.html import write_report
+from steppe.report.record import read_records
+
+RECORD = Path("benchmarks/records/detection-study.json")
+DENSE = "detection/bccd"
+METHODS = {
+    "halp": "detection/bccd-halp",
+    "adasap": "detection/bccd-adasap",
+    "adasap-knapsack": "detection/bccd-adasap-knapsack",
+}
+SPARSITIES = (0.4, 0.6)
+TABLE, TIMES = "latency.json", "times.json"
+MULTIPLE = 4  # as the recipes round widths
+MEANS = ("mean_run", "mean_15", "r_c_15", "mean_19", "r_c_19")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained and measured.
+
+    Args:
+        out: the folder of all runs.
+        data: as in a recipe.
+        seeds: of every network.
+        measured: evaluation -> its flags.
+        share: of the epochs of the recipes; less than 1 to try the study out.
+    """
+
+    out: Path
+    data: str
+    seeds: Sequence[int]
+    measured: dict[str, dict[str, Any]]
+    share: float = 1.0
+
+    def every(self) -> Iterator[Training]:
+        """All networks: the dense ones, then each sparsity."""
+        for seed in self.seeds:
+            yield self._training(f"dense-seed{seed}", DENSE, seed)
+        for sparsity in SPARSITIES:
+            for name, recipe in METHODS.items():
+                for seed in self.seeds:
+                    dense = f"dense-seed{seed}"
+                    parts = {
+                        "method": {"sparsity": sparsity},
+                        "model": {"weights": str(self.out / dense)},
+                    }
+                    where = f"{name}-{sparsity:g}-seed{seed}"
+                    one = self._training(where, recipe, seed, **parts)
+                    yield replace(one, slim=True, after=dense)
+
+    def _training(self, name: str, recipe: str, seed: int, **parts: dict[str, Any]) -> Training:
+        made = changed(path_of(recipe), seed, data={"name": self.data}, **parts)
+        if self.share < 1:
+            task = TASKS[made.task]
+            made = task.load(task.shortened(made.plain(), self.share), name, None)
+        return Training(name, made, self.measured)
+
+
+def timed(out: Path, trainings: Sequence[Training]) -> None:
+    """Milliseconds of one image, dense and small: by the table of layers, and in turns."""
+    threads = torch.get_num_threads()
+    table = out / TABLE
+    dense = next(t.name for t in trainings if not t.slim)
+    typed(
+        *("latency", str(out / dense), "--out", str(table), "--batch", "1"),
+        *("--threads", str(threads), "--round-to", str(MULTIPLE)),
+    )
+    settle()
+    _, data, network = trained(out / dense)
+    example = torch.randn(1, *data.shape, generator=torch.Generator().manual_seed(0))
+    groups = rounded(coupled_channels(network, example).groups, MULTIPLE)
+    cost = Latency.of(network, example, groups, table=table, batch=1)
+    for training in trainings:
+        folder = out / training.measured_folder
+        if not (training.slim and (folder / "record.json").exists()):
+            continue
+        _, _, small = trained(folder)
+        widths = json.loads((folder / "record.json").read_text())["removed"]["widths"]
+        speed = compare(network, small, example, "channels are removed")
+        own = {"predicted_ms": [cost.total({}), cost.total(widths)], "measured": speed.record()}
+        write_text(folder / TIMES, json.dumps(own | {"threads": threads}, indent=1) + "\n")
+        ms = [*own["predicted_ms"], speed.dense_ms, speed.sparse_ms]
+        print(training.name, *(f"{value:.2f}" for value in ms), "ms", flush=True)
+
+
+def collect(out: Path, path: Path, trainings: Sequence[Training]) -> None:
+    """The record and the report: every network that is there, with what was measured of it."""
+    rows, folders = [], []
+    for training in trainings:
+        folder = out / training.measured_folder
+        evaluations = folder / "evaluations.json"
+        if not evaluations.exists():
+            print("missing:", training.name)
+            continue
+        folders.append(folder)
+        rows.append(row(out, training, json.loads(evaluations.read_text(encoding="utf-8"))))
+    write_text(path, json.dumps(rows, indent=1) + "\n")
+    title = "Detectors of blood cells: HALP and AdaSAP"
+    write_report(out / "report.html", title=title, records=read_records(folders))
+    for one in rows:
+        figures = {"mAP@0.5": one["map50"], "mAP": one["map"]}
+        figures |= {key: one["corruptions"][key] for key in MEANS if key in one["corruptions"]}
+        print(one["name"], *(f"{key} {value:.3f}" for key, value in figures.items()))
+
+
+def row(out: Path, training: Training, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+    """A network in the record."""
+    record = json.loads((out / training.name / "record.json").read_text(encoding="utf-8"))
+    folder = out / training.measured_folder
+    removed, times = {}, {}
+    if training.slim:
+        smaller = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        keys = ("parameters", "flops", "widths", "error")
+        removed = {key: smaller["removed"][key] for key in keys}
+        if (folder / TIMES).exists():
+            times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
+    found = {key: record["sparse"][key] for key in ("map50", "map50_11", "map", "classes")}
+    return {
+        "name": training.name,
+        **found,
+        "sparsity_asked": record["sparsity_asked"],
+        "sparsity_reached": record["sparsity_reached"],
+        "removed": removed,
+        "times": times,
+        **{e["on"]: _numbers(e["result"]) for e in evaluations if e["on"] != "clean"},
+        "epochs": record["recipe"]["train"]["epochs"],
+        "seed": record["seed"],
+        "seconds": record["seconds"],
+        "versions": record["versions"],
+    }
+
+
+def _numbers(result: dict[str, Any]) -> dict[str, Any]:
+    """Without the images."""
+    return {key: value for key, value in result.items() if key != "examples"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", required=True, help="the blood cells, e.g. voc:BCCD")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--only", default="*", help="names like this, e.g. 'halp-0.4-*'")
+    parser.add_argument("--kinds", help="corruptions, comma-separated; all 19 if none are given")
+    parser.add_argument("--severities", default="1,3,5")
+    parser.add_argument("--images", type=int, help="of the test images, corrupted; all")
+    parser.add_argument("--share", type=float, default=1.0, help="of the epochs, to try it out")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--train", action="store_true", help="and do not measure")
+    parser.add_argument("--time", action="store_true", help="alone on the machine")
+    parser.add_argument("--collect", action="store_true", help="of what is there")
+    parser.add_argument("--record", type=Path, default=RECORD)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    given = {"corruptions": arguments.kinds, "limit": arguments.images}
+    corruptions = {key: value for key, value in given.items() if value is not None}
+    corruptions["severities"] = arguments.severities
+    seeds = [int(seed) for seed in arguments.seeds.split(",")]
+    out = arguments.out.resolve()
+    data = arguments.data
+    kind, _, where = data.partition(":")
+    if where and Path(where).exists():  # so that another folder may be worked from later
+        data = f"{kind}:{Path(where).resolve()}"
+    measured = {"clean": {}, "corruptions": corruptions}
+    study = Study(out, data, seeds, measured, arguments.share)
+    trainings = list(study.every())
+    chosen = [t for t in trainings if fnmatch(t.name, arguments.only)]
+    if arguments.collect:
+        collect(out, arguments.record, chosen)
+    elif arguments.time:
+        timed(out, [trainings[0], *(t for t in chosen if t.slim)])
+    else:
+        run(out, chosen, measure=not arguments.train)
+
+
+if __name__ == "__main__":
+    main()

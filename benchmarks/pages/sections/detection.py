@@ -1,0 +1,141 @@
+"""Detectors with fewer channels: HALP and AdaSAP on blood cells."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from ..cells import Cell, Table, cell, half_range
+from ..registry import Claim, claims, table
+from ..sources import grouped, record
+
+PAGE = "docs/results.md"
+SECTION = "Detectors: HALP and AdaSAP on blood cells"
+SETTINGS = ["src/steppe/recipes/detection/*.yaml", "benchmarks/detection_study.py"]
+ARMS = {"halp": "HALP", "adasap": "AdaSAP_P", "adasap-knapsack": "AdaSAP_L"}
+CUTS = {"0.4": "40 % fewer multiply-adds", "0.6": "60 %"}
+SAID = {"0.4": "at 40 % ", "0.6": "at 60 % "}
+LEAST, LOST = 0.70, 0.03  # what the dense detector should reach; what 40 % may cost
+Seeds = list[dict[str, Any]]
+
+
+def runs() -> dict[Any, Seeds]:
+    """By their names, without the seed."""
+    rows = record("detection-study")
+    return grouped((row | {"key": row["name"].rpartition("-seed")[0]} for row in rows), "key")
+
+
+def named() -> dict[tuple[str, str], Seeds]:
+    """Those that are there, in the table's order."""
+    own = runs()
+    keys = {("", "dense"): "dense"}
+    keys |= {(cut, arm): f"{arm}-{cut}" for cut in CUTS for arm in ARMS}
+    return {key: own[name] for key, name in keys.items() if name in own}
+
+
+@table("detection-study")
+def study() -> Table:
+    rows = [
+        [
+            CUTS.get(cut, ""),
+            ARMS.get(arm, arm),
+            _mean(seeds, "removed", "flops", scale=1e-6),
+            _mean(seeds, "removed", "parameters", scale=1e-3),
+            half_range((run["map50"] for run in seeds), 3),
+            half_range((run["map"] for run in seeds), 3),
+            _over_kinds(seeds, "mean"),
+            _over_kinds(seeds, "r_c"),
+            f"{len(seeds)}",
+        ]
+        for (cut, arm), seeds in named().items()
+    ]
+    sizes = ["multiply-adds, million", "parameters, thousand"]
+    measured = ["mAP@0.5", "mAP@0.5:0.95", "mAP_C", "R_C", "seeds"]
+    return Table(["", "method", *sizes, *measured], rows)
+
+
+@table("detection-classes")
+def classes() -> Table:
+    everything = named()
+    names = sorted({name for seeds in everything.values() for name in seeds[0]["classes"]})
+    rows = []
+    for (cut, arm), seeds in everything.items():
+        cells = [half_range((run["classes"][name]["map50"] for run in seeds), 3) for name in names]
+        rows.append([CUTS.get(cut, ""), ARMS.get(arm, arm), *cells])
+    return Table(["", "method", *names], rows)
+
+
+@table("detection-speed")
+def speed() -> Table:
+    rows = []
+    for (cut, arm), seeds in named().items():
+        times = [run["times"] for run in seeds if run["times"]]
+        if not times:
+            continue
+        predicted = [one["predicted_ms"][0] / one["predicted_ms"][1] for one in times]
+        ms = [one["measured"]["sparse_ms"] for one in times]
+        gained = [one["measured"]["ratio"] for one in times]
+        cells = [half_range(values, 2) for values in (predicted, gained, ms)]
+        rows.append([CUTS[cut], ARMS[arm], *cells])
+    return Table(["", "method", "predicted, x", "measured, x", "measured, ms"], rows)
+
+
+def _mean(seeds: Seeds, part: str, key: str, scale: float) -> str | Cell:
+    """Of the smaller networks; the dense one has what any of them started with."""
+    values = [scale * run[part][key][1] for run in seeds if run[part]]
+    if not values and seeds[0]["name"].startswith("dense"):
+        smaller = [run for run in record("detection-study") if run[part]]
+        values = [scale * run[part][key][0] for run in smaller]
+    return cell("{:.0f}", statistics.mean(values)) if values else ""
+
+
+def _over_kinds(seeds: Seeds, key: str) -> Cell:
+    """A mean over all kinds of corruption that were run, or its share of the clean precision."""
+    values: Iterable[float] = (_kinds(run, key) for run in seeds)
+    return half_range(values, 3)
+
+
+def _kinds(run: dict[str, Any], key: str) -> float:
+    found = run["corruptions"]
+    mean: float = found["mean_run"]
+    return {"mean": mean, "r_c": mean / found["clean"]["map50"]}[key]
+
+
+@claims(PAGE, SECTION, SETTINGS)
+def set_up() -> Iterator[Claim]:
+    for run in [seeds[0] for seeds in named().values()][:1]:
+        found = run["corruptions"]
+        severities = len(found["severities"])
+        yield (
+            "{} corruptions at {} severities of {} test images",
+            *(found["kinds"], severities, found["images"]),
+        )
+
+
+@claims(PAGE, SECTION, SETTINGS)
+def verdicts() -> Iterator[Claim]:
+    own = named()
+    if len(own) < 1 + len(ARMS) * len(CUTS):
+        return  # the text comes when all of them are there
+    dense = statistics.mean(run["map50"] for run in own["", "dense"])
+    yield "the dense detector has a mean precision of {}", dense
+    assert dense >= LEAST, f"the page says: at least {LEAST}"
+    lost = {
+        key: dense - statistics.mean(run["map50"] for run in seeds) for key, seeds in own.items()
+    }
+    for cut in CUTS:
+        yield (
+            SAID[cut] + "HALP loses {}, AdaSAP_P {}, AdaSAP_L {}",
+            *(lost[cut, arm] for arm in ARMS),
+        )
+    assert max(lost["0.4", arm] for arm in ARMS) <= LOST, f"the page says: at most {LOST}"
+    relative = {
+        key: statistics.mean(_kinds(run, "r_c") for run in seeds) for key, seeds in own.items()
+    }
+    yield "R_C is {} for the dense detector", relative["", "dense"]
+    for cut in CUTS:
+        yield (
+            SAID[cut] + "R_C is {} for HALP, {} for AdaSAP_P, {} for AdaSAP_L",
+            *(relative[cut, arm] for arm in ARMS),
+        )
