@@ -36,12 +36,12 @@ def tried(prepared: PreparedPruning, report: Report) -> Choice:
         SteppeError: a weight is no number, and all that measuring raises.
     """
     measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
-    rounds = _chosen(prepared, measured.keep_time)
+    with measured.counted("rank"):
+        rounds = _chosen(prepared, measured.keep_time)
     gone = [name for row in rounds for name in row["blocks"]]
     model.free_rest()
     passed_over = [note for row in rounds for note in row.get("passed_over", [])]
-    seconds = round(sum(row["seconds"] for row in rounds), 3)
-    record = measured.of([], passed_over, rounds=rounds, seconds_pruning=seconds)
+    record = measured.of([], passed_over, rounds=rounds)
     cut = Cut({}, tuple(name for name in model.names if name not in gone))
     without = partial(passing_by, names=gone)
     return Choice(cut=cut, source=model.folder, record=record, without=without)

@@ -70,7 +70,8 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     """
     measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
     weighing = Weighing(prepared, measured.keep_time)
-    best = weighing.best()
+    with measured.counted("weigh"):
+        best = weighing.best()
     gone = weighing.gone(best)
     said = {"weighed": weighing.said(best)} | _sparsity(prepared, best)
     if best == weighing.whole.resized(blocks=best.blocks):
