@@ -132,6 +132,12 @@ class Units(Structure):
                 got=f"{kept} {layer.reads}, of {units} in {layer.name}",
                 way_out=f"{units} or fewer",
             )
+        elif layer.stacked and kept < units and kept % STACKED:
+            raise SteppeError(
+                f"neurons of stacked experts are a multiple of {STACKED}",
+                got=f"{kept} {layer.reads}, of {units} in {layer.name}",
+                way_out=f"{max(kept // STACKED, 1) * STACKED}",
+            )
         return (units - max(kept, 1)) * (layer.shape[0] if layer.stacked else 1)
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
