@@ -18,7 +18,7 @@ from steppe.engine.blockwise.held_out import windows_apart
 from steppe.llm import pruning_run
 from steppe.llm.prune import prune
 from steppe.llm.pruned_pair import PrunedPair
-from steppe.llm.structured import slim, weighing
+from steppe.llm.structured import cut, slim, weighing
 from steppe.llm.structured.fitting import fitted
 from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target
@@ -297,3 +297,96 @@ def test_what_is_no_such_method(saved: Saved) -> None:
     made = methods.slim(sparsity=0.5, structure="neurons+layers")
     with pytest.raises(SteppeError, match="leaves room"):
         fitted(made, saved("gpt2"), "parameters=0.001")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "shapes", "said"),
+    [
+        # a Llama of width 16 with 3 heads is what no config says
+        ("llama", "neurons+heads", [(4, 16, 2), (4, 16, 3)], "3 of 4 heads.*or other shapes"),
+        ("llama", "neurons+heads", [(3, 16, 2), (4, 24, 4)], "of each shape something goes"),
+        ("llama", "neurons", [(4, 16, 2)], r"structure neurons\+heads\+layers, or shapes"),
+        ("mixtral", "neurons", [(3, 16, 4), (3, 13, 4)], "a multiple of 8"),
+    ],
+)
+def test_every_shape_that_is_asked_for_is_checked_at_once(
+    name: str, kinds: str, shapes: Any, said: str, saved: Saved, tmp_path: Path
+) -> None:
+    with pytest.raises(SteppeError, match=said) as refused:
+        prune(saved(name), both(kinds, shapes=shapes), windows(), tmp_path / "out")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+Rule = Callable[[set[str]], bool]
+
+
+def refusing(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a family whose config cannot say what is left where some blocks are gone."""
+    plain = cut.misplaced
+
+    def misplaced(config: Any, names: Any, dtype: Any) -> str:
+        return "its pattern breaks" if rule(set(names)) else plain(config, names, dtype)
+
+    monkeypatch.setattr(cut, "misplaced", misplaced)
+
+
+def test_blocks_that_no_config_can_lack_are_passed_over(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together only: each alone may go, so that it shows in the second round."""
+    method, tokens = both(shapes=[(2, 16, 4)], tried=1), windows()
+    plain = prune(saved("llama"), method, tokens, tmp_path / "plain")
+    first, second = (row["block"] for row in plain["weighed"]["depth"])
+    refusing(lambda gone: {first, second} <= gone, monkeypatch)
+    record = prune(saved("llama"), method, tokens, tmp_path / "out")
+    rounds = record["weighed"]["depth"]
+    rated = rounds[1]["rated"]
+    assert rounds[0]["block"] == first
+    assert rounds[1]["block"] == sorted(rated, key=lambda n: rated[n])[1]
+    assert set(record["removed"]["blocks"]) == {row["block"] for row in rounds}
+    assert any(f"{second} stays" in note for note in record["fallbacks"])
+    assert record["removed"]["agreement"] < 1e-5
+
+
+def test_a_number_of_blocks_that_no_config_says_is_left_out(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it shows on the way only, the other shapes are tried."""
+    method, tokens = both(shapes=[(2, 16, 4), (3, 16, 4)], tried=2), windows()
+    first = prune(saved("llama"), both(shapes=[(3, 16, 4)]), tokens, tmp_path / "first")
+    (row,) = first["weighed"]["depth"]
+    refusing(lambda gone: len(gone) == 2 and row["block"] in gone, monkeypatch)
+    record = prune(saved("llama"), method, tokens, tmp_path / "out")
+    assert record["weighed"]["best"]["blocks"] == 3
+    assert record["weighed"]["offers"] == 1
+    assert any("no shape of 2 blocks" in note for note in record["fallbacks"])
+    with pytest.raises(SteppeError, match=r"its pattern breaks.*Way out: shapes of other than 2"):
+        prune(saved("llama"), both(shapes=[(2, 16, 4)]), tokens, tmp_path / "none")
+
+
+def test_a_number_of_blocks_that_cannot_be_is_refused_at_once(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(lambda gone: len(gone) == 2, monkeypatch)
+    for method in (both(shapes=[(2, 16, 4)]), methods.depth(sparsity=0.5)):
+        with pytest.raises(SteppeError, match="where 2 of 4 blocks go.*another number") as refused:
+            prune(saved("llama"), method, windows(), tmp_path / "out")
+        assert "\n" not in str(refused.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_deletion_left_is_deleted(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Any) -> None:
+        (tmp_path / "out" / "checkpoints" / ".gone-blocks-3").mkdir()
+        raise Killed
+
+    method = both(shapes=[(3, 24, 4)], levels=1, tried=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(weighing.Weighing, "clear", killed)
+        with pytest.raises(Killed):
+            prune(saved("llama"), method, windows(), tmp_path / "out")
+    prune(saved("llama"), method, windows(), tmp_path / "out")
+    assert not [p for p in (tmp_path / "out" / "checkpoints").iterdir() if p.is_dir()]
