@@ -82,9 +82,7 @@ def _check_given(given: list[dict[str, int]], whole: Shape, structure: ShapeSear
             raise SteppeError("no more stays than there is", got=got, way_out="other shapes")
         fewer = [kind for kind, n in counts.items() if n < most[kind]]
         if not fewer:
-            raise SteppeError(
-                "of each shape something goes", got=got, way_out="leave this one out"
-            )
+            raise SteppeError("of each shape something goes", got=got, way_out="leave this one out")
         if others := [kind for kind in fewer if kind not in (*structure.of, "blocks")]:
             raise SteppeError(
                 "shapes have fewer of what the structure removes only",

@@ -114,7 +114,9 @@ def _round(
     if gone is not None:
         going, passed_over = with_a_config(prepared, gone, lowest, taken)
         if not going:
-            raise _no_config(prepared.model, passed_over[0], taken + len(gone), "--structure neurons")
+            raise _no_config(
+                prepared.model, passed_over[0], taken + len(gone), "--structure neurons"
+            )
     for name in going:
         trials.remove(name)
     return going, rated, passed_over
