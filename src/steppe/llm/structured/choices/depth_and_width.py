@@ -55,10 +55,12 @@ def check(prepared: PreparedPruning) -> None:
             way_out="--calibration FILE and more --samples",
         )
     found = offers(prepared)
-    # a number of heads, or of neurons, is said the same whatever the other one is
-    for alike in ("heads", "neurons"):
-        for shape in {getattr(shape, alike): shape for shape in found}.values():
+    seen = set[tuple[str, int]]()
+    for shape in found:  # how a config says neurons is the same for any number of heads
+        widths = {("neurons", shape.neurons), ("heads", shape.heads)}
+        if not widths <= seen:
             _check_widths(prepared, shape)
+        seen |= widths
     units = "+".join(structure_of(prepared).of)
     numbers = sorted({len(model) - shape.blocks for shape in found} - {0})
     check_removable(prepared, model.names, numbers, f"--structure {units}")
