@@ -58,11 +58,7 @@ def fitted(
     if not removes or not (kinds or removes in FITTINGS):
         raise _removes_none(method)
     if table is not None and not wanted.timed:
-        raise SteppeError(
-            "a table of times is for a target in time",
-            got=f"{table} with target {target}",
-            way_out="target latency=0.7, or no table",
-        )
+        raise _untimed(table, target)
     folder = folder_of(str(model))
     if removes in FITTINGS:
         return FITTINGS[removes](method, folder, wanted, family)
@@ -110,6 +106,14 @@ def _removes_none(method: Method) -> SteppeError:
         "a target is met by removing whole neurons, heads, experts, blocks or dimensions",
         got=f"structure {method.structure.name}",
         way_out="method slim, depth, reap or hidden; or a --sparsity",
+    )
+
+
+def _untimed(table: Path | str, target: str) -> SteppeError:
+    return SteppeError(
+        "a table of times is for a target in time",
+        got=f"{table} with target {target}",
+        way_out="target latency=0.7, or no table",
     )
 
 
