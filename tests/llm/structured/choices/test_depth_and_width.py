@@ -357,6 +357,16 @@ def test_a_number_of_blocks_that_cannot_be_is_refused_at_once(
         assert not (tmp_path / "out").exists()
 
 
+def test_a_block_that_cannot_go_alone_is_kept_by_another_method(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patterns are of no use to depth and width together."""
+    refusing(lambda gone: "model.layers.0" in gone, monkeypatch)
+    with pytest.raises(SteppeError, match=r"--method depth, and slim afterwards, with --exclude"):
+        prune(saved("llama"), both(), windows(12), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_a_killed_deletion_left_is_deleted(
     saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from steppe import SteppeError, methods
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
 from steppe.llm.structured import dimension_ranking
+from steppe.llm.structured.choice import DONE
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.norm_outputs import Moments
 
@@ -484,3 +485,18 @@ def test_dimensions_at_random_are_made_up_for_where_there_is_text(
     assert not (tmp_path / "none").exists()
     record = prune(saved("mistral"), method, windows(), tmp_path / "out")
     assert record["removed"]["hidden"][0] < record["removed"]["hidden"][1]
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({}, ""),
+        ({"ranked": 1}, "what 1 blocks give was ranked before"),
+        ({"ranked": 2, "kept": [0]}, "the dimensions were ranked before"),
+        ({"ranked": 2, "kept": [0], "blocks": [{}]}, "1 blocks were done before"),
+    ],
+)
+def test_what_was_done_before(held: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "hidden.json").write_text(json.dumps(held))
+    assert DONE["hidden"](tmp_path) == said

@@ -258,7 +258,11 @@ def check(prepared: PreparedPruning) -> None:
 
 
 def check_removable(
-    prepared: PreparedPruning, candidates: list[str], numbers: Iterable[int], instead: str
+    prepared: PreparedPruning,
+    candidates: list[str],
+    numbers: Iterable[int],
+    instead: str,
+    keep: str = "--exclude",
 ) -> None:
     """Whether a model without some of these blocks can be, and be tried out.
 
@@ -267,6 +271,7 @@ def check_removable(
         candidates: names of the blocks.
         numbers: how many of them may go.
         instead: what is possible if not.
+        keep: what leaves out a block that is named behind it.
 
     Raises:
         SteppeError: it cannot.
@@ -285,7 +290,7 @@ def check_removable(
             raise SteppeError(
                 "a model is loadable by plain from_pretrained when its config says all its shapes",
                 got=f"{refusal}, without {name}",
-                way_out=f"--exclude '{name}.*', so that it stays; or {instead}",
+                way_out=f"{keep} '{name}.*', so that it stays; or {instead}",
             )
     for number in numbers:
         refusal = ""

@@ -63,7 +63,8 @@ def check(prepared: PreparedPruning) -> None:
         seen |= widths
     units = "+".join(structure_of(prepared).of)
     numbers = sorted({len(model) - shape.blocks for shape in found} - {0})
-    check_removable(prepared, model.names, numbers, f"--structure {units}")
+    keep = "--method depth, and slim afterwards, with --exclude"
+    check_removable(prepared, model.names, numbers, f"--structure {units}", keep)
 
 
 def _check_widths(prepared: PreparedPruning, shape: Shape) -> None:
