@@ -314,3 +314,20 @@ def test_a_run_that_goes_on_says_from_where(
         slim.prune_and_cut(prepared)
     number = {"neurons": "2 blocks were", "experts": "3 blocks were", "layers": "1 rounds of"}
     assert slim.done_before(prepared).startswith(number[name])
+
+
+@pytest.mark.parametrize("name", ["neurons", "layers"])
+def test_cutting_and_checking_are_of_all_the_time(
+    name: str, language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, now, later = slim.compared, slim.time.time, [0.0]
+
+    def long(*args: Any) -> float:
+        later[0] = 1000.0
+        return compared(*args)
+
+    monkeypatch.setattr(slim, "compared", long)
+    monkeypatch.setattr(slim.time, "time", lambda: now() + later[0])
+    method = METHODS[name]()
+    record = prune(language_model, method, windows(6, 16, 26), tmp_path / "out", **OPTIONS)
+    assert record["seconds"] > 1000.0 > record["seconds_pruning"]
