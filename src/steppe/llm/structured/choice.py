@@ -14,6 +14,8 @@ from steppe.core.registry import Registry
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.cut import Cut
+from steppe.llm.structured.target import Target
+from steppe.method import Method
 
 
 def _as_it_is(model: StreamedModel) -> AbstractContextManager[Any]:
@@ -72,6 +74,10 @@ EXPECTATIONS: Registry[Expectation] = Registry(
 """`Structure.removes` -> what the removal will come to: of a job, the texts on which perplexity is
 measured, and whether a block is tried for times. What cannot be was refused, and how blocks are
 called is decided."""
+Fitting = Callable[[Method, Path, Target, str | None], Method]
+FITTINGS: Registry[Fitting] = Registry("fitting to a target", "steppe.llm.structured.choices")
+"""`Structure.removes` -> the method that meets a target: of a method, a model's folder, the target
+and the family as which the model is written. Only where what goes is no number of a `Shape`."""
 Done = Callable[[Path], str]
 DONE: Registry[Done] = Registry("stand of a removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> what of it was done before in a folder, in words; "" where nothing was."""

@@ -55,10 +55,32 @@ def check(prepared: PreparedPruning) -> None:
             way_out="--calibration FILE and more --samples",
         )
     found = offers(prepared)
-    least = min(found, key=lambda shape: shape.heads)
-    configured(model, Cut(masks_of(prepared, least), tuple(model.names)), config.family)
+    seen = set[tuple[str, int]]()
+    for shape in found:  # how a config says neurons is the same for any number of heads
+        widths = {("neurons", shape.neurons), ("heads", shape.heads)}
+        if not widths <= seen:
+            _check_widths(prepared, shape)
+        seen |= widths
     units = "+".join(structure_of(prepared).of)
-    check_removable(prepared, model.names, f"--structure {units}")
+    numbers = sorted({len(model) - shape.blocks for shape in found} - {0})
+    keep = "--method depth, and slim afterwards, with --exclude"
+    check_removable(prepared, model.names, numbers, f"--structure {units}", keep)
+
+
+def _check_widths(prepared: PreparedPruning, shape: Shape) -> None:
+    """Whether a config says as many neurons and heads, on the model without weights.
+
+    Raises:
+        SteppeError: none does.
+    """
+    cut = Cut(masks_of(prepared, shape), tuple(prepared.model.names))
+    try:
+        configured(prepared.model, cut, prepared.config.family)
+    except SteppeError as error:
+        if not structure_of(prepared).shapes:
+            raise
+        ways = error.way_out.replace("another --sparsity", "other shapes")
+        raise SteppeError(error.rule, got=error.got, way_out=ways) from None
 
 
 @CHOOSERS.register(KIND)
@@ -70,13 +92,14 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     """
     measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
     weighing = Weighing(prepared, measured.keep_time)
-    best = weighing.best()
+    with measured.counted("weigh"):
+        best = weighing.best()
     gone = weighing.gone(best)
     said = {"weighed": weighing.said(best)} | _sparsity(prepared, best)
     if best == weighing.whole.resized(blocks=best.blocks):
         weighing.clear()
         cut = Cut({}, tuple(n for n in model.names if n not in gone))
-        record = measured.of([], [], **said)
+        record = measured.of([], weighing.notes, **said)
         without = partial(passing_by, names=gone)
         return Choice(cut=cut, source=model.folder, record=record, without=without)
     folder, tokens = prepared.out / MASKED, prepared.tokens
@@ -87,7 +110,7 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     weighing.clear()
     usual = left_as_it_was(inner.model, folder)
     notes = [note for note in walked["fallbacks"] if note not in usual]
-    record = measured.of(walked["blocks"], notes, **said)
+    record = measured.of(walked["blocks"], [*weighing.notes, *notes], **said)
     source = StreamedModel(str(folder), prepared.device)
     masks = read_masks(folder)
     readers = [layer for layer in source.layers() if layer.name in masks]

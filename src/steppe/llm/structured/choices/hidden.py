@@ -36,12 +36,14 @@ JOURNAL = "hidden.json"
 
 @DONE.register("hidden")
 def done_before(out: Path) -> str:
-    """How many blocks were written in a folder, or that the dimensions are ranked."""
+    """How many blocks were written in a folder, or what was ranked in it."""
     journal = Journal(out / "checkpoints" / JOURNAL)
-    blocks = len(journal.get("blocks", []))
-    if blocks:
+    if blocks := len(journal.get("blocks", [])):
         return f"{blocks} blocks were done before"
-    return "the dimensions were ranked before" if journal.get("kept") is not None else ""
+    if journal.get("kept") is not None:
+        return "the dimensions were ranked before"
+    ranked = journal.get("ranked", 0)
+    return f"what {ranked} blocks give was ranked before" if ranked else ""
 
 
 @CHOOSERS.register("hidden")
@@ -62,7 +64,8 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
         dense, states = HiddenStates(*given, name="dense"), HiddenStates(*given)
     with reused():
         if journal.get("kept") is None:
-            rank(model, prepared.method, stream, lost, dense, journal, measured.keep_time)
+            with measured.counted("rank"):
+                rank(model, prepared.method, stream, lost, dense, journal, measured.keep_time)
         kept = torch.zeros(stream.group.units, dtype=torch.bool)
         kept[journal.get("kept")] = True
         rows: list[dict[str, Any]] = list(journal.get("blocks", []))
@@ -82,7 +85,8 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
                 journal.put(blocks=rows, notes=notes)
                 measured.keep_time()
                 report(rows[-1])
-            removal.rest(lambda factor: journal.put(last_norm=factor))
+            with measured.counted("outside"):
+                removal.rest(lambda factor: journal.put(last_norm=factor))
     if ranks.first():
         for path in journal.path.parent.glob("*.bin"):
             path.unlink()
