@@ -71,17 +71,18 @@ class Removal:
         for s in self._stream.group.slices:
             if s.name.startswith(front):
                 s.fill(own[s.name.removeprefix(front)], ~self._kept, 0.0)
-        factors: dict[str, float] = {}
+        factors, fitting = dict[str, float](), 0.0
         if self._pair is not None:
             self._propagate(self._pair[0], index, dense)
         with narrow(block, inside(model, index, self._stream.norms), self._kept):
             if self._pair is not None:
                 assert dense is not None, "it was copied"
-                factors = self._made_up(index, dense, *self._pair)
+                factors, fitting = self._made_up(index, dense, *self._pair)
             fitted = time.perf_counter()
             model.round(index)
             if self._pair is not None:
                 self._propagate(self._pair[1], index)
+        passed = time.perf_counter()
         nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
         if ranks.first():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,13 @@ class Removal:
         layers = [x for x in model.layers() if x.block == model.names[index]]
         model.free(index)
         ended = time.perf_counter()
-        seconds = {"load": loaded - began, "prune": fitted - loaded, "propagate": ended - fitted}
+        seconds = {
+            "load": loaded - began,
+            "calibrate": fitted - loaded - fitting,
+            "prune": fitting,
+            "propagate": passed - fitted,
+            "write": ended - passed,
+        }
         lost = 1 - float(self._kept.double().mean())
         return {
             "block": index,
@@ -111,8 +118,12 @@ class Removal:
 
     def _made_up(
         self, index: int, dense: nn.Module, before: HiddenStates, states: HiddenStates
-    ) -> dict[str, float]:
-        """Scale a block's norms or fit what reads them, one after the other; their factors."""
+    ) -> tuple[dict[str, float], float]:
+        """Scale a block's norms or fit what reads them, one after the other.
+
+        Returns:
+            The norms' factors, and the seconds that fitting took beside looking.
+        """
         model, name = self._model, self._model.names[index]
         block, coupling = model.blocks[index], self._coupling
         own, whole = dict(block.named_parameters()), dict(dense.named_parameters())
@@ -130,7 +141,7 @@ class Removal:
                 f"{name}: {len(alone)} layers read something else than what a norm of the block "
                 f"gives ({alone[0]}) and were not fitted"
             )
-        factors = {}
+        factors, fitting = dict[str, float](), 0.0
         for place, readers in found.items():
             norm, fit = block.get_submodule(place), bool(readers) and coupling.fit
             if not (fit or coupling.scale):
@@ -145,15 +156,17 @@ class Removal:
                     given_by(norm, partial(model.call, index, next(both))),
                 )
             moments.finish()
+            began = time.perf_counter()
             factor = factors[f"{name}.{place}"] = moments.factor if coupling.scale else 1.0
             matrix = moments.matrix(coupling, factor) if fit else None
             if matrix is None:
                 scaled(norm, factor)
-                continue
-            for reader in readers:
-                dim = self._dims[f"{name}.{reader}"]
-                reread(own[reader], whole[reader], dim, matrix, self._places)
-        return factors
+            else:
+                for reader in readers:
+                    dim = self._dims[f"{name}.{reader}"]
+                    reread(own[reader], whole[reader], dim, matrix, self._places)
+            fitting += time.perf_counter() - began
+        return factors, fitting
 
     @torch.no_grad()
     def rest(self, keep: Callable[[float], None]) -> None:
