@@ -128,7 +128,7 @@ def lines(planned: dict[str, Any], out: Path) -> list[str]:
 def _most(parts: dict[str, Any]) -> str:
     """Which part is the largest, in words; "" where there is one."""
     each = {name: size for name, size in parts.items() if name != "all"}
-    return f", most of it for: {max(each, key=lambda n: each[n])}" if len(each) > 1 else ""
+    return f", the most for {max(each, key=lambda n: each[n])}" if len(each) > 1 else ""
 
 
 def _zero_lines(planned: dict[str, Any]) -> list[str]:

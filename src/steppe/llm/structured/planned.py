@@ -74,6 +74,7 @@ def planned_removal(
     }
     return planned | ({"seconds": with_all(expected.seconds)} if dry_run else {})
 
+
 def planned_shape(
     prepared: PreparedPruning, expected: Expected, table: Path | str | None = None
 ) -> dict[str, Any]:
