@@ -126,6 +126,7 @@ def planned_shape(
         planned["offers"] = known = offered(open_, priced, times)
         most = {key: known[key][1] for key in ("parameters", "bytes")}
         planned["after"] |= most | {"said": said_of(known)}
+        planned["at_most"] = True
     return planned
 
 
