@@ -71,7 +71,7 @@ def said() -> Iterator[Claim]:
     texts = {own["text"] for own in models}
     assert len(texts) == 1, "all models read and write as much"
     prompt, tokens = (int(n) for n in re.findall(r"[0-9]+", texts.pop()))
-    yield "a prompt of {} tokens and {} new ones", prompt, tokens
+    yield "prompt of {} tokens and {} new ones", prompt, tokens
     (threads,) = {own["conditions"]["threads"] for own in models}
     yield "with {} threads", threads
     yield "time of the whole text is off by {} % at most", _worst("total")
