@@ -193,7 +193,7 @@ def shape_lines(planned: dict[str, Any]) -> list[str]:
     for key in ("parameters", "bytes"):
         ends = known[key] if known else [after[key]]
         shares = between([end / before[key] for end in ends], "{:.1%}")
-        most = "at most " * shape["at_most"]
+        most = "at most " * (shape["at_most"] and not known)
         said.append(f"  {key}: {most}{between(ends)} of {before[key]:,} ({shares})")
     said.append(f"  {_time_line(shape)}")
     return [*said, *planned["steps"]]
