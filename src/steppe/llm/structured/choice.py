@@ -14,6 +14,7 @@ from steppe.core.registry import Registry
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.cut import Cut
+from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target
 from steppe.method import Method
 
@@ -48,6 +49,7 @@ class Expected:
 
     Args:
         cut: what will stay; where only text tells which, others, as many.
+        offers: shapes of which text tells which one it will be; ``cut`` leaves the largest.
         flags: what the config will say besides, see `steppe.llm.structured.biases`.
         at_most: whether another choice of what goes leaves less.
         seconds: part of the work -> seconds, from one block on trial; nothing without a trial.
@@ -55,6 +57,7 @@ class Expected:
     """
 
     cut: Cut
+    offers: Sequence[Shape] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
     at_most: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -109,8 +109,32 @@ def _widths(prepared: PreparedPruning, whole: Shape) -> dict[str, list[int]]:
     return {kind: found[kind] for kind in structure.of}
 
 
+def widths_tried(
+    prepared: PreparedPruning, whole: Shape, offers: Sequence[Shape]
+) -> dict[str, list[int]]:
+    """Kind of units -> the numbers of it with which the model is tried, all else being whole."""
+    structure, found = structure_of(prepared), dict[str, list[int]]()
+    for kind, numbers in _widths(prepared, whole).items():
+        least = min(getattr(shape, kind) for shape in offers)
+        found[kind] = levels(numbers, least, structure.levels)
+    return found
+
+
+def windows_of(prepared: PreparedPruning) -> tuple[Tensor, Tensor, Tensor]:
+    """Calibration windows that are fitted to, those that judge, and those that blocks are tried on.
+
+    The last ones are some of the first.
+    """
+    structure, tokens = structure_of(prepared), prepared.tokens
+    assert tokens is not None, "it was checked"
+    judged = min(max(1, round(structure.held_out * len(tokens))), len(tokens) - 1)
+    fit, held_out = windows_apart(len(tokens), judged)
+    few = -(-structure.tokens // tokens.shape[1])
+    return tokens[fit], tokens[held_out], tokens[fit][:few]
+
+
 def masks_of(prepared: PreparedPruning, shape: Shape) -> dict[str, Tensor]:
-    """Weight that reads units -> which stay, in a model of a shape; the first ones, for a check."""
+    """Weight that reads units -> which stay, in a model of a shape; the first ones."""
     units = _units(structure_of(prepared), shape)
     kept = {}
     for layer in units.among(prepared.model.layers()):
@@ -125,6 +149,25 @@ def _units(structure: ShapeSearch, shape: Shape) -> Structure:
     return structure.within(keep)
 
 
+def pruning_to(
+    prepared: PreparedPruning, shape: Shape, model: Path, tokens: Tensor, out: Path
+) -> PreparedPruning:
+    """What makes units zero in a model that has as many blocks as a shape.
+
+    Args:
+        prepared: of depth and width.
+        shape: says how many units stay.
+        model: the folder of the model.
+        tokens: calibration windows.
+        out: the folder of the masked model.
+    """
+    changed = {"calibration": tokens, "evaluate": (), "recover": False, "family": None}
+    changed |= {"measure": 0, "out": out}
+    units = _units(structure_of(prepared), shape)
+    method = prepared.method.replace(structure=units)
+    return PreparedPruning(model, method, prepared.config.model_copy(update=changed))
+
+
 class Weighing:
     """Measures what goes on windows that are held out, and finds the best shape; goes on.
 
@@ -136,15 +179,11 @@ class Weighing:
     """
 
     def __init__(self, prepared: PreparedPruning, keep: Callable[[], None]) -> None:
-        assert prepared.tokens is not None, "it was checked"
         self._prepared, self._keep = prepared, keep
         self._structure = structure_of(prepared)
         self._folder = prepared.out / "checkpoints"
         self._journal = Journal(self._folder / JOURNAL)
-        count = len(prepared.tokens)
-        judged = min(max(1, round(self._structure.held_out * count)), count - 1)
-        fit, held_out = windows_apart(count, judged)
-        self._fit, self._held_out = prepared.tokens[fit], prepared.tokens[held_out]
+        self._fit, self._held_out, self._few = windows_of(prepared)
         self.whole = Shape.of(prepared.model.config)
         self.offers = offers(prepared)
 
@@ -184,9 +223,7 @@ class Weighing:
         self._keep_sayable(rounds)
         alone = {"blocks": {self.whole.blocks: whole}}
         alone["blocks"] |= {self.whole.blocks - i: r["loss"] for i, r in enumerate(rounds, 1)}
-        for kind, numbers in _widths(self._prepared, self.whole).items():
-            least = min(getattr(shape, kind) for shape in self.offers)
-            tried = levels(numbers, least, self._structure.levels)
+        for kind, tried in widths_tried(self._prepared, self.whole, self.offers).items():
             alone[kind] = {getattr(self.whole, kind): whole}
             for place, number in enumerate(tried, 1):
                 title = f"{number} {kind}, {place} of {len(tried)}"
@@ -199,12 +236,11 @@ class Weighing:
         model, rounds = self._prepared.model, list(self._journal.get("depth", []))
         offered = {self.whole.blocks - shape.blocks for shape in self.offers}
         most = max(offered)
-        tokens = self._fit[: -(-self._structure.tokens // self._fit.shape[1])]
         while len(rounds) < most:
             began = time.perf_counter()
             title = f"blocks tried out, round {len(rounds) + 1} of {most}"
             gone = [row["block"] for row in rounds]
-            rated = self._trials(tokens, gone, model.names, title).losses()
+            rated = self._trials(self._few, gone, model.names, title).losses()
             lowest = sorted(rated, key=lambda name: rated[name])  # of equals the first
             going, passed_over = lowest[:1], list[str]()
             if len(gone) + 1 in offered:  # fewer are on the way only, and no model is written
@@ -309,14 +345,7 @@ class Weighing:
             tokens: calibration windows.
             out: the folder of the masked model.
         """
-        own, method = self._prepared.config, self._prepared.method
-        changed = {"calibration": tokens, "evaluate": (), "recover": False, "family": None}
-        units = _units(self._structure, shape)
-        return PreparedPruning(
-            self._shorter(shape),
-            method.replace(structure=units),
-            own.model_copy(update=changed | {"measure": 0, "out": out}),
-        )
+        return pruning_to(self._prepared, shape, self._shorter(shape), tokens, out)
 
     def _shorter(self, shape: Shape) -> Path:
         """The folder of the dense model without the blocks that are gone."""

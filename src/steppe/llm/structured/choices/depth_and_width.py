@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
@@ -13,14 +16,22 @@ from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.said import left_as_it_was
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.choices.blocks import check_removable
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.depth import passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.shape import Shape
-from steppe.llm.structured.weighing import JOURNAL, Weighing, masks_of, offers, structure_of
+from steppe.llm.structured.weighing import (
+    JOURNAL,
+    Weighing,
+    masks_of,
+    offers,
+    structure_of,
+    windows_of,
+)
+from steppe.llm.structured.weighing_work import counted, seconds_of_work
 
 KIND = "depth and width"
 
@@ -81,6 +92,35 @@ def _check_widths(prepared: PreparedPruning, shape: Shape) -> None:
             raise
         ways = error.way_out.replace("another --sparsity", "other shapes")
         raise SteppeError(error.rule, got=error.got, way_out=ways) from None
+
+
+@EXPECTATIONS.register(KIND)
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """What is done is counted; one block is called on trial, and one is pruned."""
+    found, model = offers(prepared), prepared.model
+    work, (fit, held_out, _) = counted(prepared, found), windows_of(prepared)
+    windows = len(fit) + len(held_out)
+    largest = max(found, key=lambda shape: shape.parameters)
+    one = len(found) == 1
+    steps = [
+        f"which of {len(found)} shapes it will be, the run finds out, on {len(held_out)} windows "
+        f"that are held out of {windows}"
+        if not one
+        else "one shape is offered, so it is known; what goes, calibration tells",
+        f"blocks are tried out in {work.rounds} round{'s' * (work.rounds != 1)}, with "
+        f"{work.passes} passes of one window through a block; the model is pruned at "
+        f"{work.widths} widths with all blocks, and to {'' if one else 'at most '}{work.shapes} "
+        f"shape{'s' * (work.shapes != 1)}, each time on {len(fit)} windows",
+        f"the best one is pruned on all {windows}, then cut out",
+    ]
+    return Expected(
+        cut=Cut(masks_of(prepared, largest), tuple(model.names[: largest.blocks])),
+        offers=tuple(found),
+        seconds=seconds_of_work(prepared, found, texts) if dry_run else {},
+        steps=steps,
+    )
 
 
 @CHOOSERS.register(KIND)
