@@ -79,7 +79,7 @@ class Removal:
         with narrow(block, inside(model, index, self._stream.norms), self._kept):
             if self._pair is not None:
                 assert dense is not None, "it was copied"
-                factors = self._made_up(index, dense, *self._pair)
+                factors = self._made_up(index, dense, *self._pair, laps)
             model.round(index)
             laps.end("prune")
             if self._pair is not None:
@@ -112,7 +112,12 @@ class Removal:
         ranks.barrier()
 
     def _made_up(
-        self, index: int, dense: nn.Module, before: HiddenStates, states: HiddenStates
+        self,
+        index: int,
+        dense: nn.Module,
+        before: HiddenStates,
+        states: HiddenStates,
+        laps: LapTimes,
     ) -> dict[str, float]:
         """Scale a block's norms or fit what reads them, one after the other; their factors."""
         model, name = self._model, self._model.names[index]
@@ -147,14 +152,16 @@ class Removal:
                     given_by(norm, partial(model.call, index, next(both))),
                 )
             moments.finish()
+            laps.end("calibrate")
             factor = factors[f"{name}.{place}"] = moments.factor if coupling.scale else 1.0
             matrix = moments.matrix(coupling, factor) if fit else None
             if matrix is None:
                 scaled(norm, factor)
-                continue
-            for reader in readers:
-                dim = self._dims[f"{name}.{reader}"]
-                reread(own[reader], whole[reader], dim, matrix, self._places)
+            else:
+                for reader in readers:
+                    dim = self._dims[f"{name}.{reader}"]
+                    reread(own[reader], whole[reader], dim, matrix, self._places)
+            laps.end("prune")
         return factors
 
     @torch.no_grad()
