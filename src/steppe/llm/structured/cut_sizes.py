@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from steppe.core.layer import STACKED
 from steppe.core.neurons import beside
 from steppe.llm.model import StreamedModel
 from steppe.llm.structured.cut import Cut, stream_of
@@ -48,7 +49,8 @@ def sizes(
 def in_bytes(whole: Shape, stored: Callable[[Shape], int]) -> Shape:
     """A shape that counts bytes in place of parameters, however its tensors are stored.
 
-    What a block, a neuron or a head takes, models tell that have one less.
+    What a block, a neuron or a head takes, models tell that have one less, or of stacked experts
+    the least that can go.
 
     Args:
         whole: the shape of the whole model.
@@ -68,7 +70,10 @@ def in_bytes(whole: Shape, stored: Callable[[Shape], int]) -> Shape:
     one = {}
     for kind in ("blocks", "neurons", "heads"):
         count = getattr(whole, kind)
-        one[kind] = every - stored(whole.resized(**{kind: count - 1})) if count > 1 else 0
+        multiple = STACKED if kind == "neurons" and whole.experts else 1
+        fewer = (count - 1) // multiple * multiple
+        lost = every - stored(whole.resized(**{kind: fewer})) if fewer else 0
+        one[kind] = lost // (count - fewer)
     block = one["blocks"] or every  # of a single block that stays all counts as its own
     neuron = one["neurons"] // (whole.blocks * max(whole.experts, 1))
     head = one["heads"] // whole.blocks
