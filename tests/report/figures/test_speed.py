@@ -99,3 +99,16 @@ def test_a_result_that_lacks_something_is_left_out(broken: dict[str, Any]) -> No
     record = pruned() | {"evaluations": {"speed": broken}}
     keys = [f.key for f in Document.of([record], title="x").drawn["gain"]]
     assert keys == ["cost"]
+
+
+def test_texts_behind_bars_end_inside_of_the_panel() -> None:
+    figure = Figure(figsize=(4, 2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_yticks([0, 1], ["a long name of a method, then another one 50 %", "b"])
+    ax.set_xlim(0, 17.5)
+    _bar(ax, 0.0, 10.0, "10.0 (1.19x, not surely)", "red", "a")
+    _bar(ax, 1.0, 2.0, "2.0", "blue", "b")
+    figure.draw_without_rendering()
+    _make_room(ax)
+    figure.draw_without_rendering()
+    assert max(text.get_window_extent().x1 for text in ax.texts) <= ax.bbox.x1
