@@ -103,9 +103,10 @@ def _bar(ax: Axes, place: float, width: float, text: str, colour: str, label: st
     faint = 0.45 if colour == INK else 1.0
     own = "_" + label if label in known else label  # a name once in the legend
     ax.barh(place, width, 0.38, color=colour, alpha=faint, label=own)
-    ax.annotate(
+    behind = ax.annotate(
         text, (width, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
     )
+    behind.set_in_layout(False)  # room is made for it in the panel, which keeps its width
 
 
 def _make_room(ax: Axes) -> None:
