@@ -66,9 +66,13 @@ def check(prepared: PreparedPruning) -> None:
             way_out="--calibration FILE and more --samples",
         )
     found = offers(prepared)
+    ends = {end(shape.neurons for shape in found) for end in (min, max)}
+    # a config says any number of neurons in the same way; each trial makes a whole skeleton
+    tried = {shape.neurons for shape in found} if structure_of(prepared).shapes else ends
     seen = set[tuple[str, int]]()
     for shape in found:  # how a config says neurons is the same for any number of heads
-        widths = {("neurons", shape.neurons), ("heads", shape.heads)}
+        widths = {("heads", shape.heads)}
+        widths |= {("neurons", shape.neurons)} if shape.neurons in tried else set()
         if not widths <= seen:
             _check_widths(prepared, shape)
         seen |= widths
