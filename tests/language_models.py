@@ -165,9 +165,9 @@ def reload(folder: Path, **options: Any) -> Any:
     return model.eval()
 
 
-def windows(count: int = 6, window: int = 20) -> Tensor:
+def windows(count: int = 6, window: int = 20, vocabulary: int = VOCABULARY) -> Tensor:
     """Random tokens, none of which begins or ends a text."""
-    return torch.randint(3, VOCABULARY, (count, window), generator=torch.Generator().manual_seed(1))
+    return torch.randint(3, vocabulary, (count, window), generator=torch.Generator().manual_seed(1))
 
 
 def on_disk(folder: Path) -> dict[str, Tensor]:
@@ -177,3 +177,11 @@ def on_disk(folder: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     return found
+
+
+def same_on_disk(one: Path, other: Path) -> bool:
+    """Whether two folders have the same tensors, bit by bit."""
+    first, second = on_disk(one), on_disk(other)
+    return first.keys() == second.keys() and all(
+        torch.equal(t, second[n]) for n, t in first.items()
+    )

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import steppe
+from language_models import on_disk
 from steppe import SteppeError, methods
 from steppe.engine.mask_keeper import read_masks
 from steppe.llm.load import load
@@ -36,13 +37,6 @@ def pruned(language_model: Path, tokens: Tensor, tmp_path_factory: pytest.TempPa
     return out
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        found |= load_file(path)
-    return found
-
-
 def recover(folder: Path, tokens: Tensor, out: Path, **options: Any) -> dict[str, Any]:
     return steppe.recover(folder, tokens, out, **({"reconstruction": FIT} | options))
 
@@ -53,7 +47,7 @@ def test_zeros_stay_and_the_folder_is_as_prune_writes_it(
 ) -> None:
     out = tmp_path / "out"
     record = recover(pruned, tokens, out, train=train)
-    before, after = weights(pruned), weights(out)
+    before, after = on_disk(pruned), on_disk(out)
     for name, old in before.items():
         if old.ndim > 1:
             assert torch.equal(after[name][old == 0], old[old == 0]), name
@@ -88,7 +82,7 @@ def test_zeros_of_another_tool_and_their_signs_stay(
     with pytest.raises(SteppeError, match=r"no record of its pruning.*--dense"):
         recover(other, tokens, tmp_path / "a")
     record = recover(other, tokens, tmp_path / "b", dense=language_model)
-    new = weights(tmp_path / "b")[name]
+    new = on_disk(tmp_path / "b")[name]
     assert bool((new[::2] == 0).all())
     assert bool(torch.signbit(new[::2]).all())
     assert not bool(torch.signbit(new[1, 0]))
@@ -111,7 +105,7 @@ def test_a_stopped_recovery_goes_on_to_the_same_bits(
     done = json.loads((tmp_path / "cut" / "checkpoints" / "journal.json").read_text())
     assert len(done["blocks"]) == 1
     recover(pruned, tokens, tmp_path / "cut")
-    one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    one, other = on_disk(tmp_path / "whole"), on_disk(tmp_path / "cut")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[n], other[n]) for n in one)
 
@@ -124,7 +118,7 @@ def test_both_in_one_go_is_one_after_the_other(
         language_model, method, tokens, tmp_path / "both", measure=0, recover=True
     )
     apart = steppe.recover(pruned, tokens, tmp_path / "apart", measure=0)
-    one, other = weights(tmp_path / "both"), weights(tmp_path / "apart")
+    one, other = on_disk(tmp_path / "both"), on_disk(tmp_path / "apart")
     assert all(torch.equal(one[n], other[n]) for n in other)
     assert record["pruning"]["method"] == "wanda"
     assert record["blocks"][0]["held_out"] == apart["blocks"][0]["held_out"]

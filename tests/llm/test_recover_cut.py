@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 import mixture_models as mixtures
 import steppe
-from language_models import reload
+from language_models import on_disk, reload, same_on_disk
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.held_out import windows_apart
 from steppe.llm.pruned_pair import PrunedPair
@@ -65,20 +64,6 @@ def recover(folder: Path, tokens: Tensor, out: Path, **options: Any) -> dict[str
     return steppe.recover(folder, tokens, out, **({"reconstruction": FIT} | options))
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        found |= load_file(path)
-    return found
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = weights(one), weights(other)
-    return first.keys() == second.keys() and all(
-        torch.equal(t, second[n]) for n, t in first.items()
-    )
-
-
 @torch.no_grad()
 def streams(model: Any, tokens: Tensor) -> list[Tensor]:
     """What each block gets, and what the last one gives, before the last norm."""
@@ -99,7 +84,7 @@ def test_what_is_left_comes_nearer_and_keeps_its_shapes(
     model = mixture if method == "reap" else llama
     made = cut(model, method, tokens, tmp_path / "cut")
     record = recover(tmp_path / "cut", tokens, tmp_path / "out")
-    before, after = weights(tmp_path / "cut"), weights(tmp_path / "out")
+    before, after = on_disk(tmp_path / "cut"), on_disk(tmp_path / "out")
     assert {n: t.shape for n, t in before.items()} == {n: t.shape for n, t in after.items()}
     moved = {n for n in before if not torch.equal(before[n], after[n])}
     assert moved
@@ -165,7 +150,7 @@ def test_both_in_one_go_is_one_after_the_other(
     record = cut(model, method, tokens, tmp_path / "both", recover=True)
     cut(model, method, tokens, tmp_path / "cut")
     apart = steppe.recover(tmp_path / "cut", tokens, tmp_path / "apart", measure=0)
-    assert same(tmp_path / "both", tmp_path / "apart")
+    assert same_on_disk(tmp_path / "both", tmp_path / "apart")
     assert record["pruning"]["method"] == method
     assert record["removed"] == apart["removed"]
     assert (tmp_path / "both" / "removal.json").is_file()
@@ -187,7 +172,7 @@ def test_a_stopped_one_goes_on_to_the_same_bits(
     with pytest.raises(Stop):
         recover(tmp_path / "cut", tokens, tmp_path / "out", report=stop)
     recover(tmp_path / "cut", tokens, tmp_path / "out")
-    assert same(tmp_path / "whole", tmp_path / "out")
+    assert same_on_disk(tmp_path / "whole", tmp_path / "out")
 
 
 def test_depth_then_width_then_zeros(llama: Path, tokens: Tensor, tmp_path: Path) -> None:
@@ -199,7 +184,7 @@ def test_depth_then_width_then_zeros(llama: Path, tokens: Tensor, tmp_path: Path
     stay = [i for i in range(5) if f"model.layers.{i}" not in gone]
     assert PrunedPair(tmp_path / "c").places(len(stay), 5) == stay
     record = recover(tmp_path / "c", tokens, tmp_path / "out")
-    before, after = weights(tmp_path / "c"), weights(tmp_path / "out")
+    before, after = on_disk(tmp_path / "c"), on_disk(tmp_path / "out")
     zeros = {n: t == 0 for n, t in before.items() if "proj" in n}
     assert all(bool((after[n][z] == 0).all()) for n, z in zeros.items())
     assert sum(int(z.sum()) for z in zeros.values()) > 0

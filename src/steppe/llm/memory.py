@@ -220,13 +220,14 @@ def _logits(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> int:
 def _disk(prepared: PreparedPruning, texts: Mapping[str, Tensor]) -> dict[str, int]:
     pruned = [layer for inside in layers_by_block(prepared).values() for layer in inside]
     needed = {"shards": prepared.model.checkpoint.bytes}
-    if prepared.masks:
+    searches = isinstance(prepared.method.structure, ShapeSearch)  # prunes on the way
+    if prepared.masks or searches:
         needed["masks"] = sum(-(-layer.numel // 8) for layer in pruned)
     if prepared.method.structure.removes == "units":  # with zeros first, then cut
         needed["what is cut out of them"] = needed["shards"] - _gone(prepared, pruned)
     hidden, budget = _FLOAT * prepared.model.hidden_size, prepared.method.budget
     structure, merges = prepared.method.structure, isinstance(prepared.method.solver, ExpertMerger)
-    searches = isinstance(structure, ShapeSearch)  # makes a shorter one, and one with zeros
+    # a search makes a shorter one, and one with zeros
     if copies := (structure.removes == "hidden") + merges + 2 * searches:
         needed["the model as it is on the way"] = copies * prepared.model.checkpoint.bytes
     if prepared.tokens is not None and prepared.walks:

@@ -115,12 +115,20 @@ def lines(planned: dict[str, Any], out: Path) -> list[str]:
         ("disk_bytes", "disk", f"disk for {out}"),
     ):
         if planned[key]:
-            said.append(f"{word}: {_gib(planned[key]['all'])} of {_gib(free[which])} available")
+            there = f"{_gib(planned[key]['all'])} of {_gib(free[which])} available"
+            said.append(f"{word}: {there}{_most(planned[key])}")
             said += [f"  {n}: {_gib(b)}" for n, b in planned[key].items() if n != "all"]
     if "seconds" in planned:
-        said.append(f"time: {_clock(planned['seconds']['all'])}")
-        said += [f"  {n}: {_clock(s)}" for n, s in planned["seconds"].items() if n != "all"]
+        seconds = planned["seconds"]
+        said.append(f"time: {_clock(seconds['all'])}{_most(seconds)}")
+        said += [f"  {n}: {_clock(s)}" for n, s in seconds.items() if n != "all"]
     return said
+
+
+def _most(parts: dict[str, Any]) -> str:
+    """Which part is the largest, in words; "" where there is one."""
+    each = {name: size for name, size in parts.items() if name != "all"}
+    return f", the most for {max(each, key=lambda n: each[n])}" if len(each) > 1 else ""
 
 
 def _zero_lines(planned: dict[str, Any]) -> list[str]:

@@ -142,7 +142,7 @@ def _method(record: Record) -> dict[str, Any]:
         parts = method.to_dict()
     except (SteppeError, TypeError, LookupError):  # a name and options, or another package's
         return flat(_spelled(stored))
-    return flat(parts) | _earlier(method, stored)
+    return _patterned(flat(parts)) | _earlier(method, stored)
 
 
 def _earlier(method: Method, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +161,21 @@ def _default(record: Record) -> dict[str, Any]:
     if method.has_language_form and objective not in (None, method.objective.name):
         method = method.for_language()
     options = {k: o.default for k, o in METHODS[name].options.items()}
-    return flat(_spelled(options)) | flat(method.to_dict())
+    return _patterned(flat(_spelled(options)) | flat(method.to_dict()))
+
+
+def _patterned(options: dict[str, Any]) -> dict[str, Any]:
+    """With the structure's name as people write it, where it keeps n of m.
+
+    Example:
+        >>> _patterned({"structure.name": "nm", "structure.n": 2, "structure.m": 4})
+        {'structure.name': '2:4'}
+    """
+    n, m = (options.get(f"structure.{key}") for key in "nm")
+    if n is None or m is None:
+        return options
+    others = {k: v for k, v in options.items() if k not in ("structure.n", "structure.m")}
+    return others | {"structure.name": f"{n}:{m}"}
 
 
 def _spelled(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,11 +126,12 @@ class Units(Structure):
             multiple = lcm(self.round_to, STACKED) if layer.stacked else self.round_to
             if units > multiple:
                 kept = min(max(round(kept / multiple), 1) * multiple, units)
-        elif kept > units:
+        elif kept > units or (layer.stacked and kept < units and kept % STACKED):
             raise SteppeError(
-                "no more units stay than there are",
+                "no more units stay than there are"
+                + f", of stacked experts a multiple of {STACKED}" * layer.stacked,
                 got=f"{kept} {layer.reads}, of {units} in {layer.name}",
-                way_out=f"{units} or fewer",
+                way_out=f"{units}, or fewer",
             )
         return (units - max(kept, 1)) * (layer.shape[0] if layer.stacked else 1)
 

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from language_models import windows
 from mixture_models import build
 from steppe import methods
 from steppe.llm.model import StreamedModel
@@ -18,10 +19,6 @@ from steppe.llm.prune import prune
 from steppe.llm.structured import slim
 from steppe.method import Method
 from steppe.removal.mixtures import mixtures_of
-
-
-def windows(count: int = 6, window: int = 20) -> Tensor:
-    return torch.randint(3, 48, (count, window), generator=torch.Generator().manual_seed(1))
 
 
 def with_routers(name: str, change: Callable[[Tensor], Tensor], folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from language_models import reload, windows
 from steppe import SteppeError, methods
 from steppe.llm.prune import prune
 from steppe.llm.structured import slim
@@ -48,18 +49,6 @@ def saved(folder: Path, kind: str = "Llama", **options: Any) -> Path:
     return folder
 
 
-def windows(count: int = 8, window: int = 40) -> torch.Tensor:
-    return torch.randint(48, (count, window), generator=torch.Generator().manual_seed(1))
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
-
-
 def written(folder: Path) -> dict[str, Any]:
     held: dict[str, Any] = json.loads((folder / "config.json").read_text())
     return held
@@ -72,15 +61,15 @@ def test_a_llama_cut_as_a_mistral_computes_what_the_masked_one_does(
     old, out = saved(tmp_path / "dense", **KINDS[name]), tmp_path / "out"
     # six heads do not divide a hidden size of sixteen
     with pytest.raises(SteppeError, match=r"not a multiple.*--family mistral"):
-        prune(old, methods.slim(sparsity=0.25), windows(), out)
+        prune(old, methods.slim(sparsity=0.25), windows(8, 40), out)
     assert not out.exists()
     monkeypatch.setattr(slim.shutil, "rmtree", lambda *_, **__: None)
-    prune(old, methods.slim(sparsity=0.25), windows(), out, family="mistral")
+    prune(old, methods.slim(sparsity=0.25), windows(8, 40), out, family="mistral")
     masked, cut = reload(out / "checkpoints/masked"), reload(out)
     assert type(masked).__name__ == "LlamaForCausalLM"
     assert type(cut).__name__ == "MistralForCausalLM"
     with torch.no_grad():
-        expected, found = masked(windows()).logits, cut(windows()).logits
+        expected, found = masked(windows(8, 40)).logits, cut(windows(8, 40)).logits
     assert float((expected - found).abs().max() / expected.abs().max()) <= 1e-5
     asked = {"max_new_tokens": 8, "do_sample": False}
     one = windows(1, 5)
@@ -104,7 +93,7 @@ def test_what_is_not_cut_is_the_same_model(tmp_path: Path) -> None:
     )
     other.load_state_dict(one.state_dict())
     with torch.no_grad():
-        assert torch.equal(one(windows()).logits, other.eval()(windows()).logits)
+        assert torch.equal(one(windows(8, 40)).logits, other.eval()(windows(8, 40)).logits)
 
 
 @pytest.mark.parametrize("flag", ["attention_bias", "mlp_bias"])
@@ -129,7 +118,7 @@ def test_a_shift_of_means_is_refused_as_a_mistral(tmp_path: Path) -> None:
 def refused(folder: Path, said: str, method: str = "slim") -> None:
     made = methods.make(method, sparsity=0.25, structure="neurons")
     with pytest.raises(SteppeError, match=said) as error:
-        prune(folder / "dense", made, windows(), folder / "out", family="mistral")
+        prune(folder / "dense", made, windows(8, 40), folder / "out", family="mistral")
     assert "\n" not in str(error.value)
     assert not (folder / "out").exists()
 
@@ -147,7 +136,7 @@ def test_what_is_not_cut_has_no_other_family(tmp_path: Path) -> None:
         prune(
             tmp_path / "dense",
             methods.wanda(sparsity=0.5),
-            windows(),
+            windows(8, 40),
             tmp_path / "out",
             family="mistral",
         )

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from language_models import reload, windows
 from mixture_models import build
 from steppe import SteppeError, methods
 from steppe.llm import memory, prepare
@@ -32,18 +33,6 @@ METHODS: dict[str, Callable[[], Method]] = {
     "experts": lambda: methods.reap(sparsity=0.25),
 }
 OPTIONS: dict[str, Any] = {"window": 16, "samples": 4, "device": "cpu"}
-
-
-def windows(count: int = 6, window: int = 16, words: int = 26) -> Tensor:
-    return torch.randint(3, words, (count, window), generator=torch.Generator().manual_seed(1))
-
-
-def reload(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    model, found = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(found.values()), found
-    return model.eval()
 
 
 def in_blocks(model: Any) -> int:
@@ -80,7 +69,7 @@ def test_a_weight_that_is_no_number_leaves_no_folder_begun(
     folder = dense(name)
     changed(folder, lambda tensors: tensors[tensor].view(-1)[:1].fill_(float("nan")))
     with pytest.raises(SteppeError) as refused:
-        prune(folder, METHODS[name](), windows(), tmp_path / "out", **OPTIONS)
+        prune(folder, METHODS[name](), windows(6, 16, 26), tmp_path / "out", **OPTIONS)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "out").exists()
 
@@ -97,7 +86,7 @@ def test_what_does_not_fit_leaves_no_folder_begun(
     free = {"host": 1 << 40, "disk": 1 << 40} | {which: 1000}
     monkeypatch.setattr(memory, "available", lambda out, device: free)
     with pytest.raises(SteppeError, match="a run must fit in"):
-        prune(dense(name), METHODS[name](), windows(), tmp_path / "out", **OPTIONS)
+        prune(dense(name), METHODS[name](), windows(6, 16, 26), tmp_path / "out", **OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
@@ -106,7 +95,7 @@ def test_the_record_counts_the_parameters_of_the_blocks(
     name: str, dense: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = dense(name)
-    record = prune(folder, METHODS[name](), windows(), tmp_path / "out", **OPTIONS)
+    record = prune(folder, METHODS[name](), windows(6, 16, 26), tmp_path / "out", **OPTIONS)
     before, after = reload(folder), reload(tmp_path / "out")
     gone = 1 - in_blocks(after) / in_blocks(before)
     assert 0 < gone < 1
@@ -145,10 +134,10 @@ def test_killed_between_the_record_and_the_cleaning(
     with monkeypatch.context() as patch:
         patch.setattr(slim, "_clean", dies)
         with pytest.raises(Killed):
-            prune(folder, METHODS[name](), windows(), out, **OPTIONS)
+            prune(folder, METHODS[name](), windows(6, 16, 26), out, **OPTIONS)
     assert (out / MASKED).is_dir()
     record = json.loads((out / "record.json").read_text())
-    assert prune(folder, METHODS[name](), windows(), out, **OPTIONS) == record
+    assert prune(folder, METHODS[name](), windows(6, 16, 26), out, **OPTIONS) == record
     assert not (out / MASKED).exists()
     assert not (out / BIASED).exists()
 
@@ -176,7 +165,7 @@ def test_all_blocks_keep_as_many_units_where_more_were_dead(
 
     changed(folder, kill)
     made, out = DEAD[name](), tmp_path / "out"
-    record = prune(folder, made, windows(), out, regrow=regrow, **OPTIONS)
+    record = prune(folder, made, windows(6, 16, 26), out, regrow=regrow, **OPTIONS)
     neurons = {tuple(v) for n, v in record["removed"]["units"].items() if "mlp" in n}
     assert neurons == {(15, 20)}
     assert reload(out).config.intermediate_size == 15
@@ -189,13 +178,13 @@ def test_all_experts_keep_as_many_neurons_where_more_were_dead(tmp_path: Path) -
         model.model.layers[1].mlp.experts.down_proj[3, :, 4:29] = 0.0
     model.save_pretrained(tmp_path / "dense")
     method = methods.slim(sparsity=0.25, structure="neurons")
-    record = prune(tmp_path / "dense", method, windows(), tmp_path / "out")
+    record = prune(tmp_path / "dense", method, windows(6, 16, 26), tmp_path / "out")
     assert {tuple(v) for v in record["removed"]["units"].values()} == {(8 * 24, 8 * 32)}
     assert reload(tmp_path / "out").config.intermediate_size == 24
 
 
 def estimated(folder: Path, method: Method, out: Path) -> dict[str, int]:
-    config = PruneConfig.of(calibration=windows(), out=out, **OPTIONS)
+    config = PruneConfig.of(calibration=windows(6, 16, 26), out=out, **OPTIONS)
     return memory.estimate(PreparedPruning(folder, method, config))["disk"]
 
 
@@ -205,7 +194,7 @@ def test_the_masked_and_the_cut_model_both_need_room(
 ) -> None:
     monkeypatch.setattr(slim, "_clean", lambda out: None)
     said = estimated(language_model, METHODS[name](), tmp_path / "out")
-    prune(language_model, METHODS[name](), windows(), tmp_path / "out", **OPTIONS)
+    prune(language_model, METHODS[name](), windows(6, 16, 26), tmp_path / "out", **OPTIONS)
     masked, cut = (
         sum(p.stat().st_size for p in folder.glob("model-*.safetensors"))
         for folder in (tmp_path / "out" / MASKED, tmp_path / "out")
@@ -228,7 +217,7 @@ def test_the_hidden_states_of_trials_are_as_many_as_was_said(
         return plain(path, shape)
 
     monkeypatch.setattr(block_trials, "Activations", made)
-    prune(language_model, METHODS[name](), windows(), tmp_path / "out", **OPTIONS)
+    prune(language_model, METHODS[name](), windows(6, 16, 26), tmp_path / "out", **OPTIONS)
     assert max(shapes) == said
 
 
@@ -238,7 +227,7 @@ def test_what_has_no_effect_is_refused(
 ) -> None:
     folder = dense(name)
     with pytest.raises(SteppeError, match=r"--regrow.*Way out: leave it out"):
-        prune(folder, METHODS[name](), windows(), tmp_path / "out", regrow=True, **OPTIONS)
+        prune(folder, METHODS[name](), windows(6, 16, 26), tmp_path / "out", regrow=True, **OPTIONS)
     assert not (tmp_path / "out").exists()
 
 
@@ -251,7 +240,7 @@ def test_swaps_are_of_single_weights(name: str) -> None:
 def test_a_way_out_leads_out(language_model: Path, tmp_path: Path) -> None:
     def refused(method: Method, **options: Any) -> str:
         with pytest.raises(SteppeError) as error:
-            prune(language_model, method, windows(), tmp_path / "out", **options | OPTIONS)
+            prune(language_model, method, windows(6, 16, 26), tmp_path / "out", **options | OPTIONS)
         assert not (tmp_path / "out").exists()
         return str(error.value)
 
@@ -265,7 +254,7 @@ def test_a_way_out_leads_out(language_model: Path, tmp_path: Path) -> None:
 
 def test_a_model_that_was_pruned_before_is_told_of(language_model: Path, tmp_path: Path) -> None:
     def notes(start: Path, method: Method, name: str, **options: Any) -> list[str]:
-        made = prune(start, method, windows(), tmp_path / name, **options | OPTIONS)
+        made = prune(start, method, windows(6, 16, 26), tmp_path / name, **options | OPTIONS)
         return [x for x in made["fallbacks"] if "pruned before" in x]
 
     assert notes(language_model, methods.wanda(sparsity=0.5), "zeros") == []
@@ -287,7 +276,7 @@ def test_layers_beside_the_model_are_told_of(tmp_path: Path) -> None:
     build("deepseek-v3").save_pretrained(tmp_path / "dense")
     draft = "model.layers.3.mlp.experts.0.down_proj.weight"
     changed(tmp_path / "dense", lambda tensors: tensors.update({draft: torch.ones(16, 12)}))
-    record = prune(tmp_path / "dense", METHODS["experts"](), windows(), tmp_path / "out")
+    record = prune(tmp_path / "dense", METHODS["experts"](), windows(6, 16, 26), tmp_path / "out")
     (said,) = [x for x in record["fallbacks"] if "MTP" in x]
     assert said.startswith("model.layers.3: ")
 
@@ -313,7 +302,7 @@ def test_a_run_that_goes_on_says_from_where(
     name: str, dense: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, method = dense(name), METHODS[name]()
-    config = PruneConfig.of(calibration=windows(), out=tmp_path / "out", **OPTIONS)
+    config = PruneConfig.of(calibration=windows(6, 16, 26), out=tmp_path / "out", **OPTIONS)
     prepared = PreparedPruning(folder, method, config)
     assert slim.done_before(prepared) == ""
 
@@ -325,3 +314,20 @@ def test_a_run_that_goes_on_says_from_where(
         slim.prune_and_cut(prepared)
     number = {"neurons": "2 blocks were", "experts": "3 blocks were", "layers": "1 rounds of"}
     assert slim.done_before(prepared).startswith(number[name])
+
+
+@pytest.mark.parametrize("name", ["neurons", "layers"])
+def test_cutting_and_checking_are_of_all_the_time(
+    name: str, language_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared, now, later = slim.compared, slim.time.time, [0.0]
+
+    def long(*args: Any) -> float:
+        later[0] = 1000.0
+        return compared(*args)
+
+    monkeypatch.setattr(slim, "compared", long)
+    monkeypatch.setattr(slim.time, "time", lambda: now() + later[0])
+    method = METHODS[name]()
+    record = prune(language_model, method, windows(6, 16, 26), tmp_path / "out", **OPTIONS)
+    assert record["seconds"] > 1000.0 > record["seconds_pruning"]

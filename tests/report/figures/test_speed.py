@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from steppe.report.document import Document
+from steppe.report.figures.speed import _bar, _make_room
 from steppe.report.html import write_report
 
 
@@ -99,3 +101,16 @@ def test_a_result_that_lacks_something_is_left_out(broken: dict[str, Any]) -> No
     record = pruned() | {"evaluations": {"speed": broken}}
     keys = [f.key for f in Document.of([record], title="x").drawn["gain"]]
     assert keys == ["cost"]
+
+
+def test_texts_behind_bars_end_inside_of_the_panel() -> None:
+    figure = Figure(figsize=(5, 2), layout="constrained")
+    ax = figure.subplots()
+    ax.set_yticks([0, 1], ["a method 50 %", "b"])
+    ax.set_xlim(0, 11.0)  # too short
+    _bar(ax, 0.0, 10.0, "10.0 (1.19x, not surely)", "red", "a")
+    _bar(ax, 1.0, 2.0, "2.0", "blue", "b")
+    figure.draw_without_rendering()
+    _make_room(ax)
+    figure.draw_without_rendering()
+    assert max(text.get_window_extent().x1 for text in ax.texts) <= ax.bbox.x1

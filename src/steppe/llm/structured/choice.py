@@ -14,6 +14,9 @@ from steppe.core.registry import Registry
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.cut import Cut
+from steppe.llm.structured.shape import Shape
+from steppe.llm.structured.target import Target
+from steppe.method import Method
 
 
 def _as_it_is(model: StreamedModel) -> AbstractContextManager[Any]:
@@ -46,6 +49,7 @@ class Expected:
 
     Args:
         cut: what will stay; where only text tells which, others, as many.
+        offers: shapes of which text tells which one it will be; ``cut`` leaves the largest.
         flags: what the config will say besides, see `steppe.llm.structured.biases`.
         at_most: whether another choice of what goes leaves less.
         seconds: part of the work -> seconds, from one block on trial; nothing without a trial.
@@ -53,6 +57,7 @@ class Expected:
     """
 
     cut: Cut
+    offers: Sequence[Shape] = ()
     flags: Mapping[str, Any] = field(default_factory=dict)
     at_most: bool = False
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -72,6 +77,10 @@ EXPECTATIONS: Registry[Expectation] = Registry(
 """`Structure.removes` -> what the removal will come to: of a job, the texts on which perplexity is
 measured, and whether a block is tried for times. What cannot be was refused, and how blocks are
 called is decided."""
+Fitting = Callable[[Method, Path, Target, str | None], Method]
+FITTINGS: Registry[Fitting] = Registry("fitting to a target", "steppe.llm.structured.choices")
+"""`Structure.removes` -> the method that meets a target: of a method, a model's folder, the target
+and the family as which the model is written. Only where what goes is no number of a `Shape`."""
 Done = Callable[[Path], str]
 DONE: Registry[Done] = Registry("stand of a removal", "steppe.llm.structured.choices")
 """`Structure.removes` -> what of it was done before in a folder, in words; "" where nothing was."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from steppe.core.layer import Layer
 from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
 from steppe.engine.blockwise.states import HiddenStates
+from steppe.engine.lap_times import LapTimes
 from steppe.llm.model import StreamedModel
 from steppe.llm.structured.narrow import narrow, narrowed_norm, scaled
 from steppe.llm.structured.norm_outputs import Moments, given_by, readers_of
@@ -63,25 +63,28 @@ class Removal:
     @torch.no_grad()
     def block(self, index: int) -> dict[str, Any]:
         """Write a block without the dimensions; its row of the record."""
-        began, model = time.perf_counter(), self._model
+        laps, model = LapTimes(), self._model
         block = model.load(index)
         dense = None if self._pair is None else copy.deepcopy(block)
-        loaded = time.perf_counter()
+        laps.end("load")
         own, front = dict(block.named_parameters()), f"{model.names[index]}."
         for s in self._stream.group.slices:
             if s.name.startswith(front):
                 s.fill(own[s.name.removeprefix(front)], ~self._kept, 0.0)
         factors: dict[str, float] = {}
         if self._pair is not None:
+            laps.end("prune")
             self._propagate(self._pair[0], index, dense)
+            laps.end("propagate")
         with narrow(block, inside(model, index, self._stream.norms), self._kept):
             if self._pair is not None:
                 assert dense is not None, "it was copied"
-                factors = self._made_up(index, dense, *self._pair)
-            fitted = time.perf_counter()
+                factors = self._made_up(index, dense, *self._pair, laps)
             model.round(index)
+            laps.end("prune")
             if self._pair is not None:
                 self._propagate(self._pair[1], index)
+            laps.end("propagate")
         nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
         if ranks.first():
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -89,15 +92,14 @@ class Removal:
         ranks.barrier()
         layers = [x for x in model.layers() if x.block == model.names[index]]
         model.free(index)
-        ended = time.perf_counter()
-        seconds = {"load": loaded - began, "prune": fitted - loaded, "propagate": ended - fitted}
+        laps.end("write")
         lost = 1 - float(self._kept.double().mean())
         return {
             "block": index,
             "layers": [_row(x, lost) for x in layers if x.name in self._dims],
             "norms": factors,
             "nonzero": nonzero,
-            "seconds": {n: round(s, 4) for n, s in (seconds | {"all": ended - began}).items()},
+            "seconds": laps.row(),
         }
 
     def _propagate(self, states: HiddenStates, index: int, block: nn.Module | None = None) -> None:
@@ -110,7 +112,12 @@ class Removal:
         ranks.barrier()
 
     def _made_up(
-        self, index: int, dense: nn.Module, before: HiddenStates, states: HiddenStates
+        self,
+        index: int,
+        dense: nn.Module,
+        before: HiddenStates,
+        states: HiddenStates,
+        laps: LapTimes,
     ) -> dict[str, float]:
         """Scale a block's norms or fit what reads them, one after the other; their factors."""
         model, name = self._model, self._model.names[index]
@@ -145,14 +152,16 @@ class Removal:
                     given_by(norm, partial(model.call, index, next(both))),
                 )
             moments.finish()
+            laps.end("calibrate")
             factor = factors[f"{name}.{place}"] = moments.factor if coupling.scale else 1.0
             matrix = moments.matrix(coupling, factor) if fit else None
             if matrix is None:
                 scaled(norm, factor)
-                continue
-            for reader in readers:
-                dim = self._dims[f"{name}.{reader}"]
-                reread(own[reader], whole[reader], dim, matrix, self._places)
+            else:
+                for reader in readers:
+                    dim = self._dims[f"{name}.{reader}"]
+                    reread(own[reader], whole[reader], dim, matrix, self._places)
+            laps.end("prune")
         return factors
 
     @torch.no_grad()

@@ -14,6 +14,7 @@ from steppe.llm.checkpoint import folder_of
 from steppe.llm.model import StreamedModel
 from steppe.llm.skeleton import config_of, read_config
 from steppe.llm.structured.biases import bias_flags
+from steppe.llm.structured.choice import FITTINGS
 from steppe.llm.structured.depth import may_go
 from steppe.llm.structured.latency import GenerationTable
 from steppe.llm.structured.shape import Shape
@@ -39,8 +40,8 @@ def fitted(
     Of all shapes that meet it the most even one is taken, see `steppe.llm.structured.target`.
 
     Args:
-        method: whose structure removes neurons and heads, blocks or experts; its sparsity is
-            replaced.
+        method: whose structure removes neurons and heads, blocks, experts or dimensions of the
+            residual stream; its sparsity is replaced.
         model: a folder, or a hub id; no weights are read.
         target: as text, e.g. ``parameters=0.75``.
         table: of ``steppe latency``, which a target in time needs, and no other.
@@ -52,16 +53,15 @@ def fitted(
             leave too few of them.
     """
     wanted, plain = Target.parse(target), method.structure.to_dict()
-    kinds = (*plain.get("of", ()), *COUNTED.get(method.structure.removes or "", ()))
-    if method.structure.removes is None or not kinds:
+    removes = method.structure.removes or ""
+    kinds = (*plain.get("of", ()), *COUNTED.get(removes, ()))
+    if not removes or not (kinds or removes in FITTINGS):
         raise _removes_none(method)
     if table is not None and not wanted.timed:
-        raise SteppeError(
-            "a table of times is for a target in time",
-            got=f"{table} with target {target}",
-            way_out="target latency=0.7, or no table",
-        )
+        raise _untimed(table, target)
     folder = folder_of(str(model))
+    if removes in FITTINGS:
+        return FITTINGS[removes](method, folder, wanted, family)
     whole = Shape.of(read_config(folder))
     stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     times = None if table is None else GenerationTable.read(table)
@@ -103,9 +103,17 @@ def fitted(
 
 def _removes_none(method: Method) -> SteppeError:
     return SteppeError(
-        "a target is met by removing whole neurons, heads, experts or blocks",
+        "a target is met by removing whole neurons, heads, experts, blocks or dimensions",
         got=f"structure {method.structure.name}",
-        way_out="method slim, depth or reap; or a --sparsity",
+        way_out="method slim, depth, reap or hidden; or a --sparsity",
+    )
+
+
+def _untimed(table: Path | str, target: str) -> SteppeError:
+    return SteppeError(
+        "a table of times is for a target in time",
+        got=f"{table} with target {target}",
+        way_out="target latency=0.7, or no table",
     )
 
 

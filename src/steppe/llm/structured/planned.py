@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from steppe.core.errors import SteppeError
-from steppe.core.neurons import beside
 from steppe.llm import memory
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.skeleton import config_of, read_config, skeleton
 from steppe.llm.structured.choice import CHECKS, EXPECTATIONS, Expected
-from steppe.llm.structured.cut import CONFIG, Cut
+from steppe.llm.structured.cut import CONFIG, Cut, configured
+from steppe.llm.structured.cut_sizes import in_bytes, sizes
 from steppe.llm.structured.latency import GenerationTable, Times
+from steppe.llm.structured.offered import between, offered, said_of
 from steppe.llm.structured.shape import Shape
+from steppe.llm.structured.weighing import masks_of
 
 
 def with_all(parts: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,12 +50,6 @@ def planned_removal(
     """
     kind = prepared.method.structure.removes
     assert kind is not None, "nothing is removed"
-    if kind not in EXPECTATIONS:
-        raise SteppeError(
-            "a plan is of removals whose way is known beforehand",
-            got=f"structure {prepared.method.structure.name}",
-            way_out="steppe prune, which refuses at once what does not fit",
-        )
     prepared.check_layers()
     texts = prepared.texts()
     if kind in CHECKS:
@@ -93,72 +89,76 @@ def planned_shape(
         ``before`` and ``after``: ``parameters``, ``bytes`` of the tensors as they are stored,
         ``said`` in words; the fields of a `Shape` where the model's blocks are alike; with a table
         ``prompt_ms``, ``token_ms`` and ``total_ms``. ``at_most``: whether another choice of what
-        goes leaves less. ``measured``: where and with what the table was.
+        goes leaves less. ``measured``: where and with what the table was. Where it is open which of
+        several shapes it will be, ``offers`` (see `steppe.llm.structured.offered`), and ``after``
+        has the most parameters and bytes.
 
     Raises:
         SteppeError: the table is of another model, or of none that is known.
     """
-    model, cut = prepared.model, expected.cut
+    model, cut, family = prepared.model, expected.cut, prepared.config.family
     stored = json.loads((model.folder / CONFIG).read_text(encoding="utf-8"))
     changed = stored | dict(expected.flags)
-    everything = Cut({}, tuple(model.names))
+    dense, biased = (skeleton(config_of(each), model.dtype) for each in (stored, changed))
     planned: dict[str, Any] = {
-        "before": _sizes(model, skeleton(config_of(stored), model.dtype), everything),
-        "after": _sizes(model, skeleton(config_of(changed), model.dtype), cut),
+        "before": sizes(model, dense, Cut({}, tuple(model.names))),
+        "after": sizes(model, biased, cut, family),
         "at_most": expected.at_most,
     }
     planned["before"]["said"] = f"{len(model)} blocks"
     planned["after"]["said"] = cut.said(model)
     shapes = _shapes(prepared, expected, changed)
     for name, shape in shapes.items():
-        planned[name] = asdict(shape) | planned[name] | {"said": shape.said()}
+        said = shape.said() + f", hidden size {shape.hidden}" * (cut.hidden is not None)
+        planned[name] = asdict(shape) | planned[name] | {"said": said}
+    times = None
     if table is not None:
         times = GenerationTable.read(table)
         whole = shapes.get("before") or Shape.of(read_config(model.folder))
         times.check_model(whole)
-        for name, shape in shapes.items():
-            planned[name] |= _milliseconds(times.times(shape))  # biases take no time to speak of
+        for name, shape in ({"before": whole} | shapes).items():
+            if shape.hidden == whole.hidden:  # which a table is of
+                # biases take no time to speak of
+                planned[name] |= _milliseconds(times.times(shape))
         planned["measured"] = times.conditions | {"text": times.text}
+    if open_ := _open(expected):
+        priced = in_bytes(shapes["before"], partial(_stored, prepared, dense))
+        planned["offers"] = known = offered(open_, priced, times)
+        most = {key: known[key][1] for key in ("parameters", "bytes")}
+        planned["after"] |= most | {"said": said_of(known)}
+        planned["at_most"] = True
     return planned
 
 
-def _sizes(model: StreamedModel, before: nn.Module, cut: Cut) -> dict[str, int]:
-    """Parameters that a cut leaves of a model, and their bytes; what is tied counts once.
+def _open(expected: Expected) -> Sequence[Shape]:
+    """The shapes of which one will be taken; none where it is known which."""
+    return expected.offers if len(expected.offers) > 1 else ()
 
-    Args:
-        model: as it is stored.
-        before: without weights, perhaps with biases that the stored one has not.
-        cut: what stays.
-    """
-    stays = cut.plan(before).stays
-    gone = tuple(f"{name}." for name in model.names if name not in cut.blocks)
-    parameters = {name for name, _ in before.named_parameters(remove_duplicate=False)}
-    own = {name for name, _ in model.model.named_parameters(remove_duplicate=False)}
-    sizes = {"parameters": 0, "bytes": 0}
-    stored = before.state_dict()  # with the buffers that are stored
-    for name in sorted(model.stored_names(stored) & stored.keys()):
-        if name.startswith(gone):
-            continue
-        shape = list(stored[name].shape)
-        for dim, index in stays.get(name, {}).items():
-            shape[dim] = index.shape[-1]
-        added = name in parameters and name not in own
-        dtype = model.stored_dtype(beside(name, "weight") if added else name)
-        sizes["parameters"] += math.prod(shape) * (name in parameters)
-        sizes["bytes"] += math.prod(shape) * dtype.itemsize
-    return sizes
+
+def _stored(prepared: PreparedPruning, dense: nn.Module, shape: Shape) -> int:
+    """Bytes of a model of one of several shapes."""
+    names = prepared.model.names[: shape.blocks]
+    return sizes(prepared.model, dense, Cut(masks_of(prepared, shape), tuple(names)))["bytes"]
 
 
 def _shapes(
     prepared: PreparedPruning, expected: Expected, changed: dict[str, Any]
 ) -> dict[str, Shape]:
-    """The shapes ``before`` and ``after``; none where one shape is not that of all blocks."""
+    """The shapes ``before`` and ``after``, if known; none where blocks differ from each other."""
     model, cut = prepared.model, expected.cut
     try:
         whole = Shape.of(read_config(model.folder))
         biased = replace(Shape.of(config_of(changed)), width=whole.width)
     except SteppeError:
         return {}
+    if _open(expected):
+        return {"before": whole}
+    if cut.hidden is not None:
+        config, _ = configured(model, cut, prepared.config.family)
+        return {
+            "before": whole,
+            "after": replace(Shape.of(config_of(config)), width=whole.width),
+        }
     kept = _counted(model, cut)
     if not set(kept) <= set(whole.cuts):
         return {}
@@ -188,23 +188,36 @@ def shape_lines(planned: dict[str, Any]) -> list[str]:
         planned: see `planned_removal`.
     """
     shape = planned["shape"]
-    before, after, most = shape["before"], shape["after"], "at most " * shape["at_most"]
+    before, after, known = shape["before"], shape["after"], shape.get("offers")
     said = [f"{planned['method']}: cut to {after['said']}, of {before['said']}"]
     for key in ("parameters", "bytes"):
-        share = after[key] / before[key]
-        said.append(f"  {key}: {most}{after[key]:,} of {before[key]:,} ({share:.1%})")
+        ends = known[key] if known else [after[key]]
+        shares = between([end / before[key] for end in ends], "{:.1%}")
+        most = "at most " * (shape["at_most"] and not known)
+        said.append(f"  {key}: {most}{between(ends)} of {before[key]:,} ({shares})")
     said.append(f"  {_time_line(shape)}")
     return [*said, *planned["steps"]]
 
 
 def _time_line(shape: dict[str, Any]) -> str:
-    before, after = shape["before"], shape["after"]
     if "measured" not in shape:
         return "time: steppe latency MODEL measures it, then give --latency-table FILE"
-    where = shape["measured"]
+    where, before, after = shape["measured"], shape["before"], shape["after"]
     threads = f", {where['threads']} threads" if where["threads"] else ""
+    known = shape.get("offers", {k: [v] for k, v in after.items() if k.endswith("_ms")})
+    own = f"{before['total_ms']:.4g} ms", f"{1000 / before['token_ms']:.4g}"
+    if "total_ms" not in known:
+        took = (
+            f"{own[0]}, {own[1]} tokens/s before; of such a shape the table says nothing: "
+            "steppe latency times the result"
+        )
+    else:
+        total = between(known["total_ms"], "{:.4g}")
+        speed = between([1000 / ms for ms in reversed(known["token_ms"])], "{:.4g}")
+        took = f"{total} of {own[0]}, {speed} tokens/s instead of {own[1]}"
+        if known.get("timed", 0) < known.get("count", 0):
+            took += f" for the {known['timed']} shapes whose widths the table has"
     return (
-        f"{where['text']}: {after['total_ms']:.4g} of {before['total_ms']:.4g} ms, "
-        f"{1000 / after['token_ms']:.4g} tokens/s instead of {1000 / before['token_ms']:.4g} "
+        f"{where['text']}: {took} "
         f"(predicted; blocks were measured on {where['device']}{threads}, {where['dtype']})"
     )

@@ -211,22 +211,27 @@ class _Roles:
 
 def _other_widths(stored: dict[str, Any], width: int) -> list[str]:
     """The sparsity for the nearest width that the config takes, if this one is what it refuses."""
-    whole = config_of(stored)
-    old = int(whole.get_text_config().hidden_size)
-    aliases: dict[str, str] = getattr(type(whole), "attribute_map", {})
-    key = aliases.get("hidden_size", "hidden_size")
-
-    def refuses(size: int) -> bool:
-        try:
-            config_of(stored | {key: size})
-        except Exception:
-            return True
-        return False
-
-    if not refuses(width):
+    if not refuses_width(stored, width):
         return []
+    old = int(config_of(stored).get_text_config().hidden_size)
     near = sorted(
         range(max(width - _NEAR, 1), min(width + _NEAR, old)), key=lambda n: abs(n - width)
     )
-    taken = next((n for n in near if not refuses(n)), None)
+    taken = next((n for n in near if not refuses_width(stored, n)), None)
     return [] if taken is None else [f"--sparsity {1 - taken / old:g}"]
+
+
+def refuses_width(stored: Mapping[str, Any], width: int) -> bool:
+    """Whether a config by itself is against a width, before any model is made of it.
+
+    Args:
+        stored: what ``config.json`` holds, as the new model will be written.
+        width: dimensions of the new stream.
+    """
+    whole = config_of(dict(stored))
+    aliases: dict[str, str] = getattr(type(whole), "attribute_map", {})
+    try:
+        config_of(dict(stored) | {aliases.get("hidden_size", "hidden_size"): width})
+    except Exception:  # configurations refuse in many ways
+        return True
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,14 @@ def _cut(
     prepared: PreparedPruning, choice: Choice, texts: dict[str, torch.Tensor]
 ) -> dict[str, Any]:
     """What was chosen cut out, and the result checked; its record."""
+    began = time.time()
     if ranks.first():
         source = StreamedModel(str(choice.source), prepared.device)
         cut(source, choice.cut, prepared.out, prepared.config.family)
     ranks.barrier()
     agreement = compared(choice, prepared.out, prepared.device)
-    return _completed(choice, prepared, agreement, texts)
+    record = _completed(choice, prepared, agreement, texts)
+    return record | {"seconds": round(record["seconds"] + time.time() - began, 3)}
 
 
 def _clean(out: Path) -> None:

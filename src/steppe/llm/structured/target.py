@@ -7,7 +7,7 @@ import math
 import operator
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
@@ -150,6 +150,45 @@ class Target:
             return self.number * self.cost(whole, table)
         return self.counts.at_most(self.number)
 
+    def check_less(self, whole: Shape, table: GenerationTable | None = None) -> None:
+        """Whether the whole model is more than the target.
+
+        Raises:
+            SteppeError: it is not.
+        """
+        if self.cost(whole, table) <= self.allowed(whole, table):
+            raise SteppeError(
+                "a target is less than the whole model",
+                got=self.counts.said.format(self.cost(whole, table)),
+                way_out="a smaller one",
+            )
+
+    def out_of_reach(
+        self,
+        whole: Shape,
+        least: Shape,
+        said: str,
+        instead: str,
+        table: GenerationTable | None = None,
+    ) -> SteppeError:
+        """The error that says the least there can be.
+
+        Args:
+            whole: the shape of the whole model.
+            least: of all shapes there may be.
+            said: what the least one has, in words.
+            instead: what could go otherwise.
+            table: the model's times.
+        """
+        text, cost = self.counts.said, self.cost(least, table)
+        share = math.ceil(1000 * cost / self.cost(whole, table)) / 1000
+        return SteppeError(
+            "a target leaves room for what must stay",
+            got=f"{text.format(self.allowed(whole, table))} at most, where the least is "
+            f"{text.format(cost)} with {said}",
+            way_out=f"--target {self.limits}={share:g}, or {instead}" if share < 1 else instead,
+        )
+
 
 def shapes(
     target: Target,
@@ -190,15 +229,12 @@ def shapes(
         table.check_model(whole)
         _check_timed(kinds, table)
     may = _widths(whole, kinds, {"heads": heads, "experts": experts}, multiple, table)
-    allowed = target.allowed(whole, table)
-    if target.cost(whole, table) <= allowed:
-        said = target.counts.said.format(target.cost(whole, table))
-        raise SteppeError(
-            "a target is less than the whole model", got=said, way_out="a smaller one"
-        )
-    met = _widest(target, whole, may, allowed, table)
+    target.check_less(whole, table)
+    met = _widest(target, whole, may, target.allowed(whole, table), table)
     if not met:
-        raise _out_of_reach(target, whole, may, allowed, table)
+        least = whole.resized(**{kind: numbers[0] for kind, numbers in may.items()})
+        instead = "--structure with more kinds of units"
+        raise target.out_of_reach(whole, least, least.said(), instead, table)
     return sorted(
         met,
         key=lambda s: (
@@ -216,11 +252,21 @@ def _check_timed(kinds: Sequence[str], table: GenerationTable) -> None:
     """
     known = {"blocks", *table.axes}
     if unknown := [kind for kind in kinds if kind not in known]:
-        raise SteppeError(
-            "a target in time removes what a table of times was measured for",
-            got=f"{' and '.join(unknown)}, measured: {', '.join(sorted(known))}",
-            way_out="--target parameters=0.75 or bytes=0.75",
-        )
+        raise unmeasured(unknown, known)
+
+
+def unmeasured(kinds: Iterable[str], known: Iterable[str]) -> SteppeError:
+    """The error for a target in time where a table cannot tell what is gained.
+
+    Args:
+        kinds: of what would be removed.
+        known: what is measured.
+    """
+    return SteppeError(
+        "a target in time removes what a table of times was measured for",
+        got=f"{' and '.join(kinds)}, measured: {', '.join(sorted(known))}",
+        way_out="--target parameters=0.75 or bytes=0.75",
+    )
 
 
 def _widths(
@@ -270,27 +316,6 @@ def _widest(
 
 def _more(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
     return one != other and all(a >= b for a, b in zip(one, other, strict=True))
-
-
-def _out_of_reach(
-    target: Target,
-    whole: Shape,
-    may: Mapping[str, list[int]],
-    allowed: float,
-    table: GenerationTable | None,
-) -> SteppeError:
-    """The error that says the least there can be."""
-    least = whole.resized(**{kind: numbers[0] for kind, numbers in may.items()})
-    said, cost = target.counts.said, target.cost(least, table)
-    share = math.ceil(1000 * cost / target.cost(whole, table)) / 1000
-    return SteppeError(
-        "a target leaves room for what must stay",
-        got=f"{said.format(allowed)} at most, where the least is {said.format(cost)} with "
-        + least.said(),
-        way_out=f"--target {target.limits}={share:g}, or --structure with more kinds of units"
-        if share < 1
-        else "--structure with more kinds of units",
-    )
 
 
 def accepted_heads(stored: dict[str, Any], whole: Shape, family: str | None = None) -> list[int]:

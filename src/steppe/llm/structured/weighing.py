@@ -29,6 +29,7 @@ from steppe.llm.streamed import streamed_perplexity
 from steppe.llm.structured.agreement import compared
 from steppe.llm.structured.block_trials import StreamedTrials
 from steppe.llm.structured.choice import Choice
+from steppe.llm.structured.choices.blocks import with_a_config
 from steppe.llm.structured.cut import Cut, cut
 from steppe.llm.structured.damage import Damage, levels, most_promising
 from steppe.llm.structured.depth import passing_by
@@ -36,7 +37,9 @@ from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target, accepted_heads, shapes
 
 JOURNAL = "weighing.json"
+KINDS = ("blocks", "neurons", "heads")
 TRIAL = "trial"
+_ASIDE = ".gone-"
 
 
 def structure_of(prepared: PreparedPruning) -> ShapeSearch:
@@ -53,17 +56,9 @@ def offers(prepared: PreparedPruning) -> list[Shape]:
         SteppeError: there are none, or the model's blocks are not alike.
     """
     structure, whole = structure_of(prepared), Shape.of(prepared.model.config)
-    given = [dict(zip(("blocks", "neurons", "heads"), s, strict=True)) for s in structure.shapes]
-    for counts in given:
-        most = {kind: getattr(whole, kind) for kind in counts}
-        if any(not min(1, most[kind]) <= n <= most[kind] for kind, n in counts.items()):
-            raise SteppeError(
-                "no more stays than there is",
-                got=f"{whole.resized(**counts).said()}, of {whole.said()}",
-                way_out="other shapes",
-            )
-    if given:
-        return [whole.resized(**counts) for counts in given]
+    if given := [dict(zip(KINDS, s, strict=True)) for s in structure.shapes]:
+        _check_given(given, whole, structure)
+        return list(dict.fromkeys(whole.resized(**counts) for counts in given))
     inside = whole.blocks * whole.block
     left = whole.outside + int((1 - prepared.method.sparsity) * inside)
     widths = _widths(prepared, whole)
@@ -71,6 +66,36 @@ def offers(prepared: PreparedPruning) -> list[Shape]:
     kinds = (*structure.of, "blocks")
     target = Target("parameters", left, "")
     return shapes(target, whole, kinds, heads=widths.get("heads"), multiple=multiple)
+
+
+def _check_given(given: list[dict[str, int]], whole: Shape, structure: ShapeSearch) -> None:
+    """Whether shapes are of what the structure removes.
+
+    Raises:
+        SteppeError: one is not.
+    """
+    multiple = STACKED if whole.experts else 1
+    for counts in given:
+        most = {kind: int(getattr(whole, kind)) for kind in counts}
+        got = f"{whole.resized(**counts).said()}, of {whole.said()}"
+        if any(not min(1, most[kind]) <= n <= most[kind] for kind, n in counts.items()):
+            raise SteppeError("no more stays than there is", got=got, way_out="other shapes")
+        fewer = [kind for kind, n in counts.items() if n < most[kind]]
+        if not fewer:
+            raise SteppeError("of each shape something goes", got=got, way_out="leave this one out")
+        if others := [kind for kind in fewer if kind not in (*structure.of, "blocks")]:
+            raise SteppeError(
+                "shapes have fewer of what the structure removes only",
+                got=f"{got}, with structure {'+'.join((*structure.of, 'layers'))}",
+                way_out=f"structure {'+'.join((*structure.of, *others, 'layers'))}, or shapes with "
+                f"all {' and '.join(others)}",
+            )
+        if "neurons" in fewer and counts["neurons"] % multiple:
+            raise SteppeError(
+                f"neurons of stacked experts are a multiple of {multiple}",
+                got=got,
+                way_out="other shapes",
+            )
 
 
 def _widths(prepared: PreparedPruning, whole: Shape) -> dict[str, list[int]]:
@@ -84,8 +109,32 @@ def _widths(prepared: PreparedPruning, whole: Shape) -> dict[str, list[int]]:
     return {kind: found[kind] for kind in structure.of}
 
 
+def widths_tried(
+    prepared: PreparedPruning, whole: Shape, offers: Sequence[Shape]
+) -> dict[str, list[int]]:
+    """Kind of units -> the numbers of it with which the model is tried, all else being whole."""
+    structure, found = structure_of(prepared), dict[str, list[int]]()
+    for kind, numbers in _widths(prepared, whole).items():
+        least = min(getattr(shape, kind) for shape in offers)
+        found[kind] = levels(numbers, least, structure.levels)
+    return found
+
+
+def windows_of(prepared: PreparedPruning) -> tuple[Tensor, Tensor, Tensor]:
+    """Calibration windows that are fitted to, those that judge, and those that blocks are tried on.
+
+    The last ones are some of the first.
+    """
+    structure, tokens = structure_of(prepared), prepared.tokens
+    assert tokens is not None, "it was checked"
+    judged = min(max(1, round(structure.held_out * len(tokens))), len(tokens) - 1)
+    fit, held_out = windows_apart(len(tokens), judged)
+    few = -(-structure.tokens // tokens.shape[1])
+    return tokens[fit], tokens[held_out], tokens[fit][:few]
+
+
 def masks_of(prepared: PreparedPruning, shape: Shape) -> dict[str, Tensor]:
-    """Weight that reads units -> which stay, in a model of a shape; the first ones, for a check."""
+    """Weight that reads units -> which stay, in a model of a shape; the first ones."""
     units = _units(structure_of(prepared), shape)
     kept = {}
     for layer in units.among(prepared.model.layers()):
@@ -100,6 +149,25 @@ def _units(structure: ShapeSearch, shape: Shape) -> Structure:
     return structure.within(keep)
 
 
+def pruning_to(
+    prepared: PreparedPruning, shape: Shape, model: Path, tokens: Tensor, out: Path
+) -> PreparedPruning:
+    """What makes units zero in a model that has as many blocks as a shape.
+
+    Args:
+        prepared: of depth and width.
+        shape: says how many units stay.
+        model: the folder of the model.
+        tokens: calibration windows.
+        out: the folder of the masked model.
+    """
+    changed = {"calibration": tokens, "evaluate": (), "recover": False, "family": None}
+    changed |= {"measure": 0, "out": out}
+    units = _units(structure_of(prepared), shape)
+    method = prepared.method.replace(structure=units)
+    return PreparedPruning(model, method, prepared.config.model_copy(update=changed))
+
+
 class Weighing:
     """Measures what goes on windows that are held out, and finds the best shape; goes on.
 
@@ -111,15 +179,11 @@ class Weighing:
     """
 
     def __init__(self, prepared: PreparedPruning, keep: Callable[[], None]) -> None:
-        assert prepared.tokens is not None, "it was checked"
         self._prepared, self._keep = prepared, keep
         self._structure = structure_of(prepared)
         self._folder = prepared.out / "checkpoints"
         self._journal = Journal(self._folder / JOURNAL)
-        count = len(prepared.tokens)
-        judged = min(max(1, round(self._structure.held_out * count)), count - 1)
-        fit, held_out = windows_apart(count, judged)
-        self._fit, self._held_out = prepared.tokens[fit], prepared.tokens[held_out]
+        self._fit, self._held_out, self._few = windows_of(prepared)
         self.whole = Shape.of(prepared.model.config)
         self.offers = offers(prepared)
 
@@ -156,11 +220,10 @@ class Weighing:
             self._journal.put(whole=self._judged(self._prepared.model))
         whole = float(self._journal.get("whole"))
         rounds = self._depth()
+        self._keep_sayable(rounds)
         alone = {"blocks": {self.whole.blocks: whole}}
         alone["blocks"] |= {self.whole.blocks - i: r["loss"] for i, r in enumerate(rounds, 1)}
-        for kind, numbers in _widths(self._prepared, self.whole).items():
-            least = min(getattr(shape, kind) for shape in self.offers)
-            tried = levels(numbers, least, self._structure.levels)
+        for kind, tried in widths_tried(self._prepared, self.whole, self.offers).items():
             alone[kind] = {getattr(self.whole, kind): whole}
             for place, number in enumerate(tried, 1):
                 title = f"{number} {kind}, {place} of {len(tried)}"
@@ -171,20 +234,55 @@ class Weighing:
     def _depth(self) -> list[dict[str, Any]]:
         """The blocks in the order in which they go, and what the model loses without them."""
         model, rounds = self._prepared.model, list(self._journal.get("depth", []))
-        most = self.whole.blocks - min(shape.blocks for shape in self.offers)
-        tokens = self._fit[: -(-self._structure.tokens // self._fit.shape[1])]
+        offered = {self.whole.blocks - shape.blocks for shape in self.offers}
+        most = max(offered)
         while len(rounds) < most:
             began = time.perf_counter()
             title = f"blocks tried out, round {len(rounds) + 1} of {most}"
             gone = [row["block"] for row in rounds]
-            rated = self._trials(tokens, gone, model.names, title).losses()
-            block = min(rated, key=lambda name: rated[name])  # of equals the first
+            rated = self._trials(self._few, gone, model.names, title).losses()
+            lowest = sorted(rated, key=lambda name: rated[name])  # of equals the first
+            going, passed_over = lowest[:1], list[str]()
+            if len(gone) + 1 in offered:  # fewer are on the way only, and no model is written
+                going, passed_over = with_a_config(self._prepared, gone, lowest, 1)
+            block = going[0] if going else lowest[0]
             loss = self._trials(self._held_out, gone, [*gone, block], title).losses()[block]
             seconds = round(time.perf_counter() - began, 4)
-            rounds.append({"block": block, "rated": rated, "loss": loss, "seconds": seconds})
+            row = {"block": block, "rated": rated, "loss": loss, "seconds": seconds}
+            row |= {"passed_over": passed_over} if passed_over else {}
+            rounds.append(row | ({} if going else {"without_config": True}))
             self._journal.put(depth=rounds)
             self._keep()
         return rounds
+
+    def _keep_sayable(self, rounds: list[dict[str, Any]]) -> None:
+        """Leave out the shapes of which no config says the blocks, whichever goes last.
+
+        Raises:
+            SteppeError: none is left.
+        """
+        lost = {i for i, row in enumerate(rounds, 1) if row.get("without_config")}
+        left = [s for s in self.offers if self.whole.blocks - s.blocks not in lost]
+        if not left:
+            raise SteppeError(
+                "a model is loadable by plain from_pretrained when its config says all its shapes",
+                got=rounds[min(lost) - 1]["passed_over"][0],
+                way_out=f"shapes of other than {self.whole.blocks - min(lost)} blocks; or "
+                f"--structure {'+'.join(self._structure.of)}",
+            )
+        self.offers = left
+
+    @property
+    def notes(self) -> list[str]:
+        """What was passed over since no config says what would be left, in sentences."""
+        said = list[str]()
+        for lost, row in enumerate(self._journal.get("depth", []), 1):
+            if row.get("without_config"):
+                stay = self.whole.blocks - lost
+                said.append(f"no shape of {stay} blocks was tried: {row['passed_over'][0]}")
+            else:
+                said += row.get("passed_over", [])
+        return said
 
     def _trials(
         self, tokens: Tensor, gone: Sequence[str], may_go: Sequence[str], title: str
@@ -247,14 +345,7 @@ class Weighing:
             tokens: calibration windows.
             out: the folder of the masked model.
         """
-        own, method = self._prepared.config, self._prepared.method
-        changed = {"calibration": tokens, "evaluate": (), "recover": False, "family": None}
-        units = _units(self._structure, shape)
-        return PreparedPruning(
-            self._shorter(shape),
-            method.replace(structure=units),
-            own.model_copy(update=changed | {"measure": 0, "out": out}),
-        )
+        return pruning_to(self._prepared, shape, self._shorter(shape), tokens, out)
 
     def _shorter(self, shape: Shape) -> Path:
         """The folder of the dense model without the blocks that are gone."""
@@ -282,11 +373,13 @@ class Weighing:
         if ranks.first():
             for folder in self._folder.glob("blocks-*"):
                 _delete(folder)
+            for folder in self._folder.glob(f"{_ASIDE}*"):  # of a run that was killed meanwhile
+                shutil.rmtree(folder)
 
 
 def _delete(folder: Path) -> None:
     """Delete a folder in a way that leaves no part of it under its name."""
-    aside = folder.with_name(f".gone-{folder.name}")
+    aside = folder.with_name(f"{_ASIDE}{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     folder.rename(aside)
     shutil.rmtree(aside)
@@ -294,4 +387,4 @@ def _delete(folder: Path) -> None:
 
 def _counts(shape: Shape) -> dict[str, int]:
     plain = asdict(shape)
-    return {kind: plain[kind] for kind in ("blocks", "neurons", "heads")}
+    return {kind: plain[kind] for kind in KINDS}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from steppe.core.pareto import dominators
 from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.point_names import place_names
 from steppe.report.record import Record, display, find, is_dense, number, sparsity_of
 from steppe.report.svg import COLOURS, INK, Figure, canvas, finish, legend, log_scale
 from steppe.report.table import Rows
@@ -61,12 +62,13 @@ class Pareto(Drawing):
             ("size, zeros as a bit mask, MB", 1.0, lambda mark: mark.packed),
             ("writing, tokens per second", -1.0, lambda mark: mark.rate),
         ]
-        described = []
+        described, fronts = [], []
         with canvas("pareto", 6.6, 2) as (figure, axes):
             for ax, (label, sign, of) in zip(axes, panels, strict=True):
                 plane = {m.name: (m.perplexity[1], sign * of(m)[1]) for m in marks}
                 worse = dominators(plane)
-                _panel(ax, marks, of, [m for m in marks if m.name not in worse])
+                fronts.append([m for m in marks if m.name not in worse])
+                _panel(ax, marks, of, fronts[-1])
                 ax.set_xlabel(f"{label} ({'less' if sign > 0 else 'more'} is better)")
                 described += [
                     f"{m.name}: perplexity {m.perplexity[1]:.2f}, {label} {of(m)[1]:.4g}"
@@ -74,6 +76,11 @@ class Pareto(Drawing):
                     for m in marks
                 ]
             legend(figure, axes[0], columns=2)
+            figure.draw_without_rendering()  # so that it is known where the points are
+            for ax, (_, _, of), front in zip(axes, panels, fronts, strict=True):
+                points = {m.name: (of(m)[1], m.perplexity[1]) for m in marks}
+                line = sorted(points[m.name] for m in front)
+                place_names(ax, points, line, [n for n in points if points[n] not in line])
             caption = (
                 "Lower is better. The line joins the models that no other one is better than; the "
                 "names of all others are grey. Whiskers: over several seeds one standard error, "
@@ -114,38 +121,16 @@ def _panel(
             xerr=[[x[1] - x[0]], [x[2] - x[1]]],
             yerr=[[y[1] - y[0]], [y[2] - y[1]]],
             color=colour,
-            marker=shape,
-            markersize=9 if shape == "*" else 6,
             linestyle="none",
             capsize=2.5,
-            label=("_" if mark.kind in named else "") + mark.kind,
+            label="_whiskers",
         )
+        size = 9 if shape == "*" else 6
+        label = ("_" if mark.kind in named else "") + mark.kind
+        ax.plot(x[1], y[1], shape, color=colour, markersize=size, label=label)
         named.add(mark.kind)
-    _names(ax, marks, of, {mark.name for mark in frontier})
     ax.set_ylabel("perplexity")
     ax.margins(x=0.22, y=0.14)
-
-
-def _names(
-    ax: Axes,
-    marks: Sequence[Mark],
-    of: Callable[[Mark], tuple[float, float, float]],
-    frontier: set[str],
-) -> None:
-    """The name of each beside it, towards the middle of the panel."""
-    xs = [of(mark)[1] for mark in marks]
-    middle = (min(xs) + max(xs)) / 2
-    for mark in marks:
-        left = of(mark)[1] > middle
-        ax.annotate(
-            mark.name,
-            (of(mark)[1], mark.perplexity[1]),
-            xytext=(-7 if left else 7, 6),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            fontsize=7.5,
-            alpha=1.0 if mark.name in frontier else 0.7,
-        )
 
 
 def _marks(records: Sequence[Record]) -> list[Mark]:

@@ -73,6 +73,9 @@ class Speeds(Drawing):
                 ax.set_xlim(0, 1.75 * max(max(pair.sparse, pair.dense) for pair in pairs))
                 ax.set_title(title, loc="left", fontsize=9.5)
             legend(figure, axes[0])
+            figure.draw_without_rendering()  # so that it is known how long the texts are
+            for ax in axes:
+                _make_room(ax)
             caption = (
                 "Two processes in turns, each in the dtype in which it is fastest. x: how many "
                 "times as fast, the median of one ratio per turn; surely where 8 or more turns "
@@ -100,9 +103,23 @@ def _bar(ax: Axes, place: float, width: float, text: str, colour: str, label: st
     faint = 0.45 if colour == INK else 1.0
     own = "_" + label if label in known else label  # a name once in the legend
     ax.barh(place, width, 0.38, color=colour, alpha=faint, label=own)
-    ax.annotate(
+    behind = ax.annotate(
         text, (width, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8
     )
+    behind.set_in_layout(False)  # room is made for it in the panel, which keeps its width
+
+
+def _make_room(ax: Axes) -> None:
+    """Let the axis be as long as the texts behind the bars need."""
+    from matplotlib.text import Annotation
+
+    needed = [ax.get_xlim()[1]]
+    for text in ax.texts:
+        assert isinstance(text, Annotation), "each stands behind a bar"
+        box = text.get_window_extent()
+        share = (box.width + box.height) / ax.bbox.width  # a letter's height between both
+        needed.append(text.xy[0] / max(1 - share, 0.25))
+    ax.set_xlim(0, max(needed))
 
 
 def _runs(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:

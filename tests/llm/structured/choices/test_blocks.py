@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from language_models import GATED, GPT2, Saved, build, on_disk, random_model, reload, windows
+from language_models import GATED, GPT2, Saved, build, random_model, reload, same_on_disk, windows
 from steppe import SteppeError, methods
 from steppe.llm.prune import prune
 from steppe.llm.structured.block_trials import StreamedTrials
@@ -211,9 +211,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
         4 - i for i in range(after, 3)
     ]
     assert [r["rated"] for r in record["rounds"]] == [r["rated"] for r in whole["rounds"]]
-    first, second = on_disk(tmp_path / "whole"), on_disk(tmp_path / "out")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(t, second[n]) for n, t in first.items())
+    assert same_on_disk(tmp_path / "whole", tmp_path / "out")
     assert prune(saved("llama"), method, tokens, tmp_path / "out") == record
 
 

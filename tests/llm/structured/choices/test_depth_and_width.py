@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from language_models import reload
+from language_models import reload, same_on_disk, windows
 from steppe import SteppeError, methods
 from steppe.engine.blockwise.held_out import windows_apart
 from steppe.llm import pruning_run
 from steppe.llm.prune import prune
 from steppe.llm.pruned_pair import PrunedPair
-from steppe.llm.structured import slim, weighing
+from steppe.llm.structured import cut, slim, weighing
 from steppe.llm.structured.fitting import fitted
 from steppe.llm.structured.shape import Shape
 from steppe.llm.structured.target import Target
@@ -74,27 +73,9 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     return folder
 
 
-def windows(count: int = 12, window: int = 20) -> Tensor:
-    return torch.randint(3, 48, (count, window), generator=torch.Generator().manual_seed(1))
-
-
 def both(kinds: str = "neurons+heads", sparsity: float = 0.5, **more: Any) -> Any:
     plain = {"name": "depth_and_width", "of": kinds.split("+")} | more
     return methods.slim(sparsity=sparsity, structure=plain)
-
-
-def weights(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        found |= load_file(path)
-    return found
-
-
-def same(one: Path, other: Path) -> bool:
-    first, second = weights(one), weights(other)
-    return first.keys() == second.keys() and all(
-        torch.equal(t, second[n]) for n, t in first.items()
-    )
 
 
 @torch.no_grad()
@@ -125,11 +106,11 @@ def test_it_is_what_depth_and_then_width_are(name: str, saved: Saved, tmp_path: 
     kinds = FAMILIES[name][2]
     heads = 1 if name == "qwen3" else 2
     heads = heads if "heads" in kinds else Shape.of(reload(saved(name)).config).heads
-    shape, tokens = (3, 16, heads), windows()
+    shape, tokens = (3, 16, heads), windows(12)
     record = prune(saved(name), both(kinds, shapes=[shape]), tokens, tmp_path / "out")
     fit, _ = windows_apart(12, 2)
     hand = by_hand(saved(name), shape, tokens, tokens[fit], tmp_path)
-    assert same(hand, tmp_path / "out")
+    assert same_on_disk(hand, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written == json.loads((hand / "config.json").read_text())
     model = reload(tmp_path / "out")
@@ -155,7 +136,7 @@ def test_it_is_what_depth_and_then_width_are(name: str, saved: Saved, tmp_path: 
 
 def test_everything_is_measured_on_windows_held_out(saved: Saved, tmp_path: Path) -> None:
     """Beside plain transformers and both by hand, for each shape that is tried."""
-    tokens = windows()
+    tokens = windows(12)
     fit, judged = windows_apart(12, 2)
     record = prune(saved("llama"), both(tried=3, levels=2), tokens, tmp_path / "out")
     weighed = record["weighed"]
@@ -191,7 +172,7 @@ def test_a_target_is_met(target: str, saved: Saved, tmp_path: Path) -> None:
         assert wanted.cost(whole.resized(**counts)) <= wanted.allowed(whole)
         more = whole.resized(**counts | {"neurons": min(counts["neurons"] + 1, 24)})
         assert counts["neurons"] == 24 or wanted.cost(more) > wanted.allowed(whole)
-    record = prune(model, method, windows(), tmp_path / "out")
+    record = prune(model, method, windows(12), tmp_path / "out")
     assert record["sparse"]["parameters"] <= wanted.allowed(whole) or target.startswith("bytes")
     assert record["weighed"]["best"] in offered
 
@@ -205,7 +186,7 @@ def test_killed_and_started_again(
     place: str, saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = both(shapes=[(3, 16, 2), (4, 12, 2), (3, 12, 4)], levels=1, tried=2)
-    whole = prune(saved("llama"), method, windows(), tmp_path / "whole")
+    whole = prune(saved("llama"), method, windows(12), tmp_path / "whole")
     walked: list[str] = []
     run, judged = pruning_run.run, weighing.streamed_perplexity
 
@@ -241,7 +222,7 @@ def test_killed_and_started_again(
         if place == "cut":
             patch.setattr(slim, "cut", losses)
         with pytest.raises(Killed):
-            prune(saved("llama"), method, windows(), tmp_path / "out")
+            prune(saved("llama"), method, windows(12), tmp_path / "out")
     assert not (tmp_path / "out" / "record.json").exists()
     done = json.loads((tmp_path / "out" / "checkpoints" / "weighing.json").read_text())
     again: list[str] = []
@@ -252,15 +233,15 @@ def test_killed_and_started_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(pruning_run, "run", once_more)
-        record = prune(saved("llama"), method, windows(), tmp_path / "out")
-    assert same(tmp_path / "whole", tmp_path / "out")
+        record = prune(saved("llama"), method, windows(12), tmp_path / "out")
+    assert same_on_disk(tmp_path / "whole", tmp_path / "out")
     measured = ("whole", "alone", "tried", "best")
     assert {k: record["weighed"][k] for k in measured} == {k: whole["weighed"][k] for k in measured}
     trials = len(
         json.loads((tmp_path / "out" / "checkpoints" / "weighing.json").read_text())["losses"]
     )
     assert again.count("trial") == trials - len(done.get("losses", {}))
-    assert prune(saved("llama"), method, windows(), tmp_path / "out") == record
+    assert prune(saved("llama"), method, windows(12), tmp_path / "out") == record
 
 
 @pytest.mark.parametrize(
@@ -278,7 +259,7 @@ def test_killed_and_started_again(
 def test_what_cannot_be_is_refused_at_once(
     options: dict[str, Any], said: str, saved: Saved, tmp_path: Path
 ) -> None:
-    given = {"method": both(), "calibration": windows(), "out": tmp_path / "out"} | options
+    given = {"method": both(), "calibration": windows(12), "out": tmp_path / "out"} | options
     with pytest.raises(SteppeError, match=said) as refused:
         prune(saved("llama"), **given)
     assert "\n" not in str(refused.value)
@@ -297,3 +278,106 @@ def test_what_is_no_such_method(saved: Saved) -> None:
     made = methods.slim(sparsity=0.5, structure="neurons+layers")
     with pytest.raises(SteppeError, match="leaves room"):
         fitted(made, saved("gpt2"), "parameters=0.001")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "shapes", "said"),
+    [
+        # a Llama of width 16 with 3 heads is what no config says
+        ("llama", "neurons+heads", [(4, 16, 2), (4, 16, 3)], "3 of 4 heads.*or other shapes"),
+        ("llama", "neurons+heads", [(3, 16, 2), (4, 24, 4)], "of each shape something goes"),
+        ("llama", "neurons", [(4, 16, 2)], r"structure neurons\+heads\+layers, or shapes"),
+        ("mixtral", "neurons", [(3, 16, 4), (3, 13, 4)], "a multiple of 8"),
+    ],
+)
+def test_every_shape_that_is_asked_for_is_checked_at_once(
+    name: str, kinds: str, shapes: Any, said: str, saved: Saved, tmp_path: Path
+) -> None:
+    with pytest.raises(SteppeError, match=said) as refused:
+        prune(saved(name), both(kinds, shapes=shapes), windows(12), tmp_path / "out")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+Rule = Callable[[set[str]], bool]
+
+
+def refusing(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a family whose config cannot say what is left where some blocks are gone."""
+    plain = cut.misplaced
+
+    def misplaced(config: Any, names: Any, dtype: Any) -> str:
+        return "its pattern breaks" if rule(set(names)) else plain(config, names, dtype)
+
+    monkeypatch.setattr(cut, "misplaced", misplaced)
+
+
+def test_blocks_that_no_config_can_lack_are_passed_over(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together only: each alone may go, so that it shows in the second round."""
+    method, tokens = both(shapes=[(2, 16, 4)], tried=1), windows(12)
+    plain = prune(saved("llama"), method, tokens, tmp_path / "plain")
+    first, second = (row["block"] for row in plain["weighed"]["depth"])
+    refusing(lambda gone: {first, second} <= gone, monkeypatch)
+    record = prune(saved("llama"), method, tokens, tmp_path / "out")
+    rounds = record["weighed"]["depth"]
+    rated = rounds[1]["rated"]
+    assert rounds[0]["block"] == first
+    assert rounds[1]["block"] == sorted(rated, key=lambda n: rated[n])[1]
+    assert set(record["removed"]["blocks"]) == {row["block"] for row in rounds}
+    assert any(f"{second} stays" in note for note in record["fallbacks"])
+    assert record["removed"]["agreement"] < 1e-5
+
+
+def test_a_number_of_blocks_that_no_config_says_is_left_out(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it shows on the way only, the other shapes are tried."""
+    method, tokens = both(shapes=[(2, 16, 4), (3, 16, 4)], tried=2), windows(12)
+    first = prune(saved("llama"), both(shapes=[(3, 16, 4)]), tokens, tmp_path / "first")
+    (row,) = first["weighed"]["depth"]
+    refusing(lambda gone: len(gone) == 2 and row["block"] in gone, monkeypatch)
+    record = prune(saved("llama"), method, tokens, tmp_path / "out")
+    assert record["weighed"]["best"]["blocks"] == 3
+    assert record["weighed"]["offers"] == 1
+    assert any("no shape of 2 blocks" in note for note in record["fallbacks"])
+    with pytest.raises(SteppeError, match=r"its pattern breaks.*Way out: shapes of other than 2"):
+        prune(saved("llama"), both(shapes=[(2, 16, 4)]), tokens, tmp_path / "none")
+
+
+def test_a_number_of_blocks_that_cannot_be_is_refused_at_once(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing(lambda gone: len(gone) == 2, monkeypatch)
+    for method in (both(shapes=[(2, 16, 4)]), methods.depth(sparsity=0.5)):
+        with pytest.raises(SteppeError, match=r"where 2 of 4 blocks go.*another number") as refused:
+            prune(saved("llama"), method, windows(12), tmp_path / "out")
+        assert "\n" not in str(refused.value)
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_block_that_cannot_go_alone_is_kept_by_another_method(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patterns are of no use to depth and width together."""
+    refusing(lambda gone: "model.layers.0" in gone, monkeypatch)
+    with pytest.raises(SteppeError, match=r"--method depth, and slim afterwards, with --exclude"):
+        prune(saved("llama"), both(), windows(12), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_deletion_left_is_deleted(
+    saved: Saved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Any) -> None:
+        (tmp_path / "out" / "checkpoints" / ".gone-blocks-3").mkdir()
+        raise Killed
+
+    method = both(shapes=[(3, 24, 4)], levels=1, tried=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(weighing.Weighing, "clear", killed)
+        with pytest.raises(Killed):
+            prune(saved("llama"), method, windows(12), tmp_path / "out")
+    prune(saved("llama"), method, windows(12), tmp_path / "out")
+    assert not [p for p in (tmp_path / "out" / "checkpoints").iterdir() if p.is_dir()]

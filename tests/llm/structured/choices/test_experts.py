@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from language_models import Saved, on_disk, reload, windows
+from language_models import Saved, on_disk, reload, same_on_disk, windows
 from mixture_models import FAMILIES, build, close
 from steppe import SteppeError, methods
 from steppe.coupling.merge_experts import MergeExperts
@@ -234,9 +234,7 @@ def test_merging_that_was_killed_ends_with_the_same_bits(
         prune(folder, method, windows(), tmp_path / "twice", report=dies, streamed=streamed)
     assert (tmp_path / "twice" / MASKED).is_dir()
     prune(folder, method, windows(), tmp_path / "twice", streamed=streamed)
-    one, two = on_disk(tmp_path / "once"), on_disk(tmp_path / "twice")
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert same_on_disk(tmp_path / "once", tmp_path / "twice")
     assert not (tmp_path / "twice" / MASKED).exists()
     assert not list((tmp_path / "twice").rglob("*.bin"))
 
@@ -278,9 +276,7 @@ def test_a_killed_run_ends_with_the_same_bits(streamed: str, saved: Saved, tmp_p
     goes_on = {"streamed": streamed, "report": lambda row: seen.append(row["block"])}
     prune(folder, method, windows(), tmp_path / "twice", **goes_on)
     assert seen == [0, 1, 2]
-    one, two = on_disk(tmp_path / "once"), on_disk(tmp_path / "twice")
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert same_on_disk(tmp_path / "once", tmp_path / "twice")
     assert not list(tmp_path.rglob("*.bin"))
 
 

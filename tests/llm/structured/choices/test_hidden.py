@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mixture_models
-from language_models import reload
+from language_models import VOCABULARY, on_disk, random_model, reload, same_on_disk, windows
 from steppe import SteppeError, methods
 from steppe.llm.model import StreamedModel
 from steppe.llm.prune import prune
 from steppe.llm.structured import dimension_ranking
+from steppe.llm.structured.choice import DONE
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.norm_outputs import Moments
 
-VOCABULARY, WIDTH, WIDE, BLOCKS = 48, 16, 32, 2  # mixtures are wide: theirs stays one of 8
+WIDTH, WIDE, BLOCKS = 16, 32, 2  # mixtures are wide: theirs stays one of 8
 SIZES = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
@@ -79,19 +79,6 @@ PLAIN = {"scale": False, "fit": False}
 Saved = Callable[[str], Path]
 
 
-def build(kind: str, options: dict[str, Any]) -> Any:
-    """A random model whose norms and biases are no round numbers either."""
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(**options)
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 1:
-                p.add_(0.1 * torch.randn_like(p))
-    return model
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """The folder of a family's model, made when it is first asked for."""
@@ -103,17 +90,15 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
             path = made[name] = tmp_path_factory.mktemp(name)
             known = name in FAMILIES
             model = (
-                build(*FAMILIES[name]) if known else mixture_models.build(name, hidden_size=WIDE)
+                random_model(*FAMILIES[name])
+                if known
+                else mixture_models.build(name, hidden_size=WIDE)
             )
             model.save_pretrained(path)
             (path / "chat_template.jinja").write_text("{{ messages }}")
         return made[name]
 
     return folder
-
-
-def windows(count: int = 6, window: int = 20) -> Tensor:
-    return torch.randint(3, VOCABULARY, (count, window), generator=torch.Generator().manual_seed(1))
 
 
 def norms_of(model: Any) -> dict[str, Any]:
@@ -149,14 +134,6 @@ def without(model: Any, kept: list[int]) -> Iterator[None]:
     yield
     for handle in handles:
         handle.remove()
-
-
-def on_disk(folder: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            found |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    return found
 
 
 def written(folder: Path) -> dict[str, Any]:
@@ -332,7 +309,7 @@ def test_the_fit_comes_closer_to_the_dense_model(name: str, saved: Saved, tmp_pa
 @pytest.mark.parametrize("name", ["gemma", "llama-tied"])
 def test_rounded_weights_are_those_that_are_checked(name: str, dtype: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    build(*FAMILIES[name]).to(getattr(torch, dtype)).save_pretrained(tmp_path / "model")
+    random_model(*FAMILIES[name]).to(getattr(torch, dtype)).save_pretrained(tmp_path / "model")
     method = methods.make("hidden", sparsity=0.125)
     record = prune(tmp_path / "model", method, windows(), tmp_path / "out")
     assert record["removed"]["agreement"] < 1e-5
@@ -383,9 +360,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
     assert not (tmp_path / "out" / "record.json").exists()
     record = prune(saved("llama-tied"), method, tokens, tmp_path / "out")
     assert record["hidden"] == whole["hidden"]
-    first, second = on_disk(tmp_path / "whole"), on_disk(tmp_path / "out")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(t, second[n]) for n, t in first.items())
+    assert same_on_disk(tmp_path / "whole", tmp_path / "out")
     assert prune(saved("llama-tied"), method, tokens, tmp_path / "out") == record
 
 
@@ -401,7 +376,7 @@ def refusal(model: Path, tmp_path: Path, given: Mapping[str, Any], **options: An
 @pytest.mark.parametrize("name", REFUSED)
 def test_families_whose_heads_follow_the_width_are_refused(name: str, tmp_path: Path) -> None:
     kind, options, reason = REFUSED[name]
-    build(kind, options).save_pretrained(tmp_path / "model")
+    random_model(kind, options).save_pretrained(tmp_path / "model")
     said = refusal(tmp_path / "model", tmp_path, {"sparsity": 0.5})
     assert reason in said
     assert "Way out: --structure neurons" in said
@@ -510,3 +485,18 @@ def test_dimensions_at_random_are_made_up_for_where_there_is_text(
     assert not (tmp_path / "none").exists()
     record = prune(saved("mistral"), method, windows(), tmp_path / "out")
     assert record["removed"]["hidden"][0] < record["removed"]["hidden"][1]
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ({}, ""),
+        ({"ranked": 1}, "what 1 blocks give was ranked before"),
+        ({"ranked": 2, "kept": [0]}, "the dimensions were ranked before"),
+        ({"ranked": 2, "kept": [0], "blocks": [{}]}, "1 blocks were done before"),
+    ],
+)
+def test_what_was_done_before(held: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "hidden.json").write_text(json.dumps(held))
+    assert DONE["hidden"](tmp_path) == said

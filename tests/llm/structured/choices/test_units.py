@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import mixture_models
 from language_models import Saved, reload, windows
 from steppe import SteppeError, methods
 from steppe.engine.mask_keeper import read_masks
@@ -321,3 +322,12 @@ def test_killed_and_started_again(
     # and a finished one is given as it is
     again = prune(saved("llama"), made, windows(12), out, **options)
     assert again == json.loads((out / "record.json").read_text())
+
+
+def test_neurons_of_stacked_experts_that_torch_cannot_multiply_are_refused(tmp_path: Path) -> None:
+    mixture_models.build("mixtral").save_pretrained(tmp_path / "dense")
+    structure = {"name": "units", "of": ["neurons"], "keep": [["neurons", 13]]}
+    method = methods.slim(sparsity=0.5, structure=structure)
+    with pytest.raises(SteppeError, match=r"a multiple of 8; got 13 neurons, of 24"):
+        prune(tmp_path / "dense", method, windows(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

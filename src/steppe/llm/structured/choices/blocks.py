@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from steppe.core.protocols import BlockBudget
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import advanced
 from steppe.llm import memory
+from steppe.llm.model import StreamedModel
 from steppe.llm.plan_trial import called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.structured.block_trials import CountedTrials, StreamedTrials
@@ -36,12 +37,12 @@ def tried(prepared: PreparedPruning, report: Report) -> Choice:
         SteppeError: a weight is no number, and all that measuring raises.
     """
     measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
-    rounds = _chosen(prepared, measured.keep_time)
+    with measured.counted("rank"):
+        rounds = _chosen(prepared, measured.keep_time)
     gone = [name for row in rounds for name in row["blocks"]]
     model.free_rest()
     passed_over = [note for row in rounds for note in row.get("passed_over", [])]
-    seconds = round(sum(row["seconds"] for row in rounds), 3)
-    record = measured.of([], passed_over, rounds=rounds, seconds_pruning=seconds)
+    record = measured.of([], passed_over, rounds=rounds)
     cut = Cut({}, tuple(name for name in model.names if name not in gone))
     without = partial(passing_by, names=gone)
     return Choice(cut=cut, source=model.folder, record=record, without=without)
@@ -111,7 +112,11 @@ def _round(
     taken = 1 if budget.greedy else number
     going, passed_over = lowest[:taken], list[str]()
     if gone is not None:
-        going, passed_over = _with_a_config(prepared, gone, lowest, taken)
+        going, passed_over = with_a_config(prepared, gone, lowest, taken)
+        if not going:
+            raise _no_config(
+                prepared.model, passed_over[0], taken + len(gone), "--structure neurons"
+            )
     for name in going:
         trials.remove(name)
     return going, rated, passed_over
@@ -153,13 +158,19 @@ def expected(
     )
 
 
-def _with_a_config(
+def with_a_config(
     prepared: PreparedPruning, gone: list[str], lowest: list[str], number: int
 ) -> tuple[list[str], list[str]]:
     """The lowest so many, the last of them the lowest with which a config says what is left.
 
+    Args:
+        prepared: the pruning.
+        gone: blocks that are gone already.
+        lowest: the others that may go, what is to go first in front.
+        number: how many go.
+
     Returns:
-        The blocks, and a sentence for each that was passed over.
+        The blocks, none if no last one will do, and a sentence for each that was passed over.
     """
     sure, passed_over = lowest[: number - 1], list[str]()
     for name in lowest[number - 1 :]:
@@ -167,7 +178,21 @@ def _with_a_config(
         if not refusal:
             return [*sure, name], passed_over
         passed_over.append(f"{name} stays, though it was the next to go: {refusal}")
-    return lowest[:number], []  # which is refused when it is cut
+    return [], passed_over
+
+
+def _some(candidates: list[str], number: int) -> Iterator[list[str]]:
+    """So many neighbours, from the end to the front: a pattern of types goes on without them."""
+    for first in range(len(candidates) - number, -1, -1):
+        yield candidates[first : first + number]
+
+
+def _no_config(model: StreamedModel, reason: str, number: int, instead: str) -> SteppeError:
+    return SteppeError(
+        "a model is loadable by plain from_pretrained when its config says all its shapes",
+        got=f"{reason}, where {number} of {len(model)} blocks go",
+        way_out=f"another number of blocks; or {instead}",
+    )
 
 
 def _refusal(prepared: PreparedPruning, gone: list[str]) -> str:
@@ -229,16 +254,24 @@ def check(prepared: PreparedPruning) -> None:
     """
     candidates, number = _asked(prepared)
     if number:
-        check_removable(prepared, candidates, "--structure neurons")
+        check_removable(prepared, candidates, [number], "--structure neurons")
 
 
-def check_removable(prepared: PreparedPruning, candidates: list[str], instead: str) -> None:
+def check_removable(
+    prepared: PreparedPruning,
+    candidates: list[str],
+    numbers: Iterable[int],
+    instead: str,
+    keep: str = "--exclude",
+) -> None:
     """Whether a model without some of these blocks can be, and be tried out.
 
     Args:
         prepared: the pruning.
         candidates: names of the blocks.
+        numbers: how many of them may go.
         instead: what is possible if not.
+        keep: what leaves out a block that is named behind it.
 
     Raises:
         SteppeError: it cannot.
@@ -257,8 +290,16 @@ def check_removable(prepared: PreparedPruning, candidates: list[str], instead: s
             raise SteppeError(
                 "a model is loadable by plain from_pretrained when its config says all its shapes",
                 got=f"{refusal}, without {name}",
-                way_out=f"--exclude '{name}.*', so that it stays; or {instead}",
+                way_out=f"{keep} '{name}.*', so that it stays; or {instead}",
             )
+    for number in numbers:
+        refusal = ""
+        for gone in _some(candidates, number):
+            refusal = _refusal(prepared, gone)
+            if not refusal:
+                break
+        if refusal:
+            raise _no_config(model, refusal, number, instead)
     memory.decide(prepared, prepared.texts())
     if not model.chained:
         assert model.verdict is not None, "it was decided"

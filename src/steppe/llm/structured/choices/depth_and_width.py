@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+
+from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
@@ -13,14 +16,22 @@ from steppe.llm import pruning_run
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning, Report
 from steppe.llm.said import left_as_it_was
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.choices.blocks import check_removable
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured
 from steppe.llm.structured.depth import passing_by
 from steppe.llm.structured.fresh_record import FreshRecord
 from steppe.llm.structured.shape import Shape
-from steppe.llm.structured.weighing import JOURNAL, Weighing, masks_of, offers, structure_of
+from steppe.llm.structured.weighing import (
+    JOURNAL,
+    Weighing,
+    masks_of,
+    offers,
+    structure_of,
+    windows_of,
+)
+from steppe.llm.structured.weighing_work import counted, seconds_of_work
 
 KIND = "depth and width"
 
@@ -55,10 +66,65 @@ def check(prepared: PreparedPruning) -> None:
             way_out="--calibration FILE and more --samples",
         )
     found = offers(prepared)
-    least = min(found, key=lambda shape: shape.heads)
-    configured(model, Cut(masks_of(prepared, least), tuple(model.names)), config.family)
+    ends = {end(shape.neurons for shape in found) for end in (min, max)}
+    # a config says any number of neurons in the same way; each trial makes a whole skeleton
+    tried = {shape.neurons for shape in found} if structure_of(prepared).shapes else ends
+    seen = set[tuple[str, int]]()
+    for shape in found:  # how a config says neurons is the same for any number of heads
+        widths = {("heads", shape.heads)}
+        widths |= {("neurons", shape.neurons)} if shape.neurons in tried else set()
+        if not widths <= seen:
+            _check_widths(prepared, shape)
+        seen |= widths
     units = "+".join(structure_of(prepared).of)
-    check_removable(prepared, model.names, f"--structure {units}")
+    numbers = sorted({len(model) - shape.blocks for shape in found} - {0})
+    keep = "--method depth, and slim afterwards, with --exclude"
+    check_removable(prepared, model.names, numbers, f"--structure {units}", keep)
+
+
+def _check_widths(prepared: PreparedPruning, shape: Shape) -> None:
+    """Whether a config says as many neurons and heads, on the model without weights.
+
+    Raises:
+        SteppeError: none does.
+    """
+    cut = Cut(masks_of(prepared, shape), tuple(prepared.model.names))
+    try:
+        configured(prepared.model, cut, prepared.config.family)
+    except SteppeError as error:
+        if not structure_of(prepared).shapes:
+            raise
+        ways = error.way_out.replace("another --sparsity", "other shapes")
+        raise SteppeError(error.rule, got=error.got, way_out=ways) from None
+
+
+@EXPECTATIONS.register(KIND)
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """What is done is counted; one block is called on trial, and one is pruned."""
+    found, model = offers(prepared), prepared.model
+    work, (fit, held_out, _) = counted(prepared, found), windows_of(prepared)
+    windows = len(fit) + len(held_out)
+    largest = max(found, key=lambda shape: shape.parameters)
+    one = len(found) == 1
+    steps = [
+        f"which of {len(found)} shapes it will be, the run finds out, on {len(held_out)} windows "
+        f"that are held out of {windows}"
+        if not one
+        else "one shape is offered, so it is known; what goes, calibration tells",
+        f"blocks are tried out in {work.rounds} round{'s' * (work.rounds != 1)}, with "
+        f"{work.passes} passes of one window through a block; the model is pruned at "
+        f"{work.widths} widths with all blocks, and to {'' if one else 'at most '}{work.shapes} "
+        f"shape{'s' * (work.shapes != 1)}, each time on {len(fit)} windows",
+        f"the best one is pruned on all {windows}, then cut out",
+    ]
+    return Expected(
+        cut=Cut(masks_of(prepared, largest), tuple(model.names[: largest.blocks])),
+        offers=tuple(found),
+        seconds=seconds_of_work(prepared, found, texts) if dry_run else {},
+        steps=steps,
+    )
 
 
 @CHOOSERS.register(KIND)
@@ -70,13 +136,14 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     """
     measured, model = FreshRecord(prepared, prepared.texts()), prepared.model
     weighing = Weighing(prepared, measured.keep_time)
-    best = weighing.best()
+    with measured.counted("weigh"):
+        best = weighing.best()
     gone = weighing.gone(best)
     said = {"weighed": weighing.said(best)} | _sparsity(prepared, best)
     if best == weighing.whole.resized(blocks=best.blocks):
         weighing.clear()
         cut = Cut({}, tuple(n for n in model.names if n not in gone))
-        record = measured.of([], [], **said)
+        record = measured.of([], weighing.notes, **said)
         without = partial(passing_by, names=gone)
         return Choice(cut=cut, source=model.folder, record=record, without=without)
     folder, tokens = prepared.out / MASKED, prepared.tokens
@@ -87,7 +154,7 @@ def weighed(prepared: PreparedPruning, report: Report) -> Choice:
     weighing.clear()
     usual = left_as_it_was(inner.model, folder)
     notes = [note for note in walked["fallbacks"] if note not in usual]
-    record = measured.of(walked["blocks"], notes, **said)
+    record = measured.of(walked["blocks"], [*weighing.notes, *notes], **said)
     source = StreamedModel(str(folder), prepared.device)
     masks = read_masks(folder)
     readers = [layer for layer in source.layers() if layer.name in masks]

@@ -19,6 +19,7 @@ from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.states import HiddenStates
+from steppe.engine.lap_times import LapTimes
 from steppe.llm import memory
 from steppe.llm.checkpoint import INDEX
 from steppe.llm.model import StreamedModel
@@ -133,19 +134,26 @@ class _Walk:
 
     def _block(self, index: int, entered: contextlib.ExitStack) -> dict[str, Any]:
         """One block ranked, and from now on computing without what goes; its row."""
-        began, model, states = time.perf_counter(), self._model, self._states
+        laps, model, states = LapTimes(), self._model, self._states
         block = model.load(index)
+        laps.end("load")
         pairs = [(x, mixture) for x, mixture in self._pairs if x.block == model.names[index]]
         routed = self._routed(index, pairs) if states is not None else {}
-        calibrated = time.perf_counter()
+        laps.end("calibrate")
         own = dict(block.named_parameters())
         said: dict[str, dict[str, Any]] = {}
         for layer, mixture in pairs:
             tally = routed.get(mixture.name)
             weight = own[layer.name.removeprefix(f"{layer.block}.")].detach()
             said[mixture.name] = self._said(layer, mixture, weight, tally)
+        laps.end("prune")
         if self._merger is not None:
             self._merge(index, [mixture for _, mixture in pairs], said, routed)
+            laps.end("merge")
+            if ranks.first():
+                model.write(index, self._merged)
+            ranks.barrier()
+            laps.end("write")
         nonzero = sum(int(torch.count_nonzero(p)) for p in own.values())
         for _, mixture in pairs:
             alive = _booleans(said[mixture.name]["kept"], mixture.count)
@@ -159,14 +167,13 @@ class _Walk:
             states.of(index + 1).flush()
             ranks.barrier()
         model.free(index)
-        ended = time.perf_counter()
-        seconds = {"calibrate": calibrated - began, "propagate": ended - calibrated}
+        laps.end("propagate")
         return {
             "block": index,
             "layers": [_row(x, said[mixture.name], mixture.count) for x, mixture in pairs],
             "experts": said,
             "nonzero": nonzero,
-            "seconds": {n: round(s, 4) for n, s in (seconds | {"all": ended - began}).items()},
+            "seconds": laps.row(),
         }
 
     def _merge(
@@ -176,7 +183,7 @@ class _Walk:
         said: dict[str, dict[str, Any]],
         routed: Mapping[str, RoutedTokens],
     ) -> None:
-        """The experts of a block that go merged into those that stay; the block is written."""
+        """The experts of a block that go merged into those that stay, in the stored dtype."""
         assert self._merger is not None, "nothing is merged"
         for mixture in mixtures:
             own, tally = said[mixture.name], routed[mixture.name]
@@ -185,9 +192,6 @@ class _Walk:
             merge(mixture, self._merger, into, tokens)
             own["into"] = into.tolist()
         self._model.round(index)
-        if ranks.first():
-            self._model.write(index, self._merged)
-        ranks.barrier()
 
     @torch.no_grad()
     def _routed(self, index: int, pairs: list[Pair]) -> dict[str, RoutedTokens]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from steppe.engine.host_memory import reused
 from steppe.llm import memory
 from steppe.llm.checkpoint import INDEX
 from steppe.llm.model import StreamedModel
+from steppe.llm.plan_trial import beside, called_block, evaluation
 from steppe.llm.prepare import PreparedPruning, Report
-from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, Choice
+from steppe.llm.structured.choice import CHECKS, CHOOSERS, DONE, EXPECTATIONS, Choice, Expected
 from steppe.llm.structured.choices.units import MASKED
 from steppe.llm.structured.cut import Cut, configured, stream_of
 from steppe.llm.structured.dimension_ranking import rank
@@ -36,12 +38,14 @@ JOURNAL = "hidden.json"
 
 @DONE.register("hidden")
 def done_before(out: Path) -> str:
-    """How many blocks were written in a folder, or that the dimensions are ranked."""
+    """How many blocks were written in a folder, or what was ranked in it."""
     journal = Journal(out / "checkpoints" / JOURNAL)
-    blocks = len(journal.get("blocks", []))
-    if blocks:
+    if blocks := len(journal.get("blocks", [])):
         return f"{blocks} blocks were done before"
-    return "the dimensions were ranked before" if journal.get("kept") is not None else ""
+    if journal.get("kept") is not None:
+        return "the dimensions were ranked before"
+    ranked = journal.get("ranked", 0)
+    return f"what {ranked} blocks give was ranked before" if ranked else ""
 
 
 @CHOOSERS.register("hidden")
@@ -62,7 +66,8 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
         dense, states = HiddenStates(*given, name="dense"), HiddenStates(*given)
     with reused():
         if journal.get("kept") is None:
-            rank(model, prepared.method, stream, lost, dense, journal, measured.keep_time)
+            with measured.counted("rank"):
+                rank(model, prepared.method, stream, lost, dense, journal, measured.keep_time)
         kept = torch.zeros(stream.group.units, dtype=torch.bool)
         kept[journal.get("kept")] = True
         rows: list[dict[str, Any]] = list(journal.get("blocks", []))
@@ -82,7 +87,8 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
                 journal.put(blocks=rows, notes=notes)
                 measured.keep_time()
                 report(rows[-1])
-            removal.rest(lambda factor: journal.put(last_norm=factor))
+            with measured.counted("outside"):
+                removal.rest(lambda factor: journal.put(last_norm=factor))
     if ranks.first():
         for path in journal.path.parent.glob("*.bin"):
             path.unlink()
@@ -95,6 +101,61 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
     cut = Cut({}, tuple(model.names), hidden=kept)
     record = measured.of(rows, notes, **_said(model, stream, kept, journal))
     return Choice(cut=cut, source=folder, record=record, without=without)
+
+
+@EXPECTATIONS.register("hidden")
+def expected(
+    prepared: PreparedPruning, texts: Mapping[str, Tensor], dry_run: bool = True
+) -> Expected:
+    """The first block is called, and written without the dimensions that come first."""
+    (stream, lost), model = _asked(prepared), prepared.model
+    kept = torch.arange(stream.group.units) >= lost
+    ranked, looks = bool(prepared.method.score.needs), _coupling(prepared).looks
+    windows = 0 if prepared.tokens is None else len(prepared.tokens)
+    walk = f"one walk over {len(model)} blocks with {windows} windows"
+    steps = [
+        f"dimensions are ranked in {walk}" if ranked else "dimensions are ranked without text",
+        f"they go in {walk}, in which the rest is fitted" if looks else "what stays is as it was",
+        "then they are cut out",
+    ]
+    seconds: dict[str, float] = {}
+    if dry_run:
+        taken, row = called_block(prepared), _tried(prepared, stream, kept)
+        blocks, part = len(model), row["seconds"]
+        seconds = {"load": (part["load"] + ranked * taken["load"]) * blocks}
+        if ranked:
+            seconds["rank"] = taken["pass"] * windows * blocks
+        if looks:
+            each = windows * blocks / _some(prepared)
+            seconds |= {key: part[key] * each for key in ("calibrate", "propagate")}
+        seconds |= {key: part[key] * blocks for key in ("prune", "write")}
+        seconds["cut"] = (taken["load"] + taken["write"]) * blocks
+        seconds |= evaluation(prepared, texts, taken.get("pass", 0.0), taken["load"])
+    cut = Cut({}, tuple(model.names), hidden=kept)
+    return Expected(cut=cut, seconds=seconds, steps=steps)
+
+
+def _tried(prepared: PreparedPruning, stream: ResidualStream, kept: Tensor) -> dict[str, Any]:
+    """The first block's row of the record, with one batch of windows."""
+    model, coupling = prepared.model, _coupling(prepared)
+    with beside(prepared.out) as folder:
+        dense = states = None
+        if coupling.looks:
+            assert prepared.tokens is not None, "it needs text, which was checked"
+            given = (model, prepared.tokens[: _some(prepared)], folder, prepared.config.micro_batch)
+            dense, states = HiddenStates(*given, name="dense"), HiddenStates(*given)
+            begun(model, dense, 0)
+            begun(model, states, 0, kept)
+        removal = Removal(model, coupling, stream, kept, folder, dense, states, lambda note: None)
+        row = removal.block(0)
+    model.free_rest()
+    return row
+
+
+def _some(prepared: PreparedPruning) -> int:
+    """Windows on trial."""
+    assert prepared.tokens is not None, "it needs text, which was checked"
+    return min(prepared.config.micro_batch, len(prepared.tokens))
 
 
 def _said(
