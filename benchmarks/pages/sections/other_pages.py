@@ -144,3 +144,32 @@ def whole_training() -> Iterator[Claim]:
         plans["adam8bit"] / 1e9,
         plans["adam"] / 1e9,
     )
+
+
+@claims("docs/images.md", "")
+def decoded() -> Iterator[Claim]:
+    levels = 224 * 224 * 3
+    yield "ImageNet would take {} GB in each process", 1_281_167 * levels / 1e9
+    yield "more than 4 GiB decoded", Rule("src/steppe/vision/data/on_disk.py", "MEMORY = 4 * 2**30")
+
+
+@claims("docs/images.md", "What can be streamed")
+def kept_on_the_way() -> Iterator[Claim]:
+    window = Rule("src/steppe/vision/data/row_groups.py", "WINDOW_BYTES = 128 * 2**20")
+    yield "as many groups as 128 MiB hold", window
+    spool = Rule("src/steppe/vision/data/places.py", "SPOOL_BYTES = 512 * 2**20")
+    yield "a folder of at most 512 MiB", spool
+
+
+@claims("docs/images.md", "How memory grows")
+def streamed_batches() -> Iterator[Claim]:
+    yield "has\n{} MB as levels", 256 * 224 * 224 * 3 / 1e6
+    # a window, and the next one
+    window = Rule("src/steppe/vision/data/row_groups.py", "WINDOW_BYTES = 128 * 2**20")
+    yield "keeps up to 256 MiB of row groups", window
+
+
+@claims("docs/detection.md", "Data")
+def detectors_in_memory() -> Iterator[Claim]:
+    kept = Rule("src/steppe/vision/detection/data/__init__.py", "KEPT_BYTES = 2**30")
+    yield "would take more than 1 GiB", kept

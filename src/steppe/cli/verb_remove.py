@@ -65,7 +65,8 @@ def command(
     before, after = removed.report["parameters"]
     sparse = {**record.get("sparse", {}), "parameters": after}
     # a report of both folders tells them apart
-    own = {"label": f"{display(*told_apart([record]))}, removed", "sparse": sparse}
+    label = f"{display(*told_apart([record]))}, removed"
+    own: dict[str, Any] = {"label": label, "sparse": sparse}
     told = record.get("removed", {})  # by what the channels were chosen
     own["removed"] = {key: told[key] for key in ("target", "cost", "round_to") if key in told}
     own["removed"] |= {"parameters": [before, after], "error": removed.report["error"]}

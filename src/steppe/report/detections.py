@@ -206,7 +206,8 @@ def _title(example: Mapping[str, Any]) -> str:
 
 
 def _boxes(rows: Sequence[Sequence[Any]]) -> tuple[Box, ...]:
-    return tuple(
-        Box(*(float(side) for side in row[:4]), str(row[4]), *(float(s) for s in row[5:]))
-        for row in rows
-    )
+    found = []
+    for left, top, right, bottom, name, *score in rows:
+        sides = float(left), float(top), float(right), float(bottom)
+        found.append(Box(*sides, str(name), float(score[0]) if score else None))
+    return tuple(found)
