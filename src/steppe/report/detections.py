@@ -206,7 +206,9 @@ def _title(example: Mapping[str, Any]) -> str:
 
 
 def _boxes(rows: Sequence[Sequence[Any]]) -> tuple[Box, ...]:
-    return tuple(
-        Box(*(float(side) for side in row[:4]), str(row[4]), *(float(s) for s in row[5:]))
-        for row in rows
-    )
+    boxes = []
+    for row in rows:
+        left, top, right, bottom = (float(side) for side in row[:4])
+        score = float(row[5]) if len(row) > 5 else None
+        boxes.append(Box(left, top, right, bottom, str(row[4]), score))
+    return tuple(boxes)
