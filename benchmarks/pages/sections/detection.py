@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell, half_range
-from ..registry import Claim, claims, table
+from ..registry import Claim, Rule, claims, table
 from ..sources import grouped, record
 
 PAGE = "docs/results.md"
@@ -139,3 +139,9 @@ def verdicts() -> Iterator[Claim]:
             SAID[cut] + "R_C is {} for HALP, {} for AdaSAP_P, {} for AdaSAP_L",
             *(relative[cut, arm] for arm in ARMS),
         )
+
+
+@claims("docs/detection.md", "Data")
+def kept_in_memory() -> Iterator[Claim]:
+    files = "src/steppe/vision/detection/data/__init__.py"
+    yield "would take more than 1 GiB", Rule(files, "KEPT_BYTES = 2**30")

@@ -68,8 +68,8 @@ def command(
     label = f"{display(*told_apart([record]))}, removed"
     own: dict[str, Any] = {"label": label, "sparse": sparse}
     told = record.get("removed", {})  # by what the channels were chosen
-    own["removed"] = {key: told[key] for key in ("target", "cost", "round_to") if key in told}
-    own["removed"] |= {"parameters": [before, after], "error": removed.report["error"]}
+    kept = {key: told[key] for key in ("target", "cost", "round_to") if key in told}
+    own["removed"] = kept | {"parameters": [before, after], "error": removed.report["error"]}
     smaller = stamped(record | own, display_of(str(record.get("method"))))
     out.mkdir(parents=True, exist_ok=True)
     _write(run, out, removed)

@@ -206,8 +206,9 @@ def _title(example: Mapping[str, Any]) -> str:
 
 
 def _boxes(rows: Sequence[Sequence[Any]]) -> tuple[Box, ...]:
-    found = []
-    for left, top, right, bottom, name, *score in rows:
-        sides = float(left), float(top), float(right), float(bottom)
-        found.append(Box(*sides, str(name), float(score[0]) if score else None))
-    return tuple(found)
+    boxes = []
+    for row in rows:
+        left, top, right, bottom = (float(side) for side in row[:4])
+        score = float(row[5]) if len(row) > 5 else None
+        boxes.append(Box(left, top, right, bottom, str(row[4]), score))
+    return tuple(boxes)

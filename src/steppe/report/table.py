@@ -17,6 +17,7 @@ from steppe.report.record import (
     display,
     is_dense,
     method_of,
+    number,
     sparsity_of,
 )
 
@@ -97,7 +98,8 @@ class Rows:
                 where,
                 len(runs),
                 display(runs[0]),
-                {c.key: Cell.of(map(c.read, runs)) for c in columns},
+                {c.key: Cell.of(map(c.read, runs)) for c in columns}
+                | (_counted_beside(records) if method == "dense" else {}),
             )
             for (method, where), runs in groups.items()
         ]
@@ -167,6 +169,12 @@ class Rows:
 def _said(column: Column, asked: str) -> Column:
     """A column under a heading that says what the sparsity counts."""
     return replace(column, label=column.label.replace("Zeros", asked.capitalize()))
+
+
+def _counted_beside(records: Sequence[Record]) -> dict[str, Cell | None]:
+    """The dense network's multiply-adds, which only runs that prune channels count."""
+    counted = {n for r in records if (n := number(r, "dense.flops")) is not None}
+    return {"flops": Cell.of(counted)} if len(counted) == 1 else {}
 
 
 def _check_fractions(rows: Sequence[Row], columns: Sequence[Column]) -> None:

@@ -93,7 +93,8 @@ class CorruptedDetection(Evaluation):
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """mAP_C and R_C of the papers' kinds, or the mean of what was run; what is worst."""
         names = list(result["map50"])
-        at = "" if result["severities"] == list(SEVERITIES) else f" at {result['severities']}"
+        severities = ", ".join(map(str, result["severities"]))
+        at = "" if result["severities"] == list(SEVERITIES) else f" at severity {severities}"
         papers = [
             f"mAP_C {result[f'mean_{count}']:.3f} over {count} kinds{at} "
             f"(R_C {result[f'r_c_{count}']:.3f})"

@@ -63,7 +63,7 @@ class CorruptionDifference(Drawing):
             caption = (
                 f"Bars to the right: {style[first].label} is better. Means over seeds and the "
                 "severities that were measured, of the same images; whiskers: one standard error "
-                "over the seeds that both have."
+                "over the seeds that both have. Each panel has its own scale."
             )
             if len(pruned) - 1 > MOST:
                 caption += f" {MOST} of {len(pruned) - 1} other methods are drawn."

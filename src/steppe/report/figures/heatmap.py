@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from steppe.report.axes import heat, highest, mean_of, scale_bar
-from steppe.report.corrupted import corrupted_cells, severities_of
+from steppe.report.corrupted import corrupted_cells, corrupted_quality, severities_of
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.quality import share_among
+from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, displays, is_dense, method_of, sparsity_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
@@ -26,6 +26,7 @@ class Heatmap(Drawing):
         having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
         if not having:
             return None
+        quality = corrupted_quality(having[0]) or ACCURACY
         names = list(dict.fromkeys(name for r in having for name in corrupted_cells(r)))
         methods = list(dict.fromkeys(map(method_of, having)))
         columns = [(m, s) for m in methods for s in severities_of(having)]
@@ -52,13 +53,11 @@ class Heatmap(Drawing):
         )
         with canvas("heatmap", 1.2 + 0.2 * len(names)) as (figure, (ax,)):
             text = len(columns) <= 20
-            quality = share_among([column.key for column in rows.columns])
             mesh = heat(ax, grid, text, digits=0, size=8 if len(columns) <= 10 else 6)
             if not text:
                 scale_bar(figure, mesh, ax, "bottom", f"{quality.name}, %")
-            ax.set_xticks(
-                [i + 0.5 for i in range(len(columns))], [s for _, s in columns], fontsize=8
-            )
+            middles = [i + 0.5 for i in range(len(columns))]
+            ax.set_xticks(middles, [s for _, s in columns], fontsize=8)
             ax.set_yticks(
                 [i + 0.5 for i in range(len(names))], [n.replace("_", " ") for n in names]
             )
