@@ -140,10 +140,10 @@ def read(folder: Path, workers: int) -> None:
         pass
     count = len(loader.split)
     del loader  # its workers end, so that their peak is known
-    own, children = (
-        resource.getrusage(who).ru_maxrss * 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    # not ru_maxrss of this process, which begins with that of the one that started it
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    own = next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    children = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(json.dumps({"images": count, "process": own, "largest_worker": children}))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,6 +20,8 @@ from steppe.vision.data.base import Split as Split
 from steppe.vision.streaming.fetch import usual_workers
 from steppe.vision.streaming.worker import seed_of
 
+LARGE = 4 * 2**20
+"""Bytes of a batch from which on it gets pages of its own."""
 _MIXING = 1
 """What tells the draws of mixtures from those of a batch's augmentation."""
 
@@ -186,7 +190,7 @@ class Loader:
             all_draws = augment.draw(together, stream(self.seed, *where))
             draws = all_draws[self.rank :: self.world].to(self.device)
             x = x if augment.normalised else augment(x, draws)
-        x = x.to(torch.float32).mul(self._scale).add_(self._shift)
+        x = _room(x).copy_(x).mul_(self._scale).add_(self._shift)
         if augment is not None and draws is not None and augment.normalised:
             x = augment(x, draws)
         if self.pipeline.mixing:
@@ -264,6 +268,19 @@ def batches(
         [[0, 1], [2, 3]]
     """
     return Loader(split, batch_size, **options).epoch(epoch, start)
+
+
+def _room(x: Tensor) -> Tensor:
+    """For x in float32.
+
+    On a CPU large batches have pages of their own, which go back to the system with them. glibc
+    would keep them, split them for what is small, and take more for the next batch.
+    """
+    size = 4 * x.numel()
+    if x.device.type != "cpu" or size < LARGE:
+        return torch.empty(x.shape, dtype=torch.float32, device=x.device)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.from_numpy(np.frombuffer(pages, dtype=np.float32)).view(x.shape)
 
 
 def stream(*numbers: int) -> torch.Generator:

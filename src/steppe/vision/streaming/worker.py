@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from steppe.core.errors import SteppeError
 from steppe.vision.augment.pipeline import Pipeline
@@ -75,14 +76,17 @@ class Decoder:
 
     def __getitems__(self, asked: Sequence[Asked]) -> Tensor | SteppeError:
         """A batch, or the refusal of one of its images: an error has its words in any process."""
-        channels, height, width = self.shape
-        batch = np.empty((len(asked), height, width, channels), dtype=np.uint8)
+        batch = torch.from_numpy(np.empty((len(asked), *self.shape), dtype=np.uint8))
+        if get_worker_info() is not None:
+            # images are written where the other process reads them: what is moved there later
+            # leaves holes in the memory of the worker, which then grows by batches
+            batch.share_memory_()
         try:
-            for place, (epoch, position) in zip(batch, asked, strict=True):
-                place[:] = self._pixels(epoch, position)
+            for place, (epoch, position) in zip(batch.numpy(), asked, strict=True):
+                place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
         except SteppeError as error:
             return error
-        return torch.from_numpy(batch).permute(0, 3, 1, 2).contiguous()
+        return batch
 
     def __getitem__(self, asked: Asked) -> Tensor:
         batch = self.__getitems__([asked])
