@@ -30,7 +30,7 @@ CROSS = {
     "experiment/test_stored.py": "run folders of before some options, by every verb",
     "sparse/native/test_driver.py": "the C files, under sanitizers",
     "sparse/native/test_fuzz.py": "the C files, beside float64",
-    "experiment/detection/test_ssd512.py": "SSD512 on ResNet-50, whole, and the recipes of the papers",
+    "experiment/detection/test_ssd512.py": "SSD512 on ResNet-50, and the papers' recipes of it",
     "cli/training/test_detector_latency.py": "a detector, from steppe latency to its ONNX file",
     "llm/test_families.py": "every family of language models, from folder to folder",
 }
