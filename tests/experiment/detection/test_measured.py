@@ -54,7 +54,7 @@ def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120)[1] for process in processes]
+        said = [process.communicate(timeout=400)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

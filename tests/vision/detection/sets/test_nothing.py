@@ -38,7 +38,7 @@ def test_outputs_of_another_kind_are_refused(tmp_path):
     )  # fmt: skip
     config = transformers.DeformableDetrConfig(
         use_timm_backbone=False, backbone=None, backbone_config=backbone, d_model=32,
-        encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_layers=1, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
         encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=6, num_labels=5, num_feature_levels=3,
     )  # fmt: skip
     transformers.DeformableDetrForObjectDetection(config).save_pretrained(tmp_path)
