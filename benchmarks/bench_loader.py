@@ -105,7 +105,7 @@ def speeds(folder: Path, batch: int, workers: int, passes: int) -> dict[str, Any
     for turn in range(passes):
         arms = [("steppe", lambda: own.epoch(turn)), ("torch", lambda: iter(peer))]  # noqa: B023
         for name, epoch in arms if turn % 2 else arms[::-1]:
-            found[name].append(timed(epoch()))
+            found[name].append(timed(epoch()))  # type: ignore[no-untyped-call]
             print(f"{workers} workers, {name}: {found[name][-1]:.1f} images/s", file=sys.stderr)
     medians = {name: statistics.median(rates) for name, rates in found.items()}
     ratios = [a / b for a, b in zip(found["steppe"], found["torch"], strict=True)]
