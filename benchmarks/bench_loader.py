@@ -61,7 +61,8 @@ class Peer(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         random = Random(seed_of(0, 0, i))
-        with Image.open(self.split.pictures.blobs.blob(int(self.split.rows[i]))) as image:
+        blob: Any = self.split.pictures.blobs.blob(int(self.split.rows[i]))
+        with Image.open(blob) as image:
             width, height = image.size
             frame = self.crop.frame(width, height, SIZE, random)
             image.draft("RGB", frame.least(width, height))
@@ -95,7 +96,7 @@ def speeds(folder: Path, batch: int, workers: int, passes: int) -> dict[str, Any
     """Images a second of both, in turns."""
     data = opened(folder, workers)
     own = Loader.of(data, "train", batch, seed=0)
-    several = {"persistent_workers": True, "prefetch_factor": 2} if workers else {}
+    several: dict[str, Any] = {"persistent_workers": True, "prefetch_factor": 2} if workers else {}
     peer: DataLoader[Any] = DataLoader(
         Peer(data.train, data.mean, data.std), batch, shuffle=True, drop_last=True,
         num_workers=workers, generator=torch.Generator().manual_seed(0), **several,
@@ -104,7 +105,7 @@ def speeds(folder: Path, batch: int, workers: int, passes: int) -> dict[str, Any
     for turn in range(passes):
         arms = [("steppe", lambda: own.epoch(turn)), ("torch", lambda: iter(peer))]  # noqa: B023
         for name, epoch in arms if turn % 2 else arms[::-1]:
-            found[name].append(timed(epoch()))
+            found[name].append(timed(epoch()))  # type: ignore[no-untyped-call]
             print(f"{workers} workers, {name}: {found[name][-1]:.1f} images/s", file=sys.stderr)
     medians = {name: statistics.median(rates) for name, rates in found.items()}
     ratios = [a / b for a, b in zip(found["steppe"], found["torch"], strict=True)]

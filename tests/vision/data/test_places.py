@@ -44,7 +44,12 @@ def copied(folder: Path, memory: Any, names: dict[str, str]) -> None:
 
 
 def opened(name: str | Path, **options: Any) -> ImageData:
-    usual = {"stream": True, "augment": "none", "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    usual: dict[str, Any] = {
+        "stream": True,
+        "augment": "none",
+        "mean": (0.5,) * 3,
+        "std": (0.5,) * 3,
+    }
     return load(str(name), say=lambda note: None, **(usual | options))
 
 
