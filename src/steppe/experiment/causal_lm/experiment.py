@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,8 +143,9 @@ class LanguageExperiment:
             stopping=self._stopping(accelerator),
             quiet=self.quiet,
         )
-        self._hold(trainer)
         main = accelerator.is_main_process
+        if (doubt := self._hold(trainer, before)) and main and not self.quiet:
+            print(f"note: {doubt}", file=sys.stderr, flush=True)
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
@@ -208,8 +210,9 @@ class LanguageExperiment:
         """What ends the training before its time."""
         return None
 
-    def _hold(self, trainer: Trainer) -> None:
-        """See to what the optimisers must not move."""
+    def _hold(self, trainer: Trainer, before: Before) -> str:
+        """See to what the optimisers must not move; what to say where zeros may come back."""
+        return before.start.before(trainer.sparsifier.method)
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record, with what only this kind of training knows."""

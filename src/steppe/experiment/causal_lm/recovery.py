@@ -21,6 +21,7 @@ from steppe.engine.precision import Choice
 from steppe.engine.trainer import Trainer
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.originals import Originals
+from steppe.experiment.causal_lm.record import Before
 from steppe.experiment.causal_lm.recovery_recipe import RecoveryRecipe
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
@@ -159,8 +160,9 @@ class Recovery(LanguageExperiment):
         self._early = EarlyStopping(batches, self.recipe.recover.patience)
         return self._early
 
-    def _hold(self, trainer: Trainer) -> None:
+    def _hold(self, trainer: Trainer, before: Before) -> str:
         self._zeros.hold(trainer.plain, trainer.optimizers)
+        return ""
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         pair = self.originals.pair
