@@ -131,7 +131,7 @@ def test_a_plan_needs_no_text(
 def test_what_a_method_does_not_come_to_do_is_said_before_it_begins(
     language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    note = "note: coupling admm updates its sparse copy every 32 steps, and a training of 8 steps"
+    note = "note: elsa: the sparse copy is updated every 32 steps, and a training of 8 steps"
     verb, *asked = small(language_model, word_text, tmp_path / "run")
     asked[asked.index("admm")] = "elsa"
     run(verb, *asked, "--plan")

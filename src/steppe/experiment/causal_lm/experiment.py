@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
+from steppe.experiment.causal_lm.tell import tell
 from steppe.experiment.experiment import seed_everything
 from steppe.llm.memory import available
 from steppe.llm.pruned_pair import PrunedPair
@@ -119,10 +119,11 @@ class LanguageExperiment:
         config = spec.config(parts)
         accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
         self.ready()
-        batches = self._batches(accelerator, steps * spec.accumulate)
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
-        check(self.needed, there, setting, accelerator.num_processes)
+        world, largest = accelerator.num_processes, self.text.largest_batch
+        check(self.needed, there, setting, world, largest)
+        batches = self._batches(accelerator, steps * spec.accumulate)
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
@@ -144,8 +145,9 @@ class LanguageExperiment:
             quiet=self.quiet,
         )
         main = accelerator.is_main_process
-        if (doubt := self._hold(trainer, before)) and main and not self.quiet:
-            print(f"note: {doubt}", file=sys.stderr, flush=True)
+        self._hold(trainer)
+        doubts = self._doubts(trainer, before)
+        tell((f"note: {doubt}" for doubt in doubts), self.quiet)
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
@@ -210,9 +212,13 @@ class LanguageExperiment:
         """What ends the training before its time."""
         return None
 
-    def _hold(self, trainer: Trainer, before: Before) -> str:
-        """See to what the optimisers must not move; what to say where zeros may come back."""
-        return before.start.before(trainer.sparsifier.method)
+    def _hold(self, trainer: Trainer) -> None:
+        """See to what the optimisers must not move."""
+
+    def _doubts(self, trainer: Trainer, before: Before) -> list[str]:
+        """What to say before the first step: what the method does not come to do, or undoes."""
+        zeros = before.start.before(trainer.sparsifier.method)
+        return [*self.given.idle(self.window), *filter(None, [zeros])]
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record, with what only this kind of training knows."""

@@ -66,6 +66,11 @@ class Before:
         return cls(start, parameters - sum(zeros_in(every).values()), parameters)
 
 
+def dear(before: float | None, after: float | None) -> bool:
+    """Whether the last projection cost much: perplexities before and after it."""
+    return before is not None and after is not None and after >= DEAR * before
+
+
 def projection_notes(outcome: Outcome, method: Method) -> list[str]:
     """What to say when the last projection cost perplexity: weights and sparse copy had not met.
 
@@ -76,7 +81,7 @@ def projection_notes(outcome: Outcome, method: Method) -> list[str]:
     if not (outcome.before and outcome.after):
         return []
     before, after = (at["perplexity"] for at in (outcome.before, outcome.after))
-    if after < DEAR * before or outcome.finished.distance == 0.0:
+    if not dear(before, after) or outcome.finished.distance == 0.0:
         return []
     return [
         f"the last projection raised the perplexity from {before:.2f} to {after:.2f} and moved the "

@@ -160,9 +160,11 @@ class Recovery(LanguageExperiment):
         self._early = EarlyStopping(batches, self.recipe.recover.patience)
         return self._early
 
-    def _hold(self, trainer: Trainer, before: Before) -> str:
+    def _hold(self, trainer: Trainer) -> None:
         self._zeros.hold(trainer.plain, trainer.optimizers)
-        return ""
+
+    def _doubts(self, trainer: Trainer, before: Before) -> list[str]:
+        return []  # each zero is held
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         pair = self.originals.pair

@@ -53,7 +53,7 @@ class StartZeros:
         return sum(self.zeros.values()) / max(sum(x.numel for x in self.layers.values()), 1)
 
     def held_by(self, method: Method) -> bool:
-        """Whether a method promises to keep them: nothing returns, and all go before the first step."""
+        """Whether a method promises to keep them: all go before the first step, none returns."""
         coupling, wanted = method.coupling, method.sparsity
         if not (isinstance(coupling, Coupling) and coupling.nested):
             return False
