@@ -59,8 +59,8 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
     return SteppeError(
         "a report needs the record.json of finished runs",
         got=f"{run}, which is not finished" if open_ else got,
-        way_out=f"{_end_of(run)} ends it"
-        if begun
+        way_out=f"{end_of(run)} ends it"
+        if open_
         else "name run folders that steppe train has finished",
     )
 

@@ -121,8 +121,7 @@ class LanguageExperiment:
         self.ready()
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
-        world, largest = accelerator.num_processes, self.text.largest_batch
-        check(self.needed, there, setting, world, largest)
+        check(self.needed, there, setting, accelerator.num_processes, self.text.largest_batch)
         batches = self._batches(accelerator, steps * spec.accumulate)
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
