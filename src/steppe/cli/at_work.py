@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from steppe.core.protocols import Perturb
-
 
 def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
     """A line for the screen, or none where both have nothing to say.
@@ -23,6 +21,8 @@ def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
         >>> at_work({"coupling": {"name": "hard_mask"}, "perturb": {"name": "sam", "rho": 0}}, {})
         []
     """
+    from steppe.core.protocols import Perturb  # slow to import
+
     coupling, perturb = parts["coupling"], parts["perturb"]
     said = []
     if shown:

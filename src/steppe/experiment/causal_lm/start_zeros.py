@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from steppe.budget.uniform import Uniform
 from steppe.core.layer import Layer
 from steppe.core.mask import pack, unpack
-from steppe.core.protocols import Coupling, UnitBudget
+from steppe.core.protocols import Budget, Coupling, UnitBudget
 from steppe.core.selection import count
 from steppe.method import Method
 
@@ -75,7 +74,9 @@ class StartZeros:
         for digits in range(2, 7):
             sparsity = round(self.share, digits)
             prune = count(sparsity, total)
-            goes = Uniform(sparsity=sparsity).counts({}, sizes, prune, {})
+            alike = Budget.make({"name": "uniform", "sparsity": sparsity})
+            assert isinstance(alike, UnitBudget)
+            goes = alike.counts({}, sizes, prune, {})
             if prune - there <= total / 10_000 and all(self.zeros[n] <= goes[n] for n in goes):
                 return f"{_HOLDS} {sparsity:.6g}"
         least = math.ceil(self.share * 10**6) / 10**6
