@@ -12,6 +12,7 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import damaged
 from steppe.core.speed import Speed
+from steppe.core.unfinished import goes_on
 from steppe.methods import display_of
 from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
@@ -55,11 +56,10 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
     begun = isinstance(error, FileNotFoundError) and (run / "recipe.yaml").exists()
     missing = "which does not exist" if not run.exists() else "where there is none"
     got = f"{run}, {missing}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
-    end = shlex.join(_again(run)) if _trained(run) else "the same steppe prune again"
     return SteppeError(
         "a report needs the record.json of finished runs",
         got=f"{run}, which is not finished" if begun else got,
-        way_out=f"{end} ends it" if begun else "name run folders that steppe train has finished",
+        way_out=goes_on(run) if begun else "name run folders that steppe train has finished",
     )
 
 
