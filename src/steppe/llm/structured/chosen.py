@@ -7,6 +7,7 @@ import json
 from steppe.llm.prepare import PreparedPruning
 from steppe.llm.skeleton import read_config
 from steppe.llm.structured.choice import EXPECTATIONS
+from steppe.llm.structured.choices.units import flags_of
 from steppe.llm.structured.cut import CONFIG
 from steppe.llm.structured.family import others
 from steppe.llm.structured.planned import planned_shape
@@ -45,7 +46,7 @@ def family_note(prepared: PreparedPruning) -> str:
         "of", ()
     ):
         return ""
-    stored = json.loads((model.folder / CONFIG).read_text(encoding="utf-8"))
+    stored = json.loads((model.folder / CONFIG).read_text(encoding="utf-8")) | flags_of(prepared)
     whole, families = Shape.of(read_config(model.folder)), others(stored)
     if not families or "heads" not in whole.cuts:
         return ""
