@@ -100,7 +100,7 @@ def test_an_unfinished_run_is_named_with_the_command_that_ends_it(
     run("report", begun, code=2)
     said = capsys.readouterr().err
     assert f"{begun}, which is not finished" in said
-    assert f"steppe train {begun}/recipe.yaml --out {begun} ends it" in said
+    assert f"steppe train {begun}/recipe.yaml --out {begun} goes on" in said
     run("report", tmp_path / "nowhere", code=2)
     said = capsys.readouterr().err
     assert "nowhere, which does not exist" in said

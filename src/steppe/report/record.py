@@ -12,11 +12,12 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import damaged
 from steppe.core.speed import Speed
+from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.methods import display_of
 from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
-from steppe.report.run_folders import again, begun, end_of, folders, trained
+from steppe.report.run_folders import again, folders, trained
 
 Record = Mapping[str, Any]
 
@@ -53,15 +54,13 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 
 def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
-    open_ = isinstance(error, FileNotFoundError) and begun(run)
+    open_ = isinstance(error, FileNotFoundError) and is_unfinished(run)
     missing = "which does not exist" if not run.exists() else "where there is none"
     got = f"{run}, {missing}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
     return SteppeError(
         "a report needs the record.json of finished runs",
         got=f"{run}, which is not finished" if open_ else got,
-        way_out=f"{end_of(run)} ends it"
-        if open_
-        else "name run folders that steppe train has finished",
+        way_out=goes_on(run) if open_ else "name run folders that steppe train has finished",
     )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from steppe.core.unfinished import goes_on, is_unfinished
 
 
 def folders(runs: Iterable[Path]) -> Iterator[Path]:
@@ -29,21 +30,11 @@ def finished(runs: Iterable[Path]) -> tuple[list[Path], list[str]]:
         Those, and a sentence for each that is left out.
     """
     every = list(folders(runs))
-    open_ = [run for run in every if begun(run)]
+    open_ = [run for run in every if is_unfinished(run)]
     if len(open_) == len(every):
         return every, []
-    notes = [f"{run} is not finished and left out; {end_of(run)} ends it" for run in open_]
+    notes = [f"{run} is not finished and left out; {goes_on(run)}" for run in open_]
     return [run for run in every if run not in open_], notes
-
-
-def begun(run: Path) -> bool:
-    """Whether a run has begun here and is not finished."""
-    return (run / "recipe.yaml").exists() and not (run / "record.json").exists()
-
-
-def end_of(run: Path) -> str:
-    """The command that ends a run which has begun."""
-    return shlex.join(again(run)) if trained(run) else "the same command again"
 
 
 def again(run: Path) -> list[str]:
