@@ -116,6 +116,15 @@ class Method:
         """The fraction of units that are zero at the end."""
         return self.budget.target
 
+    def idle(self, steps: int) -> list[str]:
+        """What it does not come to do in a training of so few steps, in sentences.
+
+        Args:
+            steps: of the training.
+        """
+        said = self.coupling.idle(steps) if isinstance(self.coupling, Coupling) else []
+        return [f"{self.name}: {sentence}" for sentence in said]
+
     @property
     def solver(self) -> LayerSolver | None:
         """The coupling as it solves one layer at a time, if it can."""

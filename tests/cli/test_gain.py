@@ -12,7 +12,11 @@ from steppe.cli.gain import say_gain
 @pytest.mark.parametrize(
     ("record", "said"),
     [
-        ({"gain": "Gain: none yet"}, "no gain in size or speed yet: steppe export a --to compact"),
+        (
+            {"gain": "Gain: none yet", "sparsity_reached": 0.5},
+            "no gain in size or speed yet: steppe export a --to compact",
+        ),
+        ({"gain": "Gain: none; nothing was pruned.", "sparsity_reached": 0.0}, ""),
         ({"gain": "Gain: 20.4% are gone", "removed": {"blocks": []}}, "Gain: 20.4% are gone"),
         ({}, ""),
     ],

@@ -42,7 +42,7 @@ def test_a_plan_is_said_and_emitted(asked, tmp_path, capsys):
     assert {"memory_bytes", "disk_bytes", "available_bytes", "zeros_by_kind"} <= set(found)
     assert "will be zero" in shown.err
     assert "memory: " in shown.err
-    assert "time: " in shown.err
+    assert "time of the work: " in shown.err
     assert list(tmp_path.iterdir()) == []
     run("plan", *asked, "--quiet")
     assert capsys.readouterr() == ("", "")

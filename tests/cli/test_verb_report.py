@@ -100,7 +100,7 @@ def test_an_unfinished_run_is_named_with_the_command_that_ends_it(
     run("report", begun, code=2)
     said = capsys.readouterr().err
     assert f"{begun}, which is not finished" in said
-    assert f"steppe train {begun}/recipe.yaml --out {begun} ends it" in said
+    assert f"steppe train {begun}/recipe.yaml --out {begun} goes on" in said
     run("report", tmp_path / "nowhere", code=2)
     said = capsys.readouterr().err
     assert "nowhere, which does not exist" in said
@@ -111,3 +111,17 @@ def test_what_is_no_run_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     run("report", tmp_path / "none", "--out", tmp_path / "r.html", code=2)
     assert "record.json" in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
+
+
+def test_of_several_runs_one_that_is_not_finished_is_left_out_with_a_note(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, out = tmp_path / "begun", tmp_path / "r.json"
+    begun.mkdir()
+    shutil.copy(runs[1] / "recipe.yaml", begun)
+    run("report", *runs, begun, "--out", out)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"note: {begun} is not finished and left out; steppe train" in said
+    with_it = json.loads(out.read_text())["rows"]
+    run("report", *runs, "--out", out, "--quiet")
+    assert json.loads(out.read_text())["rows"] == with_it

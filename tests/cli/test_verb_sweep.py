@@ -65,3 +65,17 @@ def test_bad_input_is_one_line(
     assert words in (said := capsys.readouterr().err)
     assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_started_again_it_says_what_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = tmp_path / "recipe.yaml", tmp_path / "out"
+    recipe.write_text(RECIPE)
+    run("sweep", recipe, "--vary", "train.lr=0.1", "--out", out)
+    said = capsys.readouterr().err
+    assert "done already" not in said
+    assert f"picture: {out}/sweep.svg" in " ".join(said.split())
+    assert "Accuracy" not in said
+    run("sweep", recipe, "--vary", "train.lr=0.1,0.2", "--out", out)
+    assert "1 of 2 is done already" in capsys.readouterr().err

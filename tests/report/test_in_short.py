@@ -95,6 +95,20 @@ def test_a_size_or_time_wins_only_if_it_is_better_than_dense() -> None:
     assert marks(*runs) == {"b": ["Size, kB"]}
 
 
+def test_no_time_of_a_run_wins_that_was_taken_once() -> None:
+    once = [run(m, accuracy=0.9) | {"seconds": s} for m, s in (("a", 10.0), ("b", 20.0))]
+    assert "The run took, s" in table_of(*once).head
+    assert marks(*once) == {}
+    again = [r | {"seed": 1, "seconds": r["seconds"] + 0.5} for r in once]
+    assert marks(*once, *again) == {"a": ["The run took, s"]}
+
+
+def test_rows_that_the_table_has_no_room_for_are_counted() -> None:
+    runs = [run("a", level=level, accuracy=0.9) for level in (0.5, 0.7)]
+    assert "1 more row, in the report." in table_of(*runs).caption
+    assert "more row" not in table_of(runs[0]).caption
+
+
 def test_removed_parameters_replace_zeros() -> None:
     table = table_of(run("a", parameters=400), run("b", parameters=500))
     assert table.head == ("Method", "Parameters removed, %")

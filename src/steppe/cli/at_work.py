@@ -18,9 +18,11 @@ def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
         >>> parts |= {"perturb": {"name": "sam", "rho": 0.1}}
         >>> at_work(parts, {"interval": 2.0, "updates": 9.0})
         ['coupling admm: penalty auto, interval 2 (auto), updates 9; perturb sam: rho 0.1']
-        >>> at_work({"coupling": {"name": "hard_mask"}, "perturb": {"name": "none"}}, {})
+        >>> at_work({"coupling": {"name": "hard_mask"}, "perturb": {"name": "sam", "rho": 0}}, {})
         []
     """
+    from steppe.core.protocols import Perturb  # slow to import
+
     coupling, perturb = parts["coupling"], parts["perturb"]
     said = []
     if shown:
@@ -30,6 +32,6 @@ def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
             words.append(f"{name} {value:.4g}" + (" (auto)" if name in auto else ""))
         said.append(f"coupling {coupling['name']}: {', '.join(words)}")
     sizes = [f"{name} {value:.4g}" for name, value in perturb.items() if isinstance(value, float)]
-    if len(perturb) > 1:  # one without options perturbs nothing
+    if Perturb.make(dict(perturb)).active:
         said.append(f"perturb {perturb['name']}" + (f": {', '.join(sizes)}" if sizes else ""))
     return ["; ".join(said)] if said else []

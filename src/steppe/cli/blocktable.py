@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 from rich.console import Console, Group
@@ -11,7 +12,9 @@ from rich.table import Table
 from steppe.cli.main import say
 from steppe.cli.progress_line import ProgressLine
 from steppe.engine import ranks
+from steppe.engine.blockwise.journal import DONE_BEFORE
 
+Rows = list[dict[str, Any]]
 _SHOWN = 14  # rows that are kept on the screen while more come
 
 
@@ -21,9 +24,11 @@ class BlockTable:
     Args:
         blocks: how many there are.
         quiet: show nothing.
+        said: what a block lost, in words, of the rows of its layers, one or more.
     """
 
-    def __init__(self, blocks: int, quiet: bool) -> None:
+    def __init__(self, blocks: int, quiet: bool, said: Callable[[Rows], str] | None = None) -> None:
+        self._said = said or _zeros
         self._blocks, self._quiet = blocks, quiet or not ranks.first()
         self._rows: list[dict[str, Any]] = []
         console = Console(stderr=True)
@@ -54,15 +59,14 @@ class BlockTable:
         return Group(*table, *([self._line] if self._line else []))
 
     def add(self, row: dict[str, Any]) -> None:
-        """Show one block's row of the record."""
+        """Show one block's row of the record; one that was done before is in the table only."""
         self._rows.append(row)
         if self._live is not None:
             self._live.update(self._all())
-        elif not self._quiet:
+        elif not self._quiet and not row.get(DONE_BEFORE):
             errors = [x["output_error"] for x in row["layers"] if "output_error" in x]
-            zeros = [x["sparsity_reached"] for x in row["layers"]]
             worst = f", largest layer error {max(errors):.4f}" if errors else ""
-            share = f"{sum(zeros) / len(zeros):.2%} zeros" if zeros else "dense"
+            share = self._said(row["layers"]) if row["layers"] else "dense"
             done = f"block {row['block'] + 1} of {self._blocks}: {share}{worst}"
             say(f"{done}, {row['seconds']['all']:.1f} s")
 
@@ -84,3 +88,7 @@ class BlockTable:
             asked, reached = f"{x['sparsity_asked']:.2%}", f"{x['sparsity_reached']:.2%}"
             table.add_row(x["name"], asked, reached, error, seconds)
         return table
+
+
+def _zeros(layers: Rows) -> str:
+    return f"{sum(x['sparsity_reached'] for x in layers) / len(layers):.2%} zeros"

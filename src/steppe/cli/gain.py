@@ -10,7 +10,7 @@ from steppe.cli.main import say
 
 
 def say_gain(record: dict[str, Any], out: Path, quiet: bool) -> None:
-    """Say what is gone; of zeros that nothing is gained yet, and by which commands it is.
+    """Say what is gone; of zeros, if any, that nothing is gained yet, and by which commands it is.
 
     The record has the sentence.
 
@@ -21,7 +21,7 @@ def say_gain(record: dict[str, Any], out: Path, quiet: bool) -> None:
     """
     if "removed" in record:
         say(record["gain"], quiet)
-    elif "gain" in record:
+    elif "gain" in record and record["sparsity_reached"]:
         here = shlex.quote(str(out))
         say(
             f"no gain in size or speed yet: steppe export {here} --to compact; steppe bench {here}",

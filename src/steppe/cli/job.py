@@ -30,8 +30,20 @@ def _option(help: str, *names: str) -> Any:
 
 Model = Annotated[str, typer.Argument(help="a folder with safetensors, or a hub id")]
 MethodName = Annotated[str, _option("see steppe methods", "--method")]
-Sparsity = Annotated[float | None, _option("fraction of zeros, e.g. 0.5")]
-Shape = Annotated[str | None, _option("unstructured, 2:4, 4:8, block:4x4")]
+Sparsity = Annotated[
+    float | None,
+    _option(
+        "fraction that goes, e.g. 0.5: of weights, which are zero then; or of neurons, heads, "
+        "blocks, experts or dimensions, which are cut out"
+    ),
+]
+Shape = Annotated[
+    str | None,
+    _option(
+        "zeros: unstructured, 2:4, 4:8, block:4x4; cut out: neurons, heads, neurons+heads, "
+        "neurons+heads+layers, layers, experts, hidden"
+    ),
+]
 TARGET = (
     "instead of a sparsity: parameters=0.75, bytes=1G, latency=0.7, latency=800ms, "
     "latency=20tokens_per_second"

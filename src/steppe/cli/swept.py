@@ -63,12 +63,16 @@ def run(sweep: Sweep, on: str, resources: Resources, quiet: bool) -> None:
     """
     total, column = len(sweep.runs), column_of(sweep.quality)
 
+    def begun(done: int) -> None:
+        if done:
+            say(f"{done} of {total} {'is' if done == 1 else 'are'} done already", quiet)
+
     def ended(run: Run, left: int) -> None:
-        figure = "" if run.figure is None else f" {column.label} {column.scale * run.figure:.6g}"
+        figure = "" if run.figure is None else f" {column.small} {column.scale * run.figure:.6g}"
         what = f"failed: {run.reason}" if run.state == "failed" else f"{run.state},{figure}"
         say(f"{total - left} of {total}: {run.name} {what}", quiet and run.state != "failed")
 
-    sweep.run(on, resources, quiet=quiet or on != "here", ended=ended)
+    sweep.run(on, resources, quiet=quiet or on != "here", begun=begun, ended=ended)
 
 
 def end(sweep: Sweep, again: Mapping[str, Any], json: bool, quiet: bool) -> int:
@@ -82,7 +86,7 @@ def end(sweep: Sweep, again: Mapping[str, Any], json: bool, quiet: bool) -> int:
     """
     if not quiet:
         Console(stderr=True).print(table(sweep.settings, sweep.quality))
-    say(f"all runs: {sweep.out / FILE}; picture: {(sweep.out / PICTURE).resolve()}", quiet)
+    say(f"all runs: {sweep.out / FILE}; picture: {sweep.out / PICTURE}", quiet)
     best = sweep.best
     emit(
         {

@@ -40,9 +40,12 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     what steppe train would need of memory to train the model as a whole; takes the options of
     that: steppe plan --whole --help."""
     from steppe.llm.plan import lines, plan
+    from steppe.llm.structured.chosen import family_note
 
     prepared = make()
     planned = plan(prepared, latency_table=make.keywords.get("latency_table"))
     for line in lines(planned, prepared.out):
         say(line, quiet)
+    if note := family_note(prepared) if make.keywords.get("target") is not None else "":
+        say(note, quiet)
     emit(planned | {"out": str(prepared.out)}, json)

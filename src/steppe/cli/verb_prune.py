@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,13 +50,33 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     said = done_before(prepared) or (f"{done} of {blocks} blocks were done before" if done else "")
     if said and not finished:
         say(f"going on: {said}", quiet)
-    with BlockTable(blocks, quiet) as table, watched(table.advance):
+    if not finished:
+        _say_shape(prepared, make.keywords.get("target"), quiet)
+    gone = partial(_gone, prepared)
+    with BlockTable(blocks, quiet, gone) as table, watched(table.advance):
         record = run(prepared, table.add)
     if finished:
         say("this run was finished before; nothing was done again", quiet)
     with courtesy("the summary"):
         (show if "pruning" in record else _show)(record, out, quiet)
     emit(record | {"out": str(out)}, json)
+
+
+def _say_shape(prepared: PreparedPruning, target: str | None, quiet: bool) -> None:
+    """What will be left, where something is cut out."""
+    from steppe.llm.structured.chosen import chosen_shape, family_note
+
+    if said := chosen_shape(prepared):
+        say(f"{prepared.method.name}: {said}", quiet)
+    if note := family_note(prepared) if target is not None else "":
+        say(note, quiet)
+
+
+def _gone(prepared: PreparedPruning, rows: list[dict[str, Any]]) -> str:
+    """What a block lost, in the words of the structure."""
+    layers = {layer.name: layer for layer in prepared.model.layers()}
+    shares = [(layers[x["name"]], float(x["sparsity_reached"])) for x in rows]
+    return prepared.method.structure.gone(shares)
 
 
 def _check_used(table: Path | None, target: str | None) -> None:
@@ -111,7 +132,8 @@ def _show(record: dict[str, Any], out: Path, quiet: bool) -> None:
         if "not_remembered" in known:
             say(f"note: {known['not_remembered']}", quiet)
     if not sparse.get("texts"):
-        say("no perplexity was measured: give --evaluate FILE", quiet)
+        evaluate = shlex.join(["steppe", "evaluate", str(out), "--on", "perplexity", "--text"])
+        say(f"no perplexity was measured: {evaluate} FILE", quiet)
     say(
         f"{record['seconds_pruning']:.1f} s pruning, {record['seconds']:.1f} s in all, "
         f"peak memory {record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",

@@ -17,6 +17,7 @@ from steppe.report.html import write_report
 from steppe.report.in_short import InShort
 from steppe.report.markdown import data, markdown
 from steppe.report.record import read_records
+from steppe.report.run_folders import finished
 
 SUFFIX = {"html": ".html", "md": ".md", "json": ".json"}
 
@@ -57,6 +58,9 @@ def command(
             got=f"{out} and {format}",
             way_out=f"leave --format out, or --out {other}",
         )
+    runs, notes = finished(runs)
+    for note in notes:
+        say(f"note: {note}", quiet)
     records = read_records(runs)
     again = shlex.join(["steppe", "report", *map(str, runs), "--out", str(path)])
     result = data(records, title=title, commands=[again])

@@ -18,6 +18,8 @@ class SteppeError(ValueError):
     Example:
         >>> str(SteppeError("sparsity must lie in [0, 1)", got=1.5, way_out="use 0.95"))
         'sparsity must lie in [0, 1); got 1.5. Way out: use 0.95'
+        >>> str(SteppeError("a config must be valid", got="8 heads do not fit.", way_out="4 heads"))
+        'a config must be valid; got 8 heads do not fit. Way out: 4 heads'
     """
 
     def __init__(
@@ -32,6 +34,8 @@ class SteppeError(ValueError):
         text = rule
         if got is not None:
             text += f"; got {got}"
+        if (consequence or way_out) and not text.endswith("..."):
+            text = text.removesuffix(".")  # of a sentence that somebody else wrote
         if consequence:
             text += f". {consequence[0].upper()}{consequence[1:]}"
         if way_out:

@@ -41,6 +41,17 @@ __all__ = ["apportion", "count", "keep_largest", "keep_largest_per_row", "thresh
 _PAIRS = 16  # rows up to this long are ranked by comparing all pairs of columns
 
 
+def share_of(percent: object) -> str:
+    """How a share of so many percent is written; an example where that is no percentage.
+
+    Example:
+        >>> share_of(90), share_of(-1)
+        ('0.9 for 90', '0.95 for 95')
+    """
+    given = percent if isinstance(percent, int | float) and 1 < percent < 100 else 95
+    return f"{given / 100:g} for {given:g}"
+
+
 def count(sparsity: float, n: int) -> int:
     """Number of entries to prune: ``round(sparsity * n)``, an exact half going to the even number.
 
@@ -62,7 +73,7 @@ def count(sparsity: float, n: int) -> int:
         raise SteppeError(
             "sparsity must lie in [0, 1]",
             got=sparsity,
-            way_out="use 0.95 for 95 % zeros",
+            way_out=f"use {share_of(sparsity)} % zeros",
         )
     if n < 0:
         raise SteppeError("the number of entries must not be negative", got=n)

@@ -86,7 +86,7 @@ class GrowingReg(Coupling):
         if steps >= self.update_every:
             return []
         return [
-            f"coupling growing_reg grows its penalty every {self.update_every} steps, and a "
+            f"the penalty grows every {self.update_every} steps, and a "
             f"training of {steps} steps never does: nothing pushes the weights towards zero"
         ]
 

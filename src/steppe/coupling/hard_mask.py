@@ -43,6 +43,7 @@ class HardMask(Coupling, LayerSolver):
     name = "hard_mask"
     scores_when_due = True
     trains = False
+    nested = True
 
     @property
     def elementwise(self) -> bool:

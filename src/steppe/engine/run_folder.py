@@ -66,6 +66,7 @@ class RunFolder:
             self.stored = _read_recipe(recipe_file)
             stored = today(self.stored)
             if stored != recipe:
+                self._check_verb(stored)
                 keys = differences(stored, recipe)
                 own = isinstance(stored, dict) and "train" in stored
                 command = shlex.join(["steppe", "train", str(recipe_file), "--out", str(path)])
@@ -83,6 +84,20 @@ class RunFolder:
             raise SteppeError(
                 "--out must be a new, empty or earlier run's folder",
                 got=str(self.path),
+                way_out="choose another --out",
+            )
+
+    def _check_verb(self, stored: Any) -> None:
+        """Another verb's recipe has other keys, which nobody wants to read.
+
+        Raises:
+            SteppeError: it is one.
+        """
+        other, own = verb_of(stored), verb_of(self.recipe)
+        if other != own:
+            raise SteppeError(
+                "a run folder holds one run",
+                got=f"{self.path}, a run of {other}, as --out of {own}",
                 way_out="choose another --out",
             )
 
@@ -224,6 +239,19 @@ def _read_recipe(path: Path) -> Any:
         return read_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise damaged(path, error) from None
+
+
+def verb_of(recipe: Any) -> str:
+    """The command whose runs have such a recipe; the same word for what is neither.
+
+    Example:
+        >>> verb_of({"train": {}, "data": {}}), verb_of({"calibration": None, "fit": {}})
+        ('steppe train', 'steppe prune')
+    """
+    keys = recipe.keys() if isinstance(recipe, dict) else ()
+    if "recover" in keys and ("train" in keys or "dense" in keys):
+        return "steppe recover"
+    return "steppe train" if "train" in keys else "steppe prune"
 
 
 def differences(stored: Any, wanted: Any, name: str = "") -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from steppe.core.courtesy import decorated
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator, SearchBudget
+from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.engine.precision import Choice
 from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
@@ -339,7 +340,9 @@ def read_run(path: Path) -> Recipe:
         )
     if not (path / "record.json").exists() or not os.path.exists(path / "model.safetensors"):
         raise SteppeError(
-            "the run must be finished", got=str(path), way_out="start the same steppe train again"
+            "the run must be finished",
+            got=str(path),
+            way_out=goes_on(path) if is_unfinished(path) else "start the same steppe train again",
         )
     data, file = read_plain(path / "recipe.yaml")
     recipe: Recipe = task_of(data, path).load(data, str(file), path)

@@ -130,15 +130,16 @@ def windows(
     )
 
 
-def check_vocabulary(tokens: Tensor, vocab_size: int) -> None:
+def check_vocabulary(tokens: Tensor, vocab_size: int, file: str = "") -> None:
     """Each token must be a row of the model's embedding.
 
     Args:
         tokens: ids, any shape.
         vocab_size: rows of the embedding.
+        file: that has the ids; empty where the model's tokenizer made them.
 
     Raises:
-        SteppeError: an id is negative or too large: the tokenizer does not fit the model.
+        SteppeError: an id is negative or too large: they are not of the model's tokenizer.
 
     Example:
         >>> check_vocabulary(torch.tensor([0, 9]), vocab_size=10)
@@ -147,9 +148,13 @@ def check_vocabulary(tokens: Tensor, vocab_size: int) -> None:
     if least < 0 or most >= vocab_size:
         raise SteppeError(
             f"each token must lie in the model's vocabulary, 0 to {vocab_size - 1}",
-            got=f"token {most if most >= vocab_size else least}",
-            consequence="the tokenizer does not fit the model",
-            way_out="use the tokenizer that was saved with the model",
+            got=f"token {most if most >= vocab_size else least}" + f" in {file}" * bool(file),
+            consequence="they were made for another model"
+            if file
+            else "the tokenizer does not fit the model",
+            way_out="make the ids anew, with the tokenizer that was saved with the model"
+            if file
+            else "use the tokenizer that was saved with the model",
         )
 
 

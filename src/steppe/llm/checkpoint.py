@@ -14,6 +14,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors, write_text
+from steppe.core.unfinished import check_finished
 from steppe.llm.side_files import hub_patterns
 
 INDEX = "model.safetensors.index.json"
@@ -34,13 +35,14 @@ def folder_of(name: str) -> Path:
 
     Raises:
         SteppeError: neither a folder nor something the hub knows (or there is no network), a
-            folder of adapters, or transformers is not installed.
+            folder of adapters, a run that is not finished, or transformers is not installed.
     """
     # before a download, and before anything else that needs it
     require("transformers", install="'steppe[llm]'", purpose="a language model")
     path = Path(name)
     if path.is_dir():
         check_no_adapter(path)
+        check_finished(path)
         return path
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise SteppeError(
@@ -119,6 +121,7 @@ class Checkpoint:
         else:
             single = folder / "model.safetensors"
             if not single.is_file():
+                check_finished(folder)
                 raise SteppeError(
                     "a model's weights are read from safetensors",
                     got=f"{folder} with no model.safetensors and no index",

@@ -13,6 +13,7 @@ from typing import Any
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.core.serialization import atomic, read_json, write_text
+from steppe.core.unfinished import check_finished
 from steppe.llm import side_files as beside
 from steppe.llm.checkpoint import check_no_adapter
 
@@ -79,6 +80,7 @@ class OutFolder:
         self.run, self.path = run, out
         self.identity = {"run": str(run), "to": to}
         check_no_adapter(run)
+        check_finished(run)
         if not (run / "config.json").is_file():
             raise SteppeError(
                 "what is exported is a language model's folder with config.json",

@@ -120,7 +120,7 @@ def lines(planned: dict[str, Any], out: Path) -> list[str]:
             said += [f"  {n}: {_gib(b)}" for n, b in planned[key].items() if n != "all"]
     if "seconds" in planned:
         seconds = planned["seconds"]
-        said.append(f"time: {_clock(seconds['all'])}{_most(seconds)}")
+        said.append(f"time of the work: {_clock(seconds['all'])}{_most(seconds)}")
         said += [f"  {n}: {_clock(s)}" for n, s in seconds.items() if n != "all"]
     return said
 
@@ -146,7 +146,8 @@ def _zero_lines(planned: dict[str, Any]) -> list[str]:
 
 
 def _gib(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB"
+    """In GiB; what is less than a tenth of one in MiB."""
+    return f"{size / 2**30:.2f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:.1f} MiB"
 
 
 def _clock(seconds: float) -> str:

@@ -62,7 +62,9 @@ class PruneConfig(BaseModel):
     )
     recover: bool = Field(False, description="then train what is left, as steppe recover does")
     family: str | None = Field(
-        None, description="write a model without some units as another that computes the same"
+        None,
+        description="write a model without some units as another that computes the same, e.g. a "
+        "Llama as mistral, which may have any number of heads",
     )
     seed: Seed = Field(0, description="of the windows and their order")
     device: str | None = Field(None, description="cpu, cuda, ... [a GPU if there is one]")

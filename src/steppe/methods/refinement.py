@@ -34,7 +34,7 @@ def with_swaps(method: Method, swaps: int = 100) -> Method:
         raise SteppeError(
             "swaps exchange single weights of a row",
             got=f"method {method.name}, which removes whole {form.structure.removes}",
-            way_out="leave the swaps out; or structure unstructured or N:M",
+            way_out="leave the swaps out; or a method that sets single weights to zero, as wanda",
         )
     start = form.objective.starts_from
     if start is not None:

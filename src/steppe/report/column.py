@@ -68,6 +68,11 @@ class Column:
     digits: int | None = None
     means: str = ""
 
+    @property
+    def small(self) -> str:
+        """The label within a sentence."""
+        return self.label[:1].lower() + self.label[1:]
+
     def show(self, cell: Cell | None, seeds: int | None) -> str:
         """A cell as text: mean ± standard error; how many seeds, where not all.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import damaged
 from steppe.core.speed import Speed
+from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.methods import display_of
 from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
 from steppe.report.quality import QUALITIES
+from steppe.report.run_folders import again, folders, trained
 
 Record = Mapping[str, Any]
 _FEWER = {
@@ -48,7 +50,7 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
         'safe'
     """
     records: list[dict[str, Any]] = []
-    for run in _folders(map(Path, runs)):
+    for run in folders(map(Path, runs)):
         path = run / "record.json" if run.is_dir() else run
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -60,37 +62,20 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
 
 
 def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
-    begun = isinstance(error, FileNotFoundError) and (run / "recipe.yaml").exists()
+    open_ = isinstance(error, FileNotFoundError) and is_unfinished(run)
     missing = "which does not exist" if not run.exists() else "where there is none"
     got = f"{run}, {missing}" if isinstance(error, FileNotFoundError) else f"{path}: {error}"
-    end = shlex.join(_again(run)) if _trained(run) else "the same steppe prune again"
     return SteppeError(
         "a report needs the record.json of finished runs",
-        got=f"{run}, which is not finished" if begun else got,
-        way_out=f"{end} ends it" if begun else "name run folders that steppe train has finished",
+        got=f"{run}, which is not finished" if open_ else got,
+        way_out=goes_on(run) if open_ else "name run folders that steppe train has finished",
     )
-
-
-def _again(run: Path) -> list[str]:
-    return ["steppe", "train", str(run / "recipe.yaml"), "--out", str(run)]
-
-
-def _folders(runs: Iterable[Path]) -> Iterator[Path]:
-    """The runs, each once; of a folder that is none, the runs in it."""
-    seen: set[Path] = set()
-    for run in runs:
-        inner = sorted(run.glob("*/record.json")) if run.is_dir() else []
-        within = [path.parent for path in inner] if not (run / "record.json").exists() else []
-        for one in within or [run]:
-            if one.resolve() not in seen:
-                seen.add(one.resolve())
-                yield one
 
 
 def _measured(run: Path) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    commands = [shlex.join(_again(run))] if _trained(run) else []
+    commands = [shlex.join(again(run))] if trained(run) else []
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():
@@ -139,11 +124,6 @@ def setting_of(record: Record) -> str:
     names = [dense_of(first_of(record)).get("name"), find(record, "recipe.data.name")]
     shown = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in names if name]
     return " on ".join(shown)
-
-
-def _trained(run: Path) -> bool:
-    recipe = run / "recipe.yaml"
-    return recipe.is_file() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")
 
 
 def find(record: Record, path: str) -> Any:

@@ -9,6 +9,7 @@ from math import hypot
 from typing import TYPE_CHECKING
 
 from steppe.core.speed import Speed
+from steppe.core.text import counted
 from steppe.report.axes import highest
 from steppe.report.column import COLUMNS, Cell, Column
 from steppe.report.quality import QUALITIES
@@ -33,6 +34,7 @@ class Measure:
         level: difference up to which two values are level, in the column's own unit.
         relative: whether ``level`` is a share of the better value instead.
         beats_dense: whether a value that is no better than the dense network's cannot win.
+        least: measurements of each without which nobody wins.
     """
 
     column: Column
@@ -40,6 +42,7 @@ class Measure:
     level: float
     relative: bool = False
     beats_dense: bool = False
+    least: int = 1
 
     def better(self, a: Cell, b: Cell) -> bool:
         """Whether ``a`` is better than ``b`` by more than counts as level."""
@@ -58,6 +61,8 @@ class Measure:
             [False, False]
         """
         there = [c for c in cells if c is not None]
+        if any(c.n < self.least for c in there):
+            return [False] * len(cells)
         best = [c is not None and not any(self.better(other, c) for other in there) for c in cells]
         if all(won for won, c in zip(best, cells, strict=True) if c is not None):
             return [False] * len(cells)
@@ -88,7 +93,11 @@ MEASURES = {
         beats_dense=True,
     ),
     "seconds": Measure(
-        Column("seconds", "The run took, s", lambda _: None, 1, 1), False, LEVEL_TIMES, True
+        Column("seconds", "The run took, s", lambda _: None, 1, 1),
+        False,
+        LEVEL_TIMES,
+        True,
+        least=2,
     ),
 }
 
@@ -197,7 +206,8 @@ class ShortTable:
             if method != "dense" or any(own.get("dense") for own in cells.values())
         )
         head = ("Method", *(m.column.label for m in measures.values()))
-        caption = _caption(where, rows.asked, len(compared) < len(chosen))
+        left = sum(r.method != "dense" for r in rows.rows) - len(chosen)
+        caption = _caption(where, rows.asked, len(compared) < len(chosen), left)
         return cls(caption, head, made, cells, where, compared, speeds, rows.asked)
 
     def markdown(self) -> str:
@@ -253,14 +263,15 @@ def _text(column: Column, cell: Cell | None, seeds: int | None) -> str:
     return column.show(cell, seeds if seeds is not None or cell is None else cell.n)
 
 
-def _caption(where: float | None, asked: str, others: bool) -> str:
+def _caption(where: float | None, asked: str, others: bool, left: int) -> str:
     at = "Pruned networks" if where is None else f"Networks with {100 * where:.6g} % {asked}"
     text = (
         f"{at}. {MARK} marks the best; networks that are level share it, and where all are level "
         "nobody has it. A size no better than dense gets none, nor a time that is not surely "
         "better. Size without zeros; time of one input, as measured with the run."
     )
-    return text + " Methods without that sparsity stand at their own and get no mark." * others
+    text += " Methods without that sparsity stand at their own and get no mark." * others
+    return text + f" At other sparsities: {counted(left, 'more row')}, in the report." * (left > 0)
 
 
 def _sized(measure: Measure, cells: dict[str, Cell | None]) -> Measure:

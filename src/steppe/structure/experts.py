@@ -16,6 +16,9 @@ from steppe.core.selection import count
 if TYPE_CHECKING:
     from steppe.method import Method
 
+EXPERTS = "experts"
+"""What the module of a mixture's experts is called, in whatever layout."""
+
 
 @Structure.registry.register("experts")
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +58,19 @@ class Experts(Structure):
         if not last:
             raise SteppeError(
                 "experts are removed from models with mixtures of stacked experts",
-                got="no mixture of a known layout",
-                way_out="structure neurons or heads",
+                got="experts of a layout that is not known"
+                if any(EXPERTS in layer.name.split(".") for layer in layers)
+                else "a model without experts",
+                way_out="method slim, which removes neurons and heads",
             )
         return list(last.values())
 
     def count(self, layer: Layer, sparsity: float) -> int | None:
         experts = self.units(layer)[0]
         return min(count(sparsity, experts), experts - 1)
+
+    def gone(self, shares: Sequence[tuple[Layer, float]]) -> str:
+        return f"{sum(share for _, share in shares) / len(shares):.2%} of the experts gone"
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
         return layer.flat(weight).reshape(self.units(layer)[0], 1, -1)

@@ -37,8 +37,12 @@ class Units(Structure):
         keep: kind -> how many units of it stay in each block, whatever the sparsity is.
 
     Example:
-        >>> Structure.make("neurons+heads").of
+        >>> both = Structure.make("neurons+heads")
+        >>> both.of
         ('neurons', 'heads')
+        >>> layers = [Layer(kind, (4, 8), reads=kind) for kind in both.of]
+        >>> both.gone(list(zip(layers, (0.5, 0.0), strict=True)))
+        '50.00% of the neurons and no heads gone'
     """
 
     of: tuple[str, ...] = ("neurons",)
@@ -134,6 +138,16 @@ class Units(Structure):
                 way_out=f"{units}, or fewer",
             )
         return (units - max(kept, 1)) * (layer.shape[0] if layer.stacked else 1)
+
+    def gone(self, shares: Sequence[tuple[Layer, float]]) -> str:
+        lost = {kind: [share for x, share in shares if x.reads == kind] for kind in self.of}
+        means = {kind: sum(each) / len(each) for kind, each in lost.items() if each}
+        if not any(means.values()):
+            return super().gone(shares)
+        parts = [
+            f"{mean:.2%} of the {kind}" if mean else f"no {kind}" for kind, mean in means.items()
+        ]
+        return f"{' and '.join(parts)} gone"
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
         rows, columns = self.units(layer)

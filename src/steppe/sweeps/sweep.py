@@ -93,6 +93,7 @@ class Sweep:
         resources: Resources | None = None,
         *,
         quiet: bool = True,
+        begun: Callable[[int], object] = lambda done: None,
         ended: Callable[[Run, int], object] = lambda run, left: None,
     ) -> None:
         """Run what is not done yet; a run that fails does not stop the others.
@@ -101,6 +102,7 @@ class Sweep:
             on: the backend's name.
             resources: of each run.
             quiet: no progress of the runs.
+            begun: called once with how many runs are done already.
             ended: called with each run that ends, and how many are left.
 
         Raises:
@@ -111,6 +113,7 @@ class Sweep:
         backend.check(given)
         with self._claimed():
             jobs = [self._job(run.name, quiet) for run in self.runs if run.state != "done"]
+            begun(len(self.runs) - len(jobs))
             place = {run.name: i for i, run in enumerate(self.runs)}
             for outcome in backend.run(jobs, given) if jobs else ():
                 i = place[outcome.name]

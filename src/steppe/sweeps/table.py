@@ -28,10 +28,10 @@ def table(settings: Sequence[Setting], quality: Quality) -> Table:
     column, seeds = column_of(quality), max(len(s.runs) for s in settings)
     best = best_of(settings, quality.higher)
     over = f", mean ± standard error of {seeds} seeds" if seeds > 1 else ""
-    made = Table(caption=f"{column.label} on {quality.of}{over}; {MARK} the best", box=None)
+    made = Table(caption=f"{column.small} on {quality.of}{over}; {MARK} the best", box=None)
     for name in short_names(list(settings[0].values)).values():
         made.add_column(name, justify="right")
-    for name in ("", column.label, "zeros", "a run took"):
+    for name in ("", column.small, "zeros", "a run took"):
         made.add_column(name, justify="right")
     for setting in ranked(settings, quality.higher):
         failed = sum(run.state == "failed" for run in setting.runs)

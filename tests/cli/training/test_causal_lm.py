@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from steppe.cli.main import main
 from steppe.cli.training import TRAININGS
@@ -131,7 +131,7 @@ def test_a_plan_needs_no_text(
 def test_what_a_method_does_not_come_to_do_is_said_before_it_begins(
     language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    note = "note: coupling admm updates its sparse copy every 32 steps, and a training of 8 steps"
+    note = "note: elsa: the sparse copy is updated every 32 steps, and a training of 8 steps"
     verb, *asked = small(language_model, word_text, tmp_path / "run")
     asked[asked.index("admm")] = "elsa"
     run(verb, *asked, "--plan")
@@ -205,6 +205,12 @@ def test_a_text_beyond_the_vocabulary(
     foreign = with_tokenizer(language_model, tmp_path / "foreign", 9, words)
     said = said_in_one_line(capsys, *small(foreign, word_text, tmp_path / "run"))
     assert "must lie in the model's vocabulary, 0 to 8; got token 25" in said
+    assert "tokenizer does not fit" in said
+    ids = tmp_path / "ids.safetensors"
+    save_file({"tokens": torch.full((8, 16), 99)}, ids)
+    said = said_in_one_line(capsys, *small(language_model, ids, tmp_path / "run"))
+    assert f"got token 99 in {ids}. They were made for another model" in said
+    assert "does not fit" not in said
 
 
 def test_a_teacher_of_another_vocabulary_is_refused_before_the_text_is_read(
@@ -242,6 +248,14 @@ def test_a_batch_that_does_not_fit_and_the_way_out(
     assert "a run must fit in memory" in said
     assert "Way out: --batch-size 2 --accumulate 2" in said
     run(*asked, "--batch-size", 2, "--accumulate", 2)
+    # neither more windows than there are, nor more than fit, nor a note before the error
+    few = tmp_path / "few.txt"
+    few.write_text(" ".join("abcdefgh"[i % 8] for i in range(3 * 16)))
+    asked = [*small(language_model, few, tmp_path / "other"), "--batch-size", 16]
+    said = said_in_one_line(capsys, *asked, "--method", "elsa")
+    assert "a run must fit in memory" in said
+    assert "Way out: --batch-size 2 --accumulate 8, or --batch-size 1" in said
+    run(*asked, "--batch-size", 2, "--accumulate", 8)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +289,7 @@ def test_methods_that_solve_layers_name_a_way_out_that_works(
     assert "steppe prune" in said
     assert "--set" not in said, "its coupling trains nothing"
     said = said_in_one_line(capsys, *asked, "--method", "wanda")
-    assert "--set method.objective=task" in said
+    assert "--set method.objective=task: all of the model trains on the text" in said
     run(*asked, "--method", "wanda", "--set", "method.objective=task")
     said = said_in_one_line(capsys, "train", "tiny-lama", "--method", "gmp")
     assert "steppe recipes" in said
@@ -302,3 +316,29 @@ def test_safe_with_functional_sam(language_model: Path, word_text: Path, tmp_pat
 
 def test_every_task_has_its_flags() -> None:
     assert set(TRAININGS) == set(TASKS)
+
+
+def test_where_the_last_projection_cost_much_the_notes_come_again(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = small(language_model, word_text, tmp_path / "run")
+    harsh = ["--method", "elsa", "--sparsity", 0.95, "--lr", 0.01, "--evaluate", word_text]
+    run(*asked, *harsh)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the last projection raised the perplexity" in said
+    assert said.count("elsa: the sparse copy is updated every 32 steps") == 2
+    assert "penalty auto and interval auto (--penalty auto --interval auto)" in said
+
+
+def test_a_pruning_folder_and_a_sparsity_in_percent(
+    language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "pruned"
+    run("prune", language_model, "--method", "magnitude", "--sparsity", 0.5, "--out", out)
+    capsys.readouterr()
+    asked = small(language_model, word_text, out)
+    said = said_in_one_line(capsys, *asked)
+    assert f"got {out}, a run of steppe prune, as --out of steppe train" in said
+    assert "differs in" not in said
+    said = said_in_one_line(capsys, *asked, "--sparsity", 90)
+    assert "write 0.9 for 90 % zeros" in said

@@ -326,7 +326,7 @@ def test_a_run_so_short_that_the_pull_is_nearly_a_projection_is_told():
     assert not notes(200)
     (few,) = notes(480, interval=32)
     assert "32 steps apart" in few
-    assert few.endswith("Way out: interval auto")
+    assert few.endswith("Way out: interval auto (--interval auto)")
     assert not notes(480, interval=32, penalty=1e-3)
     assert not notes(480, interval=4)
 

@@ -235,3 +235,12 @@ def test_pruning_may_take_sublayers_too(toy: ModuleType, tmp_path: Path) -> None
     assert sum(int((~m).sum()) for m in found.values()) == (
         sum(m.numel() for m in found.values()) // 2
     )
+
+
+def test_that_one_window_judges_is_said_once(toy: ModuleType, tmp_path: Path) -> None:
+    for held_out, said in ((1, 1), (4, 0)):
+        out = tmp_path / str(held_out)
+        work = walk(toy, out, zeroed(toy.Row(), half), work={"held_out": held_out})
+        work.run()
+        notes = [note for note in work.notes if "calibration windows one is held out" in note]
+        assert len(notes) == said

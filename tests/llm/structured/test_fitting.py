@@ -56,7 +56,7 @@ def test_what_the_structure_rounds_to_holds(language_model: Path) -> None:
     ("structure", "target", "said"),
     [
         ("unstructured", "parameters=0.5", "method slim, depth, reap or hidden"),
-        ("heads", "parameters=0.5", "1 heads.*Way out: --target parameters=0"),
+        ("heads", "parameters=0.5", "1 head.*Way out: --target parameters=0"),
         ("neurons", "latency=0.5", "needs the times of blocks here"),
         ("neurons", "weight=0.5", "a target limits"),
     ],

@@ -325,12 +325,12 @@ def test_the_shape_before_and_after(language_model: Path, tmp_path: Path) -> Non
     planned = plan(prepared, dry_run=False)
     shape = planned["shape"]
     assert shape["before"]["said"] == "2 blocks, 20 neurons, 2 heads"
-    assert shape["after"]["said"] == "2 blocks, 10 neurons, 1 heads"
+    assert shape["after"]["said"] == "2 blocks, 10 neurons, 1 head"
     resized = Shape.of(read_config(language_model)).resized(neurons=10, heads=1)
     assert shape["after"]["parameters"] == resized.parameters
     assert "total_ms" not in shape["after"]
     first, *_ = said = lines(planned, tmp_path / "out")
-    assert first == "slim: cut to 2 blocks, 10 neurons, 1 heads, of 2 blocks, 20 neurons, 2 heads"
+    assert first == "slim: cut to 2 blocks, 10 neurons, 1 head, of 2 blocks, 20 neurons, 2 heads"
     assert any("steppe latency MODEL" in line for line in said)
 
 

@@ -92,7 +92,7 @@ def test_only_what_may_go_goes() -> None:
 @pytest.mark.parametrize(
     ("text", "kinds", "said"),
     [
-        ("parameters=0.3", ["heads"], r"the least is .* 24 neurons, 1 heads.*parameters=0\.706"),
+        ("parameters=0.3", ["heads"], r"the least is .* 24 neurons, 1 head.*parameters=0\.706"),
         ("parameters=100", ALL, r"100 parameters at most.*--target parameters=0\.[0-9]+"),
         ("parameters=1M", ALL, "less than the whole model; got 10,"),
         ("latency=0.5", ALL, "needs the times of blocks here"),

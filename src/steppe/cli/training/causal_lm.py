@@ -18,6 +18,7 @@ from steppe.core.courtesy import courtesy
 from steppe.engine.progress import watched
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, parse
+from steppe.experiment.causal_lm.record import dear
 from steppe.llm.whole_training.memory import lines, peak, split_peaks
 
 
@@ -71,29 +72,21 @@ class LanguageTraining:
             out = Path("runs") / f"{name}-seed{recipe.seed}"
             say(f"writing to {out}", quiet)
         experiment = LanguageExperiment(recipe, out, quiet)
-        told: list[str] = []
         if not (out / "record.json").exists():
-            told = _say_idle(experiment, quiet)
             with ProgressLine(quiet) as shown, watched(shown):
                 experiment.ready()
         record, outcome = experiment.train()
         if outcome is None:
             say(f"{out} was finished before; nothing to do", quiet)
+        told = [] if outcome is None else recipe.idle(experiment.window)
         with courtesy("the summary"):
             _show(record, out, quiet, told)
         return record | {"out": str(out)}
 
 
-def _say_idle(experiment: LanguageExperiment, quiet: bool) -> list[str]:
-    """What the method does not come to do, while other options can still be chosen."""
-    notes = experiment.given.idle(experiment.window)
-    for note in notes:
-        say(f"note: {note}", quiet)
-    return notes
-
-
 def _planned(experiment: LanguageExperiment, quiet: bool) -> dict[str, Any]:
-    _say_idle(experiment, quiet)
+    for note in experiment.given.idle(experiment.window):
+        say(f"note: {note}", quiet)
     setting, there = experiment.plan()
     parts, split = experiment.needed(setting), split_peaks(experiment.needed, setting)
     for line in lines(parts, there, setting, split):
@@ -117,8 +110,10 @@ def _show(record: dict[str, Any], out: Path, quiet: bool, told: list[str]) -> No
         f"{record['peak_memory_bytes'] / 2**30:.2f} GiB, in {out}",
         quiet,
     )
+    measured = (record.get(key) or {} for key in ("before_projection", "sparse"))
+    again = dear(*(one.get("perplexity") for one in measured))  # then they say why
     for note in [*record["fallbacks"], *record["notes"]]:
-        if note not in told:
+        if again or note not in told:
             say(f"note: {note}", quiet)
     say_gain(record, out, quiet)
     here = shlex.quote(str(out))

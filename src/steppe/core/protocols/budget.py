@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import Layer
 from steppe.core.part import Part, Tensors, axis
-from steppe.core.selection import apportion, keep_largest
+from steppe.core.selection import apportion, keep_largest, share_of
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -32,7 +32,7 @@ class Budget(Part):
             raise SteppeError(
                 "sparsity must lie in [0, 1)",
                 got=repr(self.sparsity),
-                way_out="write 0.95 for 95 % zeros",
+                way_out=f"write {share_of(self.sparsity)} % zeros",
             )
 
     @property

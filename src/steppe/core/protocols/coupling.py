@@ -76,6 +76,8 @@ class Coupling(AnyCoupling):
     """Whether `finish` leaves exactly the zeros that were asked for; else none."""
     trains: ClassVar[bool] = True
     """Whether the weights must be optimised for it to mean anything."""
+    nested: ClassVar[bool] = False
+    """Whether a weight that is gone never returns."""
     strength: ClassVar[tuple[str, ...]] = ()
     """Which of its options pull the weights towards what stays; larger ones pull harder."""
 

@@ -103,6 +103,14 @@ class Structure(Part):
         """(rows of units, units per row)."""
         raise NotImplementedError
 
+    def gone(self, shares: Sequence[tuple[Layer, float]]) -> str:
+        """What of a block is gone, in words.
+
+        Args:
+            shares: layers that were ranked, and the fraction of each that is zero; one or more.
+        """
+        return f"{sum(share for _, share in shares) / len(shares):.2%} zeros"
+
     @property
     def columns(self) -> int | None:
         """Neighbouring inputs whose fate is decided together; None where rows are tied too."""

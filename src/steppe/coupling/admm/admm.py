@@ -148,9 +148,9 @@ class Admm(Coupling):
             return hasty(self.interval, self.pull, self.curve, steps) if self.moves_weights else []
         does = "does so after the first of them only" if self.update_first else "never does"
         return [
-            f"coupling admm updates its sparse copy every {self.interval} steps, and a training of "
-            f"{steps} steps {does}: the masks stay those of the weights at the start. Way "
-            f"out: interval auto, or one of at most {max(1, steps - self.update_first)}"
+            f"the sparse copy is updated every {self.interval} steps, and a training of {steps} "
+            f"steps {does}: the masks stay those of the weights at the start. Way out: interval "
+            f"auto (--interval auto), or one of at most {max(1, steps - self.update_first)}"
         ]
 
     def finish(self, context: StepContext) -> Tensors:

@@ -53,7 +53,7 @@ def hasty(interval: int | str, pull: float, shape: str, total: int) -> list[str]
         return [
             f"penalty auto spreads its pull over the run: of {counted(total, 'step')} the "
             f"strongest goes {-math.expm1(-strongest):.0%} of the way to the sparse copy, nearly "
-            "a projection. Way out: more steps (epochs, or a smaller batch size)"
+            "a projection. Way out: more steps (a longer training, or a smaller batch size)"
         ]
     if isinstance(interval, str) or interval <= interval_of(total):
         return []
@@ -62,7 +62,8 @@ def hasty(interval: int | str, pull: float, shape: str, total: int) -> list[str]
         return []
     return [
         f"between two updates of its sparse copy, {interval} steps apart, penalty auto goes "
-        f"{-math.expm1(-between):.0%} of the way to it, nearly a projection. Way out: interval auto"
+        f"{-math.expm1(-between):.0%} of the way to it, nearly a projection. Way out: interval "
+        "auto (--interval auto)"
     ]
 
 

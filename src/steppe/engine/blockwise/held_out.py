@@ -31,6 +31,14 @@ def windows_apart(windows: int, judged_on: int) -> tuple[Tensor, Tensor]:
     return trained.nonzero().flatten(), held_out
 
 
+def one_is_held_out(windows: int) -> str:
+    """What to say where one of so many windows judges the training."""
+    return (
+        f"of {windows} calibration windows one is held out: chance has a say in which blocks keep "
+        "their training; more windows hold out more"
+    )
+
+
 class HeldOut:
     """What a stage was before its training, and its error on windows that are held out.
 

@@ -9,6 +9,9 @@ from typing import Any
 from steppe.core.serialization import damaged, write_text
 from steppe.engine import ranks
 
+DONE_BEFORE = "done_before"
+"""A key of a block's row where it is reported of a run that goes on; no record has it."""
+
 
 class Journal:
     """A small dict in a JSON file, replaced whole at every change.

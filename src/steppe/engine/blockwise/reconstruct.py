@@ -16,7 +16,7 @@ from steppe.engine.blockwise.allocation import for_block
 from steppe.engine.blockwise.batches import batches, share
 from steppe.engine.blockwise.config import ReconstructionConfig
 from steppe.engine.blockwise.context import BlockContext
-from steppe.engine.blockwise.held_out import HeldOut, windows_apart
+from steppe.engine.blockwise.held_out import HeldOut, one_is_held_out, windows_apart
 from steppe.engine.blockwise.solve import as_start, solve_block
 from steppe.engine.blockwise.stages import Stage, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
@@ -158,10 +158,7 @@ class _Reconstruction:
         if not judged_on and objective.judged_on(windows + 1):
             self._note_once("one calibration window: no other is left to judge the training by")
         elif judged_on == 1:
-            self._note_once(
-                f"of {windows} calibration windows one is held out: chance has a say in which "
-                "blocks keep their training; more windows hold out more"
-            )
+            self._note_once(one_is_held_out(windows))
         return windows_apart(windows, judged_on)
 
     def _zeros_that_were_there(self) -> dict[str, Tensor]:

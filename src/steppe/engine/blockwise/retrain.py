@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from steppe.core.batch import Batch
 from steppe.engine.blockwise.batches import batches, share
 from steppe.engine.blockwise.context import BlockContext
-from steppe.engine.blockwise.held_out import HeldOut, windows_apart
+from steppe.engine.blockwise.held_out import HeldOut, one_is_held_out, windows_apart
 from steppe.engine.blockwise.reconstruct import parallel
 from steppe.engine.blockwise.stages import Stage, behind, dense_targets, stages
 from steppe.engine.blockwise.states import Activations
@@ -68,6 +68,9 @@ class Retraining:
             return
         windows, judged_on = windows_apart(len(targets), self.held_out)
         held_out = HeldOut(block, stage, targets, judged_on) if len(judged_on) else None
+        said = one_is_held_out(len(targets))
+        if len(judged_on) == 1 and said not in block.run.notes:
+            block.note(said)
         for parameter in trained.parameters:
             parameter.requires_grad_(True)
         options = {"betas": config.betas} if "betas" in options_of(config.optimizer) else {}

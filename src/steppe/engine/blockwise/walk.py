@@ -23,7 +23,7 @@ from steppe.engine.blockwise.compatibility import check
 from steppe.engine.blockwise.config import BlockwiseConfig
 from steppe.engine.blockwise.context import BlockContext, Run, dense_copies
 from steppe.engine.blockwise.dense import DenseModel
-from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.journal import DONE_BEFORE, Journal
 from steppe.engine.blockwise.level_search import forget_layers, searched
 from steppe.engine.blockwise.measure import layer_row, output_errors
 from steppe.engine.blockwise.reconstruct import reconstruct, solve_start
@@ -133,7 +133,7 @@ class Blockwise:
         blocks, states = self.context.blocks, self.context.states
         rows: list[dict[str, Any]] = list(self.journal.get("blocks", []))
         for row in rows:
-            self.report(row)
+            self.report(row | {DONE_BEFORE: True})
         if len(rows) == len(blocks):
             return rows
         blocks.restore(len(rows), self.context.out)

@@ -127,14 +127,23 @@ def projected(
 def advice(method: Method) -> str:
     """What brings the weights nearer to what stays, from what the method's parts declare."""
     assert isinstance(method.coupling, Coupling)
-    usual = {f.name: f.default for f in dataclasses.fields(method.coupling)}
+    own = method.coupling.to_dict()
+    numbers = {
+        f.name: f.default
+        for f in dataclasses.fields(method.coupling)
+        if not isinstance(own[f.name], str)
+    }
+    pulls = [option for option in method.coupling.strength if option in numbers]
     ways = [
-        f"{option} {usual[option]}, which fits any length of run"
-        if isinstance(usual[option], str)
-        else f"raise the {option} (tenfold to begin with)"
-        for option in method.coupling.strength
-        if not isinstance(method.coupling.to_dict()[option], str)  # one that fits by itself
+        f"raise the {option} (tenfold to begin with)"
+        for option in pulls
+        if not isinstance(numbers[option], str)
     ]
+    # what would fit any run by itself
+    fitting = [f"{name} {usual}" for name, usual in numbers.items() if isinstance(usual, str)]
+    if fitting:
+        flags = " ".join(f"--{name}" for name in fitting)
+        ways.append(f"{' and '.join(fitting)} ({flags}) for any length of run")
     if "at" in method.schedule.to_dict():
         ways.append("cut earlier (at)")
     return ", ".join([*ways, "train longer, cut in cycles or gradually (gmp)"])

@@ -74,7 +74,7 @@ class Sparsifier:
         self._epochs, self._rewind, self._objective = epochs, rewind, objective
         self._saved = SavedState(passes, statistics, objective, epochs, rewind)
         length = method.schedule.clock(0, total_steps)[1]  # of its first training
-        self.notes: list[str] = [*prunable.notes, *epochs.notes, *coupling.idle(length)]
+        self.notes: list[str] = [*prunable.notes, *epochs.notes, *method.idle(length)]
         self._end = LastCut(prunable, selector)
         waits = statistics.waits
         self._coupled = CouplingAtWork(method, coupling, total_steps, prunable, selector, waits)

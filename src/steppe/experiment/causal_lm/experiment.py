@@ -27,6 +27,7 @@ from steppe.engine.trainer import Outcome, Trainer, make_accelerator
 from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
 from steppe.experiment.causal_lm.record import Before, Ended
+from steppe.experiment.causal_lm.tell import tell
 from steppe.experiment.experiment import seed_everything
 from steppe.llm.memory import available
 from steppe.llm.pruned_pair import PrunedPair
@@ -118,10 +119,10 @@ class LanguageExperiment:
         config = spec.config(parts)
         accelerator = make_accelerator(config, self.recipe.device, str(self.out or "."))
         self.ready()
-        batches = self._batches(accelerator, steps * spec.accumulate)
         choice = self._precision(folder, accelerator)
         setting, there = self._setting(accelerator, choice), self.available(accelerator)
-        check(self.needed, there, setting, accelerator.num_processes)
+        check(self.needed, there, setting, accelerator.num_processes, self.text.largest_batch)
+        batches = self._batches(accelerator, steps * spec.accumulate)
         model = self._model()
         before = Before.of(model, self.recipe.include, self._excluded)
         teacher = self._teacher()
@@ -142,8 +143,10 @@ class LanguageExperiment:
             stopping=self._stopping(accelerator),
             quiet=self.quiet,
         )
-        self._hold(trainer)
         main = accelerator.is_main_process
+        self._hold(trainer)
+        doubts = self._doubts(trainer, before)
+        tell((f"note: {doubt}" for doubt in doubts), self.quiet)
         if folder is not None and main:
             folder.claim()
             folder.keep_precision(choice.record())
@@ -210,6 +213,11 @@ class LanguageExperiment:
 
     def _hold(self, trainer: Trainer) -> None:
         """See to what the optimisers must not move."""
+
+    def _doubts(self, trainer: Trainer, before: Before) -> list[str]:
+        """What to say before the first step: what the method does not come to do, or undoes."""
+        zeros = before.start.before(trainer.sparsifier.method)
+        return [*self.given.idle(self.window), *filter(None, [zeros])]
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record, with what only this kind of training knows."""

@@ -12,6 +12,7 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.engine.sharding import shard
 from steppe.engine.trainer import Trainer
+from steppe.experiment.causal_lm.tell import tell
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.said import quality_of
 from steppe.llm.whole_training.prepared import DenseModel, Measure
@@ -83,6 +84,8 @@ class Originals:
             ``texts``: role -> text -> perplexity; of the dense model of a pruned one ``sizes``, or
             why it is ``missing``.
         """
+        if measure.names:
+            tell(["measuring the perplexity before the training"], trainer.quiet)
         trainer.evaluate()
         texts = {PRUNED if self.pruned else DENSE: dict(measure.last)}
         if not self.pruned or self.missing:

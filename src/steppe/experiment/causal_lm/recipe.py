@@ -24,6 +24,10 @@ from steppe.methods import METHODS
 TASK = "causal_lm"
 BETAS = (0.9, 0.95)
 """Of Adam on language models, where an optimiser has betas and nobody says others."""
+_TASK = (
+    "--set method.objective=task: all of the model trains on the text, and is pruned by the "
+    "method's score when its schedule says so"
+)
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 
 
@@ -207,7 +211,7 @@ class LanguageRecipe(Strict):
                 "a language model that is trained as a whole has an objective of the whole",
                 got=f"method {method.name} with objective {method.objective.name}",
                 way_out="steppe prune, which works block by block"
-                + ", or --set method.objective=task" * isinstance(method.coupling, Coupling),
+                + f", or {_TASK}" * isinstance(method.coupling, Coupling),
             )
         return method
 
@@ -218,8 +222,7 @@ class LanguageRecipe(Strict):
             window: tokens in a window.
         """
         parts, steps = self.train.plan(window)
-        coupling = self.build_method().coupling
-        return coupling.idle(parts * steps) if isinstance(coupling, Coupling) else []
+        return self.build_method().idle(parts * steps)
 
     def plain(self) -> dict[str, Any]:
         """As plain data, every default written out."""

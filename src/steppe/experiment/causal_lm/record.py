@@ -17,6 +17,7 @@ from steppe.engine.step.finished import advice
 from steppe.engine.trainer import Outcome
 from steppe.experiment.causal_lm.originals import Originals
 from steppe.experiment.causal_lm.recipe import LanguageRecipe
+from steppe.experiment.causal_lm.start_zeros import StartZeros
 from steppe.llm.said import (
     gain_of,
     left_as_it_was,
@@ -47,12 +48,12 @@ class Before:
     """What the model was, counted before anything was changed.
 
     Args:
-        zeros: prunable weight -> zeros in it.
+        start: the zeros in its prunable weights.
         nonzero: parameters of the whole model that are not zero.
         parameters: of the whole model; a tied one counts once.
     """
 
-    zeros: dict[str, int]
+    start: StartZeros
     nonzero: int
     parameters: int
 
@@ -61,8 +62,13 @@ class Before:
         """Count; see `steppe.prunable` for the patterns."""
         every = dict(model.named_parameters())
         parameters = sum(p.numel() for p in every.values())
-        zeros = zeros_in(prunable(model, include, exclude)[1])
-        return cls(zeros, parameters - sum(zeros_in(every).values()), parameters)
+        start = StartZeros.of(*prunable(model, include, exclude))
+        return cls(start, parameters - sum(zeros_in(every).values()), parameters)
+
+
+def dear(before: float | None, after: float | None) -> bool:
+    """Whether the last projection cost much: perplexities before and after it."""
+    return before is not None and after is not None and after >= DEAR * before
 
 
 def projection_notes(outcome: Outcome, method: Method) -> list[str]:
@@ -75,7 +81,7 @@ def projection_notes(outcome: Outcome, method: Method) -> list[str]:
     if not (outcome.before and outcome.after):
         return []
     before, after = (at["perplexity"] for at in (outcome.before, outcome.after))
-    if after < DEAR * before or outcome.finished.distance == 0.0:
+    if not dear(before, after) or outcome.finished.distance == 0.0:
         return []
     return [
         f"the last projection raised the perplexity from {before:.2f} to {after:.2f} and moved the "
@@ -120,7 +126,7 @@ class Ended:
         """
         method, outcome, source = self.recipe.build_method(), self.outcome, self.start.source
         done, masks = outcome.finished, outcome.finished.masks
-        rows = layer_rows(source, self.state, masks, self.before.zeros)
+        rows = layer_rows(source, self.state, masks, self.before.start.zeros)
         total = max(sum(m.numel() for m in masks.values()), 1)
         zeros = sum(zeros_in({n: self.state[n] for n in masks}).values())
         nonzero = self.before.parameters - self._zeros_of_all()
@@ -129,7 +135,7 @@ class Ended:
             "recipe": self.recipe.plain(),
             "parts": method.to_dict(),
             "sparsity_asked": method.sparsity,
-            "sparsity_before": sum(self.before.zeros.values()) / total,
+            "sparsity_before": sum(self.before.start.zeros.values()) / total,
             "sparsity_reached": zeros / total,
             "sparsity_of_all": 1 - nonzero / self.before.parameters,
             "dense": {
@@ -155,7 +161,11 @@ class Ended:
             "seed": self.recipe.seed,
             "versions": versions() | versions_of_formats(),
             "fallbacks": left_as_it_was(source, None if folder is None else folder.path),
-            "notes": [*outcome.notes, *projection_notes(outcome, method)],
+            "notes": [
+                *outcome.notes,
+                *self.before.start.after(self.state),
+                *projection_notes(outcome, method),
+            ],
         }
         return self.originals.in_record(record, self.found)
 
@@ -173,6 +183,9 @@ class Ended:
     def _gain(self, record: dict[str, Any]) -> None:
         written = record["sparse"].get("bytes")
         if written is None:
+            return
+        if not record["sparsity_reached"] and self.structure.removes is None:
+            record["gain"] = "Gain: none; nothing was pruned."
             return
         packed = packed_bytes(self.start.source.stored_dtype, record["blocks"], written)
         record["sparse"]["bytes_packed"] = packed

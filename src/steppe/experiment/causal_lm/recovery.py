@@ -21,6 +21,7 @@ from steppe.engine.precision import Choice
 from steppe.engine.trainer import Trainer
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.originals import Originals
+from steppe.experiment.causal_lm.record import Before
 from steppe.experiment.causal_lm.recovery_recipe import RecoveryRecipe
 from steppe.llm.pruned_pair import PrunedPair
 from steppe.llm.recover_config import RecoverConfig
@@ -161,6 +162,9 @@ class Recovery(LanguageExperiment):
 
     def _hold(self, trainer: Trainer) -> None:
         self._zeros.hold(trainer.plain, trainer.optimizers)
+
+    def _doubts(self, trainer: Trainer, before: Before) -> list[str]:
+        return []  # each zero is held
 
     def _completed(self, record: dict[str, Any]) -> dict[str, Any]:
         pair = self.originals.pair

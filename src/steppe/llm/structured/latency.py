@@ -276,4 +276,4 @@ def name_of(blocks: int, shape: Shape, whole: bool = False) -> str:
         >>> name_of(1, tiny), name_of(2, tiny, whole=True)
         ('1 blocks, 20 neurons, 2 heads', '2 blocks, 20 neurons, 2 heads, whole vocabulary')
     """
-    return shape.resized(blocks=blocks).said() + (f", {_WHOLE}" if whole else "")
+    return shape.resized(blocks=blocks).key + (f", {_WHOLE}" if whole else "")

@@ -201,7 +201,7 @@ def shape_lines(planned: dict[str, Any]) -> list[str]:
 
 def _time_line(shape: dict[str, Any]) -> str:
     if "measured" not in shape:
-        return "time: steppe latency MODEL measures it, then give --latency-table FILE"
+        return "speed of the result: steppe latency MODEL, then --latency-table FILE, foretells it"
     where, before, after = shape["measured"], shape["before"], shape["after"]
     threads = f", {where['threads']} threads" if where["threads"] else ""
     known = shape.get("offers", {k: [v] for k, v in after.items() if k.endswith("_ms")})

@@ -128,8 +128,19 @@ class Shape:
 
     def said(self) -> str:
         """In words: 6 blocks, 504 neurons, 6 heads."""
-        counts = {n: getattr(self, n) for n in ("blocks", "neurons", "heads", "experts")}
-        return ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+        return ", ".join(
+            f"{number} {name.removesuffix('s') if number == 1 else name}"
+            for name, number in self._counts().items()
+        )
+
+    @property
+    def key(self) -> str:
+        """What files know it by; stays as it is, since a stopped run goes on by it."""
+        return ", ".join(f"{number} {name}" for name, number in self._counts().items())
+
+    def _counts(self) -> dict[str, int]:
+        counts = {n: int(getattr(self, n)) for n in ("blocks", "neurons", "heads", "experts")}
+        return {name: number for name, number in counts.items() if number}
 
 
 def _check_alike(names: list[str], blocks: list[nn.Module]) -> None:

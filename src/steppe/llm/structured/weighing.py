@@ -212,7 +212,7 @@ class Weighing:
             "windows": len(self._held_out),
             "offers": len(self.offers),
             "best": _counts(best),
-            "said": best.said(),
+            "said": best.key,
         }
 
     def _damage(self) -> Damage:
@@ -300,11 +300,11 @@ class Weighing:
     def _loss(self, shape: Shape, title: str) -> float:
         """Of a model of a shape, repaired; measured once."""
         known = dict(self._journal.get("losses", {}))
-        if shape.said() not in known:
-            known[shape.said()] = self._tried(shape, title)
+        if shape.key not in known:
+            known[shape.key] = self._tried(shape, title)
             self._journal.put(losses=known)
             self._keep()
-        return float(known[shape.said()])
+        return float(known[shape.key])
 
     def _tried(self, shape: Shape, title: str) -> float:
         rounds = self._journal.get("depth", [])

@@ -64,8 +64,7 @@ class TokenBatches:
 
     def _too_few(self, there: int) -> SteppeError:
         window, size = self.text.window, self.batch_size
-        fits = min(there, *(math.floor(s.trained / s.share) for s in self.text.sources))
-        fits = fits // self.world * self.world
+        fits = self.text.largest_batch // self.world * self.world
         names = ", ".join(source.name for source in self.text.sources)
         return SteppeError(
             f"the text must hold a batch of {size} windows, {size * window} tokens",

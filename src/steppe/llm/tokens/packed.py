@@ -115,6 +115,12 @@ class PackedText:
         source = Source(Given(drawn.tokens), held)
         return cls((source,), tokens.shape[1], {"sources": [drawn.description], "held_out": held})
 
+    @property
+    def largest_batch(self) -> int:
+        """Windows that a batch can have, each of them another one."""
+        fits = (math.floor(s.trained / s.share) for s in self.sources)
+        return min(sum(s.trained for s in self.sources), *fits)
+
     def held_out(self, most: int | None = None) -> Tensor:
         """The windows that are never trained on, shape [windows, window]; of each text its last.
 
@@ -234,7 +240,7 @@ class Packing:
                 way_out=f"--window {tokens.shape[1]}",
             )
         if self.vocabulary is not None:
-            check_vocabulary(tokens, self.vocabulary)
+            check_vocabulary(tokens, self.vocabulary, name)
 
 
 def _chosen(held: int, most: int | None, sources: int) -> list[int]:

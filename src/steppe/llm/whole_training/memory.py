@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -176,7 +177,9 @@ def lines(parts: dict[str, int], there: int, setting: Setting, split: dict[int, 
     return [*said, f"each of several processes with --shard: {each}"]
 
 
-def check(planned: Planned, there: int, setting: Setting, world: int) -> None:
+def check(
+    planned: Planned, there: int, setting: Setting, world: int, windows: int | None = None
+) -> None:
     """Refuse what cannot fit.
 
     Args:
@@ -184,6 +187,7 @@ def check(planned: Planned, there: int, setting: Setting, world: int) -> None:
         there: bytes that are free for this process.
         setting: of the training.
         world: number of processes.
+        windows: that a batch can have at most, of all processes; no way out has more.
 
     Raises:
         SteppeError: names what is needed, what there is, and what to turn.
@@ -194,7 +198,10 @@ def check(planned: Planned, there: int, setting: Setting, world: int) -> None:
         return
     largest = max(parts, key=lambda part: parts[part])
     fitting = [
-        way for way, other in _others(setting, world) if peak(planned(other), other) <= there
+        way
+        for way, other in _others(setting, world)
+        if peak(planned(other), other) <= there
+        and other.batch * max(world, other.processes) <= (windows or math.inf)
     ]
     raise SteppeError(
         "a run must fit in memory",

@@ -138,6 +138,11 @@ class Measure:
         self._texts, self._batch = texts, batch
         self.last: dict[str, Any] = {}
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the texts."""
+        return tuple(self._texts)
+
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """The first text's perplexity and loss, and the perplexity of what is held out."""
         self.last = {name: self._of(model, name) for name in self._texts}

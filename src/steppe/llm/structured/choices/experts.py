@@ -17,7 +17,7 @@ from steppe.core.layer import Layer
 from steppe.core.protocols import ExpertMerger
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import unit_budget
-from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.journal import DONE_BEFORE, Journal
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.engine.lap_times import LapTimes
 from steppe.llm import memory
@@ -105,7 +105,7 @@ class _Walk:
         """Rank what is left to rank; the rows of all blocks."""
         model, done = self._model, len(self.rows)
         for row in self.rows:
-            self._report(row)
+            self._report(row | {DONE_BEFORE: True})
         if done < len(model):
             self._walk(done)
         if ranks.first():

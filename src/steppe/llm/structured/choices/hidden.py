@@ -15,7 +15,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import STACKED
 from steppe.core.protocols import StreamSolver
 from steppe.engine import ranks
-from steppe.engine.blockwise.journal import Journal
+from steppe.engine.blockwise.journal import DONE_BEFORE, Journal
 from steppe.engine.blockwise.states import HiddenStates
 from steppe.engine.host_memory import reused
 from steppe.llm import memory
@@ -73,7 +73,7 @@ def narrowed(prepared: PreparedPruning, report: Report) -> Choice:
         rows: list[dict[str, Any]] = list(journal.get("blocks", []))
         notes: list[str] = list(journal.get("notes", []))
         for row in rows:
-            report(row)
+            report(row | {DONE_BEFORE: True})
         if not (folder / INDEX).is_file():
             coupling = _coupling(prepared)
             removal = Removal(model, coupling, stream, kept, folder, dense, states, notes.append)
