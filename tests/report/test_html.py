@@ -20,6 +20,8 @@ from steppe.report.table import Rows
 FIGURES = (
     "accuracy",
     "corrupted",
+    "corruption_difference",
+    "relative_robustness",
     "heatmap",
     "noise",
     "attacked",
@@ -139,7 +141,10 @@ def test_the_same_records_give_the_same_page(tmp_path: Path, text: str, records:
         ("noise", {"noise"}),
         ("layers", {"layers"}),
         ("curve", {"curves"}),
-        ("evaluations.corruptions", {"corrupted", "heatmap"}),
+        (
+            "evaluations.corruptions",
+            {"corrupted", "heatmap", "corruption_difference", "relative_robustness"},
+        ),
         ("evaluations.attacks", {"attacked"}),
         ("evaluations.landscape", {"landscape_line", "landscape_plane"}),
     ],

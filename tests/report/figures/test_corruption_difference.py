@@ -13,7 +13,7 @@ from steppe.report.svg import Figure
 
 def drawn(records: list[dict[str, Any]]) -> Figure | None:
     figures = Document.of(records, title="x").drawn.get("robust", [])
-    return next((f for f in figures if f.key == "corruption-difference"), None)
+    return next((f for f in figures if f.key == "corruption_difference"), None)
 
 
 def pair(method: str, left: float, map50: float = 0.6) -> list[dict[str, Any]]:

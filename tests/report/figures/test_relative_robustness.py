@@ -14,7 +14,7 @@ from steppe.report.svg import Figure
 
 def drawn(records: list[dict[str, Any]]) -> Figure | None:
     figures = Document.of(records, title="x").drawn.get("robust", [])
-    return next((f for f in figures if f.key == "relative-robustness"), None)
+    return next((f for f in figures if f.key == "relative_robustness"), None)
 
 
 def runs() -> list[dict[str, Any]]:

@@ -49,7 +49,7 @@ class CorruptionDifference(Drawing):
         kinds = [_CLEAN, *dict.fromkeys(k for r in runs[first] for k in corrupted_cells(r))]
         quality = corrupted_quality(runs[first][0]) or ACCURACY
         described = []
-        with canvas("corruption-difference", 1.1 + 0.2 * len(kinds), 1, len(others)) as (
+        with canvas("corruption_difference", 1.1 + 0.2 * len(kinds), 1, len(others)) as (
             figure,
             axes,
         ):
@@ -70,7 +70,7 @@ class CorruptionDifference(Drawing):
             title = f"{style[first].label} beside others, by corruption{at}"
             if len(others) == 1:
                 title = f"{style[first].label} beside {style[others[0]].label}, by corruption{at}"
-            return finish(figure, "corruption-difference", title, caption, " ".join(described))
+            return finish(figure, "corruption_difference", title, caption, " ".join(described))
 
 
 def _runs(records: Sequence[Record]) -> Runs:

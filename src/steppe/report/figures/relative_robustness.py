@@ -44,7 +44,7 @@ class RelativeRobustness(Drawing):
         quality = corrupted_quality(pruned[0]) or ACCURACY
         kinds = len({kind for r in having for kind in corrupted_cells(r)})
         severities = severities_of(having)
-        with canvas("relative-robustness", 3.4) as (figure, (ax,)):
+        with canvas("relative_robustness", 3.4) as (figure, (ax,)):
             described = _curves(ax, having, place, rows)
             label = "multiply-adds kept, %" if counted else f"{rows.asked} asked for, %"
             ax.set_xlabel(f"{label} (more is gone to the right)")
@@ -62,7 +62,7 @@ class RelativeRobustness(Drawing):
                 f"corruption at {at} {', '.join(severities)}; bars are one standard error over "
                 "seeds, dashed: dense. A network that is bad on clean images can have a high R_C."
             )
-            return finish(figure, "relative-robustness", self.what, caption, described)
+            return finish(figure, "relative_robustness", self.what, caption, described)
 
 
 def relative(record: Record) -> float | None:
