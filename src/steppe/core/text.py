@@ -1,8 +1,9 @@
-"""YAML as people write it."""
+"""YAML as people write it, and words for numbers."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -107,3 +108,18 @@ def read_yaml(text: str) -> Any:
         return loader.get_single_data()
     finally:
         loader.dispose()
+
+
+def shares_gone(lost: Mapping[str, Sequence[float]]) -> str:
+    """How much of each kind of units is gone, in words; nothing where none of any is.
+
+    Args:
+        lost: kind -> the shares that are gone, of each layer.
+
+    Example:
+        >>> shares_gone({"neurons": [0.5, 0.25], "heads": [0.0]})
+        '37.50% of the neurons and no heads gone'
+    """
+    means = {kind: sum(each) / len(each) for kind, each in lost.items() if each}
+    parts = [f"{mean:.2%} of the {kind}" if mean else f"no {kind}" for kind, mean in means.items()]
+    return f"{' and '.join(parts)} gone" if any(means.values()) else ""

@@ -107,7 +107,7 @@ class Pace:
         clock: seconds.
 
     Example:
-        >>> times = iter([0.0, 2.0, 2.0])
+        >>> times = iter([0.0, 2.0, 2.0, 2.0])
         >>> pace = Pace("tokens", lambda: next(times))
         >>> pace.saw(64, 1); pace.shown(3)
         ', 32 tokens/s, 6 s left'

@@ -13,6 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.layer import STACKED, Layer
 from steppe.core.protocols import Objective, Structure, UnitBudget
 from steppe.core.selection import count
+from steppe.core.text import shares_gone
 
 if TYPE_CHECKING:
     from steppe.method import Method
@@ -32,14 +33,11 @@ class Units(Structure):
 
     Args:
         of: kinds of units: ``neurons``, ``heads``; ``"neurons+heads"`` has both.
-        round_to: as many units as stay are a multiple of this, where there are more; of the
-            neurons of stacked experts, a multiple of 8 too.
+        round_to: what stays is a multiple of it, where there is more; of stacked experts, of 8 too.
         keep: kind -> how many units of it stay in each block, whatever the sparsity is.
 
     Example:
         >>> both = Structure.make("neurons+heads")
-        >>> both.of
-        ('neurons', 'heads')
         >>> layers = [Layer(kind, (4, 8), reads=kind) for kind in both.of]
         >>> both.gone(list(zip(layers, (0.5, 0.0), strict=True)))
         '50.00% of the neurons and no heads gone'
@@ -66,9 +64,6 @@ class Units(Structure):
                 got=f"round_to {self.round_to}",
                 way_out="1, or what the hardware likes, as 32",
             )
-        self._check_keep()
-
-    def _check_keep(self) -> None:
         object.__setattr__(self, "keep", tuple(tuple(pair) for pair in self.keep))
         kept = {pair[0]: pair[-1] for pair in self.keep if len(pair) == 2 and pair[0] in self.of}
         numbers = [n for n in kept.values() if isinstance(n, int) and n >= 1]
@@ -95,9 +90,8 @@ class Units(Structure):
                 consequence="no plain from_pretrained would load what is left",
                 way_out="budget uniform",
             )
-        objective = [p for p in (method.objective, *method.language) if isinstance(p, Objective)][
-            -1
-        ]
+        every = (method.objective, *method.language)
+        *_, objective = (part for part in every if isinstance(part, Objective))
         if objective.scope != "layer":
             raise SteppeError(
                 "whole units of a language model go layer by layer, by what calibration saw",
@@ -118,9 +112,8 @@ class Units(Structure):
         return found
 
     def misfit(self, layer: Layer) -> tuple[str, str] | None:
-        if layer.columns % layer.unit:
-            return f"units of {layer.unit} inputs", f"{layer.columns} inputs"
-        return None
+        fit = layer.columns % layer.unit == 0
+        return None if fit else (f"units of {layer.unit} inputs", f"{layer.columns} inputs")
 
     def count(self, layer: Layer, sparsity: float) -> int | None:
         units = layer.columns // layer.unit
@@ -135,19 +128,13 @@ class Units(Structure):
                 "no more units stay than there are"
                 + f", of stacked experts a multiple of {STACKED}" * layer.stacked,
                 got=f"{kept} {layer.reads}, of {units} in {layer.name}",
-                way_out=f"{units}, or fewer",
+                way_out="fewer",
             )
         return (units - max(kept, 1)) * (layer.shape[0] if layer.stacked else 1)
 
     def gone(self, shares: Sequence[tuple[Layer, float]]) -> str:
         lost = {kind: [share for x, share in shares if x.reads == kind] for kind in self.of}
-        means = {kind: sum(each) / len(each) for kind, each in lost.items() if each}
-        if not any(means.values()):
-            return super().gone(shares)
-        parts = [
-            f"{mean:.2%} of the {kind}" if mean else f"no {kind}" for kind, mean in means.items()
-        ]
-        return f"{' and '.join(parts)} gone"
+        return shares_gone(lost) or super().gone(shares)
 
     def groups(self, weight: Tensor, layer: Layer) -> Tensor:
         rows, columns = self.units(layer)

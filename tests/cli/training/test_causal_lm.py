@@ -150,7 +150,7 @@ def test_flags_of_another_task_are_refused(
     language_model: Path, word_text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run(*small(language_model, word_text, tmp_path / "a"), "--train-size", 5, code=2)
-    assert "--train-size is for training of task image" in capsys.readouterr().err
+    assert "--train-size is for training of task detection or image" in capsys.readouterr().err
     run("train", "digits", "--tokens", "5M", code=2)
     assert "--tokens is for training of task causal_lm" in capsys.readouterr().err
     run("train", language_model, "--method", "gmp", "--sparsity", 0.5, code=2)

@@ -33,7 +33,10 @@ def whole():
     return View.whole(SIZE, torch.tensor([[*sides, 1, 0]]))
 
 
-@pytest.mark.parametrize("name", ["crop", "expand", "mirror", "ssd"])
+FIRST_MIRRORED = [{"mirror": {"chance": 1.0}}, {"expand": {"most": 2.0}}, "crop"]
+
+
+@pytest.mark.parametrize("name", ["crop", "expand", "mirror", "ssd", FIRST_MIRRORED])
 @looped(seed=range(12))
 def test_the_object_is_where_its_box_says(name, seed):
     view, draw = whole(), Random(seed)
@@ -68,6 +71,16 @@ def test_an_image_without_objects_is_cropped_too():
     empty = View.whole((100, 80), torch.zeros(0, 6))
     views = [Crop().seen(empty, Random(seed)) for seed in range(20)]
     assert any(view.window != (0.0, 0.0, 100.0, 80.0) for view in views)
+
+
+def test_a_window_may_lie_beside_an_image_without_objects():
+    grey, plain = Image.new("RGB", (100, 80), (9, 9, 9)), set()
+    for seed in range(200):
+        view = View.whole((100, 80), torch.zeros(0, 6))
+        for part in (Expand(chance=1.0), Crop()):
+            view = part.seen(view, Random(seed))
+        plain.add(len(render(grey, view, 32, (1.0, 0.0, 0.0)).getcolors()))
+    assert plain == {1, 2}
 
 
 def test_what_lies_beyond_the_image_has_the_mean_colour():

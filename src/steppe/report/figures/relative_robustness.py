@@ -69,9 +69,9 @@ def relative(record: Record) -> float | None:
     """R_C over all kinds and severities that were run.
 
     Example:
-        >>> cells = {"fog": {"3": 0.4}, "snow": {"3": 0.2}}
-        >>> relative({"evaluations": {"corruptions": {"accuracy": cells, "clean": 0.6}}})
-        0.5
+        >>> cells = {"fog": {"3": 0.5}, "snow": {"3": 0.25}}
+        >>> relative({"evaluations": {"corruptions": {"accuracy": cells, "clean": 0.5}}})
+        0.75
     """
     cells, clean = corrupted_cells(record), corrupted_clean(record)
     values = [v for own in cells.values() for v in own.values()]

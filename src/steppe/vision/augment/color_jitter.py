@@ -33,7 +33,7 @@ class ColorJitter(ImageStep):
 
     Example:
         >>> ColorJitter(brightness=0.4)(Image.new("L", (1, 1), 100), Random(1)).getpixel((0, 0))
-        98
+        70
     """
 
     name: ClassVar[str] = "color_jitter"
@@ -76,7 +76,7 @@ def turned(image: Image.Image, turn: float) -> Image.Image:
 
     Example:
         >>> turned(Image.new("RGB", (1, 1), (255, 0, 0)), 1 / 3).getpixel((0, 0))
-        (3, 255, 0)
+        (0, 255, 0)
     """
     if image.mode == "L":
         return image

@@ -31,6 +31,7 @@ class CutMix(Mixing):
     Source: Yun et al. 2019, https://arxiv.org/abs/1905.04899.
 
     Example:
+        >>> import torch
         >>> CutMix()(torch.ones(1, 1, 1, 2), torch.zeros(1, 1, 1, 2), (0.5, 0, 1, 0, 1))
         tensor([[[[0., 1.]]]])
     """

@@ -27,14 +27,16 @@ def render(image: Image.Image, view: View, size: int, mean: Sequence[float]) -> 
     left, top, right, bottom = view.window
     width, height = image.size
     box = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+    levels = tuple(round(255 * m) for m in mean)
+    canvas = Image.new(image.mode, (size, size), levels if len(levels) > 1 else levels[0])
+    if box[2] <= box[0] or box[3] <= box[1]:
+        return canvas  # a window beside the image, of one without objects
     scale_x, scale_y = size / (right - left), size / (bottom - top)
     x, y = round((box[0] - left) * scale_x), round((box[1] - top) * scale_y)
     x_end, y_end = round((box[2] - left) * scale_x), round((box[3] - top) * scale_y)
     wide, high = max(min(x_end, size) - x, 1), max(min(y_end, size) - y, 1)
     seen = image.resize((wide, high), Image.Resampling.BILINEAR, box=box)
     if seen.size != (size, size):
-        levels = tuple(round(255 * m) for m in mean)
-        canvas = Image.new(image.mode, (size, size), levels if len(levels) > 1 else levels[0])
         canvas.paste(seen, (min(x, size - 1), min(y, size - 1)))
         seen = canvas
     return seen.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if view.mirrored else seen

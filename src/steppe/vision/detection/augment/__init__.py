@@ -48,10 +48,10 @@ class View:
             >>> half.window, half.objects[0, :4].tolist()
             ((50.0, 0.0, 100.0, 50.0), [0.0, 0.0, 0.5, 0.5])
         """
-        assert not self.mirrored, "a mirrored view is the last one"
         x, y, x_end, y_end = self.window
         width, height = x_end - x, y_end - y
-        window = (x + left * width, y + top * height, x + right * width, y + bottom * height)
+        first, last = (1 - right, 1 - left) if self.mirrored else (left, right)
+        window = (x + first * width, y + top * height, x + last * width, y + bottom * height)
         start = torch.tensor([left, top] * 2)
         extent = torch.tensor([right - left, bottom - top] * 2)
         objects = self.objects.clone()

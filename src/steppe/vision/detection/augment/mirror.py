@@ -11,7 +11,7 @@ from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation, View
 @AUGMENTATIONS.register("mirror")
 @dataclass(frozen=True, kw_only=True)
 class Mirror(Augmentation):
-    """Mirror an image left to right; the last change of a view.
+    """Mirror an image left to right.
 
     Args:
         chance: that it is done.
