@@ -106,10 +106,10 @@ def _kinds(run: dict[str, Any], key: str) -> float:
 def set_up() -> Iterator[Claim]:
     for run in [seeds[0] for seeds in named().values()][:1]:
         found = run["corruptions"]
-        severities = len(found["severities"])
+        (severity,) = found["severities"]  # the sentence names one
         yield (
-            "{} corruptions at {} severities of {} test images",
-            *(found["kinds"], severities, found["images"]),
+            "{} corruptions at severity {} of {} test images",
+            *(found["kinds"], severity, found["images"]),
         )
 
 
