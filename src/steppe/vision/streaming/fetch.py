@@ -76,7 +76,10 @@ class Fetcher:
         asked.lists = lists
         with warnings.catch_warnings(), _no_new_handler(signal.SIGCHLD):
             warnings.filterwarnings("ignore", "This DataLoader will create")
-            stream = iter(loader)
+            try:
+                stream = iter(loader)  # of workers that live on from the last epoch, it asks them
+            except (RuntimeError, OSError, EOFError) as error:
+                raise self._died(error) from error
         alive = True
         try:
             while True:
