@@ -14,6 +14,7 @@ from steppe.vision.data import load
 from steppe.vision.loader import Loader
 
 MODULE = """
+import os
 import torch
 from PIL import Image
 
@@ -44,6 +45,34 @@ def tensors():
 
 def one():
     return Squares(12, True)
+
+class Breaks(Squares):
+    def __init__(self, kind):
+        super().__init__(12, True)
+        self.kind = kind
+    def __getitem__(self, i):
+        if i == 9:
+            raise self.kind("item of mine\\nis broken")
+        return super().__getitem__(i)
+
+def breaks(kind):
+    return lambda: {"train": Breaks(kind), "test": Squares(6, True)}
+
+runtime, system, key, ended = map(breaks, (RuntimeError, OSError, KeyError, StopIteration))
+
+def unlabelled():
+    broken = Breaks(EOFError)
+    del broken.targets
+    return {"train": broken, "test": Squares(6, True)}
+
+class Leaves(Squares):
+    def __getitem__(self, i):
+        if i == 9:
+            os._exit(3)
+        return super().__getitem__(i)
+
+def leaves():
+    return {"train": Leaves(12, True), "test": Squares(6, True)}
 
 def floats():
     class Floats(Squares):
@@ -83,6 +112,43 @@ def test_what_is_no_dataset_gets_one_line() -> None:
         opened("floats")
     with pytest.raises(SteppeError, match="has no nothing"):
         opened("nothing")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("function", ["runtime", "system", "key", "ended"])
+def test_an_error_of_an_item_is_one_line_that_names_it(function: str, workers: int) -> None:
+    data = opened(function, stream=True)
+    with pytest.raises(
+        SteppeError, match=r"item 9 of train of own_squares.*own_squares\.py"
+    ) as one:
+        list(Loader.of(data, "train", 4, workers=workers).epoch(0))
+    assert "\n" not in str(one.value)
+    assert "item of mine" in str(one.value)
+    assert "worker" not in str(one.value), "none died"
+
+
+def test_an_error_of_an_item_is_named_wherever_it_is_read() -> None:
+    with pytest.raises(SteppeError, match="item 9 of train of own_squares"):
+        opened("runtime", stream=False)
+    with pytest.raises(SteppeError, match="item 9 of train of own_squares"):
+        opened("unlabelled")
+
+
+def test_a_dataset_that_ends_its_worker_is_told_as_a_dead_worker() -> None:
+    with pytest.raises(SteppeError, match="worker processes must live"):
+        list(Loader.of(opened("leaves", stream=True), "train", 4, workers=1).epoch(0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_transform_names_the_image(workers: int) -> None:
+    def broken(image: Image.Image) -> Image.Image:
+        if image.width == 35:
+            raise RuntimeError("no such crop")
+        return image.resize((16, 16))
+
+    data = opened("pictures", stream=True, augment=[{"transform": {"function": broken}}])
+    with pytest.raises(SteppeError, match=r"item 5 of train .*no such crop.*test_user\.py"):
+        list(Loader.of(data, "train", 4, workers=workers).epoch(0))
 
 
 def test_an_image_stays_as_its_owner_has_it() -> None:

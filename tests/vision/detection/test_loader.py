@@ -92,3 +92,22 @@ def test_of_a_last_batch_that_is_not_full_a_rank_may_have_nothing(data):
     ]
     assert [len(own) for own in parts] == [2, 1, 1]
     assert torch.equal(parts[0][1], alone[1][0])
+
+
+class _Broken:
+    """An augmentation that fails at some images."""
+
+    def seen(self, view, draw):
+        if len(view.objects):
+            raise RuntimeError("no window")
+        return view
+
+    def coloured(self, image, draw):
+        return image
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_an_augmentation_names_the_image(data, workers):
+    loader = DetectionLoader.of(data, "train", 8, augment=(_Broken(),), workers=workers)
+    with pytest.raises(SteppeError, match=r"readable; got .*\.jpg.*no window"):
+        list(loader.epoch(0))

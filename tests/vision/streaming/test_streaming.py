@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from photographs import draw
 from steppe.core.errors import SteppeError
+from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import StreamedSplit
 from steppe.vision.loader import Loader
@@ -160,6 +162,31 @@ def test_a_worker_that_dies_is_told_in_one_line(photographs: Path) -> None:
         child.join()  # nothing is raised in the midst of what else is done
     with pytest.raises(SteppeError, match=r"worker processes must live.*data.workers"):
         list(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_who_asks_is_no_death_of_a_worker(photographs: Path, workers: int) -> None:
+    split = streamed(photographs).train
+    reader = split.reader(as_pipeline(None), 0, workers, False)
+
+    def asked() -> Iterator[Tensor]:
+        yield torch.arange(2)
+        raise OSError("of who asks")
+
+    with pytest.raises(OSError, match="of who asks"):
+        list(reader.read(0, asked()))
+
+
+def test_shared_memory_that_is_full_is_told_in_one_line(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Tensor) -> Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)
+    with pytest.raises(SteppeError, match=r"unable to allocate.*shm-size") as caught:
+        epoch(streamed(photographs), workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_images_are_streamed_where_memory_is_too_small_for_them(

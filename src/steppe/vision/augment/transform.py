@@ -71,12 +71,13 @@ class Transform(ImageStep):
         return as_image(made)
 
 
-def as_image(made: Any) -> Image.Image:
+def as_image(made: Any, name: str = "") -> Image.Image:
     """An image of Pillow from what a user's code gave.
 
     Args:
         made: an image, or a uint8 tensor or array: ``[c, h, w]`` of a tensor, ``[h, w(, c)]`` of
             an array.
+        name: of it, for an error message.
 
     Raises:
         SteppeError: it is something else; a tensor of floats, say.
@@ -95,6 +96,6 @@ def as_image(made: Any) -> Image.Image:
     shape = f" {list(made.shape)} {made.dtype}" if hasattr(made, "shape") else ""
     raise SteppeError(
         "images are Pillow's, or uint8 tensors [c, h, w]",
-        got=f"{type(made).__name__}{shape}",
+        got=f"{type(made).__name__}{shape}" + (f" as {name}" if name else ""),
         way_out="leave out what turns images to floats and normalises: steppe does that",
     )

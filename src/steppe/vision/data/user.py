@@ -15,6 +15,7 @@ from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
 from steppe.vision.data.parquet import TEST_NAMES
+from steppe.vision.streaming.faults import naming
 
 _PAIR = 2
 
@@ -62,7 +63,17 @@ class Items(Blobs):
         return len(self.dataset)
 
     def blob(self, row: int) -> Image.Image:
-        return as_image(_pair(self.dataset[row], self.describe(row))[0])
+        with naming(lambda: self.describe(row)):
+            return as_image(self.pair(row)[0], self.describe(row))
+
+    def label(self, row: int) -> object:
+        """Of an item, where the dataset has no list of labels."""
+        with naming(lambda: self.describe(row)):
+            return self.pair(row)[1]
+
+    def pair(self, row: int) -> tuple[Any, Any]:
+        """Image and label, as the dataset gives them."""
+        return _pair(self.dataset[row], self.describe(row))
 
     def describe(self, row: int) -> str:
         return f"item {row} of {self.of}"
@@ -91,7 +102,7 @@ def _encoded(part: str, dataset: Any, of: str, notes: list[str]) -> Encoded:
     labels: Sequence[object] | None = getattr(dataset, "targets", getattr(dataset, "labels", None))
     if labels is None:
         notes.append(f"{part}: all {len(items)} items were read for their labels (no targets)")
-        labels = [_pair(dataset[row], items.describe(row))[1] for row in range(len(items))]
+        labels = [items.label(row) for row in range(len(items))]
     if len(labels) != len(items):
         raise SteppeError(
             "a dataset has one label for each item", got=f"{len(labels)} for {len(items)} in {of}"

@@ -16,6 +16,7 @@ from steppe.vision.detection.data.base import Split
 from steppe.vision.detection.rendering import pixels, render
 from steppe.vision.detection.targets import padded
 from steppe.vision.loader import stream
+from steppe.vision.streaming.faults import naming
 from steppe.vision.streaming.fetch import Fetcher
 
 Key = tuple[int, int]
@@ -50,10 +51,14 @@ class Items:
     def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor] | SteppeError:
         """A batch, or the refusal of one of its images: an error has its words in any process."""
         try:
-            seen = [self.seen(*key) for key in keys]
+            seen = [self._named(*key) for key in keys]
         except SteppeError as error:
             return error
         return torch.stack([image for image, _ in seen]), padded([own for _, own in seen])
+
+    def _named(self, epoch: int, row: int) -> tuple[Tensor, Tensor]:
+        with naming(lambda: self.split.scenes[row].where):
+            return self.seen(epoch, row)
 
     def seen(self, epoch: int, row: int) -> tuple[Tensor, Tensor]:
         """An image in an epoch: pixels ``[c, size, size]`` and objects ``[k, 6]``."""

@@ -7,6 +7,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
+from multiprocessing import connection
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ AHEAD = 2
 """Batches that each worker makes before they are asked for."""
 MOST = 8
 """Workers, where nobody says how many."""
+PATIENCE = 1.0
+"""Seconds in which the end of a worker is seen, where what came from it broke off."""
 
 
 def usual_workers(processes: int = 1) -> int:
@@ -70,7 +73,8 @@ class Fetcher:
             lists: read a few ahead of what is given.
 
         Raises:
-            SteppeError: an image is not as it must be, or a worker process died.
+            SteppeError: an image is not as it must be, or a worker process died. What else fails is
+                raised as it is.
         """
         loader, asked = self._idle.pop() if self._idle else self._made()
         asked.lists = lists
@@ -79,17 +83,23 @@ class Fetcher:
             try:
                 stream = iter(loader)  # of workers that live on from the last epoch, it asks them
             except (RuntimeError, OSError, EOFError) as error:
-                raise self._died(error) from error
-        alive = True
+                if _one_is_dead(loader._iterator):
+                    raise _died(error) from error
+                raise
+        alive = False
         try:
             while True:
+                alive = False
                 try:
                     images = next(stream)
                 except StopIteration:
+                    alive = True
                     return
                 except (RuntimeError, OSError, EOFError) as error:
-                    alive = False
-                    raise self._died(error) from error
+                    if _one_is_dead(stream):
+                        raise _died(error) from error
+                    raise
+                alive = True
                 if isinstance(images, SteppeError):
                     raise images
                 yield images
@@ -115,13 +125,20 @@ class Fetcher:
             )
         return loader, asked
 
-    def _died(self, error: Exception) -> SteppeError:
-        return SteppeError(
-            "worker processes must live while images are read",
-            got=" ".join(str(error).split())[:200],
-            way_out="fewer workers (data.workers) or a smaller batch, more memory, or a larger "
-            "/dev/shm (docker run --shm-size)",
-        )
+
+def _one_is_dead(stream: Any) -> bool:
+    """Whether a worker of torch's iterator ended; its processes have no public name."""
+    ends = [worker.sentinel for worker in getattr(stream, "_workers", ())]
+    return bool(ends) and bool(connection.wait(ends, PATIENCE))
+
+
+def _died(error: Exception) -> SteppeError:
+    return SteppeError(
+        "worker processes must live while images are read",
+        got=" ".join(str(error).split())[:200],
+        way_out="fewer workers (data.workers) or a smaller batch, more memory, or a larger "
+        "/dev/shm (docker run --shm-size)",
+    )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
 from random import Random
 from typing import Protocol
@@ -17,6 +18,7 @@ from torch.utils.data import get_worker_info
 from steppe.core.errors import SteppeError
 from steppe.vision.augment.pipeline import Pipeline
 from steppe.vision.framing import Frame, Framing
+from steppe.vision.streaming.faults import naming
 
 Asked = tuple[int, int]
 """Epoch, and position in the split."""
@@ -76,14 +78,11 @@ class Decoder:
 
     def __getitems__(self, asked: Sequence[Asked]) -> Tensor | SteppeError:
         """A batch, or the refusal of one of its images: an error has its words in any process."""
-        batch = torch.from_numpy(np.empty((len(asked), *self.shape), dtype=np.uint8))
-        if get_worker_info() is not None:
-            # images are written where the other process reads them: what is moved there later
-            # leaves holes in the memory of the worker, which then grows by batches
-            batch.share_memory_()
         try:
+            batch = _room(len(asked), self.shape)
             for place, (epoch, position) in zip(batch.numpy(), asked, strict=True):
-                place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
+                with naming(partial(self._describe, position)):
+                    place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
         except SteppeError as error:
             return error
         return batch
@@ -93,6 +92,9 @@ class Decoder:
         if isinstance(batch, SteppeError):
             raise batch
         return batch[0]
+
+    def _describe(self, position: int) -> str:
+        return self.source.describe(int(self.rows[position]))
 
     def _pixels(self, epoch: int, position: int) -> np.ndarray:
         row, random = int(self.rows[position]), Random(seed_of(self.seed, epoch, position))
@@ -121,3 +123,21 @@ class Decoder:
 
             return frame
         return None if pipeline.frames else self.source.framing
+
+
+def _room(count: int, shape: tuple[int, ...]) -> Tensor:
+    """For a batch of images, uint8; of a worker's where the process that asked reads it."""
+    batch = torch.from_numpy(np.empty((count, *shape), dtype=np.uint8))
+    if get_worker_info() is None:
+        return batch
+    try:
+        # images are written where the other process reads them: what is moved there later
+        # leaves holes in the memory of the worker, which then grows by batches
+        return batch.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise SteppeError(
+            "batches of worker processes need shared memory",
+            got=" ".join(str(error).split())[:200],
+            way_out="a larger /dev/shm (docker run --shm-size), fewer workers (data.workers) or a "
+            "smaller batch",
+        ) from error
