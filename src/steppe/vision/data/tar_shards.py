@@ -6,7 +6,7 @@ import json
 import os
 import tarfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,14 +19,21 @@ from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.imagefolder import suffixes
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.parquet import TEST_NAMES, is_hidden
+from steppe.vision.data.split_names import TEST_NAMES, is_hidden, split_of
 
+_Entry = tuple[int, int, str]
+"""Offset, bytes, name."""
 OPEN = 64
 """Files that a process keeps open."""
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """Split -> its tar files, sorted: those whose name, or whose folder's, begins with it.
+    """Split -> its tar files, sorted: those whose name, or else whose folder's, begins with it.
+
+    Those of no split are under "".
+
+    Raises:
+        SteppeError: a name says several splits.
 
     Example:
         >>> find_shards(Path("no/such/folder"))
@@ -37,10 +44,8 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
         parts = path.relative_to(folder).parts
         if any(map(is_hidden, parts)):
             continue
-        for name in ("train", *TEST_NAMES):
-            if any(part.startswith(name) for part in parts):
-                found.setdefault(name, []).append(path)
-                break
+        splits = (split_of(part, path) for part in reversed(parts))
+        found.setdefault(next(filter(None, splits), ""), []).append(path)
     return found
 
 
@@ -56,7 +61,8 @@ def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) ->
         reading: how images become pixels.
 
     Raises:
-        SteppeError: a split is missing, a file is no plain tar, an image without a label.
+        SteppeError: a split is missing, a file is no plain tar, an image has no label, two images
+            or two different labels have one name.
 
     Source: the format of https://github.com/webdataset/webdataset.
     """
@@ -64,12 +70,15 @@ def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) ->
     if "train" not in shards or test is None:
         raise SteppeError(
             "tar shards need train*.tar and test*.tar",
-            got=f"{', '.join(shards) or 'no split'} in {folder}",
+            got=f"{', '.join(filter(None, shards)) or 'no split'} in {folder}",
             way_out="name them train-000.tar, ..., test-000.tar, or put them into such folders",
         )
     parts = [_encoded("train", shards["train"]), _encoded("test", shards[test])]
     left = [name for name in TEST_NAMES if name in shards and name != test]
     notes = [f"{test} is what is tested on: {', '.join(left)} left out"] if left else []
+    if nameless := [str(path.relative_to(folder)) for path in shards.get("", ())]:
+        few = ", ".join(nameless[:8])
+        notes.append(f"{len(nameless)} tar files are of no split by their name: left out: {few}")
     return source(parts[0], parts[1], reading, (), notes)
 
 
@@ -135,40 +144,59 @@ def _encoded(name: str, files: Sequence[Path]) -> Encoded:
     entries: list[tuple[int, int, int, str]] = []
     labels: list[object] = []
     for number, file in enumerate(files):
-        images: dict[str, tuple[int, int, int, str]] = {}
-        own: dict[str, object] = {}
-        try:
-            with tarfile.open(file, "r:") as tar:
-                for member in tar:
-                    path = PurePosixPath(member.name)
-                    stem, _, end = path.name.partition(".")
-                    if not member.isfile() or is_hidden(path.name):
-                        continue
-                    key = str(path.parent / stem)
-                    if f".{end.lower()}" in suffixes():
-                        images[key] = (number, member.offset_data, member.size, member.name)
-                    elif end in ("cls", "json"):
-                        own[key] = _label(tar, member, file)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise SteppeError(
-                "a shard must be a plain tar file",
-                got=f"{file} ({error})",
-                way_out="uncompressed, so that any image can be read by itself",
-            ) from error
-        for key, entry in images.items():
-            if own.get(key) is None:
-                raise SteppeError(
-                    "an image in a tar file has a label beside it",
-                    got=f"{entry[3]} in {file}, and no {key}.cls or {key}.json with a label",
-                    way_out="write KEY.jpg and KEY.cls, one after the other",
-                )
-            entries.append(entry)
-            labels.append(own[key])
+        for entry, label in _pairs(file):
+            entries.append((number, *entry))
+            labels.append(label)
     if not entries:
         raise SteppeError(
             "a split of a dataset must have images", got=f"none in {', '.join(map(str, files[:8]))}"
         )
     return Encoded(name=name, labels=labels, blobs=Shards(files, entries))
+
+
+def _pairs(file: Path) -> Iterator[tuple[_Entry, object]]:
+    """Where the images of a shard lie, and their labels."""
+    images: dict[str, _Entry] = {}
+    labels: dict[str, object] = {}
+    try:
+        with tarfile.open(file, "r:") as tar:
+            for member in tar:
+                path = PurePosixPath(member.name)
+                stem, _, end = path.name.partition(".")
+                if not member.isfile() or is_hidden(path.name):
+                    continue
+                key = str(path.parent / stem)
+                if f".{end.lower()}" in suffixes():
+                    if key in images:
+                        raise _two(images[key][2], member.name, key, file)
+                    images[key] = (member.offset_data, member.size, member.name)
+                elif end in ("cls", "json"):
+                    label = _label(tar, member, file)
+                    if label is not None and labels.setdefault(key, label) != label:
+                        raise _two(labels[key], label, key, file)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise SteppeError(
+            "a shard must be a plain tar file",
+            got=f"{file} ({error})",
+            way_out="uncompressed, so that any image can be read by itself",
+        ) from error
+    for key, entry in images.items():
+        if key not in labels:
+            raise SteppeError(
+                "an image in a tar file has a label beside it",
+                got=f"{entry[2]} in {file}, and no {key}.cls or {key}.json with a label",
+                way_out="write KEY.jpg and KEY.cls, one after the other",
+            )
+        yield entry, labels[key]
+
+
+def _two(one: object, other: object, key: str, file: Path) -> SteppeError:
+    return SteppeError(
+        "a name in a shard has one image and one label",
+        got=f"{one} and {other} of {key} in {file}",
+        consequence="one of them would be lost",
+        way_out="names that differ before their first dot",
+    )
 
 
 def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> object:
