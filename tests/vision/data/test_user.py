@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +17,8 @@ from steppe.vision.loader import Loader
 
 MODULE = """
 import os
+import random
+import numpy as np
 import torch
 from PIL import Image
 
@@ -45,6 +49,14 @@ def tensors():
 
 def one():
     return Squares(12, True)
+
+class Draws(Squares):
+    def __getitem__(self, i):
+        levels = random.randrange(256), np.random.randint(256), int(torch.randint(256, ()))
+        return Image.new("RGB", (16, 16), levels), i % 2
+
+def draws():
+    return {"train": Draws(12, True), "test": Draws(6, True)}
 
 class Breaks(Squares):
     def __init__(self, kind):
@@ -103,6 +115,47 @@ def test_its_items_are_trained_on(function: str, stream: bool) -> None:
     assert y.tolist() == [0, 1, 0, 1, 0, 1]
     torch.testing.assert_close(x[:, 0, 0, 0] * 255, torch.arange(6.0))
     torch.testing.assert_close(x[:, 1, 5, 5] * 255, 100.0 + 100 * y)
+
+
+def drawn(loader: Loader, epoch: int, start: int = 0) -> torch.Tensor:
+    """The levels of each image, ``[n, 3]``, in the order of the dataset's rows."""
+    images = torch.cat([x for x, _ in loader.epoch(epoch, start)])
+    return (images[:, :, 0, 0] * 255).round().int()
+
+
+def states() -> tuple[Any, ...]:
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+
+def test_what_an_item_draws_depends_on_seed_epoch_and_number_alone() -> None:
+    data = opened("draws", stream=True, mean=(0.0,) * 3, std=(1.0,) * 3)
+    options: dict[str, Any] = {"shuffle": False, "drop_last": False}
+    before = states()
+    alone = Loader.of(data, "train", 5, seed=3, workers=0, **options)
+    first, second = drawn(alone, 0), drawn(alone, 1)
+    assert states() == before, "the process's generators are given back"
+    for channel in range(3):
+        assert len(set(first[:, channel].tolist()) | set(second[:, channel].tolist())) > 12
+    for workers in (0, 1, 3):
+        random.seed(workers)
+        np.random.seed(workers)
+        torch.manual_seed(workers)
+        loader = Loader.of(data, "train", 5, seed=3, workers=workers, **options)
+        assert torch.equal(drawn(loader, 0), first)
+        assert torch.equal(drawn(loader, 1), second)
+        assert torch.equal(drawn(loader, 0, start=1), first[5:])
+    for rank in range(2):
+        share = Loader.of(data, "train", 6, seed=3, rank=rank, world=2, workers=1, **options)
+        assert torch.equal(drawn(share, 0), first[rank::2])
+    assert not torch.equal(drawn(Loader.of(data, "train", 5, seed=4, **options), 0), first)
+
+
+def test_what_is_read_into_memory_draws_the_same_each_time() -> None:
+    before = states()
+    once, again = (opened("draws", stream=False).train.images for _ in range(2))
+    assert states() == before
+    assert torch.equal(once, again)
+    assert len(once[:, :, 0, 0].unique(dim=0)) == 12
 
 
 def test_what_is_no_dataset_gets_one_line() -> None:

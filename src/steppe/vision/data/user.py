@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 
 from steppe.core.errors import SteppeError
+from steppe.core.seeded import seeded
 from steppe.core.user_code import found
 from steppe.vision.augment.transform import as_image
 from steppe.vision.data.base import Source
@@ -25,7 +26,9 @@ def from_user(name: str, reading: Reading) -> Source:
 
     An item is an image (Pillow's, or a uint8 tensor ``[c, h, w]``) and its label: a pair, or a
     mapping with ``image`` and ``label``. Labels are wanted before any image: a dataset with a list
-    ``targets`` or ``labels`` is not read for them. Items may depend on nothing but their number.
+    ``targets`` or ``labels`` is not read for them. Items may depend on their number, and on what
+    they draw from the generators of Python, numpy and torch: these are set from (seed, epoch,
+    number) before an item is read, and put back after it.
 
     Args:
         name: of the function; called with nothing, it gives ``{"train": ..., "test": ...}``.
@@ -63,17 +66,21 @@ class Items(Blobs):
         return len(self.dataset)
 
     def blob(self, row: int) -> Image.Image:
+        return self.drawn(row, row)
+
+    def drawn(self, row: int, seed: int) -> Image.Image:
         with naming(lambda: self.describe(row)):
-            return as_image(self.pair(row)[0], self.describe(row))
+            return as_image(self._pair(row, seed)[0], self.describe(row))
 
     def label(self, row: int) -> object:
         """Of an item, where the dataset has no list of labels."""
         with naming(lambda: self.describe(row)):
-            return self.pair(row)[1]
+            return self._pair(row, row)[1]
 
-    def pair(self, row: int) -> tuple[Any, Any]:
-        """Image and label, as the dataset gives them."""
-        return _pair(self.dataset[row], self.describe(row))
+    def _pair(self, row: int, seed: int) -> tuple[Any, Any]:
+        with seeded(seed):
+            item = self.dataset[row]
+        return _pair(item, self.describe(row))
 
     def describe(self, row: int) -> str:
         return f"item {row} of {self.of}"

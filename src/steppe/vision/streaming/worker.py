@@ -23,6 +23,9 @@ from steppe.vision.streaming.faults import naming
 Asked = tuple[int, int]
 """Epoch, and position in the split."""
 
+_READING = 2
+"""What tells the draws of a user's dataset from those of steppe's changes of its images."""
+
 
 def seed_of(*numbers: int) -> int:
     """A seed of 63 bits that is a function of the numbers; neighbours' are unrelated.
@@ -42,8 +45,8 @@ class Source(Protocol):
     def framing(self) -> Framing | None:
         """What evaluation keeps of an image."""
 
-    def of(self, row: int, framing: Framing | None) -> Image.Image:
-        """An image, what ``framing`` keeps of it."""
+    def of(self, row: int, framing: Framing | None, seed: int = 0) -> Image.Image:
+        """An image, what ``framing`` keeps of it; ``seed`` is of what reading it draws."""
 
     def describe(self, row: int) -> str:
         """An image in words."""
@@ -98,7 +101,8 @@ class Decoder:
 
     def _pixels(self, epoch: int, position: int) -> np.ndarray:
         row, random = int(self.rows[position]), Random(seed_of(self.seed, epoch, position))
-        image = self.source.of(row, self._framing(random))
+        seed = seed_of(self.seed, epoch, row, _READING)
+        image = self.source.of(row, self._framing(random), seed)
         for step in self.pipeline.images:
             image = step(image, random)
         pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
