@@ -69,9 +69,9 @@ def test_an_epoch_goes_on_from_any_batch_and_decodes_nothing_before(
     decoded: list[int] = []
     of = type(data.train.pictures).of  # type: ignore[union-attr, attr-defined]
 
-    def counting(self: Any, row: int, framing: Any) -> Any:
+    def counting(self: Any, row: int, *others: Any) -> Any:
         decoded.append(row)
-        return of(self, row, framing)
+        return of(self, row, *others)
 
     monkeypatch.setattr(type(data.train.pictures), "of", counting)  # type: ignore[attr-defined]
     for start in (1, 4):

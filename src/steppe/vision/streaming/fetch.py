@@ -8,15 +8,15 @@ import signal
 import warnings
 from collections.abc import Iterator
 from multiprocessing import connection
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from steppe.core.errors import SteppeError
-from steppe.vision.streaming.worker import Asked, Decoder
+from steppe.vision.streaming.worker import Asked, Batches
 
+T = TypeVar("T")
 AHEAD = 2
 """Batches that each worker makes before they are asked for."""
 MOST = 8
@@ -48,26 +48,26 @@ class _Asked:
         return self.lists
 
 
-class Fetcher:
-    """Decodes batches with torch's DataLoader: workers live on from epoch to epoch.
+class Fetcher(Generic[T]):
+    """Makes batches with torch's DataLoader: workers live on from epoch to epoch.
 
     Nothing of a batch depends on the number of workers, and no generator of the process is used.
     One that is asked for batches while others are read starts workers for them alone.
 
     Args:
-        decoder: of the images.
+        made: what they are made of.
         workers: processes; 0 decodes in this one.
         pin: give batches in memory that a GPU reads directly.
     """
 
-    def __init__(self, decoder: Decoder, workers: int, pin: bool = False) -> None:
+    def __init__(self, made: Batches[T], workers: int, pin: bool = False) -> None:
         if workers < 0:
             raise SteppeError("workers must be 0 or more", got=workers, way_out="data.workers=2")
-        self.decoder, self.workers, self.pin = decoder, workers, pin
+        self.made, self.workers, self.pin = made, workers, pin
         self._idle: list[tuple[DataLoader[Any], _Asked]] = []
 
-    def batches(self, lists: Iterator[list[Asked]]) -> Iterator[Tensor]:
-        """The images of each list, uint8 ``[n, c, h, w]``.
+    def batches(self, lists: Iterator[list[Asked]]) -> Iterator[T]:
+        """The batch of each list.
 
         Args:
             lists: read a few ahead of what is given.
@@ -114,7 +114,7 @@ class Fetcher:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")  # as was asked for
             loader: DataLoader[Any] = DataLoader(
-                self.decoder,  # type: ignore[arg-type]
+                self.made,  # type: ignore[arg-type]
                 batch_sampler=asked,  # type: ignore[arg-type]
                 num_workers=self.workers,
                 collate_fn=_as_they_are,

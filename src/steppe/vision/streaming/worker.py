@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from hashlib import blake2b
 from random import Random
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -20,6 +21,7 @@ from steppe.vision.augment.pipeline import Pipeline
 from steppe.vision.framing import Frame, Framing
 from steppe.vision.streaming.faults import naming
 
+T = TypeVar("T")
 Asked = tuple[int, int]
 """Epoch, and position in the split."""
 
@@ -52,10 +54,53 @@ class Source(Protocol):
         """An image in words."""
 
 
-class Decoder:
-    """A map-style dataset of batches: ``[(epoch, position), ...]`` -> uint8 ``[n, c, h, w]``.
+class Batches(Generic[T]):
+    """A map-style dataset of batches: ``[(epoch, position), ...]`` -> images, and more of them.
 
-    What an image becomes is a function of (seed, epoch, position) alone, whoever decodes it.
+    What an image becomes is a function of (seed, epoch, position) alone, whoever decodes it. A
+    subclass says what is not said here.
+
+    Args:
+        shape: channels, height, width of all.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def put(self, place: NDArray[np.uint8], epoch: int, position: int) -> Any:
+        """Write an image to ``place``, ``[c, h, w]``.
+
+        Returns:
+            What else is told of it.
+        """
+        raise NotImplementedError
+
+    def describe(self, position: int) -> str:
+        """An image in words, for a message."""
+        raise NotImplementedError
+
+    def gathered(self, images: Tensor, others: list[Any]) -> T:
+        """The batch: images, uint8 ``[n, c, h, w]``, and what `put` returned of each."""
+        raise NotImplementedError
+
+    def __getitems__(self, asked: Sequence[Asked]) -> T | SteppeError:
+        """A batch, or the refusal of one of its images: an error has its words in any process."""
+        others = []
+        try:
+            images = _room(len(asked), self.shape)
+            for place, (epoch, position) in zip(images.numpy(), asked, strict=True):
+                with naming(partial(self.describe, position)):
+                    others.append(self.put(place, epoch, position))
+        except SteppeError as error:
+            return error
+        return self.gathered(images, others)
+
+
+class Decoder(Batches[Tensor]):
+    """Images of a dataset, each decoded and changed by itself.
 
     Args:
         source: the images.
@@ -73,31 +118,21 @@ class Decoder:
         pipeline: Pipeline,
         seed: int,
     ) -> None:
-        self.source, self.shape, self.pipeline, self.seed = source, shape, pipeline, seed
+        super().__init__(shape)
+        self.source, self.pipeline, self.seed = source, pipeline, seed
         self.rows = rows.numpy()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, asked: Sequence[Asked]) -> Tensor | SteppeError:
-        """A batch, or the refusal of one of its images: an error has its words in any process."""
-        try:
-            batch = _room(len(asked), self.shape)
-            for place, (epoch, position) in zip(batch.numpy(), asked, strict=True):
-                with naming(partial(self._describe, position)):
-                    place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
-        except SteppeError as error:
-            return error
-        return batch
+    def put(self, place: NDArray[np.uint8], epoch: int, position: int) -> None:
+        place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
 
-    def __getitem__(self, asked: Asked) -> Tensor:
-        batch = self.__getitems__([asked])
-        if isinstance(batch, SteppeError):
-            raise batch
-        return batch[0]
-
-    def _describe(self, position: int) -> str:
+    def describe(self, position: int) -> str:
         return self.source.describe(int(self.rows[position]))
+
+    def gathered(self, images: Tensor, others: list[Any]) -> Tensor:
+        return images
 
     def _pixels(self, epoch: int, position: int) -> np.ndarray:
         row, random = int(self.rows[position]), Random(seed_of(self.seed, epoch, position))
