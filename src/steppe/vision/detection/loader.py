@@ -96,8 +96,8 @@ class DetectionLoader(BatchLoader):
         **options: Any,
     ) -> None:
         split = data.part(part)
-        own = {"mean": data.mean, "std": data.std, "channels": len(data.mean)}
-        super().__init__(len(split), batch_size, **own, **options)
+        options |= {"mean": data.mean, "std": data.std, "channels": len(data.mean)}
+        super().__init__(len(split), batch_size, **options)
         kept = without_kept(split) if workers else split
         self.items = Items(kept, data.size, data.mean, augment, self.seed)
         self._fetcher = Fetcher(self.items, workers, pin=self.pinned)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from steppe.vision.data.blobs import Blobs
-from steppe.vision.data.decode import picture
+from steppe.vision.data.decode import picture, size_of
 from steppe.vision.data.levels import Levels
 from steppe.vision.framing import Framing
 
@@ -32,6 +32,14 @@ class Pictures:
     def framing(self) -> Framing | None:
         """What evaluation keeps of an image."""
         return self.levels.reading.framing
+
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first image."""
+        return size_of(self.blobs.blob(0), self.blobs.describe(0))
+
+    def settle(self) -> None:
+        """Find out here what worker processes would each find out: the range of deep images."""
+        self.levels.settle(self.blobs.blob(0), self.blobs.describe(0))
 
     def of(self, row: int, framing: Framing | None, seed: int = 0) -> Image.Image:
         """An image of mode L or RGB, what ``framing`` keeps of it.
