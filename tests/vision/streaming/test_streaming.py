@@ -21,6 +21,7 @@ from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import StreamedSplit
 from steppe.vision.loader import Loader
+from steppe.vision.streaming.fetch import usual_workers
 
 Batch = tuple[Tensor, Tensor]
 FULL = [
@@ -175,6 +176,24 @@ def test_an_error_of_who_asks_is_no_death_of_a_worker(photographs: Path, workers
 
     with pytest.raises(OSError, match="of who asks"):
         list(reader.read(0, asked()))
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "here", "expected"),
+    [
+        (64, 32, "8", 8),  # four machines of eight processes
+        (16, 32, "8", 2),
+        (16, 4, None, 4),
+        (4, 32, "8", 1),
+        (16, 1, "8", 8),  # one that trains alone beside others that do not share its batches
+    ],
+)
+def test_workers_share_the_cores_of_their_own_machine(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, here: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    environment = {} if here is None else {"LOCAL_WORLD_SIZE": here}
+    assert usual_workers(processes, environment) == expected
 
 
 def test_shared_memory_that_is_full_is_told_in_one_line(

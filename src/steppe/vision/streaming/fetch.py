@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from multiprocessing import connection
 from typing import Any, Generic, TypeVar
 
@@ -25,17 +25,25 @@ PATIENCE = 1.0
 """Seconds in which the end of a worker is seen, where what came from it broke off."""
 
 
-def usual_workers(processes: int = 1) -> int:
+def usual_workers(processes: int = 1, environment: Mapping[str, str] = os.environ) -> int:
     """How many workers a process has where nobody says: its share of the cores, at most 8.
+
+    The cores are those of a machine, and so are the processes that share them: as many as torchrun
+    has started there (``LOCAL_WORLD_SIZE``), or all where nobody says.
+
+    Args:
+        processes: that train together, on all machines.
+        environment: of this process.
 
     Example:
         >>> 0 < usual_workers() <= 8
         True
     """
+    here = int(environment.get("LOCAL_WORLD_SIZE", processes))
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(MOST, cores // processes))
+    return max(1, min(MOST, cores // min(here, processes)))
 
 
 class _Asked:

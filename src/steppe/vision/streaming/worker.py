@@ -172,7 +172,7 @@ def _room(count: int, shape: tuple[int, ...]) -> Tensor:
     try:
         # images are written where the other process reads them: what is moved there later
         # leaves holes in the memory of the worker, which then grows by batches
-        return batch.share_memory_()
+        batch.share_memory_()
     except (RuntimeError, OSError) as error:
         raise SteppeError(
             "batches of worker processes need shared memory",
@@ -180,3 +180,4 @@ def _room(count: int, shape: tuple[int, ...]) -> Tensor:
             way_out="a larger /dev/shm (docker run --shm-size), fewer workers (data.workers) or a "
             "smaller batch",
         ) from error
+    return batch
