@@ -6,12 +6,13 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.data import ImageData, load
+from steppe.vision.data import ImageData, load, tar_index
 from steppe.vision.data.base import StreamedSplit
 from steppe.vision.loader import Loader
 
@@ -158,3 +159,48 @@ def test_a_label_may_be_said_twice_and_lie_beside_other_words(shards: Path, orde
         put(tar, "y.cls", b"2")
         put(tar, "y.json", b'{"label": 2}')
     assert sorted(open_(shards).train.labels.tolist()[-2:]) == [2, 3]
+
+
+def test_what_lies_where_is_read_once_where_there_is_a_cache(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    look = tar_index._read
+
+    def watched(file: Path) -> Any:
+        read.append(file.name)
+        return look(file)
+
+    monkeypatch.setattr(tar_index, "_read", watched)
+    cache = tmp_path / "cache"
+    options = {"size": 24, "augment": "none", "stream": True, "say": lambda note: None}
+
+    def labels() -> list[int]:
+        return load(str(shards), cache=cache, **options).train.labels.tolist()  # type: ignore[arg-type]
+
+    first = labels()
+    every = ["train-000.tar", "train-001.tar", "train-002.tar", "test-000.tar"]
+    assert read == every
+    read.clear()
+    data = load(str(shards), cache=cache, **options)  # type: ignore[arg-type]
+    assert not read
+    alone = load(str(shards), **options)  # type: ignore[arg-type]
+    assert read == every, "without a cache they are read anew"
+    for part in ("train", "test"):
+        pairs = zip(
+            Loader.of(data, part, 8, workers=0).epoch(1),
+            Loader.of(alone, part, 8, workers=0).epoch(1),
+            strict=True,
+        )
+        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+    read.clear()
+    with tarfile.open(shards / "train-001.tar", "a") as tar:
+        put(tar, "more.jpg", b"an image")
+        put(tar, "more.cls", b"2")
+    assert len(labels()) == len(first) + 1
+    assert read == ["train-001.tar"]
+    for kept in cache.glob("shard-*.json"):
+        kept.write_text(kept.read_text()[:-9])
+    read.clear()
+    assert len(labels()) == len(first) + 1
+    assert sorted(read) == sorted(every), "what is damaged is read anew"

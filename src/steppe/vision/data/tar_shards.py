@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +15,10 @@ from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
-from steppe.vision.data.imagefolder import suffixes
 from steppe.vision.data.levels import Reading
 from steppe.vision.data.split_names import TEST_NAMES, is_hidden, split_of
+from steppe.vision.data.tar_index import index_of
 
-_Entry = tuple[int, int, str]
-"""Offset, bytes, name."""
 OPEN = 64
 """Files that a process keeps open."""
 
@@ -49,7 +45,9 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) -> Source:
+def tar_shards(
+    folder: Path, shards: dict[str, list[Path]], reading: Reading, cache: Path | None = None
+) -> Source:
     """A dataset of tar files: ``train-000.tar``, ``test-000.tar`` (or validation, valid, val).
 
     Files of one name but for its end belong together: an image (``0001.jpg``) and its label
@@ -59,6 +57,7 @@ def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) ->
         folder: that holds them, for messages.
         shards: as `find_shards` gives them.
         reading: how images become pixels.
+        cache: folder that keeps what lies where in them; None reads that anew each time.
 
     Raises:
         SteppeError: a split is missing, a file is no plain tar, an image has no label, two images
@@ -73,7 +72,7 @@ def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) ->
             got=f"{', '.join(filter(None, shards)) or 'no split'} in {folder}",
             way_out="name them train-000.tar, ..., test-000.tar, or put them into such folders",
         )
-    parts = [_encoded("train", shards["train"]), _encoded("test", shards[test])]
+    parts = [_encoded("train", shards["train"], cache), _encoded("test", shards[test], cache)]
     left = [name for name in TEST_NAMES if name in shards and name != test]
     notes = [f"{test} is what is tested on: {', '.join(left)} left out"] if left else []
     if nameless := [str(path.relative_to(folder)) for path in shards.get("", ())]:
@@ -140,11 +139,11 @@ class Shards(Blobs):
         return self._open[number]
 
 
-def _encoded(name: str, files: Sequence[Path]) -> Encoded:
+def _encoded(name: str, files: Sequence[Path], cache: Path | None) -> Encoded:
     entries: list[tuple[int, int, int, str]] = []
     labels: list[object] = []
     for number, file in enumerate(files):
-        for entry, label in _pairs(file):
+        for entry, label in index_of(file, cache):
             entries.append((number, *entry))
             labels.append(label)
     if not entries:
@@ -152,64 +151,3 @@ def _encoded(name: str, files: Sequence[Path]) -> Encoded:
             "a split of a dataset must have images", got=f"none in {', '.join(map(str, files[:8]))}"
         )
     return Encoded(name=name, labels=labels, blobs=Shards(files, entries))
-
-
-def _pairs(file: Path) -> Iterator[tuple[_Entry, object]]:
-    """Where the images of a shard lie, and their labels."""
-    images: dict[str, _Entry] = {}
-    labels: dict[str, object] = {}
-    try:
-        with tarfile.open(file, "r:") as tar:
-            for member in tar:
-                path = PurePosixPath(member.name)
-                stem, _, end = path.name.partition(".")
-                if not member.isfile() or is_hidden(path.name):
-                    continue
-                key = str(path.parent / stem)
-                if f".{end.lower()}" in suffixes():
-                    if key in images:
-                        raise _two(images[key][2], member.name, key, file)
-                    images[key] = (member.offset_data, member.size, member.name)
-                elif end in ("cls", "json"):
-                    label = _label(tar, member, file)
-                    if label is not None and labels.setdefault(key, label) != label:
-                        raise _two(labels[key], label, key, file)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise SteppeError(
-            "a shard must be a plain tar file",
-            got=f"{file} ({error})",
-            way_out="uncompressed, so that any image can be read by itself",
-        ) from error
-    for key, entry in images.items():
-        if key not in labels:
-            raise SteppeError(
-                "an image in a tar file has a label beside it",
-                got=f"{entry[2]} in {file}, and no {key}.cls or {key}.json with a label",
-                way_out="write KEY.jpg and KEY.cls, one after the other",
-            )
-        yield entry, labels[key]
-
-
-def _two(one: object, other: object, key: str, file: Path) -> SteppeError:
-    return SteppeError(
-        "a name in a shard has one image and one label",
-        got=f"{one} and {other} of {key} in {file}",
-        consequence="one of them would be lost",
-        way_out="names that differ before their first dot",
-    )
-
-
-def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> object:
-    """A number, or what a json says; None where it says none."""
-    stored = tar.extractfile(member)
-    text = stored.read() if stored is not None else b""
-    try:
-        if member.name.endswith(".json"):
-            found = json.loads(text)
-            return found.get("label") if isinstance(found, dict) else None
-        return int(text)
-    except ValueError as error:
-        raise SteppeError(
-            "the label of an image is a whole number",
-            got=f"{text[:40]!r} in {member.name} of {file} ({error})",
-        ) from None
