@@ -86,6 +86,34 @@ def test_it_has_the_zeros_of_the_method(method: str) -> None:
     )
 
 
+def test_it_is_measured_with_its_own_statistics_before_the_cut() -> None:
+    """The figure before the last projection is that of the mean, as a network by itself."""
+    measured: list[dict[str, Tensor]] = []
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        measured.append({n: t.detach().clone() for n, t in model.state_dict().items()})
+        return {"accuracy": 0.0}
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    config = TrainConfig(epochs=3, lr=0.1, bn_batches=4, eval_every=0, ema=0.8)
+    accelerator, method = make_accelerator(config, "cpu", "."), steppe.methods.gmp(sparsity=0.5)
+    made = Trainer(model, Batches(), evaluate, method, config, accelerator, quiet=True)
+    finished = made.fit()
+    before, after = measured
+    assert not torch.equal(before["0.weight"], after["0.weight"])
+    for state in (before, after):
+        seen = torch.stack([X[rows] for rows in torch.randperm(24, generator=_of(3)).split(6)])
+        hidden = seen @ state["0.weight"].T + state["0.bias"]
+        torch.testing.assert_close(state["1.running_mean"], hidden.mean((0, 1)))
+        torch.testing.assert_close(state["1.running_var"], hidden.var(1).mean(0))
+    assert finished.notes.count("running statistics of 1 norm estimated from 4 batches") == 1
+
+
+def _of(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
 def test_killed_and_resumed_it_ends_with_the_same_bits(tmp_path: Path) -> None:
     method = steppe.methods.gmp(sparsity=0.5)
     whole = trainer(method, Batches())
@@ -113,3 +141,8 @@ def test_what_cannot_be_averaged_is_refused() -> None:
         trainer(steppe.methods.lrr(sparsity=0.8, cycles=3), Batches())
     with pytest.raises(SteppeError, match=r"ema must lie in \(0, 1\); got 1"):
         WeightAverage(nn.Linear(1, 1), 1.0)
+    norms = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    config = TrainConfig(epochs=1, ema=0.9, bn_batches=0)
+    with pytest.raises(SteppeError, match="ema with bn_batches 0"):
+        config.average_of(norms, whole=True)
+    assert config.average_of(norms[:1], whole=True) is not None

@@ -12,6 +12,7 @@ from steppe.core.cost import Cost
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import CandidateEvaluator
 from steppe.engine.optim import lr_factor
+from steppe.engine.step.batchnorm import running_norms
 from steppe.engine.step.options import StepOptions
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.weight_average import WeightAverage
@@ -43,7 +44,7 @@ class TrainConfig:
         trackers: accelerate trackers (tensorboard, wandb, ...) that also get the metrics.
         eval_every: epochs between evaluations; 0 only at the end.
         ema: decay of a running mean of the weights, which takes their place before the last
-            projection; None: none.
+            projection, with running statistics of its own from ``bn_batches``; None: none.
     """
 
     epochs: int
@@ -91,7 +92,8 @@ class TrainConfig:
             whole: whether the run is one training; a method may rewind it.
 
         Raises:
-            SteppeError: the method rewinds, so the weights belong to several trainings.
+            SteppeError: the method rewinds, so the weights belong to several trainings; batch norms
+                would keep the statistics of other weights.
         """
         if self.ema is None:
             return None
@@ -100,6 +102,13 @@ class TrainConfig:
                 "a mean of the weights is that of one training",
                 got="train.ema with a method that rewinds",
                 way_out="train.ema null",
+            )
+        if not self.bn_batches and running_norms(model):
+            raise SteppeError(
+                "running statistics of norms are estimated for the mean of the weights",
+                got="train.ema with bn_batches 0",
+                consequence="they would be those of other weights",
+                way_out="train.bn_batches 79, or train.ema null",
             )
         return WeightAverage(model, self.ema)
 

@@ -182,6 +182,7 @@ class Trainer:
             self.stopping.restore(self.plain)
         if self.average is not None:
             self.average.store()
+            self._reestimate()  # or its figures would be those of the raw weights' statistics
         before = self._evaluated(f"the {self.task.quality} before the last projection")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
@@ -385,13 +386,11 @@ class Trainer:
         # an epoch number that training never uses: other augmentations, same for any resume
         stream = self.batches.epoch(self.config.epochs)
         model = self.accelerator.unwrap_model(self.model)
-        used = reestimate(
-            model, (x for (x, _), _ in zip(stream, range(limit), strict=False)), self.task.forward
-        )
-        if used:
-            norms = counted(len(running_norms(model)), "norm")
-            batches = counted(used, "batch", "batches")
-            self.sparsifier.notes.append(f"running statistics of {norms} estimated from {batches}")
+        inputs = (x for (x, _), _ in zip(stream, range(limit), strict=False))
+        used = reestimate(model, inputs, self.task.forward)
+        norms = counted(len(running_norms(model)), "norm")
+        note = f"running statistics of {norms} estimated from {counted(used, 'batch', 'batches')}"
+        self.sparsifier.notes += [note] if used and note not in self.sparsifier.notes else []
 
     def _say(self, text: str) -> None:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,23 +13,22 @@ from torch.nn import functional as F
 from steppe.core.errors import SteppeError
 from steppe.vision.augment import Augmentation, Pipeline
 from steppe.vision.augment.pipeline import as_pipeline
+from steppe.vision.batch_loader import BatchLoader
+from steppe.vision.batch_loader import stream as stream
 from steppe.vision.data.base import ImageData, ImageSplit
 from steppe.vision.data.base import Split as Split
 from steppe.vision.streaming.fetch import usual_workers
 from steppe.vision.streaming.worker import seed_of
 
-LARGE = 4 * 2**20
-"""Bytes of a batch from which on it gets pages of its own."""
 _MIXING = 1
 """What tells the draws of mixtures from those of a batch's augmentation."""
 
 
-class Loader:
+class Loader(BatchLoader):
     """Normalised batches of a split, whose images lie in memory or are streamed.
 
-    Order: a permutation drawn from (seed, epoch). Augmentation: of single images, draws from
-    (seed, epoch, image); of batches, draws from (seed, epoch, batch) for the whole batch, of which
-    each rank takes its own examples' rows. Nothing is carried from one batch to the next, so
+    Augmentation: of single images, draws from (seed, epoch, image); of batches, draws from (seed,
+    epoch, batch) for the whole batch, of which each rank takes its own examples' rows. So
     :meth:`epoch` may start anywhere, and what comes before costs nothing.
 
     Args:
@@ -39,20 +36,13 @@ class Loader:
         batch_size: examples per step over all ranks together.
         mean: per channel, of images in [0, 1].
         std: per channel; x = (image - mean) / std.
-        seed: of order and augmentation.
-        shuffle: a new order each epoch; otherwise the stored one.
-        augment: what is done to the images, or None.
-        drop_last: leave out a last batch that is not full.
-        device: where batches go. Images are moved as they are stored (uint8: a quarter of the
-            bytes) and augmented there, with draws made on the CPU, the same for every device.
-        dtype: of the images, e.g. torch.bfloat16; computed in float32.
-        memory_format: e.g. torch.channels_last.
-        rank: this process, 0..world - 1; it gets examples rank, rank + world, ... of each batch.
-        world: number of processes; must divide batch_size. A last batch that is not full gives
-            ranks unequal shares: use drop_last for training.
+        augment: what is done to the images, or None; of batches on the device, with draws made on
+            the CPU, the same for every device.
         workers: processes that decode, beside this one; 0: none. Changes no image. None: this
             process's share of the cores, at most 8; none where images lie decoded in memory.
         num_classes: of the labels, where images are mixed; labels are then shares [n, classes].
+        options: seed, shuffle, drop_last, device, dtype, memory_format, rank, world; see
+            `steppe.vision.batch_loader.BatchLoader`.
 
     Raises:
         SteppeError: sizes, rank, mean or std that cannot work.
@@ -71,32 +61,20 @@ class Loader:
         *,
         mean: Sequence[float],
         std: Sequence[float],
-        seed: int = 0,
-        shuffle: bool = False,
         augment: Augmentation | Pipeline | None = None,
-        drop_last: bool = False,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        memory_format: torch.memory_format = torch.contiguous_format,
-        rank: int = 0,
-        world: int = 1,
         workers: int | None = None,
         num_classes: int | None = None,
+        **options: Any,
     ) -> None:
-        self.split, self.batch_size, self.drop_last = split, batch_size, drop_last
-        self.seed, self.shuffle, self.augment = seed, shuffle, augment
-        self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
-        self.rank, self.world = rank, world
+        channels, white = split.shape[0], split.white
+        super().__init__(
+            len(split), batch_size, mean=mean, std=std, channels=channels, white=white, **options
+        )
+        self.split, self.augment = split, augment
         self.pipeline, self.num_classes = as_pipeline(augment), num_classes
-        self._check(len(mean), len(std))
-        pin = self.device.type == "cuda"
-        self.workers = usual_workers(world) if workers is None else workers
-        self._reader = split.reader(self.pipeline, seed, self.workers, pin)
-        # (x / 255 - mean) / std as one multiplication and one addition.
-        scale = torch.tensor([1 / (split.white * s) for s in std], dtype=torch.float32)
-        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
-        self._scale = scale.view(1, -1, 1, 1).to(self.device)
-        self._shift = shift.view(1, -1, 1, 1).to(self.device)
+        self._check_mixing()
+        self.workers = usual_workers(self.world) if workers is None else workers
+        self._reader = split.reader(self.pipeline, self.seed, self.workers, self.pinned)
 
     @classmethod
     def of(cls, data: ImageData, split: str, batch_size: int, **options: Any) -> Loader:
@@ -135,11 +113,6 @@ class Loader:
         usual |= {"workers": data.workers, "num_classes": data.num_classes}
         return cls(images, batch_size, **(usual | options))
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        full, remainder = divmod(len(self.split), self.batch_size)
-        return full + (remainder > 0 and not self.drop_last)
-
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of a loader without shuffling and augmentation, for evaluation."""
         if self.shuffle or self.augment is not None:
@@ -161,15 +134,13 @@ class Loader:
             Images [n, c, h, w] of ``dtype``, and labels [n], int64, on ``device``; n is
             batch_size / world. Where images are mixed, labels are shares [n, classes], float32.
         """
-        order = torch.arange(len(self.split))
-        if self.shuffle:
-            order = self.split.order(stream(self.seed, number))
-        size = self.batch_size
-        lists = [order[batch * size : (batch + 1) * size] for batch in range(start, len(self))]
-        shares = [every[self.rank :: self.world] for every in lists]
-        stored = self._reader.read(number, iter(shares))
-        for batch, (every, own) in enumerate(zip(lists, shares, strict=True), start):
+        shares = self.shares(number, start)
+        stored = self._reader.read(number, iter([own for _, own in shares]))
+        for batch, (every, own) in enumerate(shares, start):
             yield self._finished(next(stored), own, len(every), (number, batch))
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        return self.split.order(generator)
 
     def _finished(
         self, images: Tensor, positions: Tensor, together: int, where: tuple[int, int]
@@ -183,19 +154,19 @@ class Loader:
             where: epoch and batch.
         """
         labels = self.split.labels
-        x = self._move(images)
-        y = self._move(labels.index_select(0, positions.to(labels.device)))
+        x = self._moved(images)
+        y = self._moved(labels.index_select(0, positions.to(labels.device)))
         augment, draws = self.pipeline.batch, None
         if augment is not None:
             all_draws = augment.draw(together, stream(self.seed, *where))
             draws = all_draws[self.rank :: self.world].to(self.device)
             x = x if augment.normalised else augment(x, draws)
-        x = _room(x).copy_(x).mul_(self._scale).add_(self._shift)
+        x = self._normalised(x)
         if augment is not None and draws is not None and augment.normalised:
             x = augment(x, draws)
         if self.pipeline.mixing:
             x, y = self._mixed(x, y, where)
-        return x.to(self.dtype).contiguous(memory_format=self.memory_format), y
+        return self._laid_out(x), y
 
     def _mixed(self, x: Tensor, y: Tensor, where: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Each with the one that is half of the batch away, which lies on the same rank."""
@@ -208,26 +179,7 @@ class Loader:
         mixed = torch.lerp(shares.roll(half, 0), shares, draws[0])
         return mixing(x, x.roll(half, 0), draws), mixed
 
-    def _move(self, x: Tensor) -> Tensor:
-        if self.device.type == "cuda" and x.device.type == "cpu":
-            x = x if x.is_pinned() else x.pin_memory()
-            return x.to(self.device, non_blocking=True)
-        return x.to(self.device)
-
-    def _check(self, means: int, stds: int) -> None:
-        n, channels = len(self.split), self.split.shape[0]
-        if self.batch_size < 1 or n == 0 or (self.drop_last and self.batch_size > n):
-            raise SteppeError(
-                f"batch_size must lie between 1 and the {n} images there are",
-                got=self.batch_size,
-                way_out="another batch size (--batch-size, train.batch_size)",
-            )
-        if not 0 <= self.rank < self.world or self.batch_size % self.world:
-            raise SteppeError(
-                "rank must lie below world, and world must divide batch_size",
-                got=f"rank={self.rank}, world={self.world}, batch_size={self.batch_size}",
-                way_out="batch_size counts the examples of all ranks together",
-            )
+    def _check_mixing(self) -> None:
         if self.pipeline.mixing and self.batch_size % (2 * self.world):
             raise SteppeError(
                 "a batch whose images are mixed must have two equal halves in each process",
@@ -239,11 +191,6 @@ class Loader:
                 "mixing needs full batches and the number of classes",
                 got=f"drop_last={self.drop_last}, num_classes={self.num_classes}",
                 way_out="Loader(..., drop_last=True, num_classes=1000)",
-            )
-        if (means, stds) != (channels, channels):
-            raise SteppeError(
-                f"mean and std must have one number for each of the {channels} channels",
-                got=f"{means} and {stds}",
             )
 
 
@@ -268,29 +215,3 @@ def batches(
         [[0, 1], [2, 3]]
     """
     return Loader(split, batch_size, **options).epoch(epoch, start)
-
-
-def _room(x: Tensor) -> Tensor:
-    """For x in float32.
-
-    On a CPU large batches have pages of their own, which go back to the system with them. glibc
-    would keep them, split them for what is small, and take more for the next batch.
-    """
-    size = 4 * x.numel()
-    if x.device.type != "cpu" or size < LARGE:
-        return torch.empty(x.shape, dtype=torch.float32, device=x.device)
-    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return torch.from_numpy(np.frombuffer(pages, dtype=np.float32)).view(x.shape)
-
-
-def stream(*numbers: int) -> torch.Generator:
-    """A CPU generator that is a function of the numbers; streams of different numbers differ.
-
-    The numbers are hashed: seed + epoch would give run 1, epoch 0 the stream of run 0, epoch 1.
-
-    Example:
-        >>> seeds = [stream(*pair).initial_seed() for pair in ((0, 1), (0, 1), (1, 0))]
-        >>> seeds[0] == seeds[1], seeds[0] == seeds[2]
-        (True, False)
-    """
-    return torch.Generator().manual_seed(seed_of(*numbers))

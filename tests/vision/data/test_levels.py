@@ -1,12 +1,16 @@
 """Which stored values are black and white: looked for in the whole dataset, said, or asked."""
 
+import os
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from steppe.core.errors import SteppeError
 from steppe.vision.data import load
-from steppe.vision.data.levels import Reading
+from steppe.vision.data.levels import Levels, Reading
+from steppe.vision.loader import Loader
 
 
 def folder(path, arrays, test=None, suffix="tif", **options):
@@ -177,3 +181,39 @@ def test_a_damaged_image_is_named_and_not_the_one_for_which_it_was_looked_at(tmp
     (tmp_path / "test" / "b" / "0.png").write_bytes(b"no image")
     with pytest.raises(SteppeError, match=r"PIL can decode; got \S*test/b/0.png \(Unidentified"):
         load(path, train_size=1)
+
+
+def test_the_range_is_looked_for_once_by_whoever_starts_the_workers(tmp_path, monkeypatch):
+    looked, look = tmp_path / "looked", Levels._look
+
+    def watched(self):
+        with open(looked, "a") as file:  # workers are forked: what they append is seen
+            file.write(f"{os.getpid()}\n")
+        look(self)
+
+    monkeypatch.setattr(Levels, "_look", watched)
+    arrays = [ramp(0, 4095, np.uint16)] * 8
+    path, said = folder(tmp_path / "images", arrays, suffix="png"), []
+    options = {"augment": "none", "mean": (0.0,), "std": (1.0,), "say": said.append}
+    data = load(path, stream=True, **options)
+    loader = Loader.of(data, "train", 2, shuffle=False, workers=2)
+    streamed = torch.cat([x for x, _ in loader.epoch(0)])
+    assert looked.read_text().split() == [str(os.getpid())]
+    assert any("are read as 0..4095" in note for note in said)
+    there = torch.cat([x for x, _ in Loader.of(load(path, **options), "train", 2).epoch(0)])
+    assert torch.equal(streamed[:1], there[:1])
+    looked.unlink()
+    load(path, stream=True, value_range=(0, 4095), **options)
+    assert not looked.exists()
+
+
+def test_with_images_in_a_cache_nothing_is_looked_for_again(tmp_path, monkeypatch):
+    path = folder(tmp_path / "images", [ramp(0, 4095, np.uint16)], suffix="png")
+    options = {"cache": tmp_path / "cache", "say": lambda note: None}
+    first = load(path, **options)
+
+    def never(self):
+        raise AssertionError("looked again")
+
+    monkeypatch.setattr(Levels, "_look", never)
+    assert torch.equal(load(path, **options).train.images, first.train.images)

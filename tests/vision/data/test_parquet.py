@@ -131,6 +131,15 @@ def test_cifar_10_is_read_whole_and_in_part(shared, tmp_path):
     assert torch.equal(data.train.images, again.train.images)
 
 
+def test_a_file_that_says_several_splits_is_refused(parquet_folder):
+    folder, _ = parquet_folder([0, 1, 1], [0, 1])
+    (folder / "train_test.parquet").write_bytes((folder / "test.parquet").read_bytes())
+    with pytest.raises(
+        SteppeError, match=r"one split; got train_test\.parquet, which says train, t"
+    ):
+        load(str(folder))
+
+
 def test_hidden_copies_and_files_of_no_split_are_left_out_and_said(parquet_folder):
     folder, _ = parquet_folder([0, 1, 1], [0, 1])
     (folder / ".ipynb_checkpoints").mkdir()

@@ -6,12 +6,13 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from steppe.core.errors import SteppeError
-from steppe.vision.data import ImageData, load
+from steppe.vision.data import ImageData, load, tar_index
 from steppe.vision.data.base import StreamedSplit
 from steppe.vision.loader import Loader
 
@@ -87,3 +88,119 @@ def test_what_is_wrong_with_a_shard_is_said_in_one_line(shards: Path) -> None:
     (shards / "test-000.tar").unlink()
     with pytest.raises(SteppeError, match=r"need train\*\.tar and test\*\.tar; got train in"):
         open_(shards)
+
+
+def test_a_name_of_several_splits_is_refused(shards: Path) -> None:
+    for name in ("train_and_test", "trainval", "test.train"):
+        inner = shards / name
+        inner.mkdir()
+        (shards / "test-000.tar").rename(inner / "000.tar")
+        with pytest.raises(SteppeError, match=rf"one split; got {name}, which says train, "):
+            open_(shards)
+        (inner / "000.tar").rename(shards / f"{name}-000.tar")
+        with pytest.raises(SteppeError, match=rf"one split; got {name}-000\.tar"):
+            open_(shards)
+        (shards / f"{name}-000.tar").rename(shards / "test-000.tar")
+        inner.rmdir()
+    assert len(open_(shards).test) == 12
+
+
+def test_a_file_is_of_the_split_that_its_own_name_says(shards: Path) -> None:
+    inner = shards / "train"
+    inner.mkdir()
+    for path in sorted(shards.glob("*.tar")):
+        path.rename(inner / path.name)
+    (inner / "train-001.tar").rename(inner / "001.tar")
+    data = open_(shards)
+    assert (len(data.train), len(data.test)) == (41, 12)
+
+
+def test_shards_of_no_split_are_said(shards: Path) -> None:
+    (shards / "more-000.tar").write_bytes(b"")
+    (shards / "latest.tar").write_bytes(b"")
+    said: list[str] = []
+    load(str(shards), size=24, augment="none", say=said.append)
+    assert "2 tar files are of no split by their name: left out: latest.tar, more-000.tar" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"x.jpg": b"1", "x.cls": b"1", "x.png": b"2"}, r"got x\.jpg and x\.png of x in"),
+        ({"x.jpg": b"1", "x.cls": b"1", "x.json": b'{"label": 2}'}, r"got 1 and 2 of x in"),
+    ],
+)
+def test_two_of_one_name_in_a_shard_are_refused(
+    shards: Path, names: dict[str, bytes], said: str
+) -> None:
+    with tarfile.open(shards / "train-003.tar", "w") as tar:
+        for name, data in names.items():
+            put(tar, name, data)
+    with pytest.raises(SteppeError, match=said + r" .*train-003\.tar"):
+        open_(shards)
+
+
+def test_a_member_that_was_written_twice_is_refused(shards: Path) -> None:
+    with tarfile.open(shards / "train-003.tar", "w") as tar:
+        for data in (b"old", b"new"):
+            put(tar, "x.jpg", data)
+            put(tar, "x.cls", b"0")
+    with pytest.raises(SteppeError, match=r"one label; got x\.jpg and x\.jpg"):
+        open_(shards)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_label_may_be_said_twice_and_lie_beside_other_words(shards: Path, order: int) -> None:
+    with tarfile.open(shards / "train-003.tar", "w") as tar:
+        put(tar, "x.jpg", b"an image")
+        for name, text in [("x.cls", b"3"), ("x.json", b'{"url": "somewhere"}')][::order]:
+            put(tar, name, text)
+        put(tar, "y.jpg", b"an image")
+        put(tar, "y.cls", b"2")
+        put(tar, "y.json", b'{"label": 2}')
+    assert sorted(open_(shards).train.labels.tolist()[-2:]) == [2, 3]
+
+
+def test_what_lies_where_is_read_once_where_there_is_a_cache(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    look = tar_index._read
+
+    def watched(file: Path) -> Any:
+        read.append(file.name)
+        return look(file)
+
+    monkeypatch.setattr(tar_index, "_read", watched)
+    cache = tmp_path / "cache"
+    options = {"size": 24, "augment": "none", "stream": True, "say": lambda note: None}
+
+    def labels() -> list[int]:
+        return load(str(shards), cache=cache, **options).train.labels.tolist()  # type: ignore[arg-type]
+
+    first = labels()
+    every = ["train-000.tar", "train-001.tar", "train-002.tar", "test-000.tar"]
+    assert read == every
+    read.clear()
+    data = load(str(shards), cache=cache, **options)  # type: ignore[arg-type]
+    assert not read
+    alone = load(str(shards), **options)  # type: ignore[arg-type]
+    assert read == every, "without a cache they are read anew"
+    for part in ("train", "test"):
+        pairs = zip(
+            Loader.of(data, part, 8, workers=0).epoch(1),
+            Loader.of(alone, part, 8, workers=0).epoch(1),
+            strict=True,
+        )
+        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+    read.clear()
+    with tarfile.open(shards / "train-001.tar", "a") as tar:
+        put(tar, "more.jpg", b"an image")
+        put(tar, "more.cls", b"2")
+    assert len(labels()) == len(first) + 1
+    assert read == ["train-001.tar"]
+    for kept in cache.glob("shard-*.json"):
+        kept.write_text(kept.read_text()[:-9])
+    read.clear()
+    assert len(labels()) == len(first) + 1
+    assert sorted(read) == sorted(every), "what is damaged is read anew"

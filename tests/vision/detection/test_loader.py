@@ -1,12 +1,16 @@
 """Batches depend on (seed, epoch, batch) alone: not on workers, ranks, or where an epoch begins."""
 
+from functools import partial
+
 import pytest
 import torch
 
 import voc_folder
 from steppe import SteppeError
+from steppe.vision.data.base import Split
 from steppe.vision.detection.data import load
 from steppe.vision.detection.loader import DetectionLoader
+from steppe.vision.loader import Loader
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +96,62 @@ def test_of_a_last_batch_that_is_not_full_a_rank_may_have_nothing(data):
     ]
     assert [len(own) for own in parts] == [2, 1, 1]
     assert torch.equal(parts[0][1], alone[1][0])
+
+
+class _Broken:
+    """An augmentation that fails at some images."""
+
+    def seen(self, view, draw):
+        if len(view.objects):
+            raise RuntimeError("no window")
+        return view
+
+    def coloured(self, image, draw):
+        return image
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_in_an_augmentation_names_the_image(data, workers):
+    loader = DetectionLoader.of(data, "train", 8, augment=(_Broken(),), workers=workers)
+    with pytest.raises(SteppeError, match=r"readable; got .*\.jpg.*no window"):
+        list(loader.epoch(0))
+
+
+def test_a_worker_writes_pixels_where_this_process_reads_them(data, monkeypatch):
+    """What is moved there later leaves holes in the memory of the worker."""
+    items, shared, share = (
+        DetectionLoader.of(data, "train", 4).items,
+        [],
+        torch.Tensor.share_memory_,
+    )
+
+    def watched(self):
+        shared.append(tuple(self.shape))
+        return share(self)
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", watched)
+    items.__getitems__([(0, 0), (0, 1)])
+    assert not shared, "in this process nothing is moved"
+    monkeypatch.setattr("steppe.vision.streaming.worker.get_worker_info", lambda: True)
+    images, _ = items.__getitems__([(0, 0), (0, 1)])
+    assert shared == [(2, 3, 64, 64)]
+    assert images.is_shared()
+
+
+@pytest.mark.parametrize("kind", [Loader, DetectionLoader])
+def test_loaders_of_classes_and_of_objects_refuse_the_same(data, kind):
+    if kind is Loader:
+        data = Split(torch.zeros(8, 3, 4, 4, dtype=torch.uint8), torch.arange(8))
+        made = partial(Loader, data, mean=(0.5,) * 3, std=(0.5,) * 3)
+    else:
+        made = partial(DetectionLoader, data, "train")
+    assert len(made(batch_size=3)) == 3
+    assert len(made(batch_size=3, drop_last=True)) == 2
+    for size, options, said in (
+        (0, {}, "between 1 and the 8 images"),
+        (9, {"drop_last": True}, "between 1 and the 8 images"),
+        (4, {"rank": 2, "world": 2}, "rank must lie below world"),
+        (3, {"world": 2}, "world must divide"),
+    ):
+        with pytest.raises(SteppeError, match=said):
+            made(batch_size=size, **options)

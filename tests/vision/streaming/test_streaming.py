@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from photographs import draw
 from steppe.core.errors import SteppeError
+from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import StreamedSplit
 from steppe.vision.loader import Loader
+from steppe.vision.streaming.fetch import usual_workers
 
 Batch = tuple[Tensor, Tensor]
 FULL = [
@@ -67,9 +70,9 @@ def test_an_epoch_goes_on_from_any_batch_and_decodes_nothing_before(
     decoded: list[int] = []
     of = type(data.train.pictures).of  # type: ignore[union-attr, attr-defined]
 
-    def counting(self: Any, row: int, framing: Any) -> Any:
+    def counting(self: Any, row: int, *others: Any) -> Any:
         decoded.append(row)
-        return of(self, row, framing)
+        return of(self, row, *others)
 
     monkeypatch.setattr(type(data.train.pictures), "of", counting)  # type: ignore[attr-defined]
     for start in (1, 4):
@@ -160,6 +163,49 @@ def test_a_worker_that_dies_is_told_in_one_line(photographs: Path) -> None:
         child.join()  # nothing is raised in the midst of what else is done
     with pytest.raises(SteppeError, match=r"worker processes must live.*data.workers"):
         list(stream)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_who_asks_is_no_death_of_a_worker(photographs: Path, workers: int) -> None:
+    split = streamed(photographs).train
+    reader = split.reader(as_pipeline(None), 0, workers, False)
+
+    def asked() -> Iterator[Tensor]:
+        yield torch.arange(2)
+        raise OSError("of who asks")
+
+    with pytest.raises(OSError, match="of who asks"):
+        list(reader.read(0, asked()))
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "here", "expected"),
+    [
+        (64, 32, "8", 8),  # four machines of eight processes
+        (16, 32, "8", 2),
+        (16, 4, None, 4),
+        (4, 32, "8", 1),
+        (16, 1, "8", 8),  # one that trains alone beside others that do not share its batches
+    ],
+)
+def test_workers_share_the_cores_of_their_own_machine(
+    monkeypatch: pytest.MonkeyPatch, cores: int, processes: int, here: str | None, expected: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    environment = {} if here is None else {"LOCAL_WORLD_SIZE": here}
+    assert usual_workers(processes, environment) == expected
+
+
+def test_shared_memory_that_is_full_is_told_in_one_line(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Tensor) -> Tensor:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    monkeypatch.setattr(Tensor, "share_memory_", full)
+    with pytest.raises(SteppeError, match=r"unable to allocate.*shm-size") as caught:
+        epoch(streamed(photographs), workers=1)
+    assert "\n" not in str(caught.value)
 
 
 def test_images_are_streamed_where_memory_is_too_small_for_them(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random as python_random
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 
 from steppe.core.errors import SteppeError
+from steppe.core.seeded import seeded
 from steppe.core.user_code import found
 from steppe.vision.augment import AUGMENTATIONS
 from steppe.vision.augment.kinds import ImageStep
@@ -57,26 +57,18 @@ class Transform(ImageStep):
 
     def __call__(self, image: Image.Image, random: Random) -> Image.Image:
         assert callable(self.function)
-        seed = random.getrandbits(32)
-        of_python, of_numpy = python_random.getstate(), np.random.get_state()
-        with torch.random.fork_rng(devices=[]):
-            try:
-                torch.manual_seed(seed)
-                python_random.seed(seed)
-                np.random.seed(seed)
-                made = self.function(image)
-            finally:
-                python_random.setstate(of_python)
-                np.random.set_state(of_numpy)
+        with seeded(random.getrandbits(32)):
+            made = self.function(image)
         return as_image(made)
 
 
-def as_image(made: Any) -> Image.Image:
+def as_image(made: Any, name: str = "") -> Image.Image:
     """An image of Pillow from what a user's code gave.
 
     Args:
         made: an image, or a uint8 tensor or array: ``[c, h, w]`` of a tensor, ``[h, w(, c)]`` of
             an array.
+        name: of it, for an error message.
 
     Raises:
         SteppeError: it is something else; a tensor of floats, say.
@@ -95,6 +87,6 @@ def as_image(made: Any) -> Image.Image:
     shape = f" {list(made.shape)} {made.dtype}" if hasattr(made, "shape") else ""
     raise SteppeError(
         "images are Pillow's, or uint8 tensors [c, h, w]",
-        got=f"{type(made).__name__}{shape}",
+        got=f"{type(made).__name__}{shape}" + (f" as {name}" if name else ""),
         way_out="leave out what turns images to floats and normalises: steppe does that",
     )

@@ -67,7 +67,8 @@ def load(
         validation: images to hold out of the training file: their number, or a float share of
             ``train_size`` (of all without it). They are never among the training images.
         seed: of the selections.
-        cache: folder for decoded images; None decodes anew each time.
+        cache: folder for decoded images, and for what lies where in tar shards; None decodes and
+            looks anew each time.
         size: height and width in pixels to scale and crop to; None keeps the images as they are.
         num_classes: None takes what the source says, else the largest training label + 1.
         mean: per channel, of images in [0, 1]; None: CIFAR's usual constants for 3 x 32 x 32
@@ -107,13 +108,13 @@ def load(
         resize=resize,
         interpolation=interpolation,
     )
-    source = resolve(str(name), reading)
+    folder = None if cache is None else Path(cache)
+    source = resolve(str(name), reading, folder)
     labels = labels_of(source, num_classes)
     train_rows, held_out_rows = select(labels.train, train_size, validation, seed)
     test_rows, _ = select(labels.test, test_size, 0, seed, what="test")
     count = sum(map(len, (train_rows, held_out_rows, test_rows)))
     how = streams(source, reading, count, stream, augment)
-    folder = None if cache is None else Path(cache)
     split = partial(_split, how.streamed, reading, folder)
     train = split(source.train, labels.train, train_rows)
     held_out = split(source.train, labels.train, held_out_rows) if held_out_rows else None
@@ -161,7 +162,7 @@ def _one_shape(train: ImageSplit, test: ImageSplit) -> tuple[int, ...]:
     return shape
 
 
-def resolve(name: str, reading: Reading) -> Source:
+def resolve(name: str, reading: Reading, cache: Path | None = None) -> Source:
     """Find out what ``name`` is; no image is decoded yet."""
     # Here, not above: these modules must not be needed to define DATASETS.
     from steppe.vision.data.hub import hub
@@ -187,7 +188,7 @@ def resolve(name: str, reading: Reading) -> Source:
         return parquet(files, reading)
     if path.is_dir():
         shards = find_shards(path) if not _has_class_folders(path) else {}
-        return tar_shards(path, shards, reading) if shards else imagefolder(path, reading)
+        return tar_shards(path, shards, reading, cache) if shards else imagefolder(path, reading)
     if re.fullmatch(r"[\w.]+:[\w.]+", name):
         return from_user(name, reading)
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):

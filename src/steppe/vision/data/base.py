@@ -134,7 +134,7 @@ class _FromMemory:
 
 @dataclass(frozen=True)
 class _Streamed:
-    fetcher: Fetcher
+    fetcher: Fetcher[Tensor]
 
     def read(self, epoch: int, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         lists = ([(epoch, position) for position in rows.tolist()] for rows in batches)

@@ -24,6 +24,10 @@ class Blobs:
         """One image."""
         raise NotImplementedError
 
+    def drawn(self, row: int, seed: int) -> Blob:
+        """One image, where reading it draws random numbers: they are a function of the seed."""
+        return self.blob(row)
+
     def describe(self, row: int) -> str:
         """An image in words, for a message."""
         raise NotImplementedError

@@ -119,6 +119,21 @@ def is_grey(blob: Blob, name: str) -> bool:
         raise undecodable(name, error) from error
 
 
+def size_of(blob: Blob, name: str) -> tuple[int, int]:
+    """Width and height of an image as it is seen (only its header is read).
+
+    Args:
+        blob: the image.
+        name: of it, for an error message.
+    """
+    try:
+        with opened(blob) as image:
+            width, height = image.size
+            return (height, width) if _turned(image) else (width, height)
+    except Exception as error:
+        raise undecodable(name, error) from error
+
+
 def _without_colour(mode: str) -> bool:
     return mode in {"1", "L", "LA", "La"} or is_deep(mode)
 

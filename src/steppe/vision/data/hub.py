@@ -10,7 +10,8 @@ from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.parquet import HIDDEN, TEST_NAMES
+from steppe.vision.data.parquet import HIDDEN
+from steppe.vision.data.split_names import TEST_NAMES
 
 _AS_STORED = Reading()
 

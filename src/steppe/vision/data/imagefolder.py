@@ -16,7 +16,7 @@ from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.parquet import TEST_NAMES, is_hidden
+from steppe.vision.data.split_names import TEST_NAMES, is_hidden
 
 # Of all that PIL opens, what holds one image of pixels.
 _IMAGES = (

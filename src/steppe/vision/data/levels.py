@@ -113,7 +113,8 @@ class Levels:
     """The range of the values of deep images (16 or 32 bits, or floats), over a whole dataset.
 
     Which values are black and white is not in a file. It is looked for when the first deep image
-    is met, over all images of all splits, so that it depends on no selection.
+    is met, over all images of all splits, so that it depends on no selection. `settle` does that
+    before worker processes get copies, each of which would look for it.
 
     Args:
         reading: with a range, where one is given.
@@ -138,6 +139,20 @@ class Levels:
         """Images to look at: encoded, and what each is called."""
         self._parts.append(part)
 
+    def settle(self, blob: Blob, name: str) -> None:
+        """Look for the range now, if this image is deep; only its header is read for that.
+
+        Raises:
+            SteppeError: it is no image, or the range cannot be seen.
+        """
+        try:
+            with opened(blob) as image:
+                deep = is_deep(image.mode)
+        except Exception as error:
+            raise undecodable(name, error) from error
+        if deep and self.reading.value_range is None:
+            self._known()
+
     def of(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Stored values to levels, ``[h, w]`` or ``[h, w, c]``; what lies outside is clipped."""
         floats = values.dtype.kind == "f"
@@ -150,10 +165,13 @@ class Levels:
         return np.clip(levels, 0, 255).astype(np.uint8)
 
     def _range(self, floats: bool) -> tuple[float, float]:
+        return self._known()[floats]
+
+    def _known(self) -> dict[bool, tuple[float, float]]:
         with self._lock:
             if not self._ranges:
                 self._look()
-            return self._ranges[floats]
+            return self._ranges
 
     def _look(self) -> None:
         ends: dict[bool, list[float]] = {}

@@ -89,7 +89,7 @@ def shape_of(rows: Rows, reading: Reading) -> Shape:
     assert rows.pictures is not None
     pictures = rows.pictures()
     if reading.size is None:
-        width, height = pictures.of(0, None).size
+        width, height = pictures.size()
     else:
         width = height = reading.size
     return 1 if pictures.grey else 3, height, width
@@ -103,7 +103,13 @@ def streamed(rows: Rows, labels: Tensor, chosen: list[int], reading: Reading) ->
         labels: of all of them.
         chosen: which ones, ascending.
         reading: how images become pixels.
+
+    Raises:
+        SteppeError: the first image is none, or which values are black and white cannot be seen.
     """
     assert rows.pictures is not None
+    pictures = rows.pictures()
+    pictures.settle()
+    rows.notes.extend(note for note in pictures.levels.notes if note not in rows.notes)
     positions = torch.tensor(chosen, dtype=torch.int64)
-    return StreamedSplit(rows.pictures(), positions, labels[positions], shape_of(rows, reading))
+    return StreamedSplit(pictures, positions, labels[positions], shape_of(rows, reading))

@@ -18,25 +18,15 @@ from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
 from steppe.vision.data.places import HERE, Elsewhere, Place
 from steppe.vision.data.row_groups import ParquetFiles, parquet_file
+from steppe.vision.data.split_names import SPLITS, TEST_NAMES, is_hidden, split_of
 
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 _AS_STORED = Reading()
-TEST_NAMES = ("test", "validation", "valid", "val")
 HIDDEN = -1
 """The label of images whose label is kept secret, as in ImageNet's test split."""
 THREADS = 16
 """Files whose labels are read at a time."""
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file or folder is another program's: a notebook's copies, an archive's marks.
-
-    Example:
-        >>> is_hidden(".ipynb_checkpoints"), is_hidden("__MACOSX"), is_hidden("cats")
-        (True, True, False)
-    """
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
 
 
 def find(path: str) -> list[Path]:
@@ -96,9 +86,9 @@ def parquet(
 
     Raises:
         SteppeError: no file for training or testing, a column missing, not a parquet file, files
-            of several configurations.
+            of several configurations, a name that says several splits.
     """
-    of = {name: [file for file in files if _is_of(file, name)] for name in ("train", *TEST_NAMES)}
+    of = {name: [file for file in files if _is_of(file, name)] for name in SPLITS}
     tests = [name for name in TEST_NAMES if of[name]]
     if not of["train"] or not tests:
         raise SteppeError(
@@ -124,9 +114,7 @@ def parquet(
 
 def _is_of(file: PurePath, split: str) -> bool:
     """By its name; or by its folder's, where its name says no split."""
-    if any(file.name.startswith(name) for name in ("train", *TEST_NAMES)):
-        return file.name.startswith(split)
-    return file.parent.name == split
+    return (split_of(file.name, file.parent) or file.parent.name) == split
 
 
 def _one_configuration(train: Sequence[PurePath], test: Sequence[PurePath]) -> None:

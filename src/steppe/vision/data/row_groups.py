@@ -40,8 +40,10 @@ class ParquetFiles(Blobs):
     """The images of a column of several files, one after the other.
 
     A row cannot be read without its row group. An epoch therefore takes the groups in random order,
-    and the rows in random order within a window of as many groups as `WINDOW_BYTES` hold, so that a
-    process reads a group once. Where all fit into one window, any order is as likely as another.
+    and the rows in random order within a window of as many groups as `WINDOW_BYTES` hold. A process
+    that keeps the groups of two windows so reads each group once at most; batches go to workers and
+    ranks in turn, so each of these processes reads nearly every group. Where all fit into one
+    window, any order is as likely as another.
 
     Args:
         files: in order.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tarfile
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +15,21 @@ from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
-from steppe.vision.data.imagefolder import suffixes
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.parquet import TEST_NAMES, is_hidden
+from steppe.vision.data.split_names import TEST_NAMES, is_hidden, split_of
+from steppe.vision.data.tar_index import index_of
 
 OPEN = 64
 """Files that a process keeps open."""
 
 
 def find_shards(folder: Path) -> dict[str, list[Path]]:
-    """Split -> its tar files, sorted: those whose name, or whose folder's, begins with it.
+    """Split -> its tar files, sorted: those whose name, or else whose folder's, begins with it.
+
+    Those of no split are under "".
+
+    Raises:
+        SteppeError: a name says several splits.
 
     Example:
         >>> find_shards(Path("no/such/folder"))
@@ -37,14 +40,14 @@ def find_shards(folder: Path) -> dict[str, list[Path]]:
         parts = path.relative_to(folder).parts
         if any(map(is_hidden, parts)):
             continue
-        for name in ("train", *TEST_NAMES):
-            if any(part.startswith(name) for part in parts):
-                found.setdefault(name, []).append(path)
-                break
+        splits = (split_of(part, path) for part in reversed(parts))
+        found.setdefault(next(filter(None, splits), ""), []).append(path)
     return found
 
 
-def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) -> Source:
+def tar_shards(
+    folder: Path, shards: dict[str, list[Path]], reading: Reading, cache: Path | None = None
+) -> Source:
     """A dataset of tar files: ``train-000.tar``, ``test-000.tar`` (or validation, valid, val).
 
     Files of one name but for its end belong together: an image (``0001.jpg``) and its label
@@ -54,9 +57,11 @@ def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) ->
         folder: that holds them, for messages.
         shards: as `find_shards` gives them.
         reading: how images become pixels.
+        cache: folder that keeps what lies where in them; None reads that anew each time.
 
     Raises:
-        SteppeError: a split is missing, a file is no plain tar, an image without a label.
+        SteppeError: a split is missing, a file is no plain tar, an image has no label, two images
+            or two different labels have one name.
 
     Source: the format of https://github.com/webdataset/webdataset.
     """
@@ -64,12 +69,15 @@ def tar_shards(folder: Path, shards: dict[str, list[Path]], reading: Reading) ->
     if "train" not in shards or test is None:
         raise SteppeError(
             "tar shards need train*.tar and test*.tar",
-            got=f"{', '.join(shards) or 'no split'} in {folder}",
+            got=f"{', '.join(filter(None, shards)) or 'no split'} in {folder}",
             way_out="name them train-000.tar, ..., test-000.tar, or put them into such folders",
         )
-    parts = [_encoded("train", shards["train"]), _encoded("test", shards[test])]
+    parts = [_encoded("train", shards["train"], cache), _encoded("test", shards[test], cache)]
     left = [name for name in TEST_NAMES if name in shards and name != test]
     notes = [f"{test} is what is tested on: {', '.join(left)} left out"] if left else []
+    if nameless := [str(path.relative_to(folder)) for path in shards.get("", ())]:
+        few = ", ".join(nameless[:8])
+        notes.append(f"{len(nameless)} tar files are of no split by their name: left out: {few}")
     return source(parts[0], parts[1], reading, (), notes)
 
 
@@ -131,57 +139,15 @@ class Shards(Blobs):
         return self._open[number]
 
 
-def _encoded(name: str, files: Sequence[Path]) -> Encoded:
+def _encoded(name: str, files: Sequence[Path], cache: Path | None) -> Encoded:
     entries: list[tuple[int, int, int, str]] = []
     labels: list[object] = []
     for number, file in enumerate(files):
-        images: dict[str, tuple[int, int, int, str]] = {}
-        own: dict[str, object] = {}
-        try:
-            with tarfile.open(file, "r:") as tar:
-                for member in tar:
-                    path = PurePosixPath(member.name)
-                    stem, _, end = path.name.partition(".")
-                    if not member.isfile() or is_hidden(path.name):
-                        continue
-                    key = str(path.parent / stem)
-                    if f".{end.lower()}" in suffixes():
-                        images[key] = (number, member.offset_data, member.size, member.name)
-                    elif end in ("cls", "json"):
-                        own[key] = _label(tar, member, file)
-        except (tarfile.TarError, OSError, EOFError) as error:
-            raise SteppeError(
-                "a shard must be a plain tar file",
-                got=f"{file} ({error})",
-                way_out="uncompressed, so that any image can be read by itself",
-            ) from error
-        for key, entry in images.items():
-            if own.get(key) is None:
-                raise SteppeError(
-                    "an image in a tar file has a label beside it",
-                    got=f"{entry[3]} in {file}, and no {key}.cls or {key}.json with a label",
-                    way_out="write KEY.jpg and KEY.cls, one after the other",
-                )
-            entries.append(entry)
-            labels.append(own[key])
+        for entry, label in index_of(file, cache):
+            entries.append((number, *entry))
+            labels.append(label)
     if not entries:
         raise SteppeError(
             "a split of a dataset must have images", got=f"none in {', '.join(map(str, files[:8]))}"
         )
     return Encoded(name=name, labels=labels, blobs=Shards(files, entries))
-
-
-def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> object:
-    """A number, or what a json says; None where it says none."""
-    stored = tar.extractfile(member)
-    text = stored.read() if stored is not None else b""
-    try:
-        if member.name.endswith(".json"):
-            found = json.loads(text)
-            return found.get("label") if isinstance(found, dict) else None
-        return int(text)
-    except ValueError as error:
-        raise SteppeError(
-            "the label of an image is a whole number",
-            got=f"{text[:40]!r} in {member.name} of {file} ({error})",
-        ) from None

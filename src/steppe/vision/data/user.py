@@ -8,13 +8,15 @@ from typing import Any
 from PIL import Image
 
 from steppe.core.errors import SteppeError
+from steppe.core.seeded import seeded
 from steppe.core.user_code import found
 from steppe.vision.augment.transform import as_image
 from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.parquet import TEST_NAMES
+from steppe.vision.data.split_names import TEST_NAMES
+from steppe.vision.streaming.faults import naming
 
 _PAIR = 2
 
@@ -24,7 +26,9 @@ def from_user(name: str, reading: Reading) -> Source:
 
     An item is an image (Pillow's, or a uint8 tensor ``[c, h, w]``) and its label: a pair, or a
     mapping with ``image`` and ``label``. Labels are wanted before any image: a dataset with a list
-    ``targets`` or ``labels`` is not read for them. Items may depend on nothing but their number.
+    ``targets`` or ``labels`` is not read for them. Items may depend on their number, and on what
+    they draw from the generators of Python, numpy and torch: these are set from (seed, epoch,
+    number) before an item is read, and put back after it.
 
     Args:
         name: of the function; called with nothing, it gives ``{"train": ..., "test": ...}``.
@@ -62,7 +66,21 @@ class Items(Blobs):
         return len(self.dataset)
 
     def blob(self, row: int) -> Image.Image:
-        return as_image(_pair(self.dataset[row], self.describe(row))[0])
+        return self.drawn(row, row)
+
+    def drawn(self, row: int, seed: int) -> Image.Image:
+        with naming(lambda: self.describe(row)):
+            return as_image(self._pair(row, seed)[0], self.describe(row))
+
+    def label(self, row: int) -> object:
+        """Of an item, where the dataset has no list of labels."""
+        with naming(lambda: self.describe(row)):
+            return self._pair(row, row)[1]
+
+    def _pair(self, row: int, seed: int) -> tuple[Any, Any]:
+        with seeded(seed):
+            item = self.dataset[row]
+        return _pair(item, self.describe(row))
 
     def describe(self, row: int) -> str:
         return f"item {row} of {self.of}"
@@ -91,7 +109,7 @@ def _encoded(part: str, dataset: Any, of: str, notes: list[str]) -> Encoded:
     labels: Sequence[object] | None = getattr(dataset, "targets", getattr(dataset, "labels", None))
     if labels is None:
         notes.append(f"{part}: all {len(items)} items were read for their labels (no targets)")
-        labels = [_pair(dataset[row], items.describe(row))[1] for row in range(len(items))]
+        labels = [items.label(row) for row in range(len(items))]
     if len(labels) != len(items):
         raise SteppeError(
             "a dataset has one label for each item", got=f"{len(labels)} for {len(items)} in {of}"

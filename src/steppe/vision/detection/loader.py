@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from steppe.core.errors import SteppeError
+from steppe.vision.batch_loader import BatchLoader, stream
 from steppe.vision.detection.augment import Augmentations, View
 from steppe.vision.detection.data import DetectionData, without_kept
 from steppe.vision.detection.data.base import Split
 from steppe.vision.detection.rendering import pixels, render
 from steppe.vision.detection.targets import padded
-from steppe.vision.loader import stream
 from steppe.vision.streaming.fetch import Fetcher
-
-Key = tuple[int, int]
-"""Epoch and row."""
+from steppe.vision.streaming.worker import Batches
 
 
-class Items:
-    """A map-style dataset of batches: ``[(epoch, row), ...]`` -> images and their objects.
+class Items(Batches[tuple[Tensor, Tensor]]):
+    """Images and their objects, as the augmentations show them.
 
     Pixels are ``[n, c, size, size]``, uint8, objects ``[n, most, 6]``.
-
-    What is drawn depends on (seed, epoch, row), so that an image is the same in any batch, worker
-    and rank.
 
     Args:
         split: the images.
@@ -41,19 +36,23 @@ class Items:
     def __init__(
         self, split: Split, size: int, mean: tuple[float, ...], augment: Augmentations, seed: int
     ) -> None:
+        super().__init__((3 if split.colour else 1, size, size))
         self.split, self.size, self.mean = split, size, mean
         self.augment, self.seed = augment, seed
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitems__(self, keys: Sequence[Key]) -> tuple[Tensor, Tensor] | SteppeError:
-        """A batch, or the refusal of one of its images: an error has its words in any process."""
-        try:
-            seen = [self.seen(*key) for key in keys]
-        except SteppeError as error:
-            return error
-        return torch.stack([image for image, _ in seen]), padded([own for _, own in seen])
+    def put(self, place: NDArray[np.uint8], epoch: int, position: int) -> Tensor:
+        image, objects = self.seen(epoch, position)
+        place[:] = image.numpy()
+        return objects
+
+    def describe(self, position: int) -> str:
+        return self.split.scenes[position].where
+
+    def gathered(self, images: Tensor, others: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return images, padded(others)
 
     def seen(self, epoch: int, row: int) -> tuple[Tensor, Tensor]:
         """An image in an epoch: pixels ``[c, size, size]`` and objects ``[k, 6]``."""
@@ -68,24 +67,19 @@ class Items:
         return pixels(image), view.objects
 
 
-class DetectionLoader:
+class DetectionLoader(BatchLoader):
     """Normalised batches of a split, with their objects as one padded tensor.
+
+    Of a last batch that is not full a rank may have nothing, and then gets no batch.
 
     Args:
         data: the dataset.
         part: train, validation or test.
         batch_size: images per step over all ranks together.
-        seed: of order and augmentation.
-        shuffle: a new order each epoch.
         augment: what is done to the images.
-        drop_last: leave out a last batch that is not full.
-        device: where batches go.
-        dtype: of the images.
-        memory_format: of the images.
-        rank: this process; it gets images rank, rank + world, ... of each batch, and of
-            a last one that is not full perhaps none.
-        world: number of processes; must divide batch_size.
         workers: processes that decode; 0 for none. They change no value.
+        options: seed, shuffle, drop_last, device, dtype, memory_format, rank, world; see
+            `steppe.vision.batch_loader.BatchLoader`.
 
     Raises:
         SteppeError: no such part; sizes or rank that cannot work.
@@ -97,32 +91,16 @@ class DetectionLoader:
         part: str,
         batch_size: int,
         *,
-        seed: int = 0,
-        shuffle: bool = False,
         augment: Augmentations = (),
-        drop_last: bool = False,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        memory_format: torch.memory_format = torch.contiguous_format,
-        rank: int = 0,
-        world: int = 1,
         workers: int = 0,
+        **options: Any,
     ) -> None:
         split = data.part(part)
-        self.items = Items(
-            without_kept(split) if workers else split, data.size, data.mean, augment, seed
-        )
-        self.batch_size, self.seed, self.shuffle = batch_size, seed, shuffle
-        self.drop_last = drop_last
-        self.device, self.dtype, self.memory_format = torch.device(device), dtype, memory_format
-        self.rank, self.world = rank, world
-        self._check()
-        decoder: Any = self.items
-        self._fetcher = Fetcher(decoder, workers, pin=self.device.type == "cuda")
-        scale = torch.tensor([1 / (255 * s) for s in data.std])
-        shift = torch.tensor([-m / s for m, s in zip(data.mean, data.std, strict=True)])
-        self._scale = scale.view(1, -1, 1, 1).to(self.device)
-        self._shift = shift.view(1, -1, 1, 1).to(self.device)
+        options |= {"mean": data.mean, "std": data.std, "channels": len(data.mean)}
+        super().__init__(len(split), batch_size, **options)
+        kept = without_kept(split) if workers else split
+        self.items = Items(kept, data.size, data.mean, augment, self.seed)
+        self._fetcher = Fetcher(self.items, workers, pin=self.pinned)
 
     @classmethod
     def of(cls, data: DetectionData, part: str, batch_size: int, **options: Any) -> DetectionLoader:
@@ -137,11 +115,6 @@ class DetectionLoader:
         """Its images."""
         return self.items.split
 
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        full, remainder = divmod(len(self.split), self.batch_size)
-        return full + (remainder > 0 and not self.drop_last)
-
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches ``start``, ``start + 1``, ... of an epoch; those before it cost nothing.
 
@@ -153,31 +126,8 @@ class DetectionLoader:
             Images ``[n, c, size, size]`` of ``dtype``, normalised, and objects ``[n, most, 6]``
             (`steppe.vision.detection.targets`), on ``device``.
         """
-        order = torch.arange(len(self.split))
-        if self.shuffle:
-            order = torch.randperm(len(self.split), generator=stream(self.seed, number))
-        keys = [self._keys(order, number, batch) for batch in range(start, len(self))]
+        keys = [[(number, row) for row in own.tolist()] for _, own in self.shares(number, start)]
         # of a last batch that is not full others may have all
         for images, objects in self._fetcher.batches(iter([own for own in keys if own])):
-            x = images.to(self.device).to(torch.float32).mul(self._scale).add_(self._shift)
-            x = x.to(self.dtype).contiguous(memory_format=self.memory_format)
-            yield x, objects.to(self.device)
-
-    def _keys(self, order: Tensor, epoch: int, batch: int) -> list[Key]:
-        everyone = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-        return [(epoch, row) for row in everyone[self.rank :: self.world].tolist()]
-
-    def _check(self) -> None:
-        n = len(self.split)
-        if self.batch_size < 1 or (self.drop_last and self.batch_size > n):
-            raise SteppeError(
-                f"batch_size must lie between 1 and the {n} images there are",
-                got=self.batch_size,
-                way_out="another batch size (--batch-size, train.batch_size)",
-            )
-        if not 0 <= self.rank < self.world or self.batch_size % self.world:
-            raise SteppeError(
-                "rank must lie below world, and world must divide batch_size",
-                got=f"rank={self.rank}, world={self.world}, batch_size={self.batch_size}",
-                way_out="batch_size counts the images of all ranks together",
-            )
+            x = self._laid_out(self._normalised(self._moved(images)))
+            yield x, self._moved(objects)

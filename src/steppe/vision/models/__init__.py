@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Callable
@@ -23,6 +22,7 @@ MODELS: Registry[Builder] = Registry("model", "steppe.vision.models")
 from steppe.vision.models.hub import from_pretrained  # noqa: E402
 from steppe.vision.models.initial import Init, initialise  # noqa: E402
 from steppe.vision.models.outputs import logits  # noqa: E402
+from steppe.vision.models.registry import from_registry  # noqa: E402
 from steppe.vision.models.user import from_function  # noqa: E402
 from steppe.vision.models.weights import load_weights, start_from  # noqa: E402
 
@@ -82,13 +82,11 @@ def build(
     if len(in_shape) != 3 or min(in_shape) < 1:
         raise SteppeError("in_shape must be (channels, height, width)", got=in_shape)
     if name in MODELS:
-        if pretrained:
-            raise SteppeError(
-                "a network of steppe starts at random",
-                got=f"{name} with pretrained: true",
-                way_out="weights: a safetensors file or a run's folder",
-            )
-        return _registered(name, num_classes, in_shape, options)
+        init = options.pop("init", None)
+        made = from_registry(
+            MODELS, name, num_classes, in_shape, options, pretrained=pretrained, others=["init"]
+        )
+        return _started(made, init)
     if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
         asked = {} if pretrained is None else {"pretrained": pretrained}
         return from_function(name, num_classes, in_shape, **asked, **options)
@@ -109,32 +107,6 @@ def build(
             way_out="a folder with config.json and model.safetensors, or a registered model's name",
         )
     raise unknown("model", name, MODELS)
-
-
-def _registered(
-    name: str, num_classes: int, in_shape: tuple[int, int, int], options: dict[str, Any]
-) -> nn.Module:
-    builder = MODELS[name]
-    init = options.pop("init", None)
-    try:
-        inspect.signature(builder).bind(num_classes, in_shape, **options)
-    except TypeError as error:
-        known = list(inspect.signature(builder).parameters)[2:]
-        raise SteppeError(
-            f"model {name} must be given options it has",
-            got=f"{sorted(options)} ({error})",
-            way_out=f"its options: {', '.join([*known, 'init'])}",
-        ) from error
-    try:
-        model = builder(num_classes, in_shape, **options)
-    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        given = {"num_classes": num_classes, "in_shape": in_shape} | options
-        raise SteppeError(
-            f"model {name} must be given options that it can be built with",
-            got=f"{given} ({' '.join(str(error).split())[:200]})",
-            way_out="leave options out for the usual ones; fewer classes, larger images",
-        ) from error
-    return _started(model, init)
 
 
 def _started(model: nn.Module, init: Init | None) -> nn.Module:

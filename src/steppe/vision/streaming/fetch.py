@@ -6,33 +6,44 @@ import contextlib
 import os
 import signal
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from multiprocessing import connection
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from steppe.core.errors import SteppeError
-from steppe.vision.streaming.worker import Asked, Decoder
+from steppe.vision.streaming.worker import Asked, Batches
 
+T = TypeVar("T")
 AHEAD = 2
 """Batches that each worker makes before they are asked for."""
 MOST = 8
 """Workers, where nobody says how many."""
+PATIENCE = 1.0
+"""Seconds in which the end of a worker is seen, where what came from it broke off."""
 
 
-def usual_workers(processes: int = 1) -> int:
+def usual_workers(processes: int = 1, environment: Mapping[str, str] = os.environ) -> int:
     """How many workers a process has where nobody says: its share of the cores, at most 8.
+
+    The cores are those of a machine, and so are the processes that share them: as many as torchrun
+    has started there (``LOCAL_WORLD_SIZE``), or all where nobody says.
+
+    Args:
+        processes: that train together, on all machines.
+        environment: of this process.
 
     Example:
         >>> 0 < usual_workers() <= 8
         True
     """
+    here = int(environment.get("LOCAL_WORLD_SIZE", processes))
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(MOST, cores // processes))
+    return max(1, min(MOST, cores // min(here, processes)))
 
 
 class _Asked:
@@ -45,32 +56,33 @@ class _Asked:
         return self.lists
 
 
-class Fetcher:
-    """Decodes batches with torch's DataLoader: workers live on from epoch to epoch.
+class Fetcher(Generic[T]):
+    """Makes batches with torch's DataLoader: workers live on from epoch to epoch.
 
     Nothing of a batch depends on the number of workers, and no generator of the process is used.
     One that is asked for batches while others are read starts workers for them alone.
 
     Args:
-        decoder: of the images.
+        made: what they are made of.
         workers: processes; 0 decodes in this one.
         pin: give batches in memory that a GPU reads directly.
     """
 
-    def __init__(self, decoder: Decoder, workers: int, pin: bool = False) -> None:
+    def __init__(self, made: Batches[T], workers: int, pin: bool = False) -> None:
         if workers < 0:
             raise SteppeError("workers must be 0 or more", got=workers, way_out="data.workers=2")
-        self.decoder, self.workers, self.pin = decoder, workers, pin
+        self.made, self.workers, self.pin = made, workers, pin
         self._idle: list[tuple[DataLoader[Any], _Asked]] = []
 
-    def batches(self, lists: Iterator[list[Asked]]) -> Iterator[Tensor]:
-        """The images of each list, uint8 ``[n, c, h, w]``.
+    def batches(self, lists: Iterator[list[Asked]]) -> Iterator[T]:
+        """The batch of each list.
 
         Args:
             lists: read a few ahead of what is given.
 
         Raises:
-            SteppeError: an image is not as it must be, or a worker process died.
+            SteppeError: an image is not as it must be, or a worker process died. What else fails is
+                raised as it is.
         """
         loader, asked = self._idle.pop() if self._idle else self._made()
         asked.lists = lists
@@ -79,17 +91,23 @@ class Fetcher:
             try:
                 stream = iter(loader)  # of workers that live on from the last epoch, it asks them
             except (RuntimeError, OSError, EOFError) as error:
-                raise self._died(error) from error
-        alive = True
+                if _one_is_dead(loader._iterator):
+                    raise _died(error) from error
+                raise
+        alive = False
         try:
             while True:
+                alive = False
                 try:
                     images = next(stream)
                 except StopIteration:
+                    alive = True
                     return
                 except (RuntimeError, OSError, EOFError) as error:
-                    alive = False
-                    raise self._died(error) from error
+                    if _one_is_dead(stream):
+                        raise _died(error) from error
+                    raise
+                alive = True
                 if isinstance(images, SteppeError):
                     raise images
                 yield images
@@ -104,7 +122,7 @@ class Fetcher:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "This DataLoader will create")  # as was asked for
             loader: DataLoader[Any] = DataLoader(
-                self.decoder,  # type: ignore[arg-type]
+                self.made,  # type: ignore[arg-type]
                 batch_sampler=asked,  # type: ignore[arg-type]
                 num_workers=self.workers,
                 collate_fn=_as_they_are,
@@ -115,13 +133,20 @@ class Fetcher:
             )
         return loader, asked
 
-    def _died(self, error: Exception) -> SteppeError:
-        return SteppeError(
-            "worker processes must live while images are read",
-            got=" ".join(str(error).split())[:200],
-            way_out="fewer workers (data.workers) or a smaller batch, more memory, or a larger "
-            "/dev/shm (docker run --shm-size)",
-        )
+
+def _one_is_dead(stream: Any) -> bool:
+    """Whether a worker of torch's iterator ended; its processes have no public name."""
+    ends = [worker.sentinel for worker in getattr(stream, "_workers", ())]
+    return bool(ends) and bool(connection.wait(ends, PATIENCE))
+
+
+def _died(error: Exception) -> SteppeError:
+    return SteppeError(
+        "worker processes must live while images are read",
+        got=" ".join(str(error).split())[:200],
+        way_out="fewer workers (data.workers) or a smaller batch, more memory, or a larger "
+        "/dev/shm (docker run --shm-size)",
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from steppe.vision.data.blobs import Blobs
-from steppe.vision.data.decode import picture
+from steppe.vision.data.decode import picture, size_of
 from steppe.vision.data.levels import Levels
 from steppe.vision.framing import Framing
 
@@ -33,14 +33,27 @@ class Pictures:
         """What evaluation keeps of an image."""
         return self.levels.reading.framing
 
-    def of(self, row: int, framing: Framing | None) -> Image.Image:
+    def size(self) -> tuple[int, int]:
+        """Width and height of the first image."""
+        return size_of(self.blobs.blob(0), self.blobs.describe(0))
+
+    def settle(self) -> None:
+        """Find out here what worker processes would each find out: the range of deep images."""
+        self.levels.settle(self.blobs.blob(0), self.blobs.describe(0))
+
+    def of(self, row: int, framing: Framing | None, seed: int = 0) -> Image.Image:
         """An image of mode L or RGB, what ``framing`` keeps of it.
+
+        Args:
+            row: of it.
+            framing: None keeps all.
+            seed: of what reading it draws, where it is a user's code.
 
         Raises:
             SteppeError: it cannot be decoded.
         """
         name = self.blobs.describe(row)
-        return picture(self.blobs.blob(row), name, self.grey, self.levels, framing)[0]
+        return picture(self.blobs.drawn(row, seed), name, self.grey, self.levels, framing)[0]
 
     def describe(self, row: int) -> str:
         """An image in words."""
@@ -62,7 +75,7 @@ class DecodedPictures:
     images: Tensor
     framing: Framing | None = None
 
-    def of(self, row: int, framing: Framing | None) -> Image.Image:
+    def of(self, row: int, framing: Framing | None, seed: int = 0) -> Image.Image:
         """An image of mode L or RGB, what ``framing`` keeps of it."""
         levels = self.images[row].permute(1, 2, 0).contiguous().numpy()
         image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)

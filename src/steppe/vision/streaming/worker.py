@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import partial
 from hashlib import blake2b
 from random import Random
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
@@ -17,9 +19,14 @@ from torch.utils.data import get_worker_info
 from steppe.core.errors import SteppeError
 from steppe.vision.augment.pipeline import Pipeline
 from steppe.vision.framing import Frame, Framing
+from steppe.vision.streaming.faults import naming
 
+T = TypeVar("T")
 Asked = tuple[int, int]
 """Epoch, and position in the split."""
+
+_READING = 2
+"""What tells the draws of a user's dataset from those of steppe's changes of its images."""
 
 
 def seed_of(*numbers: int) -> int:
@@ -40,17 +47,60 @@ class Source(Protocol):
     def framing(self) -> Framing | None:
         """What evaluation keeps of an image."""
 
-    def of(self, row: int, framing: Framing | None) -> Image.Image:
-        """An image, what ``framing`` keeps of it."""
+    def of(self, row: int, framing: Framing | None, seed: int = 0) -> Image.Image:
+        """An image, what ``framing`` keeps of it; ``seed`` is of what reading it draws."""
 
     def describe(self, row: int) -> str:
         """An image in words."""
 
 
-class Decoder:
-    """A map-style dataset of batches: ``[(epoch, position), ...]`` -> uint8 ``[n, c, h, w]``.
+class Batches(Generic[T]):
+    """A map-style dataset of batches: ``[(epoch, position), ...]`` -> images, and more of them.
 
-    What an image becomes is a function of (seed, epoch, position) alone, whoever decodes it.
+    What an image becomes is a function of (seed, epoch, position) alone, whoever decodes it. A
+    subclass says what is not said here.
+
+    Args:
+        shape: channels, height, width of all.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def put(self, place: NDArray[np.uint8], epoch: int, position: int) -> Any:
+        """Write an image to ``place``, ``[c, h, w]``.
+
+        Returns:
+            What else is told of it.
+        """
+        raise NotImplementedError
+
+    def describe(self, position: int) -> str:
+        """An image in words, for a message."""
+        raise NotImplementedError
+
+    def gathered(self, images: Tensor, others: list[Any]) -> T:
+        """The batch: images, uint8 ``[n, c, h, w]``, and what `put` returned of each."""
+        raise NotImplementedError
+
+    def __getitems__(self, asked: Sequence[Asked]) -> T | SteppeError:
+        """A batch, or the refusal of one of its images: an error has its words in any process."""
+        others = []
+        try:
+            images = _room(len(asked), self.shape)
+            for place, (epoch, position) in zip(images.numpy(), asked, strict=True):
+                with naming(partial(self.describe, position)):
+                    others.append(self.put(place, epoch, position))
+        except SteppeError as error:
+            return error
+        return self.gathered(images, others)
+
+
+class Decoder(Batches[Tensor]):
+    """Images of a dataset, each decoded and changed by itself.
 
     Args:
         source: the images.
@@ -68,35 +118,26 @@ class Decoder:
         pipeline: Pipeline,
         seed: int,
     ) -> None:
-        self.source, self.shape, self.pipeline, self.seed = source, shape, pipeline, seed
+        super().__init__(shape)
+        self.source, self.pipeline, self.seed = source, pipeline, seed
         self.rows = rows.numpy()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, asked: Sequence[Asked]) -> Tensor | SteppeError:
-        """A batch, or the refusal of one of its images: an error has its words in any process."""
-        batch = torch.from_numpy(np.empty((len(asked), *self.shape), dtype=np.uint8))
-        if get_worker_info() is not None:
-            # images are written where the other process reads them: what is moved there later
-            # leaves holes in the memory of the worker, which then grows by batches
-            batch.share_memory_()
-        try:
-            for place, (epoch, position) in zip(batch.numpy(), asked, strict=True):
-                place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
-        except SteppeError as error:
-            return error
-        return batch
+    def put(self, place: NDArray[np.uint8], epoch: int, position: int) -> None:
+        place[:] = self._pixels(epoch, position).transpose(2, 0, 1)
 
-    def __getitem__(self, asked: Asked) -> Tensor:
-        batch = self.__getitems__([asked])
-        if isinstance(batch, SteppeError):
-            raise batch
-        return batch[0]
+    def describe(self, position: int) -> str:
+        return self.source.describe(int(self.rows[position]))
+
+    def gathered(self, images: Tensor, others: list[Any]) -> Tensor:
+        return images
 
     def _pixels(self, epoch: int, position: int) -> np.ndarray:
         row, random = int(self.rows[position]), Random(seed_of(self.seed, epoch, position))
-        image = self.source.of(row, self._framing(random))
+        seed = seed_of(self.seed, epoch, row, _READING)
+        image = self.source.of(row, self._framing(random), seed)
         for step in self.pipeline.images:
             image = step(image, random)
         pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
@@ -121,3 +162,22 @@ class Decoder:
 
             return frame
         return None if pipeline.frames else self.source.framing
+
+
+def _room(count: int, shape: tuple[int, ...]) -> Tensor:
+    """For a batch of images, uint8; of a worker's where the process that asked reads it."""
+    batch = torch.from_numpy(np.empty((count, *shape), dtype=np.uint8))
+    if get_worker_info() is None:
+        return batch
+    try:
+        # images are written where the other process reads them: what is moved there later
+        # leaves holes in the memory of the worker, which then grows by batches
+        batch.share_memory_()
+    except (RuntimeError, OSError) as error:
+        raise SteppeError(
+            "batches of worker processes need shared memory",
+            got=" ".join(str(error).split())[:200],
+            way_out="a larger /dev/shm (docker run --shm-size), fewer workers (data.workers) or a "
+            "smaller batch",
+        ) from error
+    return batch

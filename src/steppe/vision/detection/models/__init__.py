@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from torch import nn
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.vision.detection.reading import reading_of
+from steppe.vision.models.registry import from_registry
 from steppe.vision.models.user import from_function
 
 Builder = Callable[..., nn.Module]
@@ -62,13 +62,9 @@ def build(
     if num_classes < 1:
         raise SteppeError("a detector finds at least one class", got=f"num_classes={num_classes}")
     if name in DETECTORS:
-        if pretrained:
-            raise SteppeError(
-                "a detector of steppe starts at random",
-                got=f"{name} with pretrained: true",
-                way_out="weights: a safetensors file or a run's folder",
-            )
-        model = _registered(name, num_classes, in_shape, options)
+        model = from_registry(
+            DETECTORS, name, num_classes, in_shape, options, pretrained=pretrained
+        )
     elif re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
         asked = {} if pretrained is None else {"pretrained": pretrained}
         model = from_function(name, num_classes, in_shape, **asked, **options)
@@ -82,29 +78,3 @@ def build(
         raise unknown("detector", name, DETECTORS)
     reading_of(model)
     return model
-
-
-def _registered(
-    name: str, num_classes: int, in_shape: tuple[int, int, int], options: dict[str, Any]
-) -> nn.Module:
-    builder = DETECTORS[name]
-    try:
-        inspect.signature(builder).bind(num_classes, in_shape, **options)
-    except TypeError as error:
-        known = list(inspect.signature(builder).parameters)[2:]
-        raise SteppeError(
-            f"detector {name} must be given options it has",
-            got=f"{sorted(options)} ({error})",
-            way_out=f"its options: {', '.join(known) or 'none'}",
-        ) from error
-    try:
-        return builder(num_classes, in_shape, **options)
-    except SteppeError:
-        raise
-    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError) as error:
-        given = {"num_classes": num_classes, "in_shape": in_shape} | options
-        raise SteppeError(
-            f"detector {name} must be given options that it can be built with",
-            got=f"{given} ({' '.join(str(error).split())[:200]})",
-            way_out="leave options out for the usual ones; larger images",
-        ) from error
