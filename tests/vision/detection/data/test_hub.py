@@ -6,6 +6,7 @@ from PIL import Image
 
 from steppe import SteppeError
 from steppe.vision.detection.data import load
+from steppe.vision.detection.targets import CROWD, DIFFICULT
 
 
 @pytest.fixture
@@ -65,3 +66,36 @@ def test_what_is_wrong_in_a_row_is_one_line(tmp_path, objects, extra, said):
     with pytest.raises(SteppeError, match=said) as refused:
         load(f"hub:{tmp_path}", say=str)
     assert "\n" not in str(refused.value)
+
+
+def rows_of(folder, objects):
+    datasets = pytest.importorskip("datasets")
+    for split in ("train", "test"):
+        rows = {"image": [Image.new("RGB", (80, 40))], "objects": [objects]}
+        whole = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+        whole.to_parquet(folder / f"{split}.parquet")
+
+
+BOXES = {"bbox": [[8, 4, 9, 9]] * 4, "category": ["a"] * 4}
+HARD, CROWDS = [False, True, False, True], [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("crowd", ["iscrowd", "is_crowd"])
+@pytest.mark.parametrize("hard", ["difficult", "is_difficult"])
+@pytest.mark.parametrize("by_object", [False, True])
+def test_difficult_objects_and_crowds_are_flagged(tmp_path, crowd, hard, by_object):
+    objects = BOXES | {hard: HARD, crowd: CROWDS}
+    if by_object:  # one mapping for each
+        objects = [
+            dict(zip(objects, own, strict=True)) for own in zip(*objects.values(), strict=True)
+        ]
+    rows_of(tmp_path, objects)
+    data = load(f"hub:{tmp_path}", say=str)
+    for part in (data.train, data.test):
+        assert part.scenes[0].objects[:, 5].tolist() == [0, DIFFICULT, CROWD, CROWD]
+
+
+def test_flags_of_some_objects_are_refused(tmp_path):
+    rows_of(tmp_path, BOXES | {"iscrowd": [0, 1]})
+    with pytest.raises(SteppeError, match="4 boxes and 2 of iscrowd in row 0 of train"):
+        load(f"hub:{tmp_path}", say=str)

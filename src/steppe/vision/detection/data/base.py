@@ -25,13 +25,14 @@ class Object:
     Args:
         name: of its class.
         box: left, top, right, bottom in pixels, the image from 0 to its width and height.
-        difficult: it counts neither as found nor as missed.
+        flag: 0, or why it counts neither as found nor as missed, see
+            `steppe.vision.detection.targets`.
         where: words for an error message, e.g. ``object 3 of a/b.xml``.
     """
 
     name: str
     box: tuple[float, float, float, float]
-    difficult: bool
+    flag: int
     where: str
 
 

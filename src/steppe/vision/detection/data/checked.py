@@ -76,7 +76,7 @@ class Checker:
     def _row(self, found: Object, width: int, height: int) -> Tensor:
         left, top, right, bottom = found.box
         box = [left / width, top / height, right / width, bottom / height]
-        return torch.tensor([*box, self._labels[found.name], float(found.difficult)])
+        return torch.tensor([*box, self._labels[found.name], float(found.flag)])
 
     def _fault(self, found: Object, width: int, height: int) -> str | None:
         left, top, right, bottom = found.box

@@ -10,17 +10,20 @@ from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.vision.detection.data import READERS, Wanted
 from steppe.vision.detection.data.base import Object, Picture, Source, ends
+from steppe.vision.detection.targets import CROWD, DIFFICULT
 
 TRAIN, TEST = ("train",), ("test", "validation")
 IMAGE, OBJECTS = ("image", "img"), ("objects", "annotations")
 LABELS, BOXES = ("category", "categories", "label", "labels"), ("bbox", "boxes", "bboxes")
+FLAGS = {"difficult": DIFFICULT, "is_difficult": DIFFICULT, "iscrowd": CROWD, "is_crowd": CROWD}
 
 
 @READERS.register("hub")
 class Hub:
     """``OWNER/NAME``, or a folder of parquet files: images, and objects with bbox and category.
 
-    Boxes are left, top, width, height in pixels, as in COCO.
+    Boxes are left, top, width, height in pixels, as in COCO. Objects may be flagged ``difficult``
+    (or ``is_difficult``) or ``iscrowd`` (or ``is_crowd``).
     """
 
     @staticmethod
@@ -127,11 +130,28 @@ def _objects(found: Any, names: tuple[str, ...], place: str) -> list[Object]:
             "every object has a box and a category",
             got=f"{len(boxes)} boxes and {len(labels)} categories in {place}",
         )
+    flags = _flags(found, len(boxes), place)
     objects = []
-    for number, (label, box) in enumerate(zip(labels, boxes, strict=True)):
+    for number, (label, box, flag) in enumerate(zip(labels, boxes, flags, strict=True)):
         where = f"object {number + 1} of {place}"
         if isinstance(label, int) and names and not 0 <= label < len(names):
             raise SteppeError("a category is one of the dataset's", got=f"{label} in {where}")
         name = names[label] if isinstance(label, int) and names else str(label)
-        objects.append(Object(name, ends(box, where), False, where))
+        objects.append(Object(name, ends(box, where), flag, where))
     return objects
+
+
+def _flags(found: Any, count: int, place: str) -> list[int]:
+    """Why objects count neither as found nor as missed; a crowd is one even where it is hard."""
+    flags = [0] * count
+    for name, flag in FLAGS.items():
+        given = found.get(name)
+        if given is None:
+            continue
+        if len(given) != count:
+            raise SteppeError(
+                "every object is flagged, or none",
+                got=f"{count} boxes and {len(given)} of {name} in {place}",
+            )
+        flags = [max(old, flag if new else 0) for old, new in zip(flags, given, strict=True)]
+    return flags

@@ -9,6 +9,7 @@ from pathlib import Path
 from steppe.core.errors import SteppeError
 from steppe.vision.detection.data import READERS, Wanted
 from steppe.vision.detection.data.base import Object, Picture, Source
+from steppe.vision.detection.targets import DIFFICULT
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 TRAIN, TEST = ("trainval", "train"), ("test", "val")
@@ -145,4 +146,5 @@ def _object(node: ET.Element, number: int, path: Path) -> Object:
     ends = (right - (right <= left), bottom - (bottom <= top))
     difficult = (node.findtext("difficult") or "0").strip() not in ("", "0")
     name = (node.findtext("name") or "").strip()
-    return Object(name, (left - 1, top - 1, *ends), difficult, where)
+    flag = DIFFICULT if difficult else 0
+    return Object(name, (left - 1, top - 1, *ends), flag, where)

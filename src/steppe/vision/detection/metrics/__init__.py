@@ -9,11 +9,13 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steppe.vision.detection.boxes import iou
+from steppe.vision.detection.boxes import covered, iou
 from steppe.vision.detection.detections import Detections
+from steppe.vision.detection.targets import CROWD
 
 Floats = NDArray[np.float64]
 Precision = Callable[[Floats, Floats], float]
@@ -29,13 +31,16 @@ class Found:
 
     Args:
         scores: of the detections, falling, ``[n]``.
-        overlaps: with the objects, ``[n, m]``.
-        difficult: which objects count neither as found nor as missed, ``[m]``.
+        overlaps: with the objects, ``[n, m]``: intersection over union; with a crowd, whose box
+            is around many, the share of the detection that lies in it.
+        ignored: which objects count neither as found nor as missed, ``[m]``.
+        crowd: which of these stand for a crowd, ``[m]``.
     """
 
     scores: Floats
     overlaps: Floats
-    difficult: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
 
 
 def of_class(
@@ -54,9 +59,11 @@ def of_class(
         chosen = own.labels == label
         wanted = there[there[:, 4] == label]
         order = own.scores[chosen].argsort(descending=True, stable=True)[:limit]
-        overlaps = iou(own.boxes[chosen][order].double(), wanted[:, :4].double())
-        scores = own.scores[chosen][order].double()
-        found.append(Found(scores.numpy(), overlaps.numpy(), wanted[:, 5].numpy() > 0))
+        boxes, crowd = own.boxes[chosen][order].double(), wanted[:, 5] == CROWD
+        pair = boxes, wanted[:, :4].double()
+        overlaps = torch.where(crowd, covered(*pair), iou(*pair)).numpy()
+        scores = own.scores[chosen][order].double().numpy()
+        found.append(Found(scores, overlaps, wanted[:, 5].numpy() > 0, crowd.numpy()))
     return found
 
 
@@ -72,7 +79,7 @@ def curve(
     Returns:
         None where no object counts.
     """
-    wanted = sum(int((~own.difficult).sum()) for own in found)
+    wanted = sum(int((~own.ignored).sum()) for own in found)
     if not wanted:
         return None
     matched = [match(own) for own in found]

@@ -17,8 +17,8 @@ def coco_ap(found: Sequence[Found], thresholds: Sequence[float] = THRESHOLDS) ->
     """Mean over the thresholds of the average precision of one class.
 
     A detection takes, of the objects that no better one has taken, that which it overlaps most, if
-    by at least the threshold; objects that count come before those that do not. Precision is read
-    at 101 recalls.
+    by at least the threshold; objects that count come before those that do not, and a crowd can be
+    taken any number of times. Precision is read at 101 recalls.
 
     Args:
         found: the class in every image, of the 100 best detections of each.
@@ -39,22 +39,22 @@ def coco_ap(found: Sequence[Found], thresholds: Sequence[float] = THRESHOLDS) ->
 
 
 def _match(own: Found, least: float) -> tuple[list[bool], list[bool]]:
-    taken = np.zeros(len(own.difficult), dtype=bool)
-    order = np.argsort(own.difficult, kind="stable")
+    taken = np.zeros(len(own.ignored), dtype=bool)
+    order = np.argsort(own.ignored, kind="stable")
     right, ignored = [], []
     for overlaps in own.overlaps:
         best, most = -1, min(least, 1 - 1e-10)
         for place in order:
-            if taken[place]:
+            if taken[place] and not own.crowd[place]:
                 continue
-            if best >= 0 and own.difficult[place] and not own.difficult[best]:
+            if best >= 0 and own.ignored[place] and not own.ignored[best]:
                 break  # one that counts is kept, whatever else is there
             if overlaps[place] >= most:
                 best, most = int(place), float(overlaps[place])
         if best >= 0:
             taken[best] = True
-        ignored.append(bool(best >= 0 and own.difficult[best]))
-        right.append(bool(best >= 0 and not own.difficult[best]))
+        ignored.append(bool(best >= 0 and own.ignored[best]))
+        right.append(bool(best >= 0 and not own.ignored[best]))
     return right, ignored
 
 

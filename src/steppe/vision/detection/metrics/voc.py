@@ -15,7 +15,8 @@ def voc_ap(found: Sequence[Found], precision: Precision, least: float = 0.5) -> 
 
     A detection belongs to the object that it overlaps most, in its image. It is right where they
     overlap by more than ``least`` and no better one was right for that object; one that belongs to
-    a difficult object does not count.
+    a difficult object does not count. Pascal VOC has no crowds: a detection that is not right and
+    of whose area more than ``least`` lies in a crowd does not count, as in COCO.
 
     Args:
         found: the class in every image.
@@ -29,13 +30,15 @@ def voc_ap(found: Sequence[Found], precision: Precision, least: float = 0.5) -> 
     """
 
     def match(own: Found) -> tuple[list[bool], list[bool]]:
-        taken = np.zeros(len(own.difficult), dtype=bool)
+        taken = np.zeros(len(own.ignored), dtype=bool)
         right, ignored = [], []
         for overlaps in own.overlaps:
-            best = int(overlaps.argmax()) if len(overlaps) else -1
-            near = best >= 0 and overlaps[best] > least
-            ignored.append(bool(near and own.difficult[best]))
-            right.append(bool(near and not own.difficult[best] and not taken[best]))
+            single = np.where(own.crowd, 0.0, overlaps)
+            best = int(single.argmax()) if len(single) else -1
+            near = best >= 0 and single[best] > least
+            right.append(bool(near and not own.ignored[best] and not taken[best]))
+            crowded = bool((overlaps[own.crowd] > least).any()) and not right[-1]
+            ignored.append(crowded or bool(near and own.ignored[best]))
             if near:
                 taken[best] = True
         return right, ignored
