@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
+from steppe.vision.detection.boxes import iou
 from steppe.vision.detection.detections import Detections
-from steppe.vision.detection.metrics import mean_precisions
+from steppe.vision.detection.metrics import mean_precisions, overlaps
 from steppe.vision.detection.targets import CROWD, DIFFICULT
 
 CLASSES = ("a", "b", "c")
@@ -211,6 +212,26 @@ def test_coco_is_pycocotools(crowds):
         for label, name in enumerate(CLASSES):
             wanted = precision[:, :, label].mean()
             assert got["classes"][name]["map"] == pytest.approx(wanted, abs=1e-6)
+
+
+def test_overlaps_are_computed_once_for_all_images_classes_and_rules(monkeypatch):
+    calls = []
+
+    def counted(a, b):
+        calls.append(len(a))
+        return iou(a, b)
+
+    monkeypatch.setattr(overlaps, "iou", counted)
+    problems = [problem(seed, 20, 0.2, 0.2) for seed in range(3)]
+    wanted = [mean_precisions(*own, CLASSES) for own in problems]
+    assert len(calls) == 3
+    whole, most = sum(calls), max(calls)
+    calls.clear()
+    monkeypatch.setattr(overlaps, "AT_ONCE", 40)  # in many parts they are the same
+    assert [mean_precisions(*own, CLASSES) for own in problems] == wanted
+    assert len(calls) > 3 * 5
+    assert sum(calls) == whole
+    assert max(calls) < most / 5
 
 
 def test_of_an_image_the_hundred_best_count_for_coco_and_all_for_voc():
