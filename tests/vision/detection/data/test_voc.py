@@ -44,8 +44,17 @@ def test_splits_by_name_and_the_usual_ones(root):
 def test_several_folders_are_read_as_one(root, tmp_path):
     second = voc_folder.write(tmp_path / "second", train=3, test=2)
     (second / "ImageSets/Main/test.txt").unlink()
-    data, _ = read(f"{root},{second}")
+    data, notes = read(f"{root},{second}")
     assert (len(data.train), len(data.test)) == (11, 4)
+    assert f"{second} has no test.txt: none of it is tested on" in notes
+    main = second / "ImageSets/Main"
+    (main / "trainval.txt").rename(main / "train.txt")  # read where no folder has trainval
+    with pytest.raises(SteppeError, match=r"second, which has neither trainval.txt nor test.txt"):
+        read(f"{root},{second}")
+    (main / "train.txt").rename(main / "test.txt")
+    data, notes = read(f"{root},{second}")
+    assert (len(data.train), len(data.test)) == (8, 7)
+    assert f"{second} has no trainval.txt: none of it is trained on" in notes
 
 
 def test_a_folder_is_known_by_its_layout(root):
