@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,25 +99,50 @@ def _classes(split: Any) -> tuple[str, ...]:
     return tuple(getattr(kind, "names", None) or ())
 
 
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """An encoded image in a table, which the datasets library maps into memory as it is read.
+
+    Args:
+        images: the column of images alone, not decoded.
+        row: in it.
+        where: words for an error message.
+    """
+
+    images: Any
+    row: int
+    where: str
+
+    def read_bytes(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            SteppeError: there is none.
+        """
+        (cell,) = self.images[self.row].values()
+        told = cell if isinstance(cell, dict) else {}
+        if told.get("bytes") is not None:
+            return bytes(told["bytes"])
+        if not told.get("path"):
+            raise SteppeError("an image column holds encoded images", got=f"none in {self.where}")
+        return Path(told["path"]).read_bytes()
+
+
 def _pictures(library: Any, split: Any, where: str) -> list[Picture]:
     image = _column(split.column_names, IMAGE, where)
     column = _column(split.column_names, OBJECTS, where)
-    stored = split.cast_column(image, library.Image(decode=False))
+    images = split.select_columns([image]).cast_column(image, library.Image(decode=False))
     names = _classes(split)
     pictures = []
-    for row, entry in enumerate(stored):
-        place, cell = f"row {row} of {where}", entry[image]
-        blob = cell.get("bytes") if isinstance(cell, dict) else None
-        if blob is None:
-            path = cell.get("path") if isinstance(cell, dict) else None
-            if not path:
-                raise SteppeError("an image column holds encoded images", got=f"none in {place}")
-            blob = Path(path)
+    for row, entry in enumerate(split.remove_columns([image])):
+        place = f"row {row} of {where}"
         found = entry[column] or {}
         if isinstance(found, list):  # one mapping for each object
             found = {key: [one[key] for one in found] for key in (found[0] if found else {})}
         size = (entry["width"], entry["height"]) if entry.get("width") else None
-        pictures.append(Picture(blob, place, size, tuple(_objects(found, names, place))))
+        pictures.append(
+            Picture(Cell(images, row, place), place, size, tuple(_objects(found, names, place)))
+        )
     return pictures
 
 
