@@ -1,6 +1,8 @@
 """A detector on clean and corrupted images, alone and beside another one."""
 
 import json
+import shutil
+import weakref
 
 import pytest
 
@@ -9,6 +11,8 @@ import voc_folder
 from steppe import SteppeError
 from steppe.cli.main import main
 from steppe.evaluation import make
+from steppe.experiment.detection import run
+from steppe.vision.detection.loader import DetectionLoader
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +97,37 @@ def test_the_command_keeps_what_was_measured(runs, capsys):
     told = json.loads(capsys.readouterr().out)
     kept = json.loads((runs / "dense/evaluations.json").read_text())
     assert kept[-1]["result"]["map50"] == told["map50"]
+
+
+def test_images_are_held_a_batch_at_a_time_and_read_by_workers(runs, monkeypatch):
+    given = {"corruptions": "brightness", "severities": "1,2"}
+    wanted = make("corruptions", str(runs / "dense"), given, []).measure()
+    held, most, workers = weakref.WeakSet(), [], []
+
+    class Loader(DetectionLoader):
+        def __init__(self, *args, **options):
+            workers.append(options["workers"])
+            super().__init__(*args, **options)
+
+        def epoch(self, number, start=0):
+            for x, y in super().epoch(number, start):
+                assert len(x) == 1
+                held.add(x)
+                most.append(len(held))
+                yield x, y
+                del x
+
+    folder = runs / "with-workers"
+    shutil.copytree(runs / "dense", folder)
+    text = (folder / "recipe.yaml").read_text()
+    (folder / "recipe.yaml").write_text(text.replace("workers: 0", "workers: 1"))
+    monkeypatch.setattr(run, "DetectionLoader", Loader)
+    monkeypatch.setattr(run, "TESTED", 1)
+    got = make("corruptions", str(folder), given, []).measure()
+    assert got["map50"] == wanted["map50"]
+    assert workers == [1]
+    assert len(most) == 3 * 3, "each of three images as it is and at two severities"
+    assert max(most) <= 2, "the one before is let go as the next comes"
 
 
 @pytest.mark.parametrize(

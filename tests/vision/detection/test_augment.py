@@ -16,6 +16,7 @@ from steppe.vision.detection.augment.expand import Expand
 from steppe.vision.detection.augment.mirror import Mirror
 from steppe.vision.detection.boxes import areas
 from steppe.vision.detection.rendering import pixels, render
+from steppe.vision.detection.targets import CROWD
 
 SIZE = (120, 90)
 BOX = (30, 20, 75, 50)
@@ -65,6 +66,16 @@ def test_a_crop_keeps_what_is_centred_in_it_and_cuts_it():
         assert float(view.objects[:, :4].max()) <= 1
         kept.add(len(view.objects))
     assert kept == {1, 2}
+
+
+def test_crowds_choose_no_window():
+    objects = torch.tensor([[0.1, 0.1, 0.3, 0.3, 0, 0], [0.6, 0.6, 0.9, 0.9, 1, CROWD]])
+    both = set()
+    for seed in range(60):
+        flags = Crop().seen(View.whole((100, 100), objects), Random(seed)).objects[:, 5]
+        assert 0 in flags, "an object that is learned"
+        both.add(len(flags))
+    assert both == {1, 2}
 
 
 def test_an_image_without_objects_is_cropped_too():

@@ -32,7 +32,7 @@ class CleanDetection(Evaluation):
         other = None if self.beside is None else run.beside(self.beside, self.part)
         result = measured(run.model, run.loader(self.part), run.data.classes)
         result |= {"part": self.part, "zeros": count_zeros(dict(run.model.named_parameters()))}
-        first = next(run.pixels(self.part, SHOWN))
+        first = next(iter(run.pixels(self.part, SHOWN)))
         result["examples"] = run.examples(*first)
         if other is not None:
             theirs = measured(other.model, other.loader(self.part), other.data.classes)

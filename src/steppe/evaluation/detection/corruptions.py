@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.metrics import mean_precisions
 from steppe.vision.detection.reading import detect
 
-Batches = Sequence[tuple[Tensor, list[Tensor]]]
+Batches = Iterable[tuple[Tensor, list[Tensor]]]
 RULES = ("map50", "map")
 PICTURED = 2
 """Kinds of which a few images are kept, evenly chosen, each at its greatest severity."""
@@ -32,7 +32,8 @@ class CorruptedDetection(Evaluation):
     """Mean average precision for each corruption at each severity, mAP_C and R_C = mAP_C / mAP.
 
     Images are corrupted at the size that the network takes. Boxes stay where they are: no
-    corruption moves an object.
+    corruption moves an object. Images are read anew for each corruption and severity, so that
+    only those of a batch are in memory.
 
     Args:
         part: test, validation or train.
@@ -60,31 +61,31 @@ class CorruptedDetection(Evaluation):
         runs = [run] + ([] if self.beside is None else [run.beside(self.beside, self.part)])
         if run.data.shape[0] != 3:
             raise SteppeError("images are corrupted in colour", got="a detector of grey images")
-        batches = list(run.pixels(self.part, self.limit))
-        clean = precisions(runs, batches)
+        images = run.pixels(self.part, self.limit)
+        clean = looked_at(runs, images, pictured=True)
         cells: list[dict[str, dict[str, dict[str, float]]]] = [
             {rule: {name: {} for name in names} for rule in RULES} for _ in runs
         ]
-        examples = [run.examples(*batches[0]) for run in runs]
+        examples = [own.examples for own in clean]
         for name in names:
             for severity in severities:
-                changed = corrupted(batches, name, severity, self.seed)
-                if name in names[:: -(-len(names) // PICTURED)] and severity == max(severities):
-                    how = {"corruption": name, "severity": severity}
-                    for kept, own in zip(examples, runs, strict=True):
-                        kept += [one | how for one in own.examples(*changed[0])]
-                for table, found in zip(cells, precisions(runs, changed), strict=True):
+                changed = corrupted(images, name, severity, self.seed)
+                few = name in names[:: -(-len(names) // PICTURED)] and severity == max(severities)
+                how = {"corruption": name, "severity": severity}
+                seen = looked_at(runs, changed, pictured=few)
+                for table, kept, own in zip(cells, examples, seen, strict=True):
+                    kept += [one | how for one in own.examples]
                     for rule in RULES:
-                        table[rule][name][str(severity)] = found[rule]
+                        table[rule][name][str(severity)] = own.precisions[rule]
         results = [
             own
-            | {"clean": {rule: whole[rule] for rule in RULES}}
-            | relative_robustness(own["map50"], whole["map50"])
+            | {"clean": {rule: whole.precisions[rule] for rule in RULES}}
+            | relative_robustness(own["map50"], whole.precisions["map50"])
             | {"examples": kept}
             for own, whole, kept in zip(cells, clean, examples, strict=True)
         ]
         result: dict[str, Any] = results[0]
-        result |= {"images": sum(len(x) for x, _ in batches), "seed": self.seed}
+        result |= {"images": clean[0].images, "seed": self.seed}
         if self.beside is not None:
             method = read_record(self.beside).get("method", "dense")
             result["beside"] = {"run": self.beside, "method": method} | results[1]
@@ -115,21 +116,40 @@ class CorruptedDetection(Evaluation):
 
 def corrupted(batches: Batches, name: str, severity: int, seed: int) -> Batches:
     """The same images, corrupted; each has draws of its own place among them."""
-    changed, first = [], 0
+    first = 0
     for x, there in batches:
-        changed.append((corrupt(x, name, severity, seed=seed, first=first), there))
+        yield corrupt(x, name, severity, seed=seed, first=first), there
         first += len(x)
-    return changed
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a detector makes of images.
+
+    Args:
+        precisions: see `mean_precisions`.
+        examples: the first images with what is found in them, where they are asked for.
+        images: their number.
+    """
+
+    precisions: dict[str, Any]
+    examples: list[dict[str, Any]]
+    images: int
 
 
 @torch.no_grad()
-def precisions(runs: Sequence[DetectionRun], batches: Batches) -> list[dict[str, Any]]:
-    """`mean_precisions` of each run on images in [0, 1]."""
-    there = [own for _, objects in batches for own in objects]
-    results = []
-    for run in runs:
-        found: list[Detections] = []
-        for x, _ in batches:
-            found += detect(run.model, run.normalised(x))
-        results.append(mean_precisions(found, there, run.data.classes))
-    return results
+def looked_at(runs: Sequence[DetectionRun], batches: Batches, pictured: bool) -> list[Seen]:
+    """What each run makes of the same images in [0, 1], of which a batch is held at a time."""
+    there: list[Tensor] = []
+    found: list[list[Detections]] = [[] for _ in runs]
+    examples: list[list[dict[str, Any]]] = [[] for _ in runs]
+    for x, objects in batches:
+        if pictured and not there:
+            examples = [run.examples(x, objects) for run in runs]
+        there += objects
+        for own, run in zip(found, runs, strict=True):
+            own += detect(run.model, run.normalised(x))
+    return [
+        Seen(mean_precisions(own, there, run.data.classes), kept, len(there))
+        for own, kept, run in zip(found, examples, runs, strict=True)
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,26 @@ from steppe.vision.detection.examples import SHOWN, example
 from steppe.vision.detection.loader import DetectionLoader
 from steppe.vision.detection.reading import detect
 from steppe.vision.detection.targets import objects
+
+
+class Pixels:
+    """Batches of images in [0, 1] with their objects; they are read anew each time.
+
+    So that of all images only those of a batch are in memory, however often they are gone through.
+
+    Args:
+        loader: of the images.
+        mean: of their channels, ``[1, c, 1, 1]``.
+        std: as ``mean``.
+    """
+
+    def __init__(self, loader: DetectionLoader, mean: Tensor, std: Tensor) -> None:
+        self.loader, self.mean, self.std = loader, mean, std
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        for x, y in self.loader.epoch(0):
+            levels = (x * self.std + self.mean).mul(255).round().div(255)  # as they are stored
+            yield levels.clamp(0, 1), objects(y.cpu())
 
 
 @dataclass
@@ -85,10 +105,14 @@ class DetectionRun:
 
     def loader(self, part: str) -> DetectionLoader:
         """A part's images as the network takes them, in stored order, none changed."""
-        return DetectionLoader(self.data, part, TESTED, device=self.device)
+        return self._loader(self.data, part)
 
-    def pixels(self, part: str, limit: int | None = None) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """Batches of a part's images in [0, 1] at the network's size, with their objects.
+    def _loader(self, data: DetectionData, part: str) -> DetectionLoader:
+        workers = self.recipe.data.workers
+        return DetectionLoader(data, part, TESTED, device=self.device, workers=workers)
+
+    def pixels(self, part: str, limit: int | None = None) -> Pixels:
+        """A part's images in [0, 1] at the network's size, with their objects.
 
         Args:
             part: train, validation or test.
@@ -101,14 +125,9 @@ class DetectionRun:
             raise SteppeError(
                 "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
             )
-        left = len(self.data.part(part)) if limit is None else limit
-        mean, std = self._colours()
-        for x, y in self.loader(part).epoch(0):
-            levels = (x * std + mean).mul(255).round().div(255).clamp(0, 1)  # as they are stored
-            yield levels[:left], objects(y.cpu())[:left]
-            left -= len(x)
-            if left <= 0:
-                return
+        split = self.data.part(part)
+        few = replace(split, scenes=split.scenes[:limit])
+        return Pixels(self._loader(replace(self.data, **{part: few}), part), *self._colours())
 
     @torch.no_grad()
     def examples(self, pixels: Tensor, there: Sequence[Tensor]) -> list[dict[str, Any]]:

@@ -23,6 +23,19 @@ def areas(boxes: Tensor) -> Tensor:
     return sides[..., 0] * sides[..., 1]
 
 
+def shared(a: Tensor, b: Tensor) -> Tensor:
+    """Areas that all pairs of boxes have in common, ``[..., n, m]``.
+
+    Args:
+        a: ``[..., n, 4]``, left, top, right, bottom.
+        b: ``[..., m, 4]``.
+    """
+    corner = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
+    end = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
+    sides = (end - corner).clamp_min(0)
+    return sides[..., 0] * sides[..., 1]
+
+
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of all pairs; 0 for two boxes without area.
 
@@ -37,12 +50,27 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
         >>> iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 2], [4, 4, 5, 5]]))
         tensor([[0.3333, 0.0000]])
     """
-    corner = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    end = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    sides = (end - corner).clamp_min(0)
-    shared = sides[..., 0] * sides[..., 1]
-    union = areas(a)[..., :, None] + areas(b)[..., None, :] - shared
-    return torch.where(union > 0, shared / union.clamp_min(torch.finfo(union.dtype).tiny), 0)
+    common = shared(a, b)
+    union = areas(a)[..., :, None] + areas(b)[..., None, :] - common
+    return torch.where(union > 0, common / union.clamp_min(torch.finfo(union.dtype).tiny), 0)
+
+
+def covered(a: Tensor, b: Tensor) -> Tensor:
+    """The share of each box's area that lies in each other one; 0 of a box without area.
+
+    Args:
+        a: ``[..., n, 4]``, left, top, right, bottom.
+        b: ``[..., m, 4]``.
+
+    Returns:
+        ``[..., n, m]`` in [0, 1].
+
+    Example:
+        >>> covered(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 0, 3, 9]]))
+        tensor([[0.5000]])
+    """
+    own = areas(a)[..., :, None]
+    return torch.where(own > 0, shared(a, b) / own.clamp_min(torch.finfo(own.dtype).tiny), 0)
 
 
 def centred(boxes: Tensor) -> Tensor:

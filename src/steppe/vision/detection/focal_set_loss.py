@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from steppe.vision.detection.boxes import cornered, iou
 from steppe.vision.detection.set_loss import box_losses, cheapest
 from steppe.vision.detection.shared_batches import divisor
-from steppe.vision.detection.targets import objects
+from steppe.vision.detection.targets import learned
 
 CLASS = 2.0
 """Weight of the classes in the assignment, beside those of the boxes."""
@@ -57,7 +57,7 @@ def focal_set_loss(
     quality = torch.zeros_like(logits)
     there = torch.zeros_like(logits)
     located, count = boxes.sum() * 0, torch.zeros((), device=boxes.device)
-    for image, found in enumerate(objects(targets)):
+    for image, found in enumerate(learned(targets)):
         rows, columns = focal_assigned(boxes[image], logits[image], found)
         own, wanted = boxes[image, rows], found[columns]
         located = located + box_losses(own, wanted)

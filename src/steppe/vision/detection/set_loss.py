@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from steppe.vision.detection.boxes import areas, cornered, iou
 from steppe.vision.detection.shared_batches import divisor
-from steppe.vision.detection.targets import objects
+from steppe.vision.detection.targets import learned
 
 DISTANCE, OVERLAP = 5.0, 2.0
 """Weights of the boxes' L1 distance and of their overlap, beside the classes' 1."""
@@ -117,7 +117,7 @@ def set_loss(
     nothing = logits.shape[-1] - 1
     classes = torch.full(logits.shape[:2], nothing, dtype=torch.long, device=logits.device)
     located, count = boxes.sum() * 0, torch.zeros((), device=boxes.device)
-    for image, found in enumerate(objects(targets)):
+    for image, found in enumerate(learned(targets)):
         rows, columns = assigned(boxes[image], logits[image], found)
         classes[image, rows] = found[columns, 4].long()
         located = located + box_losses(boxes[image, rows], found[columns])

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from steppe.vision.detection.matching import BACKGROUND, match
 from steppe.vision.detection.shared_batches import divisor
-from steppe.vision.detection.targets import objects
+from steppe.vision.detection.targets import learned
 
 NEGATIVES = 3
 """Of the background at most so many anchors count for each that stands for an object."""
@@ -17,13 +17,13 @@ NEGATIVES = 3
 def matched(targets: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """`match` of a batch: classes ``[images, n]``, offsets ``[images, n, 4]``.
 
-    Difficult objects are learned as the others are.
+    Crowds stand for no anchor, see `learned`.
 
     Args:
         targets: ``[images, most, 6]``, see `steppe.vision.detection.targets`.
         anchors: ``[n, 4]``.
     """
-    pairs = [match(found, anchors) for found in objects(targets)]
+    pairs = [match(found, anchors) for found in learned(targets)]
     classes, offsets = zip(*pairs, strict=True)
     return torch.stack(classes), torch.stack(offsets)
 

@@ -10,7 +10,9 @@ from torch import Tensor
 NOTHING = -1
 """The label of rows that only fill up."""
 COLUMNS = 6
-"""Left, top, right, bottom (shares of the image), label, difficult."""
+"""Left, top, right, bottom (shares of the image), label, flag."""
+DIFFICULT, CROWD = 1, 2
+"""Flags of objects that count neither as found nor as missed; others have 0."""
 
 
 def padded(each: Sequence[Tensor]) -> Tensor:
@@ -20,7 +22,7 @@ def padded(each: Sequence[Tensor]) -> Tensor:
 
     Args:
         each: of each image, ``[objects, 6]``: left, top, right, bottom (shares of the image),
-            label (from 0), difficult (0 or 1).
+            label (from 0), flag (0, `DIFFICULT` or `CROWD`).
 
     Returns:
         ``[images, most, 6]``, float32; most is at least 1.
@@ -44,3 +46,22 @@ def objects(targets: Tensor) -> list[Tensor]:
         targets: ``[images, most, 6]``.
     """
     return [own[own[:, 4] >= 0] for own in targets]
+
+
+def learned(targets: Tensor) -> list[Tensor]:
+    """Of each image the objects that a network learns to find: all but crowds.
+
+    A crowd's box is around many objects, so that it is no example of one. Difficult objects are
+    learned as the others are.
+
+    Args:
+        targets: ``[images, most, 6]``.
+
+    Source: the training code of DETR (Carion et al. 2020) and torchvision's leave crowds out, too.
+
+    Example:
+        >>> box = [0.0, 0.0, 0.5, 0.5, 3]
+        >>> learned(torch.tensor([[[*box, 0], [*box, DIFFICULT], [*box, CROWD]]]))[0][:, 5]
+        tensor([0., 1.])
+    """
+    return [own[own[:, 5] != CROWD] for own in objects(targets)]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from steppe import SteppeError
 from steppe.vision.detection.data import load
+from steppe.vision.detection.targets import CROWD
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 9, "name": "cow"}]
 
@@ -21,7 +22,8 @@ def whole(folder, first):
         Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8)).save(file)
         size = {"width": 80, "height": 40}
         images.append({"id": first + number, "file_name": file.name} | size)
-        for category, box, crowd in ((7, [8, 4, 16, 8], 0), (3, [0, 0, 80, 40], 1)):
+        boxes = (7, [8, 4, 16, 8], 0), (3, [0, 0, 80, 40], 1), (3, [0, 0, 40, 40], 0)
+        for category, box, crowd in boxes:
             entry = {"image_id": first + number, "category_id": category, "bbox": box}
             annotations.append(entry | {"id": len(annotations), "iscrowd": crowd})
     return {"images": images, "annotations": annotations, "categories": CATEGORIES}
@@ -47,7 +49,7 @@ def test_boxes_classes_and_crowds_are_read(root):
     said = []
     data = load(f"coco:{root}", say=said.append)
     assert data.classes == ("dog", "cat")
-    wanted = [[0.1, 0.1, 0.3, 0.3, 1, 0], [0, 0, 1, 1, 0, 1]]
+    wanted = [[0.1, 0.1, 0.3, 0.3, 1, 0], [0, 0, 1, 1, 0, CROWD], [0, 0, 0.5, 1, 0, 0]]
     torch.testing.assert_close(data.train.scenes[0].objects, torch.tensor(wanted))
     assert said == ["trained on train, tested on val", "categories without a training object: cow"]
     assert load(str(root), say=str).classes == data.classes
@@ -92,4 +94,11 @@ def test_annotations_of_images_that_are_not_listed_are_counted(root):
     file.write_text(file.read_text().replace('"image_id": 11', '"image_id": 99'))
     data = load(f"coco:{root}", say=said.append)
     assert len(data.train.scenes[1].objects) == 0
-    assert any(note.startswith("2 annotations of images") for note in said)
+    assert any(note.startswith("3 annotations of images") for note in said)
+
+
+def test_a_class_of_crowds_alone_cannot_be_learned(root):
+    file = json_of(root)
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
+    with pytest.raises(SteppeError, match="every class must have a training object; got none of"):
+        load(f"coco:{root}", say=str)

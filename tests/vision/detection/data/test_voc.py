@@ -44,8 +44,17 @@ def test_splits_by_name_and_the_usual_ones(root):
 def test_several_folders_are_read_as_one(root, tmp_path):
     second = voc_folder.write(tmp_path / "second", train=3, test=2)
     (second / "ImageSets/Main/test.txt").unlink()
-    data, _ = read(f"{root},{second}")
+    data, notes = read(f"{root},{second}")
     assert (len(data.train), len(data.test)) == (11, 4)
+    assert f"{second} has no test.txt: none of it is tested on" in notes
+    main = second / "ImageSets/Main"
+    (main / "trainval.txt").rename(main / "train.txt")  # read where no folder has trainval
+    with pytest.raises(SteppeError, match=r"second, which has neither trainval.txt nor test.txt"):
+        read(f"{root},{second}")
+    (main / "train.txt").rename(main / "test.txt")
+    data, notes = read(f"{root},{second}")
+    assert (len(data.train), len(data.test)) == (8, 7)
+    assert f"{second} has no trainval.txt: none of it is trained on" in notes
 
 
 def test_a_folder_is_known_by_its_layout(root):
@@ -119,7 +128,7 @@ def test_what_is_wrong_in_a_folder_is_one_line(root, how, said):
 
 BAD = [
     ("square", 10, 10, 10, 30, 0),
-    ("square", 10, 10, 97, 30, 0),
+    ("square", 10, 10, 98, 30, 0),
     ("", 1, 1, 9, 9, 0),
 ]
 
@@ -139,6 +148,31 @@ def test_a_bad_object_is_refused_or_left_out_with_a_count(root, bad, said):
     data, notes = read(root, skip_invalid=True)
     assert len(data.train.scenes[2].objects) == 1
     assert any(note.startswith("1 box ") and "000002.xml" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("corners", "wanted"),
+    [
+        ((10, 10, 97, 30), (9, 9, 96, 30)),
+        ((0, 10, 96, 30), (0, 9, 96, 30)),
+        ((10.5, 0.2, 96.9, 81), (9.5, 0, 96, 80)),
+    ],
+)
+def test_a_box_beyond_the_image_by_a_hair_is_cut_there_and_counted(root, corners, wanted):
+    rewritten(root, "000002", [("square", 1, 1, 20, 20, 0), ("bar", *corners, 1)])
+    data, notes = read(root)
+    box = torch.tensor([own / side for own, side in zip(wanted, (96, 80) * 2, strict=True)])
+    torch.testing.assert_close(data.train.scenes[2].objects[1, :4], box)
+    assert len([note for note in notes if note.startswith("1 box at most a pixel outside")]) == 1
+    assert "object 2 of" in notes[-1]
+    assert "000002.xml" in notes[-1]
+
+
+@pytest.mark.parametrize("corners", [(-0.1, 10, 30, 30), (10, 10, 97.2, 30), (97, 10, 97, 30)])
+def test_one_that_reaches_further_or_has_nothing_left_is_refused(root, corners):
+    rewritten(root, "000002", [("square", 1, 1, 20, 20, 0), ("bar", *corners, 0)])
+    with pytest.raises(SteppeError, match=r"object 2 of .*000002.xml, (outside|without area)"):
+        read(root)
 
 
 def test_a_class_of_the_test_images_that_was_not_trained_on_is_unknown(root):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation, View
 from steppe.vision.detection.boxes import iou
+from steppe.vision.detection.targets import CROWD
 
 WHOLE = None
 TRIES, ROUNDS = 50, 20
@@ -23,7 +24,8 @@ class Crop(Augmentation):
 
     Each time the least overlap is drawn from the whole image, any, 0.1, 0.3, 0.5, 0.7 and 0.9;
     the window's sides are 0.3 to 1 of the image's, its shape at most 2 to 1. Objects whose centre
-    lies in it stay and are cut to it; a window without any is drawn anew.
+    lies in it stay and are cut to it; a window without any is drawn anew. Crowds, which are not
+    learned, choose no window.
 
     Args:
         least: side of a window, a share of the image's.
@@ -55,14 +57,16 @@ class Crop(Augmentation):
             left, top = draw.uniform(0.0, 1.0 - width), draw.uniform(0.0, 1.0 - height)
             if 0.5 <= stretch * width / height <= 2.0:
                 windows.append((left, top, left + width, top + height))
-        if not windows or not len(view.objects):
-            return view.through(*windows[0]) if windows else None
-        inside = centred_in(view.objects, windows)
-        overlaps = iou(torch.tensor(windows), view.objects[:, :4]).amax(1)
-        fit = (inside.any(1) & (overlaps >= wanted)).nonzero()
-        if not len(fit):
+        single = view.objects[:, 5] != CROWD
+        if not windows:
             return None
-        first = int(fit[0])
+        inside, first = centred_in(view.objects, windows), 0
+        if single.any():
+            overlaps = iou(torch.tensor(windows), view.objects[single, :4]).amax(1)
+            fit = (inside[:, single].any(1) & (overlaps >= wanted)).nonzero()
+            if not len(fit):
+                return None
+            first = int(fit[0])
         cut = replace(view, objects=view.objects[inside[first]]).through(*windows[first])
         cut.objects[:, :4].clamp_(0, 1)
         return cut

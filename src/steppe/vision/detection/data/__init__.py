@@ -14,6 +14,7 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Picture, Scene, Source, Split
+from steppe.vision.detection.targets import CROWD
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colours, as detectors are commonly trained."""
@@ -220,9 +221,10 @@ def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _none_empty(classes: Sequence[str], train: Sequence[Scene], name: str) -> None:
-    """A class that no training object has cannot be learned."""
-    seen = {int(label) for scene in train for label in scene.objects[:, 4]}
-    empty = [own for label, own in enumerate(classes) if label not in seen]
+    """A class that no training object has, or only crowds, cannot be learned."""
+    own = (scene.objects for scene in train)
+    seen = {label for rows in own for label in rows[rows[:, 5] != CROWD, 4].tolist()}
+    empty = [kind for label, kind in enumerate(classes) if label not in seen]
     if empty:
         raise SteppeError(
             "every class must have a training object",

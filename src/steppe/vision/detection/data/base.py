@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,13 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 
-Blob = Path | bytes
+
+class Stored(Protocol):
+    """An encoded image on disk: a file, or a cell of a table. It is read when it is needed."""
+
+    def read_bytes(self) -> bytes:
+        """The encoded image."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,14 @@ class Object:
     Args:
         name: of its class.
         box: left, top, right, bottom in pixels, the image from 0 to its width and height.
-        difficult: it counts neither as found nor as missed.
+        flag: 0, or why it counts neither as found nor as missed, see
+            `steppe.vision.detection.targets`.
         where: words for an error message, e.g. ``object 3 of a/b.xml``.
     """
 
     name: str
     box: tuple[float, float, float, float]
-    difficult: bool
+    flag: int
     where: str
 
 
@@ -40,13 +47,13 @@ class Picture:
     """An image and its objects, as they were read.
 
     Args:
-        image: its file, or its bytes.
+        image: its file, or where else it is stored.
         where: words for an error message.
         size: width and height as its annotation says; None where it says nothing.
         objects: in it.
     """
 
-    image: Blob
+    image: Stored
     where: str
     size: tuple[int, int] | None
     objects: tuple[Object, ...]
@@ -74,13 +81,13 @@ class Scene:
     """An image and its objects, checked.
 
     Args:
-        image: its file, or its bytes.
+        image: its file, or where else it is stored.
         where: words for an error message.
         size: width and height.
         objects: ``[k, 6]``, see `steppe.vision.detection.targets`.
     """
 
-    image: Blob
+    image: Stored
     where: str
     size: tuple[int, int]
     objects: Tensor
@@ -122,21 +129,23 @@ class Split:
         return iter(self.scenes)
 
 
-def opened(blob: Blob, where: str) -> Image.Image:
+def opened(blob: Stored, where: str) -> Image.Image:
     """An image of which only the header is read.
 
     Raises:
         SteppeError: there is no such file, or it is no image.
     """
     try:
-        return Image.open(blob if isinstance(blob, Path) else BytesIO(blob))
+        return Image.open(blob if isinstance(blob, Path) else BytesIO(blob.read_bytes()))
     except FileNotFoundError:
         raise SteppeError("every image of a split must be there", got=f"no {where}") from None
+    except SteppeError:
+        raise
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise _undecodable(where, error) from error
 
 
-def decoded(blob: Blob, where: str, colour: bool) -> Image.Image:
+def decoded(blob: Stored, where: str, colour: bool) -> Image.Image:
     """The whole image, in colour or in grey.
 
     Raises:
@@ -149,7 +158,7 @@ def decoded(blob: Blob, where: str, colour: bool) -> Image.Image:
             raise _undecodable(where, error) from error
 
 
-def size_of(blob: Blob, where: str) -> tuple[int, int]:
+def size_of(blob: Stored, where: str) -> tuple[int, int]:
     """Width and height as stored, from the header alone.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,16 +13,23 @@ from steppe.core.errors import SteppeError
 from steppe.core.text import counted
 from steppe.vision.detection.data.base import Object, Picture, Scene, size_of
 
-NO_NAME, UNKNOWN, NO_AREA, OUTSIDE = (
+NO_NAME, UNKNOWN, NO_AREA, OUTSIDE, CUT = (
     "without a class",
     "of a class that is not known",
     "without area",
     "outside its image",
+    "cut",
 )
+
+
+HAIR = 1.0
+"""Pixels by which a box may reach beyond its image: tools round, and some count from 1."""
 
 
 class Checker:
     """Turns pictures into scenes; bad objects are refused, or left out and counted.
+
+    A box that reaches beyond its image by at most a pixel is cut there, and counted.
 
     Args:
         classes: names in label order.
@@ -32,6 +40,7 @@ class Checker:
         self.classes, self.skip_invalid = tuple(classes), skip_invalid
         self._labels = {name: label for label, name in enumerate(classes)}
         self.left_out: Counter[str] = Counter()
+        self.cut = 0
         self._first: dict[str, str] = {}
 
     def scenes(self, pictures: Iterable[Picture]) -> list[Scene]:
@@ -44,11 +53,13 @@ class Checker:
         return [self._scene(picture) for picture in pictures]
 
     def notes(self) -> list[str]:
-        """What was left out, in sentences with counts."""
-        return [
+        """What was left out or cut, in sentences with counts."""
+        left_out = [
             f"{counted(count, 'box', 'boxes')} {fault} left out, such as {self._first[fault]}"
             for fault, count in sorted(self.left_out.items())
         ]
+        boxes = f"{counted(self.cut, 'box', 'boxes')} at most a pixel {OUTSIDE} cut at its edge"
+        return left_out + ([f"{boxes}, such as {self._first[CUT]}"] if self.cut else [])
 
     def _scene(self, picture: Picture) -> Scene:
         width, height = size_of(picture.image, picture.where)
@@ -62,9 +73,13 @@ class Checker:
             )
         rows = []
         for found in picture.objects:
-            fault = self._fault(found, width, height)
+            inside = _cut(found, width, height)
+            fault = self._fault(inside, width, height)
             if fault is None:
-                rows.append(self._row(found, width, height))
+                rows.append(self._row(inside, width, height))
+                if inside is not found:
+                    self.cut += 1
+                    self._first.setdefault(CUT, found.where)
             elif self.skip_invalid:
                 self.left_out[fault] += 1
                 self._first.setdefault(fault, found.where)
@@ -76,7 +91,7 @@ class Checker:
     def _row(self, found: Object, width: int, height: int) -> Tensor:
         left, top, right, bottom = found.box
         box = [left / width, top / height, right / width, bottom / height]
-        return torch.tensor([*box, self._labels[found.name], float(found.difficult)])
+        return torch.tensor([*box, self._labels[found.name], float(found.flag)])
 
     def _fault(self, found: Object, width: int, height: int) -> str | None:
         left, top, right, bottom = found.box
@@ -99,3 +114,11 @@ class Checker:
             "(data.skip_invalid: true)"
             + (f"; known classes: {', '.join(self.classes)}" if fault == UNKNOWN else ""),
         )
+
+
+def _cut(found: Object, width: int, height: int) -> Object:
+    """The object itself, or where its box reaches beyond the image by a hair one that does not."""
+    left, top, right, bottom = found.box
+    inside = (max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height))
+    beyond = max(abs(own - cut) for own, cut in zip(found.box, inside, strict=True))
+    return replace(found, box=inside) if 0 < beyond <= HAIR else found

@@ -12,6 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.text import counted
 from steppe.vision.detection.data import READERS, Wanted
 from steppe.vision.detection.data.base import Object, Picture, Source, ends
+from steppe.vision.detection.targets import CROWD
 
 TRAIN, TEST = ("train2017", "train"), ("val2017", "test", "val", "valid")
 
@@ -21,7 +22,7 @@ class COCO:
     """A folder with ``annotations/instances_SPLIT.json``, or ``SPLIT/_annotations.coco.json``.
 
     Images lie in ``SPLIT``, ``images/SPLIT``, ``images``, or beside the JSON. Objects that stand
-    for a crowd count neither as found nor as missed.
+    for a crowd are not learned, and count neither as found nor as missed.
     """
 
     @staticmethod
@@ -100,8 +101,8 @@ class _Split:
     def _object(self, entry: Any, place: int) -> Object:
         where = f"annotation {entry.get('id', place)} of {self.file}"
         name = self.names.get(int(entry["category_id"]), f"category {entry['category_id']}")
-        crowd = bool(entry.get("iscrowd", 0))
-        return Object(name, ends(entry["bbox"], where), crowd, where)
+        flag = CROWD if entry.get("iscrowd", 0) else 0
+        return Object(name, ends(entry["bbox"], where), flag, where)
 
     def _folder(self, root: Path, images: Sequence[Any]) -> Path:
         if not images:

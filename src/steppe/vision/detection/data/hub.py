@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
 from steppe.vision.detection.data import READERS, Wanted
 from steppe.vision.detection.data.base import Object, Picture, Source, ends
+from steppe.vision.detection.targets import CROWD, DIFFICULT
 
 TRAIN, TEST = ("train",), ("test", "validation")
 IMAGE, OBJECTS = ("image", "img"), ("objects", "annotations")
 LABELS, BOXES = ("category", "categories", "label", "labels"), ("bbox", "boxes", "bboxes")
+FLAGS = {"difficult": DIFFICULT, "is_difficult": DIFFICULT, "iscrowd": CROWD, "is_crowd": CROWD}
 
 
 @READERS.register("hub")
 class Hub:
     """``OWNER/NAME``, or a folder of parquet files: images, and objects with bbox and category.
 
-    Boxes are left, top, width, height in pixels, as in COCO.
+    Boxes are left, top, width, height in pixels, as in COCO. Objects may be flagged ``difficult``
+    (or ``is_difficult``) or ``iscrowd`` (or ``is_crowd``).
     """
 
     @staticmethod
@@ -95,25 +99,50 @@ def _classes(split: Any) -> tuple[str, ...]:
     return tuple(getattr(kind, "names", None) or ())
 
 
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """An encoded image in a table, which the datasets library maps into memory as it is read.
+
+    Args:
+        images: the column of images alone, not decoded.
+        row: in it.
+        where: words for an error message.
+    """
+
+    images: Any
+    row: int
+    where: str
+
+    def read_bytes(self) -> bytes:
+        """The encoded image.
+
+        Raises:
+            SteppeError: there is none.
+        """
+        (cell,) = self.images[self.row].values()
+        told = cell if isinstance(cell, dict) else {}
+        if told.get("bytes") is not None:
+            return bytes(told["bytes"])
+        if not told.get("path"):
+            raise SteppeError("an image column holds encoded images", got=f"none in {self.where}")
+        return Path(told["path"]).read_bytes()
+
+
 def _pictures(library: Any, split: Any, where: str) -> list[Picture]:
     image = _column(split.column_names, IMAGE, where)
     column = _column(split.column_names, OBJECTS, where)
-    stored = split.cast_column(image, library.Image(decode=False))
+    images = split.select_columns([image]).cast_column(image, library.Image(decode=False))
     names = _classes(split)
     pictures = []
-    for row, entry in enumerate(stored):
-        place, cell = f"row {row} of {where}", entry[image]
-        blob = cell.get("bytes") if isinstance(cell, dict) else None
-        if blob is None:
-            path = cell.get("path") if isinstance(cell, dict) else None
-            if not path:
-                raise SteppeError("an image column holds encoded images", got=f"none in {place}")
-            blob = Path(path)
+    for row, entry in enumerate(split.remove_columns([image])):
+        place = f"row {row} of {where}"
         found = entry[column] or {}
         if isinstance(found, list):  # one mapping for each object
             found = {key: [one[key] for one in found] for key in (found[0] if found else {})}
         size = (entry["width"], entry["height"]) if entry.get("width") else None
-        pictures.append(Picture(blob, place, size, tuple(_objects(found, names, place))))
+        pictures.append(
+            Picture(Cell(images, row, place), place, size, tuple(_objects(found, names, place)))
+        )
     return pictures
 
 
@@ -127,11 +156,28 @@ def _objects(found: Any, names: tuple[str, ...], place: str) -> list[Object]:
             "every object has a box and a category",
             got=f"{len(boxes)} boxes and {len(labels)} categories in {place}",
         )
+    flags = _flags(found, len(boxes), place)
     objects = []
-    for number, (label, box) in enumerate(zip(labels, boxes, strict=True)):
+    for number, (label, box, flag) in enumerate(zip(labels, boxes, flags, strict=True)):
         where = f"object {number + 1} of {place}"
         if isinstance(label, int) and names and not 0 <= label < len(names):
             raise SteppeError("a category is one of the dataset's", got=f"{label} in {where}")
         name = names[label] if isinstance(label, int) and names else str(label)
-        objects.append(Object(name, ends(box, where), False, where))
+        objects.append(Object(name, ends(box, where), flag, where))
     return objects
+
+
+def _flags(found: Any, count: int, place: str) -> list[int]:
+    """Why objects count neither as found nor as missed; a crowd is one even where it is hard."""
+    flags = [0] * count
+    for name, flag in FLAGS.items():
+        given = found.get(name)
+        if given is None:
+            continue
+        if len(given) != count:
+            raise SteppeError(
+                "every object is flagged, or none",
+                got=f"{count} boxes and {len(given)} of {name} in {place}",
+            )
+        flags = [max(old, flag if new else 0) for old, new in zip(flags, given, strict=True)]
+    return flags

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
 from steppe.vision.detection.data import READERS, Wanted
 from steppe.vision.detection.data.base import Object, Picture, Source
+from steppe.vision.detection.targets import DIFFICULT
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 TRAIN, TEST = ("trainval", "train"), ("test", "val")
@@ -16,7 +18,10 @@ TRAIN, TEST = ("trainval", "train"), ("test", "val")
 
 @READERS.register("voc")
 class VOC:
-    """One folder, or several with commas between them (2007 and 2012 together)."""
+    """One folder, or several with commas between them (2007 and 2012 together).
+
+    A folder need not have both splits (2012 has no test images); a note says which has not.
+    """
 
     @staticmethod
     def claims(path: Path) -> bool:
@@ -33,7 +38,8 @@ class VOC:
                 none are given.
 
         Raises:
-            SteppeError: a folder, split, annotation or image is not there, or no XML.
+            SteppeError: a folder, split, annotation or image is not there, or no XML; a folder has
+                neither split.
         """
         roots = [Path(part.strip()).expanduser() for part in name.split(",")]
         for root in roots:
@@ -44,12 +50,37 @@ class VOC:
                 )
         train = _split(roots, wanted.train_split, TRAIN, "train_split")
         test = _split(roots, wanted.test_split, TEST, "test_split")
-        return Source(train[1], test[1], (), (f"trained on {train[0]}, tested on {test[0]}",))
+        notes = [f"trained on {train.name}, tested on {test.name}"]
+        for split, use in ((train, "trained"), (test, "tested")):
+            notes += [
+                f"{root} has no {split.name}.txt: none of it is {use} on" for root in split.without
+            ]
+        for root in train.without:
+            if root in test.without:
+                raise SteppeError(
+                    "of each Pascal VOC folder some images are trained or tested on",
+                    got=f"{root}, which has neither {train.name}.txt nor {test.name}.txt",
+                    way_out="leave it out, or name its splits: data.train_split, data.test_split",
+                )
+        return Source(train.pictures, test.pictures, (), tuple(notes))
 
 
-def _split(
-    roots: list[Path], asked: str | None, usual: tuple[str, ...], key: str
-) -> tuple[str, list[Picture]]:
+@dataclass(frozen=True)
+class _Split:
+    """A split of all folders that have it.
+
+    Args:
+        name: of the split.
+        pictures: its images.
+        without: the folders that do not have it.
+    """
+
+    name: str
+    pictures: list[Picture]
+    without: list[Path]
+
+
+def _split(roots: list[Path], asked: str | None, usual: tuple[str, ...], key: str) -> _Split:
     """The first split that there is, of all folders that have it.
 
     Raises:
@@ -60,7 +91,8 @@ def _split(
         files = [(root, root / "ImageSets" / "Main" / f"{name}.txt") for root in roots]
         there = [(root, file) for root, file in files if file.is_file()]
         if there:
-            return name, [picture for root, file in there for picture in _pictures(root, file)]
+            pictures = [picture for root, file in there for picture in _pictures(root, file)]
+            return _Split(name, pictures, [root for root, file in files if not file.is_file()])
     folder = roots[0] / "ImageSets" / "Main"
     have = sorted(f.stem for f in folder.glob("*.txt") if "_" not in f.stem)
     raise SteppeError(
@@ -145,4 +177,5 @@ def _object(node: ET.Element, number: int, path: Path) -> Object:
     ends = (right - (right <= left), bottom - (bottom <= top))
     difficult = (node.findtext("difficult") or "0").strip() not in ("", "0")
     name = (node.findtext("name") or "").strip()
-    return Object(name, (left - 1, top - 1, *ends), difficult, where)
+    flag = DIFFICULT if difficult else 0
+    return Object(name, (left - 1, top - 1, *ends), flag, where)

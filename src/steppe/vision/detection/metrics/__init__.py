@@ -3,92 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from steppe.vision.detection.boxes import iou
 from steppe.vision.detection.detections import Detections
-
-Floats = NDArray[np.float64]
-Precision = Callable[[Floats, Floats], float]
-"""(recall, precision), both by falling score -> average precision."""
-
-THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
-"""The overlaps of COCO's mean."""
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """One class in one image, ready to be matched.
-
-    Args:
-        scores: of the detections, falling, ``[n]``.
-        overlaps: with the objects, ``[n, m]``.
-        difficult: which objects count neither as found nor as missed, ``[m]``.
-    """
-
-    scores: Floats
-    overlaps: Floats
-    difficult: NDArray[np.bool_]
-
-
-def of_class(
-    detections: Sequence[Detections], objects: Sequence[Tensor], label: int, limit: int | None
-) -> list[Found]:
-    """One class in every image.
-
-    Args:
-        detections: of each image.
-        objects: of each image, ``[k, 6]``, see `steppe.vision.detection.targets`.
-        label: the class.
-        limit: detections of the class that count in an image, the best; None for all.
-    """
-    found = []
-    for own, there in zip(detections, objects, strict=True):
-        chosen = own.labels == label
-        wanted = there[there[:, 4] == label]
-        order = own.scores[chosen].argsort(descending=True, stable=True)[:limit]
-        overlaps = iou(own.boxes[chosen][order].double(), wanted[:, :4].double())
-        scores = own.scores[chosen][order].double()
-        found.append(Found(scores.numpy(), overlaps.numpy(), wanted[:, 5].numpy() > 0))
-    return found
-
-
-def curve(
-    found: Sequence[Found], match: Callable[[Found], tuple[list[bool], list[bool]]]
-) -> tuple[Floats, Floats] | None:
-    """Recall and precision after each detection, by falling score over all images.
-
-    Args:
-        found: one class in every image.
-        match: an image -> for each detection whether it is right, and whether it does not count.
-
-    Returns:
-        None where no object counts.
-    """
-    wanted = sum(int((~own.difficult).sum()) for own in found)
-    if not wanted:
-        return None
-    matched = [match(own) for own in found]
-    right = np.array([r for rights, _ in matched for r in rights], dtype=bool)
-    ignored = np.array([i for _, ignores in matched for i in ignores], dtype=bool)
-    scores = np.concatenate([own.scores for own in found])
-    order = np.argsort(-scores, kind="stable")
-    order = order[~ignored[order]]
-    hits = np.cumsum(right[order])
-    return hits / wanted, hits / np.arange(1, len(order) + 1)
+from steppe.vision.detection.metrics.coco import THRESHOLDS, coco_precisions
+from steppe.vision.detection.metrics.overlaps import overlaps_of
+from steppe.vision.detection.metrics.voc import all_points, eleven_points, voc_precisions
 
 
 def mean_precisions(
     detections: Sequence[Detections], objects: Sequence[Tensor], classes: Sequence[str]
 ) -> dict[str, Any]:
     """All that a record says of the quality of a detector.
+
+    All images and classes are looked at together. Time grows as the pairs of a detection and an
+    object of one image and class, whose overlaps are computed once, a part of them at a time.
+    Detections that overlap an object enough choose in turns, of which there are as many as such
+    detections in the image and class that has most. Memory grows as the detections and the pairs
+    that overlap enough do.
 
     Args:
         detections: of each image.
@@ -100,24 +36,21 @@ def mean_precisions(
         below the curve), ``map50_11`` (VOC 2007's, at 11 recalls), and ``classes``: name -> the
         three of it. Means are over the classes that have an object; a class without one has None.
     """
-    from steppe.vision.detection.metrics.coco import coco_ap
-    from steppe.vision.detection.metrics.voc import all_points, eleven_points, voc_ap
-
-    rules: dict[str, Callable[[int], float]] = {
-        "map": lambda label: coco_ap(of_class(detections, objects, label, 100)),
-        "map50": lambda label: voc_ap(of_class(detections, objects, label, None), all_points),
-        "map50_11": lambda label: voc_ap(of_class(detections, objects, label, None), eleven_points),
-    }
-    each = {
-        name: {rule: compute(label) for rule, compute in rules.items()}
-        for label, name in enumerate(classes)
+    whole = overlaps_of(detections, objects, min(THRESHOLDS))
+    area, eleven = voc_precisions(whole, len(classes), (all_points, eleven_points))
+    rules = {
+        "map": coco_precisions(whole, len(classes)),
+        "map50": area,
+        "map50_11": eleven,
     }
     means = {}
-    for rule in rules:
-        values = [own[rule] for own in each.values() if not math.isnan(own[rule])]
+    for rule, each in rules.items():
+        values = [own for own in each if not math.isnan(own)]
         means[rule] = fmean(values) if values else 0.0
     known = {
-        name: {rule: None if math.isnan(v) else v for rule, v in own.items()}
-        for name, own in each.items()
+        name: {
+            rule: None if math.isnan(each[label]) else each[label] for rule, each in rules.items()
+        }
+        for label, name in enumerate(classes)
     }
     return {**means, "classes": known}

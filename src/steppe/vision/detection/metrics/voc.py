@@ -3,45 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from steppe.vision.detection.metrics import Floats, Found, Precision, curve
+from steppe.vision.detection.metrics.overlaps import Flags, Floats, Overlaps
+from steppe.vision.detection.targets import CROWD
+
+Precision = Callable[[Floats, Floats], float]
+"""(recall, precision), both by falling score -> average precision."""
 
 
-def voc_ap(found: Sequence[Found], precision: Precision, least: float = 0.5) -> float:
-    """Average precision of one class.
+def voc_precisions(
+    overlaps: Overlaps, classes: int, rules: Sequence[Precision], least: float = 0.5
+) -> list[list[float]]:
+    """Average precisions of each class.
 
     A detection belongs to the object that it overlaps most, in its image. It is right where they
     overlap by more than ``least`` and no better one was right for that object; one that belongs to
-    a difficult object does not count.
+    a difficult object does not count. Pascal VOC has no crowds: a detection that is not right and
+    of whose area more than ``least`` lies in a crowd does not count, as in COCO.
 
     Args:
-        found: the class in every image.
-        precision: `all_points` or `eleven_points`.
+        overlaps: of all images and classes.
+        classes: their number.
+        rules: of `all_points` and `eleven_points`.
         least: intersection over union.
 
     Returns:
-        In [0, 1]; NaN where no object counts.
+        For each rule those of the classes, in [0, 1]; NaN where no object counts.
 
     Source: Everingham et al. 2010, section 4.2, and the development kit's code.
     """
+    assert overlaps.least <= least, overlaps.least
+    curves = list(overlaps.curves(*_judged(overlaps, least), classes))
+    return [[math.nan if own is None else rule(*own) for own in curves] for rule in rules]
 
-    def match(own: Found) -> tuple[list[bool], list[bool]]:
-        taken = np.zeros(len(own.difficult), dtype=bool)
-        right, ignored = [], []
-        for overlaps in own.overlaps:
-            best = int(overlaps.argmax()) if len(overlaps) else -1
-            near = best >= 0 and overlaps[best] > least
-            ignored.append(bool(near and own.difficult[best]))
-            right.append(bool(near and not own.difficult[best] and not taken[best]))
-            if near:
-                taken[best] = True
-        return right, ignored
 
-    curves = curve(found, match)
-    return math.nan if curves is None else precision(*curves)
+def _judged(own: Overlaps, least: float) -> tuple[Flags, Flags]:
+    """Whether each detection is right, and whether it does not count, ``[d]``."""
+    right, ignored = (np.zeros(len(own.scores), dtype=bool) for _ in range(2))
+    near, crowd = own.overlap > least, own.flags[own.object] == CROWD
+    ignored[own.detection[near & crowd]] = True
+    order = np.lexsort((own.object, -own.overlap, own.detection))
+    order = order[(near & ~crowd)[order]]
+    belonging, first = np.unique(own.detection[order], return_index=True)
+    best = own.object[order][first]
+    # detections are by falling score, so that of an object's the first is the best
+    taken, first = np.unique(best, return_index=True)
+    right[belonging[first[own.flags[taken] == 0]]] = True
+    ignored[belonging[own.flags[best] > 0]] = True
+    return right, ignored & ~right
 
 
 def all_points(recall: Floats, precision: Floats) -> float:

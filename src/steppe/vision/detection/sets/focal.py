@@ -13,7 +13,7 @@ from steppe.vision.detection.boxes import cornered
 from steppe.vision.detection.detections import Detections, Selection
 from steppe.vision.detection.focal_set_loss import focal_assigned, focal_set_loss
 from steppe.vision.detection.sets import ALL, KINDS
-from steppe.vision.detection.targets import objects
+from steppe.vision.detection.targets import learned
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class FocalReading:
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of the queries that an object is assigned to, the share whose best class is right."""
         right, count = torch.zeros((), device=outputs.device), 0
-        for own, found in zip(self._answer(outputs).detach(), objects(targets), strict=True):
+        for own, found in zip(self._answer(outputs).detach(), learned(targets), strict=True):
             rows, columns = focal_assigned(own[:, :4], own[:, 4:], found)
             right += (own[rows, 4:].argmax(-1) == found[columns, 4]).sum()
             count += len(found)

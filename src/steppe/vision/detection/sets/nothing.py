@@ -12,7 +12,7 @@ from steppe.vision.detection.boxes import cornered
 from steppe.vision.detection.detections import Detections, Selection
 from steppe.vision.detection.set_loss import assigned, set_loss
 from steppe.vision.detection.sets import ALL, KINDS
-from steppe.vision.detection.targets import objects
+from steppe.vision.detection.targets import learned
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class SetReading:
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of the queries that an object is assigned to, the share whose class is right."""
         right, count = torch.zeros((), device=outputs.device), 0
-        for own, found in zip(outputs.detach().float(), objects(targets), strict=True):
+        for own, found in zip(outputs.detach().float(), learned(targets), strict=True):
             rows, columns = assigned(own[:, :4], own[:, 4:], found)
             right += (own[rows, 4:].argmax(-1) == found[columns, 4]).sum()
             count += len(found)
