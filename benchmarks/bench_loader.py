@@ -1,13 +1,14 @@
 """Images streamed from a folder, beside torch's DataLoader with the same decoding.
 
-    python benchmarks/imagenet_like.py runs/imagenet-like
-    python benchmarks/bench_loader.py runs/imagenet-like --out benchmarks/records/loader.json
-    python benchmarks/bench_loader.py runs/imagenet-like --passes 0 --memory 10  # memory alone
+    python benchmarks/bench_loader.py                          # imagenet_like.py draws its images
+    python benchmarks/bench_loader.py FOLDER                   # with train/<class> and val/<class>
+    python benchmarks/bench_loader.py --passes 0 --memory 10   # memory alone
 
 Both decode the same boxes of the same JPEGs with Pillow, in draft mode where the box allows it,
 mirror and normalise them. torch's does so as its users write it: a dataset of one image an item,
-normalised in the worker, its items collated. Passes of the two take turns, each starts with warm
-workers, and the medians over the turns are compared, as are the ratios within each.
+normalised in the worker, its items collated; steppe's workers give levels, and the process that
+reads normalises a batch. Passes of the two take turns, each starts with warm workers, and the
+medians over the turns are compared, as are the ratios within each.
 
 With ``--memory N`` the peak of a process that streams a whole epoch is recorded, of the folder and
 of one that holds each of its images N times (hard links): its own, and its largest worker's.
@@ -32,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 from bench_selection import processor
+from imagenet_like import drawn
 from PIL import Image
 from PIL import __version__ as pillow
 from torch import Tensor
@@ -167,17 +169,17 @@ def peaks(folder: Path, times: int, workers: int) -> list[dict[str, int]]:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="drawn where none is given")
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--memory", type=int, help="times the images")
-    parser.add_argument("--out", type=Path, help="of the record")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/loader.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    folder = args.folder.resolve()
+    folder = (args.folder or drawn(Path("runs/imagenet-like"))).resolve()
     record: dict[str, Any] = {}
-    if args.out is not None and args.out.exists():
+    if args.out.exists():
         record = json.loads(args.out.read_text(encoding="utf-8"))
     record |= {"date": date.today().isoformat(), "processor": processor()}
     record |= {"torch": torch.__version__, "pillow": pillow}
@@ -187,8 +189,7 @@ def main() -> None:
         record["memory"] = peaks(folder, args.memory, args.workers[0])
     text = json.dumps(record, indent=2)
     print(text)
-    if args.out is not None:
-        args.out.write_text(text + "\n", encoding="utf-8")
+    args.out.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,20 @@ def draw(folder: Path, count: int, classes: int, width: int, height: int, seed: 
         aside.replace(path)
 
 
+def drawn(
+    folder: Path,
+    images: int = 2000,
+    test: int = 1000,
+    classes: int = 1000,
+    width: int = 500,
+    height: int = 400,
+) -> Path:
+    """The folder with both splits, as `draw` makes them."""
+    for seed, (part, count) in enumerate((("train", images), ("val", test))):
+        draw(folder / part, count, classes, width, height, seed)
+    return folder
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -59,8 +73,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=500)
     parser.add_argument("--height", type=int, default=400)
     args = parser.parse_args()
-    for seed, (part, count) in enumerate((("train", args.images), ("val", args.test))):
-        draw(args.folder / part, count, args.classes, args.width, args.height, seed)
+    drawn(**vars(args))
     bytes_ = sum(path.stat().st_size for path in args.folder.rglob("*.JPEG"))
     print(f"{args.images + args.test} images, {bytes_ / 2**20:.0f} MiB, in {args.folder}")
 

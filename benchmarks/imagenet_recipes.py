@@ -10,11 +10,14 @@ architecture from a random start (no download), its table of latencies is measur
 image and widths that are multiples of 64, its batch is small (and its learning rate with it), and
 it has as many epochs and images as asked for. A run is killed (SIGKILL) once it has a checkpoint of
 its second epoch and started again; its weights are compared with those of a run that was left
-alone. Printed is what the full length would take here, at the speed of the steps. One recipe runs
-in two processes (gloo) as well, killed and started again in the same way, and one network is
-measured on images in the layouts of ImageNet-C and ImageNet-V2.
+alone. One recipe runs in two processes (gloo, started by torchrun) as well, both killed and started
+again. One network is measured on images in the layouts of ImageNet-C and ImageNet-V2, and on
+several times as many of them (hard links), with the peak of memory of each.
 
-What is in the record (``--record``, benchmarks/records/imagenet.json) is not done again.
+Printed is what the full length would take here: the time of the short run for each image, in which
+there is a checkpoint after every step. It is an estimate, and none where others use the machine.
+
+What is in the record (``--record``, benchmarks/records/imagenet-recipes.json) is not done again.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ from steppe.core.serialization import load_tensors
 from steppe.experiment.recipe import load_recipe
 from steppe.vision.framing import ResizeCenterCrop
 
-RECORD = Path(__file__).parent / "records" / "imagenet.json"
+RECORD = Path(__file__).parent / "records" / "imagenet-recipes.json"
 IMAGES = 1_281_167
 """Of ImageNet's training set."""
 ROUND = 64
@@ -110,9 +113,25 @@ def shortened(name: str, args: argparse.Namespace) -> Path:
     return path
 
 
+def words(recipe: Path, out: Path) -> list[str]:
+    """The command that trains, without the interpreter."""
+    return ["-m", "steppe.cli.main", "train", str(recipe), "--out", str(out)]
+
+
+def finished(recipe: Path, out: Path, ranks: int) -> str:
+    """A run to its end; what its progress said last."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [sys.executable, *(torchrun if ranks > 1 else []), *words(recipe, out)]
+    done = subprocess.run(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    if done.returncode:
+        raise SystemExit(f"a run failed: {done.stderr.strip() or done.returncode}")
+    said = [line for line in done.stderr.splitlines() if "images/s" in line]
+    return said[-1] if said else ""
+
+
 def start(recipe: Path, out: Path, ranks: int) -> list[subprocess.Popen[str]]:
-    """``steppe train`` in processes of their own, as torchrun starts them."""
-    command = [sys.executable, "-m", "steppe.cli.main", "train", str(recipe), "--out", str(out)]
+    """The same in processes that can be killed: each knows its rank, as if torchrun had told it."""
+    command = [sys.executable, *words(recipe, out)]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -122,18 +141,10 @@ def start(recipe: Path, out: Path, ranks: int) -> list[subprocess.Popen[str]]:
             command,
             env=os.environ
             | (together | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if ranks > 1 else {}),
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, text=True,
         )
         for rank in range(ranks)
     ]  # fmt: skip
-
-
-def finished(processes: list[subprocess.Popen[str]]) -> None:
-    """Wait for them; the first that fails ends all."""
-    said = [process.communicate()[1] for process in processes]
-    for process, text in zip(processes, said, strict=True):
-        if process.returncode:
-            raise SystemExit(f"a run failed: {text.strip() or process.returncode}")
 
 
 def killed(recipe: Path, out: Path, steps: int, ranks: int) -> None:
@@ -149,7 +160,7 @@ def killed(recipe: Path, out: Path, steps: int, ranks: int) -> None:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
     for process in processes:
-        process.communicate()
+        process.wait()
 
 
 def tried(name: str, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -160,10 +171,10 @@ def tried(name: str, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
     whole, again = (args.out / f"{stem}-{kind}" for kind in ("whole", "killed"))
     for run in (whole, again):
         shutil.rmtree(run, ignore_errors=True)
-    finished(start(recipe, whole, ranks))
+    said = finished(recipe, whole, ranks)
     killed(recipe, again, args.batches + 1, ranks)
     unfinished = not (again / "record.json").exists()
-    finished(start(recipe, again, ranks))
+    finished(recipe, again, ranks)
     ours, theirs = (load_tensors(run / "model.safetensors") for run in (whole, again))
     same = ours.keys() == theirs.keys() and all(t.equal(theirs[n]) for n, t in ours.items())
     record, other = (
@@ -192,48 +203,66 @@ def tried(name: str, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
         "sparsity_asked": record["sparsity_asked"],
         "sparsity_reached": record["sparsity_reached"],
         "full_epochs": full.train.epochs,
-        "full_days": days,
+        "full_days_estimated": days,
+        "said": said,
     }
 
 
-def published(folder: Path, out: Path) -> tuple[Path, Path]:
-    """The test images once more, laid out as ImageNet-C (one kind, one severity) and V2."""
-    corrupted, shifted = out / "imagenet-c", out / "imagenet-v2"
+def published(folder: Path, out: Path, times: int) -> dict[str, Path]:
+    """The test images so often, laid out as ImageNet-C (one kind, one severity) and as V2."""
+    laid = {"corruptions": out / f"imagenet-c-{times}", "shifted": out / f"imagenet-v2-{times}"}
     framing = ResizeCenterCrop(224, 256)
     for label, of_class in enumerate(sorted((folder / "val").iterdir())):
-        (shifted / "matched-frequency" / str(label)).mkdir(parents=True, exist_ok=True)
-        (corrupted / "contrast" / "3" / of_class.name).mkdir(parents=True, exist_ok=True)
+        grey = laid["corruptions"] / "contrast" / "3" / of_class.name
+        new = laid["shifted"] / "matched-frequency" / str(label)
+        for place in (grey, new):
+            place.mkdir(parents=True, exist_ok=True)
         for path in of_class.iterdir():
-            new = shifted / "matched-frequency" / str(label) / path.name
-            if not new.exists():
-                os.link(path, new)
-            grey = corrupted / "contrast" / "3" / of_class.name / path.name
-            if not grey.exists():
+            first = grey / f"0-{path.name}"
+            if not first.exists():
                 image = Image.open(path)
                 cut = framing(*image.size).of(image.convert("RGB"))
-                ImageEnhance.Contrast(cut).enhance(0.2).save(grey, "jpeg", quality=90)
-    return corrupted, shifted
+                ImageEnhance.Contrast(cut).enhance(0.2).save(first, "jpeg", quality=90)
+            for i in range(times):
+                for source, place in ((first, grey), (path, new)):
+                    if not (link := place / f"{i}-{path.name}").exists():
+                        os.link(source, link)
+    return laid
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from steppe.cli import main
+try:
+    main.main(sys.argv[1:])
+finally:
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    print(next(line.split()[1] for line in status if line.startswith("VmHWM")), file=sys.stderr)
+"""
+"""``steppe`` in a process that says in the end how many KiB it held at most."""
 
 
 def evaluated(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A network on both."""
-    corrupted, shifted = published(args.folder, args.out)
-    asked = {
-        "corruptions": [
-            *("--corrupted", str(corrupted)),
-            *("--corruptions", "contrast", "--severities", "3"),
-        ],
-        "shifted": ["--shifted", str(shifted)],
+    """A network on both, once and on so many times as many images."""
+    words = {
+        "corruptions": ["--corruptions", "contrast", "--severities", "3", "--corrupted"],
+        "shifted": ["--shifted"],
     }
     found = []
-    for on, words in asked.items():
-        command = [sys.executable, "-m", "steppe.cli.main", "evaluate", str(run), "--on", on]
-        done = subprocess.run(
-            [*command, *words, "--json", "--quiet"], check=True, capture_output=True, text=True
-        )
-        result = json.loads(done.stdout)
-        print(f"{on}: {json.dumps(result)[:200]}", flush=True)
-        found.append({"on": on, "images": result["images"]})
+    for times in (1, args.times):
+        for on, folder in published(args.folder, args.out, times).items():
+            command = [sys.executable, "-c", MEASURED, "evaluate", str(run), "--on", on]
+            done = subprocess.run(
+                [*command, *words[on], str(folder), "--json", "--quiet"],
+                check=True, capture_output=True, text=True,
+            )  # fmt: skip
+            images = json.loads(done.stdout)["images"]  # of V2: for each variant
+            count = images if isinstance(images, int) else images["matched-frequency"]
+            row = {"on": on, "network": run.name, "images": count}
+            row["peak_bytes"] = 1024 * int(done.stderr.splitlines()[-1])
+            print(json.dumps(row), flush=True)
+            found.append(row)
     return found
 
 
@@ -260,6 +289,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
+    parser.add_argument("--times", type=int, default=5, help="as many images evaluated on")
     parser.add_argument("--record", type=Path, default=RECORD)
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()

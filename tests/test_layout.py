@@ -177,3 +177,27 @@ def test_no_file_holds_a_path_of_one_machine():
             text = path.read_text(encoding="utf-8", errors="ignore")
             offenders += [f"{path.relative_to(ROOT)}: {m.group()}" for m in wrong.finditer(text)]
     assert not offenders
+
+
+def test_make_bench_needs_no_arguments():
+    """It calls every script by its name alone, and each writes its record."""
+    asking = []
+    for path in sorted((ROOT / "benchmarks").glob("bench_*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call) or not ast.unparse(node.func).endswith(
+                "parser.add_argument"
+            ):
+                continue
+            flag, given = (
+                node.args[0],
+                {word.arg: ast.unparse(word.value) for word in node.keywords},
+            )
+            place = not ast.literal_eval(flag).startswith("-")
+            record = ast.literal_eval(flag) == "--out"
+            if (
+                (place and given.get("nargs") != "'?'")
+                or "required" in given
+                or (record and "default" not in given)
+            ):
+                asking.append(f"{path.name}: {ast.unparse(node)}")
+    assert not asking

@@ -57,5 +57,8 @@ def test_figures_of_the_first_images_say_so() -> None:
     whole = attacks | {"options": {"limit": 99}}
     runs = [{"method": "gmp", "sparse": {"accuracy": 0.9}, "entries": [attacks]}]
     assert "Attacked, l∞ 0.5, 50 images, %" in Rows.from_records(aligned(runs)).markdown()
+    # published corruptions are used whole; the clean images beside them are not
+    published = attacks | {"result": attacks["result"] | {"images": 1000, "clean_images": 50}}
+    assert aligned([{"entries": [published]}])[0]["limited"] == {"attacks": 50}
     runs[0]["entries"] = [whole]  # a limit above their number limits nothing
     assert "Attacked, l∞ 0.5, %" in Rows.from_records(aligned(runs)).markdown()

@@ -70,6 +70,7 @@ def test_imagenet_c_by_hand_in_any_batch(group, batch, tmp_path):
     )  # fmt: skip
     assert result["source"] == str(folder)
     assert result["clean"] == 1.0
+    assert (result["images"], result["clean_images"]) == (4 * CLASSES, 10)
     for name in ("fog", "snow"):
         for severity in (2, 5):
             expected = by_hand([numbers(name, severity, k) for k in range(CLASSES)])

@@ -70,6 +70,17 @@ def whole_step() -> Table:
     return Table(["step", "seconds", "of the plain loop's"], rows)
 
 
+@table("loader")
+def loader() -> Table:
+    (speed,) = record("loader")["speed"]
+    rows: Rows = []
+    for name, shown in {"steppe": "steppe", "torch": "torch's DataLoader"}.items():
+        passes = speed["passes"][name]
+        median = cell("{:.0f}", speed["images_per_second"][name])
+        rows.append([shown, median, cell("{:.0f} to {:.0f}", min(passes), max(passes))])
+    return Table(["", "images per second, median", "lowest to highest"], rows)
+
+
 @claims(PAGE, "A step of a whole language model (`bench_whole_step.py`)")
 def whole_step_set_up() -> Iterator[Claim]:
     own = record("whole-step")

@@ -94,6 +94,33 @@ def corruptions() -> Iterator[Claim]:
     yield "{} % of the gain are glass blur", 100 * most / sum(gain.values())
 
 
+@claims(PAGE, "Streamed images (`bench_loader.py`)", ["benchmarks/bench_loader.py"])
+def loader() -> Iterator[Claim]:
+    own = record("loader")
+    (speed,) = own["speed"]
+    drawn = Rule("benchmarks/imagenet_like.py", "images: int = 2000,")
+    yield "2,000 JPEGs of about", drawn
+    yield "of about 500 x 400, drawn", Rule("benchmarks/imagenet_like.py", "width: int = 500,")
+    yield "in batches of {};", speed["batch"]
+    yield "with Pillow 13", Rule("benchmarks/records/loader.json", '"pillow": "13.')
+    assert speed["workers"] == 1, "the page says: one worker process"
+    passes = speed["passes"]
+    yield "{} passes of each in turns", len(passes["steppe"])
+    turns = [a / b for a, b in zip(passes["steppe"], passes["torch"], strict=True)]
+    assert speed["ratio_in_a_turn"] == statistics.median(turns)
+    yield (
+        "**{}x** in images per second, the median of the turns ({}x to {}x)",
+        *(speed["ratio_in_a_turn"], min(turns), max(turns)),
+    )
+    few, many = own["memory"]
+    yield (
+        "an epoch of {} images held {} MB at most and its worker {} MB, one that streams {}",
+        *(few["images"], few["process"] / 1e6, few["largest_worker"] / 1e6, many["images"]),
+    )
+    yield "({} names for each file)", many["images"] / few["images"]
+    yield "file) {} MB and {} MB", many["process"] / 1e6, many["largest_worker"] / 1e6
+
+
 @claims(PAGE, "Removal (`bench_removal.py`)", ["benchmarks/bench_removal.py"])
 def removal() -> Iterator[Claim]:
     own = record("removal")

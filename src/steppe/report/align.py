@@ -74,7 +74,9 @@ def _plain(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _first_only(entry: Mapping[str, Any]) -> int:
     """The number of images where a limit cut them off; 0 where all were measured."""
-    images, limit = entry["result"].get("images"), entry["options"].get("limit")
+    result, limit = entry["result"], entry["options"].get("limit")
+    # published corruptions are used whole: the limit is that of the clean images
+    images = result.get("clean_images", result.get("images"))
     return images if isinstance(images, int) and limit is not None and images >= limit else 0
 
 

@@ -72,8 +72,9 @@ def accuracy_under_corruption(
 
     Returns:
         ``clean``, ``accuracy`` (name -> severity -> fraction), the keys of `relative_robustness`,
-        ``images``, ``source``, ``seed``; with a reference, ``beside``: its own ``clean`` and
-        ``accuracy`` and the keys of `corruption_error`.
+        ``images`` (of each kind and severity; the fewest), ``clean_images``, ``source``, ``seed``;
+        with a reference, ``beside``: its own ``clean`` and ``accuracy`` and the keys of
+        `corruption_error`.
 
     Raises:
         SteppeError: no images, images outside [0, 1], published images that are not there or not
@@ -101,6 +102,7 @@ def accuracy_under_corruption(
         return LabelledImages(given.labels, read)
 
     models = [model] if reference is None else [model, reference]
+    counts: list[int] = []
     by_model: list[dict[str, dict[str, float]]] = [{name: {} for name in names} for _ in models]
     with ExitStack() as stack:
         for network in models:
@@ -115,6 +117,7 @@ def accuracy_under_corruption(
                     corrupted = computed(name, severity)
                 else:
                     corrupted = layout.images(name, (channels, height, width), severity, fit)
+                counts.append(len(corrupted.labels))
                 for own, share in zip(
                     by_model, accuracies_on(models, corrupted, batch_size), strict=True
                 ):
@@ -126,4 +129,6 @@ def accuracy_under_corruption(
         theirs = {"clean": clean[1], "accuracy": by_model[1]}
         result["beside"] = theirs | corruption_error(own, clean[0], by_model[1], clean[1])
     source = "made here" if layout is None else str(published)
-    return result | {"images": len(given.labels), "source": source, "seed": seed}
+    # published images are other ones than the run's own, and as many as there are
+    result |= {"images": min(counts), "clean_images": len(given.labels)}
+    return result | {"source": source, "seed": seed}
