@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,7 @@ def accuracy_under_corruption(
 ) -> dict[str, Any]:
     """The share of corrupted images that a network gets right, by corruption and severity.
 
-    R_C and the corruption errors are those of `steppe.robustness.corruption_error`, over the
-    severities asked for.
+    R_C and the errors are those of `corruption_error`, over the severities asked for.
 
     Args:
         model: pixels in [0, 1] -> logits ``[n, classes]``, normalisation inside; eval mode.
@@ -73,8 +73,7 @@ def accuracy_under_corruption(
     Returns:
         ``clean``, ``accuracy`` (name -> severity -> fraction), the keys of `relative_robustness`,
         ``images`` (of each kind and severity; the fewest), ``clean_images``, ``source``, ``seed``;
-        with a reference, ``beside``: its own ``clean`` and ``accuracy`` and the keys of
-        `corruption_error`.
+        with a reference, ``beside``: its ``clean``, ``accuracy`` and keys of `corruption_error`.
 
     Raises:
         SteppeError: no images, images outside [0, 1], published images that are not there or not
@@ -94,7 +93,10 @@ def accuracy_under_corruption(
     device = next((p.device for p in model.parameters()), first.device)
     layout = None if published is None else published_set(published, "corruptions")
 
-    def computed(name: str, severity: int) -> LabelledImages:
+    def corrupted(name: str, severity: int) -> LabelledImages:
+        if layout is not None:
+            return layout.images(name, (channels, height, width), severity, fit)
+
         def read(chosen: slice) -> Tensor:
             x = coloured(given.read(chosen)).to(device)
             return corrupt(x, name, severity, seed=seed, first=chosen.start)[:, :channels]
@@ -111,17 +113,12 @@ def accuracy_under_corruption(
             classes = model(first.to(device)).shape[1]
             layout.check(classes, names, severities)
         clean = accuracies_on(models, given, batch_size)
-        for name in names:
-            for severity in severities:
-                if layout is None:
-                    corrupted = computed(name, severity)
-                else:
-                    corrupted = layout.images(name, (channels, height, width), severity, fit)
-                counts.append(len(corrupted.labels))
-                for own, share in zip(
-                    by_model, accuracies_on(models, corrupted, batch_size), strict=True
-                ):
-                    own[name][str(severity)] = share
+        for name, severity in product(names, severities):
+            kind = corrupted(name, severity)
+            counts.append(len(kind.labels))
+            shares = accuracies_on(models, kind, batch_size)
+            for own, share in zip(by_model, shares, strict=True):
+                own[name][str(severity)] = share
     own = by_model[0]
     result: dict[str, Any] = {"clean": clean[0], "accuracy": own}
     result |= relative_robustness(own, clean[0])

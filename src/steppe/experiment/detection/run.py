@@ -127,7 +127,8 @@ class DetectionRun:
             )
         split = self.data.part(part)
         few = replace(split, scenes=split.scenes[:limit])
-        return Pixels(self._loader(replace(self.data, **{part: few}), part), *self._colours())
+        chosen: dict[str, Any] = {part: few}
+        return Pixels(self._loader(replace(self.data, **chosen), part), *self._colours())
 
     @torch.no_grad()
     def examples(self, pixels: Tensor, there: Sequence[Tensor]) -> list[dict[str, Any]]:
