@@ -110,8 +110,7 @@ def accuracy_under_corruption(
         for network in models:
             stack.enter_context(evaluating(network))
         if layout is not None:
-            classes = model(first.to(device)).shape[1]
-            layout.check(classes, names, severities)
+            layout.check(model(first.to(device)).shape[1], names, severities)
         clean = accuracies_on(models, given, batch_size)
         for name, severity in product(names, severities):
             kind = corrupted(name, severity)
