@@ -85,6 +85,7 @@ class CorruptedDetection(Evaluation):
         ]
         result: dict[str, Any] = results[0]
         result |= {"images": sum(len(x) for x, _ in batches), "seed": self.seed}
+        result["part"] = self.part
         if self.beside is not None:
             method = read_record(self.beside).get("method", "dense")
             result["beside"] = {"run": self.beside, "method": method} | results[1]
