@@ -10,7 +10,8 @@ from there each method takes away 40 and 60 % of the multiply-adds by its own re
 is a folder of ``steppe train`` and, beside it, one of ``steppe remove``, which is what is measured;
 what was cut off goes on, nothing is done twice. ``--time`` wants a machine on which nothing else
 runs: it measures the layers of the dense detector (``steppe latency``), predicts each smaller one
-from them, and times dense and small in turns.
+from them, and times dense and small in turns (``steppe evaluate --on latency``), where the report
+finds it too.
 """
 
 from __future__ import annotations
@@ -27,14 +28,9 @@ import torch
 from study import Training, changed, run, typed
 
 from steppe.core.serialization import write_text
-from steppe.engine.model_latency import compare
-from steppe.experiment.channels import rounded
-from steppe.experiment.image_run import trained
+from steppe.evaluation import ensure
 from steppe.experiment.tasks import TASKS
 from steppe.recipes import path_of
-from steppe.removal.channel_groups import coupled_channels
-from steppe.removal.cost.latency import Latency
-from steppe.removal.forward_timing import settle
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -46,7 +42,7 @@ METHODS = {
     "adasap-knapsack": "detection/bccd-adasap-knapsack",
 }
 SPARSITIES = (0.4, 0.6)
-TABLE, TIMES = "latency.json", "times.json"
+TABLE = "latency.json"
 MULTIPLE = 4  # as the recipes round widths
 MEANS = ("mean_run", "mean_15", "r_c_15", "mean_19", "r_c_19")
 
@@ -97,26 +93,18 @@ def timed(out: Path, trainings: Sequence[Training]) -> None:
     """Milliseconds of one image, dense and small: by the table of layers, and in turns."""
     threads = torch.get_num_threads()
     table = out / TABLE
-    dense = next(t.name for t in trainings if not t.slim)
-    typed(
-        *("latency", str(out / dense), "--out", str(table), "--batch", "1"),
-        *("--threads", str(threads), "--round-to", str(MULTIPLE)),
-    )
-    settle()
-    _, data, network = trained(out / dense)
-    example = torch.randn(1, *data.shape, generator=torch.Generator().manual_seed(0))
-    groups = rounded(coupled_channels(network, example).groups, MULTIPLE)
-    cost = Latency.of(network, example, groups, table=table, batch=1)
-    for training in trainings:
-        folder = out / training.measured_folder
-        if not (training.slim and (folder / "record.json").exists()):
-            continue
-        _, _, small = trained(folder)
-        widths = json.loads((folder / "record.json").read_text())["removed"]["widths"]
-        speed = compare(network, small, example, "channels are removed")
-        own = {"predicted_ms": [cost.total({}), cost.total(widths)], "measured": speed.record()}
-        write_text(folder / TIMES, json.dumps(own | {"threads": threads}, indent=1) + "\n")
-        ms = [*own["predicted_ms"], speed.dense_ms, speed.sparse_ms]
+    small = [t for t in trainings if t.slim and (out / t.measured_folder / "record.json").exists()]
+    for training in small:
+        folder, dense = out / training.measured_folder, out / str(training.after)
+        if training is small[0]:  # the layers of all dense detectors are alike
+            typed(
+                *("latency", str(dense), "--out", str(table), "--batch", "1"),
+                *("--threads", str(threads), "--round-to", str(MULTIPLE)),
+            )
+        given = {"beside": str(dense), "table": str(table), "threads": threads}
+        result = ensure("latency", str(folder), given)
+        speed = result["measured"]
+        ms = [*result["predicted_ms"], speed["dense_ms"], speed["sparse_ms"]]
         print(training.name, *(f"{value:.2f}" for value in ms), "ms", flush=True)
 
 
@@ -144,13 +132,11 @@ def row(out: Path, training: Training, evaluations: list[dict[str, Any]]) -> dic
     """A network in the record."""
     record = json.loads((out / training.name / "record.json").read_text(encoding="utf-8"))
     folder = out / training.measured_folder
-    removed, times = {}, {}
+    removed = {}
     if training.slim:
         smaller = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         keys = ("parameters", "flops", "widths", "error")
         removed = {key: smaller["removed"][key] for key in keys}
-        if (folder / TIMES).exists():
-            times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
     found = {key: record["sparse"][key] for key in ("map50", "map50_11", "map", "classes")}
     return {
         "name": training.name,
@@ -158,8 +144,8 @@ def row(out: Path, training: Training, evaluations: list[dict[str, Any]]) -> dic
         "sparsity_asked": record["sparsity_asked"],
         "sparsity_reached": record["sparsity_reached"],
         "removed": removed,
-        "times": times,
-        **{e["on"]: _numbers(e["result"]) for e in evaluations if e["on"] != "clean"},
+        "times": next((e["result"] for e in evaluations if e["on"] == "latency"), {}),
+        **{e["on"]: _numbers(e["result"]) for e in evaluations if e["on"] == "corruptions"},
         "epochs": record["recipe"]["train"]["epochs"],
         "seed": record["seed"],
         "seconds": record["seconds"],
@@ -205,7 +191,7 @@ def main() -> None:
     if arguments.collect:
         collect(out, arguments.record, chosen)
     elif arguments.time:
-        timed(out, [trainings[0], *(t for t in chosen if t.slim)])
+        timed(out, chosen)
     else:
         run(out, chosen, measure=not arguments.train)
 

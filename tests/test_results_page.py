@@ -143,3 +143,27 @@ def test_a_table_knows_its_cells():
     assert own["x label", "b, %", 1] == 7
     with pytest.raises(AssertionError, match="0 rows 'y'"):
         own["y", "b, %"]
+
+
+def test_times_of_detectors_reach_the_results_page(monkeypatch):
+    """What the study measures with --time has a row; a network that was not timed has none."""
+    from pages.sections import detection
+
+    def run(name, seed, own):
+        measured = {"dense_ms": 20.0, "sparse_ms": own, "ratio": 20.0 / own}
+        times = {"predicted_ms": [18.0, own - 1], "measured": measured} if own else {}
+        return {"name": f"{name}-seed{seed}", "times": times}
+
+    rows = [run("dense", 0, 0), run("halp-0.4", 0, 10.0), run("halp-0.4", 1, 12.5)]
+    rows += [run("adasap-0.4", 0, 0)]
+    monkeypatch.setattr(detection, "record", lambda name: rows)
+    made = detection.speed()
+    assert len(made.rows) == 1
+    shown = dict(
+        zip(made.head, map(str, made.markdown().splitlines()[2].split("|")[1:]), strict=False)
+    )
+    assert shown["predicted, ms"].strip() == "10.25 ± 1.25"
+    assert shown["measured, dense ms"].strip() == "20.00 ± 0.00"
+    assert shown["measured, ms"].strip() == "11.25 ± 1.25"
+    assert shown["measured, x"].strip() == "1.80 ± 0.20"
+    assert shown["seeds"].strip() == "2"

@@ -71,6 +71,63 @@ def test_what_was_found_stands_beside_each_other() -> None:
         assert [box.said for box in dense.boxes] == ["red cell 0.87"]
 
 
+DATA = {"name": "voc:a/cells", "size": 300, "test_split": None, "validation": 0, "seed": 0}
+
+
+def shown_on(method: str, part: str = "test", **data: Any) -> dict[str, Any]:
+    """A run on some data, whose evaluations kept images."""
+    run = detector(method, None if method == "dense" else 0.4)
+    run["recipe"]["data"] = DATA | data
+    for result in run["evaluations"].values():
+        result["part"] = part
+    return run
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"name": "voc:b/cells"}, "Image 1, name voc:b/cells"),
+        ({"size": 512}, "Image 1, size 512"),
+        ({"classes": ["red cell"]}, "Image 1, classes ['red cell']"),
+        ({"test_split": "val"}, "Image 1, test split val"),
+        ({"test_size": 9}, "Image 1, test size 9"),
+        ({"part": "validation"}, "Image 1, part validation"),
+    ],
+)
+def test_networks_on_other_images_never_share_a_picture(other: dict[str, Any], said: str) -> None:
+    shown = strips([shown_on("dense"), shown_on("halp"), shown_on("adasap", **other)])
+    assert len(shown) == 4, "clean and corrupted, of both"
+    panels = {s.title.replace(", gaussian noise at severity 5", ""): s.panels for s in shown}
+    assert [p.title for p in panels.pop(said)] == ["labelled", "AdaSAP 40 %"]
+    ((_, beside),) = panels.items()
+    assert [p.title for p in beside] == ["labelled", "dense", "HALP 40 %"]
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"validation": 0.1}, {"augment": "none"}])
+def test_what_does_not_choose_test_images_keeps_networks_together(other: dict[str, Any]) -> None:
+    shown = strips([shown_on("dense"), shown_on("halp", **other)])
+    assert [s.title for s in shown] == ["Image 1", "Image 1, gaussian noise at severity 5"]
+    assert all(len(s.panels) == 3 for s in shown)
+    of_both = strips([shown_on("dense", size=96), shown_on("dense"), shown_on("halp")])
+    assert [[p.title for p in s.panels[1:]] for s in of_both if "noise" not in s.title] == [
+        ["dense"],
+        ["dense", "HALP 40 %"],
+    ], "the dense network of the same images"
+    unlike = strips([shown_on("dense", "train"), shown_on("halp", "train", seed=1)])
+    assert len(unlike) == 4, "other training images"
+
+
+def test_clean_and_corrupted_may_be_of_other_parts() -> None:
+    """What one network saw of the test images is not what another saw of those held out."""
+    dense, halp = shown_on("dense"), shown_on("halp", "validation")
+    del dense["evaluations"]["corruptions"], halp["evaluations"]["clean"]
+    first = [s for s in strips([dense, halp]) if "gaussian" not in s.title]
+    assert [[p.title for p in s.panels] for s in first] == [
+        ["labelled", "dense"],
+        ["labelled", "HALP 40 %"],
+    ]
+
+
 def test_the_pixels_of_an_image_are_in_the_page_once(tmp_path: Any) -> None:
     write_report(tmp_path / "report.html", title="Detectors", records=runs())
     page = (tmp_path / "report.html").read_text()

@@ -73,12 +73,20 @@ def speed() -> Table:
         times = [run["times"] for run in seeds if run["times"]]
         if not times:
             continue
-        predicted = [one["predicted_ms"][0] / one["predicted_ms"][1] for one in times]
-        ms = [one["measured"]["sparse_ms"] for one in times]
-        gained = [one["measured"]["ratio"] for one in times]
-        cells = [half_range(values, 2) for values in (predicted, gained, ms)]
-        rows.append([CUTS[cut], ARMS[arm], *cells])
-    return Table(["", "method", "predicted, x", "measured, x", "measured, ms"], rows)
+        both = [[half_range(values, 2) for values in figures] for figures in _times(times)]
+        cells = [cell for own in both for cell in own]
+        rows.append([CUTS[cut], ARMS[arm], *cells, f"{len(times)}"])
+    kinds = ("predicted", "measured")
+    heads = [f"{kind}, {unit}" for kind in kinds for unit in ("dense ms", "ms", "x")]
+    return Table(["", "method", *heads, "seeds"], rows)
+
+
+def _times(times: list[dict[str, Any]]) -> Iterator[list[list[float]]]:
+    """Milliseconds of dense and small and how many times as fast, predicted and measured."""
+    predicted = [one["predicted_ms"] for one in times]
+    measured = [one["measured"] for one in times]
+    yield [[p[0] for p in predicted], [p[1] for p in predicted], [p[0] / p[1] for p in predicted]]
+    yield [[m[key] for m in measured] for key in ("dense_ms", "sparse_ms", "ratio")]
 
 
 def _mean(seeds: Seeds, part: str, key: str, scale: float) -> str | Cell:

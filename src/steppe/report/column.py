@@ -358,13 +358,15 @@ COLUMNS = (
         "latency",
         "Latency, ms",
         "sparse.latency_ms",
-        means="time for one input, in dense kernels on the machine that trained",
+        means="time for one input, in dense kernels on the machine that trained, or of steppe "
+        "evaluate --on latency",
     ),
     Column(
         "predicted",
         "Predicted latency, ms",
         lambda record: _after(record, "removed.cost") if _in_ms(record) else None,
-        means="time for one batch, by the table of layers with which channels were chosen",
+        means="time for one batch, by the table of layers with which channels were chosen, or that "
+        "steppe evaluate --on latency was given",
     ),
     _at("latency_64", "Latency of 64, ms", "sparse.latency_ms_64"),
     _at(

@@ -16,10 +16,18 @@ MOST = 4
 """Pruned networks that stand beside the dense one."""
 SIDE = 300  # of a picture, in its own units
 _PLACES = ("evaluations.clean", "evaluations.corruptions")
+_OF_ALL = ("name", "size", "classes", "skip_invalid")
+_OF_TESTED = ("test_split", "test_size")
+_OF_OTHERS = ("train_split", "train_size", "validation", "seed")
+"""Of a recipe's data: what decides which images of a part are seen, and how large they are."""
 _MISSING = (
     "The evaluations of these detectors hold no images: steppe evaluate RUN --on "
     "clean,corruptions keeps a few with what was found in them, then steppe report again."
 )
+
+
+_Images = tuple[tuple[str, str], ...]
+_Key = tuple[_Images, int, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -78,20 +86,23 @@ class Strip:
 def strips(records: Sequence[Record]) -> list[Strip]:
     """The images that the networks were shown, each once.
 
-    Of each method the first seed at the sparsity that most methods share is shown.
+    Of each method the first seed at the sparsity that most methods share is shown. Networks stand
+    beside each other only where data, part and size of the images are the same.
 
     Args:
         records: of the runs, as `read_records` gives them.
     """
     networks = _networks(records)
     kept = {name: _examples(own) for name, own in networks.items()}
-    seen: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    seen: dict[_Key, Mapping[str, Any]] = {}
     for own in kept.values():
         for key, example in own.items():
             seen.setdefault(key, example)
+    said = _told_apart(list(dict.fromkeys(key[0] for key in seen)))
+    place = {images: i for i, images in enumerate(said)}
     return [
         Strip(
-            _title(example),
+            _title(example) + said[key[0]],
             str(example["image"]),
             float(example["least"]),
             (
@@ -103,7 +114,7 @@ def strips(records: Sequence[Record]) -> list[Strip]:
                 ),
             ),
         )
-        for key, example in sorted(seen.items(), key=lambda pair: pair[0][:1])
+        for key, example in sorted(seen.items(), key=lambda pair: (place[pair[0][0]], pair[0][1]))
     ]
 
 
@@ -167,7 +178,7 @@ def _networks(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
     """What each network is called -> where its boxes lie: a record, or one that it stood beside."""
     having = [r for r in records if _examples([r])]
     where = highest(having)
-    dense = [r for r in having if is_dense(r)][:1]
+    dense = [r for r in having if is_dense(r)]
     pruned = [r for r in having if not is_dense(r) and sparsity_of(r) == where]
     first: dict[str, Record] = {}
     for record in pruned:
@@ -179,22 +190,48 @@ def _networks(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
 
 
 def _beside(record: Record) -> Record:
-    """The network that a run was measured beside, as a record of its own."""
+    """The network that a run was measured beside, on the same images, as a record of its own."""
     results = find(record, "evaluations")
     named = results.items() if isinstance(results, Mapping) else ()
-    return {"evaluations": {on: result.get("beside") or {} for on, result in named}}
+    beside = {
+        on: {"part": result.get("part"), **(result.get("beside") or {})} for on, result in named
+    }
+    return {"recipe": {"data": find(record, "recipe.data")}, "evaluations": beside}
 
 
-def _examples(records: Sequence[Record]) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+def _examples(records: Sequence[Record]) -> dict[_Key, Mapping[str, Any]]:
     """Which image, and what was done to it -> what was kept."""
-    found: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    found: dict[_Key, Mapping[str, Any]] = {}
     for record in records:
         for place in _PLACES:
             kept = find(record, f"{place}.examples")
+            images = _images(record, find(record, f"{place}.part"))
             for one in kept if isinstance(kept, list) else ():
-                key = (one["index"], one.get("corruption"), one.get("severity"))
+                key = (images, one["index"], one.get("corruption"), one.get("severity"))
                 found.setdefault(key, one)
     return found
+
+
+def _images(record: Record, part: Any) -> _Images:
+    """What decides which images of its data a network was shown, in plain text."""
+    data = find(record, "recipe.data") or {}
+    tested = part == "test"
+    own = {key: data.get(key) for key in (*_OF_ALL, *(_OF_TESTED if tested else _OF_OTHERS))}
+    if tested and data.get("test_size") is not None:  # else nothing is drawn
+        own["seed"] = data.get("seed")
+    own |= {"part": part, "colours": len(data.get("mean") or "rgb")}
+    return tuple((key, str(value)) for key, value in own.items())
+
+
+def _told_apart(every: Sequence[_Images]) -> dict[_Images, str]:
+    """What the titles of images say beside their number, where they are not all of the same."""
+    known = [dict(images) for images in every]
+    keys = dict.fromkeys(key for own in known for key in own)
+    differ = [key for key in keys if len({own[key] for own in known if key in own}) > 1]
+    return {
+        images: "".join(f", {key} {own[key]}".replace("_", " ") for key in differ if key in own)
+        for images, own in zip(every, known, strict=True)
+    }
 
 
 def _title(example: Mapping[str, Any]) -> str:

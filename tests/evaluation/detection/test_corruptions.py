@@ -57,6 +57,7 @@ def test_mean_precision_under_corruption_and_r_c(runs):
     values = [v for own in cells.values() for v in own.values()]
     assert result["mean_run"] == pytest.approx(sum(values) / 4)
     assert result["images"] == 3
+    assert result["part"] == "test", "a report lays pictures of one part beside each other"
     assert result["beside"]["run"] == str(runs / "dense")
     assert "the mean over 2 kinds" in evaluation.line(result, {})
     own = make("corruptions", str(runs / "dense"), {**given, "beside": None}, []).measure()

@@ -85,7 +85,7 @@ class CorruptedDetection(Evaluation):
             for own, whole, kept in zip(cells, clean, examples, strict=True)
         ]
         result: dict[str, Any] = results[0]
-        result |= {"images": clean[0].images, "seed": self.seed}
+        result |= {"images": clean[0].images, "seed": self.seed, "part": self.part}
         if self.beside is not None:
             method = read_record(self.beside).get("method", "dense")
             result["beside"] = {"run": self.beside, "method": method} | results[1]

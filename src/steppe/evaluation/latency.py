@@ -1,0 +1,111 @@
+"""How long one image takes, beside the dense run: measured in turns, and predicted from layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steppe.core.device import device_of
+from steppe.core.errors import SteppeError
+from steppe.core.speed import Speed
+from steppe.engine.model_latency import compare
+from steppe.evaluation import EVALUATIONS, Evaluation, read_record
+from steppe.experiment.channels import rounded
+from steppe.experiment.image_run import trained, was_trained
+from steppe.experiment.recipe import Recipe
+from steppe.removal.channel_groups import coupled_channels
+from steppe.removal.cost.latency import Latency
+from steppe.removal.forward_timing import settle
+
+MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
+
+
+@EVALUATIONS.register("latency")
+@dataclass(frozen=True, kw_only=True)
+class RunLatency(Evaluation):
+    """Milliseconds of one image in a run's network and in the dense one, in turns.
+
+    Args:
+        beside: the dense run.
+        table: the file of steppe latency for the dense run; its prediction is compared.
+        threads: CPU threads; torch's own number.
+    """
+
+    beside: str | None = None
+    table: str | None = None
+    threads: int | None = None
+
+    def measure(self) -> dict[str, Any]:
+        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table."""
+        if self.beside is None:
+            raise SteppeError(
+                "a time means something beside that of the dense network",
+                got="--on latency alone",
+                way_out="--beside DENSE_RUN",
+            )
+        if self.threads is not None and self.threads < 1:
+            raise SteppeError("--threads is 1 or more", got=self.threads, way_out="leave it out")
+        device = device_of(self.device)
+        recipe, shape, own = _network(self.run, device)
+        _, other_shape, dense = _network(self.beside, device)
+        if shape != other_shape:
+            raise SteppeError(
+                "two networks are timed on images of one shape",
+                got=f"{list(shape)} here, {list(other_shape)} in {self.beside}",
+                way_out="--beside with a run of the same data and size",
+            )
+        example = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+        before = torch.get_num_threads()
+        try:
+            torch.set_num_threads(self.threads or before)
+            settle()
+            sizes = [sum(p.numel() for p in model.parameters()) for model in (dense, own)]
+            result: dict[str, Any] = {"threads": torch.get_num_threads(), "parameters": sizes}
+            if self.table is not None:
+                result["predicted_ms"] = self._predicted(recipe, dense, example)
+            reason = "channels are removed" if sizes[1] < sizes[0] else ""
+            return result | {"measured": compare(dense, own, example, reason).record()}
+        finally:
+            torch.set_num_threads(before)
+
+    def _predicted(self, recipe: Recipe, dense: nn.Module, example: Tensor) -> list[float]:
+        """Of the dense network, and of one with the widths that the run's record has."""
+        removed = read_record(self.run).get("removed") or {}
+        multiple = removed.get("round_to") or recipe.channels.round_to or MULTIPLE
+        coupled = coupled_channels(dense, example, exclude=recipe.exclude)
+        groups = rounded(coupled.groups, multiple)
+        cost = Latency.of(dense, example, groups, table=self.table, batch=1)
+        return [cost.total({}), cost.total(removed.get("widths") or {})]
+
+    def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
+        """The claim, both times, and what the table said."""
+        speed = Speed.read(result["measured"])
+        assert speed is not None, "it is what measure gave"
+        text = (
+            f"{speed.sentence('one image')}: {speed.sparse_ms:.3g} ms, dense {speed.dense_ms:.3g}"
+        )
+        if "predicted_ms" not in result:
+            return text
+        dense, own = result["predicted_ms"]
+        return f"{text}; by the table of layers {own:.3g} and {dense:.3g} ms"
+
+
+def _network(run: str, device: torch.device) -> tuple[Recipe, tuple[int, ...], nn.Module]:
+    """A run's recipe, the shape of an image, and its network.
+
+    Raises:
+        SteppeError: it is no finished run of images.
+    """
+    path = Path(run)
+    if (path / "config.json").exists() and not was_trained(path / "recipe.yaml"):
+        raise SteppeError(
+            "--on latency measures runs of steppe train on images",
+            got=f"{path}, which holds a language model",
+            way_out="steppe bench",
+        )
+    recipe, data, model = trained(path)
+    return recipe, tuple(data.shape), model.to(device)

@@ -1,0 +1,88 @@
+"""One image is timed in a run and beside the dense one, for detectors and classifiers alike."""
+
+import json
+
+import pytest
+
+import steppe
+import voc_folder
+from steppe import SteppeError
+from steppe.cli.main import main
+from steppe.evaluation import make
+from steppe.report.document import Document
+from steppe.report.markdown import markdown
+from steppe.report.record import read_records
+
+
+def typed(*words):
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, words)))
+    assert not ended.value.code
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A dense detector, one of which channels are gone, and the table of the dense one's layers."""
+    root = voc_folder.write(tmp_path_factory.mktemp("voc") / "voc", train=4, test=2)
+    out = tmp_path_factory.mktemp("runs")
+    plain = {
+        "task": "detection",
+        "model": {"name": "ssd_small", "options": {"width": 0.25}},
+        "data": {"name": f"voc:{root}", "size": 64, "augment": "none"},
+        "train": {"epochs": 1, "batch_size": 4, "bn_batches": 1, "eval_every": 0},
+        "device": "cpu",
+    }
+    steppe.train(plain | {"method": "dense"}, out=out / "dense")
+    method = {"name": "taylor", "sparsity": 0.3, "every": 1}
+    channels = {"target": "flops", "round_to": 4}
+    steppe.train(plain | {"method": method, "channels": channels}, out=out / "pruned")
+    typed("remove", out / "pruned", "--out", out / "small", "--quiet")
+    table = ("--out", out / "table.json", "--batch", "1", "--round-to", "4", "--passes", "1")
+    typed("latency", out / "dense", *table, "--threads", "1", "--quiet")
+    return out
+
+
+@pytest.fixture(scope="module")
+def timed(folder):
+    given = ("--beside", folder / "dense", "--table", folder / "table.json", "--threads", "1")
+    typed("evaluate", folder / "small", "--on", "latency", *given, "--quiet")
+    (entry,) = json.loads((folder / "small/evaluations.json").read_text())
+    return entry["result"]
+
+
+def test_a_smaller_detector_is_predicted_from_the_layers_and_measured(timed):
+    dense, own = timed["predicted_ms"]
+    assert 0 < own < dense, "fewer channels in every layer"
+    assert timed["parameters"][1] < timed["parameters"][0]
+    assert timed["measured"]["reason"] == "channels are removed"
+    assert timed["measured"]["dense_ms"] > 0
+    assert timed["threads"] == 1
+
+
+def test_the_report_of_the_folder_has_the_times(folder, timed):
+    (record,) = read_records([folder / "small"])
+    assert record["sparse"]["latency_ms"] == timed["measured"]["sparse_ms"]
+    assert record["dense"]["latency_ms"] == timed["measured"]["dense_ms"]
+    assert record["speed"]["one"] == timed["measured"]
+    assert record["sparse"]["map50"] is not None, "the rest stays"
+    (tables,) = [r for c, r in Document.of([record], title="x").tables if c.startswith("Size")]
+    (row,) = [r for r in tables.rows if r.method != "dense"]
+    assert row.cells["predicted"].mean == timed["predicted_ms"][1]
+    assert row.cells["latency"].mean == timed["measured"]["sparse_ms"]
+    page = markdown([record], title="x")
+    assert "were not timed in paired turns" not in page
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "--beside DENSE_RUN"),
+        ({"beside": "dense", "threads": 0}, "--threads is 1 or more"),
+        ({"beside": "nowhere"}, "a run is a folder"),
+        ({"beside": "dense", "table": "dense/record.json"}, "a latency table is a file"),
+    ],
+)
+def test_what_cannot_be_timed_is_refused(folder, given, said):
+    own = {k: str(folder / v) if isinstance(v, str) else v for k, v in given.items()}
+    with pytest.raises(SteppeError, match=said):
+        make("latency", str(folder / "small"), own, []).measure()
