@@ -52,6 +52,7 @@ MAY = {
         "experiment",
         "llm",
         "record",
+        "removal",
         "robustness",
         "vision",
     },

@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import torch
@@ -50,15 +50,30 @@ def least(tensor: Tensor) -> None:
     _reduce(tensor, dist.ReduceOp.MIN)
 
 
+def from_first(tensors: Iterable[Tensor]) -> None:
+    """What the first process has, in place, in all of them."""
+    for tensor in tensors:
+        _sent(tensor, lambda there: dist.broadcast(there, 0))
+
+
 def _reduce(tensor: Tensor, how: Any) -> None:
+    _sent(tensor, lambda there: dist.all_reduce(there, how))
+
+
+def _sent(tensor: Tensor, send: Callable[[Tensor], object]) -> None:
+    """Do with a tensor what the processes do together, where they can."""
     if world() == 1:
         return
     if dist.get_backend() == "nccl" and tensor.device.type == "cpu":
         there = tensor.to(torch.device("cuda", torch.cuda.current_device()))
-        dist.all_reduce(there, how)
+        send(there)
         tensor.copy_(there)
+    elif tensor.is_contiguous():
+        send(tensor)
     else:
-        dist.all_reduce(tensor, how)
+        there = tensor.contiguous()
+        send(there)
+        tensor.copy_(there)
 
 
 def speaks() -> bool:

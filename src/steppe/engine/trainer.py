@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -21,14 +22,13 @@ from steppe.core.errors import Diverged, SteppeError
 from steppe.core.group import Group
 from steppe.core.protocols import CandidateEvaluator
 from steppe.core.split import whole_state
-from steppe.core.text import counted
 from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.checkpoints import Checkpoints
 from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.optim import optimizers
 from steppe.engine.progress import peak_memory, progress_bar
 from steppe.engine.run_folder import RunFolder
-from steppe.engine.step.batchnorm import reestimate, running_norms
+from steppe.engine.shared_buffers import as_first, new_statistics
 from steppe.engine.step.finished import Finished, gentler
 from steppe.engine.step.gradient_passes import Closure
 from steppe.engine.step.sparsifier import Sparsifier
@@ -187,6 +187,7 @@ class Trainer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the record says what the cut cost, in accuracy
             finished = self.sparsifier.finish()
+        self._share_buffers()
         self._reestimate()
         self.task.settle(self.plain)
         main = self.accelerator.is_main_process
@@ -207,11 +208,17 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         training = model.training
         model.eval()
+        self._share_buffers()
         try:
             with torch.no_grad():
                 return self._evaluate(model)
         finally:
             model.train(training)
+
+    def _share_buffers(self) -> None:
+        """One network for all processes between two steps: to be measured, and to be kept."""
+        if not self.checkpoints.split:
+            as_first(self.plain)
 
     def _evaluated(self, what: str) -> dict[str, float]:
         """The evaluation, or nothing where it fails: it is never worth the training."""
@@ -335,6 +342,7 @@ class Trainer:
         )
 
     def _checkpoint(self, epoch: int, start: int, begun: float) -> None:
+        self._share_buffers()
         if self.run is None:
             return
         self.checkpoints.save(
@@ -384,13 +392,9 @@ class Trainer:
         if not limit or not (self.sparsifier.method.sparsity or self.average):
             return
         # an epoch number that training never uses: other augmentations, same for any resume
-        stream = self.batches.epoch(self.config.epochs)
-        model = self.accelerator.unwrap_model(self.model)
-        inputs = (x for (x, _), _ in zip(stream, range(limit), strict=False))
-        used = reestimate(model, inputs, self.task.forward)
-        norms = counted(len(running_norms(model)), "norm")
-        note = f"running statistics of {norms} estimated from {counted(used, 'batch', 'batches')}"
-        self.sparsifier.notes += [note] if used and note not in self.sparsifier.notes else []
+        inputs = (x for x, _ in islice(self.batches.epoch(self.config.epochs), limit))
+        notes = new_statistics(self.plain, inputs, self.task.forward)
+        self.sparsifier.notes += [note for note in notes if note not in self.sparsifier.notes]
 
     def _say(self, text: str) -> None:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""

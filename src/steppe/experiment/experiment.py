@@ -214,7 +214,7 @@ class Experiment:
             exclude=recipe.exclude,
             groups=channels.groups if channels else (),
             cost=channels.cost if channels else None,
-            evaluate_candidate=self._evaluator(model, channels, loader, options),
+            evaluate_candidate=self._evaluator(model, channels, options),
             task=self.task(model, shared=together > 1),
             quiet=self.quiet,
         )
@@ -263,7 +263,7 @@ class Experiment:
         return record
 
     def _evaluator(
-        self, model: nn.Module, channels: Channels | None, loader: Batches, options: dict[str, Any]
+        self, model: nn.Module, channels: Channels | None, options: dict[str, Any]
     ) -> CandidateEvaluator | None:
         """How good the network is with some channels, on images held out from training."""
         if channels is None or not isinstance(self.recipe.build_method().budget, SearchBudget):
@@ -274,6 +274,9 @@ class Experiment:
                 got="data.validation 0",
                 way_out="data: {validation: 0.1} in the recipe",
             )
+        # whole batches, not a share of each: all processes must choose the same
+        size, seed = self.recipe.train.batch_size, self.recipe.seed
+        loader = self.loader("train", size, seed=seed, **options)
         validation = self.loader("validation", TESTED, **options)
         return candidate_evaluator(
             model,
