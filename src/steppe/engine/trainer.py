@@ -190,9 +190,8 @@ class Trainer:
         self._share_buffers()
         self._reestimate()
         self.task.settle(self.plain)
-        main = self.accelerator.is_main_process
-        self.written = whole_state(self.plain, main)
-        if self.run is not None and main:
+        self.written = whole_state(self.plain, self.accelerator.is_main_process)
+        if self.run is not None and self.accelerator.is_main_process:
             self.run.save_weights(self.written, finished.masks)
         # from here on nothing can cost the run
         after = self._evaluated(f"the {self.task.quality}")
@@ -200,7 +199,7 @@ class Trainer:
             self.accelerator.end_training() if self.config.trackers else None
         seconds = self._earlier + time.monotonic() - begun
         shown = self.sparsifier.coupling.shown(self.sparsifier.state)
-        notes = self.sparsifier.notes
+        notes = list(dict.fromkeys(self.sparsifier.notes))
         return Outcome(finished, self._metrics, before, after, seconds, peak_memory(), notes, shown)
 
     def evaluate(self) -> dict[str, float]:
@@ -393,8 +392,7 @@ class Trainer:
             return
         # an epoch number that training never uses: other augmentations, same for any resume
         inputs = (x for x, _ in islice(self.batches.epoch(self.config.epochs), limit))
-        notes = new_statistics(self.plain, inputs, self.task.forward)
-        self.sparsifier.notes += [note for note in notes if note not in self.sparsifier.notes]
+        self.sparsifier.notes += new_statistics(self.plain, inputs, self.task.forward)
 
     def _say(self, text: str) -> None:
         """A plain line where no bar is drawn: in a log file a run must show that it lives."""
