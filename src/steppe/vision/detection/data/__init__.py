@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -253,4 +253,4 @@ def _drawn(
 
 def without_kept(split: Split) -> Split:
     """The same images, of which none stays in memory: for worker processes."""
-    return replace(split, keep=False, _kept={})
+    return split.of(split.scenes)
