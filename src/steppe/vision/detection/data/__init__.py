@@ -156,6 +156,7 @@ def load(
     """
     from steppe.vision.detection.data.checked import Checker
 
+    parts_of_augment = augmentations(augment)  # what is wrong in it is said before data are read
     source = _resolve(name, Wanted(train_split=train_split, test_split=test_split))
     known = _classes(source, classes)
     checker = Checker(known, skip_invalid)
@@ -187,7 +188,7 @@ def load(
         test=splits[2],
         classes=known,
         size=size,
-        augment=augmentations(augment),
+        augment=parts_of_augment,
         notes=notes,
         **own,
     )
