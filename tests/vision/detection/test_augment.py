@@ -15,6 +15,7 @@ from steppe.vision.detection.augment.distort import Distort
 from steppe.vision.detection.augment.expand import Expand
 from steppe.vision.detection.augment.mirror import Mirror
 from steppe.vision.detection.boxes import areas
+from steppe.vision.detection.data import load
 from steppe.vision.detection.rendering import pixels, render
 from steppe.vision.detection.targets import CROWD
 
@@ -134,10 +135,39 @@ def test_every_part_is_a_value_that_an_equal_draw_repeats():
     [
         ("crpo", "did you mean crop"),
         ([{"crop": {"most": 1}}], "its options: least, overlaps"),
-        ([{"expand": {"most": 0.5}}], "at least as large"),
+        ([{"expand": {"most": 0.5}}], r"expand: most must be a number in \[1, 100\]; got 0\.5"),
+        ([{"expand": {"most": "2"}}], "expand: most must be a number .* got '2'"),
+        ([{"expand": {"chance": 1.5}}], r"expand: chance must be a number in \[0, 1\]"),
+        ([{"mirror": {"chance": -0.5}}], r"mirror: chance must be a number in \[0, 1\]"),
+        ([{"mirror": {"chance": True}}], "mirror: chance must be a number"),
+        ([{"crop": {"least": 0}}], r"crop: least must be a number in \[0\.01, 1\]"),
+        (
+            [{"crop": {"overlaps": [0.5, 2]}}],
+            r"crop: overlaps must be a list of .* got \(0\.5, 2\)",
+        ),
+        ([{"crop": {"overlaps": []}}], "crop: overlaps must be a list"),
+        ([{"crop": {"overlaps": "0.5"}}], "crop: overlaps must be a list"),
+        ([{"crop": {"overlaps": [float("nan")]}}], "crop: overlaps must be a list"),
+        ([{"distort": {"brightness": 300}}], r"distort: brightness must be .* \[0, 255\]"),
+        ([{"distort": {"contrast": 1.5}}], "distort: contrast must be two numbers in order"),
+        ([{"distort": {"saturation": [1.5, 0.5]}}], "distort: saturation must be two numbers"),
+        ([{"distort": {"hue": 400}}], r"distort: hue must be a number in \[0, 180\]"),
+        ([{"distort": {"chance": None}}], "distort: chance must be a number"),
         ([3], "a part of augment is a name"),
     ],
 )
 def test_what_is_no_augmentation_is_refused(what, said):
-    with pytest.raises(SteppeError, match=said):
+    with pytest.raises(SteppeError, match=said) as refused:
         augmentations(what)
+    assert "\n" not in str(refused.value)
+
+
+def test_it_is_refused_before_data_are_read(tmp_path):
+    with pytest.raises(SteppeError, match="mirror: chance"):
+        load(f"voc:{tmp_path / 'nowhere'}", augment=[{"mirror": {"chance": 2}}])
+
+
+def test_lists_of_a_recipe_are_values():
+    (part,) = augmentations([{"crop": {"overlaps": [0.1, 0.5]}}])
+    assert part == Crop(overlaps=(0.1, 0.5))
+    assert hash(part) == hash(Crop(overlaps=(0.1, 0.5)))

@@ -126,7 +126,7 @@ class DetectionRun:
                 "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
             )
         split = self.data.part(part)
-        few = replace(split, scenes=split.scenes[:limit])
+        few = split if limit is None else split.of(split.scenes[:limit])
         chosen: dict[str, Any] = {part: few}
         return Pixels(self._loader(replace(self.data, **chosen), part), *self._colours())
 

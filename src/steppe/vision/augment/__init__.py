@@ -124,8 +124,7 @@ def check_number(what: str, value: Any, low: float, high: float) -> None:
     Example:
         >>> check_number("p", 0.5, 0, 1)
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number and low <= value <= high):
+    if not (_is_number(value) and low <= value <= high):
         raise SteppeError(f"{what} must be a number in [{low:g}, {high:g}]", got=repr(value))
 
 
@@ -138,9 +137,28 @@ def check_range(what: str, value: Any, low: float, high: float) -> None:
     Example:
         >>> check_range("scale", (0.08, 1.0), 0, 1)
     """
-    pair = isinstance(value, Sequence) and len(value) == 2
-    numbers = pair and all(isinstance(v, int | float) for v in value)
-    if not (numbers and low <= value[0] <= value[1] <= high):
+    pair = isinstance(value, Sequence) and len(value) == 2 and all(map(_is_number, value))
+    if not (pair and low <= value[0] <= value[1] <= high):
         raise SteppeError(
             f"{what} must be two numbers in order, in [{low:g}, {high:g}]", got=repr(value)
         )
+
+
+def check_numbers(what: str, value: Any, low: float, high: float) -> None:
+    """Whether an option is one number or more, all in [low, high].
+
+    Raises:
+        SteppeError: it is not.
+
+    Example:
+        >>> check_numbers("overlaps", (0.1, 0.9), 0, 1)
+    """
+    several = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+    if not (several and all(_is_number(own) and low <= own <= high for own in value)):
+        raise SteppeError(
+            f"{what} must be a list of numbers in [{low:g}, {high:g}]", got=repr(value)
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

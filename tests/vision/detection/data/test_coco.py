@@ -1,6 +1,7 @@
 """COCO's layout, in both forms: what is read, and what is refused."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from steppe import SteppeError
 from steppe.vision.detection.data import load
+from steppe.vision.detection.data.coco import _Split
 from steppe.vision.detection.targets import CROWD
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 9, "name": "cow"}]
@@ -102,3 +104,44 @@ def test_a_class_of_crowds_alone_cannot_be_learned(root):
     file.write_text(file.read_text().replace('"iscrowd": 0', '"iscrowd": 1'))
     with pytest.raises(SteppeError, match="every class must have a training object; got none of"):
         load(f"coco:{root}", say=str)
+
+
+def test_objects_take_little_memory_and_polygons_none(tmp_path):
+    Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8)).save(tmp_path / "0.png")
+    images = [{"id": n, "file_name": "0.png"} for n in range(50)]
+    polygon = [[round(n / 7, 2) for n in range(100)]]
+    entry = {"category_id": 7, "bbox": [8.5, 4.25, 16.5, 8.75], "segmentation": polygon}
+    count = 200 * len(images)
+    objects = [entry | {"id": n, "image_id": n % len(images)} for n in range(count)]
+    text = json.dumps({"images": images, "annotations": objects, "categories": CATEGORIES})
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"annotations/instances_{split}.json").write_text(text)
+    file = tmp_path / "annotations/instances_train.json"
+    (tmp_path / "images").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "images/0.png")
+    tracemalloc.start()
+    try:
+        split = _Split(tmp_path, "train", file)
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100 * count
+    assert peak < 2 * len(text) + 1000 * count, "beside the text and plain numbers"
+    assert [o.where for o in split[3].objects[:2]] == [f"annotation {n} of {file}" for n in (3, 53)]
+    scenes = load(f"coco:{tmp_path}", say=str).train.scenes
+    assert [len(scene.objects) for scene in scenes] == [200] * 50
+    assert len({scene.objects.untyped_storage().data_ptr() for scene in scenes}) == 1
+
+
+def test_objects_belong_to_their_images_in_any_order_of_the_file(root):
+    file = json_of(root)
+    whole = json.loads(file.read_text())
+    wanted = load(f"coco:{root}", say=str)
+    whole["annotations"].reverse()
+    whole["images"].reverse()
+    file.write_text(json.dumps(whole))
+    got = load(f"coco:{root}", say=str)
+    for one, other in zip(wanted.train, reversed(got.train.scenes), strict=True):
+        assert one.where == other.where
+        assert torch.equal(one.objects, other.objects.flip(0))

@@ -93,7 +93,7 @@ def augmentations(what: Any) -> Augmentations:
             (``[mirror, {expand: {most: 2}}]``), which are done in this order.
 
     Raises:
-        SteppeError: there is no such part, or it has no such option.
+        SteppeError: there is no such part, it has no such option, or the option's value is wrong.
 
     Example:
         >>> [type(part).__name__ for part in augmentations("ssd")]
@@ -119,8 +119,9 @@ def _part(one: Any) -> Augmentation:
     kind = AUGMENTATIONS[name] if isinstance(name, str) else None
     if kind is None or not isinstance(options or {}, Mapping):
         raise SteppeError("a part of augment is a name, or a name with options", got=repr(one))
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (options or {}).items()}
     try:
-        return kind(**(options or {}))
+        return kind(**values)
     except TypeError as error:
         known = ", ".join(list(inspect.signature(kind).parameters)) or "none"
         raise SteppeError(

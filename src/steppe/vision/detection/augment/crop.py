@@ -9,6 +9,7 @@ from random import Random
 import torch
 from torch import Tensor
 
+from steppe.vision.augment import check_number, check_numbers
 from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation, View
 from steppe.vision.detection.boxes import iou
 from steppe.vision.detection.targets import CROWD
@@ -31,11 +32,18 @@ class Crop(Augmentation):
         least: side of a window, a share of the image's.
         overlaps: the least overlaps to draw from, beside the whole image.
 
+    Raises:
+        SteppeError: a side or an overlap that no window can have, or no overlap at all.
+
     Source: Liu et al. 2016, section 2.2; sides from 0.3 as in their code.
     """
 
     least: float = 0.3
     overlaps: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
+
+    def __post_init__(self) -> None:
+        check_number("crop: least", self.least, 0.01, 1)
+        check_numbers("crop: overlaps", self.overlaps, 0, 1)
 
     def seen(self, view: View, draw: Random) -> View:
         for _ in range(ROUNDS):

@@ -7,6 +7,7 @@ from random import Random
 
 from PIL import Image, ImageEnhance
 
+from steppe.vision.augment import check_number, check_range
 from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation
 
 
@@ -22,6 +23,9 @@ class Distort(Augmentation):
         hue: degrees of 360, at most, either way.
         chance: that each is done.
 
+    Raises:
+        SteppeError: a number out of range.
+
     Source: the photometric distortions of Liu et al. 2016, section 2.2 (Howard 2013), with the
     ranges of their code.
     """
@@ -31,6 +35,13 @@ class Distort(Augmentation):
     saturation: tuple[float, float] = (0.5, 1.5)
     hue: float = 18.0
     chance: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("distort: brightness", self.brightness, 0, 255)
+        check_range("distort: contrast", self.contrast, 0, 100)
+        check_range("distort: saturation", self.saturation, 0, 100)
+        check_number("distort: hue", self.hue, 0, 180)
+        check_number("distort: chance", self.chance, 0, 1)
 
     def coloured(self, image: Image.Image, draw: Random) -> Image.Image:
         # all numbers are drawn, so that one that is not used changes no other

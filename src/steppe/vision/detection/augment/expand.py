@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from steppe.core.errors import SteppeError
+from steppe.vision.augment import check_number
 from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation, View
 
 
@@ -18,6 +18,9 @@ class Expand(Augmentation):
         most: the larger side is uniform in 1 to so many times the image's.
         chance: that it is done.
 
+    Raises:
+        SteppeError: a number out of range.
+
     Source: Liu et al. 2016, section 3.6.
     """
 
@@ -25,8 +28,8 @@ class Expand(Augmentation):
     chance: float = 0.5
 
     def __post_init__(self) -> None:
-        if not self.most >= 1:
-            raise SteppeError("expand makes an image at least as large", got=f"most={self.most}")
+        check_number("expand: most", self.most, 1, 100)
+        check_number("expand: chance", self.chance, 0, 1)
 
     def seen(self, view: View, draw: Random) -> View:
         if draw.random() >= self.chance:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from random import Random
 
+from steppe.vision.augment import check_number
 from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation, View
 
 
@@ -15,9 +16,15 @@ class Mirror(Augmentation):
 
     Args:
         chance: that it is done.
+
+    Raises:
+        SteppeError: it is no probability.
     """
 
     chance: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("mirror: chance", self.chance, 0, 1)
 
     def seen(self, view: View, draw: Random) -> View:
         if draw.random() >= self.chance:

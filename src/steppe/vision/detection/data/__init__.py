@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ import torch
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.vision.detection.augment import Augmentations, augmentations
-from steppe.vision.detection.data.base import Picture, Scene, Source, Split
+from steppe.vision.detection.data.base import Source, Split
+from steppe.vision.detection.data.scenes import Scenes
 from steppe.vision.detection.targets import CROWD
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -155,17 +156,19 @@ def load(
     """
     from steppe.vision.detection.data.checked import Checker
 
+    parts_of_augment = augmentations(augment)  # what is wrong in it is said before data are read
     source = _resolve(name, Wanted(train_split=train_split, test_split=test_split))
     known = _classes(source, classes)
     checker = Checker(known, skip_invalid)
-    train, held_out = _drawn(source.train, train_size, validation, seed, "train_size")
-    test, _ = _drawn(source.test, test_size, 0, seed, "test_size")
-    parts = [checker.scenes(part) for part in (train, held_out, test)]
+    train, held_out = _drawn(len(source.train), train_size, validation, seed, "train_size")
+    test, _ = _drawn(len(source.test), test_size, 0, seed, "test_size")
+    drawn = (source.train, train), (source.train, held_out), (source.test, test)
+    parts = [checker.scenes(own[row] for row in rows) for own, rows in drawn]
     _none_empty(known, parts[0], name)
     notes = (*source.notes, *checker.notes())
     for note in notes:
         say(note)
-    keep = _bytes(scene for part in parts for scene in part) <= KEPT_BYTES
+    keep = sum(3 * int(part.sizes.prod(1).sum()) for part in parts) <= KEPT_BYTES
     own = {"mean": MEAN if mean is None else tuple(mean), "std": STD if std is None else tuple(std)}
     if (
         len(own["mean"]) not in (1, 3)
@@ -185,7 +188,7 @@ def load(
         test=splits[2],
         classes=known,
         size=size,
-        augment=augmentations(augment),
+        augment=parts_of_augment,
         notes=notes,
         **own,
     )
@@ -209,8 +212,9 @@ def _resolve(name: str, wanted: Wanted) -> Source:
 
 
 def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
-    found = {o.name for picture in source.train for o in picture.objects if o.name}
-    known = tuple(given or source.classes or sorted(found))
+    known = tuple(given or source.classes)
+    if not known:
+        known = tuple(sorted({o.name for one in source.train for o in one.objects if o.name}))
     if not known or len(set(known)) != len(known) or not all(known):
         raise SteppeError(
             "the classes are one or more names, each once",
@@ -220,10 +224,9 @@ def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
     return known
 
 
-def _none_empty(classes: Sequence[str], train: Sequence[Scene], name: str) -> None:
+def _none_empty(classes: Sequence[str], train: Scenes, name: str) -> None:
     """A class that no training object has, or only crowds, cannot be learned."""
-    own = (scene.objects for scene in train)
-    seen = {label for rows in own for label in rows[rows[:, 5] != CROWD, 4].tolist()}
+    seen = set(train.objects[train.objects[:, 5] != CROWD, 4].tolist())
     empty = [kind for label, kind in enumerate(classes) if label not in seen]
     if empty:
         raise SteppeError(
@@ -234,10 +237,9 @@ def _none_empty(classes: Sequence[str], train: Sequence[Scene], name: str) -> No
 
 
 def _drawn(
-    pictures: Sequence[Picture], limit: int | None, held: float | int, seed: int, key: str
-) -> tuple[list[Picture], list[Picture]]:
-    """Some of the pictures, and others that are held out, both in their order."""
-    total = len(pictures)
+    total: int, limit: int | None, held: float | int, seed: int, key: str
+) -> tuple[list[int], list[int]]:
+    """Rows of some pictures, and of others that are held out, both in their order."""
     count = total if limit is None else limit
     out = round(held * count) if isinstance(held, float) else held
     kept = count if limit is not None else total - out
@@ -247,14 +249,9 @@ def _drawn(
             got=f"{limit} and {held}",
         )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
-    held_rows, kept_rows = sorted(order[:out]), sorted(order[out : out + kept])
-    return [pictures[row] for row in kept_rows], [pictures[row] for row in held_rows]
-
-
-def _bytes(scenes: Any) -> int:
-    return sum(3 * scene.size[0] * scene.size[1] for scene in scenes)
+    return sorted(order[out : out + kept]), sorted(order[:out])
 
 
 def without_kept(split: Split) -> Split:
     """The same images, of which none stays in memory: for worker processes."""
-    return replace(split, keep=False, _kept={})
+    return split.of(split.scenes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,9 +93,10 @@ class Scene:
     objects: Tensor
 
 
-@dataclass(frozen=True, eq=False)
 class Split:
-    """The images of one part of a dataset; decoded ones are kept where they are few.
+    """The images of one part of a dataset, decoded as they are asked for.
+
+    No value: where images are kept it remembers those that it has decoded.
 
     Args:
         scenes: its images.
@@ -103,10 +104,18 @@ class Split:
         keep: decoded images stay in memory.
     """
 
-    scenes: Sequence[Scene]
-    colour: bool = True
-    keep: bool = False
-    _kept: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    def __init__(self, scenes: Sequence[Scene], colour: bool = True, keep: bool = False) -> None:
+        self.scenes, self.colour, self.keep = scenes, colour, keep
+        self._decoded: dict[int, NDArray[np.uint8]] = {}
+
+    def of(self, scenes: Sequence[Scene], keep: bool = False) -> Split:
+        """Other images, read as these are.
+
+        Args:
+            scenes: the images.
+            keep: decoded ones stay in memory.
+        """
+        return Split(scenes, self.colour, keep)
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -117,12 +126,12 @@ class Split:
         Raises:
             SteppeError: it cannot be decoded.
         """
-        if row in self._kept:
-            return Image.fromarray(self._kept[row])
+        if row in self._decoded:
+            return Image.fromarray(self._decoded[row])
         scene = self.scenes[row]
         image = decoded(scene.image, scene.where, self.colour)
         if self.keep:
-            self._kept[row] = np.asarray(image)
+            self._decoded[row] = np.asarray(image)
         return image
 
     def __iter__(self) -> Iterator[Scene]:

@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from steppe.core.errors import SteppeError
 from steppe.core.text import counted
-from steppe.vision.detection.data.base import Object, Picture, Scene, size_of
+from steppe.vision.detection.data.base import Object, Picture, size_of
+from steppe.vision.detection.data.scenes import Gathered, Scenes
 
 NO_NAME, UNKNOWN, NO_AREA, OUTSIDE, CUT = (
     "without a class",
@@ -43,14 +41,18 @@ class Checker:
         self.cut = 0
         self._first: dict[str, str] = {}
 
-    def scenes(self, pictures: Iterable[Picture]) -> list[Scene]:
+    def scenes(self, pictures: Iterable[Picture]) -> Scenes:
         """All pictures, with their valid objects.
 
         Raises:
             SteppeError: an image is not there, or of another size than its annotation says; an
                 object is bad and none is to be left out.
         """
-        return [self._scene(picture) for picture in pictures]
+        gathered = Gathered()
+        for picture in pictures:
+            size = self._size(picture)
+            gathered.add(picture.image, picture.where, size, self._rows(picture.objects, *size))
+        return gathered.scenes()
 
     def notes(self) -> list[str]:
         """What was left out or cut, in sentences with counts."""
@@ -61,7 +63,7 @@ class Checker:
         boxes = f"{counted(self.cut, 'box', 'boxes')} at most a pixel {OUTSIDE} cut at its edge"
         return left_out + ([f"{boxes}, such as {self._first[CUT]}"] if self.cut else [])
 
-    def _scene(self, picture: Picture) -> Scene:
+    def _size(self, picture: Picture) -> tuple[int, int]:
         width, height = size_of(picture.image, picture.where)
         if picture.size is not None and picture.size != (width, height):
             raise SteppeError(
@@ -71,8 +73,11 @@ class Checker:
                 consequence="its boxes would lie elsewhere",
                 way_out="correct the annotation, or restore the image",
             )
+        return width, height
+
+    def _rows(self, objects: Iterable[Object], width: int, height: int) -> list[list[float]]:
         rows = []
-        for found in picture.objects:
+        for found in objects:
             inside = _cut(found, width, height)
             fault = self._fault(inside, width, height)
             if fault is None:
@@ -85,13 +90,12 @@ class Checker:
                 self._first.setdefault(fault, found.where)
             else:
                 raise self._refused(found, fault)
-        objects = torch.stack(rows) if rows else torch.zeros(0, 6)
-        return Scene(picture.image, picture.where, (width, height), objects)
+        return rows
 
-    def _row(self, found: Object, width: int, height: int) -> Tensor:
+    def _row(self, found: Object, width: int, height: int) -> list[float]:
         left, top, right, bottom = found.box
         box = [left / width, top / height, right / width, bottom / height]
-        return torch.tensor([*box, self._labels[found.name], float(found.flag)])
+        return [*box, float(self._labels[found.name]), float(found.flag)]
 
     def _fault(self, found: Object, width: int, height: int) -> str | None:
         left, top, right, bottom = found.box

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from steppe.core.errors import SteppeError
 from steppe.core.text import counted
@@ -56,7 +58,7 @@ class COCO:
                 "the splits of a dataset have the same categories",
                 got=f"{train.file} and {test.file}, which differ in {', '.join(other.values())}",
             )
-        used = {o.name for picture in train.pictures for o in picture.objects}
+        used = train.used()
         classes = tuple(own for _, own in sorted(names.items()) if own in used)
         unused = [own for own in names.values() if own not in used]
         notes = [f"trained on {train.name}, tested on {test.name}"]
@@ -66,11 +68,11 @@ class COCO:
             if lost := split.without_image:
                 objects = counted(lost, "annotation")
                 notes.append(f"{objects} of images that {split.file} does not list left out")
-        return Source(train.pictures, test.pictures, classes, tuple(notes))
+        return Source(train, test, classes, tuple(notes))
 
 
-class _Split:
-    """One JSON.
+class _Split(Sequence[Picture]):
+    """One JSON; its images with their objects are made of columns as they are asked for.
 
     Args:
         root: the folder.
@@ -83,14 +85,12 @@ class _Split:
         whole = _json(file)
         try:
             self.names = {int(c["id"]): str(c["name"]) for c in whole["categories"]}
-            objects: dict[int, list[Object]] = defaultdict(list)
-            for place, entry in enumerate(whole["annotations"]):
-                objects[int(entry["image_id"])].append(self._object(entry, place))
-            folder = self._folder(root, whole["images"])
-            self.pictures = [self._picture(folder, one, objects) for one in whole["images"]]
-            listed = {int(one["id"]) for one in whole["images"]}
-            self.without_image = sum(len(own) for n, own in objects.items() if n not in listed)
-        except (KeyError, TypeError, ValueError) as error:
+            self.folder = self._folder(root, whole["images"])
+            self.files = [str(one["file_name"]) for one in whole["images"]]
+            self.sizes = [_size(one) for one in whole["images"]]
+            images = np.array([int(one["id"]) for one in whole["images"]])
+            self._read(whole["annotations"], images)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, SteppeError):
                 raise
             raise SteppeError(
@@ -98,11 +98,51 @@ class _Split:
                 got=f"{file} ({type(error).__name__}: {error})",
             ) from None
 
-    def _object(self, entry: Any, place: int) -> Object:
-        where = f"annotation {entry.get('id', place)} of {self.file}"
-        name = self.names.get(int(entry["category_id"]), f"category {entry['category_id']}")
-        flag = CROWD if entry.get("iscrowd", 0) else 0
-        return Object(name, ends(entry["bbox"], where), flag, where)
+    def _read(self, annotations: Sequence[Any], images: NDArray[np.int64]) -> None:
+        """Columns of the objects, those of an image in a row."""
+        count = len(annotations)
+        owners, categories = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        boxes, crowds = np.zeros((count, 4)), np.zeros(count, bool)
+        ids = [entry.get("id", place) for place, entry in enumerate(annotations)]
+        for place, entry in enumerate(annotations):
+            owners[place], categories[place] = int(entry["image_id"]), int(entry["category_id"])
+            boxes[place] = ends(entry["bbox"], self._where(ids[place]))
+            crowds[place] = bool(entry.get("iscrowd", 0))
+        order = np.argsort(owners, kind="stable")
+        self.boxes, self.categories, self.crowds = boxes[order], categories[order], crowds[order]
+        self.ids, owners = [ids[place] for place in order], owners[order]
+        self.first, self.end = (np.searchsorted(owners, images, side) for side in ("left", "right"))
+        self.without_image = int((~np.isin(owners, images)).sum())
+
+    def used(self) -> set[str]:
+        """Names of the objects' categories."""
+        return {self._category(own) for own in np.unique(self.categories).tolist()}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, row: int) -> Picture: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Picture]: ...
+    def __getitem__(self, row: int | slice) -> Picture | list[Picture]:
+        if isinstance(row, slice):
+            return [self[own] for own in range(*row.indices(len(self)))]
+        file = self.folder / self.files[row]
+        objects = tuple(self._object(own) for own in range(self.first[row], self.end[row]))
+        return Picture(file, str(file), self.sizes[row], objects)
+
+    def _object(self, row: int) -> Object:
+        left, top, right, bottom = self.boxes[row].tolist()
+        name = self._category(int(self.categories[row]))
+        flag = CROWD if self.crowds[row] else 0
+        return Object(name, (left, top, right, bottom), flag, self._where(self.ids[row]))
+
+    def _category(self, number: int) -> str:
+        return self.names.get(number, f"category {number}")
+
+    def _where(self, number: Any) -> str:
+        return f"annotation {number} of {self.file}"
 
     def _folder(self, root: Path, images: Sequence[Any]) -> Path:
         if not images:
@@ -117,10 +157,9 @@ class _Split:
             got=f"no {first} of {self.file} in {', '.join(str(p) for p in places)}",
         )
 
-    def _picture(self, folder: Path, one: Any, objects: dict[int, list[Object]]) -> Picture:
-        file = folder / str(one["file_name"])
-        size = (int(one["width"]), int(one["height"])) if "width" in one else None
-        return Picture(file, str(file), size, tuple(objects[int(one["id"])]))
+
+def _size(image: Any) -> tuple[int, int] | None:
+    return (int(image["width"]), int(image["height"])) if "width" in image else None
 
 
 def _split(root: Path, asked: str | None, usual: tuple[str, ...], key: str) -> _Split:
@@ -143,6 +182,12 @@ def _split(root: Path, asked: str | None, usual: tuple[str, ...], key: str) -> _
 
 def _json(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return json.loads(file.read_text(encoding="utf-8"), object_hook=_without_outline)
     except (OSError, ValueError) as error:
         raise SteppeError("annotations must be JSON", got=f"{file} ({error})") from None
+
+
+def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
+    """What is read, without the polygons, which are most of a file and are not needed."""
+    entry.pop("segmentation", None)
+    return entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
@@ -56,11 +56,11 @@ class Hub:
         train, train_name = _named(whole, name, wanted.train_split, TRAIN, "train_split")
         test, test_name = _named(whole, name, wanted.test_split, TEST, "test_split")
         pictures = [
-            _pictures(library, s, f"{n} of {name}")
+            _Pictures(library, s, f"{n} of {name}")
             for s, n in ((train, train_name), (test, test_name))
         ]
         classes = _classes(train)
-        used = {o.name for picture in pictures[0] for o in picture.objects}
+        used = pictures[0].used()
         known = tuple(own for own in classes if own in used)
         notes = (f"trained on {train_name}, tested on {test_name}",)
         return Source(pictures[0], pictures[1], known, notes)
@@ -128,22 +128,48 @@ class Cell:
         return Path(told["path"]).read_bytes()
 
 
-def _pictures(library: Any, split: Any, where: str) -> list[Picture]:
-    image = _column(split.column_names, IMAGE, where)
-    column = _column(split.column_names, OBJECTS, where)
-    images = split.select_columns([image]).cast_column(image, library.Image(decode=False))
-    names = _classes(split)
-    pictures = []
-    for row, entry in enumerate(split.remove_columns([image])):
-        place = f"row {row} of {where}"
-        found = entry[column] or {}
+class _Pictures(Sequence[Picture]):
+    """A split; its images with their objects are read from the table as they are asked for.
+
+    Args:
+        library: datasets.
+        split: of its.
+        where: words for error messages.
+    """
+
+    def __init__(self, library: Any, split: Any, where: str) -> None:
+        image = _column(split.column_names, IMAGE, where)
+        self.column = _column(split.column_names, OBJECTS, where)
+        self.images = split.select_columns([image]).cast_column(image, library.Image(decode=False))
+        self.rest = split.remove_columns([image])
+        self.names, self.where = _classes(split), where
+
+    def used(self) -> set[str]:
+        """Names of the objects' categories."""
+        return {
+            o.name for row, one in enumerate(self.rest) for o in self._picture(row, one).objects
+        }
+
+    def __len__(self) -> int:
+        return len(self.rest)
+
+    @overload
+    def __getitem__(self, row: int) -> Picture: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Picture]: ...
+    def __getitem__(self, row: int | slice) -> Picture | list[Picture]:
+        if isinstance(row, slice):
+            return [self[own] for own in range(*row.indices(len(self)))]
+        return self._picture(row, self.rest[row])
+
+    def _picture(self, row: int, entry: Any) -> Picture:
+        place = f"row {row} of {self.where}"
+        found = entry[self.column] or {}
         if isinstance(found, list):  # one mapping for each object
             found = {key: [one[key] for one in found] for key in (found[0] if found else {})}
         size = (entry["width"], entry["height"]) if entry.get("width") else None
-        pictures.append(
-            Picture(Cell(images, row, place), place, size, tuple(_objects(found, names, place)))
-        )
-    return pictures
+        objects = tuple(_objects(found, self.names, place))
+        return Picture(Cell(self.images, row, place), place, size, objects)
 
 
 def _objects(found: Any, names: tuple[str, ...], place: str) -> list[Object]:
