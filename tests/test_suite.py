@@ -33,6 +33,7 @@ CROSS = {
     "vision/augment/test_mixing.py": "mixup and cutmix",
     "vision/augment/test_single_images.py": "every augmentation of single images",
     "vision/streaming/test_memory.py": "memory while images are streamed",
+    "vision/streaming/test_spawned_workers.py": "workers that share nothing with their process",
     "vision/streaming/test_streaming.py": "loader, split and workers together",
     "experiment/test_stored.py": "run folders of before some options, by every verb",
     "sparse/native/test_driver.py": "the C files, under sanitizers",

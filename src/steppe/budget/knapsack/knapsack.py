@@ -245,7 +245,8 @@ def priced_widths(
         raise SteppeError(
             f"the network must be able to cost no more than {allowed:.6g} {cost.unit}",
             got=f"{cost.total(least):.6g} with the fewest channels everywhere",
-            way_out="allow more, or let more layers be pruned",
+            way_out="allow more, let more layers be pruned, or take smaller steps of widths "
+            "(channels.round_to)",
         )
     return search.filled()
 

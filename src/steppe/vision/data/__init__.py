@@ -72,7 +72,7 @@ def load(
         size: height and width in pixels to scale and crop to; None keeps the images as they are.
         num_classes: None takes what the source says, else the largest training label + 1.
         mean: per channel, of images in [0, 1]; None: CIFAR's usual constants for 3 x 32 x 32
-            images, otherwise computed from the training images.
+            images, ImageNet's for streamed ones, otherwise computed from the training images.
         std: as ``mean``.
         augment: see :func:`steppe.vision.augment.augmentation`.
         value_range: the stored values that are black and white, e.g. (0, 4095); None: 0..255 for

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.vision.augment import Augmentation, Pipeline
+from steppe.vision.data.pictures import DecodedPictures, Pictures
 from steppe.vision.streaming.fetch import Fetcher
-from steppe.vision.streaming.pictures import DecodedPictures, Pictures
 from steppe.vision.streaming.worker import Decoder
 
 Shape = tuple[int, int, int]

@@ -11,7 +11,7 @@ from steppe.vision.data.base import Rows, Source
 from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.decode import decode, is_grey
 from steppe.vision.data.levels import Levels, Reading
-from steppe.vision.streaming.pictures import Pictures
+from steppe.vision.data.pictures import Pictures
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
