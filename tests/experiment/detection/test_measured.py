@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,12 +10,11 @@ import torch
 import torch.distributed as dist
 
 import steppe
+import two_processes
 import voc_folder
 from steppe.core.serialization import load_tensors
 from steppe.evaluation import make
 
-TESTS = Path(__file__).parents[2]
-WORKER = TESTS / "experiment" / "streamed_worker.py"
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
 
 
@@ -36,29 +31,7 @@ def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
     }
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(recipe))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(file), str(tmp_path / "two")],
-            env=os.environ
-            | together
-            | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        said = [process.communicate(timeout=400)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert not any(process.returncode for process in processes), "\n".join(said)
+    two_processes.run(two_processes.TESTS / "training_worker.py", file, tmp_path / "two")
     record = json.loads((tmp_path / "two" / "record.json").read_text())
     steppe.train(recipe, tmp_path / "one")
     ours = load_tensors(tmp_path / "one" / "model.safetensors")
