@@ -1,4 +1,4 @@
-"""A script run by two processes that know of each other, as torchrun starts them."""
+"""Start a script as the two processes of one training, without a launcher."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+WORLD = 2
 
 
-def together(script: Path, *words: object) -> None:
-    """Run it; both must end well.
+def run(script: Path, *arguments: str | Path, timeout: float = 400) -> None:
+    """Both end well, or the test fails with what they said; none outlives the call.
 
     Args:
-        script: of Python.
-        words: what it is called with.
+        script: that each of the processes runs; it finds the modules of the tests.
+        arguments: of the script.
+        timeout: seconds, for each.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    together = {"WORLD_SIZE": str(WORLD), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment = os.environ | together | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     processes = [
         subprocess.Popen(
-            [sys.executable, str(script), *map(str, words)],
-            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            [sys.executable, str(script), *map(str, arguments)],
+            env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
             text=True,
         )
-        for rank in range(2)
+        for rank in range(WORLD)
     ]
     try:
-        said = [process.communicate(timeout=400)[1] for process in processes]
+        said = [process.communicate(timeout=timeout)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

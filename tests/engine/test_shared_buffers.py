@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import two_processes
 import voc_folder
 from steppe.core.serialization import load_tensors
 from steppe.evaluation import make
-from two_processes import together
 
 WORKER = Path(__file__).with_name("buffers_worker.py")
 TRAIN = {"epochs": 2, "batch_size": 4, "lr": 0.02, "checkpoint_steps": 1}
@@ -48,7 +48,7 @@ def detector(folder: Path, photographs: Path) -> dict[str, Any]:
 def test_both_hold_the_same_network(made: Any, photographs: Path, tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(made(tmp_path, photographs)))
-    together(WORKER, file, tmp_path / "run")
+    two_processes.run(WORKER, file, tmp_path / "run")
     one, two = (torch.load(tmp_path / f"run-{rank}.pt") for rank in range(2))
     assert any("running_var" in name for name in one["end"])
     assert len(one["checkpoints"]) == len(two["checkpoints"]) > 3

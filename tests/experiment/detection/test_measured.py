@@ -10,12 +10,11 @@ import torch
 import torch.distributed as dist
 
 import steppe
+import two_processes
 import voc_folder
 from steppe.core.serialization import load_tensors
 from steppe.evaluation import make
-from two_processes import together
 
-WORKER = Path(__file__).parents[1] / "streamed_worker.py"
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch without gloo")
 
 
@@ -32,7 +31,7 @@ def test_two_processes_train_and_measure_as_one(tmp_path: Path) -> None:
     }
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps(recipe))
-    together(WORKER, file, tmp_path / "two")
+    two_processes.run(two_processes.TESTS / "training_worker.py", file, tmp_path / "two")
     record = json.loads((tmp_path / "two" / "record.json").read_text())
     steppe.train(recipe, tmp_path / "one")
     ours = load_tensors(tmp_path / "one" / "model.safetensors")
