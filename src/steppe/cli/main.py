@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
 import os
 import pkgutil
 import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -30,6 +34,7 @@ STOPPED = (
     "sweep, tune and demo go on from it when the same command is given again"
 )
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
+_HERE = str(Path(steppe.__file__).parent)
 _err = Console(stderr=True, soft_wrap=True)
 
 
@@ -108,10 +113,29 @@ def _set_instead(error: Any) -> str:
     return f"an option of {', '.join(owners)}: --set method.{key}=VALUE"
 
 
+@contextlib.contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """What steppe's functions warn of is a note here, each once: no line of code beside it."""
+    said: set[str] = set()
+    with warnings.catch_warnings():
+        plain = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], filename: str, *more: Any) -> None:
+            if category is not UserWarning or not filename.startswith(_HERE):
+                plain(message, category, filename, *more)
+            elif str(message) not in said:
+                said.add(str(message))
+                say(f"note: {message}")
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 def _run(arguments: list[str] | None) -> int:
     """Run a command; 0, 2 when the input is wrong, 1 for anything else."""
     try:
-        code = commands()(arguments, standalone_mode=False)
+        with _warnings_as_notes():
+            code = commands()(arguments, standalone_mode=False)
     except SteppeError as error:
         complain(f"steppe: {error}")
         return 2

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from steppe.cli.language_only import check_language
 from steppe.cli.main import emit, say
 from steppe.cli.progress_line import ProgressLine
 from steppe.core.courtesy import courtesy
@@ -94,6 +95,8 @@ def command(
         "window": window,
     }
     given = {key: value for key, value in flags.items() if value is not None}
+    times = "steppe evaluate RUN --on latency --beside DENSE_RUN"
+    check_language(runs, "steppe bench times language models", times)
     measured = _measured(list(dict.fromkeys(runs)), given, quiet)
     kept = [keep("speed", *one) for one in measured]  # before anything is made of it
     with courtesy("the table"):

@@ -11,9 +11,11 @@ import typer
 from steppe.cli.main import emit, say
 from steppe.core.errors import SteppeError
 from steppe.engine.bisection import bisect
-from steppe.experiment.experiment import Experiment, load_data
-from steppe.experiment.recipe import load_recipe
+from steppe.experiment.read import read_plain
+from steppe.experiment.recipe import Recipe
+from steppe.experiment.tasks import TASKS, task_of
 from steppe.experiment.varied import varied
+from steppe.sweeps.picture import column_of
 
 
 def add(app: typer.Typer) -> None:
@@ -35,19 +37,20 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
     """Find the option with which a method gets as sparse by itself as it is asked to be."""
-    base = load_recipe(recipe)
-    target = base.build_method().sparsity
-    data = load_data(base, say=lambda note: say(f"note: {note}", quiet))
+    base = _read(recipe)
+    task, target = TASKS[base.task], base.build_method().sparsity
+    quality = task.quality(base)
+    column = column_of(quality)
     rows: list[dict[str, Any]] = []
 
     def measure(value: float) -> float:
         where = out / f"{value:.6g}"
-        record, _, _ = Experiment(varied(base, option, value), data, where, quiet).train()
+        record = task.train(varied(base, option, value), where, quiet)
         total = sum(layer["total"] for layer in record["layers"])
         own = float(record["zeros_before_projection"] / max(total, 1))
-        accuracy = record["sparse"].get("accuracy")
-        rows.append({"value": value, "sparsity": own, "accuracy": accuracy, "run": str(where)})
-        shown = "" if accuracy is None else f", accuracy {accuracy:.2%}"
+        figure = quality.read(record)
+        rows.append({"value": value, "sparsity": own, quality.name: figure, "run": str(where)})
+        shown = "" if figure is None else f", {column.small} {column.scale * figure:.4g}"
         say(f"{option} {value:.4g}: {own:.2%} zeros by itself{shown}", quiet)
         return own
 
@@ -65,6 +68,23 @@ def command(
             got=f"at best {words}",
             way_out="more --tries (what was run is not run again), or a larger --tolerance",
         )
+
+
+def _read(path: Path) -> Recipe:
+    """The recipe of a classifier or a detector.
+
+    Raises:
+        SteppeError: there is none, it is bad, or of a language model.
+    """
+    data, file = read_plain(path)
+    recipe = task_of(data, file.parent).load(data, str(file), file.parent)
+    if not isinstance(recipe, Recipe):
+        raise SteppeError(
+            "steppe bisect runs recipes of images",
+            got=f"{path}, of task {recipe.task}",
+            way_out="steppe sweep --vary",
+        )
+    return recipe
 
 
 @functools.wraps(command)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from steppe.cli.language_only import check_language
 from steppe.cli.main import emit, say
 from steppe.llm.export import export
 
@@ -38,6 +39,8 @@ def command(
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on stderr")] = False,
 ) -> None:
     """Write a pruned model smaller (compact), for llama.cpp (gguf), as ONNX, or with 2:4 layers."""
+    smaller = "steppe remove RUN --out OUT [--onnx]"
+    check_language([run], "steppe export is for language models", smaller)
     options = {"device": device, "tokens": tokens, "verify": verify}
     done = export(run, to, out, **options, dtype=dtype, tokenizer=tokenizer)
     for line in done.lines:

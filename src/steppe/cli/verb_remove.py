@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import shutil
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +55,9 @@ def command(
     if not coupled.groups:
         raise nothing_free(trained.model, coupled.left_out)
     channels = Channels(coupled.groups, Units(coupled.groups), coupled.left_out)
-    removed = slim(trained.model, example, channels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing is zero is the error below
+        removed = slim(trained.model, example, channels)
     if not removed.report["removed"]:
         raise SteppeError(
             "some channel must be zero in all layers that it is coupled with",

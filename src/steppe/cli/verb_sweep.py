@@ -13,6 +13,7 @@ from steppe.core.text import counted
 from steppe.experiment.tasks import task_of
 from steppe.sweeps.backends import Resources
 from steppe.sweeps.grid import Variation
+from steppe.sweeps.picture import column_of
 from steppe.sweeps.sweep import Sweep
 
 
@@ -55,7 +56,8 @@ def command(
         again["command"] = swept.command_for(recipe, change, best, where)
     code = swept.end(sweep, again, json, quiet)
     if again:
-        say(f"the best by {sweep.quality.name} on {sweep.quality.of}:", quiet)
+        name = column_of(sweep.quality).small.removesuffix(", %")
+        say(f"the best by {name} on {sweep.quality.of}:", quiet)
         say(again["command"], quiet)
         if not sweep.quality.unseen:
             say("chosen by what it is measured on, it looks better than it is: --held-out", quiet)

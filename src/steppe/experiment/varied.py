@@ -10,7 +10,8 @@ import yaml
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.text import read_yaml
-from steppe.experiment.recipe import Recipe, parse
+from steppe.experiment.recipe import Recipe
+from steppe.experiment.tasks import TASKS
 
 
 def entries(place: Any) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def put(place: Any, key: str, value: Any) -> None:
 
 
 def set_at(plain: dict[str, Any], place: str, value: Any, told: str) -> None:
-    """Put a value at a dotted place of plain data, in place; what is no key, `parse` refuses.
+    """Put a value at a dotted place of plain data, in place; what is no key, a recipe refuses.
 
     Args:
         plain: of a recipe.
@@ -117,4 +118,5 @@ def varied(recipe: Recipe, option: str, value: float) -> Recipe:
             )
         )
     put(place, last, value)
-    return parse(plain)
+    made: Recipe = TASKS[recipe.task].load(plain, "the recipe", None)
+    return made

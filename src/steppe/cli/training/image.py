@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from steppe.report.html import write_report
 from steppe.report.record import read_records, setting_of
 
 MORE = "clean,corruptions,attacks,sharpness,landscape"
+Say = Callable[[str], object]
 _CHANNELS = ("target", "table", "round_to")
 
 
@@ -57,10 +58,45 @@ class ImageTraining:
     def run(
         cls, plain: dict[str, Any], given: Mapping[str, Any], out: Path | None, *, quiet: bool
     ) -> dict[str, Any]:
-        made = parse(plain)
+        made = cls.read(plain)
         for note in check_used(made, given):
             say(f"note: {note}", quiet)
-        return run(whole(made, given), out, quiet=quiet)
+        return carried_out(cls, whole(made, given), out, quiet=quiet)
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Recipe:
+        """The recipe, of which flags may have changed anything."""
+        return parse(plain)
+
+    @classmethod
+    def experiment(cls, recipe: Any, out: Path, say: Say, quiet: bool) -> Experiment:
+        """Its data read, which may have something to say."""
+        return Experiment(recipe, load_data(recipe, say=say), out, quiet, say=say)
+
+    @classmethod
+    def folder(cls, recipe: Recipe) -> str:
+        """Under ``runs``, where no ``--out`` is given; the seed is added."""
+        method = recipe.build_method()
+        return f"{method.name}-{method.sparsity:g}"
+
+    @classmethod
+    def quality(cls, record: dict[str, Any]) -> str:
+        """How good the network is; "" where that was not measured."""
+        sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
+        start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
+        cut = "" if record["method"] == "dense" else "the last projection and "
+        if sparse.get("accuracy") is None or not before:
+            return ""
+        return (
+            f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
+            f"(before {cut}new batch-norm statistics {before['accuracy']:.2%}{start})"
+        )
+
+    @classmethod
+    def more(cls, run: str, record: dict[str, Any]) -> str:
+        """What else can be done with a run, as commands."""
+        beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
+        return f"steppe evaluate {run} --on {MORE}{beside}; steppe report {run}"
 
 
 def whole(made: Recipe, given: Mapping[str, Any]) -> Recipe:
@@ -74,20 +110,22 @@ def whole(made: Recipe, given: Mapping[str, Any]) -> Recipe:
     return made
 
 
-def run(recipe: Recipe, out: Path | None, *, quiet: bool) -> dict[str, Any]:
+def carried_out(
+    training: type[ImageTraining], recipe: Recipe, out: Path | None, *, quiet: bool
+) -> dict[str, Any]:
     """Run a recipe and say what was gained."""
-    method = recipe.build_method()  # a bad method fails before data are read
+    recipe.build_method()  # a bad method fails before data are read
     recipe.train.config()
-    data = load_data(recipe, say=lambda note: say(f"note: {note}", quiet))
-    if out is None:
-        out = Path("runs") / f"{method.name}-{method.sparsity:g}-seed{recipe.seed}"
-        say(f"writing to {out}", quiet)
-    experiment = Experiment(recipe, data, out, quiet, say=lambda note: say(f"note: {note}", quiet))
+    asked = out is not None
+    out = out or Path("runs") / f"{training.folder(recipe)}-seed{recipe.seed}"
+    experiment = training.experiment(recipe, out, lambda note: say(f"note: {note}", quiet), quiet)
+    say(f"writing to {out}", quiet or asked)
     record, _, outcome = experiment.train()
     if outcome is None:
         say(f"{out} was finished before; nothing to do", quiet)
     with courtesy("the summary"):
-        _show(record, out, quiet, [*data.notes, *experiment.notes])
+        said = [*experiment.data.notes, *experiment.notes]
+        _show(training, record, out, quiet, said)
     report: Path | None = None
     with courtesy("the report"):
         if ranks.first():
@@ -95,26 +133,24 @@ def run(recipe: Recipe, out: Path | None, *, quiet: bool) -> dict[str, Any]:
             write_report(page, title=f"steppe train: {out.name}", records=read_records([out]))
             report = page
             say(f"report: {report.resolve()}", quiet)
-    beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
-    here = shlex.quote(str(out))
-    say(f"more for it: steppe evaluate {here} --on {MORE}{beside}; steppe report {here}", quiet)
+    say(f"more for it: {training.more(shlex.quote(str(out)), record)}", quiet)
     return record | {"out": str(out), "report": None if report is None else str(report)}
 
 
-def _show(record: dict[str, Any], out: Path, quiet: bool, said: Sequence[str]) -> None:
-    sparse, dense, before = record["sparse"], record["dense"], record["before_projection"]
+def _show(
+    training: type[ImageTraining],
+    record: dict[str, Any],
+    out: Path,
+    quiet: bool,
+    said: Sequence[str],
+) -> None:
+    sparse, dense = record["sparse"], record["dense"]
     zeros = f"zeros{of_all_parameters(record)}"
     gone = f"of the {record['removed']['target']} gone" if "removed" in record else zeros
     where = setting_of(record)  # the network may be one that nobody asked for
     say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
-    start = f", dense at the start {dense['accuracy']:.2%}" if "accuracy" in dense else ""
-    cut = "" if record["method"] == "dense" else "the last projection and "
-    if sparse.get("accuracy") is not None and before:
-        say(
-            f"accuracy {sparse['accuracy']:.2%} on {record['evaluated_on']} "
-            f"(before {cut}new batch-norm statistics {before['accuracy']:.2%}{start})",
-            quiet,
-        )
+    if quality := training.quality(record):
+        say(quality, quiet)
     latency = "latency was not measured"
     if "latency_ms" in dense and "latency_ms" in sparse:
         latency = f"latency {dense['latency_ms']:.2f} -> {sparse['latency_ms']:.2f} ms"

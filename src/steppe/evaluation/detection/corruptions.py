@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.evaluation.base import Evaluation, read_record
 from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection.run import DetectionRun
@@ -102,10 +103,13 @@ class CorruptedDetection(Evaluation):
             for count in ("15", "19")
             if f"mean_{count}" in result
         ]
-        means = ", ".join(papers or [f"{result['mean_run']:.3f}, the mean over {len(names)} kinds"])
+        means = ", ".join(
+            papers or [f"{result['mean_run']:.3f}, the mean over {counted(len(names), 'kind')}"]
+        )
         worst = min(names, key=lambda n: min(result["map50"][n].values()))
+        images = counted(result["images"], "corrupted image")
         text = (
-            f"mean precision at overlap 0.5 on {result['images']} corrupted images: {means}; "
+            f"mean precision at overlap 0.5 on {images}: {means}; "
             f"{result['clean']['map50']:.3f} on clean ones; worst: {worst}"
         )
         beside = result.get("beside")
