@@ -17,6 +17,7 @@ CROSS = {
     "test_suite.py": "this file",
     "test_docs.py": "README and docs",
     "llm/test_recover_cut.py": "recovery of what removal left",
+    "cli/test_every_verb_on_a_detector.py": "each verb on a detector that was trained",
     "test_results_page.py": "the figures of README and docs beside the records",
     "test_outside.py": "parts of another package",
     "test_former_names.py": "names of before 0.1",
