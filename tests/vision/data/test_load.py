@@ -6,7 +6,8 @@ import torch
 
 from steppe.core.errors import SteppeError
 from steppe.vision.augment.crop_flip import CropFlip
-from steppe.vision.data import CIFAR_MEAN, CIFAR_STD, DATASETS, load
+from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
+from steppe.vision.data import DATASETS, load
 
 
 def same(a, b):
@@ -55,7 +56,7 @@ def test_mean_and_std_are_those_of_the_training_images():
 def test_cifar_images_get_the_usual_constants(parquet_folder):
     folder, _ = parquet_folder([0, 1], [0, 1], shape=(32, 32, 3))
     data = load(str(folder))
-    assert (data.mean, data.std) == (CIFAR_MEAN, CIFAR_STD)
+    assert (data.mean, data.std) == (IMAGENET_MEAN, IMAGENET_STD)
     assert data.augment == CropFlip(4, flip=True)
     given = load(str(folder), mean=(0, 0, 0), std=(1, 1, 1), augment="none")
     assert (given.mean, given.std, given.augment) == ((0, 0, 0), (1, 1, 1), None)

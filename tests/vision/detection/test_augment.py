@@ -9,6 +9,7 @@ from PIL import Image
 
 from looped import looped
 from steppe import SteppeError
+from steppe.vision.augment.color_jitter import turned
 from steppe.vision.detection.augment import AUGMENTATIONS, View, augmentations
 from steppe.vision.detection.augment.crop import Crop
 from steppe.vision.detection.augment.distort import Distort
@@ -120,6 +121,15 @@ def test_other_colours_change_no_box_and_stay_levels():
     assert len({one.tobytes() for one in coloured}) > 5
     grey = Distort().coloured(image().convert("L"), Random(1))
     assert grey.mode == "L"
+
+
+def test_hues_are_turned_as_those_of_classifiers_are():
+    only = Distort(brightness=0, contrast=(1, 1), saturation=(1, 1), chance=1.0)
+    for seed in range(20):
+        draw = Random(seed)
+        degrees = [draw.uniform(-most, most) for most in (0, 0, 0, only.hue)][-1]
+        wanted = turned(image(), degrees / 360)
+        assert only.coloured(image(), Random(seed)).tobytes() == wanted.tobytes()
 
 
 def test_every_part_is_a_value_that_an_equal_draw_repeats():

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from steppe.vision.detection.boxes import centred
 from steppe.vision.detection.focal_set_loss import focal_assigned, focal_set_loss
-from steppe.vision.detection.set_loss import centred_of
 from steppe.vision.detection.targets import padded
 
 QUERIES, CLASSES = 7, 3
@@ -29,7 +29,7 @@ def theirs(boxes, logits, each):
     from transformers.loss.loss_rt_detr import RTDetrLoss
 
     criterion = RTDetrLoss(transformers.RTDetrConfig(num_labels=CLASSES))
-    wanted = [{"class_labels": own[:, 4].long(), "boxes": centred_of(own)} for own in each]
+    wanted = [{"class_labels": own[:, 4].long(), "boxes": centred(own[:, :4])} for own in each]
     outputs = {"logits": logits, "pred_boxes": boxes}
     return criterion.matcher(outputs, wanted), sum(criterion(outputs, wanted).values())
 

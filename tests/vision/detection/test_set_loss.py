@@ -5,8 +5,8 @@ from itertools import permutations
 import torch
 from torch.nn import functional as F
 
-from steppe.vision.detection.boxes import cornered
-from steppe.vision.detection.set_loss import assigned, centred_of, generalised_iou, set_loss
+from steppe.vision.detection.boxes import centred, cornered
+from steppe.vision.detection.set_loss import assigned, generalised_iou, set_loss
 from steppe.vision.detection.targets import padded
 
 QUERIES, CLASSES = 4, 2
@@ -26,7 +26,7 @@ def price(boxes, logits, found, rows):
     total = 0.0
     for row, one in zip(rows, found, strict=True):
         total -= float(logits[row].softmax(0)[int(one[4])])
-        total += 5 * float((boxes[row] - centred_of(one[None])[0]).abs().sum())
+        total += 5 * float((boxes[row] - centred(one[:4])).abs().sum())
         total -= 2 * float(generalised_iou(cornered(boxes[row : row + 1]), one[None, :4]))
     return total
 
@@ -46,7 +46,7 @@ def test_the_loss_is_that_of_the_assignment():
     classes = torch.full((QUERIES,), CLASSES)
     classes[rows] = found[columns, 4].long()
     entropy = F.cross_entropy(logits, classes, torch.tensor([1.0, 1.0, 0.1]))
-    distance = (boxes[rows] - centred_of(found[columns])).abs().sum()
+    distance = (boxes[rows] - centred(found[columns, :4])).abs().sum()
     apart = sum(
         1 - generalised_iou(cornered(boxes[r : r + 1]), found[c : c + 1, :4]).squeeze()
         for r, c in zip(rows, columns, strict=True)

@@ -126,9 +126,8 @@ class DetectionRun:
                 "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
             )
         split = self.data.part(part)
-        few = split if limit is None else split.of(split.scenes[:limit])
-        chosen: dict[str, Any] = {part: few}
-        return Pixels(self._loader(replace(self.data, **chosen), part), *self._colours())
+        few: dict[str, Any] = {} if limit is None else {part: split.of(split.scenes[:limit])}
+        return Pixels(self._loader(replace(self.data, **few), part), *self._colours())
 
     @torch.no_grad()
     def examples(self, pixels: Tensor, there: Sequence[Tensor]) -> list[dict[str, Any]]:

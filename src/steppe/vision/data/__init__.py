@@ -15,6 +15,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.vision.augment import Given, augmentation
+from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
 from steppe.vision.data.base import ImageData, ImageSplit, Rows, Source, Split
 from steppe.vision.data.cache import decoded
 from steppe.vision.data.labels import labels_of, select
@@ -23,9 +24,6 @@ from steppe.vision.data.on_disk import streamed, streams
 
 DATASETS: Registry[Callable[[int | None], Source]] = Registry("dataset", "steppe.vision.data")
 """Name -> ``source(size)``."""
-
-# ImageNet's, with which the ResNets that are commonly shared for CIFAR were trained, too.
-CIFAR_MEAN, CIFAR_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 __all__ = ["DATASETS", "ImageData", "Split", "load"]
 
@@ -220,11 +218,11 @@ def _statistics(train: ImageSplit) -> tuple[tuple[float, ...], tuple[float, ...]
     Of images in memory they are measured; streamed ones get the constants of ImageNet, of which
     grey ones have the mean.
     """
-    if train.shape == (3, 32, 32):
-        return CIFAR_MEAN, CIFAR_STD, []
+    if train.shape == (3, 32, 32):  # the ResNets commonly shared for CIFAR have them, too
+        return IMAGENET_MEAN, IMAGENET_STD, []
     if not isinstance(train, Split):
-        mean: tuple[float, ...] = CIFAR_MEAN
-        std: tuple[float, ...] = CIFAR_STD
+        mean: tuple[float, ...] = IMAGENET_MEAN
+        std: tuple[float, ...] = IMAGENET_STD
         if train.shape[0] == 1:
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         note = (

@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from steppe.vision.detection.boxes import areas, cornered, iou
+from steppe.vision.detection.boxes import areas, centred, cornered, iou
 from steppe.vision.detection.shared_batches import divisor
 from steppe.vision.detection.targets import learned
 
@@ -56,7 +56,7 @@ def cheapest(of_classes: Tensor, boxes: Tensor, found: Tensor) -> tuple[Tensor, 
     Source: Carion et al. 2020, section 3.1.
     """
     boxes = boxes.float()
-    cost = of_classes + DISTANCE * torch.cdist(boxes, centred_of(found), p=1)
+    cost = of_classes + DISTANCE * torch.cdist(boxes, centred(found[:, :4]), p=1)
     cost = cost - OVERLAP * generalised_iou(cornered(boxes), found[:, :4])
     # of a network that has diverged, whose loss says so
     rows, columns = linear_sum_assignment(cost.nan_to_num(1e9, 1e9, -1e9).cpu().numpy())
@@ -75,11 +75,6 @@ def assigned(boxes: Tensor, logits: Tensor, found: Tensor) -> tuple[Tensor, Tens
     return cheapest(-logits.float().softmax(-1)[:, found[:, 4].long()], boxes, found)
 
 
-def centred_of(found: Tensor) -> Tensor:
-    """Boxes of objects as centre x, centre y, width, height."""
-    return torch.cat([(found[:, :2] + found[:, 2:4]) / 2, found[:, 2:4] - found[:, :2]], 1)
-
-
 def box_losses(boxes: Tensor, found: Tensor) -> Tensor:
     """``5 sum |b - b'| + 2 sum (1 - GIoU)`` of boxes and their objects.
 
@@ -88,7 +83,7 @@ def box_losses(boxes: Tensor, found: Tensor) -> Tensor:
         found: ``[k, 6]``, see `steppe.vision.detection.targets`.
     """
     overlap = generalised_iou(cornered(boxes), found[:, :4]).diagonal()
-    return DISTANCE * (boxes - centred_of(found)).abs().sum() + OVERLAP * (1 - overlap).sum()
+    return DISTANCE * (boxes - centred(found[:, :4])).abs().sum() + OVERLAP * (1 - overlap).sum()
 
 
 def set_loss(

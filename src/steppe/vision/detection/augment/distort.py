@@ -8,6 +8,7 @@ from random import Random
 from PIL import Image, ImageEnhance
 
 from steppe.vision.augment import check_number, check_range
+from steppe.vision.augment.color_jitter import turned
 from steppe.vision.detection.augment import AUGMENTATIONS, Augmentation
 
 
@@ -48,7 +49,7 @@ class Distort(Augmentation):
         brighter = draw.uniform(-self.brightness, self.brightness)
         contrast, saturation = draw.uniform(*self.contrast), draw.uniform(*self.saturation)
         hue = draw.uniform(-self.hue, self.hue)
-        bright, hard, strong, turned = (draw.random() < self.chance for _ in range(4))
+        bright, hard, strong, other = (draw.random() < self.chance for _ in range(4))
         first = draw.random() < 0.5
         if bright:
             image = image.point([_level(v + brighter) for v in range(256)] * len(image.getbands()))
@@ -56,7 +57,7 @@ class Distort(Augmentation):
             image = ImageEnhance.Contrast(image).enhance(contrast)
         if image.mode == "RGB":
             image = ImageEnhance.Color(image).enhance(saturation) if strong else image
-            image = _turned(image, hue) if turned else image
+            image = turned(image, hue / 360) if other else image
         if hard and not first:
             image = ImageEnhance.Contrast(image).enhance(contrast)
         return image
@@ -64,11 +65,3 @@ class Distort(Augmentation):
 
 def _level(value: float) -> int:
     return min(max(round(value), 0), 255)
-
-
-def _turned(image: Image.Image, degrees: float) -> Image.Image:
-    """The hue of every pixel turned."""
-    hue, saturation, value = image.convert("HSV").split()
-    step = round(degrees / 360 * 256)
-    hue = hue.point([(v + step) % 256 for v in range(256)])
-    return Image.merge("HSV", (hue, saturation, value)).convert("RGB")

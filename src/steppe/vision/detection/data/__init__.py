@@ -12,13 +12,12 @@ import torch
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
+from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
 from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Source, Split
 from steppe.vision.detection.data.scenes import Scenes
 from steppe.vision.detection.targets import CROWD
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, as detectors are commonly trained."""
 KEPT_BYTES = 2**30
 """Decoded images stay in memory up to so many bytes."""
 
@@ -169,7 +168,10 @@ def load(
     for note in notes:
         say(note)
     keep = sum(3 * int(part.sizes.prod(1).sum()) for part in parts) <= KEPT_BYTES
-    own = {"mean": MEAN if mean is None else tuple(mean), "std": STD if std is None else tuple(std)}
+    own = {
+        "mean": IMAGENET_MEAN if mean is None else tuple(mean),
+        "std": IMAGENET_STD if std is None else tuple(std),
+    }
     if (
         len(own["mean"]) not in (1, 3)
         or len(own["mean"]) != len(own["std"])

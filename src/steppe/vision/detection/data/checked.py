@@ -18,8 +18,6 @@ NO_NAME, UNKNOWN, NO_AREA, OUTSIDE, CUT = (
     "outside its image",
     "cut",
 )
-
-
 HAIR = 1.0
 """Pixels by which a box may reach beyond its image: tools round, and some count from 1."""
 

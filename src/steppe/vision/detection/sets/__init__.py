@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
 from steppe.vision.detection.detections import Selection
+from steppe.vision.detection.targets import learned
 
 ALL = Selection(overlap=1.0)
 """Outputs of a set are told apart in training, so that none must be suppressed for another."""
@@ -31,6 +34,26 @@ class Kind(Protocol):
 
 KINDS: Registry[Any] = Registry("kind of outputs", "steppe.vision.detection.sets")
 """Name -> `Kind`."""
+
+
+def share_right(
+    outputs: Tensor,
+    targets: Tensor,
+    assign: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> Tensor:
+    """Of the queries that an object is assigned to, the share whose best class is right.
+
+    Args:
+        outputs: ``[images, n, 4 + ...]``: boxes, then logits.
+        targets: ``[images, most, 6]``, see `steppe.vision.detection.targets`.
+        assign: boxes, logits, objects of an image -> rows of the outputs, rows of the objects.
+    """
+    right, count = torch.zeros((), device=outputs.device), 0
+    for own, found in zip(outputs.detach().float(), learned(targets), strict=True):
+        rows, columns = assign(own[:, :4], own[:, 4:], found)
+        right += (own[rows, 4:].argmax(-1) == found[columns, 4]).sum()
+        count += len(found)
+    return right / max(count, 1)
 
 
 def one_tensor(model: Any, num_classes: int, name: str) -> nn.Module:

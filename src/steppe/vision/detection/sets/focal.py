@@ -12,8 +12,7 @@ from steppe.core.errors import SteppeError
 from steppe.vision.detection.boxes import cornered
 from steppe.vision.detection.detections import Detections, Selection
 from steppe.vision.detection.focal_set_loss import focal_assigned, focal_set_loss
-from steppe.vision.detection.sets import ALL, KINDS
-from steppe.vision.detection.targets import learned
+from steppe.vision.detection.sets import ALL, KINDS, share_right
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,7 @@ class FocalReading:
         return torch.stack(losses).sum()
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Of the queries that an object is assigned to, the share whose best class is right."""
-        right, count = torch.zeros((), device=outputs.device), 0
-        for own, found in zip(self._answer(outputs).detach(), learned(targets), strict=True):
-            rows, columns = focal_assigned(own[:, :4], own[:, 4:], found)
-            right += (own[rows, 4:].argmax(-1) == found[columns, 4]).sum()
-            count += len(found)
-        return right / max(count, 1)
+        return share_right(self._answer(outputs), targets, focal_assigned)
 
     def detections(self, outputs: Tensor) -> list[Detections]:
         answer = self._answer(outputs)

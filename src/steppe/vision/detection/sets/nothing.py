@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from steppe.vision.detection.boxes import cornered
 from steppe.vision.detection.detections import Detections, Selection
 from steppe.vision.detection.set_loss import assigned, set_loss
-from steppe.vision.detection.sets import ALL, KINDS
-from steppe.vision.detection.targets import learned
+from steppe.vision.detection.sets import ALL, KINDS, share_right
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,7 @@ class SetReading:
         return set_loss(boxes, logits, targets, label_smoothing=label_smoothing, shared=shared)
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Of the queries that an object is assigned to, the share whose class is right."""
-        right, count = torch.zeros((), device=outputs.device), 0
-        for own, found in zip(outputs.detach().float(), learned(targets), strict=True):
-            rows, columns = assigned(own[:, :4], own[:, 4:], found)
-            right += (own[rows, 4:].argmax(-1) == found[columns, 4]).sum()
-            count += len(found)
-        return right / max(count, 1)
+        return share_right(outputs, targets, assigned)
 
     def detections(self, outputs: Tensor) -> list[Detections]:
         boxes = cornered(outputs[..., :4].float())
