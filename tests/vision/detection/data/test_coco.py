@@ -68,6 +68,10 @@ def test_boxes_classes_and_crowds_are_read(root):
         ),
         (lambda text: text.replace('"0.png"', '"9.png"'), r"no 9\.png of"),
         (
+            lambda text: text.replace('"annotations": [', '"annotations": [3, '),
+            "AttributeError: 'int'",
+        ),
+        (
             lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 0, 8]"),
             "annotation 0 of .*, without area",
         ),
@@ -97,6 +101,15 @@ def test_annotations_of_images_that_are_not_listed_are_counted(root):
     data = load(f"coco:{root}", say=said.append)
     assert len(data.train.scenes[1].objects) == 0
     assert any(note.startswith("3 annotations of images") for note in said)
+
+
+def test_a_category_of_such_annotations_alone_is_no_class(root):
+    file, said = json_of(root), []
+    whole = json.loads(file.read_text())
+    whole["annotations"].append({"image_id": 99, "category_id": 9, "bbox": [8, 4, 16, 8], "id": 6})
+    file.write_text(json.dumps(whole))
+    assert load(f"coco:{root}", say=said.append).classes == ("dog", "cat")
+    assert "categories without a training object: cow" in said
 
 
 def test_a_class_of_crowds_alone_cannot_be_learned(root):

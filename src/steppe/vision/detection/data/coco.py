@@ -90,7 +90,7 @@ class _Split(Sequence[Picture]):
             self.sizes = [_size(one) for one in whole["images"]]
             images = np.array([int(one["id"]) for one in whole["images"]])
             self._read(whole["annotations"], images)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             if isinstance(error, SteppeError):
                 raise
             raise SteppeError(
@@ -108,11 +108,13 @@ class _Split(Sequence[Picture]):
             owners[place], categories[place] = int(entry["image_id"]), int(entry["category_id"])
             boxes[place] = ends(entry["bbox"], self._where(ids[place]))
             crowds[place] = bool(entry.get("iscrowd", 0))
+        listed = np.isin(owners, images)
+        self.without_image = count - int(listed.sum())
         order = np.argsort(owners, kind="stable")
+        order = order[listed[order]]
         self.boxes, self.categories, self.crowds = boxes[order], categories[order], crowds[order]
         self.ids, owners = [ids[place] for place in order], owners[order]
         self.first, self.end = (np.searchsorted(owners, images, side) for side in ("left", "right"))
-        self.without_image = int((~np.isin(owners, images)).sum())
 
     def used(self) -> set[str]:
         """Names of the objects' categories."""
