@@ -12,8 +12,8 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.vision.streaming.worker import seed_of
 
-LARGE = 4 * 2**20
-"""Bytes of a batch from which on it gets pages of its own."""
+LARGE = 128 * 2**10
+"""Bytes of a batch from which on it gets pages of its own; glibc's own limit, before it raises it."""
 
 
 class BatchLoader:
@@ -153,8 +153,8 @@ def stream(*numbers: int) -> torch.Generator:
 def _room(x: Tensor) -> Tensor:
     """For x in float32.
 
-    On a CPU large batches have pages of their own, which go back to the system with them. glibc
-    would keep them, split them for what is small, and take more for the next batch.
+    On a CPU all but small batches have pages of their own, which go back to the system with them.
+    glibc would keep them, split them for what is small, and take more for the next batch.
     """
     size = 4 * x.numel()
     if x.device.type != "cpu" or size < LARGE:

@@ -49,7 +49,6 @@ def test_ten_times_the_images_need_the_same_memory(folders: dict[int, Path]) -> 
     of_few = peak(folders[FEW], stream=True)
     grown = {stream: peak(folders[MANY], stream=stream) - of_few for stream in (True, False)}
     more = (MANY - FEW) * DECODED
-    print(of_few, grown, more)
     assert grown[False] > 0.8 * more, "in memory every image is there"
     assert grown[True] < 0.2 * more
 
