@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..cells import Cell, Table, cell, half_range
-from ..registry import Claim, Rule, claims, table
+from ..registry import Claim, Rule, at_most, claims, table
 from ..sources import grouped, record
 
 PAGE = "docs/results.md"
@@ -114,10 +114,10 @@ def _kinds(run: dict[str, Any], key: str) -> float:
 def set_up() -> Iterator[Claim]:
     for run in [seeds[0] for seeds in named().values()][:1]:
         found = run["corruptions"]
-        (severity,) = found["severities"]  # the sentence names one
+        first, second, third = found["severities"]  # the sentence names three
         yield (
-            "{} corruptions at severity {} of {} test images",
-            *(found["kinds"], severity, found["images"]),
+            "{} corruptions at severities {}, {} and {} of {} test images",
+            *(found["kinds"], first, second, third, found["images"]),
         )
 
 
@@ -127,17 +127,12 @@ def verdicts() -> Iterator[Claim]:
     if len(own) < 1 + len(ARMS) * len(CUTS):
         return  # the text comes when all of them are there
     dense = statistics.mean(run["map50"] for run in own["", "dense"])
-    yield "the dense detector has a mean precision of {}", dense
-    assert dense >= LEAST, f"the page says: at least {LEAST}"
+    assert dense >= LEAST, f"the issue asked for at least {LEAST}"
     lost = {
         key: dense - statistics.mean(run["map50"] for run in seeds) for key, seeds in own.items()
     }
-    for cut in CUTS:
-        yield (
-            SAID[cut] + "HALP loses {}, AdaSAP_P {}, AdaSAP_L {}",
-            *(lost[cut, arm] for arm in ARMS),
-        )
-    assert max(lost["0.4", arm] for arm in ARMS) <= LOST, f"the page says: at most {LOST}"
+    yield "No smaller detector loses more than {} of mAP@0.5", at_most(max(lost.values()))
+    assert max(lost["0.4", arm] for arm in ARMS) <= LOST, f"the issue asked for at most {LOST}"
     relative = {
         key: statistics.mean(_kinds(run, "r_c") for run in seeds) for key, seeds in own.items()
     }
@@ -147,6 +142,55 @@ def verdicts() -> Iterator[Claim]:
             SAID[cut] + "R_C is {} for HALP, {} for AdaSAP_P, {} for AdaSAP_L",
             *(relative[cut, arm] for arm in ARMS),
         )
+
+
+@claims(PAGE, SECTION, SETTINGS)
+def robust() -> Iterator[Claim]:
+    own = named()
+    dense, halp, adasap = own["", "dense"], own["0.6", "halp"], own["0.6", "adasap"]
+    yield (
+        "in each seed by at least {} above HALP and {} above the dense detector",
+        _least_above(adasap, halp),
+        _least_above(adasap, dense),
+    )
+    yield (
+        "On the kinds of noise it reaches {}, HALP {}, the dense detector {}",
+        *(statistics.mean(map(_noise, seeds)) for seeds in (adasap, halp, dense)),
+    )
+    means = [statistics.mean(run["map"] for run in seeds) for seeds in (dense, adasap)]
+    yield "its mAP@0.5:0.95 is {} below the dense detector's", means[0] - means[1]
+    yield "AdaSAP_L, {} above HALP there", _above(own["0.6", "adasap-knapsack"], halp)
+
+
+def _least_above(ours: Seeds, theirs: Seeds) -> float:
+    """By how much mAP_C is higher at least, seed by seed."""
+    pairs = zip(ours, theirs, strict=True)
+    return min(_kinds(one, "mean") - _kinds(other, "mean") for one, other in pairs)
+
+
+def _above(ours: Seeds, theirs: Seeds) -> float:
+    """By how much mAP_C is higher in the mean."""
+    means = [statistics.mean(_kinds(run, "mean") for run in seeds) for seeds in (ours, theirs)]
+    return means[0] - means[1]
+
+
+def _noise(run: dict[str, Any]) -> float:
+    """mAP over the kinds of noise."""
+    kinds = run["corruptions"]["map50"]
+    return statistics.mean(
+        value for kind in kinds if kind.endswith("noise") for value in kinds[kind].values()
+    )
+
+
+@claims(PAGE, SECTION, SETTINGS)
+def faster() -> Iterator[Claim]:
+    times = [run["times"] for seeds in named().values() for run in seeds if run["times"]]
+    assert all(one["measured"]["low"] > 1 for one in times), "the page says: each is faster"
+    assert {one["device"] for one in times} == {"AMD EPYC"}, "the page names the processor"
+    predicted = [one["predicted_ms"][0] / one["predicted_ms"][1] for one in times]
+    over = [p / one["measured"]["ratio"] - 1 for p, one in zip(predicted, times, strict=True)]
+    assert min(over) > 0, "the page says: too high"
+    yield "too high by {} to {} %", 100 * min(over), 100 * max(over)
 
 
 @claims("docs/detection.md", "Data")

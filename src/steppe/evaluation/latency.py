@@ -19,7 +19,7 @@ from steppe.experiment.image_run import trained, was_trained
 from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
-from steppe.removal.forward_timing import settle
+from steppe.removal.forward_timing import conditions, settle
 
 MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
 
@@ -40,7 +40,10 @@ class RunLatency(Evaluation):
     threads: int | None = None
 
     def measure(self) -> dict[str, Any]:
-        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table."""
+        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
+
+        Also ``parameters`` of both, ``threads``, and the ``device`` by its name.
+        """
         if self.beside is None:
             raise SteppeError(
                 "a time means something beside that of the dense network",
@@ -65,6 +68,7 @@ class RunLatency(Evaluation):
             settle()
             sizes = [sum(p.numel() for p in model.parameters()) for model in (dense, own)]
             result: dict[str, Any] = {"threads": torch.get_num_threads(), "parameters": sizes}
+            result["device"] = conditions(own)["device"]
             if self.table is not None:
                 result["predicted_ms"] = self._predicted(recipe, dense, example)
             reason = "channels are removed" if sizes[1] < sizes[0] else ""
