@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.vision.streaming.worker import seed_of
 
 LARGE = 128 * 2**10
-"""Bytes of a batch from which on it gets pages of its own; glibc's own limit, before it raises it."""
+"""Bytes of a batch from which on it gets pages of its own, as glibc first has it."""
 
 
 class BatchLoader:
