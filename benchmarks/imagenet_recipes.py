@@ -65,6 +65,9 @@ IMPORTED = [
 """What a run imports, slowly."""
 
 
+TIMES = "one short run each, a checkpoint after every step: estimates; none on a shared machine"
+
+
 def names() -> list[str]:
     """The recipes whose data are ImageNet."""
     found = (n for n in recipes.names() if n.partition("/")[2].startswith("imagenet-"))
@@ -276,25 +279,21 @@ finally:
 
 
 def evaluated(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A network on both, once and on so many times as many images."""
-    words = {
-        "corruptions": ["--corruptions", "contrast", "--severities", "3", "--corrupted"],
-        "shifted": ["--shifted"],
-    }
+    """A network on both in one process, once and on so many times as many images."""
     found = []
     for times in (1, args.times):
-        for on, folder in published(args.folder, args.out, times).items():
-            command = [sys.executable, "-c", MEASURED, "evaluate", str(run), "--on", on]
-            done = subprocess.run(
-                [*command, *words[on], str(folder), "--json", "--quiet"],
-                check=True, capture_output=True, text=True,
-            )  # fmt: skip
-            images = json.loads(done.stdout)["images"]  # of V2: for each variant
-            count = images if isinstance(images, int) else images["matched-frequency"]
-            row = {"on": on, "network": run.name, "images": count}
-            row["peak_bytes"] = 1024 * int(done.stderr.splitlines()[-1])
-            print(json.dumps(row), flush=True)
-            found.append(row)
+        folders = published(args.folder, args.out, times)
+        command = [sys.executable, "-c", MEASURED, "evaluate", str(run)]
+        command += ["--on", "corruptions,shifted", "--corruptions", "contrast", "--severities", "3"]
+        command += ["--corrupted", str(folders["corruptions"])]
+        command += ["--shifted", str(folders["shifted"]), "--json", "--quiet"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        on = json.loads(done.stdout)
+        row = {"network": run.name, "corruptions": on["corruptions"]["images"]}
+        row["shifted"] = on["shifted"]["images"]["matched-frequency"]
+        row["peak_bytes"] = 1024 * int(done.stderr.splitlines()[-1])
+        print(json.dumps(row), flush=True)
+        found.append(row)
     return found
 
 
@@ -307,7 +306,7 @@ def begun(args: argparse.Namespace) -> dict[str, Any]:
         there = json.loads(args.record.read_text(encoding="utf-8"))
     if all(there.get(key) == value for key, value in how.items()):
         return there
-    return {"date": date.today().isoformat(), **how, "runs": []}
+    return {"date": date.today().isoformat(), **how, "times": TIMES, "runs": []}
 
 
 def main() -> None:
@@ -321,7 +320,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
-    parser.add_argument("--times", type=int, default=5, help="as many images evaluated on")
+    parser.add_argument("--times", type=int, default=3, help="as many images evaluated on")
     parser.add_argument("--record", type=Path, default=RECORD)
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()
