@@ -39,6 +39,22 @@ class ModelSpec(Strict):
         of_hub = self.name not in MODELS and ":" not in self.name
         return self.weights is not None or (of_hub and self.pretrained is not False)
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options with which it is built.
+
+        Raises:
+            SteppeError: one is not for a recipe to say.
+        """
+        if own := {"name", "num_classes", "in_shape", "say"} & set(self.options):
+            raise SteppeError(
+                "name, num_classes, in_shape and say are no options of a model",
+                got=f"model.options {', '.join(sorted(own))}",
+                way_out="model: {name: resnet20, options: {width: 2}}; data say the other two",
+            )
+        trained = {} if self.pretrained is None else {"pretrained": self.pretrained}
+        return self.options | trained
+
 
 class LabelNoiseSpec(Strict):
     """Wrong labels to train on; see `steppe.robustness.label_noise`."""
