@@ -78,6 +78,7 @@ def test_the_report_of_the_folder_has_the_times(folder, timed):
     [
         ({}, "--beside DENSE_RUN"),
         ({"beside": "dense", "threads": 0}, "--threads is 1 or more"),
+        ({"beside": "small"}, "the run itself"),
         ({"beside": "nowhere"}, "a run is a folder"),
         ({"beside": "dense", "table": "dense/record.json"}, "a latency table is a file"),
     ],

@@ -8,12 +8,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from rich.progress import Progress
 from torch import Tensor, nn
 
 from steppe.core.cost import Cost
@@ -26,7 +26,7 @@ from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.checkpoints import Checkpoints
 from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.optim import optimizers
-from steppe.engine.progress import peak_memory, progress_bar
+from steppe.engine.progress import TrainingProgress, peak_memory
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.shared_buffers import as_first, new_statistics
 from steppe.engine.step.finished import Finished, gentler
@@ -173,10 +173,10 @@ class Trainer:
         if self.stopping is not None and not self.stopping.curve:
             self._look()
         self.accelerator.init_trackers("steppe", {}) if self.config.trackers else None
-        with progress_bar(self.accelerator.is_main_process and not self.quiet) as progress:
-            bar = progress.add_task("training", total=self.total)
+        wanted = self.accelerator.is_main_process and not self.quiet
+        with TrainingProgress(wanted, self.total) as progress:
             while self._epoch < self.config.epochs and not (self.stopping and self.stopping.over):
-                self._one_epoch(progress, bar, begun)
+                self._one_epoch(progress, begun)
         self.model.zero_grad()  # their memory is there for the last projection
         if self.stopping is not None:
             self.stopping.restore(self.plain)
@@ -225,7 +225,7 @@ class Trainer:
             return self.evaluate()
         return {}
 
-    def _one_epoch(self, progress: Progress, bar: Any, begun: float) -> None:
+    def _one_epoch(self, progress: TrainingProgress, begun: float) -> None:
         self.model.train()
         micro = self.config.accumulate
         stream: Iterator[tuple[Tensor, Tensor]] = iter(())
@@ -250,7 +250,7 @@ class Trainer:
             last = index == self.steps_per_epoch - 1
             if index % 20 == 19 or last:
                 self._check_loss()
-            self._advance(progress, bar, index + 1)
+            progress.at(self.sparsifier.steps_done, partial(self._shown, index + 1))
             every = self.config.checkpoint_steps
             if every and (index + 1) % every == 0 and not last:
                 self._check_loss()
@@ -270,7 +270,7 @@ class Trainer:
             )
         row |= self._look()
         self._metrics.append(row)
-        self._say(self._shown(self.steps_per_epoch))
+        progress.epoch(partial(self._shown, self.steps_per_epoch))
         self._epoch, self._start = self._epoch + 1, 0
         self._loss_sum.zero_()
         self._checkpoint(self._epoch, 0, begun)
@@ -293,12 +293,6 @@ class Trainer:
         where = f"{self.task.period} {self._epoch + 1}/{self.config.epochs}"
         loss = f"loss {float(self._loss_sum) / done:.3f}"
         return f"{where} {loss}{self.pace.shown(self.total - self.sparsifier.steps_done)}"
-
-    def _advance(self, progress: Progress, bar: Any, done: int) -> None:
-        """The bar after a step; its words now and then, as they wait for the device."""
-        if not progress.disable and (done % 20 == 0 or done == self.steps_per_epoch):
-            progress.update(bar, description=self._shown(done))
-        progress.update(bar, completed=self.sparsifier.steps_done)
 
     def _step(self, closures: list[Closure]) -> Tensor:
         """One step; where its scores are NaN since the weights are, the training diverged."""

@@ -15,7 +15,7 @@ from steppe.core.speed import Speed
 from steppe.engine.model_latency import compare
 from steppe.evaluation import EVALUATIONS, Evaluation, read_record
 from steppe.experiment.channels import rounded
-from steppe.experiment.image_run import trained, was_trained
+from steppe.experiment.image_run import check_another, trained, was_trained
 from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
@@ -52,6 +52,7 @@ class RunLatency(Evaluation):
             )
         if self.threads is not None and self.threads < 1:
             raise SteppeError("--threads is 1 or more", got=self.threads, way_out="leave it out")
+        check_another(Path(self.run), self.beside)
         device = device_of(self.device)
         recipe, shape, own = _network(self.run, device)
         _, other_shape, dense = _network(self.beside, device)

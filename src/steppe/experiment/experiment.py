@@ -96,15 +96,7 @@ def build_model(
             are for another number of classes.
     """
     seed_everything(recipe.seed)
-    options = recipe.model.options
-    if own := {"name", "num_classes", "in_shape", "say"} & set(options):
-        raise SteppeError(
-            "name, num_classes, in_shape and say are no options of a model",
-            got=f"model.options {', '.join(sorted(own))}",
-            way_out="model: {name: resnet20, options: {width: 2}}; data say the other two",
-        )
-    if recipe.model.pretrained is not None:
-        options = options | {"pretrained": recipe.model.pretrained}
+    options = recipe.model.given
     name, weights = recipe.model.name, recipe.model.weights
     random_start = recipe.model.pretrained is False and weights is None
     said = [f"{name} starts at random (pretrained: false)"] if random_start else []

@@ -65,6 +65,32 @@ def _beginnings(recipe: Path) -> dict[str, str]:
     return {first: rest.strip() for first, _, rest in pairs if first}
 
 
+def check_another(run: Path, other: str) -> None:
+    """Refuse to lay a run beside itself.
+
+    Raises:
+        SteppeError: both are one folder.
+    """
+    if Path(other).resolve() == run.resolve():
+        raise SteppeError(
+            "a run is laid beside another",
+            got=f"--beside {other}, the run itself",
+            way_out="--beside the dense run",
+        )
+
+
+def check_limit(limit: int | None) -> None:
+    """Refuse a limit that leaves no image.
+
+    Raises:
+        SteppeError: it is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise SteppeError(
+            "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
+        )
+
+
 def trained(path: Path) -> tuple[Recipe, ImageData, nn.Module]:
     """The recipe, images and network of a finished run, its channels removed or not; in eval mode.
 
@@ -134,12 +160,7 @@ class ImageRun:
             SteppeError: it is this run, no finished run, or its images are others (or of another
                 shape, where it is given this run's).
         """
-        if Path(other).resolve() == self.path.resolve():
-            raise SteppeError(
-                "a run is laid beside another",
-                got=f"--beside {other}, the run itself",
-                way_out="--beside the dense run",
-            )
+        check_another(self.path, other)
         run = ImageRun.read(other, self.device, "clean")
         own, theirs = (r.loader(part).split.labels for r in (self, run))
         if not torch.equal(own, theirs):
@@ -198,10 +219,7 @@ class ImageRun:
         Raises:
             SteppeError: a limit below 1.
         """
-        if limit is not None and limit < 1:
-            raise SteppeError(
-                "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
-            )
+        check_limit(limit)
         loader = self.loader(part)
         split = loader.split
         reader = split.reader(Pipeline(), 0, loader.workers, False)

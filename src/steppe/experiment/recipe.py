@@ -13,11 +13,11 @@ from steppe.core.seed import Seed
 from steppe.engine.optim import check_options, kind_of, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
-from steppe.experiment import base
 from steppe.experiment.method_spec import in_full, method_of, without_language
 from steppe.experiment.method_spec import spelled_out as spelled_out
 from steppe.experiment.read import read_plain
-from steppe.experiment.strict import Strict, refused
+from steppe.experiment.strict import Strict
+from steppe.experiment.validated import validated
 from steppe.method import Method
 from steppe.vision.models import MODELS
 
@@ -38,6 +38,22 @@ class ModelSpec(Strict):
         """Whether training goes on from weights that were trained, as far as can be known."""
         of_hub = self.name not in MODELS and ":" not in self.name
         return self.weights is not None or (of_hub and self.pretrained is not False)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The options with which it is built.
+
+        Raises:
+            SteppeError: one is not for a recipe to say.
+        """
+        if own := {"name", "num_classes", "in_shape", "say"} & set(self.options):
+            raise SteppeError(
+                "name, num_classes, in_shape and say are no options of a model",
+                got=f"model.options {', '.join(sorted(own))}",
+                way_out="model: {name: resnet20, options: {width: 2}}; data say the other two",
+            )
+        trained = {} if self.pretrained is None else {"pretrained": self.pretrained}
+        return self.options | trained
 
 
 class LabelNoiseSpec(Strict):
@@ -289,15 +305,10 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> R
     Raises:
         SteppeError: an unknown key (with the nearest), or a value of the wrong type.
     """
-    if not isinstance(data, dict):
-        raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
-    try:
-        return Recipe.model_validate(base.whole(data, folder))
-    except ValidationError as error:
-        raise _option_of_a_network(error, where) or refused(Recipe, error, where) from None
+    return validated(Recipe, data, where, folder, explain=option_of_a_network)
 
 
-def _option_of_a_network(error: ValidationError, where: str) -> SteppeError | None:
+def option_of_a_network(error: ValidationError, where: str) -> SteppeError | None:
     """The error for an option of the network that stands beside its name."""
     first = error.errors()[0]
     if first["type"] != "extra_forbidden" or first["loc"][0] != "model":

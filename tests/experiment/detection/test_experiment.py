@@ -7,6 +7,7 @@ import torch
 
 import steppe
 import voc_folder
+from detector_losses import losses
 from steppe import SteppeError
 from steppe.experiment.detection.recipe import parse
 from steppe.experiment.image_run import of_detection, trained, was_trained
@@ -113,15 +114,8 @@ def test_it_learns_what_there_is():
     model = build("ssd_small", 1, (3, 96, 96), width=0.5)
     x = torch.randn(1, 3, 96, 96)
     y = padded([torch.tensor([[0.2, 0.2, 0.6, 0.6, 0, 0]])])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    losses = []
-    for _ in range(12):
-        loss = model.reading.loss(model(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] / 2
+    fell = losses(model, model.reading, x, y, 12, torch.optim.SGD, momentum=0.9)
+    assert fell[-1] < fell[0] / 2
 
 
 def test_the_task_is_known_by_its_name():
@@ -142,6 +136,7 @@ def test_the_task_is_known_by_its_name():
         ({"data": {"sise": 96}}, "did you mean size"),
         ({"data": {"size": 8}}, "data.size"),
         ({"model": {"name": "ssd_big"}}, "unknown detector"),
+        ({"model": {"width": 0.5}}, r"options of the network .*model\.options\.width"),
         ({"train": {"batch_size": 9}}, "between 1 and the 8 images"),
     ],
 )

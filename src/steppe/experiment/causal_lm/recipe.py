@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Coupling
@@ -15,13 +14,18 @@ from steppe.core.seed import Seed
 from steppe.engine.optim import check_options, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.train_config import TrainConfig
-from steppe.experiment import base
 from steppe.experiment.method_spec import in_full, method_of, spelled_out, without_language
-from steppe.experiment.strict import Strict, refused
+from steppe.experiment.strict import Strict
+from steppe.experiment.validated import Needed, validated
 from steppe.method import Method
 from steppe.methods import METHODS
 
 TASK = "causal_lm"
+TEXT = Needed(
+    key="text",
+    what="which text is trained on",
+    way_out="--data TEXT, in a recipe data: {text: TEXT}",
+)
 BETAS = (0.9, 0.95)
 """Of Adam on language models, where an optimiser has betas and nobody says others."""
 _TASK = (
@@ -258,17 +262,4 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> L
 
 def read(kind: type[Kind], data: Any, where: str, folder: Path | None) -> Kind:
     """A recipe of some kind from plain data; see `parse`."""
-    if not isinstance(data, Mapping):
-        raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
-    whole = base.whole(data, folder)
-    text = whole.get("data")
-    if not (text.get("text") if isinstance(text, Mapping) else text):
-        raise SteppeError(
-            f"{where} must say which text is trained on",
-            got="none",
-            way_out="--data TEXT, in a recipe data: {text: TEXT}",
-        )
-    try:
-        return kind.model_validate(whole)
-    except ValidationError as error:
-        raise refused(kind, error, where) from None
+    return validated(kind, data, where, folder, needed=TEXT)

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from steppe.core.courtesy import Decoration
-from steppe.core.errors import SteppeError
 from steppe.engine.step.finished import advice, gentler
 from steppe.engine.trainer import Batches
 from steppe.engine.training_task import TrainingTask
@@ -55,15 +54,7 @@ def build_detector(
         say: called with a sentence where a head starts at random.
     """
     seed_everything(recipe.seed)
-    options = recipe.model.options
-    if own := {"name", "num_classes", "in_shape", "say"} & set(options):
-        raise SteppeError(
-            "name, num_classes, in_shape and say are no options of a detector",
-            got=f"model.options {', '.join(sorted(own))}",
-            way_out="data say them",
-        )
-    if recipe.model.pretrained is not None:
-        options = options | {"pretrained": recipe.model.pretrained}
+    options = recipe.model.given
     model = build(recipe.model.name, data.num_classes, data.shape, say=say, **options)
     if recipe.model.weights is not None:
         for sentence in start_from(model, recipe.model.weights):

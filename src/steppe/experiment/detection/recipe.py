@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from steppe.core.errors import SteppeError
 from steppe.core.seed import Seed
-from steppe.experiment import base
 from steppe.experiment.method_spec import in_full
-from steppe.experiment.recipe import ModelSpec, Recipe, TrainSpec
-from steppe.experiment.strict import Strict, refused
+from steppe.experiment.recipe import ModelSpec, Recipe, TrainSpec, option_of_a_network
+from steppe.experiment.strict import Strict
+from steppe.experiment.validated import Needed, validated
 from steppe.method import Method
 from steppe.vision.detection.models import DETECTORS
 
 TASK = "detection"
+IMAGES = Needed(
+    key="name",
+    what="on which images a detector is trained",
+    way_out="--data voc:FOLDER, in a recipe data: {name: voc:FOLDER}",
+)
 
 
 class DetectorSpec(ModelSpec):
@@ -119,17 +123,6 @@ def parse(data: Any, where: str = "the recipe", folder: Path | None = None) -> D
         >>> parse({"task": "detection", "data": "voc:VOC2007", "method": "gmp"}).data.size
         300
     """
-    if not isinstance(data, Mapping):
-        raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
-    whole = base.whole(data, folder)
-    images = whole.get("data")
-    if not (images.get("name") if isinstance(images, Mapping) else images):
-        raise SteppeError(
-            f"{where} must say on which images a detector is trained",
-            got="none",
-            way_out="--data voc:FOLDER, in a recipe data: {name: voc:FOLDER}",
-        )
-    try:
-        return DetectionRecipe.model_validate(whole)
-    except ValidationError as error:
-        raise refused(DetectionRecipe, error, where) from None
+    return validated(
+        DetectionRecipe, data, where, folder, needed=IMAGES, explain=option_of_a_network
+    )

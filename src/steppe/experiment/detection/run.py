@@ -14,7 +14,7 @@ from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
 from steppe.experiment.detection.experiment import TESTED
 from steppe.experiment.detection.recipe import TASK, DetectionRecipe
-from steppe.experiment.image_run import trained
+from steppe.experiment.image_run import check_another, check_limit, trained
 from steppe.vision.detection.data import DetectionData
 from steppe.vision.detection.examples import SHOWN, example
 from steppe.vision.detection.loader import DetectionLoader
@@ -84,12 +84,7 @@ class DetectionRun:
         Raises:
             SteppeError: it is this run, or its images, classes or their size are others.
         """
-        if Path(other).resolve() == self.path.resolve():
-            raise SteppeError(
-                "a run is laid beside another",
-                got=f"--beside {other}, the run itself",
-                way_out="--beside the dense run",
-            )
+        check_another(self.path, other)
         run = DetectionRun.read(other, self.device)
         mine, its = (
             (r.data.shape, r.data.classes, [scene.where for scene in r.data.part(part)])
@@ -121,10 +116,7 @@ class DetectionRun:
         Raises:
             SteppeError: a limit below 1.
         """
-        if limit is not None and limit < 1:
-            raise SteppeError(
-                "--limit is a number of images of 1 or more", got=limit, way_out="leave it out"
-            )
+        check_limit(limit)
         split = self.data.part(part)
         few: dict[str, Any] = {} if limit is None else {part: split.of(split.scenes[:limit])}
         return Pixels(self._loader(replace(self.data, **few), part), *self._colours())

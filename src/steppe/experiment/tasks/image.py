@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -21,6 +21,11 @@ class ImageTask:
     """A classifier of images; what a recipe without ``task`` means."""
 
     name = "image"
+    experiment: ClassVar[type[Experiment]] = Experiment
+    data: ClassVar[Callable[..., Any]] = staticmethod(load_data)
+    network: ClassVar[Callable[..., nn.Module]] = staticmethod(build_model)
+    figure: ClassVar[str] = "accuracy"
+    """By which runs are compared; more is better."""
 
     @classmethod
     def owns(cls, recipe: Mapping[str, Any]) -> bool:
@@ -39,22 +44,22 @@ class ImageTask:
     def train(cls, recipe: written.Recipe, out: Path | None, quiet: bool) -> dict[str, Any]:
         recipe.build_method()  # a bad method fails before data are read
         recipe.train.config()
-        record, _, _ = Experiment(recipe, load_data(recipe), out, quiet).train()
+        record, _, _ = cls.experiment(recipe, cls.data(recipe), out, quiet).train()
         return record
 
     @classmethod
     def opened(cls, recipe: written.Recipe) -> tuple[Any, nn.Module]:
         start = recipe.model.model_copy(update={"weights": None})  # its own weights come later
-        data = load_data(recipe, say=lambda note: None)  # the run has said it
+        data = cls.data(recipe, say=lambda note: None)  # the run has said it
         bare = recipe.model_copy(update={"model": start})
-        return data, build_model(bare, data, say=lambda note: None)
+        return data, cls.network(bare, data, say=lambda note: None)
 
     @classmethod
     def quality(cls, recipe: written.Recipe) -> Quality:
         return Quality(
-            name="accuracy",
+            name=cls.figure,
             of=f"the {recipe.evaluate} images",
-            place=("sparse", "accuracy"),
+            place=("sparse", cls.figure),
             higher=True,
             unseen=recipe.evaluate == "validation",
         )
