@@ -108,8 +108,7 @@ def accuracy_under_corruption(
         for network in models:
             stack.enter_context(evaluating(network))
         if layout is not None:
-            classes = model(first.to(device)).shape[1]
-            layout.check(classes, names, severities)
+            layout.check(model(first.to(device)).shape[1], names, severities)
         clean = accuracies_on(models, given, batch_size)
         for name in names:
             for severity in severities:
@@ -118,17 +117,15 @@ def accuracy_under_corruption(
                 else:
                     corrupted = layout.images(name, (channels, height, width), severity, fit)
                 counts.append(len(corrupted.labels))
-                for own, share in zip(
-                    by_model, accuracies_on(models, corrupted, batch_size), strict=True
-                ):
+                shares = accuracies_on(models, corrupted, batch_size)
+                for own, share in zip(by_model, shares, strict=True):
                     own[name][str(severity)] = share
     own = by_model[0]
     result: dict[str, Any] = {"clean": clean[0], "accuracy": own}
+    # published images are other ones than the run's own, and as many as there are
+    result |= {"images": min(counts), "clean_images": len(given.labels), "seed": seed}
     result |= relative_robustness(own, clean[0])
     if reference is not None:
         theirs = {"clean": clean[1], "accuracy": by_model[1]}
         result["beside"] = theirs | corruption_error(own, clean[0], by_model[1], clean[1])
-    source = "made here" if layout is None else str(published)
-    # published images are other ones than the run's own, and as many as there are
-    result |= {"images": min(counts), "clean_images": len(given.labels)}
-    return result | {"source": source, "seed": seed}
+    return result | {"source": "made here" if layout is None else str(published)}
