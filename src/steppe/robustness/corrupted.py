@@ -120,11 +120,10 @@ def accuracy_under_corruption(
                 own[name][str(severity)] = share
     own = by_model[0]
     result: dict[str, Any] = {"clean": clean[0], "accuracy": own}
+    # published images are other ones than the run's own, and as many as there are
+    result |= {"images": min(counts), "clean_images": len(given.labels), "seed": seed}
     result |= relative_robustness(own, clean[0])
     if reference is not None:
         theirs = {"clean": clean[1], "accuracy": by_model[1]}
         result["beside"] = theirs | corruption_error(own, clean[0], by_model[1], clean[1])
-    source = "made here" if layout is None else str(published)
-    # published images are other ones than the run's own, and as many as there are
-    result |= {"images": min(counts), "clean_images": len(given.labels)}
-    return result | {"source": source, "seed": seed}
+    return result | {"source": "made here" if layout is None else str(published)}
