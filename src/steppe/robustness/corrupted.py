@@ -121,7 +121,7 @@ def accuracy_under_corruption(
     own = by_model[0]
     result: dict[str, Any] = {"clean": clean[0], "accuracy": own}
     # published images are other ones than the run's own, and as many as there are
-    result |= {"images": min(counts), "clean_images": len(given.labels), "seed": seed}
+    result |= {"images": min(counts, default=0), "clean_images": len(given.labels), "seed": seed}
     result |= relative_robustness(own, clean[0])
     if reference is not None:
         theirs = {"clean": clean[1], "accuracy": by_model[1]}
