@@ -157,7 +157,7 @@ def test_times_of_detectors_reach_the_results_page(monkeypatch):
     rows = [run("halp-0.4", 0, 10.0), run("halp-0.4", 1, 12.5)]
     rows += [{"name": f"{name}-seed0", "times": {}} for name in ("dense", "adasap-0.4")]
     monkeypatch.setattr(detection, "record", lambda name: rows)
-    made = detection.speed.__wrapped__()  # not the page's own, which is made once
+    made = detection.speed.__wrapped__()  # it is kept once made, by whatever test came before
     assert len(made.rows) == 1
     shown = dict(
         zip(made.head, map(str, made.markdown().splitlines()[2].split("|")[1:]), strict=False)
