@@ -320,7 +320,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
-    parser.add_argument("--times", type=int, default=3, help="as many images evaluated on")
+    parser.add_argument("--times", type=int, default=10, help="as many images evaluated on")
     parser.add_argument("--record", type=Path, default=RECORD)
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()

@@ -9,9 +9,6 @@ import voc_folder
 from steppe import SteppeError
 from steppe.cli.main import main
 from steppe.evaluation import make
-from steppe.report.document import Document
-from steppe.report.markdown import markdown
-from steppe.report.record import read_records
 
 
 def typed(*words):
@@ -59,18 +56,9 @@ def test_a_smaller_detector_is_predicted_from_the_layers_and_measured(timed):
     assert timed["threads"] == 1
 
 
-def test_the_report_of_the_folder_has_the_times(folder, timed):
-    (record,) = read_records([folder / "small"])
-    assert record["sparse"]["latency_ms"] == timed["measured"]["sparse_ms"]
-    assert record["dense"]["latency_ms"] == timed["measured"]["dense_ms"]
-    assert record["speed"]["one"] == timed["measured"]
-    assert record["sparse"]["map50"] is not None, "the rest stays"
-    (tables,) = [r for c, r in Document.of([record], title="x").tables if c.startswith("Size")]
-    (row,) = [r for r in tables.rows if r.method != "dense"]
-    assert row.cells["predicted"].mean == timed["predicted_ms"][1]
-    assert row.cells["latency"].mean == timed["measured"]["sparse_ms"]
-    page = markdown([record], title="x")
-    assert "were not timed in paired turns" not in page
+def test_a_run_that_still_holds_its_zeros_is_not_timed(folder):
+    with pytest.raises(SteppeError, match=r"as zeros.*steppe remove"):
+        make("latency", str(folder / "pruned"), {"beside": str(folder / "dense")}, []).measure()
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,6 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         training = model.training
         model.eval()
-        self._share_buffers()
         try:
             with torch.no_grad():
                 return self._evaluate(model)
@@ -221,6 +220,7 @@ class Trainer:
 
     def _evaluated(self, what: str) -> dict[str, float]:
         """The evaluation, or nothing where it fails: it is never worth the training."""
+        self._share_buffers()  # all processes come by here; a second try is each one's own
         with courtesy(what):
             return self.evaluate()
         return {}

@@ -53,6 +53,12 @@ class RunLatency(Evaluation):
         if self.threads is not None and self.threads < 1:
             raise SteppeError("--threads is 1 or more", got=self.threads, way_out="leave it out")
         check_another(Path(self.run), self.beside)
+        if self._holds_zeros():
+            raise SteppeError(
+                "a network is timed without the channels that were pruned",
+                got=f"{self.run}, which still has them as zeros",
+                way_out=f"steppe remove {self.run} --out SMALL, then --on latency of that",
+            )
         device = device_of(self.device)
         recipe, shape, own = _network(self.run, device)
         _, other_shape, dense = _network(self.beside, device)
@@ -76,6 +82,11 @@ class RunLatency(Evaluation):
             return result | {"measured": compare(dense, own, example, reason).record()}
         finally:
             torch.set_num_threads(before)
+
+    def _holds_zeros(self) -> bool:
+        """Whether channels were pruned in the run's folder and not taken out there."""
+        removed = read_record(self.run).get("removed") or {}
+        return bool(removed.get("widths")) and not (Path(self.run) / "removal.json").exists()
 
     def _predicted(self, recipe: Recipe, dense: nn.Module, example: Tensor) -> list[float]:
         """Of the dense network, and of one with the widths that the run's record has."""

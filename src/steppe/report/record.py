@@ -19,7 +19,6 @@ from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
 from steppe.report.quality import QUALITIES
 from steppe.report.run_folders import again, folders, trained
-from steppe.report.timed import timed
 
 Record = Mapping[str, Any]
 _FEWER = {
@@ -59,7 +58,7 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
             raise _no_record(run, path, error) from error
         measured = _measured(run) if run.is_dir() else {}
         records.append(measured | beside_first(checked(record, str(path))))
-    return [timed(record) for record in aligned(records)]
+    return aligned(records)
 
 
 def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:

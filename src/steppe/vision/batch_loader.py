@@ -13,7 +13,7 @@ from steppe.core.errors import SteppeError
 from steppe.vision.streaming.worker import seed_of
 
 LARGE = 128 * 2**10
-"""Bytes of a batch from which on it gets pages of its own, as glibc first has it."""
+"""Bytes of a streamed batch from which on it gets pages of its own, as glibc first has it."""
 
 
 class BatchLoader:
@@ -84,6 +84,11 @@ class BatchLoader:
         return full + (remainder > 0 and not self.drop_last)
 
     @property
+    def streams(self) -> bool:
+        """Whether batches are decoded as they are needed, so that memory for them comes and goes."""
+        return True
+
+    @property
     def pinned(self) -> bool:
         """Whether batches had best come in memory that a GPU reads directly."""
         return self.device.type == "cuda"
@@ -115,7 +120,9 @@ class BatchLoader:
 
     def _normalised(self, x: Tensor) -> Tensor:
         """Float32 of what is on the device as it is stored."""
-        return _room(x).copy_(x).mul_(self._scale).add_(self._shift)
+        if self.streams:
+            return _room(x).copy_(x).mul_(self._scale).add_(self._shift)
+        return x.to(torch.float32).mul_(self._scale).add_(self._shift)
 
     def _laid_out(self, x: Tensor) -> Tensor:
         """As the network is given it."""

@@ -15,7 +15,7 @@ from steppe.vision.augment import Augmentation, Pipeline
 from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.batch_loader import BatchLoader
 from steppe.vision.batch_loader import stream as stream
-from steppe.vision.data.base import ImageData, ImageSplit
+from steppe.vision.data.base import ImageData, ImageSplit, StreamedSplit
 from steppe.vision.data.base import Split as Split
 from steppe.vision.streaming.fetch import usual_workers
 from steppe.vision.streaming.worker import seed_of
@@ -75,6 +75,11 @@ class Loader(BatchLoader):
         self._check_mixing()
         self.workers = usual_workers(self.world) if workers is None else workers
         self._reader = split.reader(self.pipeline, self.seed, self.workers, self.pinned)
+
+    @property
+    def streams(self) -> bool:
+        """Whether images stay on disk."""
+        return isinstance(self.split, StreamedSplit)
 
     @classmethod
     def of(cls, data: ImageData, split: str, batch_size: int, **options: Any) -> Loader:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
@@ -174,8 +174,7 @@ def size_of(blob: Stored, where: str) -> tuple[int, int]:
         SteppeError: as `opened`; the image is stored turned, so that its boxes may mean either.
     """
     with opened(blob, where) as image:
-        turned = ImageOps.exif_transpose(image).size != image.size if _oriented(image) else False
-        if turned:
+        if _oriented(image):
             raise SteppeError(
                 "an image with boxes must be stored as it is seen",
                 got=f"an orientation in the EXIF data of {where}",

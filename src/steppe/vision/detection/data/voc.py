@@ -50,6 +50,15 @@ class VOC:
                 )
         train = _split(roots, wanted.train_split, TRAIN, "train_split")
         test = _split(roots, wanted.test_split, TEST, "test_split")
+        trained = {picture.where for picture in train.pictures}
+        both = [picture.where for picture in test.pictures if picture.where in trained]
+        if both:  # trainval holds val
+            raise SteppeError(
+                "no image is trained on and tested on",
+                got=f"{len(both)} that are in {train.name} and in {test.name}, such as {both[0]}",
+                consequence="precisions would be those of images that were learned",
+                way_out="data.train_split train, data.test_split val, or a folder with test.txt",
+            )
         notes = [f"trained on {train.name}, tested on {test.name}"]
         for split, use in ((train, "trained"), (test, "tested")):
             notes += [
@@ -175,7 +184,14 @@ def _object(node: ET.Element, number: int, path: Path) -> Object:
     )
     # pixels are counted from 1 and both ends belong to a box, but one without extent is no pixel
     ends = (right - (right <= left), bottom - (bottom <= top))
-    difficult = (node.findtext("difficult") or "0").strip() not in ("", "0")
+    difficult = (node.findtext("difficult") or "0").strip() or "0"
+    if difficult not in ("0", "1"):
+        raise SteppeError(
+            "difficult is 0 or 1",
+            got=f"{difficult!r} in {where}",
+            consequence="difficult objects count neither as found nor as missed",
+            way_out="write 0 or 1",
+        )
     name = (node.findtext("name") or "").strip()
-    flag = DIFFICULT if difficult else 0
+    flag = DIFFICULT if difficult == "1" else 0
     return Object(name, (left - 1, top - 1, *ends), flag, where)
