@@ -85,7 +85,7 @@ class BatchLoader:
 
     @property
     def streams(self) -> bool:
-        """Whether batches are decoded as they are needed, so that memory for them comes and goes."""
+        """Whether batches are decoded as they are needed: memory for them comes and goes."""
         return True
 
     @property
