@@ -32,9 +32,9 @@ PICTURED = 2
 class CorruptedDetection(Evaluation):
     """Mean average precision for each corruption at each severity, mAP_C and R_C = mAP_C / mAP.
 
-    Images are corrupted at the size that the network takes. Boxes stay where they are: no
-    corruption moves an object. Images are read anew for each corruption and severity, so that
-    only those of a batch are in memory.
+    Images are corrupted at the size that the network takes. Boxes stay where they are, also where
+    an elastic transform moves objects. Images are read anew for each corruption and severity, so
+    that only those of a batch are in memory.
 
     Args:
         part: test, validation or train.

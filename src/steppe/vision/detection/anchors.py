@@ -64,7 +64,7 @@ class Anchors:
 
     def boxes(self, device: torch.device | str = "cpu") -> Tensor:
         """``[n, 4]``: centre x, centre y, width, height, shares of the image; clipped to it."""
-        return _boxes(self).to(device)
+        return _boxes(self).to(device, copy=True)  # what is kept is nobody's to change
 
 
 def anchors_in_a_cell(ratios: Sequence[Sequence[float]]) -> list[int]:
