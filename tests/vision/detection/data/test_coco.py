@@ -1,6 +1,7 @@
 """COCO's layout, in both forms: what is read, and what is refused."""
 
 import json
+import shutil
 import tracemalloc
 
 import numpy as np
@@ -131,8 +132,9 @@ def test_objects_take_little_memory_and_polygons_none(tmp_path):
     for split in ("train", "val"):
         (tmp_path / f"annotations/instances_{split}.json").write_text(text)
     file = tmp_path / "annotations/instances_train.json"
-    (tmp_path / "images").mkdir()
-    (tmp_path / "0.png").rename(tmp_path / "images/0.png")
+    for split in ("train", "val"):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        shutil.copy(tmp_path / "0.png", tmp_path / "images" / split)
     tracemalloc.start()
     try:
         split = _Split(tmp_path, "train", file)

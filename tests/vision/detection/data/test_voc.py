@@ -217,3 +217,17 @@ def test_the_blood_cells_lack_two_areas(shared):
     boxes = sum(len(s.objects) for part in (data.train, data.test) for s in part)
     assert (data.classes, boxes) == (("Platelets", "RBC", "WBC"), 4888 - 2)
     assert notes[1].startswith("2 boxes without area left out")
+
+
+def test_an_image_is_not_trained_and_tested_on(root):
+    """trainval holds val, and a split may be named twice: mean precisions would be too good."""
+    main = root / "ImageSets/Main"
+    names = (main / "trainval.txt").read_text().split()
+    (main / "test.txt").unlink()
+    (main / "val.txt").write_text("\n".join(names[:2]) + "\n")
+    (main / "train.txt").write_text("\n".join(names[2:]) + "\n")
+    with pytest.raises(SteppeError, match="2 of 2 test images"):
+        read(root)
+    with pytest.raises(SteppeError, match="trained on and tested on"):
+        read(root, train_split="trainval", test_split="trainval")
+    assert len(read(root, train_split="train", test_split="val")[0].test) == 2

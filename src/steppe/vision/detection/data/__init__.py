@@ -164,6 +164,7 @@ def load(
     drawn = (source.train, train), (source.train, held_out), (source.test, test)
     parts = [checker.scenes(own[row] for row in rows) for own, rows in drawn]
     _none_empty(known, parts[0], name)
+    _disjoint([*parts[0].where, *parts[1].where], parts[2].where)
     notes = (*source.notes, *checker.notes())
     for note in notes:
         say(note)
@@ -194,6 +195,24 @@ def load(
         notes=notes,
         **own,
     )
+
+
+def _disjoint(trained: Sequence[str], tested: Sequence[str]) -> None:
+    """Refuse images of both; VOC's trainval holds its val.
+
+    Raises:
+        SteppeError: one is in both.
+    """
+    learned = set(trained)
+    both = [where for where in tested if where in learned]
+    if both:
+        raise SteppeError(
+            "no image is trained on and tested on",
+            got=f"{len(both)} of {len(tested)} test images, such as {both[0]}",
+            consequence="precisions would be those of images that were learned",
+            way_out="splits without common images, such as --set data.train_split=train "
+            "--set data.test_split=val",
+        )
 
 
 def _resolve(name: str, wanted: Wanted) -> Source:

@@ -50,15 +50,6 @@ class VOC:
                 )
         train = _split(roots, wanted.train_split, TRAIN, "train_split")
         test = _split(roots, wanted.test_split, TEST, "test_split")
-        trained = {picture.where for picture in train.pictures}
-        both = [picture.where for picture in test.pictures if picture.where in trained]
-        if both:  # trainval holds val
-            raise SteppeError(
-                "no image is trained on and tested on",
-                got=f"{len(both)} that are in {train.name} and in {test.name}, such as {both[0]}",
-                consequence="precisions would be those of images that were learned",
-                way_out="data.train_split train, data.test_split val, or a folder with test.txt",
-            )
         notes = [f"trained on {train.name}, tested on {test.name}"]
         for split, use in ((train, "trained"), (test, "tested")):
             notes += [
