@@ -1,14 +1,19 @@
 """One image is timed in a run and beside the dense one, for detectors and classifiers alike."""
 
 import json
+import shutil
 
 import pytest
+import torch
 
 import steppe
 import voc_folder
 from steppe import SteppeError
+from steppe.cli import verb_remove
 from steppe.cli.main import main
-from steppe.evaluation import make
+from steppe.evaluation import latency, make
+from steppe.experiment import channels
+from steppe.removal.forward_timing import layout_of
 
 
 def typed(*words):
@@ -59,6 +64,76 @@ def test_a_smaller_detector_is_predicted_from_the_layers_and_measured(timed):
 def test_a_run_that_still_holds_its_zeros_is_not_timed(folder):
     with pytest.raises(SteppeError, match=r"as zeros.*steppe remove"):
         make("latency", str(folder / "pruned"), {"beside": str(folder / "dense")}, []).measure()
+
+
+@pytest.fixture(scope="module")
+def last(folder):
+    """The smaller detector as if it had trained in channels last; a table of that format."""
+    own = folder / "last"
+    shutil.copytree(folder / "small", own)
+    record = json.loads((own / "record.json").read_text())
+    record["precision"]["channels_last"] = True
+    (own / "record.json").write_text(json.dumps(record))
+    table = ("--out", folder / "last.json", "--batch", "1", "--round-to", "4", "--passes", "1")
+    typed("latency", folder / "dense", *table, "--threads", "1", "--channels-last", "--quiet")
+    return own
+
+
+def test_networks_are_timed_in_the_memory_format_of_the_run(folder, last, monkeypatch):
+    formats = []
+    compared = latency.compare
+
+    def watched(dense, own, example, reason):
+        of_images = example.is_contiguous(memory_format=torch.channels_last)
+        formats.append((layout_of(dense), layout_of(own), of_images))
+        return compared(dense, own, example, reason)
+
+    monkeypatch.setattr(latency, "compare", watched)
+    given = {"beside": str(folder / "dense"), "threads": 1}
+    for run, table, layout in (
+        ("last", "last.json", "channels last"),
+        ("small", "table.json", "contiguous"),
+    ):
+        whole = given | {"table": str(folder / table)}
+        evaluation = make("latency", str(folder / run), whole, [])
+        result = evaluation.measure()
+        assert result["layout"] == layout
+        assert 0 < result["predicted_ms"][1] < result["predicted_ms"][0]
+        assert ("both channels last" in evaluation.line(result, {})) == (run == "last")
+    there, plain = torch.channels_last, torch.contiguous_format
+    assert formats == [(there, there, True), (plain, plain, False)]
+
+
+def test_a_table_of_other_conditions_is_refused(folder, last):
+    elsewhere = json.loads((folder / "table.json").read_text())
+    elsewhere["conditions"]["device"] = "another processor"
+    (folder / "elsewhere.json").write_text(json.dumps(elsewhere))
+    for run, table, threads, said in (
+        ("last", "table.json", 1, "the layout .*contiguous in .*table.json, channels last here"),
+        ("small", "last.json", 1, "the layout .*channels last in .*last.json, contiguous here"),
+        ("small", "table.json", 2, "the threads .*1 in .*table.json, 2 here"),
+        ("small", "elsewhere.json", 1, "the device .*another processor in"),
+    ):
+        given = {"beside": str(folder / "dense"), "table": str(folder / table), "threads": threads}
+        with pytest.raises(SteppeError, match=said) as refused:
+            make("latency", str(folder / run), given, []).measure()
+        assert "\n" not in str(refused.value)
+
+
+def test_channels_are_removed_and_timed_in_the_memory_format_of_the_run(folder, tmp_path):
+    run, seen = tmp_path / "run", []
+    shutil.copytree(folder / "pruned", run)
+    record = json.loads((run / "record.json").read_text())
+    record["precision"]["channels_last"] = True
+    (run / "record.json").write_text(json.dumps(record))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(
+            verb_remove, "gains", lambda *given: (seen.append(given), channels.gains(*given))[1]
+        )
+        typed("remove", run, "--out", tmp_path / "small", "--quiet")
+    ((dense, removed, example, *_),) = seen
+    assert layout_of(dense) is layout_of(removed.model) is torch.channels_last
+    assert example.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

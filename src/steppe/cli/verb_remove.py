@@ -16,10 +16,12 @@ from steppe.core.cost import Units
 from steppe.core.courtesy import courtesy, decorated
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
+from steppe.core.text import counted
 from steppe.evaluation import read_record
 from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.ending import times_of
 from steppe.experiment.image_run import ImageRun, was_trained
+from steppe.experiment.settled import layout_of_run
 from steppe.methods import display_of
 from steppe.record import stamped
 from steppe.removal.channel_groups import coupled_channels
@@ -51,6 +53,11 @@ def command(
     example = torch.zeros(2, *trained.data.shape, device=device)
     # seeded noise, as zeros would hide a difference
     example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
+    record = read_record(str(run))
+    # times are those of the memory format in which the run computed
+    layout = layout_of_run(trained.recipe, record)
+    trained.model.to(memory_format=layout)  # type: ignore[call-overload]
+    example = example.to(memory_format=layout)
     coupled = coupled_channels(trained.model, example, exclude=trained.recipe.exclude)
     if not coupled.groups:
         raise nothing_free(trained.model, coupled.left_out)
@@ -64,7 +71,6 @@ def command(
             got=f"{run}, where none is",
             way_out="steppe train ... --structure channel, or --method adasap",
         )
-    record = read_record(str(run))
     before, after = removed.report["parameters"]
     sparse = {**record.get("sparse", {}), "parameters": after}
     # a report of both folders tells them apart
@@ -88,7 +94,10 @@ def command(
 
     whole = decorated(smaller, {"what removal gains": measured}, save)
     if onnx:
-        there = write_onnx(removed.model.cpu(), example.cpu(), out / "model.onnx")
+        plain = torch.contiguous_format  # the file knows no other
+        smaller_one = removed.model.to("cpu", memory_format=plain)  # type: ignore[call-overload]
+        example = example.to("cpu", memory_format=plain)
+        there = write_onnx(smaller_one, example, out / "model.onnx")
         whole["removed"]["onnx"] = there
         save(whole)
     gained = whole["removed"]
@@ -120,7 +129,7 @@ def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
         many = "latency_ms_64" in gained
         wide = f"64 images {_pair(gained, 'latency_ms_64')} ms, " if many else ""
         one = f"one image {_pair(gained, 'latency_ms')} ms"
-        say(f"{one}, {wide}{gained['threads']} threads", quiet)
+        say(f"{one}, {wide}{counted(gained['threads'], 'thread')}", quiet)
         say(times_of(gained["speed"]), quiet)
     if "onnx" in gained:
         there = gained["onnx"]

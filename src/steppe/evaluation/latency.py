@@ -17,6 +17,7 @@ from steppe.evaluation import EVALUATIONS, Evaluation, read_record
 from steppe.experiment.channels import rounded
 from steppe.experiment.image_run import check_another, trained, was_trained
 from steppe.experiment.recipe import Recipe
+from steppe.experiment.settled import layout_of_run
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
 from steppe.removal.forward_timing import conditions, settle
@@ -28,6 +29,8 @@ MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is sa
 @dataclass(frozen=True, kw_only=True)
 class RunLatency(Evaluation):
     """Milliseconds of one image in a run's network and in the dense one, in turns.
+
+    Both compute in the memory format in which the run trained; a table must be of the same.
 
     Args:
         beside: the dense run.
@@ -42,7 +45,8 @@ class RunLatency(Evaluation):
     def measure(self) -> dict[str, Any]:
         """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
 
-        Also ``parameters`` of both, ``threads``, and the ``device`` by its name.
+        Also ``parameters`` of both, ``threads``, the ``device`` by its name, and the ``layout`` of
+        images and kernels.
         """
         if self.beside is None:
             raise SteppeError(
@@ -68,14 +72,18 @@ class RunLatency(Evaluation):
                 got=f"{list(shape)} here, {list(other_shape)} in {self.beside}",
                 way_out="--beside with a run of the same data and size",
             )
-        example = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
+        layout = layout_of_run(recipe, read_record(self.run))
+        for model in (dense, own):
+            model.to(memory_format=layout)  # type: ignore[call-overload]
+        example = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+        example = example.to(device, memory_format=layout)
         before = torch.get_num_threads()
         try:
             torch.set_num_threads(self.threads or before)
             settle()
             sizes = [sum(p.numel() for p in model.parameters()) for model in (dense, own)]
             result: dict[str, Any] = {"threads": torch.get_num_threads(), "parameters": sizes}
-            result["device"] = conditions(own)["device"]
+            result |= {key: conditions(own)[key] for key in ("device", "layout")}
             if self.table is not None:
                 result["predicted_ms"] = self._predicted(recipe, dense, example)
             reason = "channels are removed" if sizes[1] < sizes[0] else ""
@@ -103,6 +111,7 @@ class RunLatency(Evaluation):
         assert speed is not None, "it is what measure gave"
         text = (
             f"{speed.sentence('one image')}: {speed.sparse_ms:.3g} ms, dense {speed.dense_ms:.3g}"
+            + ", both channels last" * (result.get("layout") == "channels last")
         )
         if "predicted_ms" not in result:
             return text

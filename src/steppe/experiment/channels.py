@@ -18,6 +18,8 @@ from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
 from steppe.removal.dependency_graph import nothing_free
+from steppe.removal.forward_timing import layout_of
+from steppe.removal.latency_table import with_batch
 from steppe.removal.remove import Removed, remove
 
 COUNTS = "channels"
@@ -148,7 +150,7 @@ def gains(
     latencies: dict[str, Any] = {"latency_ms": [one.dense_ms, one.sparse_ms]}
     speed = {"one": one.record()}
     if many:
-        wide = example[:1].expand(64, *example.shape[1:]).contiguous()
+        wide = with_batch(example, 64, layout_of(model))
         batch = compare(model, done.model, wide, reason)
         latencies["latency_ms_64"] = [batch.dense_ms, batch.sparse_ms]
         speed["many"] = batch.record()

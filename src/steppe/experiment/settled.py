@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -60,6 +60,23 @@ def settled(
     if state.is_main_process and choice.milliseconds and not quiet:
         print(f"precision: {choice.why}", file=sys.stderr, flush=True)
     return choice
+
+
+def layout_of_run(recipe: Recipe, record: Mapping[str, Any]) -> torch.memory_format:
+    """The memory format in which a finished run computed.
+
+    Args:
+        recipe: of the run; where it says auto the record has what was chosen.
+        record: of the run, or of what was made of it.
+
+    Example:
+        >>> recipe = Recipe(method="dense", train={"channels_last": "auto"})
+        >>> layout_of_run(recipe, {"precision": {"channels_last": True}})
+        torch.channels_last
+    """
+    chosen = record.get("precision") or {}
+    last = chosen.get("channels_last", recipe.train.channels_last is True)
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _measured(
