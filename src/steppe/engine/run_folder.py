@@ -28,7 +28,7 @@ from steppe.core.serialization import (
     write_tensors,
     write_text,
 )
-from steppe.core.text import read_yaml
+from steppe.core.text import counted, read_yaml
 
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"
 """The two checkpoints that are kept, newest first."""
@@ -322,5 +322,5 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {counted(torch.get_num_threads(), 'thread')}",
     }

@@ -10,7 +10,7 @@ from steppe.cli.main import main
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return voc_folder.write(tmp_path_factory.mktemp("voc") / "voc", train=4, test=2)
+    return voc_folder.write(tmp_path_factory.mktemp("voc") / "voc", train=8, test=3)
 
 
 def command(*arguments):
@@ -19,22 +19,28 @@ def command(*arguments):
     return ended.value.code
 
 
-SMALL = ("--size", 96, "--epochs", 2, "--batch-size", 4, "--device", "cpu", "--set",
-         "model.options={width: 0.5}", "--set", "train.bn_batches=1")  # fmt: skip
+SMALL = ("--size", 96, "--batch-size", 4, "--device", "cpu", "--set", "data.augment=none", "--lr",
+         0.02, "--set", "model.options={width: 0.5}", "--set", "train.bn_batches=2")  # fmt: skip
 
 
 def test_trained_removed_and_measured(root, tmp_path, capsys):
-    run, small = tmp_path / "run", tmp_path / "small"
+    dense, run, small = tmp_path / "dense", tmp_path / "run", tmp_path / "small"
+    data = ("train", "--task", "detection", "--model", "ssd_small", "--data", f"voc:{root}")
+    assert command(*data, "--method", "dense", "--epochs", 40, "--out", dense, *SMALL) == 0
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "latency" in line]
+    assert "->" not in told, "nothing is removed: one network, one time, one size"
     code = command(
-        *("train", "--task", "detection", "--model", "ssd_small", "--data", f"voc:{root}"),
-        *("--method", "taylor", "--sparsity", 0.4, "--target", "flops", "--round-to", 1),
-        *("--set", "method.every=1", "--out", run, *SMALL),
+        *(*data, "--method", "taylor", "--sparsity", 0.2, "--target", "flops", "--round-to", 1),
+        *("--set", "method.every=1", "--epochs", 20, "--weights", dense, "--out", run, *SMALL),
     )
     said = capsys.readouterr().err
     assert code == 0, said
     assert "mean precision at overlap 0.5" in said
     assert "of the FLOPs gone" in said
-    assert command("remove", run, "--out", small, "--quiet") == 0
+    (told,) = [line for line in said.splitlines() if line.startswith("latency")]
+    assert "->" in told.partition(" ms")[0]
+    assert command("remove", run, "--out", small) == 0
+    assert ", 1 thread\n" in capsys.readouterr().err
     record = json.loads((small / "record.json").read_text())
     assert record["removed"]["error"] < 1e-5
     assert "latency_ms_64" not in record["removed"]
@@ -42,6 +48,7 @@ def test_trained_removed_and_measured(root, tmp_path, capsys):
         assert command("evaluate", folder, "--on", "clean", "--json", "--quiet") == 0
     assert capsys.readouterr().out
     kept = [json.loads((f / "evaluations.json").read_text())[0]["result"] for f in (run, small)]
+    assert kept[0]["map50"] > 0.2
     assert kept[0]["map50"] == pytest.approx(kept[1]["map50"], abs=1e-6)
 
 

@@ -151,12 +151,15 @@ def _show(
     say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
     if quality := training.quality(record):
         say(quality, quiet)
-    latency = "latency was not measured"
-    if "latency_ms" in dense and "latency_ms" in sparse:
-        latency = f"latency {dense['latency_ms']:.2f} -> {sparse['latency_ms']:.2f} ms"
-    stored = "bytes" in dense and "bytes_packed" in sparse
-    size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), " if stored else ""
-    say(f"{latency}, {size}{record['seconds']:.1f} s, in {out}", quiet)
+    pair = [own["latency_ms"] for own in (dense, sparse) if "latency_ms" in own]
+    # where nothing is removed it is one network, timed twice
+    times = " -> ".join(f"{ms:.2f}" for ms in (pair if "removed" in record else pair[-1:]))
+    timed = f"latency {times} ms" if len(pair) == 2 else "latency was not measured"
+    size = ""
+    if "bytes" in dense and "bytes_packed" in sparse:
+        before, after = dense["bytes"], sparse["bytes_packed"]
+        size = f"bytes {before} -> {after} (packed), " if after != before else f"bytes {after}, "
+    say(f"{timed}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     for line in at_work(record["parts"], record.get("coupling", {})):
         say(line, quiet)
     for note in record["notes"]:
