@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from torch import Tensor, nn
 
 from steppe.cli.main import emit, say
 from steppe.core.cost import Units
@@ -49,15 +50,8 @@ def command(
 ) -> None:
     """Slice out channels that are zero; checked: the smaller network computes the same."""
     _check_folders(run, out)
-    trained = ImageRun.read(str(run), device, "clean")
-    example = torch.zeros(2, *trained.data.shape, device=device)
-    # seeded noise, as zeros would hide a difference
-    example.copy_(torch.randn(example.shape, generator=torch.Generator().manual_seed(0)))
     record = read_record(str(run))
-    # times are those of the memory format in which the run computed
-    layout = layout_of_run(trained.recipe, record)
-    trained.model.to(memory_format=layout)  # type: ignore[call-overload]
-    example = example.to(memory_format=layout)
+    trained, example = _opened(run, device, record)
     coupled = coupled_channels(trained.model, example, exclude=trained.recipe.exclude)
     if not coupled.groups:
         raise nothing_free(trained.model, coupled.left_out)
@@ -94,10 +88,7 @@ def command(
 
     whole = decorated(smaller, {"what removal gains": measured}, save)
     if onnx:
-        plain = torch.contiguous_format  # the file knows no other
-        smaller_one = removed.model.to("cpu", memory_format=plain)  # type: ignore[call-overload]
-        example = example.to("cpu", memory_format=plain)
-        there = write_onnx(smaller_one, example, out / "model.onnx")
+        there = _exported(removed.model, example, out / "model.onnx")
         whole["removed"]["onnx"] = there
         save(whole)
     gained = whole["removed"]
@@ -119,6 +110,24 @@ def _check_folders(run: Path, out: Path) -> None:
         raise SteppeError(
             "--out must be a new or empty folder", got=str(out), way_out="choose another --out"
         )
+
+
+def _opened(run: Path, device: str, record: dict[str, Any]) -> tuple[ImageRun, Tensor]:
+    """The run and two images for it, in the memory format in which it computed."""
+    trained = ImageRun.read(str(run), device, "clean")
+    layout = layout_of_run(trained.recipe, record)
+    trained.model.to(memory_format=layout)  # type: ignore[call-overload]
+    # seeded noise, as zeros would hide a difference
+    noise = torch.Generator().manual_seed(0)
+    example = torch.randn(2, *trained.data.shape, generator=noise)
+    return trained, example.to(device, memory_format=layout)
+
+
+def _exported(model: nn.Module, example: Tensor, path: Path) -> dict[str, Any]:
+    """What was written and measured of the file, which knows one memory format only."""
+    plain = torch.contiguous_format
+    model.to("cpu", memory_format=plain)  # type: ignore[call-overload]
+    return write_onnx(model, example.to("cpu", memory_format=plain), path)
 
 
 def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:

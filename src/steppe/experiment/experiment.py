@@ -25,10 +25,11 @@ from steppe.engine.run_folder import RunFolder, versions
 from steppe.engine.step.candidate_evaluation import candidate_evaluator
 from steppe.engine.trainer import Batches, Outcome, Trainer, make_accelerator
 from steppe.engine.training_task import Classification, TrainingTask
+from steppe.experiment.batch_statistics import check_statistics
 from steppe.experiment.channels import Channels, channels_of
 from steppe.experiment.ending import Ending, clean
 from steppe.experiment.recipe import Recipe
-from steppe.experiment.settled import settled
+from steppe.experiment.settled import processes_of, settled
 from steppe.method import Method
 from steppe.methods import display_of
 from steppe.record import stamped
@@ -177,6 +178,7 @@ class Experiment:
         if (record := self._finished(folder, model)) is not None:
             return record, model, None
         self._check_head(method)
+        self._check_batches(model)
         choice = settled(recipe, model, self.loader, self.task(model), folder, self.quiet)
         config = replace(config, **choice.settings)
         accelerator = make_accelerator(config, recipe.device, str(self.out or "."))
@@ -239,6 +241,11 @@ class Experiment:
                 got=self.notes[0],
                 way_out="train a dense network on these data first, and give its run as weights",
             )
+
+    def _check_batches(self, model: nn.Module) -> None:
+        """Refuse batches too small for the network's norms, before anything is computed."""
+        size, processes = self.recipe.train.batch_size, processes_of(self.recipe).num_processes
+        check_statistics(model, self.task(model).forward, self.data.shape, size, processes)
 
     def _finished(self, folder: RunFolder | None, model: nn.Module) -> dict[str, Any] | None:
         """The record of a run that is done, its weights loaded; None where it must go on."""

@@ -20,6 +20,17 @@ from steppe.experiment.recipe import Recipe
 from steppe.removal.latency_table import LatencyTable
 
 
+def processes_of(recipe: Recipe) -> Any:
+    """accelerate's state of the processes that run a recipe: their number, and which this is.
+
+    Raises:
+        SteppeError: the recipe's device is not there.
+    """
+    if recipe.device is not None:
+        device_of(recipe.device)
+    return PartialState(cpu=recipe.device == "cpu")
+
+
 def settled(
     recipe: Recipe,
     model: nn.Module,
@@ -41,9 +52,7 @@ def settled(
         folder: of the run, None where nothing is kept.
         quiet: do not say what was chosen.
     """
-    if recipe.device is not None:
-        device_of(recipe.device)
-    state: Any = PartialState(cpu=recipe.device == "cpu")
+    state = processes_of(recipe)
     kept = folder.precision if folder is not None else None
     # a broadcast may end for the first process before the others have looked, and it writes then
     state.wait_for_everyone()
