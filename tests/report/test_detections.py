@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,6 +102,34 @@ def test_networks_on_other_images_never_share_a_picture(other: dict[str, Any], s
     assert [p.title for p in panels.pop(said)] == ["labelled", "AdaSAP 40 %"]
     ((_, beside),) = panels.items()
     assert [p.title for p in beside] == ["labelled", "dense", "HALP 40 %"]
+
+
+def test_the_same_data_by_another_path_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "cells")
+    monkeypatch.chdir(tmp_path)
+    names = ("voc:cells", f"voc:{tmp_path / 'cells'}", "voc:./link")
+    methods = ("dense", "halp", "adasap")
+    shown = strips([shown_on(m, name=n) for m, n in zip(methods, names, strict=True)])
+    assert [s.title for s in shown] == ["Image 1", "Image 1, gaussian noise at severity 5"]
+    assert all(len(s.panels) == 4 for s in shown)
+
+
+def test_networks_with_other_objects_never_share_a_picture() -> None:
+    """Other data that once lay in the same place."""
+    other = shown_on("halp")
+    for result in other["evaluations"].values():
+        for one in result["examples"]:
+            one["objects"] = one["objects"][:1]
+    shown = strips([shown_on("dense"), other, shown_on("adasap")])
+    clean = {s.title: s.panels for s in shown if "noise" not in s.title}
+    assert {title: [p.title for p in panels] for title, panels in clean.items()} == {
+        "Image 1, as labelled for dense": ["labelled", "dense", "AdaSAP 40 %"],
+        "Image 1, as labelled for HALP 40 %": ["labelled", "HALP 40 %"],
+    }
+    assert [len(panels[0].boxes) for panels in clean.values()] == [2, 1]
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"validation": 0.1}, {"augment": "none"}])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from steppe.report.axes import highest
@@ -16,7 +18,7 @@ MOST = 4
 """Pruned networks that stand beside the dense one."""
 SIDE = 300  # of a picture, in its own units
 _PLACES = ("evaluations.clean", "evaluations.corruptions")
-_OF_ALL = ("name", "size", "classes", "skip_invalid")
+_OF_ALL = ("size", "classes", "skip_invalid")
 _OF_TESTED = ("test_split", "test_size")
 _OF_OTHERS = ("train_split", "train_size", "validation", "seed")
 """Of a recipe's data: what decides which images of a part are seen, and how large they are."""
@@ -27,7 +29,9 @@ _MISSING = (
 
 
 _Images = tuple[tuple[str, str], ...]
-_Key = tuple[_Images, int, Any, Any]
+_Labels = tuple[tuple[Any, ...], ...]
+_Key = tuple[_Images, int, Any, Any, _Labels]
+"""Which data, which image of it, what was done to it, and what it is labelled with."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def strips(records: Sequence[Record]) -> list[Strip]:
     """The images that the networks were shown, each once.
 
     Of each method the first seed at the sparsity that most methods share is shown. Networks stand
-    beside each other only where data, part and size of the images are the same.
+    beside each other only where data, part, size and objects of the images are the same.
 
     Args:
         records: of the runs, as `read_records` gives them.
@@ -100,9 +104,10 @@ def strips(records: Sequence[Record]) -> list[Strip]:
             seen.setdefault(key, example)
     said = _told_apart(list(dict.fromkeys(key[0] for key in seen)))
     place = {images: i for i, images in enumerate(said)}
+    labelled = Counter(key[:-1] for key in seen)
     return [
         Strip(
-            _title(example) + said[key[0]],
+            _title(example) + said[key[0]] + _labels_of(kept, key, labelled),
             str(example["image"]),
             float(example["least"]),
             (
@@ -116,6 +121,15 @@ def strips(records: Sequence[Record]) -> list[Strip]:
         )
         for key, example in sorted(seen.items(), key=lambda pair: (place[pair[0][0]], pair[0][1]))
     ]
+
+
+def _labels_of(
+    kept: Mapping[str, Mapping[_Key, Any]], key: _Key, labelled: Mapping[Any, int]
+) -> str:
+    """Whose labels an image has, where networks were measured by several."""
+    if labelled[key[:-1]] == 1:
+        return ""
+    return f", as labelled for {next(name for name, own in kept.items() if key in own)}"
 
 
 def missing(records: Sequence[Record]) -> str:
@@ -207,7 +221,9 @@ def _examples(records: Sequence[Record]) -> dict[_Key, Mapping[str, Any]]:
             kept = find(record, f"{place}.examples")
             images = _images(record, find(record, f"{place}.part"))
             for one in kept if isinstance(kept, list) else ():
-                key = (images, one["index"], one.get("corruption"), one.get("severity"))
+                labels = tuple(tuple(row) for row in one["objects"])
+                how = one.get("corruption"), one.get("severity")
+                key = (images, one["index"], *how, labels)
                 found.setdefault(key, one)
     return found
 
@@ -216,11 +232,25 @@ def _images(record: Record, part: Any) -> _Images:
     """What decides which images of its data a network was shown, in plain text."""
     data = find(record, "recipe.data") or {}
     tested = part == "test"
-    own = {key: data.get(key) for key in (*_OF_ALL, *(_OF_TESTED if tested else _OF_OTHERS))}
+    own = {"name": _place(str(data.get("name")))}
+    own |= {key: data.get(key) for key in (*_OF_ALL, *(_OF_TESTED if tested else _OF_OTHERS))}
     if tested and data.get("test_size") is not None:  # else nothing is drawn
         own["seed"] = data.get("seed")
     own |= {"part": part, "colours": len(data.get("mean") or "rgb")}
     return tuple((key, str(value)) for key, value in own.items())
+
+
+def _place(name: str) -> str:
+    """Where data lie, by whatever path; the name itself of what is no folder here.
+
+    Example:
+        >>> _place("hub:an/example"), _place("voc:.") == f"voc:{Path.cwd().resolve()}"
+        ('hub:an/example', True)
+    """
+    kind, colon, rest = name.rpartition(":")
+    folders = {part: Path(part.strip()).expanduser() for part in rest.split(",")}
+    there = [str(f.resolve()) if f.is_dir() else part for part, f in folders.items()]
+    return kind + colon + ",".join(there)
 
 
 def _told_apart(every: Sequence[_Images]) -> dict[_Images, str]:

@@ -1,10 +1,14 @@
 """A detector on clean and corrupted images, alone and beside another one."""
 
 import json
+import re
 import shutil
 import weakref
+from pathlib import Path
 
 import pytest
+import yaml
+from PIL import Image
 
 import steppe
 import voc_folder
@@ -144,6 +148,32 @@ def test_images_are_held_a_batch_at_a_time_and_read_by_workers(runs, monkeypatch
     assert workers == [1]
     assert len(most) == 3 * 3, "each of three images as it is and at two severities"
     assert max(most) <= 2, "the one before is let go as the next comes"
+
+
+def test_the_other_run_may_have_the_same_data_elsewhere_but_no_other_objects(runs, tmp_path):
+    text = (runs / "dense/recipe.yaml").read_text()
+    root = Path(yaml.safe_load(text)["data"]["name"].removeprefix("voc:"))
+    (tmp_path / "link").symlink_to(root)
+    shutil.copytree(root, tmp_path / "copy")
+    shutil.copytree(root, tmp_path / "moved")
+    stem = (root / "ImageSets/Main/test.txt").read_text().split()[0]
+    annotation = tmp_path / "moved/Annotations" / f"{stem}.xml"
+    told = annotation.read_text()
+    annotation.write_text(re.sub(r"<xmin>\d+</xmin>", "<xmin>1</xmin>", told, count=1))
+    shutil.copytree(root, tmp_path / "blurred")
+    picture = tmp_path / "blurred/JPEGImages" / f"{stem}.jpg"
+    with Image.open(picture) as image:
+        image.convert("L").convert("RGB").save(picture)
+    for place, same in (("link", True), ("copy", True), ("moved", False), ("blurred", False)):
+        other = tmp_path / f"run-{place}"
+        shutil.copytree(runs / "dense", other)
+        (other / "recipe.yaml").write_text(text.replace(str(root), str(tmp_path / place)))
+        measured = make("clean", str(runs / "sparse"), {"beside": str(other)}, [])
+        if same:
+            assert measured.measure()["beside"]["map50"] > 0.2
+        else:
+            with pytest.raises(SteppeError, match="test images are others, or labelled otherwise"):
+                measured.measure()
 
 
 @pytest.mark.parametrize(

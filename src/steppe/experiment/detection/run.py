@@ -16,6 +16,7 @@ from steppe.experiment.detection.experiment import TESTED
 from steppe.experiment.detection.recipe import TASK, DetectionRecipe
 from steppe.experiment.image_run import check_another, check_limit, trained
 from steppe.vision.detection.data import DetectionData
+from steppe.vision.detection.data.base import Scene
 from steppe.vision.detection.examples import SHOWN, example
 from steppe.vision.detection.loader import DetectionLoader
 from steppe.vision.detection.reading import detect
@@ -82,18 +83,15 @@ class DetectionRun:
         """Another detector on the same images, usually the dense one.
 
         Raises:
-            SteppeError: it is this run, or its images, classes or their size are others.
+            SteppeError: it is this run, or its images, objects, classes or size are others.
         """
         check_another(self.path, other)
         run = DetectionRun.read(other, self.device)
-        mine, its = (
-            (r.data.shape, r.data.classes, [scene.where for scene in r.data.part(part)])
-            for r in (self, run)
-        )
-        if mine != its:
+        mine, its = ((r.data.shape, r.data.classes) for r in (self, run))
+        if mine != its or not same_scenes(*(r.data.part(part).scenes for r in (self, run))):
             raise SteppeError(
-                "two detectors are compared on the same images, classes and size",
-                got=f"{other}, whose {part} images are others",
+                "two detectors are compared on the same images, objects, classes and size",
+                got=f"{other}, whose {part} images are others, or labelled otherwise",
                 way_out="--beside with a run of the same data",
             )
         return run
@@ -143,3 +141,14 @@ class DetectionRun:
         colours = (torch.tensor(c, device=self.device) for c in (self.data.mean, self.data.std))
         mean, std = (c.view(1, -1, 1, 1) for c in colours)
         return mean, std
+
+
+def same_scenes(own: Sequence[Scene], theirs: Sequence[Scene]) -> bool:
+    """Whether two parts are the same images with the same objects, wherever they are stored."""
+    return len(own) == len(theirs) and all(map(_same, own, theirs))
+
+
+def _same(own: Scene, other: Scene) -> bool:
+    return torch.equal(own.objects, other.objects) and (
+        own.where == other.where or own.image.read_bytes() == other.image.read_bytes()
+    )
