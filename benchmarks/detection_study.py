@@ -10,14 +10,16 @@ from there each method takes away 40 and 60 % of the multiply-adds by its own re
 is a folder of ``steppe train`` and, beside it, one of ``steppe remove``, which is what is measured;
 what was cut off goes on, nothing is done twice. ``--time`` wants a machine on which nothing else
 runs: it measures the layers of the dense detector (``steppe latency``), predicts each smaller one
-from them, and times dense and small in turns (``steppe evaluate --on latency``), where the report
-finds it too.
+from them, and times dense and small in turns (``steppe evaluate --on latency``), each in a process
+of its own, where the report finds it too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -25,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from study import Training, changed, run, typed
+from study import Training, changed, run
 
 from steppe.core.serialization import write_text
-from steppe.evaluation import ensure
+from steppe.evaluation import earlier
 from steppe.experiment.tasks import TASKS
 from steppe.recipes import path_of
 from steppe.report.html import write_report
@@ -89,46 +91,87 @@ class Study:
         return Training(name, made, self.measured)
 
 
-def timed(out: Path, trainings: Sequence[Training]) -> None:
-    """Milliseconds of one image, dense and small: by the table of layers, and in turns."""
-    threads = torch.get_num_threads()
-    table = out / TABLE
+def of_times(out: Path, training: Training, threads: int) -> dict[str, Any]:
+    """The flags of ``--on latency`` with which a network of the study is timed."""
+    dense, table = out / str(training.after), out / TABLE
+    return {"beside": str(dense), "table": str(table), "threads": threads}
+
+
+def timed(out: Path, trainings: Sequence[Training], threads: int) -> None:
+    """Milliseconds of one image, dense and small: by the table of layers, and in turns.
+
+    Each in a process of its own: after the many layers of a table, or another network, memory lies
+    otherwise than in a process that does nothing else.
+    """
     small = [t for t in trainings if t.slim and (out / t.measured_folder / "record.json").exists()]
     for training in small:
-        folder, dense = out / training.measured_folder, out / str(training.after)
+        folder, given = out / training.measured_folder, of_times(out, training, threads)
         if training is small[0]:  # the layers of all dense detectors are alike
-            typed(
-                *("latency", str(dense), "--out", str(table), "--batch", "1"),
+            apart(
+                *("latency", given["beside"], "--out", given["table"], "--batch", "1"),
                 *("--threads", str(threads), "--round-to", str(MULTIPLE)),
             )
-        given = {"beside": str(dense), "table": str(table), "threads": threads}
-        result = ensure("latency", str(folder), given)
+        if earlier("latency", str(folder), given) is None:
+            flags = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+            apart("evaluate", str(folder), "--on", "latency", *flags, "--quiet")
+        result = earlier("latency", str(folder), given)
+        assert result is not None, "it was measured"
         speed = result["measured"]
         ms = [*result["predicted_ms"], speed["dense_ms"], speed["sparse_ms"]]
         print(training.name, *(f"{value:.2f}" for value in ms), "ms", flush=True)
 
 
-def collect(out: Path, path: Path, trainings: Sequence[Training]) -> None:
+def apart(*words: str) -> None:
+    """A command of ``steppe`` in a process of its own.
+
+    Raises:
+        CalledProcessError: it failed.
+    """
+    subprocess.run([sys.executable, "-m", "steppe", *words], check=True)
+
+
+def collect(out: Path, path: Path, trainings: Sequence[Training], threads: int) -> None:
     """The record and the report: every network that is there, with what was measured of it."""
     rows, folders = [], []
     for training in trainings:
         folder = out / training.measured_folder
-        evaluations = folder / "evaluations.json"
-        if not evaluations.exists():
+        found = measured_of(out, training, threads)
+        if found is None:
             print("missing:", training.name)
             continue
         folders.append(folder)
-        rows.append(row(out, training, json.loads(evaluations.read_text(encoding="utf-8"))))
+        rows.append(row(out, training, found))
     write_text(path, json.dumps(rows, indent=1) + "\n")
     title = "Detectors of blood cells: HALP and AdaSAP"
     write_report(out / "report.html", title=title, records=read_records(folders))
     for one in rows:
         figures = {"mAP@0.5": one["map50"], "mAP": one["map"]}
-        figures |= {key: one["corruptions"][key] for key in MEANS if key in one["corruptions"]}
+        figures |= {
+            key: value for key in MEANS if (value := one["corruptions"].get(key)) is not None
+        }
         print(one["name"], *(f"{key} {value:.3f}" for key, value in figures.items()))
 
 
-def row(out: Path, training: Training, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
+def measured_of(out: Path, training: Training, threads: int) -> dict[str, Any] | None:
+    """Evaluation -> its result with the study's own flags; None where one of the quality lacks.
+
+    In a folder there may be others, which somebody measured with other flags.
+    """
+    folder = out / training.measured_folder
+    if not (folder / "record.json").exists():
+        return None
+    found = {on: earlier(on, str(folder), flags) for on, flags in training.measured.items()}
+    if any(result is None for result in found.values()):
+        return None
+    if training.slim:
+        times = earlier("latency", str(folder), of_times(out, training, threads))
+        if times is None:
+            print("not timed, or with another table:", training.name)
+        found["latency"] = times or {}
+    return found
+
+
+def row(out: Path, training: Training, measured: dict[str, Any]) -> dict[str, Any]:
     """A network in the record."""
     record = json.loads((out / training.name / "record.json").read_text(encoding="utf-8"))
     folder = out / training.measured_folder
@@ -144,8 +187,8 @@ def row(out: Path, training: Training, evaluations: list[dict[str, Any]]) -> dic
         "sparsity_asked": record["sparsity_asked"],
         "sparsity_reached": record["sparsity_reached"],
         "removed": removed,
-        "times": next((e["result"] for e in evaluations if e["on"] == "latency"), {}),
-        **{e["on"]: _numbers(e["result"]) for e in evaluations if e["on"] == "corruptions"},
+        "times": measured.get("latency", {}),
+        "corruptions": _numbers(measured["corruptions"]),
         "epochs": record["recipe"]["train"]["epochs"],
         "seed": record["seed"],
         "seconds": record["seconds"],
@@ -189,9 +232,9 @@ def main() -> None:
     trainings = list(study.every())
     chosen = [t for t in trainings if fnmatch(t.name, arguments.only)]
     if arguments.collect:
-        collect(out, arguments.record, chosen)
+        collect(out, arguments.record, chosen, arguments.threads)
     elif arguments.time:
-        timed(out, chosen)
+        timed(out, chosen, arguments.threads)
     else:
         run(out, chosen, measure=not arguments.train)
 

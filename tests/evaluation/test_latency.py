@@ -11,7 +11,7 @@ import voc_folder
 from steppe import SteppeError
 from steppe.cli import verb_remove
 from steppe.cli.main import main
-from steppe.evaluation import latency, make
+from steppe.evaluation import ensure, latency, make
 from steppe.experiment import channels
 from steppe.removal.forward_timing import layout_of
 
@@ -64,6 +64,32 @@ def test_a_smaller_detector_is_predicted_from_the_layers_and_measured(timed):
 def test_a_run_that_still_holds_its_zeros_is_not_timed(folder):
     with pytest.raises(SteppeError, match=r"as zeros.*steppe remove"):
         make("latency", str(folder / "pruned"), {"beside": str(folder / "dense")}, []).measure()
+
+
+def test_times_are_kept_as_long_as_the_table_is_the_same(folder, tmp_path, monkeypatch):
+    small, table = tmp_path / "small", tmp_path / "table.json"
+    shutil.copytree(folder / "small", small)
+    shutil.copy(folder / "table.json", table)
+    measured = []
+    measure = latency.RunLatency.measure
+    monkeypatch.setattr(
+        latency.RunLatency, "measure", lambda self: (measured.append(1), measure(self))[1]
+    )
+    given = {"beside": str(folder / "dense"), "table": str(table), "threads": 1}
+    first = ensure("latency", str(small), given)
+    assert ensure("latency", str(small), given) == first
+    assert len(measured) == 1
+    other = json.loads(table.read_text())
+    for points in other["networks"].values():
+        for point in points.values():
+            point[:2] = [2 * ms for ms in point[:2]]
+    table.write_text(json.dumps(other))
+    again = ensure("latency", str(small), given)
+    assert len(measured) == 2
+    assert again["predicted_ms"] == pytest.approx([2 * ms for ms in first["predicted_ms"]])
+    entries = json.loads((small / "evaluations.json").read_text())
+    own = [e["result"] for e in entries if e["options"]["table"] == str(table)]
+    assert own == [again], "the earlier one is gone"
 
 
 @pytest.fixture(scope="module")

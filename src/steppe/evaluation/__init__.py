@@ -109,23 +109,18 @@ def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | Non
     folder = Path(evaluation.run)
     if not folder.is_dir():
         return f"{folder} is no folder here, so the result is not kept"
-    options = {k: v for k, v in asdict(evaluation).items() if k != "run"}
     own = versions() | {library: version(library) for library in evaluation.libraries}
     entry = {
         "on": name,
         "command": command_of(name, evaluation),
-        "options": options,
+        "options": _options(evaluation),
         "result": result,
         "versions": own,
     }
     path = folder / FILE
     try:
         entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        # through JSON, so that what was read and what is new compare alike
-        on, own_options = json.loads(json.dumps([name, options], default=str))
-        # an option that an earlier version did not know has its default
-        usual = json.loads(json.dumps(_defaults(evaluation), default=str))
-        entries = [e for e in entries if (e["on"], usual | e["options"]) != (on, own_options)]
+        entries = [e for e in entries if not _same(e, name, evaluation)]
         text = json.dumps([*entries, entry], indent=2, default=str)
         write_text(path, text + "\n")
     except (SteppeError, ValueError, KeyError, TypeError, OSError) as error:
@@ -133,8 +128,48 @@ def keep(name: str, evaluation: Evaluation, result: dict[str, Any]) -> str | Non
     return None
 
 
+def _options(evaluation: Evaluation) -> dict[str, Any]:
+    return {k: v for k, v in asdict(evaluation).items() if k != "run"}
+
+
+def _same(entry: dict[str, Any], name: str, evaluation: Evaluation) -> bool:
+    """Whether a result that was kept is of that measurement with the same options."""
+    # through JSON, so that what was read and what is new compare alike
+    on, options = json.loads(json.dumps([name, _options(evaluation)], default=str))
+    # an option that an earlier version did not know has its default
+    usual = json.loads(json.dumps(_defaults(evaluation), default=str))
+    return bool((entry["on"], usual | entry["options"]) == (on, options))
+
+
 def _defaults(evaluation: Evaluation) -> dict[str, Any]:
     return {f.name: f.default for f in fields(evaluation) if f.default is not MISSING}
+
+
+def earlier(name: str, run: str, given: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run's folder holds of that measurement with these flags; None where it holds nothing.
+
+    Nor where what was measured with is another file now, see `Evaluation.holds`.
+
+    Args:
+        name: of the evaluation.
+        run: the run's folder.
+        given: flags, by their field's name.
+
+    Raises:
+        SteppeError: the folder's evaluations.json is damaged.
+    """
+    evaluation = make(name, run, given, [])
+    path = Path(run) / FILE
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        for entry in entries:
+            if _same(entry, name, evaluation) and evaluation.holds(entry["result"]):
+                return dict(entry["result"])
+    except SteppeError:
+        raise
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise damaged(path, error) from None
+    return None
 
 
 def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -148,17 +183,9 @@ def ensure(name: str, run: str, given: dict[str, Any]) -> dict[str, Any]:
     Raises:
         SteppeError: what the measurement refuses; the folder cannot be written.
     """
+    if (found := earlier(name, run, given)) is not None:
+        return found
     evaluation = make(name, run, given, [])
-    wanted = command_of(name, evaluation)
-    path = Path(run) / FILE
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        for entry in entries:
-            if entry.get("command") == wanted:
-                earlier: dict[str, Any] = entry["result"]
-                return earlier
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
-        raise damaged(path, error) from None
     result = evaluation.measure()
     lost = keep(name, evaluation, result)
     if lost is not None:

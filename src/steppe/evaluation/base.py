@@ -29,6 +29,14 @@ class Evaluation:
         """The result, plain data."""
         raise NotImplementedError
 
+    def holds(self, result: dict[str, Any]) -> bool:
+        """Whether an earlier result is still of what these options name.
+
+        Args:
+            result: what `measure` gave with the same options.
+        """
+        return True
+
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """The result in a sentence.
 

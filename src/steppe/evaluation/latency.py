@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,8 @@ class RunLatency(Evaluation):
     def measure(self) -> dict[str, Any]:
         """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
 
-        Also ``parameters`` of both, ``threads``, the ``device`` by its name, and the ``layout`` of
-        images and kernels.
+        Also ``parameters`` of both, ``threads``, the ``device`` by its name, the ``layout`` of
+        images and kernels, and ``table_sha256`` of the table.
         """
         if self.beside is None:
             raise SteppeError(
@@ -85,11 +86,16 @@ class RunLatency(Evaluation):
             result: dict[str, Any] = {"threads": torch.get_num_threads(), "parameters": sizes}
             result |= {key: conditions(own)[key] for key in ("device", "layout")}
             if self.table is not None:
+                result["table_sha256"] = _hash(self.table)
                 result["predicted_ms"] = self._predicted(recipe, dense, example)
             reason = "channels are removed" if sizes[1] < sizes[0] else ""
             return result | {"measured": compare(dense, own, example, reason).record()}
         finally:
             torch.set_num_threads(before)
+
+    def holds(self, result: dict[str, Any]) -> bool:
+        """Whether the table is the one that the result was predicted from."""
+        return self.table is None or result.get("table_sha256") == _hash(self.table)
 
     def _holds_zeros(self) -> bool:
         """Whether channels were pruned in the run's folder and not taken out there."""
@@ -117,6 +123,12 @@ class RunLatency(Evaluation):
             return text
         dense, own = result["predicted_ms"]
         return f"{text}; by the table of layers {own:.3g} and {dense:.3g} ms"
+
+
+def _hash(table: str) -> str | None:
+    """Of the file's bytes; None where there is none."""
+    path = Path(table)
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _network(run: str, device: torch.device) -> tuple[Recipe, tuple[int, ...], nn.Module]:
