@@ -5,9 +5,18 @@ import torch
 from torch import nn
 
 from steppe import SteppeError
+from steppe.experiment.detection.recipe import DetectionDataSpec
 from steppe.vision.detection.models import DETECTORS, build
+from steppe.vision.detection.models.ssd_small import LEAST
 from steppe.vision.detection.reading import reading_of
 from steppe.vision.detection.targets import padded
+
+
+def test_a_recipe_and_the_small_detector_agree_on_the_least_size():
+    assert DetectionDataSpec(name="voc:x", size=LEAST).size == LEAST
+    with pytest.raises(ValueError, match=f"greater than or equal to {LEAST}"):
+        DetectionDataSpec(name="voc:x", size=LEAST - 1)
+
 
 SMALL = [name for name in DETECTORS if "resnet" not in name]
 
@@ -27,6 +36,19 @@ def test_a_detector_learns_and_detects(name):
         assert torch.equal(found.scores, found.scores.sort(descending=True).values)
         assert set(found.labels.tolist()) <= {0, 1}
     assert 0.0 <= float(reading.accuracy(outputs, there)) <= 1.0
+
+
+@pytest.mark.parametrize(("size", "last"), [(LEAST, 1), (64, 1), (65, 2)])
+def test_the_smallest_images_of_the_small_detector_work(size, last):
+    model = build("ssd_small", 2, (3, size, size), width=0.25)
+    assert model.reading.anchors.maps[-1] == (last, last)
+    there = padded([torch.tensor([[0.1, 0.1, 0.5, 0.6, 1, 0]])] * 2)
+    reading = reading_of(model)
+    reading.loss(model(torch.randn(2, 3, size, size)), there).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    assert len(reading.detections(model.eval()(torch.randn(1, 3, size, size)).detach())) == 1
+    with pytest.raises(SteppeError, match="32 pixels or more; got 31 x 64"):
+        build("ssd_small", 2, (3, 64, 31), width=0.25)
 
 
 def own(num_classes, in_shape):

@@ -11,6 +11,7 @@ from steppe.vision.detection.models import DETECTORS
 from steppe.vision.detection.models.ssd import SSD, normed
 from steppe.vision.models.resnet18 import ProjectedBlock
 
+LEAST = 32
 BASE = (16, 32, 64, 128)
 SCALES = (0.08, 0.17, 0.32, 0.55, 0.9)
 RATIOS = ((2.0,), (2.0, 3.0), (2.0, 3.0), (2.0,))
@@ -28,11 +29,21 @@ def ssd_small(
 
     Args:
         num_classes: kinds of objects.
-        in_shape: channels, height, width; 96 pixels or more.
+        in_shape: channels, height, width; 32 pixels or more. Up to 64 the last map is one cell, so
+            that in training a batch has two images or more.
         width: factor on the channels.
         scales: of the anchors of the four maps, and one more: shares of the side.
         ratios: of the anchors of the four maps.
+
+    Raises:
+        SteppeError: smaller images, another number of ratios or scales, no channel left.
     """
+    if min(in_shape[1:]) < LEAST:
+        raise SteppeError(
+            f"ssd_small takes images of {LEAST} pixels or more",
+            got=f"{in_shape[2]} x {in_shape[1]}",
+            way_out="data.size",
+        )
     a, b, c, d = (round(channels * width) for channels in BASE)
     if a < 1:
         raise SteppeError("width must leave at least one channel of 16", got=f"width={width}")
