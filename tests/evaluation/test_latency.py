@@ -35,6 +35,8 @@ def folder(tmp_path_factory):
         "device": "cpu",
     }
     steppe.train(plain | {"method": "dense"}, out=out / "dense")
+    wider = {"name": "ssd_small", "options": {"width": 0.5, "ratios": [[2.0]] * 4}}
+    steppe.train(plain | {"method": "dense", "model": wider}, out=out / "another")
     method = {"name": "taylor", "sparsity": 0.3, "every": 1}
     channels = {"target": "flops", "round_to": 4}
     steppe.train(plain | {"method": method, "channels": channels}, out=out / "pruned")
@@ -169,6 +171,7 @@ def test_channels_are_removed_and_timed_in_the_memory_format_of_the_run(folder, 
         ({"beside": "dense", "threads": 0}, "--threads is 1 or more"),
         ({"beside": "small"}, "the run itself"),
         ({"beside": "nowhere"}, "a run is a folder"),
+        ({"beside": "another"}, "the dense one that it was made of"),
         ({"beside": "dense", "table": "dense/record.json"}, "a latency table is a file"),
     ],
 )

@@ -84,7 +84,7 @@ class Landscape(Evaluation):
         line = result["line"]
         ends = ", ".join("infinite" if end is None else f"{end:.4g}" for end in (line[0], line[-1]))
         return (
-            f"training loss {line[len(line) // 2]:.4g}, at distance {result['radius']:g} {ends}; "
+            f"loss {line[len(line) // 2]:.4g}, at distance {result['radius']:g} {ends}; "
             f"{result['support']} weights move, {result['images']} {result['part']} images"
         )
 

@@ -73,6 +73,7 @@ class RunLatency(Evaluation):
                 got=f"{list(shape)} here, {list(other_shape)} in {self.beside}",
                 way_out="--beside with a run of the same data and size",
             )
+        _check_made_of(own, dense, str(self.beside))
         layout = layout_of_run(recipe, read_record(self.run))
         for model in (dense, own):
             model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -123,6 +124,24 @@ class RunLatency(Evaluation):
             return text
         dense, own = result["predicted_ms"]
         return f"{text}; by the table of layers {own:.3g} and {dense:.3g} ms"
+
+
+def _check_made_of(own: nn.Module, dense: nn.Module, name: str) -> None:
+    """Refuse another network, whose time has another reason than channels that are gone.
+
+    Raises:
+        SteppeError: it has other weights, or fewer channels.
+    """
+    shapes, wider = ({n: p.shape for n, p in m.named_parameters()} for m in (own, dense))
+    if shapes.keys() != wider.keys() or any(
+        len(shape) != len(wider[n]) or any(a > b for a, b in zip(shape, wider[n], strict=True))
+        for n, shape in shapes.items()
+    ):
+        raise SteppeError(
+            "a network is timed beside the dense one that it was made of",
+            got=f"{name}, whose weights are not those of this one before channels went",
+            way_out="--beside the run that it was pruned from",
+        )
 
 
 def _hash(table: str) -> str | None:
