@@ -232,7 +232,7 @@ def _images(record: Record, part: Any) -> _Images:
     """What decides which images of its data a network was shown, in plain text."""
     data = find(record, "recipe.data") or {}
     tested = part == "test"
-    own = {"name": _place(str(data.get("name")))}
+    own: dict[str, Any] = {"name": _place(str(data.get("name")))}
     own |= {key: data.get(key) for key in (*_OF_ALL, *(_OF_TESTED if tested else _OF_OTHERS))}
     if tested and data.get("test_size") is not None:  # else nothing is drawn
         own["seed"] = data.get("seed")
