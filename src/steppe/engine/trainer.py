@@ -203,7 +203,10 @@ class Trainer:
         return Outcome(finished, self._metrics, before, after, seconds, peak_memory(), notes, shown)
 
     def evaluate(self) -> dict[str, float]:
-        """The evaluation of the model as it is."""
+        """The evaluation of the model as this process holds it; nothing is shared before.
+
+        Where ``evaluate`` measures a share of the data in each process, all of them call this.
+        """
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         training = model.training
         model.eval()

@@ -196,6 +196,18 @@ def test_workers_share_the_cores_of_their_own_machine(
     assert usual_workers(processes, environment) == expected
 
 
+def test_processes_that_each_read_whole_batches_share_the_cores_too(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = streamed(photographs)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert Loader.of(data, "test", 4).workers == 8
+    monkeypatch.setattr("steppe.engine.ranks.world", lambda: 4)
+    assert Loader.of(data, "test", 4).workers == 2
+    assert Loader.of(data, "test", 4, rank=1, world=4).workers == 2
+
+
 def test_shared_memory_that_is_full_is_told_in_one_line(
     photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
