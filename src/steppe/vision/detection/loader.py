@@ -16,6 +16,7 @@ from steppe.vision.detection.data import DetectionData, without_kept
 from steppe.vision.detection.data.base import Split
 from steppe.vision.detection.rendering import pixels, render
 from steppe.vision.detection.targets import padded
+from steppe.vision.streaming.faults import of_user
 from steppe.vision.streaming.fetch import Fetcher
 from steppe.vision.streaming.worker import Batches
 
@@ -60,10 +61,12 @@ class Items(Batches[tuple[Tensor, Tensor]]):
         draw = Random(stream(self.seed, epoch, row).initial_seed())
         view = View.whole(scene.size, scene.objects)
         for part in self.augment:
-            view = part.seen(view, draw)
+            with of_user(part):
+                view = part.seen(view, draw)
         image = render(self.split.image(row), view, self.size, self.mean)
         for part in self.augment:
-            image = part.coloured(image, draw)
+            with of_user(part):
+                image = part.coloured(image, draw)
         return pixels(image), view.objects
 
 
