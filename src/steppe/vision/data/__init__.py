@@ -112,7 +112,7 @@ def load(
     train_rows, held_out_rows = select(labels.train, train_size, validation, seed)
     test_rows, _ = select(labels.test, test_size, 0, seed, what="test")
     count = sum(map(len, (train_rows, held_out_rows, test_rows)))
-    how = streams(source, reading, count, stream, augment)
+    how = streams(source, reading, train_rows, count, stream, augment)
     split = partial(_split, how.streamed, reading, folder)
     train = split(source.train, labels.train, train_rows)
     held_out = split(source.train, labels.train, held_out_rows) if held_out_rows else None
