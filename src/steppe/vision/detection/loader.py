@@ -73,8 +73,6 @@ class Items(Batches[tuple[Tensor, Tensor]]):
 class DetectionLoader(BatchLoader):
     """Normalised batches of a split, with their objects as one padded tensor.
 
-    Of a last batch that is not full a rank may have nothing, and then gets no batch.
-
     Args:
         data: the dataset.
         part: train, validation or test.
@@ -130,7 +128,6 @@ class DetectionLoader(BatchLoader):
             (`steppe.vision.detection.targets`), on ``device``.
         """
         keys = [[(number, row) for row in own.tolist()] for _, own in self.shares(number, start)]
-        # of a last batch that is not full others may have all
-        for images, objects in self._fetcher.batches(iter([own for own in keys if own])):
+        for images, objects in self._fetcher.batches(iter(keys)):
             x = self._laid_out(self._normalised(self._moved(images)))
             yield x, self._moved(objects)
