@@ -7,6 +7,7 @@ import pytest
 from steppe.cli.main import main
 from steppe.core.errors import SteppeError
 from steppe.experiment.recipe import parse
+from steppe.experiment.tasks.image import ImageTask
 from steppe.experiment.varied import varied
 
 RECIPE = """
@@ -34,6 +35,34 @@ def test_the_weight_decay_of_a_sparsity(tmp_path, capsys):
     # again: everything is there
     run("bisect", *where, "--low", 1e-5, "--high", 0.3, "--json", "--quiet")
     assert json.loads(capsys.readouterr().out) == shown
+
+
+def test_quiet_says_nothing_and_data_are_read_once(tmp_path, capsys, monkeypatch):
+    """Though the data have something to say: a class of which there is no image."""
+    read = []
+    load = ImageTask.data
+
+    def counted(recipe, **options):
+        read.append(recipe.data)
+        return load(recipe, **options)
+
+    monkeypatch.setattr(ImageTask, "data", staticmethod(counted))
+    recipe = RECIPE.replace("train_size: 400", "train_size: 400, num_classes: 12")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    where = [tmp_path / "recipe.yaml", "--tries", 2, "--tolerance", 1]
+    ends = ["--low", 1e-5, "--high", 0.3]
+    run("bisect", *where, *ends, "--out", tmp_path / "quiet", "--quiet")
+    assert capsys.readouterr().err == ""
+    run("bisect", *where, *ends, "--out", tmp_path / "loud")
+    assert "note: train: no image of 2 of 12 classes" in capsys.readouterr().err
+    read.clear()
+    varied = ["--option", "train.lr", "--tolerance", 1e-6, "--out", tmp_path / "two", "--quiet"]
+    run("bisect", *where[:3], *varied, "--low", 0.01, "--high", 0.3, code=2)
+    assert len(read) == 1
+    read.clear()
+    varied[1] = "data.train_size"
+    run("bisect", *where[:3], *varied, "--low", 100, "--high", 200, code=2)
+    assert [one.train_size for one in read] == [100, 200], "other data are read"
 
 
 def test_what_is_not_reached_is_an_error_after_the_numbers(tmp_path, capsys):

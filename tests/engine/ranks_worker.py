@@ -19,6 +19,7 @@ from steppe.engine.blockwise.calibration_collector import CalibrationCollector
 from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
+from steppe.engine.step.channel_selector import ChannelSelector, coupled
 
 
 def load_toy() -> Any:
@@ -73,6 +74,24 @@ def factors(rank: int, world: int) -> dict[str, Any]:
     return {"statistics": found, "mask": sparsifier.finish().masks["0.weight"].tolist()}
 
 
+def searched(rank: int, name: str) -> dict[str, Any]:
+    """The channels that a search keeps where the second process likes what the first does not."""
+    import grouped
+
+    torch.manual_seed(0)
+    net = grouped.Net()
+
+    def liked(kept: Any) -> float:
+        return float(kept["stem.weight"].sum()) * (-1) ** rank
+
+    short = {"eagleeye": {"candidates": 5}, "abcpruner": {"food": 3, "cycles": 2}}[name]
+    layers, weights = coupled(net, grouped.groups())
+    method = methods.make(name, sparsity=0.5, **short)
+    select = ChannelSelector(method, layers, {}, grouped.groups(), evaluate_candidate=liked)
+    kept = select.alive(select({n: w.detach() for n, w in weights.items()}, 0.5))
+    return {group: units.tolist() for group, units in kept.items()}
+
+
 def journal(rank: int, folder: Path) -> dict[str, Any]:
     """What one puts, both hold; rank 0 writes."""
     held = Journal(folder / "deep" / "journal.json")
@@ -111,6 +130,8 @@ if __name__ == "__main__":
     found |= {"share": [list(ranks.share(n)) for n in range(6)], **sums(number)}
     found |= {"collected": collected(number), "journal": journal(number, place)}
     found["factors"] = factors(number, 2)
+    found["searched"] = {name: searched(number, name) for name in ("eagleeye", "abcpruner")}
+    found["as_first"] = ranks.as_first(number + 0.1)
     for which in ("sparsegpt", "safe_plus"):
         walk(small, place / which, which)
     found["speaks"] = [ranks.speaks(), ranks.speaks()]

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from steppe.engine.progress import TrainingProgress
+from steppe.engine.progress import TrainingProgress, is_redrawn, say_in_logs
 
 SHORT = "epoch 2/3 loss 1.401, 40 images/s (49% waiting for data), 5 s left"
 LONG = "epoch 118/160 loss 6.912, 12,345 images/s (12% waiting for data), 117 min left"
@@ -65,6 +65,26 @@ def test_nothing_is_left_on_the_terminal(width: int) -> None:
     assert "\n" not in written.rstrip("\n").rpartition("\x1b[2K")[2], "erased at last"
     assert written.endswith("\x1b[2K")
     assert "\x1b[?25h" in written, "the cursor is back"
+
+
+def test_a_dumb_terminal_gets_what_a_log_file_gets() -> None:
+    written = frames(SHORT, 80, term="dumb")
+    assert written.splitlines() == [SHORT]
+    assert not is_redrawn(Console(file=Screen(), _environ={"TERM": "dumb"}))
+    assert not is_redrawn(Console(file=io.StringIO(), force_terminal=True))
+    assert is_redrawn(Console(file=Screen(), _environ={"TERM": "xterm"}))
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_a_line_beside_the_bar_is_said_where_there_is_none(
+    term: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    screen = Screen()
+    monkeypatch.setattr("sys.stderr", screen)
+    say_in_logs("quietly", quiet=True)
+    say_in_logs("resumed after step 3 of 9", quiet=False)
+    assert screen.getvalue() == ("resumed after step 3 of 9\n" if term == "dumb" else "")
 
 
 @pytest.mark.parametrize("wanted", [True, False])

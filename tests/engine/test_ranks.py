@@ -76,10 +76,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
     if not dist.is_gloo_available():
         pytest.skip("torch without gloo")
     folder = tmp_path_factory.mktemp("ranks")
+    tests = str(WORKER.parents[1])
+    path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
     started = [
         subprocess.Popen(
             [sys.executable, str(WORKER), str(folder), str(rank)],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -96,6 +98,17 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, 
     return folder, [json.loads(path.read_text()) for path in found], codes
 
 
+@pytest.fixture(scope="module")
+def worker() -> ModuleType:
+    """The module that each of the processes runs."""
+    spec = importlib.util.spec_from_file_location("ranks_worker", WORKER)
+    assert spec is not None
+    assert spec.loader is not None
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    return worker
+
+
 def test_together(two: Any) -> None:
     _, found, _ = two
     assert [f["rank"] for f in found] == [0, 1]
@@ -109,12 +122,7 @@ def test_together(two: Any) -> None:
     ]
 
 
-def test_kronecker_factors_are_those_of_all_images(two: Any) -> None:
-    spec = importlib.util.spec_from_file_location("ranks_worker", WORKER)
-    assert spec is not None
-    assert spec.loader is not None
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
+def test_kronecker_factors_are_those_of_all_images(two: Any, worker: Any) -> None:
     alone, found = worker.factors(0, 1), [f["factors"] for f in two[1]]
     assert found[0] == found[1]
     assert found[0]["mask"] == alone["mask"]
@@ -123,6 +131,15 @@ def test_kronecker_factors_are_those_of_all_images(two: Any) -> None:
         torch.testing.assert_close(
             torch.tensor(found[0]["statistics"][name]), torch.tensor(value), msg=name
         )
+
+
+@pytest.mark.parametrize("name", ["eagleeye", "abcpruner"])
+def test_a_search_goes_by_what_the_first_one_finds(name: str, two: Any, worker: Any) -> None:
+    """Though the second one finds the contrary: two masks would be two networks."""
+    alone, contrary = (worker.searched(rank, name) for rank in range(2))
+    assert alone != contrary
+    assert [f["searched"][name] for f in two[1]] == [alone, alone]
+    assert [f["as_first"] for f in two[1]] == [0.1, 0.1]
 
 
 def test_statistics_are_summed_under_the_same_names(two: Any) -> None:
@@ -143,13 +160,8 @@ def test_a_journal_is_read_before_it_is_written(two: Any) -> None:
 
 @pytest.mark.parametrize("name", ["sparsegpt", "safe_plus"])
 def test_a_walk_of_two_is_a_walk_of_one(
-    name: str, two: Any, toy: ModuleType, tmp_path: Path
+    name: str, two: Any, worker: Any, toy: ModuleType, tmp_path: Path
 ) -> None:
-    spec = importlib.util.spec_from_file_location("ranks_worker", WORKER)
-    assert spec is not None
-    assert spec.loader is not None
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
     worker.walk(toy, tmp_path, name)
     names = sorted(p.name for p in tmp_path.glob("block-*.safetensors"))
     assert len(names) == 3

@@ -15,7 +15,7 @@ def test_a_classification_counts_right_answers_and_smooths_labels():
 
 def test_the_time_left_is_that_of_the_steps_left():
     now = [100.0]
-    pace = Pace("tokens", lambda: now[0])
+    pace = Pace("tokens", clock=lambda: now[0])
     assert pace.row() == {}
     assert pace.shown(5) == ""
     for _ in range(4):
@@ -29,7 +29,7 @@ def test_the_time_left_is_that_of_the_steps_left():
 
 def test_the_time_spent_waiting_for_data_is_told_where_it_counts():
     now = [0.0]
-    pace = Pace("images", lambda: now[0])
+    pace = Pace("images", clock=lambda: now[0])
     with pace.waiting():
         now[0] += 1.0
     now[0] += 3.0
@@ -38,6 +38,15 @@ def test_the_time_spent_waiting_for_data_is_told_where_it_counts():
     assert pace.shown(2) == ", 100 images/s (25% waiting for data), 8 s left"
     now[0] += 96.0
     assert "waiting" not in pace.shown(2)
+
+
+def test_of_data_that_stream_the_share_is_always_told():
+    """Also where it is nothing: that is what one looks for."""
+    now = [0.0]
+    pace = Pace("images", streams=True, clock=lambda: now[0])
+    now[0] += 4.0
+    pace.saw(400, 1)
+    assert pace.shown(2) == ", 100 images/s (0% waiting for data), 8 s left"
 
 
 def test_mixed_labels_are_right_where_their_largest_share_is():

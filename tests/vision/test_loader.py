@@ -70,6 +70,15 @@ def test_ranks_share_out_what_one_process_sees(split, world, normalised):
             assert torch.equal(part_y, y[rank::world])
 
 
+def test_of_a_last_batch_that_is_not_full_a_rank_may_have_nothing(split):
+    """Then it gets no batch, as from the loader of detection."""
+    few = split.take(torch.arange(9))
+    options = {"shuffle": False, "augment": None, "world": 4}
+    shards = [list(make(few, rank=rank, **options).epoch(0)) for rank in range(4)]
+    assert [[len(y) for _, y in own] for own in shards] == [[2, 1], [2], [2], [2]]
+    assert shards[0][1][1].tolist() == [8]
+
+
 def test_normalisation_is_x_minus_mean_over_std(split):
     (x, y) = next(make(split, 53, shuffle=False, augment=None).epoch(0))
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (MEAN, STD))

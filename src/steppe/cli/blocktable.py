@@ -13,6 +13,7 @@ from steppe.cli.main import say
 from steppe.cli.progress_line import ProgressLine
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import DONE_BEFORE
+from steppe.engine.progress import is_redrawn
 
 Rows = list[dict[str, Any]]
 _SHOWN = 14  # rows that are kept on the screen while more come
@@ -32,7 +33,7 @@ class BlockTable:
         self._blocks, self._quiet = blocks, quiet or not ranks.first()
         self._rows: list[dict[str, Any]] = []
         console = Console(stderr=True)
-        live = console.is_terminal and not self._quiet
+        live = is_redrawn(console) and not self._quiet
         self._live = Live(console=console, refresh_per_second=4) if live else None
         self._line = ""
         self.advance = ProgressLine(quiet, self._show if live else None)

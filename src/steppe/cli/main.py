@@ -11,7 +11,6 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -20,6 +19,7 @@ from rich.console import Console
 import steppe
 import steppe.cli as package
 from steppe.core.errors import SteppeError
+from steppe.core.notes import Note
 from steppe.engine import ranks
 
 app = typer.Typer(
@@ -34,7 +34,6 @@ STOPPED = (
     "sweep, tune and demo go on from it when the same command is given again"
 )
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
-_HERE = str(Path(steppe.__file__).parent)
 _err = Console(stderr=True, soft_wrap=True)
 
 
@@ -114,18 +113,18 @@ def _set_instead(error: Any) -> str:
 
 
 @contextlib.contextmanager
-def _warnings_as_notes() -> Iterator[None]:
+def _warnings_as_notes(quiet: bool) -> Iterator[None]:
     """What steppe's functions warn of is a note here, each once: no line of code beside it."""
     said: set[str] = set()
     with warnings.catch_warnings():
         plain = warnings.showwarning
 
         def show(message: Any, category: type[Warning], filename: str, *more: Any) -> None:
-            if category is not UserWarning or not filename.startswith(_HERE):
+            if not issubclass(category, Note):
                 plain(message, category, filename, *more)
             elif str(message) not in said:
                 said.add(str(message))
-                say(f"note: {message}")
+                say(f"note: {message}", quiet)
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield
@@ -133,8 +132,9 @@ def _warnings_as_notes() -> Iterator[None]:
 
 def _run(arguments: list[str] | None) -> int:
     """Run a command; 0, 2 when the input is wrong, 1 for anything else."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        with _warnings_as_notes():
+        with _warnings_as_notes("--quiet" in given):
             code = commands()(arguments, standalone_mode=False)
     except SteppeError as error:
         complain(f"steppe: {error}")

@@ -11,6 +11,7 @@ from rich.live import Live
 
 from steppe.cli.main import say
 from steppe.engine import ranks
+from steppe.engine.progress import is_redrawn
 
 EVERY = 10.0
 """Seconds between two lines in a log file."""
@@ -32,7 +33,7 @@ class ProgressLine:
         console = Console(stderr=True)
         self._live = None
         self._draw = draw
-        if console.is_terminal and not self._quiet and draw is None:
+        if is_redrawn(console) and not self._quiet and draw is None:
             self._live = Live(console=console, refresh_per_second=4, transient=True)
             self._draw = self._live.update
         self._what, self._began, self._said = "", 0.0, 0.0

@@ -14,6 +14,7 @@ from steppe.engine.bisection import bisect
 from steppe.experiment.read import read_plain
 from steppe.experiment.recipe import Recipe
 from steppe.experiment.tasks import TASKS, task_of
+from steppe.experiment.tasks.image import ImageTask
 from steppe.experiment.varied import varied
 from steppe.sweeps.picture import column_of
 
@@ -39,13 +40,18 @@ def command(
     """Find the option with which a method gets as sparse by itself as it is asked to be."""
     base = _read(recipe)
     task, target = TASKS[base.task], base.build_method().sparsity
+    assert issubclass(task, ImageTask)
     quality = task.quality(base)
     column = column_of(quality)
     rows: list[dict[str, Any]] = []
+    read: list[tuple[Any, Any]] = []  # what data are, and they
 
     def measure(value: float) -> float:
-        where = out / f"{value:.6g}"
-        record = task.train(varied(base, option, value), where, quiet)
+        where, recipe = out / f"{value:.6g}", varied(base, option, value)
+        task.check(recipe)
+        if not read or read[0][0] != recipe.data:
+            read[:] = [(recipe.data, task.data(recipe))]
+        record = task.train_on(read[0][1], recipe, where, quiet)
         total = sum(layer["total"] for layer in record["layers"])
         own = float(record["zeros_before_projection"] / max(total, 1))
         figure = quality.read(record)

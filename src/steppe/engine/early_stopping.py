@@ -65,7 +65,7 @@ class EarlyStopping:
         for inputs, targets in self._held_out:
             total += loss(inputs, targets).double().cpu()
         model.train()
-        found = _agreed(float(total) / len(self._held_out))
+        found = ranks.as_first(float(total) / len(self._held_out))  # all end together
         before = min(self.curve, default=math.inf)
         self.curve.append(found)
         if found < before or not self._best:  # False where it is no number
@@ -100,14 +100,3 @@ class EarlyStopping:
 
 def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-
-
-def _agreed(loss: float) -> float:
-    """The first process's, so that all of them end together."""
-    if ranks.world() == 1:
-        return loss
-    import torch.distributed as dist
-
-    found: list[Any] = [loss]
-    dist.broadcast_object_list(found, src=0)
-    return float(found[0])

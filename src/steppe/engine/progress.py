@@ -60,6 +60,25 @@ def advanced(what: str, done: int, of: int, unit: str = "windows") -> None:
         watch(what, done, of, unit)
 
 
+def is_redrawn(console: Console) -> bool:
+    """Whether a line can be drawn anew; elsewhere lines follow each other, as in a log file.
+
+    A dumb terminal cannot go back, so it gets what a log file gets.
+
+    Example:
+        >>> import io
+        >>> is_redrawn(Console(file=io.StringIO()))
+        False
+    """
+    return console.file.isatty() and not console.is_dumb_terminal
+
+
+def say_in_logs(text: str, quiet: bool) -> None:
+    """A plain line where no bar is drawn: there a run must show that it lives."""
+    if not quiet and not is_redrawn(Console(stderr=True)):
+        print(text, file=sys.stderr, flush=True)
+
+
 class TrainingProgress:
     """How far a training is: on a terminal a line with a bar, in a log file a line now and then.
 
@@ -86,7 +105,7 @@ class TrainingProgress:
     ) -> None:
         self._console = console or Console(stderr=True, soft_wrap=True)
         self._clock, self._said, self._total = clock, clock(), total
-        terminal = self._console.file.isatty() and not self._console.is_dumb_terminal
+        terminal = is_redrawn(self._console)
         self._drawn, self._logs = wanted and terminal, wanted and not terminal
         self._bar = Progress(
             _Line(self._console),

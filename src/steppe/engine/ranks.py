@@ -56,6 +56,23 @@ def from_first(tensors: Iterable[Tensor]) -> None:
         _sent(tensor, lambda there: dist.broadcast(there, 0))
 
 
+def as_first(number: float) -> float:
+    """The first process's number, in all of them, who all call this.
+
+    What each computes alone may differ in its last bits, and what is chosen by it altogether.
+
+    Args:
+        number: of this process.
+
+    Example:
+        >>> as_first(0.1)
+        0.1
+    """
+    held = torch.tensor(number, dtype=torch.float64)
+    from_first([held])
+    return float(held)
+
+
 def _reduce(tensor: Tensor, how: Any) -> None:
     _sent(tensor, lambda there: dist.all_reduce(there, how))
 

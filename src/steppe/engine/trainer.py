@@ -26,7 +26,7 @@ from steppe.engine.accelerator import make_accelerator as make_accelerator
 from steppe.engine.checkpoints import Checkpoints
 from steppe.engine.early_stopping import EarlyStopping
 from steppe.engine.optim import optimizers
-from steppe.engine.progress import TrainingProgress, peak_memory
+from steppe.engine.progress import TrainingProgress, peak_memory, say_in_logs
 from steppe.engine.run_folder import RunFolder
 from steppe.engine.shared_buffers import as_first, new_statistics
 from steppe.engine.step.finished import Finished, gentler
@@ -151,7 +151,8 @@ class Trainer:
         training = self.sparsifier.clock[1]
         self.factor = config.learning_rate(self.steps_per_epoch, training)
         self.average = config.average_of(model, whole=training == self.total)
-        self.loss, self.pace = self.task.loss, Pace(self.task.unit)
+        self.loss = self.task.loss
+        self.pace = Pace(self.task.unit, streams=getattr(batches, "streams", False))
         self._metrics: list[dict[str, Any]] = []
         self._epoch = self._start = 0
         self._loss_sum = torch.zeros((), device=accelerator.device)
@@ -203,7 +204,10 @@ class Trainer:
         return Outcome(finished, self._metrics, before, after, seconds, peak_memory(), notes, shown)
 
     def evaluate(self) -> dict[str, float]:
-        """The evaluation of the model as it is."""
+        """The evaluation of the model as this process holds it; nothing is shared before.
+
+        Where ``evaluate`` measures a share of the data in each process, all of them call this.
+        """
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         training = model.training
         model.eval()
@@ -214,7 +218,10 @@ class Trainer:
             model.train(training)
 
     def _share_buffers(self) -> None:
-        """One network for all processes between two steps: to be measured, and to be kept."""
+        """One network for all processes between two steps: to be measured, and to be kept.
+
+        Of a model that is split each process keeps its own buffers.
+        """
         if not self.checkpoints.split:
             as_first(self.plain)
 
@@ -376,8 +383,8 @@ class Trainer:
         assert self.run is not None
         resumed = f"resumed after step {self.sparsifier.steps_done} of {self.total}"
         self.sparsifier.notes.append(resumed)
-        self._say(resumed)
         if self.accelerator.is_main_process:
+            say_in_logs(resumed, self.quiet)
             self.run.metrics(self._metrics)
 
     def _reestimate(self) -> None:
@@ -387,8 +394,3 @@ class Trainer:
         # an epoch number that training never uses: other augmentations, same for any resume
         inputs = (x for x, _ in islice(self.batches.epoch(self.config.epochs), limit))
         self.sparsifier.notes += new_statistics(self.plain, inputs, self.task.forward)
-
-    def _say(self, text: str) -> None:
-        """A plain line where no bar is drawn: in a log file a run must show that it lives."""
-        if self.accelerator.is_main_process and not self.quiet and not sys.stderr.isatty():
-            print(text, file=sys.stderr, flush=True)

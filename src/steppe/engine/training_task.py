@@ -96,7 +96,7 @@ class Classification:
 
 
 SHOWN = 0.05
-"""From this share of the time on, waiting for data is told while a run goes on."""
+"""From this share of the time on, waiting is told of data that lie in memory."""
 
 
 class Pace:
@@ -104,17 +104,21 @@ class Pace:
 
     Args:
         unit: what is counted; empty for nothing.
+        streams: whether data are read and decoded while the run goes on; the share of the time that
+            it waits for them is then always told.
         clock: seconds.
 
     Example:
         >>> times = iter([0.0, 2.0, 2.0, 2.0])
-        >>> pace = Pace("tokens", lambda: next(times))
+        >>> pace = Pace("tokens", clock=lambda: next(times))
         >>> pace.saw(64, 1); pace.shown(3)
         ', 32 tokens/s, 6 s left'
     """
 
-    def __init__(self, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.unit, self._clock = unit, clock
+    def __init__(
+        self, unit: str, *, streams: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.unit, self._streams, self._clock = unit, streams, clock
         self._begun, self._seen, self._steps = clock(), 0, 0
         self._waited = 0.0
 
@@ -149,7 +153,7 @@ class Pace:
         if not self.unit or not self._steps:
             return ""
         rate = f", {self.rate:,.0f} {self.unit}/s"
-        if self.waited >= SHOWN:
+        if self._streams or self.waited >= SHOWN:
             rate += f" ({self.waited:.0%} waiting for data)"
         seconds = left * (self._clock() - self._begun) / self._steps
         return f"{rate}, {lasting(seconds)} left"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from steppe.core.courtesy import decorated
 from steppe.core.errors import SteppeError
+from steppe.core.notes import note
 from steppe.core.protocols import CandidateEvaluator, SearchBudget
 from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.engine.precision import Choice
@@ -49,7 +49,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> ImageData:
+def load_data(recipe: Recipe, say: Callable[[str], object] = note) -> ImageData:
     """The recipe's images; of the training labels some wrong, if it says so.
 
     Args:
@@ -85,9 +85,7 @@ def load_data(recipe: Recipe, say: Callable[[str], object] = warnings.warn) -> I
     return replace(data, train=data.train.labelled(noisy.labels), clean_labels=noisy.clean)
 
 
-def build_model(
-    recipe: Recipe, data: ImageData, say: Callable[[str], object] = warnings.warn
-) -> nn.Module:
+def build_model(recipe: Recipe, data: ImageData, say: Callable[[str], object] = note) -> nn.Module:
     """The recipe's network with its starting weights.
 
     Args:
@@ -127,7 +125,7 @@ class Experiment:
     data: ImageData
     out: Path | None = None
     quiet: bool = False
-    say: Callable[[str], object] = warnings.warn
+    say: Callable[[str], object] = note
     """Called with each sentence on a head that starts at random."""
     notes: list[str] = field(default_factory=list)
     """What was said so."""
@@ -232,8 +230,8 @@ class Experiment:
         Raises:
             SteppeError: the objective learns from the network as it starts.
         """
-        for note in self.notes:
-            self.say(note)
+        for sentence in self.notes:
+            self.say(sentence)
         if self.notes and "reference_outputs" in method.objective.reads:
             raise SteppeError(
                 f"objective {method.objective.name} learns from the network that training starts "

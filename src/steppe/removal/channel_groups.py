@@ -6,7 +6,6 @@ Both are proved by a trial removal.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
+from steppe.core.notes import note
 from steppe.removal.copies import CannotCopy
 from steppe.removal.dependency_graph import (
     CoupledChannels,
@@ -68,7 +68,7 @@ def channel_groups(
         model, example_inputs, exclude=exclude, round_to=round_to, prove=prove
     )
     if not coupled.groups:
-        warnings.warn(f"no channels can go: {all_stay(model, coupled.left_out)}", stacklevel=2)
+        note(f"no channels can go: {all_stay(model, coupled.left_out)}", stacklevel=2)
     return coupled.groups
 
 
@@ -163,7 +163,7 @@ def _proved(model: nn.Module, coupled: CoupledChannels, example_inputs: Any) -> 
 
 
 def _unproved(model: nn.Module, why: str) -> None:
-    warnings.warn(
+    note(
         f"no trial removal has proved the groups of {type(model).__name__}, {why}; remove() "
         "checks what it does",
         stacklevel=5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group, positions, require_fit
 from steppe.core.layer import unwrap
+from steppe.core.notes import note
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.copies import copy_of
 from steppe.removal.dependency_graph import all_stay
@@ -116,7 +116,7 @@ def remove(
     removed = {n: int((~alive).sum()) for n, alive in choice.kept.items() if not alive.all()}
     if not removed:
         why = _why_whole(groups, tensors) if groups else all_stay(inner, left_out)
-        warnings.warn(f"nothing to remove: {why}", stacklevel=2)
+        note(f"nothing to remove: {why}", stacklevel=2)
     plan = Plan.of(inner, choice.stays, removed=removed)
     own = dict(inner.named_parameters())
     if optimizer is not None:

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.notes import note
 from steppe.core.processor import last_level_cache, processor
 from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
@@ -168,7 +168,7 @@ def _measured_and_kept(question: Question, path: Path, decided_by: dict[str, Any
 @cache
 def _warn(folder: Path, why: str | None) -> None:
     """A home that cannot be written costs time, no more; it is said once."""
-    warnings.warn(
+    note(
         f"which format is the fastest is measured again by each process, since it cannot be kept "
         f"in {folder} ({why}); set XDG_CACHE_HOME to a folder that can be written",
         stacklevel=4,

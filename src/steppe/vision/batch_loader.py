@@ -37,8 +37,9 @@ class BatchLoader:
         dtype: of the images, e.g. torch.bfloat16; computed in float32.
         memory_format: e.g. torch.channels_last.
         rank: this process, 0..world - 1; it gets images rank, rank + world, ... of each batch.
-        world: number of processes; must divide batch_size. A last batch that is not full gives
-            ranks unequal shares: use drop_last for training.
+        world: number of processes; must divide batch_size. Of a last batch that is not full ranks
+            have unequal shares, and one that has nothing of it gets no batch: use drop_last for
+            training.
 
     Raises:
         SteppeError: sizes, rank, mean or std that cannot work.
@@ -79,7 +80,7 @@ class BatchLoader:
         self._shift = shift.view(1, -1, 1, 1).to(self.device)
 
     def __len__(self) -> int:
-        """Batches per epoch."""
+        """Batches per epoch, of all ranks together."""
         full, remainder = divmod(self.count, self.batch_size)
         return full + (remainder > 0 and not self.drop_last)
 
@@ -96,6 +97,8 @@ class BatchLoader:
     def shares(self, epoch: int, start: int) -> list[tuple[Tensor, Tensor]]:
         """Of each batch from ``start`` on: the positions of all ranks' images, and of this one's.
 
+        A last one of which this rank has nothing is left out.
+
         Args:
             epoch: its number.
             start: first batch.
@@ -105,7 +108,8 @@ class BatchLoader:
             order = self._drawn(stream(self.seed, epoch))
         size = self.batch_size
         lists = [order[batch * size : (batch + 1) * size] for batch in range(start, len(self))]
-        return [(every, every[self.rank :: self.world]) for every in lists]
+        shares = [(every, every[self.rank :: self.world]) for every in lists]
+        return [(every, own) for every, own in shares if len(own)]
 
     def _drawn(self, generator: torch.Generator) -> Tensor:
         """The order of an epoch; here any is as likely as another."""

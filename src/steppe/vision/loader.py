@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
+from steppe.engine import ranks
 from steppe.vision.augment import Augmentation, Pipeline
 from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.batch_loader import BatchLoader
@@ -73,7 +74,9 @@ class Loader(BatchLoader):
         self.split, self.augment = split, augment
         self.pipeline, self.num_classes = as_pipeline(augment), num_classes
         self._check_mixing()
-        self.workers = usual_workers(self.world) if workers is None else workers
+        # processes that each read whole batches share the cores as well
+        together = max(self.world, ranks.world())
+        self.workers = usual_workers(together) if workers is None else workers
         self._reader = split.reader(self.pipeline, self.seed, self.workers, self.pinned)
 
     @property

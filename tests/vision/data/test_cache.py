@@ -1,7 +1,14 @@
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
+from steppe.core.errors import SteppeError
 from steppe.vision.data.base import Rows
-from steppe.vision.data.cache import decoded, stamp
+from steppe.vision.data.cache import decoded, require_writable, stamp, written
+from steppe.vision.data.encoded import Encoded, source
+from steppe.vision.data.imagefolder import Files
+from steppe.vision.data.levels import Reading
 
 
 class Counted:
@@ -61,3 +68,40 @@ def test_the_stamp_follows_the_file(tmp_path):
     assert stamp([file]) == before
     file.write_text("longer")
     assert stamp([file]) != before
+
+
+def test_a_cache_that_cannot_be_written_is_one_line_before_anything_is_decoded(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    for cache in (tmp_path / "file", tmp_path / "file" / "inside"):
+        rows = Counted()
+        with pytest.raises(SteppeError, match=r"data\.cache is a folder") as caught:
+            decoded(rows.rows, [0], cache)
+        assert "\n" not in str(caught.value)
+        assert rows.calls == 0
+    with pytest.raises(SteppeError, match=r"data\.cache"), written(tmp_path / "new" / "a"):
+        raise OSError(28, "No space left on device")
+    assert not list((tmp_path / "new").iterdir()), "no half file is left"
+
+
+def test_a_folder_that_may_not_be_written_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SteppeError, match=f"nothing can be written to {tmp_path}"):
+        require_writable(tmp_path)
+
+
+def test_an_image_that_changes_its_split_is_another_key(tmp_path):
+    """The same files in the same order: those of one split end where another number begins."""
+    names = ["a.png", "b.png", "c.png"]
+    for name in names:
+        Image.fromarray(np.zeros((2, 2), dtype=np.uint8)).save(tmp_path / name)
+
+    def keys(count):
+        parts = {"train": names[:count], "test": names[count:]}
+        made = [
+            Encoded(name=part, labels=[0] * len(own), blobs=Files(tmp_path, own))
+            for part, own in parts.items()
+        ]
+        read = source(*made, Reading())
+        return read.train.key(), read.test.key()
+
+    assert not set(keys(1)) & set(keys(2))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from steppe.core.errors import SteppeError
 from steppe.vision.data import ImageData, load, tar_index
@@ -47,18 +48,23 @@ def open_(folder: Path, *, stream: bool = True) -> ImageData:
     )
 
 
+def assert_same_batches(one: ImageData, other: ImageData, workers: int = 0) -> None:
+    """In an epoch of each split; the first is read by so many workers."""
+    for part in ("train", "test"):
+        pairs = zip(
+            Loader.of(one, part, 8, workers=workers).epoch(1),
+            Loader.of(other, part, 8, workers=0).epoch(1),
+            strict=True,
+        )
+        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_they_are_the_images_of_the_folders(shards: Path, photographs: Path, stream: bool) -> None:
     data, folders = open_(shards, stream=stream), open_(photographs, stream=stream)
     assert isinstance(data.train, StreamedSplit) == stream
     assert data.num_classes == 4
-    for part in ("train", "test"):
-        pairs = zip(
-            Loader.of(data, part, 8, workers=2).epoch(1),
-            Loader.of(folders, part, 8, workers=0).epoch(1),
-            strict=True,
-        )
-        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+    assert_same_batches(data, folders, workers=2)
 
 
 def test_few_files_are_open_at_a_time(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,13 +192,7 @@ def test_what_lies_where_is_read_once_where_there_is_a_cache(
     assert not read
     alone = load(str(shards), **options)  # type: ignore[arg-type]
     assert read == every, "without a cache they are read anew"
-    for part in ("train", "test"):
-        pairs = zip(
-            Loader.of(data, part, 8, workers=0).epoch(1),
-            Loader.of(alone, part, 8, workers=0).epoch(1),
-            strict=True,
-        )
-        assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
+    assert_same_batches(data, alone)
     read.clear()
     with tarfile.open(shards / "train-001.tar", "a") as tar:
         put(tar, "more.jpg", b"an image")
@@ -204,3 +204,38 @@ def test_what_lies_where_is_read_once_where_there_is_a_cache(
     read.clear()
     assert len(labels()) == len(first) + 1
     assert sorted(read) == sorted(every), "what is damaged is read anew"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_pillow_reads_here_decides_in_spite_of_the_cache(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """As many rows are chosen before and after; they are other images."""
+    with tarfile.open(shards / "train-000.tar", "w") as tar:
+        for i in range(4):
+            written = io.BytesIO()
+            end = "bmp" if i % 2 else "png"
+            Image.new("RGB", (4, 4), (60 * i, 0, 0)).save(written, end)
+            put(tar, f"{i}.{end}", written.getvalue())
+            put(tar, f"{i}.cls", b"0")
+    for number in (1, 2):
+        (shards / f"train-{number:03}.tar").unlink()
+
+    def first_two() -> list[int]:
+        options = {"size": 4, "augment": "none", "stream": stream, "num_classes": 4}
+        given = {"mean": (0.0,) * 3, "std": (1.0,) * 3, "say": lambda note: None}
+        data = load(str(shards), cache=tmp_path / "kept", **options, **given)  # type: ignore[arg-type]
+        loader = Loader.of(data, "train", 2, workers=0, shuffle=False)
+        return (next(loader.epoch(0))[0][:, 0, 0, 0] * 255).round().int().tolist()
+
+    for end, levels in ((".bmp", [60, 180]), (".png", [0, 120])):
+        known = frozenset({end, ".jpg"})
+        monkeypatch.setattr(tar_index, "suffixes", lambda known=known: known)
+        assert first_two() == levels
+
+
+def test_a_cache_that_is_no_folder_is_told_in_one_line(shards: Path) -> None:
+    (shards / "file").write_text("")
+    with pytest.raises(SteppeError, match=r"data\.cache is a folder") as caught:
+        load(str(shards), size=24, cache=shards / "file" / "inside")
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+import steppe
 from steppe.core.errors import SteppeError
+from steppe.vision.augment.random_resized_crop import RandomResizedCrop
 from steppe.vision.data import load
 from steppe.vision.loader import Loader
 
@@ -71,6 +73,7 @@ def breaks(kind):
     return lambda: {"train": Breaks(kind), "test": Squares(6, True)}
 
 runtime, system, key, ended = map(breaks, (RuntimeError, OSError, KeyError, StopIteration))
+doubts, memory = map(breaks, (AssertionError, MemoryError))
 
 def unlabelled():
     broken = Breaks(EOFError)
@@ -168,7 +171,7 @@ def test_what_is_no_dataset_gets_one_line() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("function", ["runtime", "system", "key", "ended"])
+@pytest.mark.parametrize("function", ["runtime", "system", "key", "ended", "doubts"])
 def test_an_error_of_an_item_is_one_line_that_names_it(function: str, workers: int) -> None:
     data = opened(function, stream=True)
     with pytest.raises(
@@ -178,6 +181,43 @@ def test_an_error_of_an_item_is_one_line_that_names_it(function: str, workers: i
     assert "\n" not in str(one.value)
     assert "item of mine" in str(one.value)
     assert "worker" not in str(one.value), "none died"
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_memory_that_is_too_small_is_no_fault_of_an_item(workers: int) -> None:
+    with pytest.raises(MemoryError, match="item of mine"):
+        list(Loader.of(opened("memory", stream=True), "train", 4, workers=workers).epoch(0))
+    with pytest.raises(MemoryError):
+        opened("memory", stream=False)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "place", ["vision.augment.flip.Flip.__call__", "vision.data.decode._on_background"]
+)
+def test_a_fault_of_ours_is_told_as_such(
+    place: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its traceback, and not as an item that must be mended."""
+    data = opened("pictures", stream=True, augment=["random_resized_crop", "flip"])
+    file = Path(steppe.__file__).parent / "of_ours.py"  # where the line would lie
+    made: dict[str, Any] = {}
+    exec(compile("def broken(*_):\n    assert not 'of steppe'\n", str(file), "exec"), made)
+    monkeypatch.setattr(f"steppe.{place}", made["broken"])
+    with pytest.raises(AssertionError):
+        list(Loader.of(data, "train", 4, workers=workers).epoch(0))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_a_step_that_frames_names_the_image(workers: int) -> None:
+    class Broken(RandomResizedCrop):
+        def frame(self, width: int, *others: Any) -> Any:
+            assert width != 35, "no such box"
+            return super().frame(width, *others)
+
+    data = opened("pictures", stream=True, augment=[Broken()])
+    with pytest.raises(SteppeError, match=r"item 5 of train .*no such box.*test_user\.py"):
+        list(Loader.of(data, "train", 4, workers=workers).epoch(0))
 
 
 def test_an_error_of_an_item_is_named_wherever_it_is_read() -> None:

@@ -8,6 +8,7 @@ import torch
 import voc_folder
 from steppe import SteppeError
 from steppe.vision.data.base import Split
+from steppe.vision.detection.augment.mirror import Mirror
 from steppe.vision.detection.data import load
 from steppe.vision.detection.loader import DetectionLoader
 from steppe.vision.loader import Loader
@@ -114,6 +115,16 @@ class _Broken:
 def test_an_error_in_an_augmentation_names_the_image(data, workers):
     loader = DetectionLoader.of(data, "train", 8, augment=(_Broken(),), workers=workers)
     with pytest.raises(SteppeError, match=r"readable; got .*\.jpg.*no window"):
+        list(loader.epoch(0))
+
+
+def test_a_fault_of_ours_is_not_told_as_one_of_the_data(data, monkeypatch):
+    def broken(*_):
+        raise AssertionError("of steppe")
+
+    monkeypatch.setattr("steppe.vision.detection.augment.mirror.Mirror.seen", broken)
+    loader = DetectionLoader.of(data, "train", 8, augment=(Mirror(),), workers=0)
+    with pytest.raises(AssertionError, match="of steppe"):
         list(loader.epoch(0))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from photographs import draw
@@ -20,6 +21,7 @@ from steppe.core.errors import SteppeError
 from steppe.vision.augment.pipeline import as_pipeline
 from steppe.vision.data import ImageData, load
 from steppe.vision.data.base import StreamedSplit
+from steppe.vision.data.labels import select
 from steppe.vision.loader import Loader
 from steppe.vision.streaming.fetch import usual_workers
 
@@ -196,6 +198,18 @@ def test_workers_share_the_cores_of_their_own_machine(
     assert usual_workers(processes, environment) == expected
 
 
+def test_processes_that_each_read_whole_batches_share_the_cores_too(
+    photographs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = streamed(photographs)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert Loader.of(data, "test", 4).workers == 8
+    monkeypatch.setattr("steppe.engine.ranks.world", lambda: 4)
+    assert Loader.of(data, "test", 4).workers == 2
+    assert Loader.of(data, "test", 4, rank=1, world=4).workers == 2
+
+
 def test_shared_memory_that_is_full_is_told_in_one_line(
     photographs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,3 +258,28 @@ def test_single_images_in_memory_are_augmented_too(photographs: Path) -> None:
     alone = epoch(data, workers=0)
     assert same(epoch(data, workers=2), alone)
     assert not same(epoch(data, augment=None), alone)
+
+
+def test_of_an_image_that_is_left_out_nothing_is_read(photographs: Path, tmp_path: Path) -> None:
+    """Neither its size nor its depth: it may be no image at all."""
+    import shutil
+
+    folder = shutil.copytree(photographs, tmp_path / "copy")
+    options = {"train_size": 8, "augment": "none", "channels": 3}
+    rows = streamed(folder, **options).train.rows.tolist()  # type: ignore[union-attr]
+    assert rows[0] > 0
+    first = min((folder / "train" / "class00").iterdir())
+    first.write_bytes(b"no image")
+    data = streamed(folder, **options)
+    assert len(list(Loader.of(data, "train", 4, workers=0).epoch(0))) == 2
+    one_size = tmp_path / "one"
+    for part, count in (("train", 9), ("test", 2)):
+        (one_size / part / "a").mkdir(parents=True)
+        for i in range(count):
+            Image.new("RGB", (9, 6)).save(one_size / part / "a" / f"{i}.png")
+    options |= {"train_size": 3, "size": None}
+    Image.new("RGB", (7, 7)).save(one_size / "train" / "a" / "0.png")
+    options["seed"] = next(
+        seed for seed in range(99) if select(torch.zeros(9).long(), 3, 0, seed)[0][0]
+    )
+    assert streamed(one_size, **options).train.shape == (3, 6, 9)

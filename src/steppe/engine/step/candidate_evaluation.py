@@ -27,7 +27,7 @@ def candidate_evaluator(
 
     Neither the weights, the statistics nor the random state differ afterwards, so that a training
     with evaluations in it goes on as it would without. On several processes every one makes them
-    all, so let ``batches`` and ``evaluate`` give the same on each.
+    all, so that random states stay alike; a search goes by what the first one finds.
 
     Args:
         model: tried in place, at its weights of the moment.

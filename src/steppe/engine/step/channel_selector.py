@@ -22,6 +22,7 @@ from steppe.core.protocols import (
     Tensors,
 )
 from steppe.core.statistic import Statistic
+from steppe.engine.ranks import as_first
 from steppe.engine.step.mean_shift import MeanShift
 from steppe.engine.step.selector import Selector
 from steppe.method import Method
@@ -39,7 +40,8 @@ class ChannelSelector(Selector):
         groups: the coupled channels.
         cost: what sparsity counts; the number of channels if none is given.
         evaluate_candidate: how good the network is with channels kept; for budgets that try (see
-            `steppe.engine.step.candidate_evaluation.candidate_evaluator`).
+            `steppe.engine.step.candidate_evaluation.candidate_evaluator`). Of several processes,
+            who all call it, the first one's answer counts.
         mean_shift: where the means of channels that go are put, if anywhere.
 
     Raises:
@@ -154,8 +156,14 @@ class ChannelSelector(Selector):
     def _searched(self, budget: SearchBudget, units: Tensors, allowed: float) -> Tensors:
         if self.whole <= allowed:  # nothing has to go, so there is nothing to try
             return {name: torch.ones_like(u, dtype=torch.bool) for name, u in units.items()}
-        assert self.evaluate_candidate is not None
-        return budget.search(units, self.groups, self.cost, allowed, self.evaluate_candidate)
+        evaluate = self.evaluate_candidate
+        assert evaluate is not None
+
+        def agreed(kept: Tensors) -> float:
+            """Each process evaluates; what differs in a bit must not choose other channels."""
+            return as_first(evaluate(kept))
+
+        return budget.search(units, self.groups, self.cost, allowed, agreed)
 
     def _check(self, kept: Tensors, allowed: float) -> None:
         """The target is met as nearly as whole channels can, or what blocks it is said."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass
 
 from steppe.core.mask import count_zeros
+from steppe.core.notes import note
 from steppe.core.protocols import Coupling, Tensors
 from steppe.core.split import Alone
 from steppe.engine.step.selector import Selector
@@ -85,7 +85,7 @@ class Finished:
             )
         if said:
             # past finish() and the wrapper of no_grad: the caller's line
-            warnings.warn(said, stacklevel=4)
+            note(said, stacklevel=4)
 
 
 def projected(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.norm import clip_grad_norm, global_norm
+from steppe.core.notes import note
 from steppe.core.protocols import Perturb
 from steppe.core.split import part_of
 from steppe.engine.step.argument_checks import closures_of, outcome
@@ -192,7 +192,7 @@ class GradientPasses:
     def warn_of_half_a_step(self) -> None:
         """Tell whoever saves a state that gradients of a step that has begun are not in it."""
         if self._gathered:
-            warnings.warn(
+            note(
                 f"{len(self._gathered)} micro-batches of the next step are not in the state that "
                 "is saved now: save it after the step that the optimizer takes",
                 stacklevel=3,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.mask import apply_masks
+from steppe.core.notes import note
 from steppe.core.protocols import Tensors
 from steppe.core.split import over, part_of
 from steppe.engine.step.finished import Finished, projected
@@ -88,7 +87,7 @@ class LastCut:
             self.resume(None)  # there is nothing to hold
             return False
         self._told = True
-        warnings.warn(
+        note(
             "a step after finish(): its zeros stay and the other weights are trained on, without "
             "the coupling. To look at the sparse model on the way and go on with the method: "
             "sparsifier.apply_to(copy.deepcopy(model))",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Sequence
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.layer import unwrap
+from steppe.core.notes import note
 from steppe.core.protocols import Coupling, Tensors
 from steppe.core.prunable import LeftDense, dense_note, parameters_of
 from steppe.core.split import part_of
@@ -160,7 +160,7 @@ class PrunableWeights:
                 )
         for name in [n for n, p in self.frozen.items() if p.requires_grad]:
             del self.frozen[name]
-            warnings.warn(
+            note(
                 f"{name} was frozen when sparsify was called and is trained now: it stays dense; "
                 "a new sparsifier prunes it too",
                 stacklevel=4,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from steppe.core.courtesy import Decoration
+from steppe.core.notes import note
 from steppe.engine.step.finished import advice, gentler
 from steppe.engine.trainer import Batches
 from steppe.engine.training_task import TrainingTask
@@ -29,9 +29,7 @@ LOST, FAILED = 0.02, 0.01
 """Of the mean precision: lost by the last cut, so that it is said; below which a run has failed."""
 
 
-def load_data(
-    recipe: DetectionRecipe, say: Callable[[str], object] = warnings.warn
-) -> DetectionData:
+def load_data(recipe: DetectionRecipe, say: Callable[[str], object] = note) -> DetectionData:
     """The recipe's images.
 
     Args:
@@ -44,7 +42,7 @@ def load_data(
 
 
 def build_detector(
-    recipe: DetectionRecipe, data: DetectionData, say: Callable[[str], object] = warnings.warn
+    recipe: DetectionRecipe, data: DetectionData, say: Callable[[str], object] = note
 ) -> nn.Module:
     """The recipe's network with its starting weights.
 

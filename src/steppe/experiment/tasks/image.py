@@ -42,9 +42,21 @@ class ImageTask:
 
     @classmethod
     def train(cls, recipe: written.Recipe, out: Path | None, quiet: bool) -> dict[str, Any]:
-        recipe.build_method()  # a bad method fails before data are read
+        cls.check(recipe)
+        return cls.train_on(cls.data(recipe), recipe, out, quiet)
+
+    @classmethod
+    def check(cls, recipe: written.Recipe) -> None:
+        """A bad method fails before data are read."""
+        recipe.build_method()
         recipe.train.config()
-        record, _, _ = cls.experiment(recipe, cls.data(recipe), out, quiet).train()
+
+    @classmethod
+    def train_on(
+        cls, data: Any, recipe: written.Recipe, out: Path | None, quiet: bool
+    ) -> dict[str, Any]:
+        """As `train`, on data that are read already: those of the recipe."""
+        record, _, _ = cls.experiment(recipe, data, out, quiet).train()
         return record
 
     @classmethod

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-import warnings
 from ctypes import byref
 from dataclasses import dataclass, replace
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.notes import note
 from steppe.sparse.native.build import loaded
 from steppe.sparse.native.interface import (
     MEMORY,
@@ -141,10 +141,10 @@ def _looked_for() -> _Outcome:
     try:
         kernels = loaded()
     except Unusable as error:
-        warnings.warn(_missed(str(error)), stacklevel=3)  # the line that asks for them
+        note(_missed(str(error)), stacklevel=3)  # the line that asks for them
         return _Outcome(None, _missed(str(error)))
     if kernels.said:
-        warnings.warn(f"kernels for zeros: {kernels.said}", stacklevel=3)
+        note(f"kernels for zeros: {kernels.said}", stacklevel=3)
     names = instruction_sets(kernels.functions)
     chosen = os.environ.get("STEPPE_SPARSE_ISA") or names[0]
     if kernels.functions.sps_use(chosen.encode()) != OK:

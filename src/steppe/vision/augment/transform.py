@@ -16,6 +16,7 @@ from steppe.core.seeded import seeded
 from steppe.core.user_code import found
 from steppe.vision.augment import AUGMENTATIONS
 from steppe.vision.augment.kinds import ImageStep
+from steppe.vision.streaming.faults import of_user
 
 
 @AUGMENTATIONS.register("transform")
@@ -33,7 +34,7 @@ class Transform(ImageStep):
             function when it is called with nothing.
 
     Raises:
-        SteppeError: there is no such function; on a call, what comes back is no image.
+        SteppeError: there is no such function; on a call, it fails, or what comes back is no image.
 
     Example:
         >>> flipped = Transform(lambda image: image.transpose(0))
@@ -57,7 +58,7 @@ class Transform(ImageStep):
 
     def __call__(self, image: Image.Image, random: Random) -> Image.Image:
         assert callable(self.function)
-        with seeded(random.getrandbits(32)):
+        with of_user(self.function), seeded(random.getrandbits(32)):
             made = self.function(image)
         return as_image(made)
 

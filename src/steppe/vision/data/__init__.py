@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.notes import note
 from steppe.core.registry import Registry
 from steppe.vision.augment import Given, augmentation
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
@@ -48,7 +48,7 @@ def load(
     interpolation: str = "bilinear",
     stream: bool | Literal["auto"] = "auto",
     workers: int | None = None,
-    say: Callable[[str], object] = warnings.warn,
+    say: Callable[[str], object] = note,
 ) -> ImageData:
     """Load a dataset of images.
 
@@ -112,7 +112,7 @@ def load(
     train_rows, held_out_rows = select(labels.train, train_size, validation, seed)
     test_rows, _ = select(labels.test, test_size, 0, seed, what="test")
     count = sum(map(len, (train_rows, held_out_rows, test_rows)))
-    how = streams(source, reading, count, stream, augment)
+    how = streams(source, reading, train_rows, count, stream, augment)
     split = partial(_split, how.streamed, reading, folder)
     train = split(source.train, labels.train, train_rows)
     held_out = split(source.train, labels.train, held_out_rows) if held_out_rows else None
@@ -121,8 +121,8 @@ def load(
     said = said if mean is None or std is None else []
     of_images = [*source.train.notes, *source.test.notes, *how.notes, *said]
     notes = dict.fromkeys([*source.notes, *labels.notes, *of_images])
-    for note in notes:
-        say(note)
+    for sentence in notes:
+        say(sentence)
     return ImageData(
         name=str(name),
         train=train,

@@ -16,16 +16,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.vision.data.levels import (
-    BACKGROUNDS,
-    Blob,
-    Levels,
-    Reading,
-    is_deep,
-    opened,
-    undecodable,
-)
+from steppe.vision.data.levels import BACKGROUNDS, Blob, Levels, Reading, is_deep, opened
 from steppe.vision.framing import Framing
+from steppe.vision.streaming.faults import decoding
 
 # Below this, Python's part of the work outweighs PIL's and threads only wait for each other
 # (measured: 32x32 JPEGs, 2 cores, 0.87 s for 10,000 with one thread, 1.17 s with two).
@@ -112,11 +105,8 @@ def is_grey(blob: Blob, name: str) -> bool:
         blob: the image.
         name: of it, for an error message.
     """
-    try:
-        with opened(blob) as image:
-            return _without_colour(image.mode)
-    except Exception as error:
-        raise undecodable(name, error) from error
+    with decoding(name), opened(blob) as image:
+        return _without_colour(image.mode)
 
 
 def size_of(blob: Blob, name: str) -> tuple[int, int]:
@@ -126,12 +116,9 @@ def size_of(blob: Blob, name: str) -> tuple[int, int]:
         blob: the image.
         name: of it, for an error message.
     """
-    try:
-        with opened(blob) as image:
-            width, height = image.size
-            return (height, width) if _turned(image) else (width, height)
-    except Exception as error:
-        raise undecodable(name, error) from error
+    with decoding(name), opened(blob) as image:
+        width, height = image.size
+        return (height, width) if _turned(image) else (width, height)
 
 
 def _without_colour(mode: str) -> bool:
@@ -163,33 +150,28 @@ def picture(
         SteppeError: it cannot be decoded, or has colour where all are grey.
     """
     shrunk = 1.0
-    try:
-        with opened(blob) as image:
-            properties = _properties(image)
-            frame = None
-            if framing is not None:
-                width, height = image.size
-                turned = _turned(image)
-                frame = framing(height, width) if turned else framing(width, height)
-                if frame.draft:
-                    least = frame.least(height, width) if turned else frame.least(width, height)
-                    shrunk = _draft(image, least[::-1] if turned else least)
-            if "exif" in image.info:  # without it photographs may be turned by 90 degrees
-                image = ImageOps.exif_transpose(image)
-            coloured, deep = not _without_colour(image.mode), is_deep(image.mode)
-            if deep:  # PIL would clip at 255
-                image = Image.fromarray(levels.of(np.asarray(image)))
-            image, transparent = _on_background(image, levels.reading.background)
-            properties += [TRANSPARENT] if transparent else []
-            image = image.convert("L" if grey else "RGB")
-            if levels.reading.value_range is not None and not deep:
-                image = Image.fromarray(levels.of(np.asarray(image)))
-            if frame is not None:
-                image = frame.of(image, shrunk)
-    except SteppeError:
-        raise
-    except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
-        raise undecodable(name, error) from error
+    with decoding(name), opened(blob) as image:
+        properties = _properties(image)
+        frame = None
+        if framing is not None:
+            width, height = image.size
+            turned = _turned(image)
+            frame = framing(height, width) if turned else framing(width, height)
+            if frame.draft:
+                least = frame.least(height, width) if turned else frame.least(width, height)
+                shrunk = _draft(image, least[::-1] if turned else least)
+        if "exif" in image.info:  # without it photographs may be turned by 90 degrees
+            image = ImageOps.exif_transpose(image)
+        coloured, deep = not _without_colour(image.mode), is_deep(image.mode)
+        if deep:  # PIL would clip at 255
+            image = Image.fromarray(levels.of(np.asarray(image)))
+        image, transparent = _on_background(image, levels.reading.background)
+        properties += [TRANSPARENT] if transparent else []
+        image = image.convert("L" if grey else "RGB")
+        if levels.reading.value_range is not None and not deep:
+            image = Image.fromarray(levels.of(np.asarray(image)))
+        if frame is not None:
+            image = frame.of(image, shrunk)
     if grey and coloured and levels.reading.channels is None:
         raise SteppeError(
             "images must all be grey where the first one is",
@@ -200,13 +182,13 @@ def picture(
 
 
 _ORIENTATION = 0x0112
-_ON_ITS_SIDE = 5
-"""From this number on, EXIF says that a photograph lies on its side."""
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""By these numbers EXIF says that a photograph lies on its side."""
 
 
 def _turned(image: Any) -> bool:
     """Whether width and height change places when the image is put upright."""
-    return "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= _ON_ITS_SIDE
+    return "exif" in image.info and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
 
 
 def _draft(image: Any, least: tuple[int, int]) -> float:

@@ -59,7 +59,7 @@ def source(
     def key() -> str:
         """The range is that of both splits, so each depends on the other's images."""
         keys = (train.blobs.key(), test.blobs.key())
-        return f"{keys[0]}\n{keys[1]}\n{reading}" if all(keys) else ""
+        return repr((keys, reading)) if all(keys) else ""
 
     def grey() -> bool:
         return train.grey() if reading.channels is None else reading.channels == 1

@@ -15,6 +15,7 @@ from PIL import Image
 
 from steppe.core.errors import SteppeError
 from steppe.vision.framing import Framing, ResizeCenterCrop, filter_of
+from steppe.vision.streaming.faults import decoding
 
 Blob = bytes | Path | Image.Image
 """An encoded image, the file that holds it, or the image itself."""
@@ -95,15 +96,6 @@ def opened(blob: Blob) -> Any:
     return Image.open(BytesIO(blob) if isinstance(blob, bytes) else blob)
 
 
-def undecodable(name: str, error: Exception) -> SteppeError:
-    """The refusal of an image that PIL cannot read, by its name."""
-    return SteppeError(
-        "every image must be one that PIL can decode",
-        got=f"{name} ({type(error).__name__}: {str(error)[:200]})",
-        way_out="remove or replace that image",
-    )
-
-
 def is_deep(mode: str) -> bool:
     """Whether an image of that mode has more than 256 levels."""
     return mode == "F" or mode.startswith("I")
@@ -145,11 +137,8 @@ class Levels:
         Raises:
             SteppeError: it is no image, or the range cannot be seen.
         """
-        try:
-            with opened(blob) as image:
-                deep = is_deep(image.mode)
-        except Exception as error:
-            raise undecodable(name, error) from error
+        with decoding(name), opened(blob) as image:
+            deep = is_deep(image.mode)
         if deep and self.reading.value_range is None:
             self._known()
 
@@ -177,13 +166,10 @@ class Levels:
         ends: dict[bool, list[float]] = {}
         for part in self._parts:
             for blob, name in part():
-                try:
-                    with opened(blob) as image:
-                        if not is_deep(image.mode):
-                            continue
-                        values = np.asarray(image)
-                except Exception as error:  # of this image, not of the one being decoded
-                    raise undecodable(name, error) from error
+                with decoding(name), opened(blob) as image:
+                    if not is_deep(image.mode):
+                        continue
+                    values = np.asarray(image)
                 least, most = float(values.min()), float(values.max())
                 if not np.isfinite([least, most]).all():
                     raise SteppeError(

@@ -27,13 +27,19 @@ class How:
 
 
 def streams(
-    source: Source, reading: Reading, count: int, asked: bool | Literal["auto"], augment: Given
+    source: Source,
+    reading: Reading,
+    chosen: list[int],
+    count: int,
+    asked: bool | Literal["auto"],
+    augment: Given,
 ) -> How:
     """Decide whether images are streamed.
 
     Args:
         source: of the dataset.
         reading: how images become pixels.
+        chosen: rows of the training images that are used.
         count: images that are used, of all splits.
         asked: true, false, or auto: where they would take more than `MEMORY`, or where an
             augmentation decides itself what is kept of an image.
@@ -71,7 +77,7 @@ def streams(
         return How(True)
     if frames:
         return How(True, ("images are streamed, as the augmentation reads them from their files",))
-    channels, height, width = shape_of(source.train, reading)
+    channels, height, width = shape_of(source.train, chosen[0], reading)
     size = count * channels * height * width
     if size <= MEMORY:
         return How(False)
@@ -84,12 +90,12 @@ def streams(
     )
 
 
-def shape_of(rows: Rows, reading: Reading) -> Shape:
-    """Channels, height, width of what is read, which the first image tells where no size does."""
+def shape_of(rows: Rows, row: int, reading: Reading) -> Shape:
+    """Channels, height, width of what is read, which an image tells where no size does."""
     assert rows.pictures is not None
     pictures = rows.pictures()
     if reading.size is None:
-        width, height = pictures.size()
+        width, height = pictures.size(row)
     else:
         width = height = reading.size
     return 1 if pictures.grey else 3, height, width
@@ -105,11 +111,12 @@ def streamed(rows: Rows, labels: Tensor, chosen: list[int], reading: Reading) ->
         reading: how images become pixels.
 
     Raises:
-        SteppeError: the first image is none, or which values are black and white cannot be seen.
+        SteppeError: the first of these images is none, or which values are black and white cannot
+            be seen.
     """
     assert rows.pictures is not None
     pictures = rows.pictures()
-    pictures.settle()
+    pictures.settle(chosen[0])
     rows.notes.extend(note for note in pictures.levels.notes if note not in rows.notes)
     positions = torch.tensor(chosen, dtype=torch.int64)
-    return StreamedSplit(pictures, positions, labels[positions], shape_of(rows, reading))
+    return StreamedSplit(pictures, positions, labels[positions], shape_of(rows, chosen[0], reading))

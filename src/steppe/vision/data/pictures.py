@@ -33,13 +33,17 @@ class Pictures:
         """What evaluation keeps of an image."""
         return self.levels.reading.framing
 
-    def size(self) -> tuple[int, int]:
-        """Width and height of the first image."""
-        return size_of(self.blobs.blob(0), self.blobs.describe(0))
+    def size(self, row: int) -> tuple[int, int]:
+        """Width and height of an image."""
+        return size_of(self.blobs.blob(row), self.blobs.describe(row))
 
-    def settle(self) -> None:
-        """Find out here what worker processes would each find out: the range of deep images."""
-        self.levels.settle(self.blobs.blob(0), self.blobs.describe(0))
+    def settle(self, row: int) -> None:
+        """Find out here what worker processes would each find out: the range of deep images.
+
+        Args:
+            row: of an image that is used; those that are left out may be no images at all.
+        """
+        self.levels.settle(self.blobs.blob(row), self.blobs.describe(row))
 
     def of(self, row: int, framing: Framing | None, seed: int = 0) -> Image.Image:
         """An image of mode L or RGB, what ``framing`` keeps of it.

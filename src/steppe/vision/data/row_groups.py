@@ -142,7 +142,7 @@ class ParquetFiles(Blobs):
 
         try:
             return self.place.group(f"{file}:{own}", read).column(self.image)
-        except SteppeError:
+        except (SteppeError, MemoryError):
             raise
         except Exception as error:  # of what serves the place, which has its own kinds
             raise SteppeError(

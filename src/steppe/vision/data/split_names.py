@@ -9,8 +9,11 @@ from steppe.core.errors import SteppeError
 TEST_NAMES = ("test", "validation", "valid", "val")
 """What the split to test on is called; the first that is there is taken."""
 SPLITS = ("train", *TEST_NAMES)
-_WORD = re.compile(rf"(?<![a-z])(?:{'|'.join(SPLITS)})+(?![a-z])")
-_SPLIT = re.compile("|".join(SPLITS))
+_ANY = "|".join(SPLITS)
+_WORD = re.compile(rf"(?<![a-z])(?:{_ANY})+(?:ing|set|s)?(?![a-z])\d*")
+_SPLIT = re.compile(_ANY)
+_AND = re.compile(r"(?:(?<![a-z])and|[+&])[^a-z0-9]*$")
+"""What ends in a word or sign for "and"."""
 
 
 def is_hidden(name: str) -> bool:
@@ -26,6 +29,11 @@ def is_hidden(name: str) -> bool:
 def split_of(name: str, path: object = "") -> str:
     """The split that a name begins with; "" where it begins with none.
 
+    It says several where the name of another one is joined to that: by nothing (``trainval``), by
+    signs alone (``train_test``), or where it follows a word or sign for "and"
+    (``train_and_test``, ``train+val``). Behind other words it is none: the images of
+    ``train-256-valid-images`` are to train on.
+
     Args:
         name: of a file or a folder.
         path: where it lies, for an error message.
@@ -38,7 +46,7 @@ def split_of(name: str, path: object = "") -> str:
         ('train', 'validation', '')
     """
     found = next((split for split in SPLITS if name.startswith(split)), "")
-    said = {split for word in _WORD.findall(name) for split in _SPLIT.findall(word)}
+    said = _joined(name)
     if found and said - {found}:
         raise SteppeError(
             "a name must say one split",
@@ -48,3 +56,16 @@ def split_of(name: str, path: object = "") -> str:
             way_out="one file or folder for each, such as train-000 and test-000",
         )
     return found
+
+
+def _joined(name: str) -> set[str]:
+    """The splits that a name says from its first one on, as far as each is joined to the last."""
+    said: set[str] = set()
+    end = 0
+    for word in _WORD.finditer(name):
+        between = name[end : word.start()]
+        if said and any(map(str.isalnum, between)) and not _AND.search(between):
+            break
+        said.update(_SPLIT.findall(word.group()))
+        end = word.end()
+    return said

@@ -11,8 +11,7 @@ from typing import Any
 from PIL import __version__ as pil
 
 from steppe.core.errors import SteppeError
-from steppe.core.serialization import write_text
-from steppe.vision.data.cache import stamp
+from steppe.vision.data.cache import require_writable, stamp, written
 from steppe.vision.data.imagefolder import suffixes
 from steppe.vision.data.split_names import is_hidden
 
@@ -25,7 +24,8 @@ def index_of(file: Path, cache: Path | None) -> list[tuple[Entry, Any]]:
     """The images of a shard and their labels, in the shard's order.
 
     To find them every header in the file is read, as a tar has no index of its own. What was found
-    is kept in the cache by the path, size and date of the shard.
+    is kept in the cache by the path, size and date of the shard, and by what ends the names of
+    images here.
 
     Args:
         file: the shard.
@@ -33,20 +33,22 @@ def index_of(file: Path, cache: Path | None) -> list[tuple[Entry, Any]]:
 
     Raises:
         SteppeError: the file is no plain tar, an image has no label, two images or two different
-            labels have one name.
+            labels have one name; the cache is no folder that can be written to.
     """
     if cache is None or not file.is_file():
         return _read(file)
-    digest = hashlib.sha256(f"{_FORMAT}\n{pil}\n{stamp([file])}".encode()).hexdigest()
+    key = f"{_FORMAT}\n{pil}\n{sorted(suffixes())}\n{stamp([file])}"
+    digest = hashlib.sha256(key.encode()).hexdigest()
     kept = cache / f"shard-{digest[:24]}.json"
     try:
         stored = json.loads(kept.read_text(encoding="utf-8"))
         return [((int(at), int(size), str(name)), label) for at, size, name, label in stored]
     except (OSError, ValueError, TypeError):
         pass  # absent or damaged: read it anew
+    require_writable(cache)
     found = _read(file)
-    cache.mkdir(parents=True, exist_ok=True)
-    write_text(kept, json.dumps([[*entry, label] for entry, label in found]))
+    with written(kept) as aside:
+        aside.write_text(json.dumps([[*entry, label] for entry, label in found]), encoding="utf-8")
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -121,7 +122,9 @@ class Shards(Blobs):
         return f"{self.names[row]} in {self.files[int(self.places[row][0])]}"
 
     def key(self) -> str:
-        return stamp(map(Path, self.files))
+        """Of the files, and of where images were found in them: which ones are depends on PIL."""
+        places = hashlib.sha256(self.places.tobytes()).hexdigest()
+        return f"{stamp(map(Path, self.files))}\n{places}"
 
     def _file(self, number: int) -> Any:
         if self._process != os.getpid():

@@ -16,7 +16,7 @@ from steppe.vision.data.blobs import Blobs
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
 from steppe.vision.data.split_names import TEST_NAMES
-from steppe.vision.streaming.faults import naming
+from steppe.vision.streaming.faults import naming, of_user
 
 _PAIR = 2
 
@@ -27,8 +27,10 @@ def from_user(name: str, reading: Reading) -> Source:
     An item is an image (Pillow's, or a uint8 tensor ``[c, h, w]``) and its label: a pair, or a
     mapping with ``image`` and ``label``. Labels are wanted before any image: a dataset with a list
     ``targets`` or ``labels`` is not read for them. Items may depend on their number, and on what
-    they draw from the generators of Python, numpy and torch: these are set from (seed, epoch,
-    number) before an item is read, and put back after it.
+    they draw from the generators of Python, numpy and torch. These are set before an item is read,
+    and put back after it: where images are streamed, from (seed, epoch, number); where they are
+    kept in memory, and where items are read for their labels, from the number alone, as that is
+    done once for all seeds and epochs.
 
     Args:
         name: of the function; called with nothing, it gives ``{"train": ..., "test": ...}``.
@@ -78,7 +80,7 @@ class Items(Blobs):
             return self._pair(row, row)[1]
 
     def _pair(self, row: int, seed: int) -> tuple[Any, Any]:
-        with seeded(seed):
+        with of_user(self.dataset), seeded(seed):
             item = self.dataset[row]
         return _pair(item, self.describe(row))
 

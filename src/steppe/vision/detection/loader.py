@@ -16,6 +16,7 @@ from steppe.vision.detection.data import DetectionData, without_kept
 from steppe.vision.detection.data.base import Split
 from steppe.vision.detection.rendering import pixels, render
 from steppe.vision.detection.targets import padded
+from steppe.vision.streaming.faults import of_user
 from steppe.vision.streaming.fetch import Fetcher
 from steppe.vision.streaming.worker import Batches
 
@@ -60,17 +61,17 @@ class Items(Batches[tuple[Tensor, Tensor]]):
         draw = Random(stream(self.seed, epoch, row).initial_seed())
         view = View.whole(scene.size, scene.objects)
         for part in self.augment:
-            view = part.seen(view, draw)
+            with of_user(part):
+                view = part.seen(view, draw)
         image = render(self.split.image(row), view, self.size, self.mean)
         for part in self.augment:
-            image = part.coloured(image, draw)
+            with of_user(part):
+                image = part.coloured(image, draw)
         return pixels(image), view.objects
 
 
 class DetectionLoader(BatchLoader):
     """Normalised batches of a split, with their objects as one padded tensor.
-
-    Of a last batch that is not full a rank may have nothing, and then gets no batch.
 
     Args:
         data: the dataset.
@@ -127,7 +128,6 @@ class DetectionLoader(BatchLoader):
             (`steppe.vision.detection.targets`), on ``device``.
         """
         keys = [[(number, row) for row in own.tolist()] for _, own in self.shares(number, start)]
-        # of a last batch that is not full others may have all
-        for images, objects in self._fetcher.batches(iter([own for own in keys if own])):
+        for images, objects in self._fetcher.batches(iter(keys)):
             x = self._laid_out(self._normalised(self._moved(images)))
             yield x, self._moved(objects)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.notes import note
 from steppe.core.registry import Registry
 
 Builder = Callable[..., nn.Module]
@@ -44,7 +44,7 @@ def build(
     in_shape: tuple[int, int, int] = (3, 32, 32),
     *,
     pretrained: bool | None = None,
-    say: Callable[[str], object] = warnings.warn,
+    say: Callable[[str], object] = note,
     **options: Any,
 ) -> nn.Module:
     """Build an image classifier.

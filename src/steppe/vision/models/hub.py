@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.notes import note
 from steppe.core.optional_import import require
 
 
@@ -18,7 +18,7 @@ def from_pretrained(
     name: str,
     num_classes: int | None = None,
     pretrained: bool = True,
-    say: Callable[[str], object] = warnings.warn,
+    say: Callable[[str], object] = note,
     **options: Any,
 ) -> nn.Module:
     """Load an ``AutoModelForImageClassification``; safetensors only, never remote code.

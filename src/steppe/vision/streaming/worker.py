@@ -19,7 +19,7 @@ from torch.utils.data import get_worker_info
 from steppe.core.errors import SteppeError
 from steppe.vision.augment.pipeline import Pipeline
 from steppe.vision.framing import Frame, Framing
-from steppe.vision.streaming.faults import naming
+from steppe.vision.streaming.faults import naming, of_user
 
 T = TypeVar("T")
 Asked = tuple[int, int]
@@ -139,7 +139,8 @@ class Decoder(Batches[Tensor]):
         seed = seed_of(self.seed, epoch, row, _READING)
         image = self.source.of(row, self._framing(random), seed)
         for step in self.pipeline.images:
-            image = step(image, random)
+            with of_user(step):
+                image = step(image, random)
         pixels = np.asarray(image.convert("L" if self.shape[0] == 1 else "RGB"))
         if pixels.shape[:2] != self.shape[1:]:
             raise SteppeError(
@@ -158,7 +159,8 @@ class Decoder(Batches[Tensor]):
             step, size = pipeline.framing, self.shape[1]
 
             def frame(width: int, height: int) -> Frame:
-                return step.frame(width, height, size, random)
+                with of_user(step):
+                    return step.frame(width, height, size, random)
 
             return frame
         return None if pipeline.frames else self.source.framing

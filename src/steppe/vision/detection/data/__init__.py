@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.notes import note
 from steppe.core.registry import Registry
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
 from steppe.vision.detection.augment import Augmentations, augmentations
@@ -126,7 +126,7 @@ def load(
     std: Sequence[float] | None = None,
     augment: Any = "ssd",
     skip_invalid: bool = False,
-    say: Callable[[str], object] = warnings.warn,
+    say: Callable[[str], object] = note,
 ) -> DetectionData:
     """Load a dataset of objects in images; no pixel is decoded yet.
 
@@ -166,8 +166,8 @@ def load(
     _none_empty(known, parts[0], name)
     _disjoint([*parts[0].where, *parts[1].where], parts[2].where)
     notes = (*source.notes, *checker.notes())
-    for note in notes:
-        say(note)
+    for sentence in notes:
+        say(sentence)
     keep = sum(3 * int(part.sizes.prod(1).sum()) for part in parts) <= KEPT_BYTES
     own = {
         "mean": IMAGENET_MEAN if mean is None else tuple(mean),
