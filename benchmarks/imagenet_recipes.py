@@ -17,7 +17,7 @@ several times as many of them (hard links), with the peak of memory of each.
 Printed is what the full length would take here: the time of the short run for each image, in which
 there is a checkpoint after every step. It is an estimate, and none where others use the machine.
 
-What is in the record (``--record``, benchmarks/records/imagenet-recipes.json) is not done again.
+What is in the record (``--record``) is not done again.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from typing import Any
 import yaml
 from bench_selection import processor
 from PIL import Image, ImageEnhance
+from record_file import add_record, write_record
 
 from steppe import recipes
 from steppe.core.serialization import load_tensors
 from steppe.experiment.recipe import load_recipe
 from steppe.vision.framing import ResizeCenterCrop
 
-RECORD = Path(__file__).parent / "records" / "imagenet-recipes.json"
 IMAGES = 1_281_167
 """Of ImageNet's training set."""
 CONFIGS = {
@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
     parser.add_argument("--times", type=int, default=10, help="as many images evaluated on")
-    parser.add_argument("--record", type=Path, default=RECORD)
+    add_record(parser, "imagenet-recipes")
     args = parser.parse_args()
     args.folder, args.out = args.folder.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -337,11 +337,11 @@ def main() -> None:
         except RuntimeError as error:  # the others can do without it
             failed += 1
             print(error, file=sys.stderr, flush=True)
-        args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(args.record, record)
     if "evaluated" not in record:
         name = asked[0][0].replace("/", "-")
         record["evaluated"] = evaluated(args.out / f"{name}-whole", args)
-        args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(args.record, record)
     if failed or not all(run["same_bits"] and run["killed_before_its_end"] for run in runs):
         raise SystemExit("a run failed, was not killed in its midst, or ended with other bits")
 
