@@ -1,4 +1,4 @@
-"""Scripts of benchmarks/ overwrite no record in git unless they are asked to."""
+"""Scripts of benchmarks/: no record in git is overwritten unasked, and what they start ends."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import argparse
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 
+import imagenet_recipes
 import pytest
+from imagenet_recipes import in_a_session, watched
 from record_file import COMMITTED, PLAIN, add_record, record_of, write_record
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -79,3 +82,65 @@ def test_only_one_file_knows_where_the_records_in_git_are(path):
         name = ast.literal_eval(call.args[1])
         known = [re.fullmatch(re.sub(r"{\w+}", "[a-z]+", name), p.stem) for p in RECORDS]
         assert any(known) or name == "gpu", f"no record is called {name}"
+
+
+class Rank:
+    """A process that ends with a code after it was looked at so many times; None: never."""
+
+    def __init__(self, looks, code=0):
+        self.looks, self.code, self.left, self.gone = looks, code, looks, False
+
+    @property
+    def exitcode(self):
+        return self.code if self.left == 0 else None
+
+    def is_alive(self):
+        self.left = self.left and self.left - 1
+        return self.left != 0
+
+    def kill(self):
+        self.gone = True
+
+    def join(self):
+        assert self.gone
+
+
+@pytest.mark.parametrize(
+    ("ranks", "limit", "said"),
+    [
+        ([Rank(3), Rank(None)], 60, None),
+        ([Rank(None), Rank(3, code=-9)], 60, "rank 1 with -9"),
+        ([Rank(None), Rank(3, code=2)], 60, "rank 1 with 2"),
+        ([Rank(None), Rank(None)], 0.0, "was not done after 0 s"),
+    ],
+    ids=["ended", "the second killed", "the second failed", "both hang"],
+)
+def test_a_run_that_is_watched_ends_and_nobody_of_it_is_left(ranks, limit, said):
+    if said is None:
+        watched(ranks, lambda: False, limit)
+    else:
+        with pytest.raises(RuntimeError, match=said):
+            watched(ranks, lambda: False, limit)
+    assert all(rank.gone for rank in ranks)
+
+
+def test_a_run_is_killed_once_it_is_far_enough():
+    ranks = [Rank(None), Rank(None)]
+    watched(ranks, lambda: True, 60)
+    assert all(rank.gone for rank in ranks)
+
+
+def test_processes_of_torchrun_end_in_time(tmp_path):
+    with pytest.raises(RuntimeError, match=r"was not done after 0\.1 s"):
+        in_a_session(["-m", "http.server", "0", "--bind", "127.0.0.1"], tmp_path / "log", 0.1)
+    with pytest.raises(RuntimeError, match=r"failed \(3\)"):
+        in_a_session(["-c", "raise SystemExit(3)"], tmp_path / "log", 600)
+    in_a_session(["-c", "print('done')"], tmp_path / "log", 600)
+    assert (tmp_path / "log").read_text() == "done\n"
+
+
+def test_a_library_that_is_missing_is_one_line(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(sys, "argv", ["imagenet_recipes.py", str(tmp_path), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"pip install 'steppe\[hub\]'"):
+        imagenet_recipes.main()
