@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # More for pip install: an index of CPU builds of torch where pip's own would give CUDA's.
 PIP_ARGS ?=
+# --record: benchmarks write benchmarks/records, which is in git, and not runs/records.
+RECORD ?=
 # Test processes, each with one thread.
 JOBS ?= 2
 
@@ -51,13 +53,13 @@ wheels: $(STAMP) ## wheels with compiled kernels for every Linux of this process
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cibuildwheel>=2.21'
 	$(BIN)/python -m cibuildwheel --platform linux --output-dir dist
 
-bench: $(STAMP) ## speed beside the peers; records go to benchmarks/records
+bench: $(STAMP) ## speed beside the peers; RECORD=--record renews the records in git
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) \
 		-c constraints.txt -e '.[bench]'
-	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	for file in benchmarks/bench_*.py; do $(BIN)/python $$file $(RECORD) || exit 1; done
 
 gpu: $(STAMP) ## all that needs a GPU, under nine minutes: tests, speed, a run; one record
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/gpu.py $(RECORD)
 
 clean: ## removes the environment and every cache
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist site

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from record_file import add_record, write_record
 
 from steppe.robustness.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10000)
     parser.add_argument("--peer-python", help="of an environment with imagecorruptions")
     parser.add_argument("--peer-images", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/corruptions.json"))
+    add_record(parser, "corruptions")
     args = parser.parse_args()
     held = images(args.images)
     mine = ours(held)
@@ -137,7 +138,7 @@ def main() -> None:
         own, peer = (sum(c.get(k, 0.0) for c in cells) for k in ("seconds", "peer_seconds"))
         print(f"{name:20} {own:8.2f} s {peer:10.1f} s")
     print({k: v for k, v in record.items() if k != "rows"})
-    args.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(args.record, record)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from record_file import add_record, write_record
 from safetensors.torch import save_file
 
 from steppe.llm.calibration_windows import windows
@@ -113,7 +114,7 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=HERE / "records" / "llmcompressor.json")
+    add_record(parser, "llmcompressor")
     arguments = parser.parse_args()
     if None in (arguments.peer_python, arguments.model, arguments.calibration, arguments.text):
         print("skipped: needs --peer-python, --model, --calibration and --text, see --help")
@@ -145,7 +146,7 @@ def main() -> None:
             record["versions"] = {side: own[0]["said"]["versions"] for side, own in runs.items()}
             record["load_average"] = os.getloadavg()[2]
             # after each case: what is measured is not lost
-            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_record(arguments.record, record)
             print(line(record["rows"][-1]), flush=True)
 
 

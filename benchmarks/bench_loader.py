@@ -36,6 +36,7 @@ from bench_selection import processor
 from imagenet_like import drawn
 from PIL import Image
 from PIL import __version__ as pillow
+from record_file import add_record, write_record
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -174,22 +175,21 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--memory", type=int, help="times the images")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/loader.json"))
+    add_record(parser, "loader")
     args = parser.parse_args()
     torch.set_num_threads(1)
     folder = (args.folder or drawn(Path("runs/imagenet-like"))).resolve()
     record: dict[str, Any] = {}
-    if args.out.exists():
-        record = json.loads(args.out.read_text(encoding="utf-8"))
+    if args.record.exists():
+        record = json.loads(args.record.read_text(encoding="utf-8"))
     record |= {"date": date.today().isoformat(), "processor": processor()}
     record |= {"torch": torch.__version__, "pillow": pillow}
     if args.passes:
         record["speed"] = [speeds(folder, args.batch, n, args.passes) for n in args.workers]
     if args.memory is not None:
         record["memory"] = peaks(folder, args.memory, args.workers[0])
-    text = json.dumps(record, indent=2)
-    print(text)
-    args.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=1))
+    write_record(args.record, record)
 
 
 if __name__ == "__main__":

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from safetensors.torch import save_file
 from torch import Tensor
 
-RECORD = Path(__file__).parent / "records" / "memory.json"
 SHARD = 500_000_000
 ARMS = {
     "wanda 50%": ["--method", "wanda", "--sparsity", "0.5"],
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--window", type=int, default=128)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--out", type=Path, default=RECORD)
+    add_record(parser, "memory")
     parser.add_argument("--count", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.limit = int(arguments.limit)
@@ -240,8 +240,7 @@ def main() -> None:
         }
     result["model_over_limit"] = bytes_held / arguments.limit
     print(json.dumps(result, indent=1))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.record, result)
 
 
 if __name__ == "__main__":

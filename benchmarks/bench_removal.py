@@ -1,6 +1,6 @@
 """What removal gains and costs here, beside torch-pruning's own pruner in the same run.
 
-    python benchmarks/bench_removal.py --threads 2 --out benchmarks/records/removal.json
+    python benchmarks/bench_removal.py --threads 2
 
 - ResNet-56 at 60 % fewer multiply-adds: dense and removed network timed in turns at batch 64, and
   what the latency table predicted;
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from torch import Tensor, nn
 
 import steppe
@@ -275,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=31)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/removal.json"))
+    add_record(parser, "removal")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     found = {
@@ -288,7 +289,7 @@ def main() -> None:
         "perturbation": perturbation(arguments.repeats),
         "torch_pruning": beside_torch_pruning(0.4),
     }
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.record, found)
     print(json.dumps(found, indent=1))
 
 

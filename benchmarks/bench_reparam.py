@@ -1,6 +1,6 @@
 """What it costs that weights are functions of other tensors, against a plain step.
 
-    python benchmarks/bench_reparam.py --out benchmarks/records/reparam.json
+    python benchmarks/bench_reparam.py
 
 ResNet-20, batch 128, SGD with momentum; the arms take turns, medians of the paired ratios. Memory
 is counted: parameters, gradients, the optimiser's and the coupling's state.
@@ -14,11 +14,11 @@ import platform
 import statistics
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
 from bench_step import network, paired, ratio
+from record_file import add_record, write_record
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/reparam.json"))
+    add_record(parser, "reparam")
     arguments = parser.parse_args()
     steps, held = made(arguments.batch)
     times = paired(steps, arguments.repeats, 3)
@@ -92,8 +92,7 @@ def main() -> None:
         "prunable_bytes": 4 * 268_336,
     }
     print(json.dumps(result, indent=1))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.record, result)
 
 
 if __name__ == "__main__":

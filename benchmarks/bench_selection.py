@@ -1,6 +1,6 @@
 """What the exact pooled threshold costs, against named peers in the same run.
 
-    python benchmarks/selection.py --sizes 25 100 --out benchmarks/records/selection.json
+    python benchmarks/bench_selection.py --sizes 25 100
 
 In every round each contender runs once, so that a busy machine disturbs all of them alike; the
 ratios are medians over the rounds of one contender's time over the other's. The peers are given
@@ -11,7 +11,6 @@ memory in a process of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -25,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from record_file import add_record, write_record
 
 from steppe.core.selection import count, keep_largest, threshold
 
@@ -140,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--sizes", nargs="+", type=float, default=[25, 100], help="in millions")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/selection.json"))
+    add_record(parser, "selection")
     arguments = parser.parse_args()
     record: dict[str, Any] = {
         "date": date.today().isoformat(),
@@ -174,8 +174,7 @@ def main() -> None:
         print(f"extra memory at {n}: {memory['share']:.1%}, holds: {memory['holds']}")
     small = record["small network"]
     print(f"masks of {small['elements']} weights: {small['milliseconds']} ms")
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(arguments.record, record)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import math
 import os
 import platform
@@ -30,6 +29,7 @@ from typing import Any
 
 import solver_peers
 import torch
+from record_file import add_record, write_record
 from torch import Tensor
 
 from steppe import methods
@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true", help="run the published rules too")
     parser.add_argument("--solvers", nargs="+", default=["sparsegpt", "alps"])
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/solvers.json"))
+    add_record(parser, "solvers")
     arguments = parser.parse_args()
     official = read_official(arguments.official)
     if arguments.clock == "cpu":
@@ -215,8 +215,7 @@ def main() -> None:
             cells = (row.get(column, "") for column in COLUMNS)
             print(*key, row["seconds"], *cells, sep=",", flush=True)
     record["load average at the end"] = round(os.getloadavg()[0], 2)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(arguments.record, record)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """One linear layer with zeros: our formats beside torch dense, torch CSR and scipy CSR.
 
-    python benchmarks/bench_sparse.py              # what the record lacks, then what it says
-    python benchmarks/bench_sparse.py --check      # only what it says; exit code 1 for a miss
+    python benchmarks/bench_sparse.py --record            # what the record lacks, then what it says
+    python benchmarks/bench_sparse.py --check --record    # only that; exit code 1 for a miss
 
 Every cell is timed in turns in one process, in changing order. A turn goes over so many copies of
 the matrix that no cache holds them, because in a model the other layers' weights pass between two
@@ -22,17 +22,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import scipy.sparse
 import torch
+from record_file import add_record, write_record
 from torch import Tensor
 from torch.nn import functional as F
 
-from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
 from steppe.sparse.choose import Question, choose, conditions
 from steppe.sparse.format import FORMATS
@@ -190,13 +189,13 @@ def misses(rows: list[dict[str, Any]]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sparse.json"))
+    add_record(parser, "sparse")
     parser.add_argument("--shape", help="only this one, as 4096x11008")
     parser.add_argument("--sparsity", type=float, help="only this one")
     parser.add_argument("--check", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
     here = conditions()
-    stored = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    stored = json.loads(arguments.record.read_text()) if arguments.record.exists() else {}
     rows = stored["rows"] if arguments.check or stored.get("conditions") == here else []
     keys = ("shape", "sparsity", "dtype", "tokens", "threads")
     done = [[row[key] for key in keys] for row in rows]
@@ -214,7 +213,7 @@ def main() -> None:
         rows.append(measured(cell, made[1]))
         row = rows[-1]
         print(*matrix, row["tokens"], row["threads"], row["auto"], row["ms"], flush=True)
-        write_text(arguments.out, json.dumps({"conditions": here, "rows": rows}, indent=1) + "\n")
+        write_record(arguments.record, {"conditions": here, "rows": rows})
     short = list(misses(rows))
     print("\n".join(short) or f"{len(rows)} cells, every aim is met")
     sys.exit(arguments.check and bool(short))

@@ -25,11 +25,11 @@ from statistics import median
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlamaConfig
 
-from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
 from steppe.llm.generation_speed import Setting, compare_speed, in_fresh_process
 from steppe.sparse.choose import conditions
@@ -151,10 +151,11 @@ def main() -> None:
     )
     parser.add_argument("--sparsity", type=float, help="only this one")
     parser.add_argument("--llamacpp", action="store_true", help="beside llama.cpp instead")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/sparse-model.json"))
+    add_record(parser, "sparse-model")
     arguments = parser.parse_args()
     here = conditions()
-    stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    record = arguments.record
+    stored: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
     models = stored["models"] if stored.get("conditions") == here else {}
     for sparsity in SPARSITIES if arguments.sparsity is None else (arguments.sparsity,):
         own = models.setdefault(f"{sparsity:g}", {})
@@ -167,8 +168,7 @@ def main() -> None:
         else:
             own[what] = summary(compare_speed(str(folder), str(folder), setting=SETTING))
         print(sparsity, own[what], flush=True)
-        text = json.dumps({"conditions": here, "models": models}, indent=1) + "\n"
-        write_text(arguments.out, text)
+        write_record(record, {"conditions": here, "models": models})
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a step costs, against named peers in the same run.
 
-    python benchmarks/step.py --out benchmarks/records/step.json
+    python benchmarks/bench_step.py
 
 Interleaved repeats, medians of the paired ratios:
 - a SAFE step against two plain forward+backward passes and one optimiser step;
@@ -17,10 +17,10 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from torch import nn
 from torch.nn import functional as F
 
@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/step.json"))
+    add_record(parser, "step")
     arguments = parser.parse_args()
     # medians hide the one step in 32 that updates the dual; its share is measured and added
     steps = paired(step_arms(arguments.batch), arguments.repeats, 4)
@@ -155,8 +155,7 @@ def main() -> None:
         "trainer_throughput_over_bare_loop": 1 / ratio(epochs, "trainer", "bare loop"),
     }
     print(json.dumps(result, indent=1))
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.record, result)
 
 
 def dual_update() -> float:

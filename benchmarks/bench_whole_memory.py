@@ -18,12 +18,12 @@ import tempfile
 from pathlib import Path
 
 import torch
+from record_file import add_record, write_record
 from safetensors.torch import save_file
 
 from steppe.core.processor import processor
 from steppe.engine.run_folder import versions
 
-RECORD = Path(__file__).parent / "records" / "whole-memory.json"
 SHAPE = {
     "hidden_size": 2048,
     "intermediate_size": 5632,
@@ -61,7 +61,7 @@ def steppe(*arguments: object) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=RECORD)
+    add_record(parser, "whole-memory")
     parser.add_argument("--model", type=Path, help="where the model is, or is written")
     parser.add_argument("--window", type=int, default=64)
     given = parser.parse_args()
@@ -93,7 +93,7 @@ def main() -> None:
         "processor": processor(),
         "versions": versions(),
     }
-    given.out.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(given.record, record)
     print(f"peak {record['peak_memory_bytes'] / 2**30:.2f} GiB, planned {plans['adam8bit']}")
 
 

@@ -19,13 +19,12 @@ import time
 from pathlib import Path
 
 import torch
+from record_file import add_record, write_record
 from safetensors.torch import load_file, save_file
 
 from steppe.core.processor import processor
-from steppe.core.serialization import write_text
 from steppe.engine.run_folder import versions
 
-RECORD = Path(__file__).parent / "records" / "whole-step.json"
 SHAPE = {
     "hidden_size": 256,
     "intermediate_size": 672,
@@ -53,7 +52,7 @@ main(sys.argv[1:])
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=RECORD)
+    add_record(parser, "whole-step")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--precision", default="bfloat16", choices=["bfloat16", "float32"])
     parser.add_argument("--threads", type=int, default=1)
@@ -82,7 +81,7 @@ def main() -> None:
         "ratio": {name: statistics.median(found) for name, found in ratios.items()},
         "ratios": ratios,
     }
-    write_text(given.out, json.dumps(record, indent=1) + "\n")
+    write_record(given.record, record)
     print(json.dumps(record["ratio"], indent=1))
 
 
@@ -94,7 +93,7 @@ def measured(scratch: Path, given: argparse.Namespace) -> dict[str, list[float]]
     LlamaForCausalLM(LlamaConfig(**SHAPE)).save_pretrained(scratch / "model")
     ids = torch.randint(0, SHAPE["vocab_size"], (BATCH * STEPS, WINDOW))
     save_file({"tokens": ids}, scratch / "ids.safetensors")
-    own = [sys.executable, __file__, "--out", str(given.out), "--plain", str(scratch)]
+    own = [sys.executable, __file__, "--plain", str(scratch)]
     own += ["--precision", given.precision, "--threads", str(given.threads)]
     steppe, mapped = ["-m", "steppe"], ["-c", MAPPED]
     found: dict[str, list[float]] = {name: [] for name in ("plain", *METHODS, "dense, mapped")}

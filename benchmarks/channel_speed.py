@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from study import Training, changed, run
 
 from steppe.core.speed import Speed
@@ -85,16 +86,14 @@ def speed(out: Path, path: Path) -> None:
             ratios[where] |= {f"{name}, dense ms": own.dense_ms, name: own.ratio}
             ratios[where] |= {f"{name}, at least": own.low}
         print(where, {k: round(v, 3) for k, v in ratios[where].items()}, flush=True)
-    path.write_text(json.dumps(ratios, indent=1) + "\n", encoding="utf-8")
+    write_record(path, ratios)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--train", action="store_true", help="what is then timed")
-    parser.add_argument(
-        "--record", type=Path, default=Path("benchmarks/records/channel-speed.json")
-    )
+    add_record(parser, "channel-speed")
     arguments = parser.parse_args()
     if arguments.train:
         run(arguments.out, wanted(arguments.out), measure=False)

@@ -3,7 +3,7 @@
     python benchmarks/channel_study.py --search --out runs/channels
     python benchmarks/channel_study.py --out runs/channels &
     python benchmarks/channel_study.py --out runs/channels; wait      # one process for each core
-    python benchmarks/channel_study.py --collect --out runs/channels
+    python benchmarks/channel_study.py --collect --out runs/channels --record
 
 A dense ResNet-14 of 16 x 16 images is trained for each seed (26 epochs); from there each method
 prunes in 13 epochs with the phases of AdaSAP's paper (recipe ``long/channels-16px``): a ninth of
@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from record_file import add_record, write_record
 from study import Training, changed, run
 
 from steppe.experiment.experiment import Experiment, load_data
@@ -124,7 +125,7 @@ def around_the_cut(out: Path) -> Iterator[Training]:
                 )
 
 
-def search(out: Path) -> None:
+def search(out: Path, path: Path) -> None:
     """Radii at 60 % in a third of the epochs, on training images that no network has seen."""
     held_out = {"data": {"validation": 5000}}
     run(out, [dense(SEARCHED, **held_out)], measure=False)
@@ -141,8 +142,7 @@ def search(out: Path) -> None:
             accuracy = record["sparse"]["accuracy"]
             rows.append({"name": name, "radius": radius, "validation": accuracy})
             print(where, accuracy, flush=True)
-    path = Path("benchmarks/records/channel-search.json")
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_record(path, rows)
 
 
 def collect(out: Path, path: Path) -> None:
@@ -164,7 +164,7 @@ def collect(out: Path, path: Path) -> None:
             }
             | {e["on"]: e["result"] for e in json.loads(evaluations.read_text())}
         )
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_record(path, rows)
 
 
 def main() -> None:
@@ -172,14 +172,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--search", action="store_true", help="radii, on held-out images")
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    record = Path("benchmarks/records/channel-study.json")
-    parser.add_argument("--record", type=Path, default=record)
+    add_record(parser, "channel-study")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     if arguments.collect:
         collect(out, arguments.record)
     elif arguments.search:
-        search(out)
+        search(out, arguments.record.with_name("channel-search.json"))
     else:
         run(out, every(out))
 

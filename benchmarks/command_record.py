@@ -1,9 +1,9 @@
 """The figures of single commands of steppe as records, for the documentation.
 
-    python benchmarks/command_record.py demo       # benchmarks/records/demo.json
-    python benchmarks/command_record.py diagonal   # benchmarks/records/diagonal.json
-    python benchmarks/command_record.py short      # benchmarks/records/short.json
-    python benchmarks/results_page.py              # the pages, from these
+    python benchmarks/command_record.py demo --record      # benchmarks/records/demo.json
+    python benchmarks/command_record.py diagonal --record  # benchmarks/records/diagonal.json
+    python benchmarks/command_record.py short --record     # benchmarks/records/short.json
+    python benchmarks/results_page.py                      # the pages, from these
 
 Networks that ``--out`` holds already are not trained again; name an empty folder after a change.
 """
@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bench_selection import processor
+from record_file import add_record, record_of, write_record
 
 from steppe.cli.main import main as steppe_command
 from steppe.theory.diagonal import ARMS, best_strengths
-
-RECORDS = Path(__file__).parent / "records"
 
 
 def steppe(*words: str) -> None:
@@ -97,10 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("which", choices=[*COMMANDS])
     parser.add_argument("--out", type=Path, help="the command's; runs/NAME otherwise")
+    add_record(parser, "{which}")
     arguments = parser.parse_args()
     name = arguments.which
     kept = COMMANDS[name](arguments.out or Path("runs") / name) | {"processor": processor()}
-    (RECORDS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    write_record(record_of(arguments), kept)
 
 
 if __name__ == "__main__":

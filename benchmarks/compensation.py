@@ -8,11 +8,11 @@ for them. The Fisher matrix's factors are those of 30 batches of 128 training im
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from torch.nn import functional as F
 
 import steppe
@@ -32,7 +32,7 @@ LEVELS = (0.3, 0.5, 0.6, 0.7, 0.8)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=path_of("pilot-small/magnitude"))
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/compensation.json"))
+    add_record(parser, "compensation")
     arguments = parser.parse_args()
     plain = read(arguments.recipe).plain()
     plain["data"] = plain["data"] | {"test_size": 2000, "augment": None}
@@ -71,7 +71,7 @@ def main() -> None:
             found += [cut(method, compensate) for compensate in (False, True)]
         print(f"| {level:.0%} | {' | '.join(f'{100 * a:.1f}' for a in found)} |", flush=True)
         rows.append({"sparsity": level, "accuracies": found})
-    arguments.record.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.record, rows)
 
 
 if __name__ == "__main__":

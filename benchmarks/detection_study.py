@@ -3,7 +3,7 @@
     python benchmarks/detection_study.py --data voc:BCCD --out runs/detection &
     python benchmarks/detection_study.py --data voc:BCCD --out runs/detection; wait
     python benchmarks/detection_study.py --data voc:BCCD --out runs/detection --time
-    python benchmarks/detection_study.py --data voc:BCCD --out runs/detection --collect
+    python benchmarks/detection_study.py --data voc:BCCD --out runs/detection --collect --record
 
 One process for each core. A dense SSD is trained for each seed by the recipe ``detection/bccd``;
 from there each method takes away 40 and 60 % of the multiply-adds by its own recipe. Every network
@@ -27,16 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from study import Training, changed, run
 
-from steppe.core.serialization import write_text
 from steppe.evaluation import earlier
 from steppe.experiment.tasks import TASKS
 from steppe.recipes import path_of
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
-RECORD = Path("benchmarks/records/detection-study.json")
 DENSE = "detection/bccd"
 METHODS = {
     "halp": "detection/bccd-halp",
@@ -141,7 +140,7 @@ def collect(out: Path, path: Path, trainings: Sequence[Training], threads: int) 
             continue
         folders.append(folder)
         rows.append(row(out, training, found))
-    write_text(path, json.dumps(rows, indent=1) + "\n")
+    write_record(path, rows)
     title = "Detectors of blood cells: HALP and AdaSAP"
     write_report(out / "report.html", title=title, records=read_records(folders))
     for one in rows:
@@ -215,7 +214,7 @@ def main() -> None:
     parser.add_argument("--train", action="store_true", help="and do not measure")
     parser.add_argument("--time", action="store_true", help="alone on the machine")
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    parser.add_argument("--record", type=Path, default=RECORD)
+    add_record(parser, "detection-study")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     given = {"corruptions": arguments.kinds, "limit": arguments.images}

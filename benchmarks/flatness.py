@@ -17,10 +17,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from torch.nn import functional as F
 
 import steppe
@@ -32,7 +32,6 @@ from steppe.vision.data.base import ImageData
 from steppe.vision.loader import Loader
 from steppe.vision.models import build
 
-RECORD = Path(__file__).parent / "records" / "flatness.json"
 SECONDS = 4.0
 RADII = {"sam": (0.1, 0.2, 0.4), "functional_sam": (0.1, 0.2, 0.4), "msam": (0.3, 1.0, 3.0)}
 IMAGES = (("none", 0.0), ("sam", 0.1), ("functional_sam", 0.1), ("msam", 0.3), ("msam", 1.0))
@@ -178,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="../shared/data/cifar10-jpeg")
     parser.add_argument("--only", choices=("digits", "images", "time"), default="")
-    parser.add_argument("--record", type=Path, default=RECORD)
+    add_record(parser, "flatness")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     machine = f"{platform.processor() or platform.machine()}, 1 thread"
@@ -187,7 +186,7 @@ def main() -> None:
         record = json.loads(arguments.record.read_text(encoding="utf-8"))
 
     def write() -> None:
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
 
     if arguments.only in ("", "time"):
         record["time"] = times()

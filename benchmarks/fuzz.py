@@ -34,10 +34,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import yaml
+from record_file import add_record, write_record
 
 from steppe.cli.main import main as steppe_command
 
-RECORD = Path(__file__).parent / "records" / "fuzz.json"
 COUNTS = {"arguments": 130, "recipe": 90, "damage": 110}
 SECONDS = 60
 MEMORY = 24 * 2**30
@@ -461,7 +461,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0, help="another seed is other inputs")
     parser.add_argument("--again", action="store_true", help="those that failed before")
-    parser.add_argument("--record", type=Path, default=RECORD)
+    add_record(parser, "fuzz")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -495,7 +495,7 @@ def main() -> None:
         "failures": failed,
         "command": "python benchmarks/fuzz.py --work FOLDER",
     }
-    asked.record.write_text(json.dumps(record, indent=1) + "\n")
+    write_record(asked.record, record)
     print(json.dumps(record))
     sys.exit(bool(failed))
 

@@ -1,6 +1,6 @@
 """All that needs a GPU, in one command and under nine minutes: tests, speed, a training run.
 
-    python benchmarks/gpu.py --out benchmarks/records/gpu.json    # make gpu
+    python benchmarks/gpu.py    # make gpu
 
 Each stage has a time of its own, after which it ends with what it has. The record is written after
 each. Without a GPU one line says so.
@@ -25,11 +25,11 @@ from statistics import median
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import steppe
-from steppe.core.serialization import write_text
 from steppe.core.speed import Speed
 from steppe.engine.model_latency import in_turns
 from steppe.llm.semi_structured import is_two_four
@@ -80,7 +80,7 @@ def run(
             result = {"failed": f"{type(error).__name__}: {error}"}
         result = {"seconds": round(clock() - begun, 1), "of_seconds": stage.seconds} | result
         record["stages"][stage.name] = result
-        write_text(out, json.dumps(record, indent=1) + "\n")
+        write_record(out, record)
         print(f"{stage.name}: {result.get('failed', 'done')}, {result['seconds']} s", flush=True)
     return record
 
@@ -282,14 +282,14 @@ PLAN = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/gpu.json"))
+    add_record(parser, "gpu")
     parser.add_argument("--only", choices=[stage.name for stage in PLAN], help="one stage")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print(f"no GPU here (torch {torch.__version__} sees none): nothing was run")
         return 0
     stages = [stage for stage in PLAN if options.only in (None, stage.name)]
-    record = run(stages, options.out, hardware())
+    record = run(stages, options.record, hardware())
     return int(any("failed" in result for result in record["stages"].values()))
 
 

@@ -5,6 +5,8 @@
     python benchmarks/imagenet_recipes.py runs/imagenet-like --only halp/imagenet-resnet50 --batch 8
     python benchmarks/imagenet_recipes.py runs/imagenet-like --size 64 --batch 8     # cheap
 
+It needs ``pip install 'steppe[hub]'``.
+
 Each recipe runs as it stands but for what this machine has not: its network is one of the same
 architecture from a random start (no download), its table of latencies is measured here for one
 image and few widths, its batch is small (and its learning rate with it), and
@@ -17,7 +19,7 @@ several times as many of them (hard links), with the peak of memory of each.
 Printed is what the full length would take here: the time of the short run for each image, in which
 there is a checkpoint after every step. It is an estimate, and none where others use the machine.
 
-What is in the record (``--record``, benchmarks/records/imagenet-recipes.json) is not done again.
+What is in the record (``--record``) is not done again.
 """
 
 from __future__ import annotations
@@ -27,10 +29,13 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -38,13 +43,15 @@ from typing import Any
 import yaml
 from bench_selection import processor
 from PIL import Image, ImageEnhance
+from record_file import add_record, write_record
 
 from steppe import recipes
+from steppe.core.errors import SteppeError
+from steppe.core.optional_import import require
 from steppe.core.serialization import load_tensors
 from steppe.experiment.recipe import load_recipe
 from steppe.vision.framing import ResizeCenterCrop
 
-RECORD = Path(__file__).parent / "records" / "imagenet-recipes.json"
 IMAGES = 1_281_167
 """Of ImageNet's training set."""
 CONFIGS = {
@@ -164,38 +171,89 @@ def start(recipe: Path, out: Path, ranks: int) -> list[Any]:
     return processes
 
 
-def finished(recipe: Path, out: Path, ranks: int) -> str:
+def finished(recipe: Path, out: Path, ranks: int, limit: float) -> str:
     """A run to its end, with several ranks by torchrun; what its progress said last."""
     log = out.with_name(f"{out.name}-0.log")
-    if ranks > 1:
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-        steppe = [*torchrun, "-m", "steppe.cli.main", *words(recipe, out)]
-        with log.open("w", encoding="utf-8") as file:
-            code = subprocess.run([sys.executable, *steppe], stdout=file, stderr=file).returncode
-    else:
-        (process,) = start(recipe, out, ranks)
-        process.join()
-        code = process.exitcode
-    said = log.read_text(encoding="utf-8").splitlines()
-    if code:
-        raise RuntimeError(f"{recipe.stem} failed ({code}); {log} ends with: {' '.join(said[-1:])}")
-    paces = [line for line in said if "images/s" in line]
+    try:
+        if ranks > 1:
+            torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+            in_a_session(
+                ["-m", *torchrun, "-m", "steppe.cli.main", *words(recipe, out)], log, limit
+            )
+        else:
+            watched(start(recipe, out, ranks), lambda: False, limit)
+    except RuntimeError as error:
+        raise RuntimeError(f"{recipe.stem} {error}; {ending(log)}") from None
+    paces = [line for line in log.read_text(encoding="utf-8").splitlines() if "images/s" in line]
     return paces[-1] if paces else ""
 
 
-def killed(recipe: Path, out: Path, steps: int, ranks: int) -> None:
+def ending(log: Path) -> str:
+    """What a run said last."""
+    said = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return f"{log} ends with: {' '.join(said[-1:])}"
+
+
+def in_a_session(words: list[str], log: Path, limit: float) -> None:
+    """Python with these words, and the processes that it starts; all of them end in time.
+
+    Raises:
+        RuntimeError: it failed, or was not done in time.
+    """
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, *words], stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"was not done after {limit:g} s") from None
+        finally:
+            with suppress(ProcessLookupError):  # nobody of the session is left
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code:
+        raise RuntimeError(f"failed ({code})")
+
+
+def watched(processes: Sequence[Any], done: Callable[[], bool], limit: float) -> None:
+    """Wait until ``done``, or until the first of the processes ends; then kill those left.
+
+    Raises:
+        RuntimeError: one of them failed, or it took longer than ``limit`` seconds.
+    """
+    end = time.monotonic() + limit
+    try:
+        while all(process.is_alive() for process in processes) and not done():
+            if time.monotonic() > end:
+                raise RuntimeError(f"was not done after {limit:g} s")
+            time.sleep(0.02)
+        codes = {rank: p.exitcode for rank, p in enumerate(processes) if p.exitcode}
+        if codes:
+            told = ", ".join(f"rank {rank} with {code}" for rank, code in codes.items())
+            raise RuntimeError(f"failed ({told})")
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.join()
+
+
+def killed(recipe: Path, out: Path, steps: int, ranks: int, limit: float) -> None:
     """Start a run and kill it once it has a checkpoint after so many steps."""
-    processes = start(recipe, out, ranks)
     last = out / "checkpoints" / "last.safetensors"
-    saved, before = 0, None
-    while processes[0].is_alive() and saved < steps:
-        if last.exists() and (stamp := last.stat().st_mtime_ns) != before:
-            saved, before = saved + 1, stamp
-        time.sleep(0.02)
-    for process in processes:
-        process.kill()
-    for process in processes:
-        process.join()
+    stamps: set[int] = set()
+
+    def saved() -> bool:
+        if last.exists():
+            stamps.add(last.stat().st_mtime_ns)
+        return len(stamps) >= steps
+
+    try:
+        watched(start(recipe, out, ranks), saved, limit)
+    except RuntimeError as error:
+        log = out.with_name(f"{out.name}-0.log")
+        raise RuntimeError(f"{recipe.stem}, to be killed, {error}; {ending(log)}") from None
 
 
 def tried(name: str, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
@@ -206,10 +264,10 @@ def tried(name: str, ranks: int, args: argparse.Namespace) -> dict[str, Any]:
     whole, again = (args.out / f"{stem}-{kind}" for kind in ("whole", "killed"))
     for run in (whole, again):
         shutil.rmtree(run, ignore_errors=True)
-    said = finished(recipe, whole, ranks)
-    killed(recipe, again, args.batches + 1, ranks)
+    said = finished(recipe, whole, ranks, args.limit)
+    killed(recipe, again, args.batches + 1, ranks, args.limit)
     unfinished = not (again / "record.json").exists()
-    finished(recipe, again, ranks)
+    finished(recipe, again, ranks, args.limit)
     ours, theirs = (load_tensors(run / "model.safetensors") for run in (whole, again))
     same = ours.keys() == theirs.keys() and all(t.equal(theirs[n]) for n, t in ours.items())
     record, other = (
@@ -321,8 +379,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, help="of the images; the recipe's otherwise")
     parser.add_argument("--times", type=int, default=10, help="as many images evaluated on")
-    parser.add_argument("--record", type=Path, default=RECORD)
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a run, then killed")
+    add_record(parser, "imagenet-recipes")
     args = parser.parse_args()
+    try:
+        require("transformers", install="'steppe[hub]'", purpose="imagenet_recipes.py")
+    except SteppeError as error:
+        raise SystemExit(str(error)) from None
     args.folder, args.out = args.folder.resolve(), args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     record = begun(args)
@@ -337,11 +400,11 @@ def main() -> None:
         except RuntimeError as error:  # the others can do without it
             failed += 1
             print(error, file=sys.stderr, flush=True)
-        args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    if "evaluated" not in record:
-        name = asked[0][0].replace("/", "-")
-        record["evaluated"] = evaluated(args.out / f"{name}-whole", args)
-        args.record.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_record(args.record, record)
+    network = args.out / f"{asked[0][0].replace('/', '-')}-whole"
+    if "evaluated" not in record and (network / "record.json").exists():
+        record["evaluated"] = evaluated(network, args)
+        write_record(args.record, record)
     if failed or not all(run["same_bits"] and run["killed_before_its_end"] for run in runs):
         raise SystemExit("a run failed, was not killed in its midst, or ended with other bits")
 

@@ -3,7 +3,7 @@
     python benchmarks/long_study.py --out runs/long &
     python benchmarks/long_study.py --out runs/long; wait     # one process for each core
     python benchmarks/long_study.py --out runs/long --measure
-    python benchmarks/long_study.py --out runs/long --collect
+    python benchmarks/long_study.py --out runs/long --collect --record
 
 The network and the images are small (recipe ``long/cifar10-16px``); learning rate, radius,
 interval, penalty and number of steps are the paper's. What was cut off goes on where it was, and
@@ -18,6 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from record_file import add_record
 from study import Training, changed, collect, run
 
 from steppe.recipes import FOLDER
@@ -73,7 +74,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", help="names like this, e.g. 'safe-*'")
     parser.add_argument("--measure", action="store_true", help="corruptions, attacks, sharpness")
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/long.json"))
+    add_record(parser, "long")
     arguments = parser.parse_args()
     trainings = [t for t in wanted() if fnmatch(t.name, arguments.only)]
     if arguments.collect:

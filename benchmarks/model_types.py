@@ -1,7 +1,6 @@
 """Every causal language model of transformers that builds tiny: pruned, read again, measured twice.
 
-    python benchmarks/model_types.py --log runs/model-types.jsonl \
-        --out benchmarks/records/model-types.json
+    python benchmarks/model_types.py --log runs/model-types.jsonl
 
 For each model type: a model from the class's own defaults, made small, with random weights; pruned
 with SparseGPT; read again by plain transformers; its loss measured by steppe's walk over the
@@ -31,6 +30,7 @@ from typing import Any
 
 import torch
 import transformers
+from record_file import add_record, write_record
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -306,7 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("types", nargs="*", help="only these")
     parser.add_argument("--log", type=Path, default=Path("runs/model-types.jsonl"))
-    parser.add_argument("--out", type=Path, default=None)
+    add_record(parser, "model-types")
     parser.add_argument("--seconds", type=int, default=120, help="for one type")
     parser.add_argument("--again", nargs="*", default=[], help="outcomes that are tried anew")
     arguments = parser.parse_args()
@@ -331,18 +331,17 @@ def main() -> None:
         if row["outcome"] == "pruned"
     )
     print(dict(counts), dict(ways))
-    if arguments.out is not None:
-        kept = {
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-            "counts": dict(counts),
-            "pruned": dict(ways),
-            # tracebacks are in the log: they name this machine's folders
-            "types": [
-                {key: value for key, value in done[kind].items() if key != "traceback"}
-                for kind in sorted(done)
-            ],
-        }
-        arguments.out.write_text(json.dumps(kept, indent=1) + "\n")
+    kept = {
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "counts": dict(counts),
+        "pruned": dict(ways),
+        # tracebacks are in the log: they name this machine's folders
+        "types": [
+            {key: value for key, value in done[kind].items() if key != "traceback"}
+            for kind in sorted(done)
+        ],
+    }
+    write_record(arguments.record, kept)
 
 
 if __name__ == "__main__":

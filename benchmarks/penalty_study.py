@@ -1,7 +1,7 @@
 """How far the automatic penalty falls from a tuned one, on held-out images.
 
     python benchmarks/penalty_study.py --out runs/penalty.jsonl --only 'digits/400/*'
-    python benchmarks/penalty_study.py --out runs/penalty.jsonl --collect
+    python benchmarks/penalty_study.py --out runs/penalty.jsonl --collect --record
 
 SAFE and ADMM with ``penalty="auto"``, GMP, SAFE with every penalty and interval of a grid, and with
 a penalty that its residuals balance, on
@@ -24,6 +24,7 @@ from typing import Any
 
 import balanced_admm  # noqa: F401 (registers its part)
 import torch
+from record_file import add_record, write_record
 
 from steppe.core.errors import Diverged
 from steppe.engine.trainer import Trainer, make_accelerator
@@ -188,14 +189,8 @@ def collect(out: Path, record: Path) -> None:
     """The record, and the table on the screen."""
     done = rows(out)
     made = table(done)
-    record.write_text(
-        json.dumps(
-            {"processor": processor(), "table": made, "accuracy": dict(sorted(done.items()))},
-            indent=1,
-        )
-        + "\n",
-        encoding="utf-8",
-    )
+    accuracy = dict(sorted(done.items()))
+    write_record(record, {"processor": processor(), "table": made, "accuracy": accuracy})
     columns = ["cell", "seeds", *OTHERS, "tuned", "tuned as", "tried"]
     print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
     for row in made:
@@ -207,7 +202,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/penalty.jsonl"))
     parser.add_argument("--only", default="*", help="names like this, e.g. 'digits/400/sgd/*'")
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/penalty.json"))
+    add_record(parser, "penalty")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.collect:

@@ -7,15 +7,14 @@ for byte, with one version of matplotlib.
 
 from __future__ import annotations
 
-import json
 from math import exp, log
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from pages import sources
 
 ROOT = Path(__file__).parents[1]
-RECORD = ROOT / "benchmarks" / "records" / "llm-table.json"
 PICTURE = ROOT / "docs" / "pictures" / "language-model.svg"
 
 PERCENT = (50, 60, 70)
@@ -31,7 +30,7 @@ APART = 0.055  # between two labels, in the logarithm of the perplexity
 
 
 def main() -> None:
-    record = json.loads(RECORD.read_text())
+    record = sources.record("llm-table")
     style = {"svg.fonttype": "none", "svg.hashsalt": "steppe", "font.size": 10}
     with mpl.rc_context(style):
         figure = Figure(figsize=(7.2, 3.6), layout="constrained", facecolor="white")

@@ -18,13 +18,12 @@ import statistics
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, record_of, write_record
 
 from steppe.core.errors import Diverged
-from steppe.core.serialization import atomic
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import parse, read
 from steppe.recipes import FOLDER
@@ -172,9 +171,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--on", choices=list(GROUNDS), default="digits")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--record", type=Path)
+    add_record(parser, "pilot-{on}")
     arguments = parser.parse_args()
-    record = arguments.record or Path(f"benchmarks/records/pilot-{arguments.on}.json")
+    record = record_of(arguments)
     rows: dict[tuple[str, float], dict[str, Any]] = {}
     if record.exists():
         rows = {(row["arm"], row["sparsity"]): row for row in json.loads(record.read_text())}
@@ -184,9 +183,7 @@ def main() -> None:
             for name in ARMS:
                 row = measured(arguments.on, name, sparsity, rows.get((name, sparsity), {}), pool)
                 rows[name, sparsity] = row
-                text = json.dumps(list(rows.values()), indent=1) + "\n"
-                with atomic(record) as partial:
-                    partial.write_text(text, encoding="utf-8")
+                write_record(record, list(rows.values()))
                 accuracies, tried = row["accuracies"], row["validation"]
                 error = statistics.stdev(accuracies) / len(accuracies) ** 0.5
                 print(

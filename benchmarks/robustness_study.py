@@ -2,8 +2,7 @@
 
     python benchmarks/robustness_study.py --seed 0 --out runs/robustness &
     python benchmarks/robustness_study.py --seed 1 --out runs/robustness; wait
-    python benchmarks/robustness_study.py --collect --out runs/robustness \
-        --record benchmarks/records/robustness.json
+    python benchmarks/robustness_study.py --collect --out runs/robustness --record
 
 Every network is a folder of ``steppe train`` and every measurement an entry of its
 ``evaluations.json`` (``steppe evaluate``), so it can be stopped and started again; what is done is
@@ -17,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from record_file import add_record
 from study import Training, changed, collect, run
 
 from steppe.recipes import FOLDER
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    parser.add_argument("--record", type=Path, default=Path("benchmarks/records/robustness.json"))
+    add_record(parser, "robustness")
     arguments = parser.parse_args()
     if arguments.collect:
         seeds = (0, 1)

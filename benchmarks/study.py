@@ -7,12 +7,13 @@ when its process ends, and a training that was cut off goes on from its checkpoi
 from __future__ import annotations
 
 import fcntl
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from record_file import write_record
 
 from steppe.cli.main import main as steppe_command
 from steppe.evaluation import ensure
@@ -156,7 +157,7 @@ def collect(
         | {on: _few(result) for on, result in r.get("evaluations", {}).items() if on != "clean"}
         for training, r in zip(done, records, strict=True)
     ]
-    record.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_record(record, summary)
     print(markdown(records, title=title, commands=commands))
     print("missing:", summary["missing"])
 

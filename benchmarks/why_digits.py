@@ -8,13 +8,13 @@ largest d at 10, 25 and 50 % of the run.
 
 from __future__ import annotations
 
-import json
+import argparse
 import statistics
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
+from record_file import add_record, write_record
 from torch.nn import functional as F
 
 import steppe
@@ -76,6 +76,9 @@ def one(arm: str, sparsity: float, seed: int) -> dict[str, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    add_record(parser, "why_digits")
+    record = parser.parse_args().record
     torch.set_num_threads(1)
     rows = []
     for sparsity in (0.95, 0.99):
@@ -95,9 +98,7 @@ def main() -> None:
                 flush=True,
             )
             rows.append({"arm": arm, "sparsity": sparsity, "standard_error": error} | row)
-    path = Path("benchmarks/records/why_digits.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_record(record, rows)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,8 @@ def options_of(script):
     """What a script names in its calls of add_argument."""
     calls = (n for n in ast.walk(ast.parse(script.read_text())) if isinstance(n, ast.Call))
     named = [c.args for c in calls if ast.unparse(c.func).endswith(".add_argument")]
-    return {ast.literal_eval(argument) for arguments in named for argument in arguments}
+    options = {ast.literal_eval(argument) for arguments in named for argument in arguments}
+    return options | ({"--record"} if "add_record(parser" in script.read_text() else set())
 
 
 @pytest.mark.parametrize("path", [p for p in PAGES if list(shown_scripts(p))], ids=page_id)

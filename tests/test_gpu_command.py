@@ -12,7 +12,7 @@ from gpu import PLAN, Stage
 
 def test_without_a_gpu_one_line_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.main(["--out", str(tmp_path / "gpu.json")]) == 0
+    assert gpu.main(["--record", str(tmp_path / "gpu.json")]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("no GPU here")
     assert not (tmp_path / "gpu.json").exists()
@@ -59,7 +59,7 @@ def test_a_failure_of_a_stage_is_the_commands(monkeypatch, tmp_path, failed):
     monkeypatch.setattr(gpu, "hardware", lambda: {"gpu": "a GPU"})
     result = {"failed": "2 tests"} if failed else {}
     monkeypatch.setattr(gpu, "PLAN", (Stage("tests", 1, lambda seconds: result),))
-    assert gpu.main(["--out", str(tmp_path / "gpu.json")]) == int(failed)
+    assert gpu.main(["--record", str(tmp_path / "gpu.json")]) == int(failed)
 
 
 def test_a_command_that_fails_or_takes_too_long_is_said():

@@ -21,6 +21,7 @@ CROSS = {
     "test_results_page.py": "the figures of README and docs beside the records",
     "test_outside.py": "parts of another package",
     "test_former_names.py": "names of before 0.1",
+    "test_benchmarks.py": "where the scripts of benchmarks write, how they end",
     "test_gpu_command.py": "make gpu, by stages of the test",
     "cuda": "what must hold on a GPU",
     "test_types.py": "the code of README and docs, as type checkers see it",

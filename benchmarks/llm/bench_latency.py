@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -30,7 +31,10 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, Qwen2Config
 
-from steppe.core.serialization import write_text
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from record_file import add_record, write_record
+
 from steppe.core.speed import Speed
 from steppe.llm.generation_speed import in_fresh_process
 from steppe.llm.load import DTYPES
@@ -150,11 +154,12 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=5, help="of the table")
     parser.add_argument("--turns", type=int, default=8, help="fresh processes of each model")
     parser.add_argument("--repeats", type=int, default=3, help="texts of each process")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/records/latency.json"))
+    add_record(parser, "latency")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     models = {path.name: read_config(path) for path in asked.model} | RANDOM
-    stored: dict[str, Any] = json.loads(asked.out.read_text()) if asked.out.exists() else {}
+    record = asked.record
+    stored: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {}
     for name, config in models.items():
         if name in stored or (asked.only and name not in asked.only):
             continue
@@ -180,7 +185,7 @@ def main() -> None:
             "turns": asked.turns,
             "arms": shown,
         }
-        write_text(asked.out, json.dumps(stored, indent=1) + "\n")
+        write_record(record, stored)
 
 
 if __name__ == "__main__":

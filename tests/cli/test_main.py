@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import steppe
 import steppe.cli.main as main_module
-from steppe.cli.main import commands, main
+from steppe.cli.main import GOES_ON, STOPPED, commands, main
 
 
 def run(*arguments: str, code: int = 0) -> None:
@@ -43,17 +45,58 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
     [
         (["prune", "X", "--iterations", "3"], "an option of alps: --set method.iterations=VALUE"),
         (["train", "--alpha", "3"], "--set method.alpha=VALUE"),
+        (["train", "--warmup-epochs", "0"], "a key of recipes: --set train.warmup_epochs=VALUE"),
+        (["train", "--resize", "256"], "--set data.resize=VALUE"),
+        (["sweep", "digits", "--size", "8"], "--set data.size=VALUE"),
+        (["sweep", "digits", "--rho", "0.1"], "--set method.rho=VALUE"),
+        (["tune", "digits", "--epochs", "3"], "--set train.epochs=VALUE"),
+        (["prune", "X", "--momentum", "3"], "see steppe --help"),
         (["report", "X", "--iterations", "3"], "see steppe --help"),
         (["prune"], "see steppe --help"),
     ],
 )
-def test_an_option_of_a_method_that_is_no_flag(
+def test_what_is_no_flag_but_can_be_set(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+SRC = Path(steppe.__file__).parent
+ASKED = [path for part in ("cli", "experiment", "recipes") for path in (SRC / part).rglob("*.py")]
+
+
+def errors_without_a_way_out() -> Iterator[str]:
+    """Errors of users' mistakes that say no way out, where the command line speaks."""
+    for path in ASKED:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "SteppeError":
+                given = {word.arg for word in node.keywords}
+                if "way_out" not in given:
+                    yield f"{path.relative_to(SRC)}:{node.lineno} {ast.unparse(node.args[0])}"
+
+
+def test_every_error_of_the_command_line_names_a_way_out() -> None:
+    assert len(ASKED) > 50
+    assert not list(errors_without_a_way_out())
+
+
+@pytest.mark.parametrize("verb", sorted(commands().commands))
+def test_ctrl_c_says_whether_the_command_goes_on(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*words: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands().commands[verb], "invoke", stopped)
+    monkeypatch.setattr(commands().commands[verb], "parse_args", lambda ctx, args: args)
+    run(verb, code=1)
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(STOPPED)
+    resumed = {"train", "prune", "recover", "sweep", "tune", "demo", "bisect", "reach", "latency"}
+    assert said.endswith(GOES_ON) == (verb in resumed)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import pytest
 
 from steppe import recipes
 from steppe.cli.main import main
+from steppe.experiment import base
+from steppe.experiment.read import read_plain
 
 
 def run(*arguments: object, code: int = 0) -> None:
@@ -52,10 +54,47 @@ def test_a_folder_is_copied_here(
 
 
 def test_nothing_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "digits.yaml").write_text("mine")
-    run("recipes", "--copy", "digits", "--to", tmp_path, code=2)
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert (tmp_path / "digits.yaml").read_text() == "mine"
+    (tmp_path / "gmp.yaml").write_text("mine")
+    run("recipes", "--copy", "cifar10-small/safe", "--to", tmp_path, code=2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "another folder: --to DIR" in line
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["mine"], "nothing was copied"
+
+
+def test_a_base_that_two_recipes_share_is_copied_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("bccd-halp", "bccd-adasap", "bccd-adasap"):
+        run("recipes", "--copy", f"detection/{name}", "--to", tmp_path)
+    said = capsys.readouterr().err
+    assert said.count("bccd.yaml") == 1
+    assert said.endswith("nothing to copy: the same files are there already\n")
+    assert {p.stem for p in tmp_path.iterdir()} == {"bccd", "bccd-halp", "bccd-adasap"}
+
+
+@pytest.mark.parametrize("name", recipes.names())
+def test_a_copy_is_the_recipe_whatever_it_stands_on(name: str, tmp_path: Path) -> None:
+    """Also where a recipe and its base in another folder have one name."""
+    of_folder = name.partition("/")[0] if "/" in name else name
+    for asked, where in ((name, tmp_path / "one"), (of_folder, tmp_path / "all")):
+        recipes.copy(asked, where)
+        own, last = recipes.path_of(name), f"{name.rpartition('/')[2]}.yaml"
+        copies = [file for file in where.rglob(last) if file.read_bytes() == own.read_bytes()]
+        (copy,) = copies
+        data, _ = read_plain(copy)
+        there = base.whole(data, copy.parent)
+        assert there == base.whole(read_plain(own)[0], own.parent)
+
+
+def test_one_recipe_is_shown_as_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("recipes", "detection/bccd")
+    shown = capsys.readouterr()
+    assert shown.out == recipes.path_of("detection/bccd").read_text()
+    assert shown.err == ""
+    run("recipes", "digits", "--json")
+    assert json.loads(capsys.readouterr().out)["text"] == recipes.path_of("digits").read_text()
 
 
 @pytest.mark.parametrize(
@@ -65,6 +104,10 @@ def test_nothing_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--copy", "../../pyproject"], "unknown recipe"),
         (["--copy", "digits", "--to", "file/inside"], "must be writable"),
         (["--to", "somewhere"], "--copy NAME"),
+        (["digit"], "did you mean digits?"),
+        (["detection"], "detection/bccd"),
+        (["digits", "--to", "somewhere"], "--copy digits"),
+        (["digits", "--copy", "digits"], "--copy digits"),
     ],
 )
 def test_what_cannot_be_copied_is_one_line(

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 import steppe
 from steppe.core.courtesy import NOT_COMPUTED
-from steppe.experiment.ending import Ending
+from steppe.engine.trainer import Outcome
+from steppe.experiment.ending import Ending, guessing_notes
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -96,3 +97,14 @@ def test_a_run_that_diverged_without_nan_says_so(tmp_path):
     (said,) = steppe.train(recipe, out=tmp_path / "slow")["doubts"]
     assert "the run has failed; try a lower sparsity, a smaller learning rate, or penalty" in said
     assert "rho" not in said
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "failed"),
+    [(2, 0.5, True), (2, 0.6, False), (3, 0.36, True), (3, 0.5, False), (10, 0.14, True)],
+)
+def test_what_is_better_than_guessing_is_not_called_so(classes, accuracy, failed):
+    outcome = Outcome(None, [], {}, {"accuracy": accuracy}, 0.0, 0, [], {})
+    said = guessing_notes(outcome, steppe.methods.make("gmp", sparsity=0.5), classes)
+    assert bool(said) == failed
+    assert all(f"guessing among {classes} classes gives ({1 / classes:.1%})" in one for one in said)

@@ -20,6 +20,10 @@ def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
         ['coupling admm: penalty auto, interval 2 (auto), updates 9; perturb sam: rho 0.1']
         >>> at_work({"coupling": {"name": "hard_mask"}, "perturb": {"name": "sam", "rho": 0}}, {})
         []
+        >>> phases = [[0.5, {"name": "sam", "rho": 0.1}], [1.0, {"name": "none"}]]
+        >>> phased = {"name": "phased", "phases": phases}
+        >>> at_work({"coupling": {"name": "hard_mask"}, "perturb": phased}, {})
+        ['perturb phased: sam: rho 0.1, then none']
     """
     from steppe.core.protocols import Perturb  # slow to import
 
@@ -31,7 +35,17 @@ def at_work(parts: Mapping[str, Any], shown: Mapping[str, float]) -> list[str]:
         for name, value in shown.items():
             words.append(f"{name} {value:.4g}" + (" (auto)" if name in auto else ""))
         said.append(f"coupling {coupling['name']}: {', '.join(words)}")
-    sizes = [f"{name} {value:.4g}" for name, value in perturb.items() if isinstance(value, float)]
-    if Perturb.make(dict(perturb)).active:
-        said.append(f"perturb {perturb['name']}" + (f": {', '.join(sizes)}" if sizes else ""))
+    made = Perturb.make(dict(perturb))
+    if made.active:
+        phases = [_with_sizes(part.to_dict()) for part in made.parts]
+        phased = len(phases) > 1
+        said.append(
+            f"perturb {made.name}: {', then '.join(phases)}" if phased else f"perturb {phases[0]}"
+        )
     return ["; ".join(said)] if said else []
+
+
+def _with_sizes(part: Mapping[str, Any]) -> str:
+    """A part's name and its numbers."""
+    sizes = [f"{name} {value:.4g}" for name, value in part.items() if isinstance(value, float)]
+    return f"{part['name']}{': ' if sizes else ''}{', '.join(sizes)}"

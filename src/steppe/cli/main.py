@@ -29,10 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-STOPPED = (
-    "steppe: stopped; what was written, if anything was, is whole, and train, prune, recover, "
-    "sweep, tune and demo go on from it when the same command is given again"
-)
+STOPPED = "steppe: stopped; what was written, if anything was, is whole"
+GOES_ON = ", and the same command goes on from it"
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
 _err = Console(stderr=True, soft_wrap=True)
 
@@ -100,16 +98,28 @@ def commands() -> Any:
 
 
 def _set_instead(error: Any) -> str:
-    """Where to give an option of a method that is no flag of a command which takes methods."""
+    """How ``--set`` says what is no flag of a command: an option of methods, a key of a recipe."""
+    from steppe.cli.training import places_called
     from steppe.methods import METHODS
 
     key = str(getattr(error, "option_name", "")).lstrip("-").replace("-", "_")
     owners = [name for name in METHODS if key in METHODS[name].options]
-    command = getattr(getattr(error, "ctx", None), "command", None)
-    takes = command is not None and any("--set" in p.opts for p in command.params)
-    if not owners or not takes:
+    parameters = getattr(getattr(getattr(error, "ctx", None), "command", None), "params", ())
+    if not any("--set" in parameter.opts for parameter in parameters):
         return ""
-    return f"an option of {', '.join(owners)}: --set method.{key}=VALUE"
+    said = [f"an option of {', '.join(owners)}: --set method.{key}=VALUE"] if owners else []
+    if any(parameter.name == "recipe" for parameter in parameters):  # any key can be set
+        places = [place for place in places_called(key) if not place.startswith("method.")]
+        said += [f"a key of recipes: --set {place}=VALUE" for place in places]
+    return "; ".join(said)
+
+
+def _stopped(arguments: list[str] | None) -> str:
+    """What Ctrl-C leaves: whether the command says of itself that it goes on."""
+    words = sys.argv[1:] if arguments is None else arguments
+    verb = commands().commands.get(next(iter(words), ""))
+    said = [] if verb is None else [verb.help, *(getattr(p, "help", "") for p in verb.params)]
+    return STOPPED + (GOES_ON if any("goes on" in text for text in said if text) else "")
 
 
 @contextlib.contextmanager
@@ -143,7 +153,7 @@ def _run(arguments: list[str] | None) -> int:
         say(f"steppe: {error.format_message()} ({_set_instead(error) or 'see steppe --help'})")
         return 2
     except (typer.Abort, KeyboardInterrupt):
-        say(STOPPED)
+        say(_stopped(arguments))
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -159,7 +169,7 @@ def _run(arguments: list[str] | None) -> int:
         complain(f"steppe: {rule}; got {got}. Way out: check the paths and numbers given")
         return 2
     if code == 130:  # click's word for Ctrl-C
-        say(STOPPED)
+        say(_stopped(arguments))
         return 1
     return code if isinstance(code, int) else 0
 

@@ -44,7 +44,9 @@ def add(app: typer.Typer) -> None:
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="where runs and the report go")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(help="runs and the report; goes on with those there")] = Path(
+        "runs/demo"
+    ),
     seeds: Annotated[int, typer.Option(help="seeds per method and sparsity")] = 3,
     seed: Annotated[int, typer.Option(help="the first seed")] = 0,
     jobs: Annotated[int, typer.Option(help="processes side by side")] = 2,

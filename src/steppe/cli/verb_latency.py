@@ -189,7 +189,7 @@ def _network(model: str, input_size: int, classes: int) -> tuple[nn.Module, Tens
         _, data, network = trained(path)
         return network, torch.zeros(1, *data.shape)
     if input_size < 1:
-        raise SteppeError("--input-size is 1 or more", got=input_size)
+        raise SteppeError("--input-size is 1 or more", got=input_size, way_out="--input-size 32")
     make = build_detector if model in DETECTORS else build
     network = make(model, classes, (3, input_size, input_size))
     return network.eval(), torch.zeros(1, 3, input_size, input_size)

@@ -99,7 +99,11 @@ def command(
 
 def _check_folders(run: Path, out: Path) -> None:
     if (run / TEXT).exists():
-        raise SteppeError("channels are removed once", got=f"{run}, which has none to spare")
+        raise SteppeError(
+            "channels are removed once",
+            got=f"{run}, which has none to spare",
+            way_out="the folder of steppe train that it was made from",
+        )
     if (run / "config.json").exists() and not was_trained(run / "recipe.yaml"):
         raise SteppeError(
             "steppe remove takes a run of steppe train",

@@ -12,7 +12,7 @@ import typer
 
 from steppe import recipes
 from steppe.cli.main import emit
-from steppe.cli.training import TRAININGS, Flag, with_method
+from steppe.cli.training import TRAININGS, Flag, no_flag, with_method
 from steppe.core.errors import SteppeError
 from steppe.experiment.read import is_recipe, read_plain
 from steppe.experiment.tasks import TASKS, task_of
@@ -88,12 +88,7 @@ def command(
     given = {name: value for name, value in flags.items() if value not in (None, [])}
     for name in given:
         if name not in training.flags:
-            users = [n for n in TRAININGS if name in TRAININGS[n].flags]
-            raise SteppeError(
-                f"--{_typed(name)} is for training of task {' or '.join(users)}",
-                got=f"a run of task {named}",
-                way_out="leave it out",
-            )
+            raise no_flag(named, name, given[name])
     training.put(base, given)
     base["method"] = with_method(base["method"], given)
     for name, value in given.items():

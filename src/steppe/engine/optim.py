@@ -200,7 +200,8 @@ def lr_factor(
             "train.warmup_epochs must be fewer than the run's epochs (of one training, where a "
             "method rewinds)",
             got=f"a warm-up of {warmup:g} times the run",
-            way_out="train.warmup_epochs 0, or more train.epochs",
+            way_out="--set train.warmup_epochs=0 (in a recipe train: {warmup_epochs: 0}), or more "
+            "train.epochs",
         )
     if steps and (schedule != "step" or any(times <= 0 for _, times in steps)):
         raise SteppeError(

@@ -7,10 +7,15 @@ from typing import Any
 
 import torch
 
+from steppe.core.text import counted
 from steppe.evaluation import EVALUATIONS, Evaluation, read_record
 from steppe.experiment.image_run import ImageRun
-from steppe.robustness.corrupted import accuracy_under_corruption, parse_selection
-from steppe.robustness.corruptions import SEVERITIES
+from steppe.robustness.corrupted import (
+    accuracy_under_corruption,
+    at_severities,
+    parse_selection,
+    worst_of,
+)
 
 
 @EVALUATIONS.register("corruptions")
@@ -63,7 +68,7 @@ class Corruptions(Evaluation):
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """R_C over the papers' kinds, or the mean over what was run; what is worst; mCE."""
-        at = "" if result["severities"] == list(SEVERITIES) else _at(result["severities"])
+        at = at_severities(result["severities"])
         papers = [
             f"{result[f'mean_{count}']:.2%} over {count} kinds{at} "
             f"(R_C {result[f'r_c_{count}']:.3f})"
@@ -73,26 +78,14 @@ class Corruptions(Evaluation):
         names = list(result["accuracy"])
         run = ", ".join(names) if len(names) <= 3 else f"the {len(names)} kinds that were run"
         means = ", ".join(papers or [f"{result['mean_run']:.2%}, the mean over {run}{at}"])
-        worst = min(names, key=lambda n: min(result["accuracy"][n].values()))
+        images = counted(result["images"], "corrupted image")
         text = (
-            f"accuracy on {result['images']} corrupted images {means}, {result['clean']:.2%} on "
-            "clean ones; "
-            f"worst: {worst}"
+            f"accuracy on {images} {means}, {result['clean']:.2%} on clean ones"
+            f"{worst_of(result['accuracy'])}"
         )
         if "beside" not in result:
             return text
         return f"{text}; beside {result['beside']['run']}: {_errors(result['beside'], run)}"
-
-
-def _at(severities: list[int]) -> str:
-    """Where not all five were taken, which.
-
-    Example:
-        >>> _at([3]), _at([3, 5])
-        (' at severity 3', ' at severities 3, 5')
-    """
-    word = "severity" if len(severities) == 1 else "severities"
-    return f" at {word} {', '.join(map(str, severities))}"
 
 
 def _errors(beside: dict[str, Any], run: str) -> str:

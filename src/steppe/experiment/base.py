@@ -41,7 +41,9 @@ def whole(data: Mapping[str, Any], folder: Path | None = None) -> dict[str, Any]
         path = _file(layers[-1].pop(KEY), folder)
         if path in files:
             raise SteppeError(
-                "a recipe is no base of itself", got=" -> ".join(map(str, [*files, path]))
+                "a recipe is no base of itself",
+                got=" -> ".join(map(str, [*files, path])),
+                way_out="leave base out of one of them",
             )
         files.append(path)
         folder = path.parent
@@ -71,9 +73,17 @@ def _read(path: Path) -> dict[str, Any]:
         data = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise SteppeError("a base must be a readable recipe", got=f"{path}: {text}") from None
+        raise SteppeError(
+            "a base must be a readable recipe",
+            got=f"{path}: {text}",
+            way_out="mend that file, or name another base",
+        ) from None
     if not isinstance(data, dict):
-        raise SteppeError("a base must be a mapping", got=f"{path}, {type(data).__name__}")
+        raise SteppeError(
+            "a base must be a mapping",
+            got=f"{path}, {type(data).__name__}",
+            way_out="keys and values, as steppe recipes digits shows",
+        )
     return data
 
 

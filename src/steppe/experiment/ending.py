@@ -164,7 +164,11 @@ def clean(model: nn.Module, loader: Loader) -> dict[str, float]:
         add_up([sums])
         right, loss, seen, failed = sums.tolist()
         if failed and found is None:
-            raise SteppeError("all processes measure their share", got="one that failed")
+            raise SteppeError(
+                "all processes measure their share",
+                got="one that failed",
+                way_out="it says why; mend that, and give the same command again",
+            )
     if found is not None:
         raise found
     return {"accuracy": right / seen, "loss": loss / seen}
@@ -228,11 +232,13 @@ def diverged_notes(outcome: Outcome, method: Method, classes: int) -> list[str]:
 def guessing_notes(outcome: Outcome, method: Method, classes: int) -> list[str]:
     """What to say of a network that answers no better than by chance."""
     accuracy = outcome.after.get("accuracy", math.inf)
-    if accuracy > 1.5 / classes:
+    chance = 1 / classes
+    if accuracy > chance + min(chance / 2, 0.1 * (1 - chance)):  # of two classes 55 %, of ten 15 %
         return []
     sparse = "a lower sparsity, " if method.sparsity else ""
     return [
-        f"{accuracy:.1%} is what guessing among {classes} classes gives: the run has failed; try "
+        f"{accuracy:.1%} is hardly more than guessing among {classes} classes gives "
+        f"({chance:.1%}): the run has failed; try "
         f"{sparse}{gentler(method)}, or train longer"
     ]
 

@@ -44,7 +44,15 @@ def read_plain(recipe: Path | str) -> tuple[dict[str, Any], Path]:
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())
-        raise SteppeError("a recipe must be YAML", got=f"{path}: {text}") from None
+        raise SteppeError(
+            "a recipe must be YAML",
+            got=f"{path}: {text}",
+            way_out="mend that line; steppe recipes digits shows a whole recipe",
+        ) from None
     if not isinstance(data, dict):
-        raise SteppeError(f"{path} must be a mapping", got=type(data).__name__)
+        raise SteppeError(
+            f"{path} must be a mapping",
+            got=type(data).__name__,
+            way_out="keys and values, as steppe recipes digits shows",
+        )
     return data, path

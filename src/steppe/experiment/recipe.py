@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from steppe.core.errors import SteppeError
 from steppe.core.seed import Seed
-from steppe.engine.optim import check_options, kind_of, options_of
+from steppe.engine.optim import check_options, kind_of, lr_factor, options_of
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig
 from steppe.experiment.method_spec import in_full, method_of, without_language
@@ -168,8 +168,11 @@ class TrainSpec(Strict):
         Where the precision or the layout is to be measured, float32 and contiguous stand.
 
         Raises:
-            SteppeError: torch has no such optimiser, or it has no such option.
+            SteppeError: torch has no such optimiser, or it has no such option; the warm-up is
+                longer than the run.
         """
+        if self.epochs > 0:  # a method that rewinds has shorter trainings, and checks again
+            lr_factor(self.lr_schedule, self.warmup_epochs / self.epochs)
         own = {"batch_size", "momentum", "weight_decay", "label_smoothing"}
         own |= {"optimizer_options", "optimizer_groups"}
         given = self.model_dump(exclude=own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -33,8 +34,29 @@ def refused(kind: type[BaseModel], error: ValidationError, where: str) -> Steppe
         near = unknown("key", last, _keys(kind, tuple(path))).way_out
         return SteppeError(f"unknown key in {where}", got=repr(place), way_out=near)
     return SteppeError(
-        f"{where} must have {place} right", got=f"{first['input']!r} ({first['msg']})"
+        f"{where} must have {place} right",
+        got=f"{first['input']!r} ({first['msg']})",
+        way_out=f"another value in the recipe, or --set {place}=VALUE",
     )
+
+
+def places(kind: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every key of a recipe, by the keys that lead there with dots between.
+
+    Args:
+        kind: the recipe's class.
+        above: what stands before each.
+
+    Example:
+        >>> from steppe.experiment.recipe import Recipe
+        >>> {"train", "train.epochs", "data.label_noise.rate"} <= set(places(Recipe))
+        True
+    """
+    for key, field in kind.model_fields.items():
+        yield f"{above}{key}"
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from places(inner, f"{above}{key}.")
 
 
 def _keys(kind: Any, place: tuple[Any, ...]) -> list[str]:

@@ -72,7 +72,11 @@ def validated(
         3
     """
     if not isinstance(data, Mapping):
-        raise SteppeError(f"{where} must be a mapping", got=type(data).__name__)
+        raise SteppeError(
+            f"{where} must be a mapping",
+            got=type(data).__name__,
+            way_out="keys and values, as steppe recipes digits shows",
+        )
     whole = base.whole(data, folder)
     if needed is not None:
         needed.check(whole, where)

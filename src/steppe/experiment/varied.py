@@ -83,7 +83,11 @@ def change_by(plain: dict[str, Any], text: str) -> None:
     try:
         set_at(plain, place, read_yaml(value), f"--set {text}")
     except yaml.YAMLError as error:
-        raise SteppeError("--set takes a value in YAML", got=f"{text!r} ({error})") from None
+        raise SteppeError(
+            "--set takes a value in YAML",
+            got=f"{text!r} ({error})",
+            way_out=f"""text in quotes: --set '{place}="..."'""",
+        ) from None
 
 
 def varied(recipe: Recipe, option: str, value: float) -> Recipe:

@@ -47,8 +47,18 @@ def about(name: str) -> str:
         >>> about("digits")[:22]
         'SAFE on the handwritte'
     """
-    first = path_of(name).read_text(encoding="utf-8").partition("\n")[0]
+    first = text(name).partition("\n")[0]
     return first.removeprefix("#").strip()
+
+
+def text(name: str) -> str:
+    """A recipe as it is written, with its comments.
+
+    Example:
+        >>> "lenet-300-100" in text("digits")
+        True
+    """
+    return path_of(name).read_text(encoding="utf-8")
 
 
 def copy(name: str, to: Path) -> list[Path]:
@@ -59,10 +69,11 @@ def copy(name: str, to: Path) -> list[Path]:
         to: the folder that the copy goes into; it is made where there is none.
 
     Returns:
-        The files written. Of a folder, they lie in a folder of that name.
+        The files written; one that is there with the same text stays as it is. Of a folder, they
+        lie in a folder of that name, and so does a recipe with a base in another folder.
 
     Raises:
-        SteppeError: nothing is called so, a file is there already, or it cannot be written.
+        SteppeError: nothing is called so, a file with other text is there, or it cannot be written.
 
     Example:
         >>> import tempfile
@@ -70,27 +81,44 @@ def copy(name: str, to: Path) -> list[Path]:
         ['digits.yaml']
     """
     inside = [one for one in names() if one.startswith(f"{name.rstrip('/')}/")]
-    if inside:
-        targets = {path_of(one): to / f"{one}.yaml" for one in inside}
-    else:
-        targets = {source: to / source.name for source in _with_bases(path_of(name))}
-    for target in targets.values():
-        if target.exists():
-            raise SteppeError(
-                "a copy of a recipe replaces no file", got=target, way_out="another --to"
-            )
+    sources = [file for one in inside or [name] for file in _with_bases(path_of(one))]
+    folders = {file.parent for file in sources}
+    # as they lie here, where a base is in another folder: a recipe names it by its path
+    root = FOLDER if inside or len(folders) > 1 else folders.pop()
+    targets = {to / file.relative_to(root): file for file in sources}
+    missing = {target: file for target, file in targets.items() if not _same(target, file)}
     try:
-        for source, target in targets.items():
+        for target, source in missing.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+            target.write_bytes(source.read_bytes())
     except OSError as error:
         raise SteppeError(
-            "the folder for a copy must be writable", got=f"{to} ({error.strerror})"
+            "the folder for a copy must be writable",
+            got=f"{to} ({error.strerror})",
+            way_out="another --to",
         ) from None
-    return list(targets.values())
+    return list(missing)
+
+
+def _same(target: Path, source: Path) -> bool:
+    """Whether a copy is there already.
+
+    Raises:
+        SteppeError: something else is.
+    """
+    if not (target.exists() or target.is_symlink()):
+        return False
+    if target.is_file() and target.read_bytes() == source.read_bytes():
+        return True
+    raise SteppeError(
+        "a copy of a recipe replaces no file",
+        got=f"{target}, which is there with other text",
+        consequence="nothing was copied",
+        way_out="another folder: --to DIR",
+    )
 
 
 def _with_bases(path: Path) -> list[Path]:
-    """A recipe and those it is based on: files of its own folder."""
+    """A recipe and those it is based on."""
     base = read_yaml(path.read_text(encoding="utf-8")).get("base")
-    return [path] if base is None else [path, *_with_bases(path.parent / base)]
+    return [path] if base is None else [path, *_with_bases((path.parent / base).resolve())]

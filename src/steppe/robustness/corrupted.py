@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import product
 from pathlib import Path
@@ -35,6 +35,35 @@ def parse_selection(corruptions: str | None, severities: str) -> tuple[list[str]
     if any(n not in map(str, SEVERITIES) for n in numbers):
         raise SteppeError("severities are 1 to 5", got=severities, way_out="--severities 3,5")
     return names, [int(n) for n in numbers]
+
+
+def at_severities(severities: Sequence[int]) -> str:
+    """Which severities, where not all five were taken; for a sentence.
+
+    Example:
+        >>> at_severities([3]), at_severities([3, 5]), at_severities(SEVERITIES)
+        (' at severity 3', ' at severities 3, 5', '')
+    """
+    if sorted(severities) == list(SEVERITIES):
+        return ""
+    word = "severity" if len(severities) == 1 else "severities"
+    return f" at {word} {', '.join(map(str, severities))}"
+
+
+def worst_of(table: Mapping[str, Mapping[str, float]]) -> str:
+    """Which of several kinds has the least figure at any severity, for the end of a sentence.
+
+    Args:
+        table: kind -> severity -> figure.
+
+    Example:
+        >>> worst_of({"fog": {"1": 0.5, "3": 0.2}, "snow": {"1": 0.3, "3": 0.3}})
+        '; worst: fog'
+        >>> worst_of({"fog": {"1": 0.5}})
+        ''
+    """
+    worst = min(table, key=lambda name: min(table[name].values()))
+    return f"; worst: {worst}" if len(table) > 1 else ""
 
 
 @torch.no_grad()

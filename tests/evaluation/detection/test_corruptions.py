@@ -72,11 +72,24 @@ def test_mean_precision_under_corruption_and_r_c(runs):
     assert result["images"] == 3
     assert result["part"] == "test", "a report lays pictures of one part beside each other"
     assert result["beside"]["run"] == str(runs / "dense")
-    assert "the mean over 2 kinds" in evaluation.line(result, {})
+    line = evaluation.line(result, {})
+    assert "the mean over brightness, fog at severities 1, 5; " in line
+    worst = min(cells, key=lambda name: min(cells[name].values()))
+    assert f"on clean ones; worst: {worst}; beside" in line
     own = make("corruptions", str(runs / "dense"), {**given, "beside": None}, []).measure()
     assert own["map50"] == result["beside"]["map50"]
     assert max(values) > 0
     assert result["map50"] != own["map50"], "two networks"
+
+
+@pytest.mark.parametrize("kind", ["fog", "snow"])
+def test_of_one_kind_none_is_the_worst(runs, kind):
+    given = {"corruptions": kind, "severities": "3", "limit": 1}
+    evaluation = make("corruptions", str(runs / "dense"), given, [])
+    line = evaluation.line(evaluation.measure(), {})
+    assert line.startswith("mean precision at overlap 0.5 on 1 corrupted image: ")
+    assert f"the mean over {kind} at severity 3; " in line
+    assert "worst" not in line
 
 
 def test_a_few_images_are_kept_with_what_was_found(runs):

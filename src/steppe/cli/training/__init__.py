@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from pydantic import BaseModel
+
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
 from steppe.core.text import number_or_word
 from steppe.experiment.method_spec import spelled_out
+from steppe.experiment.strict import places
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Training(Protocol):
     """A task as the command line knows it."""
 
     flags: ClassVar[Mapping[str, Flag]]
+    schema: ClassVar[type[BaseModel]]
+    """Of its recipes."""
 
     @classmethod
     def begin(cls, model: str) -> dict[str, Any]:
@@ -63,6 +68,44 @@ class Training(Protocol):
 
 
 TRAININGS: Registry[type[Training]] = Registry("task of steppe train", "steppe.cli.training")
+
+
+def places_called(key: str) -> list[str]:
+    """The places in recipes of any task that a word may mean.
+
+    Args:
+        key: a flag's name of some task, or a key.
+
+    Example:
+        >>> places_called("warmup_epochs"), places_called("size"), places_called("nothing")
+        (['train.warmup_epochs'], ['data.size'], [])
+    """
+    found: list[str] = []
+    for task in (TRAININGS[name] for name in TRAININGS):
+        flag = task.flags.get(key)
+        found += [flag.place] if flag is not None and flag.place else []
+        found += [p for p in places(task.schema) if "." in p and p.rpartition(".")[2] == key]
+    return list(dict.fromkeys(found))
+
+
+def no_flag(task: str, name: str, value: Any) -> SteppeError:
+    """The error for a flag of other tasks, with what says the same here.
+
+    Args:
+        task: that is trained.
+        name: of the flag.
+        value: that was given.
+    """
+    users = [n for n in TRAININGS if name in TRAININGS[n].flags]
+    own = {*places(TRAININGS[task].schema)}
+    meant = [p for n in users if (p := TRAININGS[n].flags[name].place) in own]
+    sets = [f"--set {place}={value}" for place in dict.fromkeys(meant)]
+    known = ", ".join(f"--{flag.replace('_', '-')}" for flag in TRAININGS[task].flags)
+    return SteppeError(
+        f"--{name.replace('_', '-')} is for training of task {' or '.join(users)}",
+        got=f"a run of task {task}",
+        way_out=" or ".join(sets) or f"leave it out; {task} has {known}, and --set for any key",
+    )
 
 
 def with_method(spec: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

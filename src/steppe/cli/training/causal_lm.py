@@ -17,7 +17,7 @@ from steppe.cli.training.used import check_used
 from steppe.core.courtesy import courtesy
 from steppe.engine.progress import watched
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
-from steppe.experiment.causal_lm.recipe import TASK, parse
+from steppe.experiment.causal_lm.recipe import TASK, LanguageRecipe, parse
 from steppe.experiment.causal_lm.record import dear
 from steppe.llm.whole_training.memory import lines, peak, split_peaks
 
@@ -26,6 +26,7 @@ from steppe.llm.whole_training.memory import lines, peak, split_peaks
 class LanguageTraining:
     """Flags of a language model's training."""
 
+    schema = LanguageRecipe
     flags = METHOD_FLAGS | {
         "data": Flag("data.text", str, "text file, folder, dataset, mixture, or self"),
         "window": Flag("data.window", int, "tokens in a window [2048 or the model's]"),

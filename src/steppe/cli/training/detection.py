@@ -8,7 +8,7 @@ from typing import Any
 from steppe.cli.training import TRAININGS, Flag
 from steppe.cli.training.image import ImageTraining, Say
 from steppe.experiment.detection.experiment import DetectionExperiment, load_data
-from steppe.experiment.detection.recipe import TASK, parse
+from steppe.experiment.detection.recipe import TASK, DetectionRecipe, parse
 from steppe.experiment.experiment import Experiment
 from steppe.experiment.recipe import Recipe
 
@@ -19,6 +19,7 @@ MORE = "clean,corruptions"
 class DetectionTraining(ImageTraining):
     """Flags of a detector's training: those of a classifier's, and what boxes need."""
 
+    schema = DetectionRecipe
     flags = ImageTraining.flags | {
         "data": Flag("data.name", str, "voc:FOLDER, coco:FOLDER or hub:OWNER/NAME"),
         "size": Flag("data.size", int, "height and width that images are scaled to [300]"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from steppe.cli.at_work import at_work
 from steppe.cli.main import of_all_parameters, say
@@ -28,6 +28,7 @@ _CHANNELS = ("target", "table", "round_to")
 class ImageTraining:
     """Flags of an image classifier's training."""
 
+    schema: ClassVar[type[Recipe]] = Recipe
     flags = METHOD_FLAGS | {
         "model": Flag("model.name", str, "name, package.module:function, path or hub id"),
         "weights": Flag("model.weights", str, "safetensors to start from"),

@@ -14,7 +14,7 @@ from steppe.cli.training.causal_lm import LanguageTraining
 from steppe.core.courtesy import NOT_COMPUTED, courtesy
 from steppe.evaluation import read_record
 from steppe.experiment.causal_lm.recovery import Recovery
-from steppe.experiment.causal_lm.recovery_recipe import TASK, parse
+from steppe.experiment.causal_lm.recovery_recipe import TASK, RecoveryRecipe, parse
 
 _FLAGS = ("data", "window", "tokens", "batch_size", "accumulate", "lr", "evaluate")
 
@@ -23,6 +23,7 @@ _FLAGS = ("data", "window", "tokens", "batch_size", "accumulate", "lr", "evaluat
 class RecoveryTraining:
     """Flags of a recovery's training: those of a language model's that it has a use for."""
 
+    schema = RecoveryRecipe
     flags = {name: LanguageTraining.flags[name] for name in (*_FLAGS, "seed", "device")}
 
     @classmethod

@@ -14,9 +14,9 @@ from steppe.core.text import counted
 from steppe.evaluation.base import Evaluation, read_record
 from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection.run import DetectionRun
-from steppe.robustness.corrupted import parse_selection
+from steppe.robustness.corrupted import at_severities, parse_selection, worst_of
 from steppe.robustness.corruption_error import relative_robustness
-from steppe.robustness.corruptions import SEVERITIES, corrupt
+from steppe.robustness.corruptions import corrupt
 from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.metrics import mean_precisions
 from steppe.vision.detection.reading import detect
@@ -95,22 +95,19 @@ class CorruptedDetection(Evaluation):
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
         """mAP_C and R_C of the papers' kinds, or the mean of what was run; what is worst."""
         names = list(result["map50"])
-        severities = ", ".join(map(str, result["severities"]))
-        at = "" if result["severities"] == list(SEVERITIES) else f" at severity {severities}"
+        at = at_severities(result["severities"])
         papers = [
             f"mAP_C {result[f'mean_{count}']:.3f} over {count} kinds{at} "
             f"(R_C {result[f'r_c_{count}']:.3f})"
             for count in ("15", "19")
             if f"mean_{count}" in result
         ]
-        means = ", ".join(
-            papers or [f"{result['mean_run']:.3f}, the mean over {counted(len(names), 'kind')}"]
-        )
-        worst = min(names, key=lambda n: min(result["map50"][n].values()))
+        run = ", ".join(names) if len(names) <= 3 else f"the {len(names)} kinds that were run"
+        means = ", ".join(papers or [f"{result['mean_run']:.3f}, the mean over {run}{at}"])
         images = counted(result["images"], "corrupted image")
         text = (
             f"mean precision at overlap 0.5 on {images}: {means}; "
-            f"{result['clean']['map50']:.3f} on clean ones; worst: {worst}"
+            f"{result['clean']['map50']:.3f} on clean ones{worst_of(result['map50'])}"
         )
         beside = result.get("beside")
         if beside is None:

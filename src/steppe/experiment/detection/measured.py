@@ -44,7 +44,11 @@ def measured(
         failures = torch.tensor(int(failed is not None))
         ranks.add_up([failures, loss])
         if failures and failed is None:
-            raise SteppeError("all processes measure their share", got="one that failed")
+            raise SteppeError(
+                "all processes measure their share",
+                got="one that failed",
+                way_out="it says why; mend that, and give the same command again",
+            )
     if failed is not None:
         raise failed
     if batches.world > 1:
