@@ -10,6 +10,7 @@ import torch
 from steppe.evaluation import EVALUATIONS, Evaluation, read_record
 from steppe.experiment.image_run import ImageRun
 from steppe.robustness.corrupted import accuracy_under_corruption, parse_selection
+from steppe.robustness.corruption_error import r_c_text
 from steppe.robustness.corruptions import SEVERITIES
 
 
@@ -66,7 +67,7 @@ class Corruptions(Evaluation):
         at = "" if result["severities"] == list(SEVERITIES) else _at(result["severities"])
         papers = [
             f"{result[f'mean_{count}']:.2%} over {count} kinds{at} "
-            f"(R_C {result[f'r_c_{count}']:.3f})"
+            f"({r_c_text(result[f'r_c_{count}'])})"
             for count in ("15", "19")
             if f"mean_{count}" in result
         ]

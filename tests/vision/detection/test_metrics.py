@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from steppe import SteppeError
 from steppe.vision.detection.boxes import iou
 from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.metrics import mean_precisions, overlaps
@@ -258,6 +259,17 @@ def test_nothing_found_is_0():
     there = [torch.tensor([[0.1, 0.1, 0.2, 0.2, 0, 0]])]
     got = mean_precisions([nothing], there, ("a",))
     assert (got["map"], got["map50"], got["map50_11"]) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("flag", [None, DIFFICULT, CROWD])
+def test_without_an_object_that_counts_there_is_no_precision(flag):
+    box = torch.tensor([[0.2, 0.2, 0.6, 0.6]])
+    own = Detections(box, torch.ones(1), torch.zeros(1, dtype=torch.long))
+    there = torch.zeros(0, 6)
+    if flag is not None:
+        there = torch.cat([box, torch.tensor([[0.0, flag]])], 1)
+    with pytest.raises(SteppeError, match="objects that count; got none in 1 images"):
+        mean_precisions([own], [there], ("a",))
 
 
 @pytest.mark.parametrize("rule", ["map", "map50", "map50_11"])

@@ -15,8 +15,12 @@ from steppe.core.registry import Registry
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
 from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Source, Split
-from steppe.vision.detection.data.scenes import Scenes
-from steppe.vision.detection.targets import CROWD
+from steppe.vision.detection.data.parts import (
+    every_class_is_there,
+    no_image_twice,
+    none_in_both,
+    something_to_find,
+)
 
 KEPT_BYTES = 2**30
 """Decoded images stay in memory up to so many bytes."""
@@ -163,8 +167,15 @@ def load(
     test, _ = _drawn(len(source.test), test_size, 0, seed, "test_size")
     drawn = (source.train, train), (source.train, held_out), (source.test, test)
     parts = [checker.scenes(own[row] for row in rows) for own, rows in drawn]
-    _none_empty(known, parts[0], name)
-    _disjoint([*parts[0].where, *parts[1].where], parts[2].where)
+    every_class_is_there(known, parts[0], name)
+    no_image_twice([*parts[0].where, *parts[1].where], "trained on")
+    no_image_twice(parts[2].where, "tested on")
+    none_in_both([*parts[0].where, *parts[1].where], parts[2].where)
+    if held_out:
+        something_to_find(parts[1], "validation", name, "--set data.validation=... with more")
+    cut = test_size is not None and test_size < len(source.test)
+    more = "--set data.test_size=... with more, or " if cut else ""
+    something_to_find(parts[2], "test", name, f"{more}another split: --set data.test_split=...")
     notes = (*source.notes, *checker.notes())
     for note in notes:
         say(note)
@@ -197,24 +208,6 @@ def load(
     )
 
 
-def _disjoint(trained: Sequence[str], tested: Sequence[str]) -> None:
-    """Refuse images of both; VOC's trainval holds its val.
-
-    Raises:
-        SteppeError: one is in both.
-    """
-    learned = set(trained)
-    both = [where for where in tested if where in learned]
-    if both:
-        raise SteppeError(
-            "no image is trained on and tested on",
-            got=f"{len(both)} of {len(tested)} test images, such as {both[0]}",
-            consequence="precisions would be those of images that were learned",
-            way_out="splits without common images, such as --set data.train_split=train "
-            "--set data.test_split=val",
-        )
-
-
 def _resolve(name: str, wanted: Wanted) -> Source:
     layout, colon, rest = name.partition(":")
     if colon and layout in READERS:
@@ -243,18 +236,6 @@ def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
             way_out="data.classes",
         )
     return known
-
-
-def _none_empty(classes: Sequence[str], train: Scenes, name: str) -> None:
-    """A class that no training object has, or only crowds, cannot be learned."""
-    seen = set(train.objects[train.objects[:, 5] != CROWD, 4].tolist())
-    empty = [kind for label, kind in enumerate(classes) if label not in seen]
-    if empty:
-        raise SteppeError(
-            "every class must have a training object",
-            got=f"none of {', '.join(empty[:5])} in {name}",
-            way_out="data.classes without it, or more training images",
-        )
 
 
 def _drawn(
