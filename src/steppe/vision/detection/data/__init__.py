@@ -13,6 +13,7 @@ import torch
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
+from steppe.vision.data.levels import Reading
 from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Source, Split
 from steppe.vision.detection.data.parts import (
@@ -129,6 +130,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     augment: Any = "ssd",
+    value_range: Sequence[float] | None = None,
     skip_invalid: bool = False,
     say: Callable[[str], object] = warnings.warn,
 ) -> DetectionData:
@@ -148,6 +150,7 @@ def load(
         mean: per channel, of images in [0, 1]; None for ImageNet's.
         std: as ``mean``.
         augment: see `steppe.vision.detection.augment.augmentations`.
+        value_range: the stored values that are black and white, see `steppe.vision.data.load`.
         skip_invalid: leave out bad objects, with a count, instead of refusing them.
         say: called with each sentence on what was left out or read in one of several ways.
 
@@ -176,25 +179,18 @@ def load(
     cut = test_size is not None and test_size < len(source.test)
     more = "--set data.test_size=... with more, or " if cut else ""
     something_to_find(parts[2], "test", name, f"{more}another split: --set data.test_split=...")
-    notes = (*source.notes, *checker.notes())
+    colours = _colours(mean, std)
+    reading = Reading(
+        value_range=None if value_range is None else tuple(value_range),
+        channels=len(colours["mean"]),
+        background="keep",
+    )
+    levels, of_levels = checker.depths.levels(reading, (source.train, source.test))
+    notes = (*source.notes, *checker.notes(), *of_levels)
     for note in notes:
         say(note)
     keep = sum(3 * int(part.sizes.prod(1).sum()) for part in parts) <= KEPT_BYTES
-    own = {
-        "mean": IMAGENET_MEAN if mean is None else tuple(mean),
-        "std": IMAGENET_STD if std is None else tuple(std),
-    }
-    if (
-        len(own["mean"]) not in (1, 3)
-        or len(own["mean"]) != len(own["std"])
-        or min(own["std"]) <= 0
-    ):
-        raise SteppeError(
-            "mean and std are three numbers each (one for grey images), std above 0",
-            got=f"{list(own['mean'])} and {list(own['std'])}",
-        )
-    colour = len(own["mean"]) == 3
-    splits = [Split(part, colour, keep) for part in parts]
+    splits = [Split(part, levels, keep) for part in parts]
     return DetectionData(
         name=name,
         train=splits[0],
@@ -204,8 +200,25 @@ def load(
         size=size,
         augment=parts_of_augment,
         notes=notes,
-        **own,
+        **colours,
     )
+
+
+def _colours(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, tuple[float, ...]]:
+    own = {
+        "mean": IMAGENET_MEAN if mean is None else tuple(mean),
+        "std": IMAGENET_STD if std is None else tuple(std),
+    }
+    count = len(own["mean"])
+    if count not in (1, 3) or count != len(own["std"]) or min(own["std"]) <= 0:
+        raise SteppeError(
+            "mean and std are three numbers each (one for grey images), std above 0",
+            got=f"{list(own['mean'])} and {list(own['std'])}",
+            way_out="--set data.mean=[0.5,0.5,0.5] --set data.std=[0.5,0.5,0.5]",
+        )
+    return own
 
 
 def _resolve(name: str, wanted: Wanted) -> Source:
