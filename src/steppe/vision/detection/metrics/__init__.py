@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-from steppe.vision.detection.detections import Detections
+from steppe.vision.detection.detections import Detections, check_numbers
 from steppe.vision.detection.metrics.coco import THRESHOLDS, coco_precisions
 from steppe.vision.detection.metrics.overlaps import overlaps_of
 from steppe.vision.detection.metrics.voc import all_points, eleven_points, voc_precisions
@@ -41,6 +41,8 @@ def mean_precisions(
     Raises:
         SteppeError: no object counts, or a detection is no finite number.
     """
+    for own in detections:
+        check_numbers(own.boxes, own.scores)
     whole = overlaps_of(detections, objects, min(THRESHOLDS))
     area, eleven = voc_precisions(whole, len(classes), (all_points, eleven_points))
     rules = {
