@@ -16,6 +16,7 @@ from steppe.robustness.corrupted import (
     parse_selection,
     worst_of,
 )
+from steppe.robustness.corruption_error import r_c_text
 
 
 @EVALUATIONS.register("corruptions")
@@ -71,7 +72,7 @@ class Corruptions(Evaluation):
         at = at_severities(result["severities"])
         papers = [
             f"{result[f'mean_{count}']:.2%} over {count} kinds{at} "
-            f"(R_C {result[f'r_c_{count}']:.3f})"
+            f"({r_c_text(result[f'r_c_{count}'])})"
             for count in ("15", "19")
             if f"mean_{count}" in result
         ]

@@ -100,7 +100,7 @@ def _paper_mean(record: Record, count: str, severities: Sequence[str]) -> float 
 
 def _relative(record: Record, count: str, severities: Sequence[str]) -> float | None:
     mean, clean = _paper_mean(record, count, severities), corrupted_clean(record)
-    return None if mean is None or clean is None else mean / clean if clean else 0.0
+    return mean / clean if mean is not None and clean else None
 
 
 def _of_run(record: Record, names: Sequence[str], severities: Sequence[str]) -> float | None:

@@ -27,6 +27,7 @@ def relative_robustness(accuracy: Accuracies, clean: float) -> dict[str, Any]:
         ``kinds`` (how many were run), ``severities``, ``extra`` (those of the names that
         ImageNet-C keeps apart), ``mean_run`` over all that was run; ``mean_15`` and ``r_c_15``,
         ``mean_19`` and ``r_c_19`` where all of these kinds were run; ``mean_extra`` over the 4.
+        R_C is None where nothing is right on the uncorrupted images.
 
     Source: R_C: AdaSAP; the kinds: Hendrycks & Dietterich 2019.
 
@@ -42,12 +43,21 @@ def relative_robustness(accuracy: Accuracies, clean: float) -> dict[str, Any]:
     }
     for suffix, names in _complete(accuracy).items():
         means[f"mean_{suffix}"] = _mean(accuracy, names)
-        # a network that is never right has no accuracy to keep: 0, not a division by zero
-        means[f"r_c_{suffix}"] = means[f"mean_{suffix}"] / clean if clean else 0.0
+        means[f"r_c_{suffix}"] = _ratio(means[f"mean_{suffix}"], clean)
     extra = benchmark(extra=True)
     if extra <= set(accuracy):
         means["mean_extra"] = _mean(accuracy, extra)
     return means
+
+
+def r_c_text(r_c: float | None) -> str:
+    """R_C in words, of which there may be none.
+
+    Example:
+        >>> r_c_text(0.75), r_c_text(None)
+        ('R_C 0.750', 'no R_C, as nothing is right on the clean ones')
+    """
+    return "no R_C, as nothing is right on the clean ones" if r_c is None else f"R_C {r_c:.3f}"
 
 
 def corruption_error(

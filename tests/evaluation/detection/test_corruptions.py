@@ -122,6 +122,35 @@ def test_r_c_is_the_share_that_is_left(runs):
     assert result["r_c_19"] == pytest.approx(result["mean_19"] / clean)
     assert 0 < result["r_c_19"] < 1
     assert "mAP_C" in evaluation.line(result, {})
+    nothing = result | {"r_c_19": None, "r_c_15": None}
+    assert (
+        evaluation.line(nothing, {}).count("(no R_C, as nothing is right on the clean ones)") == 2
+    )
+
+
+def test_a_limit_or_a_part_that_leaves_nothing_to_find_is_refused(runs, tmp_path):
+    root = voc_folder.write(tmp_path / "voc", train=4, test=3)
+    folder = shutil.copytree(runs / "dense", tmp_path / "run")
+    recipe = folder / "recipe.yaml"
+    names = recipe.read_text()
+    recipe.write_text(re.sub("name: voc:.*", f"name: voc:{root}", names))
+    stems = (root / "ImageSets/Main/test.txt").read_text().split()
+    hard = [("square", 1, 1, 20, 20, 1)]
+    for stem, objects in ((stems[0], []), (stems[1], hard)):
+        text = voc_folder.annotation(stem, objects)
+        (root / f"Annotations/{stem}.xml").write_text(text)
+    for limit in (1, 2):
+        given = {"corruptions": "fog", "severities": "1", "limit": limit}
+        with pytest.raises(SteppeError, match=r"object that counts.*--limit 3 or more"):
+            make("corruptions", str(folder), given, []).measure()
+    given = {"corruptions": "fog", "severities": "1", "limit": 3}
+    assert make("corruptions", str(folder), given, []).measure()["images"] == 3
+    for stem in (root / "ImageSets/Main/trainval.txt").read_text().split():
+        text = (root / f"Annotations/{stem}.xml").read_text()
+        text = text.replace("<difficult>0", "<difficult>1")
+        (root / f"Annotations/{stem}.xml").write_text(text)
+    with pytest.raises(SteppeError, match=r"8 difficult objects or crowds in 4 train images"):
+        make("clean", str(folder), {"part": "train"}, []).measure()
 
 
 def test_the_command_keeps_what_was_measured(runs, capsys):

@@ -7,6 +7,7 @@ import torch
 
 from steppe import SteppeError
 from steppe.vision.detection.anchors import Anchors
+from steppe.vision.detection.boxes import cornered
 
 
 def test_anchors_are_those_of_the_paper_in_the_order_of_the_outputs():
@@ -27,8 +28,20 @@ def test_anchors_are_those_of_the_paper_in_the_order_of_the_outputs():
     torch.testing.assert_close(anchors.boxes(), torch.tensor(wanted))
 
 
-def test_anchors_are_clipped_to_the_image():
-    assert float(Anchors(((1, 1),), (0.9, 1.2), ((2.0,),)).boxes().max()) == 1.0
+def test_no_side_is_longer_than_the_images_and_boxes_near_an_edge_reach_beyond_it():
+    boxes = Anchors(((2, 2),), (0.9, 1.2), ((2.0,),)).boxes()
+    narrow = 0.9 / math.sqrt(2)
+    wanted = torch.tensor([[0.9, 0.9], [1.0, 1.0], [1.0, narrow], [narrow, 1.0]])
+    torch.testing.assert_close(boxes[:4, 2:], wanted)
+    assert float(cornered(boxes).min()) == pytest.approx(0.25 - 0.5)
+
+
+def test_anchors_of_lists_are_those_of_tuples():
+    of_tuples = Anchors(((2, 2), (1, 1)), (0.2, 0.5, 1), ((2,), (2, 3)))
+    of_lists = Anchors([[2, 2], [1, 1]], [0.2, 0.5, 1], [[2], [2, 3]])
+    assert of_lists == of_tuples
+    assert hash(of_lists) == hash(of_tuples)
+    assert torch.equal(of_lists.boxes(), of_tuples.boxes())
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,18 @@ def test_crowds_choose_no_window():
     assert both == {1, 2}
 
 
+@pytest.mark.parametrize("size", [(1000, 100), (100, 1000), (700, 100), (100, 100)])
+def test_long_images_are_cropped_too(size):
+    """A window is at most 2 to 1, or as long as the image: none of 10 to 1 could be 2 to 1."""
+    objects = torch.tensor([[0.1, 0.1, 0.6, 0.9, 0, 0]])
+    windows = [Crop().seen(View.whole(size, objects), Random(seed)).window for seed in range(30)]
+    shapes = [(right - left) / (bottom - top) for left, top, right, bottom in windows]
+    cropped = [shape for shape, window in zip(shapes, windows, strict=True) if window[2:] != size]
+    assert len(cropped) > 15
+    longest = max(2.0, size[0] / size[1], size[1] / size[0])
+    assert all(1 / longest - 1e-9 <= shape <= longest + 1e-9 for shape in cropped)
+
+
 def test_an_image_without_objects_is_cropped_too():
     empty = View.whole((100, 80), torch.zeros(0, 6))
     views = [Crop().seen(empty, Random(seed)) for seed in range(20)]

@@ -1,8 +1,10 @@
 """Overlaps, offsets and non-maximum suppression beside loops over single boxes."""
 
 import sys
+import warnings
 from types import ModuleType, SimpleNamespace
 
+import pytest
 import torch
 
 from steppe.vision.detection import boxes as boxes_module
@@ -83,7 +85,42 @@ def test_where_torchvision_is_installed_it_is_asked(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision.ops", SimpleNamespace(nms=theirs))
     boxes_module._compiled_nms.cache_clear()
     try:
-        assert boxes_module._compiled_nms() is theirs
+        assert boxes_module._compiled_nms("cpu") is theirs
         assert torch.equal(nms(boxes, scores, 0.45, 5), wanted)
     finally:
         boxes_module._compiled_nms.cache_clear()
+
+
+BROKEN = {
+    "missing operator": ("raise RuntimeError('operator torchvision::nms does not exist')", ""),
+    "missing library": ("raise OSError('libcudart.so.12: cannot open shared object file')", ""),
+    "another python": ("raise ImportError('undefined symbol')", ""),
+    "another library": ("import no_such_library_here", ""),
+    "another version": ("", ""),
+    "not built": ("", "def nms(boxes, scores, most): raise RuntimeError('no custom ops')"),
+    "other device": ("", "def nms(boxes, scores, most): raise NotImplementedError('no kernel')"),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_torchvision_that_does_not_fit_is_said_and_not_used(monkeypatch, tmp_path, how):
+    package, operators = BROKEN[how]
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision/__init__.py").write_text(package + "\n")
+    (tmp_path / "torchvision/ops.py").write_text(operators + "\n")
+    for name in ("torchvision", "torchvision.ops"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    boxes, scores = drawn(40).double(), torch.rand(40, generator=torch.Generator().manual_seed(1))
+    boxes_module._compiled_nms.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="torchvision is installed and does not work"):
+            kept = nms(boxes, scores, 0.45).tolist()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert nms(boxes, scores, 0.45).tolist() == kept, "it is said once"
+    finally:
+        boxes_module._compiled_nms.cache_clear()
+        for name in ("torchvision", "torchvision.ops"):
+            sys.modules.pop(name, None)
+    assert kept == brute_force(boxes.tolist(), scores.tolist(), 0.45)

@@ -84,7 +84,7 @@ def test_an_image_that_breaks_off_is_one_line_from_any_process(tmp_path, workers
     image.write_bytes(image.read_bytes()[:1500])
     broken = load(f"voc:{root}", size=64, say=str)  # of an image only the header is read
     loader = DetectionLoader.of(broken, "train", 8, workers=workers)
-    with pytest.raises(SteppeError, match=r"must be decodable; got .*000003\.jpg") as refused:
+    with pytest.raises(SteppeError, match=r"can decode; got .*000003\.jpg") as refused:
         list(loader.epoch(0))
     assert "\n" not in str(refused.value)
 

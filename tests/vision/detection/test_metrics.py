@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from steppe import SteppeError
 from steppe.vision.detection.boxes import iou
 from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.metrics import mean_precisions, overlaps
@@ -83,13 +84,13 @@ def plain_voc(detections, objects, label, eleven):
         for place, own in enumerate(there[image]):
             if own[5] != CROWD and overlap(box, own) > most:
                 best, most = place, overlap(box, own)
-        if most > 0.5 and not there[image][best][5] and (image, best) not in used:
+        if most >= 0.5 and not there[image][best][5] and (image, best) not in used:
             right += 1
             used.add((image, best))
         else:
-            if most > 0.5 and there[image][best][5]:
+            if most >= 0.5 and there[image][best][5]:
                 continue
-            if any(own[5] == CROWD and inside(box, own) > 0.5 for own in there[image]):
+            if any(own[5] == CROWD and inside(box, own) >= 0.5 for own in there[image]):
                 continue
             wrong += 1
         curve.append((right / wanted, right / (right + wrong)))
@@ -258,6 +259,29 @@ def test_nothing_found_is_0():
     there = [torch.tensor([[0.1, 0.1, 0.2, 0.2, 0, 0]])]
     got = mean_precisions([nothing], there, ("a",))
     assert (got["map"], got["map50"], got["map50_11"]) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("rule", ["map50", "map50_11"])
+def test_half_an_overlap_is_enough_for_voc(rule):
+    """VOCevaldet.m: ovmax>=VOCopts.minoverlap."""
+    own = Detections(
+        torch.tensor([[0.0, 0.0, 0.5, 0.5]]), torch.ones(1), torch.zeros(1, dtype=torch.long)
+    )
+    there = [torch.tensor([[0.0, 0.0, 0.5, 0.25, 0, 0]])]
+    assert mean_precisions([own], there, ("a",))[rule] == 1.0
+    there[0][0, 3] = 0.249
+    assert mean_precisions([own], there, ("a",))[rule] == 0.0
+
+
+@pytest.mark.parametrize("flag", [None, DIFFICULT, CROWD])
+def test_without_an_object_that_counts_there_is_no_precision(flag):
+    box = torch.tensor([[0.2, 0.2, 0.6, 0.6]])
+    own = Detections(box, torch.ones(1), torch.zeros(1, dtype=torch.long))
+    there = torch.zeros(0, 6)
+    if flag is not None:
+        there = torch.cat([box, torch.tensor([[0.0, flag]])], 1)
+    with pytest.raises(SteppeError, match="objects that count; got none in 1 images"):
+        mean_precisions([own], [there], ("a",))
 
 
 @pytest.mark.parametrize("rule", ["map", "map50", "map50_11"])

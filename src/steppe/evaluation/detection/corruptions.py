@@ -15,7 +15,7 @@ from steppe.evaluation.base import Evaluation, read_record
 from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection.run import DetectionRun
 from steppe.robustness.corrupted import at_severities, parse_selection, worst_of
-from steppe.robustness.corruption_error import relative_robustness
+from steppe.robustness.corruption_error import r_c_text, relative_robustness
 from steppe.robustness.corruptions import corrupt
 from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.metrics import mean_precisions
@@ -98,7 +98,7 @@ class CorruptedDetection(Evaluation):
         at = at_severities(result["severities"])
         papers = [
             f"mAP_C {result[f'mean_{count}']:.3f} over {count} kinds{at} "
-            f"(R_C {result[f'r_c_{count}']:.3f})"
+            f"({r_c_text(result[f'r_c_{count}'])})"
             for count in ("15", "19")
             if f"mean_{count}" in result
         ]

@@ -52,6 +52,8 @@ class DetectionDataSpec(Strict):
     std: tuple[float, ...] | None = None
     augment: Any = "ssd"
     """A name, or parts in their order; see `steppe.vision.detection.augment`."""
+    value_range: tuple[float, ...] | None = None
+    """Stored values that are black and white; None looks at those that are stored."""
     skip_invalid: bool = False
     """Bad boxes are left out, with a count, instead of refused."""
     workers: int = Field(default=0, ge=0)

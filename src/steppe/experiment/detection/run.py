@@ -17,6 +17,7 @@ from steppe.experiment.detection.recipe import TASK, DetectionRecipe
 from steppe.experiment.image_run import check_another, check_limit, trained
 from steppe.vision.detection.data import DetectionData
 from steppe.vision.detection.data.base import Scene
+from steppe.vision.detection.data.parts import something_to_find
 from steppe.vision.detection.examples import SHOWN, example
 from steppe.vision.detection.loader import DetectionLoader
 from steppe.vision.detection.reading import detect
@@ -101,6 +102,7 @@ class DetectionRun:
         return self._loader(self.data, part)
 
     def _loader(self, data: DetectionData, part: str) -> DetectionLoader:
+        something_to_find(data.part(part).scenes, part, data.name, "another --part")
         workers = self.recipe.data.workers
         return DetectionLoader(data, part, TESTED, device=self.device, workers=workers)
 
@@ -112,12 +114,21 @@ class DetectionRun:
             limit: the first so many images.
 
         Raises:
-            SteppeError: a limit below 1.
+            SteppeError: a limit below 1, or one that leaves no object that counts.
         """
         check_limit(limit)
         split = self.data.part(part)
-        few: dict[str, Any] = {} if limit is None else {part: split.of(split.scenes[:limit])}
+        few: dict[str, Any] = {}
+        if limit is not None:
+            few = {part: split.of(split.scenes[:limit])}
+            something_to_find(few[part].scenes, part, self.data.name, self._more(part))
         return Pixels(self._loader(replace(self.data, **few), part), *self._colours())
+
+    def _more(self, part: str) -> str:
+        """How --limit leaves an object that counts."""
+        scenes = self.data.part(part).scenes
+        counts = (number for number, one in enumerate(scenes, 1) if (one.objects[:, 5] == 0).any())
+        return f"--limit {next(counts, len(scenes))} or more, or leave it out"
 
     @torch.no_grad()
     def examples(self, pixels: Tensor, there: Sequence[Tensor]) -> list[dict[str, Any]]:

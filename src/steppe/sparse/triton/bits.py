@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steppe.core.optional_import import optional
 from steppe.sparse.checks import Matrix
 from steppe.sparse.native.interface import ROWS
 from steppe.sparse.reference import integers
@@ -24,14 +25,13 @@ CAPABILITY = (8, 0)
 
 @cache
 def kernels() -> Any:
-    """The module of kernels; None where triton is not installed.
+    """The module of kernels; None where triton is not installed, or does not work, which is said.
 
     It comes with torch's builds for NVIDIA's GPUs on Linux.
     """
-    try:
-        return importlib.import_module("steppe.sparse.triton.kernels")
-    except ImportError:
+    if optional("triton", instead="torch multiplies, weights unpacked") is None:
         return None
+    return importlib.import_module("steppe.sparse.triton.kernels")
 
 
 @cache

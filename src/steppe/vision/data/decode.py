@@ -91,7 +91,7 @@ def decode(
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for properties in pool.map(fill, range(len(blobs))):
                 seen.update(properties)
-    ambiguous = _notes(seen, levels.reading.background, int(out.max(initial=0)))
+    ambiguous = notes_of(seen, levels.reading.background, int(out.max(initial=0)))
     if notes is not None:
         notes += ambiguous
     # One pass to the order a network wants; views would make every later batch pay for it.
@@ -151,7 +151,7 @@ def picture(
     """
     shrunk = 1.0
     with decoding(name), opened(blob) as image:
-        properties = _properties(image)
+        properties = properties_of(image)
         frame = None
         if framing is not None:
             width, height = image.size
@@ -198,8 +198,15 @@ def _draft(image: Any, least: tuple[int, int]) -> float:
     return float(done[1][2]) / whole if done is not None else 1.0
 
 
-def _properties(image: Any) -> list[str]:
-    """What PIL does not tell by itself: more frames than one, more bits than it keeps."""
+def properties_of(image: Any) -> list[str]:
+    """What PIL does not tell by itself: more frames than one, more bits than it keeps.
+
+    Args:
+        image: of which the header was read.
+
+    Returns:
+        `FRAMES`, `DEEP_COLOUR`, or neither.
+    """
     properties = [FRAMES] if getattr(image, "n_frames", 1) > 1 else []
     stored = [str(tile[3]) for tile in getattr(image, "tile", ())]  # e.g. RGB;16B
     if len(image.getbands()) > 1 and any(";16" in raw for raw in stored):
@@ -220,8 +227,17 @@ def _on_background(image: Image.Image, background: str) -> tuple[Image.Image, bo
     return Image.alpha_composite(behind, whole), True
 
 
-def _notes(seen: Counter[str], background: str, most: int) -> list[str]:
-    """What was read in one of several ways, in sentences with counts."""
+def notes_of(seen: Counter[str], background: str, most: int) -> list[str]:
+    """What was read in one of several ways, in sentences with counts.
+
+    Args:
+        seen: how many images have which property.
+        background: behind transparent pixels.
+        most: the highest level of any image.
+
+    Raises:
+        SteppeError: images of 16 bits whose upper ones are nearly all 0.
+    """
     notes = []
     if seen[TRANSPARENT]:
         how = (

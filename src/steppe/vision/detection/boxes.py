@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from steppe.core.optional_import import optional, tell_broken
 
 VARIANCES = (0.1, 0.2)
 """Offsets of centres and of log sizes are divided by these, so that both have about unit size."""
@@ -124,7 +126,8 @@ def nms(boxes: Tensor, scores: Tensor, most: float, limit: int | None = None) ->
     """Of boxes that overlap only the best: greedy, from the highest score down.
 
     Every box is kept that overlaps none of those kept before it by more than ``most``. Of equal
-    scores the first box comes first. Where torchvision is installed it computes this.
+    scores the first box comes first. Where torchvision is installed it computes this; where that
+    does not work with this torch or device a warning says so, and this code does.
 
     Args:
         boxes: ``[n, 4]``, left, top, right, bottom.
@@ -140,7 +143,7 @@ def nms(boxes: Tensor, scores: Tensor, most: float, limit: int | None = None) ->
         >>> nms(boxes, torch.tensor([0.6, 0.9, 0.1]), 0.5)
         tensor([1, 2])
     """
-    compiled = _compiled_nms()
+    compiled = _compiled_nms(boxes.device.type)
     if compiled is not None:
         return compiled(boxes, scores.to(boxes.dtype), most)[:limit]
     order = scores.argsort(descending=True, stable=True)
@@ -160,9 +163,16 @@ def nms(boxes: Tensor, scores: Tensor, most: float, limit: int | None = None) ->
 
 
 @functools.cache
-def _compiled_nms() -> Callable[[Tensor, Tensor, float], Tensor] | None:
-    """torchvision's, which needs no loop on the host; None where it is not installed."""
-    try:
-        return import_module("torchvision.ops").nms  # type: ignore[no-any-return]
-    except ModuleNotFoundError:
+def _compiled_nms(device: str) -> Callable[[Tensor, Tensor, float], Tensor] | None:
+    """torchvision's, which needs no loop on the host; None where there is none that works."""
+    instead = "boxes are suppressed by steppe's own code, which is slower"
+    operators: Any = optional("torchvision.ops", instead=instead)
+    if operators is None:
         return None
+    try:
+        nms = operators.nms
+        nms(torch.zeros(1, 4, device=device), torch.zeros(1, device=device), 0.5)
+    except Exception as error:  # it may have been built for another torch, or without this device
+        tell_broken("torchvision", error, instead)
+        return None
+    return nms  # type: ignore[no-any-return]

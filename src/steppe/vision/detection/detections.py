@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steppe.core.errors import SteppeError
 from steppe.vision.detection.boxes import nms
 
 
@@ -24,6 +25,28 @@ class Detections:
     scores: Tensor
     labels: Tensor
 
+    @classmethod
+    def best(cls, boxes: Tensor, scores: Tensor, labels: Tensor, limit: int) -> Detections:
+        """The best of some boxes, each cut at the image's edges.
+
+        Args:
+            boxes: ``[n, 4]``, left, top, right, bottom, shares of the image.
+            scores: ``[n]``.
+            labels: ``[n]``.
+            limit: boxes at most.
+
+        Raises:
+            SteppeError: a number is NaN.
+
+        Example:
+            >>> boxes = torch.tensor([[-0.2, 0.0, 0.5, 0.5], [0.0, 0.0, 1.0, 1.0]])
+            >>> Detections.best(boxes, torch.tensor([0.2, 0.9]), torch.tensor([4, 7]), 1).labels
+            tensor([7])
+        """
+        check_numbers(boxes, scores)
+        order = scores.argsort(descending=True, stable=True)[:limit]
+        return cls(boxes[order].clamp(0, 1), scores[order], labels[order])
+
     def __len__(self) -> int:
         return len(self.scores)
 
@@ -35,6 +58,31 @@ class Detections:
         """Those with at least this score."""
         kept = self.scores >= least
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
+
+
+def check_numbers(boxes: Tensor, scores: Tensor) -> None:
+    """Refuse boxes and scores that are no numbers, which would pass for nothing that was found.
+
+    Args:
+        boxes: ``[n, 4]``; what is infinite is cut at the image's edge.
+        scores: ``[n, ...]``.
+
+    Raises:
+        SteppeError: one is NaN, or a score is infinite.
+
+    Example:
+        >>> check_numbers(torch.zeros(2, 4), torch.tensor([0.5, float("nan")]))
+        Traceback (most recent call last):
+        steppe.core.errors.SteppeError: a detector gives numbers; got NaN or infinity in 1 of 2 ...
+    """
+    wrong = boxes.isnan().any(1) | ~scores.view(*scores.shape, 1).flatten(1).isfinite().all(1)
+    if bool(wrong.any()):
+        raise SteppeError(
+            "a detector gives numbers",
+            got=f"NaN or infinity in {int(wrong.sum())} of {len(wrong)} boxes of an image",
+            consequence="it would be measured as one that finds nothing",
+            way_out="train anew with a lower learning rate (--lr)",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +109,11 @@ class Selection:
         Args:
             boxes: ``[n, 4]``, left, top, right, bottom, shares of the image.
             probabilities: ``[n, classes]``, without the background.
+
+        Raises:
+            SteppeError: a number is NaN.
         """
+        check_numbers(boxes, probabilities)
         boxes = boxes.clamp(0, 1)
         kept_boxes, kept_scores, kept_labels = [], [], []
         for label, scores in enumerate(probabilities.unbind(1)):
@@ -73,8 +125,5 @@ class Selection:
             kept_boxes.append(boxes[rows])
             kept_scores.append(scores[rows])
             kept_labels.append(torch.full_like(rows, label))
-        scores = torch.cat(kept_scores)
-        order = scores.argsort(descending=True, stable=True)[: self.limit]
-        return Detections(
-            torch.cat(kept_boxes)[order], scores[order], torch.cat(kept_labels)[order]
-        )
+        parts = (torch.cat(kept) for kept in (kept_boxes, kept_scores, kept_labels))
+        return Detections.best(*parts, self.limit)

@@ -23,7 +23,7 @@ def test_kept_images_are_decoded_once(split):
     for scene in split:
         scene.image.write_bytes(b"gone")
     assert all(np.array_equal(a, b) for a, b in zip(first, pixels(split), strict=True))
-    with pytest.raises(SteppeError, match="decodable"):
+    with pytest.raises(SteppeError, match="can decode"):
         without_kept(split).image(0)
 
 

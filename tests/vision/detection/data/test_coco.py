@@ -1,7 +1,6 @@
 """COCO's layout, in both forms: what is read, and what is refused."""
 
 import json
-import shutil
 import tracemalloc
 
 import numpy as np
@@ -121,8 +120,7 @@ def test_a_class_of_crowds_alone_cannot_be_learned(root):
 
 
 def test_objects_take_little_memory_and_polygons_none(tmp_path):
-    Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8)).save(tmp_path / "0.png")
-    images = [{"id": n, "file_name": "0.png"} for n in range(50)]
+    images = [{"id": n, "file_name": f"{n}.png"} for n in range(50)]
     polygon = [[round(n / 7, 2) for n in range(100)]]
     entry = {"category_id": 7, "bbox": [8.5, 4.25, 16.5, 8.75], "segmentation": polygon}
     count = 200 * len(images)
@@ -133,8 +131,10 @@ def test_objects_take_little_memory_and_polygons_none(tmp_path):
         (tmp_path / f"annotations/instances_{split}.json").write_text(text)
     file = tmp_path / "annotations/instances_train.json"
     for split in ("train", "val"):
-        (tmp_path / "images" / split).mkdir(parents=True)
-        shutil.copy(tmp_path / "0.png", tmp_path / "images" / split)
+        folder = tmp_path / "images" / split
+        folder.mkdir(parents=True)
+        for one in images:
+            Image.fromarray(np.zeros((40, 80, 3), dtype=np.uint8)).save(folder / one["file_name"])
     tracemalloc.start()
     try:
         split = _Split(tmp_path, "train", file)

@@ -115,8 +115,8 @@ def spoil(root, how):
         ("infinite", "a number as width; got .inf. in .*000001.xml"),
         ("box", "an object has a bndbox; got none in object 1 of"),
         ("size", "50 x 40 pixels in .*000001.jpg, annotated as 96 x 80"),
-        ("truncated", "every image must be decodable; got .*000001.jpg"),
-        ("turned", "an orientation in the EXIF data of .*000001.jpg"),
+        ("truncated", "one that PIL can decode; got .*000001.jpg"),
+        ("turned", "orientation 6 in the EXIF data of .*000001.jpg"),
     ],
 )
 def test_what_is_wrong_in_a_folder_is_one_line(root, how, said):
@@ -231,3 +231,36 @@ def test_an_image_is_not_trained_and_tested_on(root):
     with pytest.raises(SteppeError, match="trained on and tested on"):
         read(root, train_split="trainval", test_split="trainval")
     assert len(read(root, train_split="train", test_split="val")[0].test) == 2
+
+
+def stems_of(root, split):
+    return (root / f"ImageSets/Main/{split}.txt").read_text().split()
+
+
+@pytest.mark.parametrize("objects", [[], [("square", 1, 1, 20, 20, 1)]])
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_measured_images_hold_an_object_that_counts(root, objects, part):
+    """Without one a mean precision of 0 would look like a run that has failed."""
+    options = {"validation": 2} if part == "validation" else {"test_size": 2}
+    kept = [scene.where for scene in getattr(read(root, **options)[0], part)]
+    for own in kept:
+        rewritten(root, own.rsplit("/", 1)[1].removesuffix(".jpg"), objects)
+    what = "2 difficult objects or crowds" if objects else "no object"
+    said = f"got {what} in 2 {part} images of voc:.*--set data"
+    with pytest.raises(SteppeError, match=said) as refused:
+        read(root, **options)
+    assert "\n" not in str(refused.value)
+    rewritten(root, kept[0].rsplit("/", 1)[1].removesuffix(".jpg"), [("bar", 1, 1, 20, 20, 0)])
+    assert len(getattr(read(root, **options)[0], part)) == 2
+
+
+def test_an_image_that_a_split_names_twice_is_refused(root):
+    for split, use in (("test", "tested"), ("trainval", "trained")):
+        file = root / f"ImageSets/Main/{split}.txt"
+        text = file.read_text()
+        file.write_text(text + text.split()[0] + "\n")
+        with pytest.raises(SteppeError, match=rf"an image is {use} on once; got 1 image that"):
+            read(root)
+        file.write_text(text)
+    with pytest.raises(SteppeError, match=r"such as .*000000\.jpg"):
+        read(f"{root},{root}")

@@ -47,7 +47,7 @@ def test_it_is_loaded_with_a_head_for_the_classes_and_learns(folder):
     outputs = model.eval()(x).detach()
     assert outputs.shape == (2, QUERIES, 4 + 2)
     assert 0 <= float(reading.accuracy(outputs, targets)) <= 1
-    assert all(len(found) <= 2 * QUERIES for found in detect(model, x))
+    assert all(len(found) == QUERIES for found in detect(model, x))
 
 
 def test_what_it_finds_is_what_transformers_makes_of_its_outputs(folder):
@@ -57,10 +57,13 @@ def test_what_it_finds_is_what_transformers_makes_of_its_outputs(folder):
     theirs = transformers.RTDetrForObjectDetection.from_pretrained(folder).eval()
     with torch.no_grad():
         out = theirs(pixel_values=x)
-    scores, place = out.logits[0].sigmoid().flatten().max(0)
+    tool = transformers.RTDetrImageProcessor()
+    (wanted,) = tool.post_process_object_detection(out, threshold=0.0, target_sizes=[(1, 1)])
     found = detect(model, x)[0]
-    assert float(found.scores[0]) == pytest.approx(float(scores), abs=1e-6)
-    assert int(found.labels[0]) == int(place) % 5
+    assert len(found) == QUERIES
+    torch.testing.assert_close(found.scores, wanted["scores"])
+    assert torch.equal(found.labels, wanted["labels"])
+    torch.testing.assert_close(found.boxes, wanted["boxes"].clamp(0, 1))
 
 
 def test_its_channels_go_and_the_outputs_stay(folder):

@@ -5,6 +5,7 @@ import torch
 
 from steppe import SteppeError
 from steppe.vision.detection.models import build
+from steppe.vision.detection.sets.nothing import SetReading
 from steppe.vision.detection.targets import padded
 
 
@@ -26,8 +27,20 @@ def test_every_parameter_of_a_detr_learns(tmp_path):
     there = padded([torch.tensor([[0.1, 0.1, 0.5, 0.6, 1, 0]]), torch.zeros(0, 6)])
     model.reading.loss(outputs, there).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    # boxes of a set are told apart in training: none is suppressed for another
-    assert all(len(found) == 12 for found in model.reading.detections(outputs.detach() * 0))
+
+
+def test_each_query_tells_its_best_class_however_low_its_score():
+    """As DETR's PostProcess: no least score, none is suppressed for another."""
+    outputs = torch.rand(2, 6, 4 + 3, generator=torch.Generator().manual_seed(0)) * 0.1
+    outputs[0, :, :4] = torch.tensor([0.5, 0.5, 0.2, 0.2])
+    outputs[..., -1] = 9.0  # all say that they are nothing
+    found = SetReading().detections(outputs)
+    wanted, labels = outputs[..., 4:].softmax(-1)[..., :-1].max(-1)
+    assert float(wanted.max()) < 0.001
+    for own, scores, theirs in zip(found, wanted, labels, strict=True):
+        order = scores.argsort(descending=True)
+        assert torch.equal(own.scores, scores[order])
+        assert torch.equal(own.labels, theirs[order])
 
 
 def test_outputs_of_another_kind_are_refused(tmp_path):

@@ -24,9 +24,9 @@ class Crop(Augmentation):
     """A window that overlaps some object enough, or the whole image.
 
     Each time the least overlap is drawn from the whole image, any, 0.1, 0.3, 0.5, 0.7 and 0.9;
-    the window's sides are 0.3 to 1 of the image's, its shape at most 2 to 1. Objects whose centre
-    lies in it stay and are cut to it; a window without any is drawn anew. Crowds, which are not
-    learned, choose no window.
+    the window's sides are 0.3 to 1 of the image's, its shape at most 2 to 1, or the image's own
+    where that is longer. Objects whose centre lies in it stay and are cut to it; a window without
+    any is drawn anew. Crowds, which are not learned, choose no window.
 
     Args:
         least: side of a window, a share of the image's.
@@ -63,7 +63,7 @@ class Crop(Augmentation):
         for _ in range(TRIES):
             width, height = (draw.uniform(self.least, 1.0) for _ in range(2))
             left, top = draw.uniform(0.0, 1.0 - width), draw.uniform(0.0, 1.0 - height)
-            if 0.5 <= stretch * width / height <= 2.0:
+            if min(0.5, stretch) <= stretch * width / height <= max(2.0, stretch):
                 windows.append((left, top, left + width, top + height))
         single = view.objects[:, 5] != CROWD
         if not windows:

@@ -13,10 +13,15 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.notes import note
 from steppe.core.registry import Registry
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
+from steppe.vision.data.levels import Reading
 from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Source, Split
-from steppe.vision.detection.data.scenes import Scenes
-from steppe.vision.detection.targets import CROWD
+from steppe.vision.detection.data.parts import (
+    every_class_is_there,
+    no_image_twice,
+    none_in_both,
+    something_to_find,
+)
 
 KEPT_BYTES = 2**30
 """Decoded images stay in memory up to so many bytes."""
@@ -125,6 +130,7 @@ def load(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     augment: Any = "ssd",
+    value_range: Sequence[float] | None = None,
     skip_invalid: bool = False,
     say: Callable[[str], object] = note,
 ) -> DetectionData:
@@ -144,6 +150,7 @@ def load(
         mean: per channel, of images in [0, 1]; None for ImageNet's.
         std: as ``mean``.
         augment: see `steppe.vision.detection.augment.augmentations`.
+        value_range: the stored values that are black and white, see `steppe.vision.data.load`.
         skip_invalid: leave out bad objects, with a count, instead of refusing them.
         say: called with each sentence on what was left out or read in one of several ways.
 
@@ -163,27 +170,27 @@ def load(
     test, _ = _drawn(len(source.test), test_size, 0, seed, "test_size")
     drawn = (source.train, train), (source.train, held_out), (source.test, test)
     parts = [checker.scenes(own[row] for row in rows) for own, rows in drawn]
-    _none_empty(known, parts[0], name)
-    _disjoint([*parts[0].where, *parts[1].where], parts[2].where)
-    notes = (*source.notes, *checker.notes())
+    every_class_is_there(known, parts[0], name)
+    no_image_twice([*parts[0].where, *parts[1].where], "trained on")
+    no_image_twice(parts[2].where, "tested on")
+    none_in_both([*parts[0].where, *parts[1].where], parts[2].where)
+    if held_out:
+        something_to_find(parts[1], "validation", name, "--set data.validation=... with more")
+    cut = test_size is not None and test_size < len(source.test)
+    more = "--set data.test_size=... with more, or " if cut else ""
+    something_to_find(parts[2], "test", name, f"{more}another split: --set data.test_split=...")
+    colours = _colours(mean, std)
+    reading = Reading(
+        value_range=None if value_range is None else tuple(value_range),
+        channels=len(colours["mean"]),
+        background="keep",
+    )
+    levels, of_levels = checker.depths.levels(reading, (source.train, source.test))
+    notes = (*source.notes, *checker.notes(), *of_levels)
     for sentence in notes:
         say(sentence)
     keep = sum(3 * int(part.sizes.prod(1).sum()) for part in parts) <= KEPT_BYTES
-    own = {
-        "mean": IMAGENET_MEAN if mean is None else tuple(mean),
-        "std": IMAGENET_STD if std is None else tuple(std),
-    }
-    if (
-        len(own["mean"]) not in (1, 3)
-        or len(own["mean"]) != len(own["std"])
-        or min(own["std"]) <= 0
-    ):
-        raise SteppeError(
-            "mean and std are three numbers each (one for grey images), std above 0",
-            got=f"{list(own['mean'])} and {list(own['std'])}",
-        )
-    colour = len(own["mean"]) == 3
-    splits = [Split(part, colour, keep) for part in parts]
+    splits = [Split(part, levels, keep) for part in parts]
     return DetectionData(
         name=name,
         train=splits[0],
@@ -193,26 +200,25 @@ def load(
         size=size,
         augment=parts_of_augment,
         notes=notes,
-        **own,
+        **colours,
     )
 
 
-def _disjoint(trained: Sequence[str], tested: Sequence[str]) -> None:
-    """Refuse images of both; VOC's trainval holds its val.
-
-    Raises:
-        SteppeError: one is in both.
-    """
-    learned = set(trained)
-    both = [where for where in tested if where in learned]
-    if both:
+def _colours(
+    mean: Sequence[float] | None, std: Sequence[float] | None
+) -> dict[str, tuple[float, ...]]:
+    own = {
+        "mean": IMAGENET_MEAN if mean is None else tuple(mean),
+        "std": IMAGENET_STD if std is None else tuple(std),
+    }
+    count = len(own["mean"])
+    if count not in (1, 3) or count != len(own["std"]) or min(own["std"]) <= 0:
         raise SteppeError(
-            "no image is trained on and tested on",
-            got=f"{len(both)} of {len(tested)} test images, such as {both[0]}",
-            consequence="precisions would be those of images that were learned",
-            way_out="splits without common images, such as --set data.train_split=train "
-            "--set data.test_split=val",
+            "mean and std are three numbers each (one for grey images), std above 0",
+            got=f"{list(own['mean'])} and {list(own['std'])}",
+            way_out="--set data.mean=[0.5,0.5,0.5] --set data.std=[0.5,0.5,0.5]",
         )
+    return own
 
 
 def _resolve(name: str, wanted: Wanted) -> Source:
@@ -243,18 +249,6 @@ def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
             way_out="data.classes",
         )
     return known
-
-
-def _none_empty(classes: Sequence[str], train: Scenes, name: str) -> None:
-    """A class that no training object has, or only crowds, cannot be learned."""
-    seen = set(train.objects[train.objects[:, 5] != CROWD, 4].tolist())
-    empty = [kind for label, kind in enumerate(classes) if label not in seen]
-    if empty:
-        raise SteppeError(
-            "every class must have a training object",
-            got=f"none of {', '.join(empty[:5])} in {name}",
-            way_out="data.classes without it, or more training images",
-        )
 
 
 def _drawn(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
-
-
-class Stored(Protocol):
-    """An encoded image on disk: a file, or a cell of a table. It is read when it is needed."""
-
-    def read_bytes(self) -> bytes:
-        """The encoded image."""
-        ...
+from steppe.vision.data.levels import Levels
+from steppe.vision.detection.data.images import Stored, decoded
 
 
 @dataclass(frozen=True)
@@ -100,12 +92,12 @@ class Split:
 
     Args:
         scenes: its images.
-        colour: whether they are read with three channels.
+        levels: how their values become pixels, see `steppe.vision.data.levels`.
         keep: decoded images stay in memory.
     """
 
-    def __init__(self, scenes: Sequence[Scene], colour: bool = True, keep: bool = False) -> None:
-        self.scenes, self.colour, self.keep = scenes, colour, keep
+    def __init__(self, scenes: Sequence[Scene], levels: Levels, keep: bool = False) -> None:
+        self.scenes, self.levels, self.keep = scenes, levels, keep
         self._decoded: dict[int, NDArray[np.uint8]] = {}
 
     def of(self, scenes: Sequence[Scene], keep: bool = False) -> Split:
@@ -115,7 +107,12 @@ class Split:
             scenes: the images.
             keep: decoded ones stay in memory.
         """
-        return Split(scenes, self.colour, keep)
+        return Split(scenes, self.levels, keep)
+
+    @property
+    def colour(self) -> bool:
+        """Whether they are read with three channels."""
+        return self.levels.reading.channels == 3
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -129,72 +126,13 @@ class Split:
         if row in self._decoded:
             return Image.fromarray(self._decoded[row])
         scene = self.scenes[row]
-        image = decoded(scene.image, scene.where, self.colour)
+        image = decoded(scene.image, scene.where, self.levels)
         if self.keep:
             self._decoded[row] = np.asarray(image)
         return image
 
     def __iter__(self) -> Iterator[Scene]:
         return iter(self.scenes)
-
-
-def opened(blob: Stored, where: str) -> Image.Image:
-    """An image of which only the header is read.
-
-    Raises:
-        SteppeError: there is no such file, or it is no image.
-    """
-    try:
-        return Image.open(blob if isinstance(blob, Path) else BytesIO(blob.read_bytes()))
-    except FileNotFoundError:
-        raise SteppeError("every image of a split must be there", got=f"no {where}") from None
-    except SteppeError:
-        raise
-    except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
-        raise _undecodable(where, error) from error
-
-
-def decoded(blob: Stored, where: str, colour: bool) -> Image.Image:
-    """The whole image, in colour or in grey.
-
-    Raises:
-        SteppeError: it cannot be decoded.
-    """
-    with opened(blob, where) as image:
-        try:
-            return image.convert("RGB" if colour else "L")
-        except Exception as error:
-            raise _undecodable(where, error) from error
-
-
-def size_of(blob: Stored, where: str) -> tuple[int, int]:
-    """Width and height as stored, from the header alone.
-
-    Raises:
-        SteppeError: as `opened`; the image is stored turned, so that its boxes may mean either.
-    """
-    with opened(blob, where) as image:
-        if _oriented(image):
-            raise SteppeError(
-                "an image with boxes must be stored as it is seen",
-                got=f"an orientation in the EXIF data of {where}",
-                consequence="its boxes may be those before or after the turn",
-                way_out="store it turned",
-            )
-        return image.size
-
-
-def _oriented(image: Image.Image) -> bool:
-    return image.getexif().get(0x0112, 1) not in (0, 1)
-
-
-def _undecodable(where: str, error: Exception) -> SteppeError:
-    text = " ".join(str(error).split())[:200]
-    return SteppeError(
-        "every image must be decodable",
-        got=f"{where} ({type(error).__name__}: {text})",
-        way_out="replace the file, or leave it out of the split",
-    )
 
 
 def ends(box: Any, where: str) -> tuple[float, float, float, float]:

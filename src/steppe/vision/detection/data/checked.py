@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from steppe.core.errors import SteppeError
 from steppe.core.text import counted
-from steppe.vision.detection.data.base import Object, Picture, size_of
+from steppe.vision.detection.data.base import Object, Picture
+from steppe.vision.detection.data.depth import Depths
+from steppe.vision.detection.data.images import header
 from steppe.vision.detection.data.scenes import Gathered, Scenes
 
 NO_NAME, UNKNOWN, NO_AREA, OUTSIDE, CUT = (
@@ -36,6 +38,7 @@ class Checker:
         self.classes, self.skip_invalid = tuple(classes), skip_invalid
         self._labels = {name: label for label, name in enumerate(classes)}
         self.left_out: Counter[str] = Counter()
+        self.depths = Depths()
         self.cut = 0
         self._first: dict[str, str] = {}
 
@@ -62,7 +65,9 @@ class Checker:
         return left_out + ([f"{boxes}, such as {self._first[CUT]}"] if self.cut else [])
 
     def _size(self, picture: Picture) -> tuple[int, int]:
-        width, height = size_of(picture.image, picture.where)
+        own = header(picture.image, picture.where)
+        self.depths.add(own, picture.image, picture.where)
+        width, height = own.size
         if picture.size is not None and picture.size != (width, height):
             raise SteppeError(
                 "an image must have the size that its annotation says",

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from steppe.vision.detection.detections import Detections
+from steppe.core.errors import SteppeError
+from steppe.vision.detection.detections import Detections, check_numbers
 from steppe.vision.detection.metrics.coco import THRESHOLDS, coco_precisions
 from steppe.vision.detection.metrics.overlaps import overlaps_of
 from steppe.vision.detection.metrics.voc import all_points, eleven_points, voc_precisions
@@ -34,8 +35,14 @@ def mean_precisions(
     Returns:
         ``map`` (COCO's, over the overlaps 0.5 to 0.95), ``map50`` (Pascal VOC's at 0.5, the area
         below the curve), ``map50_11`` (VOC 2007's, at 11 recalls), and ``classes``: name -> the
-        three of it. Means are over the classes that have an object; a class without one has None.
+        three of it. Means are over the classes that have an object that counts; a class without
+        one has None.
+
+    Raises:
+        SteppeError: no object counts, or a detection is no finite number.
     """
+    for own in detections:
+        check_numbers(own.boxes, own.scores)
     whole = overlaps_of(detections, objects, min(THRESHOLDS))
     area, eleven = voc_precisions(whole, len(classes), (all_points, eleven_points))
     rules = {
@@ -46,7 +53,13 @@ def mean_precisions(
     means = {}
     for rule, each in rules.items():
         values = [own for own in each if not math.isnan(own)]
-        means[rule] = fmean(values) if values else 0.0
+        if not values:
+            raise SteppeError(
+                "a mean precision is that of objects that count",
+                got=f"none in {len(objects)} images, apart from difficult ones and crowds",
+                way_out="images with such objects",
+            )
+        means[rule] = fmean(values)
     known = {
         name: {
             rule: None if math.isnan(each[label]) else each[label] for rule, each in rules.items()

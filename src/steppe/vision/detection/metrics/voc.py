@@ -20,9 +20,9 @@ def voc_precisions(
     """Average precisions of each class.
 
     A detection belongs to the object that it overlaps most, in its image. It is right where they
-    overlap by more than ``least`` and no better one was right for that object; one that belongs to
+    overlap by at least ``least`` and no better one was right for that object; one that belongs to
     a difficult object does not count. Pascal VOC has no crowds: a detection that is not right and
-    of whose area more than ``least`` lies in a crowd does not count, as in COCO.
+    of whose area at least ``least`` lies in a crowd does not count, as in COCO.
 
     Args:
         overlaps: of all images and classes.
@@ -33,7 +33,8 @@ def voc_precisions(
     Returns:
         For each rule those of the classes, in [0, 1]; NaN where no object counts.
 
-    Source: Everingham et al. 2010, section 4.2, and the development kit's code.
+    Source: the development kit's code (VOCevaldet.m: ``ovmax>=VOCopts.minoverlap``); the paper
+    (Everingham et al. 2010, section 4.2) says more than 0.5, as have the copies of it in Python.
     """
     assert overlaps.least <= least, overlaps.least
     curves = list(overlaps.curves(*_judged(overlaps, least), classes))
@@ -43,7 +44,7 @@ def voc_precisions(
 def _judged(own: Overlaps, least: float) -> tuple[Flags, Flags]:
     """Whether each detection is right, and whether it does not count, ``[d]``."""
     right, ignored = (np.zeros(len(own.scores), dtype=bool) for _ in range(2))
-    near, crowd = own.overlap > least, own.flags[own.object] == CROWD
+    near, crowd = own.overlap >= least, own.flags[own.object] == CROWD
     ignored[own.detection[near & crowd]] = True
     order = np.lexsort((own.object, -own.overlap, own.detection))
     order = order[(near & ~crowd)[order]]

@@ -53,9 +53,8 @@ class SSD(nn.Module):
         for layer in (*self.offsets, *self.classes):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        own = tuple(tuple(map(float, r)) for r in ratios)
         maps = map_sizes(trunk, extras, in_shape)
-        self.reading = SSDReading(Anchors(maps, tuple(map(float, scales)), own))
+        self.reading = SSDReading(Anchors(maps, scales, ratios))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, c, h, w]`` -> ``[n, anchors, 4 + 1 + classes]``: offsets, then logits."""

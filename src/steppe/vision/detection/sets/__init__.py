@@ -10,11 +10,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
-from steppe.vision.detection.detections import Selection
 from steppe.vision.detection.targets import learned
-
-ALL = Selection(overlap=1.0)
-"""Outputs of a set are told apart in training, so that none must be suppressed for another."""
 
 
 class Kind(Protocol):

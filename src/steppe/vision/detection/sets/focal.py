@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.vision.detection.boxes import cornered
-from steppe.vision.detection.detections import Detections, Selection
+from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.focal_set_loss import focal_assigned, focal_set_loss
-from steppe.vision.detection.sets import ALL, KINDS, share_right
+from steppe.vision.detection.sets import KINDS, share_right
 
 
 @dataclass(frozen=True)
@@ -20,15 +20,16 @@ class FocalReading:
     """For each query a box, then a logit for each class; the last queries are the answer.
 
     In training there are those of the encoder and of every layer of the decoder, one set after the
-    other; each has a loss.
+    other; each has a loss. Of all pairs of a query and a class as many are told as there are
+    queries, the best, however low their scores; none is suppressed for another.
 
     Args:
         queries: of a set.
-        selection: which boxes are told.
+
+    Source: RT-DETR's ``PostProcessor`` (Zhao et al. 2024), with which it is measured.
     """
 
     queries: int
-    selection: Selection = ALL
 
     def loss(
         self,
@@ -55,8 +56,14 @@ class FocalReading:
 
     def detections(self, outputs: Tensor) -> list[Detections]:
         answer = self._answer(outputs)
-        pairs = zip(cornered(answer[..., :4]), answer[..., 4:].sigmoid(), strict=True)
-        return [self.selection.of(*own) for own in pairs]
+        boxes, scores = cornered(answer[..., :4]), answer[..., 4:].sigmoid()
+        classes = scores.shape[-1]
+        query, label = (torch.arange(own, device=scores.device) for own in scores.shape[1:])
+        query, label = query.repeat_interleave(classes), label.repeat(self.queries)
+        return [
+            Detections.best(box[query], score.flatten(), label, self.queries)
+            for box, score in zip(boxes, scores, strict=True)
+        ]
 
     def _answer(self, outputs: Tensor) -> Tensor:
         return outputs[:, -self.queries :].float()

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from steppe.vision.detection.boxes import cornered
-from steppe.vision.detection.detections import Detections, Selection
+from steppe.vision.detection.detections import Detections
 from steppe.vision.detection.set_loss import assigned, set_loss
-from steppe.vision.detection.sets import ALL, KINDS, share_right
+from steppe.vision.detection.sets import KINDS, share_right
 
 
 @dataclass(frozen=True)
 class SetReading:
     """For each query a box, then the classes' logits, nothing last.
 
-    Args:
-        selection: which boxes are told.
-    """
+    Each query tells its best class, however low its score: outputs are told apart in training, so
+    that none is suppressed for another.
 
-    selection: Selection = ALL
+    Source: DETR's ``PostProcess`` (Carion et al. 2020), with which it is measured.
+    """
 
     def loss(
         self,
@@ -39,8 +39,9 @@ class SetReading:
 
     def detections(self, outputs: Tensor) -> list[Detections]:
         boxes = cornered(outputs[..., :4].float())
-        probabilities = outputs[..., 4:].float().softmax(-1)[..., :-1]
-        return [self.selection.of(*own) for own in zip(boxes, probabilities, strict=True)]
+        scores, labels = outputs[..., 4:].float().softmax(-1)[..., :-1].max(-1)
+        queries = outputs.shape[1]
+        return [Detections.best(*own, queries) for own in zip(boxes, scores, labels, strict=True)]
 
 
 @KINDS.register("nothing")
