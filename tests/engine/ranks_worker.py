@@ -131,7 +131,7 @@ if __name__ == "__main__":
     found |= {"collected": collected(number), "journal": journal(number, place)}
     found["factors"] = factors(number, 2)
     found["searched"] = {name: searched(number, name) for name in ("eagleeye", "abcpruner")}
-    found["as_first"] = ranks.as_first(number + 0.1)
+    found["number_of_first"] = ranks.number_of_first(number + 0.1)
     for which in ("sparsegpt", "safe_plus"):
         walk(small, place / which, which)
     found["speaks"] = [ranks.speaks(), ranks.speaks()]

@@ -139,7 +139,7 @@ def test_a_search_goes_by_what_the_first_one_finds(name: str, two: Any, worker: 
     alone, contrary = (worker.searched(rank, name) for rank in range(2))
     assert alone != contrary
     assert [f["searched"][name] for f in two[1]] == [alone, alone]
-    assert [f["as_first"] for f in two[1]] == [0.1, 0.1]
+    assert [f["number_of_first"] for f in two[1]] == [0.1, 0.1]
 
 
 def test_statistics_are_summed_under_the_same_names(two: Any) -> None:

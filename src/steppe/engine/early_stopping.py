@@ -65,7 +65,7 @@ class EarlyStopping:
         for inputs, targets in self._held_out:
             total += loss(inputs, targets).double().cpu()
         model.train()
-        found = ranks.as_first(float(total) / len(self._held_out))  # all end together
+        found = ranks.number_of_first(float(total) / len(self._held_out))  # all end together
         before = min(self.curve, default=math.inf)
         self.curve.append(found)
         if found < before or not self._best:  # False where it is no number

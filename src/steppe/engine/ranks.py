@@ -56,7 +56,7 @@ def from_first(tensors: Iterable[Tensor]) -> None:
         _sent(tensor, lambda there: dist.broadcast(there, 0))
 
 
-def as_first(number: float) -> float:
+def number_of_first(number: float) -> float:
     """The first process's number, in all of them, who all call this.
 
     What each computes alone may differ in its last bits, and what is chosen by it altogether.
@@ -65,7 +65,7 @@ def as_first(number: float) -> float:
         number: of this process.
 
     Example:
-        >>> as_first(0.1)
+        >>> number_of_first(0.1)
         0.1
     """
     held = torch.tensor(number, dtype=torch.float64)

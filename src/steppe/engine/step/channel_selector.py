@@ -22,7 +22,7 @@ from steppe.core.protocols import (
     Tensors,
 )
 from steppe.core.statistic import Statistic
-from steppe.engine.ranks import as_first
+from steppe.engine.ranks import number_of_first
 from steppe.engine.step.mean_shift import MeanShift
 from steppe.engine.step.selector import Selector
 from steppe.method import Method
@@ -161,7 +161,7 @@ class ChannelSelector(Selector):
 
         def agreed(kept: Tensors) -> float:
             """Each process evaluates; what differs in a bit must not choose other channels."""
-            return as_first(evaluate(kept))
+            return number_of_first(evaluate(kept))
 
         return budget.search(units, self.groups, self.cost, allowed, agreed)
 
