@@ -89,10 +89,12 @@ def command(
     for name in given:
         if name not in training.flags:
             users = [n for n in TRAININGS if name in TRAININGS[n].flags]
+            images = [n for n in users if issubclass(TASKS[n], ImageTask)]  # what --task can name
+            forgotten = [f"--task {n}, or " for n in images if recipe is None and task is None]
             raise SteppeError(
                 f"--{_typed(name)} is for training of task {' or '.join(users)}",
                 got=f"a run of task {named}",
-                way_out="leave it out",
+                way_out=f"{forgotten[0] if len(forgotten) == 1 else ''}leave it out",
             )
     training.put(base, given)
     base["method"] = with_method(base["method"], given)
