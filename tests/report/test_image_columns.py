@@ -49,6 +49,12 @@ def test_both_means_are_named_and_computed_of_an_older_result() -> None:
     assert labels["corrupted_19 3"] == "Corrupted, 19 kinds, severity 3, %"
 
 
+def test_a_network_that_is_right_on_no_clean_image_has_no_r_c() -> None:
+    columns = values(measured([*COMMON, *EXTRA], clean=0.0))
+    assert "corrupted_15" in columns
+    assert not [key for key in columns if key.startswith("r_c")]
+
+
 def test_fewer_kinds_are_called_by_what_they_are() -> None:
     record = measured(["kind_0", "extra_1"], "35")
     columns = {c.key: c for c in image_columns([record])}

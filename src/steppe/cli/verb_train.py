@@ -88,7 +88,7 @@ def command(
     given = {name: value for name, value in flags.items() if value not in (None, [])}
     for name in given:
         if name not in training.flags:
-            raise no_flag(named, name, given[name])
+            raise no_flag(named, name, given[name], chosen=bool(recipe or task))
     training.put(base, given)
     base["method"] = with_method(base["method"], given)
     for name, value in given.items():

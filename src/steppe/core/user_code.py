@@ -6,6 +6,7 @@ import sys
 from difflib import get_close_matches
 from functools import reduce
 from importlib import import_module
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +55,13 @@ def found(name: str) -> Any:
             consequence=f"module {module_name} has no {attribute}",
             way_out=f"the nearest it has: {', '.join(near) or 'none'}",
         ) from error
+
+
+def is_module(name: str) -> bool:
+    """Whether there is such a module, in the current folder too; none is imported.
+
+    Example:
+        >>> is_module("json"), is_module("no_such_module")
+        (True, False)
+    """
+    return PathFinder.find_spec(name, [str(Path.cwd()), *sys.path]) is not None

@@ -1,6 +1,7 @@
 """steppe train for detectors, as a user types it; what comes of it is removed and read again."""
 
 import json
+import sys
 
 import pytest
 
@@ -67,3 +68,52 @@ def test_what_is_wrong_is_one_line(arguments, said, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert said in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "said"),
+    [
+        ("voc:{}", (), "got voc:{}, a dataset of objects with boxes. Way out: --task detection"),
+        ("{}", (), "got {}, a dataset of objects with boxes. Way out: --task detection"),
+        ("voc:nowhere", (), "got voc:nowhere, a dataset of objects with boxes. Way out: --task"),
+        ("coco:nowhere", (), "got coco:nowhere, a dataset of objects with boxes. Way out: --task"),
+        ("hub:owner/name", (), "a dataset of objects with boxes. Way out: --task detection"),
+        (
+            "digits",
+            ("--model", "ssd_small"),
+            "got ssd_small, a detector. Way out: --task detection",
+        ),
+        ("voc:{}", ("--skip-invalid",), "Way out: --task detection, or leave it out"),
+    ],
+)
+def test_a_forgotten_task_is_named(root, tmp_path, capsys, data, arguments, said):
+    named = ("--data", data.format(root), "--method", "dense", "--out", tmp_path / "run")
+    assert command("train", *named, *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert said.format(root) in lines[-1]
+
+
+def test_a_module_that_is_called_as_a_layout_is_the_users(tmp_path, monkeypatch, capsys):
+    (tmp_path / "coco.py").write_text("def data(): return {}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "coco", raising=False)
+    assert command("train", "--data", "coco:data", "--method", "dense", "--out", "run") == 2
+    assert "a function of data gives a mapping" in capsys.readouterr().err
+    sys.modules.pop("coco")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("voc:nowhere", "got nowhere, which is no folder. Way out: --data voc:FOLDER"),
+        ("coco:nowhere", "got nowhere, which is not there. Way out: --data coco:FOLDER"),
+        ("coco:{}", "Way out: --data voc:{}"),
+        ("digits", "Way out: --data coco:PLACE"),
+    ],
+)
+def test_data_that_are_not_there_are_one_line_with_a_way_out(root, tmp_path, capsys, data, said):
+    named = ("--data", data.format(root), "--method", "dense", "--out", tmp_path / "run")
+    assert command("train", "--task", "detection", *named) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said.format(root) in lines[0]

@@ -145,6 +145,8 @@ def test_a_limit_or_a_part_that_leaves_nothing_to_find_is_refused(runs, tmp_path
             make("corruptions", str(folder), given, []).measure()
     given = {"corruptions": "fog", "severities": "1", "limit": 3}
     assert make("corruptions", str(folder), given, []).measure()["images"] == 3
+    shown = make("clean", str(folder), {}, []).measure()["examples"]
+    assert [len(one["objects"]) for one in shown] == [0, 1], "shown, which is not measured"
     for stem in (root / "ImageSets/Main/trainval.txt").read_text().split():
         text = (root / f"Annotations/{stem}.xml").read_text()
         text = text.replace("<difficult>0", "<difficult>1")

@@ -14,6 +14,8 @@ from steppe.core.registry import Registry
 from steppe.core.text import number_or_word
 from steppe.experiment.method_spec import spelled_out
 from steppe.experiment.strict import places
+from steppe.experiment.tasks import TASKS
+from steppe.experiment.tasks.image import ImageTask
 
 
 @dataclass(frozen=True)
@@ -88,23 +90,27 @@ def places_called(key: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def no_flag(task: str, name: str, value: Any) -> SteppeError:
+def no_flag(task: str, name: str, value: Any, chosen: bool = True) -> SteppeError:
     """The error for a flag of other tasks, with what says the same here.
 
     Args:
         task: that is trained.
         name: of the flag.
         value: that was given.
+        chosen: whether a recipe or --task said which task; else the one may have been forgotten.
     """
     users = [n for n in TRAININGS if name in TRAININGS[n].flags]
     own = {*places(TRAININGS[task].schema)}
     meant = [p for n in users if (p := TRAININGS[n].flags[name].place) in own]
     sets = [f"--set {place}={value}" for place in dict.fromkeys(meant)]
     known = ", ".join(f"--{flag.replace('_', '-')}" for flag in TRAININGS[task].flags)
+    images = [n for n in users if issubclass(TASKS[n], ImageTask)]  # what --task can name
+    forgotten = f"--task {images[0]}, or " if len(images) == 1 and not chosen else ""
+    leave = f"leave it out; {task} has {known}, and --set for any key"
     return SteppeError(
         f"--{name.replace('_', '-')} is for training of task {' or '.join(users)}",
         got=f"a run of task {task}",
-        way_out=" or ".join(sets) or f"leave it out; {task} has {known}, and --set for any key",
+        way_out=forgotten + (" or ".join(sets) or leave),
     )
 
 

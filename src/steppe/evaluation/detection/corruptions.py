@@ -62,6 +62,7 @@ class CorruptedDetection(Evaluation):
         runs = [run] + ([] if self.beside is None else [run.beside(self.beside, self.part)])
         if run.data.shape[0] != 3:
             raise SteppeError("images are corrupted in colour", got="a detector of grey images")
+        run.check_measurable(self.part, self.limit)
         images = run.pixels(self.part, self.limit)
         clean = looked_at(runs, images, pictured=True)
         cells: list[dict[str, dict[str, dict[str, float]]]] = [

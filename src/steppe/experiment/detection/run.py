@@ -17,7 +17,7 @@ from steppe.experiment.detection.recipe import TASK, DetectionRecipe
 from steppe.experiment.image_run import check_another, check_limit, trained
 from steppe.vision.detection.data import DetectionData
 from steppe.vision.detection.data.base import Scene
-from steppe.vision.detection.data.parts import something_to_find
+from steppe.vision.detection.data.parts import first_to_find, something_to_find
 from steppe.vision.detection.examples import SHOWN, example
 from steppe.vision.detection.loader import DetectionLoader
 from steppe.vision.detection.reading import detect
@@ -98,11 +98,31 @@ class DetectionRun:
         return run
 
     def loader(self, part: str) -> DetectionLoader:
-        """A part's images as the network takes them, in stored order, none changed."""
+        """A part's images as the network takes them, in stored order, none changed.
+
+        Raises:
+            SteppeError: none of their objects counts, so that nothing can be measured.
+        """
+        self.check_measurable(part)
         return self._loader(self.data, part)
 
+    def check_measurable(self, part: str, limit: int | None = None) -> None:
+        """Whether images have an object that counts.
+
+        Args:
+            part: train, validation or test.
+            limit: the first so many images.
+
+        Raises:
+            SteppeError: none has, or a limit below 1.
+        """
+        check_limit(limit)
+        scenes = self.data.part(part).scenes
+        something_to_find(scenes, part, self.data.name, "another --part")
+        more = f"--limit {first_to_find(scenes)} or more, or leave it out"
+        something_to_find(scenes[:limit], part, self.data.name, more)
+
     def _loader(self, data: DetectionData, part: str) -> DetectionLoader:
-        something_to_find(data.part(part).scenes, part, data.name, "another --part")
         workers = self.recipe.data.workers
         return DetectionLoader(data, part, TESTED, device=self.device, workers=workers)
 
@@ -114,21 +134,12 @@ class DetectionRun:
             limit: the first so many images.
 
         Raises:
-            SteppeError: a limit below 1, or one that leaves no object that counts.
+            SteppeError: a limit below 1.
         """
         check_limit(limit)
         split = self.data.part(part)
-        few: dict[str, Any] = {}
-        if limit is not None:
-            few = {part: split.of(split.scenes[:limit])}
-            something_to_find(few[part].scenes, part, self.data.name, self._more(part))
+        few: dict[str, Any] = {} if limit is None else {part: split.of(split.scenes[:limit])}
         return Pixels(self._loader(replace(self.data, **few), part), *self._colours())
-
-    def _more(self, part: str) -> str:
-        """How --limit leaves an object that counts."""
-        scenes = self.data.part(part).scenes
-        counts = (number for number, one in enumerate(scenes, 1) if (one.objects[:, 5] == 0).any())
-        return f"--limit {next(counts, len(scenes))} or more, or leave it out"
 
     @torch.no_grad()
     def examples(self, pixels: Tensor, there: Sequence[Tensor]) -> list[dict[str, Any]]:

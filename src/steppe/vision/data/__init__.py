@@ -14,6 +14,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.notes import note
 from steppe.core.registry import Registry
+from steppe.core.user_code import is_module
 from steppe.vision.augment import Given, augmentation
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
 from steppe.vision.data.base import ImageData, ImageSplit, Rows, Source, Split
@@ -181,6 +182,7 @@ def resolve(name: str, reading: Reading, cache: Path | None = None) -> Source:
     if is_url(name):
         return elsewhere(name, reading)
     path = Path(name).expanduser()
+    _check_boxes(name, path)
     files = find(str(path))
     if files:
         return parquet(files, reading)
@@ -204,6 +206,27 @@ def resolve(name: str, reading: Reading, cache: Path | None = None) -> Source:
         "id org/name",
         got=f"{name}, and no such path is there",
         way_out=known.way_out or "",
+    )
+
+
+def _check_boxes(name: str, path: Path) -> None:
+    """Refuse a dataset of objects in images, whose name or folder shows that it is one.
+
+    Raises:
+        SteppeError: it is one.
+    """
+    from steppe.vision.detection.data import READERS, layout_of
+
+    layout, colon, _ = name.partition(":")
+    if colon and layout in READERS:
+        if is_module(layout):  # a function of the user's own
+            return
+    elif _has_class_folders(path) or layout_of(path) is None:
+        return
+    raise SteppeError(
+        "training of task image takes images with labels",
+        got=f"{name}, a dataset of objects with boxes",
+        way_out="--task detection (task: detection in a recipe)",
     )
 
 

@@ -125,5 +125,5 @@ class Selection:
             kept_boxes.append(boxes[rows])
             kept_scores.append(scores[rows])
             kept_labels.append(torch.full_like(rows, label))
-        parts = (torch.cat(kept) for kept in (kept_boxes, kept_scores, kept_labels))
-        return Detections.best(*parts, self.limit)
+        found, scores, labels = map(torch.cat, (kept_boxes, kept_scores, kept_labels))
+        return Detections.best(found, scores, labels, self.limit)

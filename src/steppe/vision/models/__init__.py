@@ -106,6 +106,14 @@ def build(
             got=name,
             way_out="a folder with config.json and model.safetensors, or a registered model's name",
         )
+    from steppe.vision.detection.models import DETECTORS
+
+    if name in DETECTORS:
+        raise SteppeError(
+            "training of task image takes a classifier",
+            got=f"{name}, a detector",
+            way_out="--task detection (task: detection in a recipe)",
+        )
     raise unknown("model", name, MODELS)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import voc_folder
 from steppe import SteppeError
 from steppe.vision.detection.data import load
 from steppe.vision.detection.data.coco import _Split
@@ -61,7 +62,34 @@ def test_boxes_classes_and_crowds_are_read(root):
     ("change", "said"),
     [
         (lambda text: "{", "annotations must be JSON"),
-        (lambda text: text.replace('"bbox"', '"box"'), "KeyError: 'bbox'"),
+        (
+            lambda text: text.replace('"bbox"', '"box"'),
+            "got no bbox in annotation number 1 of .*train",
+        ),
+        (lambda text: text.replace('"image_id"', '"image"', 1), "got no image_id in annotation"),
+        (lambda text: text.replace('"file_name"', '"file"'), "got no file_name in image number 1"),
+        (lambda text: text.replace('"name": "dog"', '"n": 1'), "got no name in category number 2"),
+        (
+            lambda text: text.replace('"category_id": 7', '"category_id": "x"'),
+            "got invalid literal",
+        ),
+        (
+            lambda text: text.replace('"annotations"', '"objects"'),
+            "no list of annotations in .*keys",
+        ),
+        (lambda text: "[]", "no list of images in .*no mapping"),
+        (lambda text: "", r"annotations must be JSON; got .*line 1 column 1"),
+        (lambda text: '{"images": [], "annotations": [], "categories": []}', "no image"),
+        (lambda text: text.replace('"id": 11', '"id": 10'), "each image .*such as 10 in .*train"),
+        (lambda text: text.replace('"id": 9', '"id": 3'), "each category .*such as 3 in"),
+        (
+            lambda text: text.replace('"id": 1, "iscrowd"', '"id": 0, "iscrowd"'),
+            "each annotation .*1 id of several, such as 0 in",
+        ),
+        (
+            lambda text: text.replace('"1.png"', '"0.png"'),
+            "trained on once; got 1 image .*such as .*0.png",
+        ),
         (
             lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 16]"),
             r"left, top, width and height; got \[8, 4, 16\] in annotation 0 of",
@@ -69,11 +97,12 @@ def test_boxes_classes_and_crowds_are_read(root):
         (lambda text: text.replace('"0.png"', '"9.png"'), r"no 9\.png of"),
         (
             lambda text: text.replace('"annotations": [', '"annotations": [3, '),
-            "AttributeError: 'int'",
+            "got '3', which is no mapping, in annotation number 1",
         ),
         (
             lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 0, 8]"),
-            "annotation 0 of .*, without area",
+            r"annotation 0 of .*, without area: left 8, top 4, width 0, height 8 "
+            r"\(counted from 0\) in an image of 80 x 40 pixels",
         ),
         (lambda text: text.replace('"width": 80', '"width": 81'), "annotated as 81 x 40"),
         (
@@ -88,11 +117,40 @@ def test_what_is_wrong_in_a_file_is_one_line(root, change, said):
     with pytest.raises(SteppeError, match=said) as refused:
         load(f"coco:{root}", say=str)
     assert "\n" not in str(refused.value)
+    assert "Way out: " in str(refused.value)
 
 
 def test_a_split_that_is_not_there_is_refused(root):
-    with pytest.raises(SteppeError, match="none for train2014"):
+    said = "none for train2014 in .*--set data.train_split=NAME, of train, val"
+    with pytest.raises(SteppeError, match=said):
         load(f"coco:{root}", train_split="train2014", say=str)
+    for file in root.glob("annotations/*_val.json"):
+        file.unlink()
+    for file in root.glob("val/*.json"):
+        file.unlink()
+    said = "none for val2017 or test or val or valid .*of train, or write one with images that no"
+    with pytest.raises(SteppeError, match=said):
+        load(f"coco:{root}", say=str)
+
+
+def test_a_folder_of_another_layout_is_named_as_what_it_is(root, tmp_path):
+    for name in (f"voc:{root}", f"hub:{root}"):
+        with pytest.raises(SteppeError, match=f"Way out: --data coco:{root}"):
+            load(name, say=str)
+    voc = voc_folder.write(tmp_path / "voc")
+    with pytest.raises(SteppeError, match=f"Way out: --data voc:{voc}"):
+        load(f"coco:{voc}", say=str)
+    with pytest.raises(SteppeError, match=r"nowhere, which is not there.*--data coco:FOLDER"):
+        load("coco:nowhere", say=str)
+
+
+def test_rows_from_the_end_and_slices_are_those_of_a_list(root):
+    split = _Split(root, "train", json_of(root))
+    every = list(split)
+    assert split[-1] == every[-1]
+    assert split[::-1] == every[::-1]
+    with pytest.raises(IndexError):
+        split[len(split)]
 
 
 def test_annotations_of_images_that_are_not_listed_are_counted(root):

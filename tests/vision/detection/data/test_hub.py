@@ -43,7 +43,7 @@ def test_objects_of_a_column(folder):
 
 
 def test_what_cannot_be_loaded_is_one_line(folder, tmp_path):
-    with pytest.raises(SteppeError, match=r"data\.test_split, one of"):
+    with pytest.raises(SteppeError, match=r"--set data\.test_split=NAME, of train, test"):
         load(f"hub:{folder}", test_split="val", say=str)
     (tmp_path / "empty").mkdir()
     with pytest.raises(SteppeError, match="that the datasets library can load"):
@@ -70,6 +70,7 @@ def test_what_is_wrong_in_a_row_is_one_line(tmp_path, objects, extra, said):
     with pytest.raises(SteppeError, match=said) as refused:
         load(f"hub:{tmp_path}", say=str)
     assert "\n" not in str(refused.value)
+    assert "Way out: " in str(refused.value)
 
 
 def test_images_stay_on_disk_until_they_are_read(tmp_path):

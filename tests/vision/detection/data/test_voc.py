@@ -1,5 +1,7 @@
 """Pascal VOC folders: what is read, and that everything wrong in one is told in a line."""
 
+import re
+
 import pytest
 import torch
 from PIL import Image
@@ -87,6 +89,12 @@ def spoil(root, how):
             split.write_text("\n")
         case "xml":
             xml.write_text("<annotation><object>")
+        case "blank":
+            xml.write_text("")
+        case "no number":
+            xml.write_text(re.sub("<xmin>.*?</xmin>", "", xml.read_text(), count=1))
+        case "difficult":
+            xml.write_text(xml.read_text().replace("<difficult>0", "<difficult>2", 1))
         case "number":
             xml.write_text(xml.read_text().replace("<xmin>", "<xmin>x", 1))
         case "infinite":
@@ -108,9 +116,12 @@ def spoil(root, how):
     [
         ("image", "no .*000001.jpg, which .*trainval.txt names"),
         ("annotation", "no .*000001.xml, which .*trainval.txt names"),
-        ("split", "no trainval.txt or train.txt .* one of test"),
-        ("empty", "trainval.txt, which is empty"),
-        ("xml", "an annotation must be XML; got .*000001.xml"),
+        ("split", "no trainval.txt or train.txt .* --set data.train_split=NAME, of test"),
+        ("empty", "trainval.txt, which is empty.*--set data.train_split"),
+        ("xml", "an annotation must be XML; got .*000001.xml.*take its image out of .*trainval"),
+        ("blank", r"an annotation must be XML; got .*000001.xml \(an empty file\)"),
+        ("no number", "a number as xmin; got none in object 1 of .*000001.xml"),
+        ("difficult", "difficult is 0 or 1; got '2' in object 1 of .*000001.xml"),
         ("number", "a number as xmin; got 'x.*object 1 of .*000001.xml"),
         ("infinite", "a number as width; got .inf. in .*000001.xml"),
         ("box", "an object has a bndbox; got none in object 1 of"),
@@ -124,6 +135,7 @@ def test_what_is_wrong_in_a_folder_is_one_line(root, how, said):
     with pytest.raises(SteppeError, match=said) as refused:
         read(root)
     assert "\n" not in str(refused.value)
+    assert "Way out: " in str(refused.value)
 
 
 BAD = [
@@ -136,15 +148,20 @@ BAD = [
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (BAD[0], "object 2 of .*000002.xml, without area: box"),
-        (BAD[1], "object 2 of .*000002.xml, outside its image: box"),
-        (BAD[2], "object 2 of .*000002.xml, without a class"),
+        (BAD[0], r"object 2 of .*000002\.xml, without area: xmin 10, ymin 10, xmax 10, ymax 30 "),
+        (
+            BAD[1],
+            r"outside its image: xmin 10, ymin 10, xmax 98, ymax 30 \(counted from 1\) in an ",
+        ),
+        (BAD[2], r"object 2 of .*000002\.xml, without a class"),
     ],
 )
 def test_a_bad_object_is_refused_or_left_out_with_a_count(root, bad, said):
     rewritten(root, "000002", [("square", 1, 1, 20, 20, 0), bad])
-    with pytest.raises(SteppeError, match=said):
+    with pytest.raises(SteppeError, match=said) as refused:
         read(root)
+    assert "--skip-invalid" in str(refused.value)
+    assert ("image of 96 x 80 pixels" in str(refused.value)) == (bad is not BAD[2])
     data, notes = read(root, skip_invalid=True)
     assert len(data.train.scenes[2].objects) == 1
     assert any(note.startswith("1 box ") and "000002.xml" in note for note in notes)
@@ -192,8 +209,8 @@ def test_a_class_without_an_object_cannot_be_learned(root):
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("voc:nowhere", "which is no folder"),
-        ("nowhere", "which does not exist"),
+        ("voc:nowhere", "which is no folder.*--data voc:FOLDER"),
+        ("nowhere", "which does not exist.*--data voc:PLACE"),
         ("vco:nowhere", "did you mean voc"),
     ],
 )

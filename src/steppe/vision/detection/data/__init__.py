@@ -111,7 +111,7 @@ class DetectionData:
             raise SteppeError(
                 "split must be train, validation or test, and loaded",
                 got=name,
-                way_out="data: {validation: 0.1} in the recipe holds images out",
+                way_out="--set data.validation=0.1 holds images out as it is trained",
             )
         return found
 
@@ -228,14 +228,37 @@ def _resolve(name: str, wanted: Wanted) -> Source:
     if colon and "/" not in layout:
         raise unknown("layout of detection data", layout, READERS)
     path = Path(name).expanduser()
-    for reader in READERS:
-        if path.is_dir() and READERS[reader].claims(path):
-            return READERS[reader].read(name, wanted)  # type: ignore[no-any-return]
+    own = layout_of(path)
+    if own is not None:
+        return READERS[own].read(name, wanted)  # type: ignore[no-any-return]
     raise SteppeError(
         "detection data are a folder of a known layout",
-        got=name if path.exists() else f"{name}, which does not exist",
-        way_out=f"{', '.join(f'{one}:PLACE' for one in READERS)}",
+        got=f"{name}, {'of none' if path.exists() else 'which does not exist'}",
+        way_out=" or ".join(f"--data {one}:PLACE" for one in READERS)
+        + "; docs/detection.md says what each holds",
     )
+
+
+def layout_of(path: Path) -> str | None:
+    """The layout of a folder; None where it is of none that can be seen.
+
+    Args:
+        path: the folder, or another path.
+    """
+    if not path.is_dir():
+        return None
+    return next((own for own in READERS if READERS[own].claims(path)), None)
+
+
+def another_layout(own: str, path: Path) -> str:
+    """How a folder is named that is of another layout than was said; "" where it is not.
+
+    Args:
+        own: the layout that was said.
+        path: the folder.
+    """
+    other = layout_of(path)
+    return "" if other in (None, own) else f"--data {other}:{path}"
 
 
 def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
@@ -246,7 +269,7 @@ def _classes(source: Source, given: Sequence[str] | None) -> tuple[str, ...]:
         raise SteppeError(
             "the classes are one or more names, each once",
             got=list(known) if known else "training images without any object",
-            way_out="data.classes",
+            way_out="--set data.classes=[cat,dog], or annotations with objects",
         )
     return known
 
@@ -262,6 +285,7 @@ def _drawn(
         raise SteppeError(
             f"{key} and validation must leave at least one of the {total} images, and take no more",
             got=f"{limit} and {held}",
+            way_out=f"--set data.{key}=... and --set data.validation=... of {total} together",
         )
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     return sorted(order[out : out + kept]), sorted(order[:out])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,16 @@ class Object:
         flag: 0, or why it counts neither as found nor as missed, see
             `steppe.vision.detection.targets`.
         where: words for an error message, e.g. ``object 3 of a/b.xml``.
+        stored: the numbers of its box as they stand there, by their names.
+        first: the number of the first pixel there.
     """
 
     name: str
     box: tuple[float, float, float, float]
     flag: int
     where: str
+    stored: Mapping[str, float]
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,30 @@ class Picture:
     where: str
     size: tuple[int, int] | None
     objects: tuple[Object, ...]
+
+
+class Pictures(Sequence[Picture]):
+    """A split whose images with their objects are made as they are asked for."""
+
+    @abstractmethod
+    def picture(self, row: int) -> Picture:
+        """One of them.
+
+        Args:
+            row: of it, from 0.
+        """
+
+    @overload
+    def __getitem__(self, row: int) -> Picture: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Picture]: ...
+    def __getitem__(self, row: int | slice) -> Picture | list[Picture]:
+        rows = range(len(self))
+        return (
+            [self.picture(own) for own in rows[row]]
+            if isinstance(row, slice)
+            else (self.picture(rows[row]))
+        )
 
 
 @dataclass(frozen=True)
@@ -135,8 +164,8 @@ class Split:
         return iter(self.scenes)
 
 
-def ends(box: Any, where: str) -> tuple[float, float, float, float]:
-    """Left, top, right, bottom of a box that is stored as left, top, width, height.
+def sides(box: Any, where: str) -> tuple[float, float, float, float]:
+    """A box that is stored as left, top, width, height, checked.
 
     Args:
         box: four numbers.
@@ -146,13 +175,31 @@ def ends(box: Any, where: str) -> tuple[float, float, float, float]:
         SteppeError: it is something else.
 
     Example:
-        >>> ends([8, 4, 16, 8], "here")
-        (8.0, 4.0, 24.0, 12.0)
+        >>> sides([8, 4, 16, 8], "here")
+        (8.0, 4.0, 16.0, 8.0)
     """
     try:
         left, top, width, height = map(float, box)
     except (TypeError, ValueError):
         raise SteppeError(
-            "a box is left, top, width and height", got=f"{box!r} in {where}"
+            "a box is left, top, width and height",
+            got=f"{box!r} in {where}",
+            way_out="write these four numbers of pixels",
         ) from None
-    return left, top, left + width, top + height
+    return left, top, width, height
+
+
+def object_of_sides(
+    name: str, box: tuple[float, float, float, float], flag: int, where: str
+) -> Object:
+    """An object whose box is stored as left, top, width, height.
+
+    Args:
+        name: of its class.
+        box: see `sides`.
+        flag: see `Object`.
+        where: words for an error message.
+    """
+    left, top, width, height = box
+    stored = dict(zip(("left", "top", "width", "height"), box, strict=True))
+    return Object(name, (left, top, left + width, top + height), flag, where, stored)

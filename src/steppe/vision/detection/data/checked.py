@@ -92,7 +92,7 @@ class Checker:
                 self.left_out[fault] += 1
                 self._first.setdefault(fault, found.where)
             else:
-                raise self._refused(found, fault)
+                raise self._refused(found, fault, width, height)
         return rows
 
     def _row(self, found: Object, width: int, height: int) -> list[float]:
@@ -111,15 +111,17 @@ class Checker:
         inside = left >= 0 and top >= 0 and right <= width and bottom <= height
         return None if inside else OUTSIDE
 
-    def _refused(self, found: Object, fault: str) -> SteppeError:
-        box = ", ".join(f"{side:g}" for side in found.box)
-        what = f"class {found.name!r}" if fault in (NO_NAME, UNKNOWN) else f"box ({box}) in pixels"
+    def _refused(self, found: Object, fault: str, width: int, height: int) -> SteppeError:
+        box = ", ".join(f"{name} {side:g}" for name, side in found.stored.items())
+        box = f"{box} (counted from {found.first}) in an image of {width} x {height} pixels"
+        known = f"; known classes: {', '.join(self.classes)}"
         return SteppeError(
             "an object has a known class and a box with area in its image",
-            got=f"{found.where}, {fault}: {what}",
+            got=f"{found.where}, {fault}: "
+            + (f"{found.name!r}" if fault in (NO_NAME, UNKNOWN) else box),
+            consequence="it could be neither learned nor found",
             way_out="correct it, or leave such objects out with --skip-invalid "
-            "(data.skip_invalid: true)"
-            + (f"; known classes: {', '.join(self.classes)}" if fault == UNKNOWN else ""),
+            f"(data.skip_invalid: true){known if fault == UNKNOWN else ''}",
         )
 
 

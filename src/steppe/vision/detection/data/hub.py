@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
-from steppe.vision.detection.data import READERS, Wanted
-from steppe.vision.detection.data.base import Object, Picture, Source, ends
+from steppe.vision.detection.data import READERS, Wanted, another_layout
+from steppe.vision.detection.data.base import (
+    Object,
+    Picture,
+    Pictures,
+    Source,
+    object_of_sides,
+    sides,
+)
 from steppe.vision.detection.targets import CROWD, DIFFICULT
 
 TRAIN, TEST = ("train",), ("test", "validation")
@@ -43,6 +50,12 @@ class Hub:
         Raises:
             SteppeError: it cannot be loaded, or has no such columns.
         """
+        folder = Path(name).expanduser()
+        other = another_layout("hub", folder)
+        if other and next(folder.rglob("*.parquet"), None) is None:
+            raise SteppeError(
+                "hub:FOLDER holds parquet files", got=f"{folder}, without one", way_out=other
+            )
         library = require("datasets", install="'steppe[hub]'", purpose="reading a hub dataset")
         try:
             whole = library.load_dataset(name)
@@ -51,7 +64,7 @@ class Hub:
             raise SteppeError(
                 "a dataset must be one that the datasets library can load",
                 got=f"{name} ({type(error).__name__}: {text})",
-                way_out="check the id and the network, or give a local folder",
+                way_out="check the id and the network, or give a local folder of parquet files",
             ) from None
         train, train_name = _named(whole, name, wanted.train_split, TRAIN, "train_split")
         test, test_name = _named(whole, name, wanted.test_split, TEST, "test_split")
@@ -75,7 +88,7 @@ def _named(
     raise SteppeError(
         "a split must be one of the dataset's",
         got=f"none of {', '.join(usual if asked is None else (asked,))} in {name}",
-        way_out=f"data.{key}, one of {', '.join(whole)}",
+        way_out=f"--set data.{key}=NAME, of {', '.join(whole)}",
     )
 
 
@@ -86,7 +99,7 @@ def _column(there: Sequence[str], wanted: Sequence[str], where: str) -> str:
     raise SteppeError(
         f"a dataset of objects has {' or '.join(wanted)}",
         got=f"{', '.join(there)} in {where}",
-        way_out="rename it",
+        way_out=f"rename the one that is it to {wanted[0]}",
     )
 
 
@@ -124,11 +137,15 @@ class Cell:
         if told.get("bytes") is not None:
             return bytes(told["bytes"])
         if not told.get("path"):
-            raise SteppeError("an image column holds encoded images", got=f"none in {self.where}")
+            raise SteppeError(
+                "an image column holds encoded images",
+                got=f"none in {self.where}",
+                way_out="store one, or take the row out",
+            )
         return Path(told["path"]).read_bytes()
 
 
-class _Pictures(Sequence[Picture]):
+class _Pictures(Pictures):
     """A split; its images with their objects are read from the table as they are asked for.
 
     Args:
@@ -153,13 +170,7 @@ class _Pictures(Sequence[Picture]):
     def __len__(self) -> int:
         return len(self.rest)
 
-    @overload
-    def __getitem__(self, row: int) -> Picture: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[Picture]: ...
-    def __getitem__(self, row: int | slice) -> Picture | list[Picture]:
-        if isinstance(row, slice):
-            return [self[own] for own in range(*row.indices(len(self)))]
+    def picture(self, row: int) -> Picture:
         return self._picture(row, self.rest[row])
 
     def _picture(self, row: int, entry: Any) -> Picture:
@@ -181,15 +192,20 @@ def _objects(found: Any, names: tuple[str, ...], place: str) -> list[Object]:
         raise SteppeError(
             "every object has a box and a category",
             got=f"{len(boxes)} boxes and {len(labels)} categories in {place}",
+            way_out="store as many of both",
         )
     flags = _flags(found, len(boxes), place)
     objects = []
     for number, (label, box, flag) in enumerate(zip(labels, boxes, flags, strict=True)):
         where = f"object {number + 1} of {place}"
         if isinstance(label, int) and names and not 0 <= label < len(names):
-            raise SteppeError("a category is one of the dataset's", got=f"{label} in {where}")
+            raise SteppeError(
+                "a category is one of the dataset's",
+                got=f"{label} in {where}",
+                way_out=f"a number from 0 to {len(names) - 1}: {', '.join(names[:10])}",
+            )
         name = names[label] if isinstance(label, int) and names else str(label)
-        objects.append(Object(name, ends(box, where), flag, where))
+        objects.append(object_of_sides(name, sides(box, where), flag, where))
     return objects
 
 
@@ -204,6 +220,7 @@ def _flags(found: Any, count: int, place: str) -> list[int]:
             raise SteppeError(
                 "every object is flagged, or none",
                 got=f"{count} boxes and {len(given)} of {name} in {place}",
+                way_out=f"a {name} for each box, or none",
             )
         flags = [max(old, flag if new else 0) for old, new in zip(flags, given, strict=True)]
     return flags

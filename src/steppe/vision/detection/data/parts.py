@@ -35,6 +35,16 @@ def every_class_is_there(classes: Sequence[str], train: Scenes, name: str) -> No
         )
 
 
+def first_to_find(part: Sequence[Scene]) -> int | None:
+    """The number, from 1, of the first image with an object that counts; None without one.
+
+    Args:
+        part: the images.
+    """
+    numbered = enumerate(part, 1)
+    return next((n for n, scene in numbered if bool((scene.objects[:, 5] == 0).any())), None)
+
+
 def something_to_find(part: Sequence[Scene], which: str, name: str, way_out: str) -> None:
     """Refuse images that are measured and hold no object that counts.
 
@@ -47,7 +57,7 @@ def something_to_find(part: Sequence[Scene], which: str, name: str, way_out: str
     Raises:
         SteppeError: none of their objects counts.
     """
-    if any(bool((scene.objects[:, 5] == 0).any()) for scene in part):
+    if first_to_find(part) is not None:
         return
     count = sum(len(scene.objects) for scene in part)
     others = counted(count, "difficult object or crowd", "difficult objects or crowds")

@@ -9,7 +9,8 @@ from typing import overload
 import torch
 from torch import Tensor
 
-from steppe.vision.detection.data.base import Scene, Stored
+from steppe.vision.detection.data.base import Scene
+from steppe.vision.detection.data.images import Stored
 from steppe.vision.detection.targets import COLUMNS
 
 

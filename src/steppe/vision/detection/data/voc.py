@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
-from steppe.vision.detection.data import READERS, Wanted
+from steppe.vision.detection.data import READERS, Wanted, another_layout
 from steppe.vision.detection.data.base import Object, Picture, Source
 from steppe.vision.detection.targets import DIFFICULT
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 TRAIN, TEST = ("trainval", "train"), ("test", "val")
+OTHER = "name other splits: --set data.train_split=... --set data.test_split=..."
 
 
 @READERS.register("voc")
@@ -46,7 +47,11 @@ class VOC:
             if not (root / "Annotations").is_dir():
                 raise SteppeError(
                     "a Pascal VOC folder holds Annotations, ImageSets/Main and JPEGImages",
-                    got=str(root) if root.is_dir() else f"{root}, which is no folder",
+                    got=f"{root}, without Annotations"
+                    if root.is_dir()
+                    else f"{root}, which is no folder",
+                    way_out=another_layout("voc", root)
+                    or "--data voc:FOLDER, the one that holds these three",
                 )
         train = _split(roots, wanted.train_split, TRAIN, "train_split")
         test = _split(roots, wanted.test_split, TEST, "test_split")
@@ -60,7 +65,7 @@ class VOC:
                 raise SteppeError(
                     "of each Pascal VOC folder some images are trained or tested on",
                     got=f"{root}, which has neither {train.name}.txt nor {test.name}.txt",
-                    way_out="leave it out, or name its splits: data.train_split, data.test_split",
+                    way_out=f"leave it out, or {OTHER}",
                 )
         return Source(train.pictures, test.pictures, (), tuple(notes))
 
@@ -98,7 +103,8 @@ def _split(roots: list[Path], asked: str | None, usual: tuple[str, ...], key: st
     raise SteppeError(
         "a split is a file of ImageSets/Main",
         got=f"no {' or '.join(f'{name}.txt' for name in names)} in {folder}",
-        way_out=f"data.{key}, one of {', '.join(have)}" if have else "write it: one image a line",
+        way_out=(f"--set data.{key}=NAME, of {', '.join(have)}, or " if have else "")
+        + "write it: one image a line, none of another split",
     )
 
 
@@ -107,10 +113,18 @@ def _pictures(root: Path, file: Path) -> list[Picture]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise SteppeError("a split must be a readable text", got=f"{file} ({error})") from None
+        raise SteppeError(
+            "a split must be a readable text",
+            got=f"{file} ({error})",
+            way_out=f"write it in UTF-8, one image a line, or {OTHER}",
+        ) from None
     stems = [line.split()[0] for line in lines if line.strip()]
     if not stems:
-        raise SteppeError("a split must hold at least one image", got=f"{file}, which is empty")
+        raise SteppeError(
+            "a split must hold at least one image",
+            got=f"{file}, which is empty",
+            way_out=f"write one image a line, or {OTHER}",
+        )
     return [_picture(root, stem, file) for stem in stems]
 
 
@@ -139,7 +153,16 @@ def _xml(path: Path, file: Path) -> ET.Element:
             way_out="restore it, or take the image out of the split",
         ) from None
     except (ET.ParseError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise SteppeError("an annotation must be XML", got=f"{path} ({error})") from None
+        raise SteppeError(
+            "an annotation must be XML",
+            got=f"{path} ({'an empty file' if _is_empty(path) else error})",
+            consequence="it is not known what its image shows",
+            way_out=f"restore it, or take its image out of {file}",
+        ) from None
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and not path.stat().st_size
 
 
 def _number(node: ET.Element, key: str, where: str) -> float:
@@ -153,6 +176,8 @@ def _number(node: ET.Element, key: str, where: str) -> float:
     raise SteppeError(
         f"an annotation has a number as {key}",
         got=f"{'none' if text is None else repr(text)} in {where}",
+        consequence="it is not known where its objects are",
+        way_out="write the number of pixels",
     )
 
 
@@ -169,10 +194,14 @@ def _object(node: ET.Element, number: int, path: Path) -> Object:
     where = f"object {number + 1} of {path}"
     box = node.find("bndbox")
     if box is None:
-        raise SteppeError("an object has a bndbox", got=f"none in {where}")
-    left, top, right, bottom = (
-        _number(box, key, where) for key in ("xmin", "ymin", "xmax", "ymax")
-    )
+        raise SteppeError(
+            "an object has a bndbox",
+            got=f"none in {where}",
+            consequence="it is not known where it is",
+            way_out="write its xmin, ymin, xmax and ymax, or take the object out",
+        )
+    stored = {key: _number(box, key, where) for key in ("xmin", "ymin", "xmax", "ymax")}
+    left, top, right, bottom = stored.values()
     # pixels are counted from 1 and both ends belong to a box, but one without extent is no pixel
     ends = (right - (right <= left), bottom - (bottom <= top))
     difficult = (node.findtext("difficult") or "0").strip() or "0"
@@ -185,4 +214,4 @@ def _object(node: ET.Element, number: int, path: Path) -> Object:
         )
     name = (node.findtext("name") or "").strip()
     flag = DIFFICULT if difficult == "1" else 0
-    return Object(name, (left - 1, top - 1, *ends), flag, where)
+    return Object(name, (left - 1, top - 1, *ends), flag, where, stored, first=1)

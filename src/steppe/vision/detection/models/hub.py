@@ -97,6 +97,6 @@ def _check_size(detector: nn.Module, in_shape: tuple[int, int, int], name: str) 
             raise SteppeError(
                 "a detector must take the images",
                 got=f"{in_shape[2]} x {in_shape[1]} pixels and {name} ({why})",
-                way_out="data.size, for many a multiple of 32",
+                way_out="--set data.size=..., for many a multiple of 32",
             ) from error
     detector.train()
