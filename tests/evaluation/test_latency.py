@@ -148,6 +148,19 @@ def test_a_table_of_other_conditions_is_refused(folder, last):
         assert "\n" not in str(refused.value)
 
 
+def test_without_the_widths_that_are_left_nothing_is_predicted(folder, tmp_path):
+    """As of a run whose gains could not be measured; else it were predicted as the dense one."""
+    shutil.copytree(folder / "small", tmp_path / "small")
+    record = json.loads((tmp_path / "small/record.json").read_text())
+    del record["removed"]["widths"]
+    (tmp_path / "small/record.json").write_text(json.dumps(record))
+    given = {"beside": str(folder / "dense"), "table": str(folder / "table.json"), "threads": 1}
+    with pytest.raises(SteppeError, match=r"does not say them.*steppe remove once more"):
+        make("latency", str(tmp_path / "small"), given, []).measure()
+    del given["table"]
+    assert make("latency", str(tmp_path / "small"), given, []).measure()["measured"]["turns"] > 0
+
+
 def test_channels_are_removed_and_timed_in_the_memory_format_of_the_run(folder, tmp_path):
     run, seen = tmp_path / "run", []
     shutil.copytree(folder / "pruned", run)

@@ -41,3 +41,19 @@ def test_a_network_that_is_given_the_runs_pixels_takes_their_shape(
     monkeypatch.setattr(ImageRun, "read", lambda *_: unlike)
     with pytest.raises(SteppeError, match="compared on the same images"):
         own.beside(str(unlike.path), "test")
+
+
+def test_other_images_with_the_same_labels_are_no_images_to_compare_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of two folders with as many images in each class."""
+    own, other = (run(tmp_path / name, 1, [0] * 20 + [1] * 20) for name in ("own", "other"))
+    monkeypatch.setattr(ImageRun, "read", lambda *_: other)
+    assert own.beside(str(other.path), "test") is other
+    other.data.test.images[16:] = 0.5
+    with pytest.raises(SteppeError, match="compared on the same images"):
+        own.beside(str(other.path), "test")
+    framed = parse({"method": "dense", "data": {"size": 8}})
+    otherwise = replace(other, recipe=framed)
+    monkeypatch.setattr(ImageRun, "read", lambda *_: otherwise)
+    assert own.beside(str(other.path), "test") is otherwise, "their pixels say nothing"

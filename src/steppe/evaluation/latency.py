@@ -22,6 +22,7 @@ from steppe.experiment.settled import layout_of_run
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
 from steppe.removal.forward_timing import conditions, settle
+from steppe.removal.plan import TEXT
 
 MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
 
@@ -101,11 +102,17 @@ class RunLatency(Evaluation):
     def _holds_zeros(self) -> bool:
         """Whether channels were pruned in the run's folder and not taken out there."""
         removed = read_record(self.run).get("removed") or {}
-        return bool(removed.get("widths")) and not (Path(self.run) / "removal.json").exists()
+        return bool(removed.get("widths")) and not (Path(self.run) / TEXT).exists()
 
     def _predicted(self, recipe: Recipe, dense: nn.Module, example: Tensor) -> list[float]:
         """Of the dense network, and of one with the widths that the run's record has."""
         removed = read_record(self.run).get("removed") or {}
+        if (Path(self.run) / TEXT).exists() and not removed.get("widths"):
+            raise SteppeError(
+                "a time is predicted from the widths that are left",
+                got=f"{self.run}, whose record.json does not say them",
+                way_out="steppe remove once more, to another --out; or no --table",
+            )
         multiple = removed.get("round_to") or recipe.channels.round_to or MULTIPLE
         coupled = coupled_channels(dense, example, exclude=recipe.exclude)
         groups = rounded(coupled.groups, multiple)

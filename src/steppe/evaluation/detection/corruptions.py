@@ -61,7 +61,11 @@ class CorruptedDetection(Evaluation):
         run = DetectionRun.read(self.run, self.device)
         runs = [run] + ([] if self.beside is None else [run.beside(self.beside, self.part)])
         if run.data.shape[0] != 3:
-            raise SteppeError("images are corrupted in colour", got="a detector of grey images")
+            raise SteppeError(
+                "images are corrupted in colour",
+                got="a detector of grey images",
+                way_out="--on clean, or a detector of colours (data.mean of three numbers)",
+            )
         run.check_measurable(self.part, self.limit)
         images = run.pixels(self.part, self.limit)
         clean = looked_at(runs, images, pictured=True)
