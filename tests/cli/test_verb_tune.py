@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 
 from steppe.cli.main import _run
@@ -48,3 +49,24 @@ def test_the_penalty_and_the_rate_of_a_language_model(
 def test_a_word_is_no_number_to_vary(tmp_path: Path, capsys: object) -> None:
     assert _run(["tune", "digits", "--over", "method.penalty", "--out", str(tmp_path / "o")]) == 2
     assert not (tmp_path / "o").exists()
+
+
+def test_of_few_images_none_is_held_out_by_a_share_and_the_way_out_works(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = {
+        "model": "mlp",
+        "data": {"name": "digits", "train_size": 4, "test_size": 4, "num_classes": 10},
+        "method": {"name": "gmp", "sparsity": 0.5},
+        "train": {"epochs": 1, "lr": 0.1, "batch_size": 2, "bn_batches": 1},
+        "device": "cpu",
+    }
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(plain))
+    given = ["tune", str(recipe), "--over", "train.lr=0.1", "--fraction", "1", "--quiet"]
+    assert _run([*given, "--out", str(tmp_path / "none")]) == 2
+    said = capsys.readouterr().err
+    assert "got validation=0.1 of 4" in said
+    way_out = "--set data.validation=1"
+    assert way_out in said
+    assert _run([*given, *way_out.split(), "--out", str(tmp_path / "one")]) == 0

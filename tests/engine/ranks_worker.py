@@ -20,6 +20,7 @@ from steppe.engine.blockwise.config import BlockwiseConfig, ReconstructionConfig
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.blockwise.walk import Blockwise
 from steppe.engine.step.channel_selector import ChannelSelector, coupled
+from steppe.engine.step.epochs import Epochs
 
 
 def load_toy() -> Any:
@@ -92,6 +93,18 @@ def searched(rank: int, name: str) -> dict[str, Any]:
     return {group: units.tolist() for group, units in kept.items()}
 
 
+def counted(rank: int) -> dict[str, Any]:
+    """What is held of an epoch in its midst, and what comes of it: each sees another accuracy."""
+    epochs = Epochs(2, 8, methods.pilot(sparsity=0.5))
+    epochs.see(torch.tensor(0.25 + 0.5 * rank))
+    assert epochs.end((1, 6)) is None
+    held = epochs.seen.tolist()
+    epochs.see(torch.tensor(0.75))
+    ended = epochs.end((2, 6))
+    assert ended is not None
+    return {"held": held, "accuracy": ended.accuracy}
+
+
 def journal(rank: int, folder: Path) -> dict[str, Any]:
     """What one puts, both hold; rank 0 writes."""
     held = Journal(folder / "deep" / "journal.json")
@@ -131,6 +144,7 @@ if __name__ == "__main__":
     found |= {"collected": collected(number), "journal": journal(number, place)}
     found["factors"] = factors(number, 2)
     found["searched"] = {name: searched(number, name) for name in ("eagleeye", "abcpruner")}
+    found["counted"] = counted(number)
     found["number_of_first"] = ranks.number_of_first(number + 0.1)
     for which in ("sparsegpt", "safe_plus"):
         walk(small, place / which, which)

@@ -142,6 +142,12 @@ def test_a_search_goes_by_what_the_first_one_finds(name: str, two: Any, worker: 
     assert [f["number_of_first"] for f in two[1]] == [0.1, 0.1]
 
 
+def test_what_is_saved_in_the_midst_of_an_epoch_is_of_all_processes(two: Any) -> None:
+    """One file is saved, and all go on with it."""
+    for found in two[1]:
+        assert found["counted"] == {"held": [1.0, 2.0], "accuracy": 0.625}
+
+
 def test_statistics_are_summed_under_the_same_names(two: Any) -> None:
     _, found, _ = two
     assert found[0]["collected"] == found[1]["collected"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from safetensors.torch import save_file
 
 from steppe import SteppeError
 from steppe.core.serialization import PARTIAL
-from steppe.engine.run_folder import LAST, PREVIOUS, RunFolder
+from steppe.engine.run_folder import LAST, PREVIOUS, RunFolder, alone_in
 
 RECIPE = {
     "method": {"name": "safe", "budget": {"name": "uniform", "sparsity": 0.5}},
@@ -104,18 +108,53 @@ def test_what_a_killed_run_was_writing_goes(tmp_path: Path) -> None:
 
 def test_one_job_at_a_time(tmp_path: Path) -> None:
     first, second = claimed(tmp_path), RunFolder(tmp_path, RECIPE)
-    with (
-        first.alone(),
-        pytest.raises(SteppeError, match="where another one is at work"),
-        second.alone(),
-    ):
-        pass
+
+    def work() -> None:
+        with second.alone():
+            pass
+
+    with ThreadPoolExecutor(1) as another, first.alone():
+        with pytest.raises(SteppeError, match="where another one is at work"):
+            another.submit(work).result()
+        with alone_in(tmp_path):
+            work()  # a job that runs a part of itself has the folder already
+        with pytest.raises(SteppeError, match="where another one is at work"):
+            another.submit(work).result()
     with second.alone():
         pass
     with pytest.raises(KeyError), first.alone():
         raise KeyError
     with first.alone():
         pass
+
+
+FORKED = """
+import os, sys
+from steppe.engine.run_folder import alone_in
+with alone_in(sys.argv[1]):
+    if os.fork():
+        os._exit(0)
+    print("alive", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forked processes here")
+def test_a_process_that_was_forked_keeps_no_lock_of_a_killed_run(tmp_path: Path) -> None:
+    """Those that decode images may live on for some seconds; the next start goes on at once."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == "alive\n"
+        started.wait()
+        with alone_in(tmp_path):
+            pass
+        assert started.stdin is not None
+        started.stdin.close()
 
 
 def test_a_record_says_that_it_is_done(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Where a run is rewound, learning rate and data begin anew, also after a kill."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,8 @@ from torch import nn
 import steppe
 from steppe import SteppeError
 from steppe.core.errors import Diverged
-from steppe.engine.run_folder import RunFolder
+from steppe.core.serialization import PARTIAL
+from steppe.engine.run_folder import RunFolder, alone_in
 from steppe.engine.step.parameter_groups import ParameterGroup
 from steppe.engine.trainer import TrainConfig, Trainer, make_accelerator
 
@@ -201,6 +204,20 @@ def test_from_the_checkpoint_before_a_damaged_one_it_ends_the_same(tmp_path, cap
     assert {said, "resumed after step 8 of 24"} <= set(resumed.sparsifier.notes)
     for key, tensor in resumed.plain.state_dict().items():
         assert torch.equal(tensor, whole.plain.state_dict()[key]), key
+
+
+def test_one_training_at_a_time_works_in_a_folder(tmp_path):
+    """Two would take turns in writing the checkpoints."""
+    made = trainer(METHODS["lth"](), 3, Batches(), RunFolder(tmp_path, {}))
+    half = tmp_path / "checkpoints" / f".last.x{PARTIAL}"
+    half.parent.mkdir()
+    half.write_text("of a run that was killed")
+    with ThreadPoolExecutor(1) as another, alone_in(tmp_path):
+        with pytest.raises(SteppeError, match="where another one is at work"):
+            another.submit(made.fit).result()
+        assert half.exists(), "that of who works there"
+    made.fit()
+    assert not half.exists()
 
 
 def test_a_checkpoint_of_another_network_is_one_line(tmp_path):

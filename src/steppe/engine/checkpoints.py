@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import nn
@@ -32,6 +33,14 @@ class Checkpoints:
     def notes(self) -> Iterable[str]:
         """What was damaged, and what is used instead."""
         return self._run.notes if self._run is not None else ()
+
+    def alone(self) -> AbstractContextManager[None]:
+        """No other run goes on with them meanwhile; the first of several processes sees to that.
+
+        Raises:
+            SteppeError: another one is at work.
+        """
+        return self._run.alone() if self._run is not None and ranks.first() else nullcontext()
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
         """The newest; the one before it is kept too.

@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else works in this claimed folder meanwhile; what a killed run left goes.
+        """Nobody else works in this folder meanwhile; what a killed run left half-written goes.
 
         Raises:
             SteppeError: somebody does.
         """
+        self.path.mkdir(parents=True, exist_ok=True)
         with alone_in(self.path):
             sweep(self.path)
             yield
@@ -283,7 +285,8 @@ def _holds_something(folder: Path) -> bool:
 def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
     """Nobody else who asks the same works in a folder meanwhile.
 
-    The lock is the system's and ends with the process, however that ends.
+    The lock is the system's and ends with the process, however that ends: processes that are forked
+    meanwhile, as those that decode images, have no share in it. Inside it may be asked for again.
 
     Args:
         folder: there already.
@@ -293,11 +296,39 @@ def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
         SteppeError: somebody does, and one does not wait.
     """
     handle = os.open(folder, os.O_RDONLY)
+    there = os.fstat(handle)
+    place, held = (there.st_dev, there.st_ino), _held.get()
+    if place in held:
+        os.close(handle)
+        yield
+        return
+    _handles.add(handle)
     try:
         _lock(handle, folder, wait)
-        yield
+        token = _held.set(held | {place})
+        try:
+            yield
+        finally:
+            _held.reset(token)
     finally:
+        _handles.discard(handle)
         os.close(handle)
+
+
+_held: ContextVar[frozenset[tuple[int, int]]] = ContextVar("held", default=frozenset())
+"""The folders in which who runs works alone."""
+_handles: set[int] = set()
+"""What locks of this process are bound to."""
+
+
+def _let_go() -> None:
+    """A forked process would keep its parent's locks after the end of that."""
+    while _handles:
+        os.close(_handles.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _lock(handle: int, folder: Path, wait: bool) -> None:

@@ -168,8 +168,12 @@ class Trainer:
 
         Raises:
             Diverged: the loss became NaN or infinite; the last good checkpoint is kept.
+            SteppeError: another run is at work in the same folder.
         """
-        begun = time.monotonic()
+        with self.checkpoints.alone():
+            return self._fitted(time.monotonic())
+
+    def _fitted(self, begun: float) -> Outcome:
         self._resume()
         if self.stopping is not None and not self.stopping.curve:
             self._look()

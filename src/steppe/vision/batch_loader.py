@@ -13,7 +13,12 @@ from steppe.core.errors import SteppeError
 from steppe.vision.streaming.worker import seed_of
 
 LARGE = 128 * 2**10
-"""Bytes of a streamed batch from which on it gets pages of its own, as glibc first has it."""
+"""Bytes of a streamed batch from which on it gets pages of its own.
+
+It is where glibc begins to do so. With each such block that is freed glibc raises its own limit, up
+to 32 MiB, and then takes batches from its heap; here the limit stays. So it is chosen for memory,
+not for speed, which `benchmarks/bench_batch_pages.py` compares.
+"""
 
 
 class BatchLoader:
@@ -125,7 +130,7 @@ class BatchLoader:
     def _normalised(self, x: Tensor) -> Tensor:
         """Float32 of what is on the device as it is stored."""
         if self.streams:
-            return _room(x).copy_(x).mul_(self._scale).add_(self._shift)
+            return _with_own_pages(x).copy_(x).mul_(self._scale).add_(self._shift)
         return x.to(torch.float32).mul_(self._scale).add_(self._shift)
 
     def _laid_out(self, x: Tensor) -> Tensor:
@@ -161,7 +166,7 @@ def stream(*numbers: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*numbers))
 
 
-def _room(x: Tensor) -> Tensor:
+def _with_own_pages(x: Tensor) -> Tensor:
     """For x in float32.
 
     On a CPU all but small batches have pages of their own, which go back to the system with them.

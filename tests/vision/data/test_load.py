@@ -84,6 +84,7 @@ def test_a_path_object_and_a_constant_channel(parquet_folder, png):
         ({"train_size": 1200, "validation": 98}, "1,297 images there are.*validation=98"),
         ({"validation": 1.0}, r"a share in \[0, 1\); got 1.0"),
         ({"validation": -1}, "number of images or a share"),
+        ({"train_size": 4, "validation": 0.1}, "got validation=0.1 of 4. Way out.*validation=1"),
         ({"num_classes": 9}, "below num_classes=9; got 9 in row 7 of digits"),
         ({"mean": (0.1, 0.2)}, "mean must be 1 numbers"),
         ({"std": (0.0,)}, "std must be 1 numbers, one per channel, positive"),

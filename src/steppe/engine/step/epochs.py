@@ -8,7 +8,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import Coupling
 from steppe.core.step_context import Epoch
-from steppe.engine.ranks import add_up, world
+from steppe.engine.ranks import add_up
 from steppe.method import Method
 
 
@@ -49,7 +49,9 @@ class Epochs:
             )
         self._steps, self._what, self._name = steps, what, name
         self.seen = torch.zeros(2)
-        """Sum of accuracies, and of how many micro-batches."""
+        """Sum of accuracies, and of how many micro-batches: of all processes, up to the last step,
+        as what one of them saves is what all go on with."""
+        self._step = torch.zeros(2)
 
     def see(self, accuracy: Tensor | None) -> None:
         """One micro-batch's accuracy.
@@ -66,21 +68,22 @@ class Epochs:
                 way_out="return loss, (logits.argmax(-1) == labels).float().mean()",
             )
         # stays on its device: no step waits for it
-        self.seen = self.seen.to(accuracy.device)
-        self.seen[0] += accuracy.detach()
-        self.seen[1] += 1
+        self._step = self._step.to(accuracy.device)
+        self._step[0] += accuracy.detach()
+        self._step[1] += 1
 
     def end(self, clock: tuple[int, int]) -> Epoch | None:
         """The epoch that ends when so many steps of so many are done, if one does."""
+        if self._what == "accuracy":
+            add_up([self._step])
+            self.seen = self.seen.to(self._step.device) + self._step
+            self._step.zero_()
         done, length = clock
         if not self._what or not self._steps or done % self._steps:
             return None
         number, of = done // self._steps, max(length // self._steps, 1)
         if self._what != "accuracy":
             return Epoch(number, of)
-        total = self.seen.clone()
-        if world() > 1:
-            add_up([total])
+        right, count = self.seen.tolist()
         self.seen.zero_()
-        right, count = total.tolist()
         return Epoch(number, of, right / max(count, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
 from steppe.core.optional_import import require
+from steppe.core.seeded import seeded
 from steppe.robustness.attacks import (
     ATTACKS,
     NORMS,
@@ -25,7 +27,6 @@ from steppe.robustness.attacks import (
 )
 from steppe.robustness.image_loss import ImageLoss, class_scores
 from steppe.robustness.second_look import Prober, Worst
-from steppe.robustness.seeded import seeded
 from steppe.robustness.straight_through import Followed
 from steppe.robustness.surface import evaluating
 
@@ -85,8 +86,10 @@ class AutoAttack(Attack):
         ball = NORMS[norm]()
         # it computes on the current device
         device = torch.cuda.device(images.device) if images.is_cuda else nullcontext()
-        key = f"{seed}/{norm}/{eps}/{first}"
-        with device, evaluating(model), FrozenWeights(model), seeded(key):
+        key = f"{seed}/{norm}/{eps}/{first}".encode()
+        # the library draws from the generators that everybody shares
+        start = int.from_bytes(hashlib.blake2b(key, digest_size=4).digest(), "little")
+        with device, evaluating(model), FrozenWeights(model), seeded(start):
             image_loss = ImageLoss(model, labels, lambda net, x: net(x))
             classes = _classes(image_loss, images)
             loss, clean = check_deterministic(image_loss, images)

@@ -221,6 +221,33 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     return rows[key.argsort(stable=True)]
 
 
+def images_of(held_out: float | int, count: int) -> int:
+    """How many images are held out.
+
+    Args:
+        held_out: their number, or a float: that share of ``count``.
+        count: of images.
+
+    Raises:
+        SteppeError: a share that comes to no image; nothing would be held out without a word.
+
+    Example:
+        >>> images_of(0.1, 25), images_of(3, 25), images_of(0.0, 25)
+        (2, 3, 0)
+    """
+    if not isinstance(held_out, float):
+        return held_out
+    number = round(held_out * count)
+    if held_out > 0 and not number:
+        raise SteppeError(
+            "a share of the images that is held out must come to an image or more",
+            got=f"validation={held_out:g} of {count}",
+            way_out="a number of images, validation=1 (data.validation in a recipe, "
+            "--set data.validation=1)",
+        )
+    return number
+
+
 def select(
     labels: Tensor, size: int | None, held_out: float | int, seed: int, what: str = "train"
 ) -> tuple[list[int], list[int]]:
@@ -239,7 +266,8 @@ def select(
         Row numbers to use, row numbers held out.
 
     Raises:
-        SteppeError: more rows asked for than there are, or a size out of range.
+        SteppeError: more rows asked for than there are, a size out of range, or a share to hold
+            out that comes to no row.
 
     Example:
         >>> train, validation = select(torch.tensor([0, 1] * 50), size=20, held_out=10, seed=0)
@@ -255,8 +283,7 @@ def select(
             got=held_out,
             way_out="0.1 for 10 %, 5000 for 5,000 images",
         )
-    share = isinstance(held_out, float)
-    k = round(held_out * (n if size is None else size)) if share else int(held_out)
+    k = images_of(held_out, n if size is None else size)
     asked = k + (1 if size is None else size)
     if asked > n:
         raise SteppeError(

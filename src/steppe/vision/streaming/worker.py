@@ -90,7 +90,7 @@ class Batches(Generic[T]):
         """A batch, or the refusal of one of its images: an error has its words in any process."""
         others = []
         try:
-            images = _room(len(asked), self.shape)
+            images = _empty_batch(len(asked), self.shape)
             for place, (epoch, position) in zip(images.numpy(), asked, strict=True):
                 with naming(partial(self.describe, position)):
                     others.append(self.put(place, epoch, position))
@@ -166,7 +166,7 @@ class Decoder(Batches[Tensor]):
         return None if pipeline.frames else self.source.framing
 
 
-def _room(count: int, shape: tuple[int, ...]) -> Tensor:
+def _empty_batch(count: int, shape: tuple[int, ...]) -> Tensor:
     """For a batch of images, uint8; of a worker's where the process that asked reads it."""
     batch = torch.from_numpy(np.empty((count, *shape), dtype=np.uint8))
     if get_worker_info() is None:

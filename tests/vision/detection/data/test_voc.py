@@ -69,6 +69,8 @@ def test_images_are_held_out_and_drawn_by_the_seed(root):
     assert [len(part) for part in parts] == [6, 2]
     assert not parts[0] & parts[1]
     assert len(data.test) == 2
+    with pytest.raises(SteppeError, match=r"got validation=0\.05 of 8\. Way out.*validation=1"):
+        read(root, validation=0.05)
     again, _ = read(root, validation=2, test_size=2)
     assert {s.where for s in again.validation} == parts[1]
     assert {s.where for s in read(root, validation=2, seed=1)[0].validation} != parts[1]

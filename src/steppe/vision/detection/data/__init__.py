@@ -13,6 +13,7 @@ from steppe.core.errors import SteppeError, unknown
 from steppe.core.notes import note
 from steppe.core.registry import Registry
 from steppe.vision.colours import IMAGENET_MEAN, IMAGENET_STD
+from steppe.vision.data.labels import images_of
 from steppe.vision.data.levels import Reading
 from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Source, Split
@@ -279,7 +280,7 @@ def _drawn(
 ) -> tuple[list[int], list[int]]:
     """Rows of some pictures, and of others that are held out, both in their order."""
     count = total if limit is None else limit
-    out = round(held * count) if isinstance(held, float) else held
+    out = images_of(held, count)
     kept = count if limit is not None else total - out
     if count < 1 or kept < 1 or out < 0 or kept + out > total:
         raise SteppeError(
