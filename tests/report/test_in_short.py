@@ -121,10 +121,10 @@ def test_removed_parameters_replace_zeros() -> None:
 def test_only_methods_of_one_sparsity_are_compared() -> None:
     runs = [run("safe", 0.5, accuracy=0.94), run("gmp", accuracy=0.8), run("iht", accuracy=0.9)]
     table = table_of(*runs)
-    assert [r.display for r in table.rows] == ["dense", "SAFE", "GMP", "IHT"]
+    assert [r.display for r in table.rows] == ["dense", "SAFE, 50 % zeros", "GMP", "IHT"]
     assert marks(*runs) == {"IHT": ["Accuracy, %"]}
-    assert "Methods without that sparsity" in table.caption
-    assert "Methods without that sparsity" not in table_of(*runs[1:]).caption
+    assert "Methods that were not pruned so" in table.caption
+    assert "Methods that were not pruned so" not in table_of(*runs[1:]).caption
 
 
 def test_large_networks_are_in_megabytes() -> None:

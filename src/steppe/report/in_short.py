@@ -78,7 +78,7 @@ def _names(methods: Iterable[str], table: ShortTable) -> str:
 
 
 def _place(table: ShortTable) -> str:
-    return "Here" if table.where is None else f"At {100 * table.where:.6g} % {table.asked}"
+    return "Here" if table.where is None else f"At {table.where.text}"
 
 
 def _shown(measure: Measure, cell: Cell) -> str:
@@ -143,28 +143,27 @@ def _beside_dense(
 
 
 def _up_to(table: ShortTable, rows: Rows) -> str:
-    """The highest sparsity at which some method is as good as dense, if it is another one."""
+    """The highest level at which some method is as good as dense, if it is another one."""
     quality = share_among(table.cells)
     dense = table.cells.get(quality.key, {}).get("dense")
     scored = [
-        (r.sparsity, r.method, c)
+        (r.level, r.method, c)
         for r in rows.rows
-        if r.method != "dense" and r.sparsity is not None and (c := r.cells[quality.key])
+        if r.level is not None and table.where is not None and (c := r.cells[quality.key])
+        if r.level.counted == table.where.counted  # others are no more and no less
     ]
-    levels = {sparsity for sparsity, _, _ in scored}
+    levels = {level for level, _, _ in scored}
     if dense is None or len(levels) < 2:
         return ""
     kept = [(s, m) for s, m, c in scored if not MEASURES[quality.key].better(dense, c)]
     if not kept:
-        at = f"{100 * min(levels):.6g} % {table.asked}"
-        return f"Already at {at} no method is {quality.as_good} dense."
+        return f"Already at {min(levels).text} no method is {quality.as_good} dense."
     most = max(s for s, _ in kept)
     if most == table.where:
         return ""
     names = [m for s, m in kept if s == most]
     keep = "keep" if len(names) > 1 else "keeps"
-    at = f"{100 * most:.6g} % {table.asked}"
-    return f"Up to {at} {_names(names, table)} {keep} {quality.keeps}."
+    return f"Up to {most.text} {_names(names, table)} {keep} {quality.keeps}."
 
 
 def _size_and_time(table: ShortTable) -> str:
@@ -204,7 +203,7 @@ def _time(table: ShortTable) -> str:
 
 def _sturdiest(table: ShortTable, rows: Rows) -> str:
     """Who loses least on corrupted or attacked images, and whose minimum is the flattest."""
-    own = {r.method: r.cells for r in rows.rows if r.sparsity == table.where}
+    own = {r.method: r.cells for r in rows.rows if r.level == table.where}
     quality = share_among(table.cells)
     measure = MEASURES[quality.key]
     attacked = [c.key for c in rows.columns if c.key.split(" ")[0] in ("linf", "l2")]

@@ -8,6 +8,7 @@ from typing import Any
 
 from steppe.report import papers
 from steppe.report.document import Document
+from steppe.report.level import Level
 from steppe.report.record import Record
 from steppe.report.short_table import ShortTable
 
@@ -88,12 +89,17 @@ def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ())
         0.9
     """
     document = Document.of(records, title=title, commands=commands, figures=False)
-    rows: dict[tuple[str, float | None], dict[str, Any]] = {}
+    rows: dict[tuple[str, Level | None], dict[str, Any]] = {}
     for _, table in document.tables:
         for row in table.rows:
             own = rows.setdefault(
-                (row.method, row.sparsity),
-                {"method": row.method, "sparsity": row.sparsity, "seeds": row.seeds},
+                (row.method, row.level),
+                {
+                    "method": row.method,
+                    "sparsity": row.level and row.level.share,
+                    "counted": row.level and row.level.counted,
+                    "seeds": row.seeds,
+                },
             )
             for column in table.columns:
                 cell = row.cells[column.key]

@@ -8,21 +8,18 @@ from math import isfinite
 from typing import Any
 
 from steppe.report.column import ball
+from steppe.report.level import at, level_of
 from steppe.report.record import (
     Record,
     attack_doubt,
     display,
     find,
-    is_dense,
     radii_of,
-    sparsity_of,
 )
 
 
 def _place(record: Record) -> str:
-    where = sparsity_of(record)
-    at = "" if is_dense(record) or where is None else f" at {100 * where:.6g} %"
-    return display(record) + at
+    return display(record) + at(level_of(record))
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:

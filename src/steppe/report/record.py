@@ -21,13 +21,6 @@ from steppe.report.quality import QUALITIES
 from steppe.report.run_folders import again, folders, trained
 
 Record = Mapping[str, Any]
-_FEWER = {
-    "parameters": "fewer parameters",
-    "flops": "fewer multiply-adds",
-    "latency": "less time",
-    "channels": "fewer channels",
-}
-"""What a recipe's channels.target counts, of which a share is gone."""
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -298,19 +291,6 @@ def wrong_labels(record: Record) -> float:
         (0.5, 0.0)
     """
     return number(record, "recipe.data.label_noise.rate") or 0.0
-
-
-def asked_of(records: Iterable[Record]) -> str:
-    """What the sparsity of some runs counts: zeros, or what is gone with the channels.
-
-    Example:
-        >>> asked_of([{"recipe": {"channels": {"target": "flops"}}}]), asked_of([{}])
-        ('fewer multiply-adds', 'zeros')
-    """
-    pruned = (r for r in records if not is_dense(r))
-    targets = {find(r, "recipe.channels.target") for r in pruned}
-    (target,) = targets if len(targets) == 1 else ("",)
-    return _FEWER.get(str(target), "zeros")
 
 
 def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:

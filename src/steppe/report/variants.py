@@ -7,8 +7,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from steppe.report.level import Level, level_of
 from steppe.report.options import method_defaults, method_options, named, recipe_options
-from steppe.report.record import Record, display, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, display, is_dense, method_of
 
 _PERTURB = "perturb.name"
 
@@ -37,9 +38,9 @@ def told_apart(records: Sequence[Record]) -> list[Record]:
     open_ = [i for i, r in enumerate(records) if not (r.get("label") or is_dense(r))]
     options = {i: method_options(records[i]) for i in open_}
     recipes = {i: recipe_options(records[i]) for i in open_}
-    groups: dict[tuple[str, float | None], list[int]] = {}
+    groups: dict[tuple[str, Level | None], list[int]] = {}
     for i in open_:
-        groups.setdefault((method_of(records[i]), sparsity_of(records[i])), []).append(i)
+        groups.setdefault((method_of(records[i]), level_of(records[i])), []).append(i)
     differ: dict[str, set[str]] = {}
     beside: dict[str, set[str]] = {}
     for (method, _), members in groups.items():

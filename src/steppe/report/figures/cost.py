@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import describe, draw_lines, levels_of, sparse_rows, sparsity_axis
+from steppe.report.axes import describe, draw_lines, level_axis, levels_of, sparse_rows
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record
 from steppe.report.svg import Figure, canvas, finish, legend
@@ -33,7 +33,7 @@ class Cost(Drawing):
             for i, (ax, key) in enumerate(zip(axes, keys, strict=True)):
                 label, scale = _SHOWN[key]
                 draw_lines(ax, rows, key, scale, levels)
-                sparsity_axis(ax, levels, i + 1 == len(keys), rows.asked)
+                level_axis(ax, levels, i + 1 == len(keys))
                 ax.set_title(label, loc="left", fontsize=9.5)
                 ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
             legend(figure, axes[0])

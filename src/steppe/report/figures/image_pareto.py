@@ -8,6 +8,7 @@ from steppe.report.axes import looks_of
 from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.frontier import Axis, Ends, Mark, ends, frontier
+from steppe.report.level import Level, after, level_of, meaning
 from steppe.report.quality import ACCURACY, PRECISION, Quality
 from steppe.report.record import (
     Record,
@@ -17,7 +18,6 @@ from steppe.report.record import (
     is_dense,
     method_of,
     number,
-    sparsity_of,
 )
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
@@ -65,15 +65,15 @@ class ImagePareto(Drawing):
         quality = next((q for q in (PRECISION, ACCURACY) if _has(timed, q)), None)
         if quality is None:
             return None
-        groups: dict[tuple[str, float | None], list[Record]] = {}
+        groups: dict[tuple[str, Level | None], list[Record]] = {}
         for record in timed:
-            groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
+            groups.setdefault((method_of(record), level_of(record)), []).append(record)
         costs = [
             (axis, cost)
             for axis, cost in COSTS
             if all(None not in cost(r) for seeds in groups.values() for r in seeds)
         ]
-        looks = looks_of(rows)
+        looks, levels = looks_of(rows), [where for _, where in groups]
         marks = []
         if dense := _quality(dense_records(records), quality):
             beside = tuple(_mean(cost(r)[0] for r in timed) for _, cost in costs)
@@ -81,14 +81,15 @@ class ImagePareto(Drawing):
         for (method, where), seeds in groups.items():
             own = tuple(_mean(cost(r)[1] for r in seeds) for _, cost in costs)
             if found := _quality(seeds, quality):
-                at = "" if where is None else f" {100 * where:.6g} %"
-                marks.append(Mark(f"{display(seeds[0])}{at}", looks[method], found, own))
+                marks.append(
+                    Mark(after(display(seeds[0]), where, levels), looks[method], found, own)
+                )
         if len(marks) < 3:
             return None
         caption = (
             "The line joins the networks that no other one is better than; the names of all "
             "others are grey. Whiskers: one standard error over seeds. Times of steppe evaluate "
-            "--on latency."
+            f"--on latency.{meaning(levels)}"
         )
         shown = Axis(f"{quality.name}, %", more=True, said="{:.2f}")
         return frontier(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.axes import heat, mean_of, scale_bar
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import Record, displays, is_dense, method_of, number, sparsity_of
+from steppe.report.level import at, highest, level_of
+from steppe.report.record import Record, displays, is_dense, method_of, number
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -35,7 +36,7 @@ class Layers(Drawing):
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if not is_dense(r) and _fractions(r)]
         where = highest(having)
-        having = [r for r in having if sparsity_of(r) == where]
+        having = [r for r in having if level_of(r) == where]
         if where is None:
             return None
         names = list(dict.fromkeys(name for r in having for name in _fractions(r)))
@@ -59,7 +60,7 @@ class Layers(Drawing):
                 ax.tick_params("x", rotation=90)
             every = 1 + len(names) // 60
             ax.set_yticks([i + 0.5 for i in range(0, len(names), every)], names[::every])
-            title = f"Zeros per layer at {100 * where:.6g} %"
+            title = f"Zeros per layer{at(where)}"
             caption = (
                 "Each layer's zeros in %, mean over seeds, from the input (top) to the output. "
                 "Darker means denser."
