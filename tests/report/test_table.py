@@ -74,7 +74,7 @@ def test_what_was_not_measured_is_a_dash_and_some_seeds_are_told() -> None:
 def test_errors_have_two_significant_digits() -> None:
     values = (1234.0, 1300.0)
     runs = [
-        {"method": "m", "seed": i, "sparsity_asked": 0.5, "sparse": {"loss": v, "latency_ms": 7.0}}
+        {"method": "m", "seed": i, "sparsity_asked": 0.5, "sparse": {"loss": v, "nonzero": 7.0}}
         for i, v in enumerate(values)
     ]
     assert "| 1,267 ± 33 | 7 |" in Rows.from_records(runs).markdown()

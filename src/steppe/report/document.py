@@ -28,6 +28,7 @@ from steppe.report.record import (
 from steppe.report.short_table import ShortTable
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
+from steppe.report.times import time_tables
 from steppe.report.variants import told_apart
 
 SECTIONS = {
@@ -46,8 +47,8 @@ _TABLES = {
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
-    "Size and cost": "reached flops removed left nonzero predicted latency latency_64 bytes packed "
-    "seconds memory",
+    "Size and cost": "reached flops removed left nonzero predicted timed time time_64 bytes "
+    "packed seconds memory",
 }
 
 
@@ -64,6 +65,7 @@ class Document:
         tables: caption and rows.
         drawn: section -> figures; only where figures were wanted.
         hints: section -> what would fill it, and the command for that; as ``drawn``.
+        times: of each place a caption, and rows under `times.HEAD`.
         papers: rows under `papers.HEAD`.
         remarks: what was left out, and what is to be known of the averages.
         commands: what to type to get the same again.
@@ -80,6 +82,7 @@ class Document:
     short: ShortTable | None
     full: list[str]
     tables: list[tuple[str, Rows]]
+    times: list[tuple[str, list[list[str]]]]
     papers: list[list[str]]
     remarks: list[str]
     commands: list[str]
@@ -148,6 +151,7 @@ class Document:
             short=short.table,
             full=short.full if records else [],
             tables=tables,
+            times=time_tables(plain),
             papers=papers.beside(records, rows),
             remarks=[*missing, *filter(None, [no_images(plain)]), *_unlike(records)]
             if records

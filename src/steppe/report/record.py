@@ -11,7 +11,6 @@ from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import damaged
-from steppe.core.speed import Speed
 from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.methods import display_of
 from steppe.record import checked
@@ -317,11 +316,6 @@ def attack_doubt(record: Record, norm: str, eps: str) -> str:
     probes = find(record, f"evaluations.attacks.probes.{norm}")
     probe = probes.get(eps) if isinstance(probes, Mapping) else None
     return str(probe.get("doubt") or "") if isinstance(probe, Mapping) else ""
-
-
-def speed_of(record: Record) -> Speed | None:
-    """How the network's time for one input compares with dense; None where that is not known."""
-    return Speed.read(find(record, "speed.one"))
 
 
 def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -13,8 +13,9 @@ from steppe.core.text import counted
 from steppe.report.column import COLUMNS, Cell, Column
 from steppe.report.level import Level, after, highest, level_of
 from steppe.report.quality import QUALITIES
-from steppe.report.record import Record, first, is_dense, method_of, speed_of
+from steppe.report.record import Record, first, is_dense, method_of
 from steppe.report.table import Row, Rows
+from steppe.report.times import Place, speed_of, usual_place
 from steppe.report.verdicts import LEVEL
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ MEASURES = {
     "size": Measure(
         Column("size", "Size, kB", lambda _: None, 1e-3, 0), False, 0.05, True, beats_dense=True
     ),
-    "latency": Measure(
-        Column("latency", "Time, ms", lambda _: None),
+    "time": Measure(
+        Column("time", "Time, of dense, %", lambda _: None, 1, 1),
         False,
         LEVEL_TIMES,
         True,
@@ -131,6 +132,7 @@ class ShortTable:
         where: the level at which methods are compared; None where records do not say.
         compared: the methods at that level.
         speeds: method -> of each of its runs how its time compares with dense; None: not known.
+        place: where these times were taken; None: when the runs ended.
     """
 
     caption: str
@@ -140,6 +142,7 @@ class ShortTable:
     where: Level | None
     compared: tuple[str, ...]
     speeds: dict[str, list[Speed | None]]
+    place: Place | None = None
 
     def faster(self, method: str) -> bool:
         """Whether all runs of a method may claim to be faster than dense."""
@@ -165,13 +168,13 @@ class ShortTable:
         if not chosen:
             return None
         compared = tuple(m for m, row in chosen.items() if row.level == where)
-        cells = _cells(records, rows, chosen)
+        runs = [r for r in records if not is_dense(r) and level_of(r) == chosen[method_of(r)].level]
+        place = usual_place(runs)
+        cells = _cells(runs, rows, chosen, place)
         measures = {key: _sized(MEASURES[key], cells[key]) for key in cells}
         speeds = {
-            method: [
-                speed_of(r) for r in records if method_of(r) == method and level_of(r) == row.level
-            ]
-            for method, row in chosen.items()
+            method: [speed_of(r, place) for r in runs if method_of(r) == method]
+            for method in chosen
         }
         wins = {
             key: dict(
@@ -183,10 +186,8 @@ class ShortTable:
             )
             for key, measure in measures.items()
         }
-        if "latency" in wins:
-            wins["latency"] = {
-                m: won and _surely_faster(speeds[m]) for m, won in wins["latency"].items()
-            }
+        if "time" in wins:
+            wins["time"] = {m: won and _surely_faster(speeds[m]) for m, won in wins["time"].items()}
         shown = {"dense": "dense"} | {
             m: row.display if row.level == where else after(f"{row.display},", row.level)
             for m, row in chosen.items()
@@ -207,8 +208,8 @@ class ShortTable:
         )
         head = ("Method", *(m.column.label for m in measures.values()))
         left = sum(r.method != "dense" for r in rows.rows) - len(chosen)
-        caption = _caption(where, len(compared) < len(chosen), left)
-        return cls(caption, head, made, cells, where, compared, speeds)
+        caption = _caption(where, place, "time" in cells, len(compared) < len(chosen), left)
+        return cls(caption, head, made, cells, where, compared, speeds, place)
 
     def markdown(self) -> str:
         """In GitHub's Markdown, the caption below."""
@@ -263,13 +264,16 @@ def _text(column: Column, cell: Cell | None, seeds: int | None) -> str:
     return column.show(cell, seeds if seeds is not None or cell is None else cell.n)
 
 
-def _caption(where: Level | None, others: bool, left: int) -> str:
+def _caption(where: Level | None, place: Place | None, timed: bool, others: bool, left: int) -> str:
     at = "Pruned networks" if where is None else f"Networks with {where.text}"
     text = (
         f"{at}. {MARK} marks the best; networks that are level share it, and where all are level "
         "nobody has it. A size no better than dense gets none, nor a time that is not surely "
-        "better. Size without zeros; time of one input, as measured with the run."
+        "better. Size without zeros."
     )
+    at_end = "in turns with dense when the run ended"
+    told = at_end if place is None else f"in turns with dense on {place.text}"
+    text += f" Time of one input, {told}." * timed
     text += " Methods that were not pruned so stand as they were and get no mark." * others
     return text + f" Pruned otherwise: {counted(left, 'more row')}, in the report." * (left > 0)
 
@@ -283,32 +287,34 @@ def _sized(measure: Measure, cells: dict[str, Cell | None]) -> Measure:
 
 
 def _cells(
-    records: Sequence[Record], rows: Rows, chosen: dict[str, Row]
+    runs: Sequence[Record], rows: Rows, chosen: dict[str, Row], place: Place | None
 ) -> dict[str, dict[str, Cell | None]]:
     """Measure -> method -> mean; measures that no pruned network has are left out."""
     own = {m: row.cells for m, row in chosen.items()}
     dense = next((r.cells for r in rows.rows if r.method == "dense"), {})
-    runs = [r for r in records if not is_dense(r) and level_of(r) == chosen[method_of(r)].level]
     cells: dict[str, dict[str, Cell | None]] = {}
     qualities = [quality.key for quality in QUALITIES]
-    for key in (*qualities, "reached", "removed", "size", "latency", "seconds"):
+    for key in (*qualities, "reached", "removed", "size", "time", "seconds"):
         if key == "size":
             cells[key] = {m: c.get("packed") or c["bytes"] for m, c in own.items()}
+        elif key == "time":
+            timed = key if place is None else f"timed {place.text}"
+            cells[key] = {m: c.get(timed) for m, c in own.items()}
         else:
             cells[key] = {m: c.get(key) for m, c in own.items()}
         if key in qualities:
             cells[key]["dense"] = dense.get(key)
     # measured beside the sparse networks, in the same runs
-    for key, path in (("size", "dense.bytes"), ("latency", "dense.latency_ms")):
-        beside = Cell.of(first(r, path) for r in runs)
-        # over methods too: its error is none over seeds
-        once = Cell(beside.mean, None, beside.n) if beside else None
-        cells[key]["dense"] = once or dense.get(key if key == "latency" else "bytes")
+    beside = Cell.of(first(r, "dense.bytes") for r in runs)
+    # over methods too: its error is none over seeds
+    once = Cell(beside.mean, None, beside.n) if beside else None
+    cells["size"]["dense"] = once or dense.get("bytes")
+    cells["time"]["dense"] = Cell(100.0, None, len(runs))
     there = {k: v for k, v in cells.items() if any(v[m] for m in chosen)}
     quality = [k for k in qualities if k in there]
     unwanted = set(quality[1:])
     if "removed" in there and all(there["removed"].values()):
         unwanted.add("reached")
-    if "latency" in there:
+    if "time" in there:
         unwanted.add("seconds")
     return {k: v for k, v in there.items() if k not in unwanted}

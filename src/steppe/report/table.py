@@ -20,6 +20,7 @@ from steppe.report.record import (
     method_of,
     number,
 )
+from steppe.report.times import predictions, time_columns
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -90,6 +91,7 @@ class Rows:
         columns = (
             *(own for column in COLUMNS for own in _by_kind(column, records)),
             *each_class(everything),
+            *time_columns(records),
             *on_images(image_columns(everything), everything, "corruptions"),
             *on_images(families(everything), everything, "attacks"),
         )
@@ -100,7 +102,7 @@ class Rows:
                 len(runs),
                 display(runs[0]),
                 {c.key: Cell.of(map(c.read, runs)) for c in columns}
-                | (_counted_beside(records) if method == "dense" else {}),
+                | (_counted_beside(records, len(runs)) if method == "dense" else {}),
             )
             for (method, where), runs in groups.items()
         ]
@@ -191,10 +193,12 @@ def _if_counted(record: Record, read: Callable[[Record], float | None], kind: st
     return read(record) if level is None or level.counted == kind else None
 
 
-def _counted_beside(records: Sequence[Record]) -> dict[str, Cell | None]:
-    """The dense network's multiply-adds, which only runs that prune channels count."""
+def _counted_beside(records: Sequence[Record], seeds: int) -> dict[str, Cell | None]:
+    """What only runs that prune channels say of the dense network; no error over its seeds."""
+    tables = {dense for r in records for dense in predictions(r)}
+    cells: dict[str, Cell | None] = {f"predicted {t:g}": Cell(t, None, seeds) for t in tables}
     counted = {n for r in records if (n := number(r, "dense.flops")) is not None}
-    return {"flops": Cell.of(counted)} if len(counted) == 1 else {}
+    return cells | ({"flops": Cell(counted.pop(), None, seeds)} if len(counted) == 1 else {})
 
 
 def _check_fractions(rows: Sequence[Row], columns: Sequence[Column]) -> None:
