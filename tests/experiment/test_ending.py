@@ -1,6 +1,7 @@
 """A fault in what is computed after a run never costs the run."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from safetensors.torch import load_file
 
 import steppe
 from steppe.core.courtesy import NOT_COMPUTED
-from steppe.experiment.ending import Ending
+from steppe.experiment.ending import Ending, guessing_notes
 from steppe.report.html import write_report
 from steppe.report.record import read_records
 
@@ -96,3 +97,23 @@ def test_a_run_that_diverged_without_nan_says_so(tmp_path):
     (said,) = steppe.train(recipe, out=tmp_path / "slow")["doubts"]
     assert "the run has failed; try a lower sparsity, a smaller learning rate, or penalty" in said
     assert "rho" not in said
+
+
+@pytest.mark.parametrize(
+    ("classes", "accuracy", "failed"),
+    [
+        (2, 0.51, True),
+        (2, 0.6, False),
+        (3, 0.34, True),
+        (3, 0.5, False),
+        (10, 0.14, True),
+        (10, 0.16, False),
+        (1000, 0.0014, True),
+        (1000, 0.002, False),
+    ],
+)
+def test_guessing_is_said_of_networks_that_guess(classes, accuracy, failed):
+    outcome = SimpleNamespace(after={"accuracy": accuracy})
+    notes = guessing_notes(outcome, steppe.methods.METHODS["gmp"].example(), classes)
+    assert bool(notes) == failed
+    assert all(f"guessing among {classes} classes ({1 / classes:.1%})" in note for note in notes)

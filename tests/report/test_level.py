@@ -97,3 +97,15 @@ def test_a_language_model_with_smaller_shapes_has_fewer_parameters_not_zeros() -
     levels = [level_of(slim), level_of(recovered)]
     assert [level.text for level in levels if level] == ["25 % fewer parameters"] * 2
     assert level_of({"method": "dense", "sparsity_asked": 0.0}) is None
+
+
+def test_layers_without_their_channels_have_no_zeros_but_weights_that_are_left() -> None:
+    layers = [{"name": "conv1", "total": 100, "zeros": 64}]
+    channels = run("halp", "flops") | {"layers": layers}
+    zeros = {"method": "gmp", "sparsity_asked": 0.4, "layers": layers}
+    (figure,) = [f for f in Document.of([channels], title="x").drawn["inside"] if f.key == "layers"]
+    assert figure.title == "Weights left per layer at 40 % fewer multiply-adds"
+    assert "HALP: conv1 36.0 %" in figure.svg
+    (figure,) = [f for f in Document.of([zeros], title="x").drawn["inside"] if f.key == "layers"]
+    assert figure.title == "Zeros per layer at 40 % zeros"
+    assert "GMP: conv1 64.0 %" in figure.svg

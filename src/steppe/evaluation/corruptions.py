@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,15 +74,24 @@ class Corruptions(Evaluation):
         names = list(result["accuracy"])
         run = ", ".join(names) if len(names) <= 3 else f"the {len(names)} kinds that were run"
         means = ", ".join(papers or [f"{result['mean_run']:.2%}, the mean over {run}{at}"])
-        worst = min(names, key=lambda n: min(result["accuracy"][n].values()))
         text = (
             f"accuracy on {result['images']} corrupted images {means}, {result['clean']:.2%} on "
-            "clean ones; "
-            f"worst: {worst}"
+            f"clean ones{worst_of(result['accuracy'])}"
         )
         if "beside" not in result:
             return text
         return f"{text}; beside {result['beside']['run']}: {_errors(result['beside'], run)}"
+
+
+def worst_of(cells: Mapping[str, Mapping[str, float]]) -> str:
+    """The end of a line: on which kind the network is worst; nothing of one kind alone.
+
+    Example:
+        >>> worst_of({"fog": {"3": 0.5}, "snow": {"3": 0.4}}), worst_of({"fog": {"3": 0.5}})
+        ('; worst: snow', '')
+    """
+    worst = min(cells, key=lambda name: min(cells[name].values()))
+    return f"; worst: {worst}" if len(cells) > 1 else ""
 
 
 def _at(severities: list[int]) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.text import counted
 from steppe.evaluation.base import Evaluation, read_record
+from steppe.evaluation.corruptions import worst_of
 from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection.run import DetectionRun
 from steppe.robustness.corrupted import parse_selection
@@ -106,11 +107,10 @@ class CorruptedDetection(Evaluation):
         means = ", ".join(
             papers or [f"{result['mean_run']:.3f}, the mean over {counted(len(names), 'kind')}"]
         )
-        worst = min(names, key=lambda n: min(result["map50"][n].values()))
         images = counted(result["images"], "corrupted image")
         text = (
             f"mean precision at overlap 0.5 on {images}: {means}; "
-            f"{result['clean']['map50']:.3f} on clean ones; worst: {worst}"
+            f"{result['clean']['map50']:.3f} on clean ones{worst_of(result['map50'])}"
         )
         beside = result.get("beside")
         if beside is None:

@@ -37,7 +37,7 @@ class Curves(Drawing):
 
     section, place = "inside", 20
     what = "Training curves"
-    needs = "curve or metrics"
+    needs = "curve or metrics of several epochs"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if curve_of(r)]
@@ -49,7 +49,7 @@ class Curves(Drawing):
         drawn = []
         for label, keys, scale in _CURVES:
             lines = {m: _series([r for r in having if method_of(r) == m], keys) for m in methods}
-            if any(lines.values()):
+            if any(len(line) > 1 for line in lines.values()):  # points alone are no curve
                 drawn.append((label, {m: line for m, line in lines.items() if line}, scale))
         if not drawn:
             return None
@@ -63,7 +63,7 @@ class Curves(Drawing):
                         [scale * v for v in line.values()],
                         color=look.colour,
                         linestyle="--" if method == "dense" else "-",
-                        marker=look.marker,
+                        marker=look.marker or ("o" if len(line) == 1 else ""),
                         markersize=4,
                         markevery=max(1, len(line) // 8),
                         linewidth=1.3,
