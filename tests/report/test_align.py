@@ -62,3 +62,26 @@ def test_figures_of_the_first_images_say_so() -> None:
     assert aligned([{"entries": [published]}])[0]["limited"] == {"attacks": 50}
     runs[0]["entries"] = [whole]  # a limit above their number limits nothing
     assert "Attacked, l∞ 0.5, %" in Rows.from_records(aligned(runs)).markdown()
+
+
+def timing(own: float, table: str | None = None, **where: object) -> dict[str, object]:
+    result = {"device": "EPYC", "threads": 1, "measured": {"ratio": own}} | where
+    said = {"predicted_ms": [8.0, own]} if table else {}
+    options = {"table": table, "threads": where.get("threads")}
+    return {"on": "latency", "options": options, "result": result | said, "command": f"at {own}"}
+
+
+def test_times_need_no_like_options_as_each_place_stands_alone() -> None:
+    first, second, third = aligned(
+        [
+            {"entries": [timing(1.0, table="a.json"), timing(2.0)]},
+            {"entries": [timing(3.0, table="elsewhere/b.json"), timing(4.0, threads=8)]},
+            {"entries": [timing(5.0, device="Xeon")]},
+        ]
+    )
+    assert [t["measured"]["ratio"] for t in first["timings"]] == [2.0], "the last of a place"
+    assert first["timings"][0]["predicted_ms"] == [8.0, 1.0], "what the table said stays"
+    assert [t["measured"]["ratio"] for t in second["timings"]] == [3.0, 4.0]
+    assert [t["device"] for t in third["timings"]] == ["Xeon"]
+    assert [r["unlike"] for r in (first, second, third)] == [[], [], []]
+    assert first["commands"] == ["at 1.0", "at 2.0"]

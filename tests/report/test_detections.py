@@ -44,7 +44,7 @@ def test_numbers_are_mean_precisions_in_percent() -> None:
     shown = {c.label: c.show(halp.cells[c.key], 2) for c in size.columns}
     assert shown["Multiply-adds, million"] == "600.0"
     assert shown["Parameters left"] == "600"
-    assert shown["Predicted latency, ms"] == "5.4"
+    assert shown["Predicted latency (dense 9), ms"] == "5.4"
     changed = [c.label for c in tables["Corrupted images"].columns]
     assert changed[0] == "mAP_C, mean of fog, snow, gaussian noise, severities 3, 5, %"
 
@@ -58,7 +58,7 @@ def test_no_page_of_detectors_speaks_of_accuracy_or_of_zeros(tmp_path: Any) -> N
         assert "% zeros" not in text
         assert "40 % fewer multiply-adds" in text
     assert "HALP is as precise as the dense network" not in page, "1.5 points are lost"
-    assert "every method is below the dense network in mAP@0.5; HALP comes closest" in page
+    assert "every method is below the dense network in mAP@0.5 (70.00 %); HALP" in page
     assert "Precision is highest on corrupted images: AdaSAP" in page
 
 

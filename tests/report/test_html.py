@@ -15,6 +15,7 @@ import pytest
 
 from steppe.core.errors import SteppeError
 from steppe.report.html import Section, write_report
+from steppe.report.level import Level
 from steppe.report.table import Rows
 
 FIGURES = (
@@ -192,7 +193,7 @@ def test_wrong_labels_have_a_part_of_their_own(tmp_path: Path, text: str, record
 
 def test_the_papers_numbers_stand_beside(text: str, records: Any) -> None:
     mean = Rows.from_records(records)
-    (safe,) = [r for r in mean.rows if r.method == "safe" and r.sparsity == 0.9]
+    (safe,) = [r for r in mean.rows if r.method == "safe" and r.level == Level("zeros", 0.9)]
     column = next(c for c in mean.columns if c.key == "corrupted_19 3")
     # table 3 of SAFE: 73.98 ± .09 at 90 %, severity 3
     assert f"<td>73.98 ± 0.09</td><td>{column.show(safe.cells['corrupted_19 3'], 3)}</td>" in text
@@ -246,7 +247,7 @@ def test_mixed_runs_are_told(tmp_path: Path, records: Any) -> None:
     records[-1]["fallbacks"] = ["no GPU: ran on the CPU"]
     records.append(records[-1])
     text = write(tmp_path, records)
-    assert "SAFE at 99 %: seed 2 is there 2 times" in text
+    assert "SAFE at 99 % zeros: seed 2 is there 2 times" in text
     assert "different recipes are averaged (lr: 0.1, 0.2)" in text
     assert "no GPU: ran on the CPU" in text
 

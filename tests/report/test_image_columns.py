@@ -68,6 +68,17 @@ def test_fewer_kinds_are_called_by_what_they_are() -> None:
     assert "Corrupted, 14 kinds, severity 3, %" in many
 
 
+def test_no_mean_is_there_twice() -> None:
+    """At one severity the mean over the kinds is that of the severity."""
+    record = measured(["kind_0", "kind_1"], "3")
+    assert {k: v for k, v in values(record).items() if k.startswith("corrupted")} == {
+        "corrupted 3": pytest.approx(mean(record, ["kind_0", "kind_1"]))
+    }
+    (column,) = image_columns([record])[:1]
+    assert column.label == "Corrupted, kind 0, kind 1, severity 3, %"
+    assert len(values(measured(["kind_0", "extra_1"], "3"))) == 2, "the severity's is without extra"
+
+
 def test_two_severities_are_no_r_c_of_the_papers() -> None:
     """The papers take all five: the column says so, and stands beside none of their numbers."""
     columns = values(measured([*COMMON, *EXTRA], "35"))

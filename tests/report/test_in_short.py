@@ -88,7 +88,7 @@ def test_a_size_or_time_wins_only_if_it_is_better_than_dense() -> None:
     runs[1]["sparse"]["latency_ms"] = 1.0
     assert marks(*runs) == {}, "not timed in turns"
     runs[1]["speed"] = timed(2.0)
-    assert marks(*runs) == {"b": ["Time, ms"]}
+    assert marks(*runs) == {"b": ["Time, of dense, %"]}
     runs[1]["speed"] = timed(2.0, reason="")
     assert marks(*runs) == {}, "no reason to be faster"
     runs = [run("a", bytes=4000), run("b", bytes=4000, bytes_packed=500)]
@@ -121,10 +121,10 @@ def test_removed_parameters_replace_zeros() -> None:
 def test_only_methods_of_one_sparsity_are_compared() -> None:
     runs = [run("safe", 0.5, accuracy=0.94), run("gmp", accuracy=0.8), run("iht", accuracy=0.9)]
     table = table_of(*runs)
-    assert [r.display for r in table.rows] == ["dense", "SAFE", "GMP", "IHT"]
+    assert [r.display for r in table.rows] == ["dense", "SAFE, 50 % zeros", "GMP", "IHT"]
     assert marks(*runs) == {"IHT": ["Accuracy, %"]}
-    assert "Methods without that sparsity" in table.caption
-    assert "Methods without that sparsity" not in table_of(*runs[1:]).caption
+    assert "Methods that were not pruned so" in table.caption
+    assert "Methods that were not pruned so" not in table_of(*runs[1:]).caption
 
 
 def test_large_networks_are_in_megabytes() -> None:
@@ -136,10 +136,31 @@ def test_large_networks_are_in_megabytes() -> None:
 @pytest.mark.parametrize(
     ("accuracies", "sentence"),
     [
-        ((0.949, 0.8), "At 90 % zeros SAFE is as accurate as the dense network: 94.90 % against"),
-        ((0.949, 0.95), "At 90 % zeros GMP and SAFE are as accurate as the dense network: 95.00 %"),
-        ((0.8, 0.9), "At 90 % zeros every method is below the dense network; GMP comes closest: "),
-        ((0.9, 0.9), "At 90 % zeros every method is below the dense network; SAFE and GMP come"),
+        (
+            (0.949, 0.8),
+            "At 90 % zeros SAFE (94.90 %) is as accurate as the dense network (95.00 %).",
+        ),
+        (
+            (0.949, 0.95),
+            "At 90 % zeros GMP (95.00 %) and SAFE (94.90 %) are as accurate as the dense network (",
+        ),
+        (
+            (0.949, 0.97),
+            "At 90 % zeros GMP (97.00 %) is more accurate than the dense network (95.00 %); "
+            "SAFE (94.90 %) is as accurate as it.",
+        ),
+        (
+            (0.97, 0.5),
+            "At 90 % zeros SAFE (97.00 %) is more accurate than the dense network (95.00",
+        ),
+        (
+            (0.8, 0.9),
+            "At 90 % zeros every method is below the dense network (95.00 %); GMP (90.00 %) comes",
+        ),
+        (
+            (0.9, 0.9),
+            "At 90 % zeros every method is below the dense network (95.00 %); SAFE (90.00 %) and",
+        ),
     ],
 )
 def test_the_first_sentence_is_about_quality(accuracies: Any, sentence: str) -> None:
@@ -171,8 +192,8 @@ def test_what_was_gained_or_that_nothing_was() -> None:
     one = run("a", bytes=4000, bytes_packed=500, latency_ms=1.0) | {"speed": timed(2.0)}
     (_, gained, *_) = InShort.of([one]).sentences
     assert gained == (
-        "Stored without its zeros, the network is 8.0 times smaller than dense; one input is 2.0 "
-        "times as fast with a (at least 2.00)."
+        "Stored without zeros a is 8.0 times smaller than dense; one input is 2.0 times as fast "
+        "with a (at least 2.00)."
     )
     for speed, said in (
         (timed(16.6, reason=""), "none is faster here, as zeros in dense tensors are multiplied"),
@@ -209,7 +230,7 @@ def test_at_most_five_sentences_of_much(records: Any) -> None:
 
 
 def test_many_names_are_few_and_a_count() -> None:
-    assert "mine 0, mine 1 and 10 others" in first(*odd_ones()[3])
+    assert "mine 0 (90.00 %), mine 1 (90.00 %) and 10 others" in first(*odd_ones()[3])
 
 
 def test_no_number_is_lost(tmp_path: Path, records: Any) -> None:
@@ -286,4 +307,21 @@ def test_of_a_perplexity_or_loss_worse_is_not_called_below(key: str) -> None:
     runs = [run("safe", **{key: 30.0}) | {"dense": {key: 10.0}}]
     assert f"SAFE is worse than the dense network in {key}: 30" in first(*runs)
     runs += [run("gmp", **{key: 20.0}) | {"dense": {key: 10.0}}]
-    assert f"every method is worse than the dense network in {key}; GMP comes" in first(*runs)
+    assert f"every method is worse than the dense network in {key} (10" in first(*runs)
+
+
+def test_it_says_what_the_full_sentences_say_and_of_each_network_its_own() -> None:
+    better = run("a", accuracy=0.97, bytes=4000, bytes_packed=3000)
+    best = run("b", accuracy=0.99, bytes=4000, bytes_packed=2000) | {"speed": timed(1.2)}
+    fast = better | {"speed": timed(2.0)}
+    short = InShort.of([fast, best])
+    assert short.sentences[0] == (
+        "At 90 % zeros b (99.00 %) and a (97.00 %) are more accurate than the dense network "
+        "(95.00 %)."
+    )
+    assert "none is level with dense (95.00 %). Above it: b (99.00 %, +4.00)" in short.full[0]
+    for one in (fast, best):
+        one["sparse"]["latency_ms"] = 1.0
+    (_, gained, *_) = InShort.of([fast, best]).sentences
+    assert gained.startswith("Stored without zeros b is 2.0 times smaller than dense; ")
+    assert gained.endswith("one input is 2.0 times as fast with a (at least 2.00).")

@@ -10,13 +10,15 @@ import pytest
 from rich.console import Console
 
 from steppe.core.errors import SteppeError
+from steppe.report.level import Level
 from steppe.report.table import Rows
 
 Records = list[dict[str, Any]]
 
 
 def row(rows: Rows, method: str, sparsity: float | None) -> Any:
-    return next(r for r in rows.rows if (r.method, r.sparsity) == (method, sparsity))
+    level = None if sparsity is None else Level("zeros", sparsity)
+    return next(r for r in rows.rows if (r.method, r.level) == (method, level))
 
 
 def test_mean_and_standard_error_are_those_of_the_records(records: Records) -> None:
@@ -35,7 +37,7 @@ def test_mean_and_standard_error_are_those_of_the_records(records: Records) -> N
 def test_dense_is_first_and_sparsity_ascends(records: Records) -> None:
     rows = Rows.from_records(records[::-1]).rows
     assert rows[0].method == "dense"
-    levels = [r.sparsity for r in rows[1:]]
+    levels = [r.level for r in rows[1:]]
     assert levels == sorted(levels)
     assert all(r.seeds == 3 for r in rows)
 
@@ -72,7 +74,7 @@ def test_what_was_not_measured_is_a_dash_and_some_seeds_are_told() -> None:
 def test_errors_have_two_significant_digits() -> None:
     values = (1234.0, 1300.0)
     runs = [
-        {"method": "m", "seed": i, "sparsity_asked": 0.5, "sparse": {"loss": v, "latency_ms": 7.0}}
+        {"method": "m", "seed": i, "sparsity_asked": 0.5, "sparse": {"loss": v, "nonzero": 7.0}}
         for i, v in enumerate(values)
     ]
     assert "| 1,267 ± 33 | 7 |" in Rows.from_records(runs).markdown()

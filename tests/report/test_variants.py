@@ -11,7 +11,9 @@ from steppe.method import Method
 from steppe.report.document import Document
 from steppe.report.in_short import InShort
 from steppe.report.markdown import markdown
+from steppe.report.notes import notes
 from steppe.report.papers import beside
+from steppe.report.record import display
 from steppe.report.table import Rows
 from steppe.report.variants import told_apart
 
@@ -195,3 +197,47 @@ def test_recoveries_of_what_was_pruned_otherwise_are_told_apart() -> None:
         "Wanda, recovered, pruning samples 8",
         "Wanda, recovered, pruning samples 128",
     ]
+
+
+def removed(method: str = "halp", seed: int = 0, **more: Any) -> dict[str, Any]:
+    recipe = {"method": {"name": method} | more, "seed": seed}
+    run = {"method": method, "seed": seed, "sparsity_asked": 0.4, "recipe": recipe}
+    return run | {"label": f"{display(*told_apart([run]))}, removed"}
+
+
+def test_what_steppe_remove_made_is_told_apart_like_the_runs() -> None:
+    """Else two methods of one name are averaged, as their labels are the same."""
+    plain, other, again = removed(), removed(every=5), removed(seed=1)
+    assert plain["label"] == other["label"]
+    labels = [r["label"] for r in told_apart([plain, other, again])]
+    assert labels == ["HALP, removed", "HALP, every 5, removed", "HALP, removed"]
+    own = removed() | {"label": "mine, removed"}
+    assert told_apart([own, other])[0]["label"] == "mine, removed"
+
+
+def test_a_table_of_layers_is_what_it_says_not_where_it_lies() -> None:
+    def by(path: str, dense: float) -> dict[str, Any]:
+        recipe = {"method": {"name": "halp"}, "channels": {"target": "latency", "table": path}}
+        cost = {"target": "ms", "cost": [dense, 5.0]}
+        run = {"method": "halp", "seed": 0, "sparsity_asked": 0.4, "recipe": recipe}
+        return run | {"removed": cost}
+
+    one, same, other = by("a.json", 8.0), by("b/c.json", 8.0), by("a.json", 9.0)
+    assert [r.get("label") for r in told_apart([one, same])] == [None, None]
+    assert [r["label"] for r in told_apart([one, other])] == [
+        "HALP, table of 8 ms",
+        "HALP, table of 9 ms",
+    ]
+    (remark,) = notes([one, same])
+    assert "seed 0 is there 2 times" in remark, "no word of a path"
+    assert "channels.table" in " ".join(notes([one, other | {"seed": 1}]))
+
+
+def test_a_dense_run_for_each_seed_is_no_remark() -> None:
+    def start(seed: int, weights: str) -> dict[str, Any]:
+        recipe = {"name": f"run {seed}", "model": {"weights": weights}, "seed": seed}
+        return {"method": "halp", "seed": seed, "recipe": recipe}
+
+    assert notes([start(0, "dense-0"), start(1, "dense-1")]) == []
+    (remark,) = notes([start(0, "a"), start(1, "a"), start(2, "b")])
+    assert "model.weights" in remark

@@ -31,7 +31,7 @@ from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 from steppe.removal.remove import Removed
 from steppe.report.record import display
-from steppe.report.variants import told_apart
+from steppe.report.variants import REMOVED, told_apart
 
 
 def add(app: typer.Typer) -> None:
@@ -68,7 +68,7 @@ def command(
     before, after = removed.report["parameters"]
     sparse = {**record.get("sparse", {}), "parameters": after}
     # a report of both folders tells them apart
-    label = f"{display(*told_apart([record]))}, removed"
+    label = display(*told_apart([record])) + REMOVED
     own: dict[str, Any] = {"label": label, "sparse": sparse}
     told = record.get("removed", {})  # by what the channels were chosen
     kept = {key: told[key] for key in ("target", "cost", "round_to") if key in told}
@@ -140,8 +140,9 @@ def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
     say(f"{before:,} -> {after:,} parameters{flops}", quiet)
     if "latency_ms" in gained:
         many = "latency_ms_64" in gained
-        wide = f"64 images {_pair(gained, 'latency_ms_64')} ms, " if many else ""
-        one = f"one image {_pair(gained, 'latency_ms')} ms"
+        # beside dense only the ratios of the turns are told: medians of each may contradict them
+        wide = f"64 images {gained['latency_ms_64'][1]:.3g} ms, " if many else ""
+        one = f"one image {gained['latency_ms'][1]:.3g} ms"
         say(f"{one}, {wide}{counted(gained['threads'], 'thread')}", quiet)
         say(times_of(gained["speed"]), quiet)
     if "onnx" in gained:

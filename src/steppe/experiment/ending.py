@@ -230,16 +230,18 @@ def diverged_notes(outcome: Outcome, method: Method, classes: int) -> list[str]:
 
 
 def guessing_notes(outcome: Outcome, method: Method, classes: int) -> list[str]:
-    """What to say of a network that answers no better than by chance."""
-    accuracy = outcome.after.get("accuracy", math.inf)
-    chance = 1 / classes
-    if accuracy > chance + min(chance / 2, 0.1 * (1 - chance)):  # of two classes 55 %, of ten 15 %
+    """What to say of a network that answers hardly better than by chance.
+
+    Hardly better: by half of what guessing gets right, or where that is much, as among few
+    classes, by a twentieth of what it gets wrong.
+    """
+    accuracy, chance = outcome.after.get("accuracy", math.inf), 1 / classes
+    if accuracy > chance + min(chance / 2, (1 - chance) / 20):
         return []
     sparse = "a lower sparsity, " if method.sparsity else ""
     return [
-        f"{accuracy:.1%} is hardly more than guessing among {classes} classes gives "
-        f"({chance:.1%}): the run has failed; try "
-        f"{sparse}{gentler(method)}, or train longer"
+        f"{accuracy:.1%} is hardly better than guessing among {classes} classes ({chance:.1%}): "
+        f"the run has failed; try {sparse}{gentler(method)}, or train longer"
     ]
 
 

@@ -16,6 +16,9 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ``commands``, what is left aside is told in ``unlike``, and ``limited`` has for what was
     measured on the first images only how many these were.
 
+    Times need not be alike: each place has its own, so all become ``timings``, the last of each
+    place; what a table of layers said last stays with them.
+
     Args:
         records: as read.
 
@@ -27,6 +30,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         >>> [r["evaluations"]["corruptions"]["mean"] for r in counts]
         [3.0, 3.0]
     """
+    records = [_timed(record) for record in records]
     names = _shared(entry for record in records for entry in record.get("entries", ()))
     votes: dict[str, Counter[str]] = {}
     for record in records:
@@ -63,6 +67,30 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
             | ({"limited": limited} if limited else {})
         )
     return alike
+
+
+def _timed(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with its times apart from what else was measured."""
+    if "entries" not in record:
+        return record
+    last: dict[tuple[str, ...], dict[str, Any]] = {}
+    commands, others = [], []
+    for entry in record["entries"]:
+        result = entry["result"]
+        if not isinstance(result.get("measured"), Mapping):
+            others.append(entry)
+            continue
+        place = tuple(str(result.get(key)) for key in ("device", "threads"))
+        said = last.get(place, {}).get("predicted_ms")
+        last[place] = ({"predicted_ms": said} if said else {}) | result
+        commands.append(entry.get("command"))
+    if not last:
+        return record
+    return record | {
+        "entries": others,
+        "timings": list(last.values()),
+        "commands": [*record.get("commands", ()), *filter(None, dict.fromkeys(commands))],
+    }
 
 
 def _plain(result: Mapping[str, Any]) -> dict[str, Any]:

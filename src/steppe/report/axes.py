@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from steppe.report.column import Cell
-from steppe.report.record import Record, is_dense, method_of, sparsity_of
+from steppe.report.level import Level, kinds
 from steppe.report.svg import Figure, Look, canvas, finish, legend, log_scale, looks
 from steppe.report.table import Row, Rows
 
@@ -24,7 +24,7 @@ def sparse_rows(rows: Rows, *keys: str) -> list[Row]:
     return [
         r
         for r in rows.rows
-        if r.method != "dense" and r.sparsity is not None and any(r.cells.get(k) for k in keys)
+        if r.method != "dense" and r.level is not None and any(r.cells.get(k) for k in keys)
     ]
 
 
@@ -38,9 +38,9 @@ def looks_of(rows: Rows) -> dict[str, Look]:
     return looks({r.method: r.display for r in rows.rows})
 
 
-def levels_of(rows: Sequence[Row]) -> list[float]:
-    """The sparsities, ascending."""
-    return sorted({r.sparsity for r in rows if r.sparsity is not None})
+def levels_of(rows: Sequence[Row]) -> list[Level]:
+    """The levels: those of one kind together, ascending."""
+    return sorted({r.level for r in rows if r.level is not None})
 
 
 def describe(rows: Rows, key: str) -> str:
@@ -55,16 +55,18 @@ def describe(rows: Rows, key: str) -> str:
     return f"{column.label}. {'; '.join(parts)}."
 
 
-def sparsity_axis(
-    ax: Axes, levels: Sequence[float], label: bool = True, asked: str = "zeros"
-) -> None:
-    """Sparsities along x; ``asked`` is what they count."""
+def level_axis(ax: Axes, levels: Sequence[Level], label: bool = True) -> None:
+    """Levels along x, and what they count: once, or each where they count different things."""
     # evenly spaced: 90, 95, 98, 99 % to scale would crowd where it matters
-    ax.set_xticks(range(len(levels)), [f"{100 * level:.6g} %" for level in levels])
+    counted = kinds(levels)
+    one = len(counted) == 1
+    texts = [level.percent if one else f"{level.percent}\n{level.counted}" for level in levels]
+    ax.set_xticks(range(len(levels)), texts)
     ax.set_xlim(-0.5, len(levels) - 0.5)
     ax.grid(False, axis="x")
     if label:
-        ax.set_xlabel(f"{asked} asked for (evenly spaced, not to scale)")
+        asked = f"{counted[0]} asked for" if one else "asked for"
+        ax.set_xlabel(f"{asked} (evenly spaced, not to scale)")
 
 
 def band(ax: Axes, cell: Cell | None, scale: float, look: Look) -> None:
@@ -77,29 +79,34 @@ def band(ax: Axes, cell: Cell | None, scale: float, look: Look) -> None:
         ax.axhspan(low, high, color=look.colour, alpha=0.12, linewidth=0)
 
 
-def draw_lines(ax: Axes, rows: Rows, key: str, scale: float, levels: Sequence[float]) -> None:
-    """A line per method with error bars, moved aside a little so that they do not cover."""
+def draw_lines(ax: Axes, rows: Rows, key: str, scale: float, levels: Sequence[Level]) -> None:
+    """A line per method with error bars, moved aside a little so that they do not cover.
+
+    What counts different things is not joined.
+    """
     style = looks_of(rows)
     methods = list(dict.fromkeys(r.method for r in sparse_rows(rows, key)))
     for i, method in enumerate(methods):
         shift = 0.09 * (i - (len(methods) - 1) / 2)
-        points = [
-            (levels.index(r.sparsity) + shift, c)
+        own = {
+            r.level: c
             for r in sparse_rows(rows, key)
-            if r.method == method and (c := r.cells[key]) is not None and r.sparsity is not None
-        ]
+            if r.method == method and (c := r.cells[key]) is not None and r.level is not None
+        }
         look = style[method]
-        ax.errorbar(
-            [x for x, _ in points],
-            [scale * c.mean for _, c in points],
-            yerr=[scale * (c.error or 0.0) for _, c in points],
-            color=look.colour,
-            marker=look.marker,
-            markersize=5,
-            linewidth=1.4,
-            capsize=2.5,
-            label=look.label,
-        )
+        for n, kind in enumerate(kinds(own)):
+            points = [(levels.index(o) + shift, c) for o, c in own.items() if o.counted == kind]
+            ax.errorbar(
+                [x for x, _ in points],
+                [scale * c.mean for _, c in points],
+                yerr=[scale * (c.error or 0.0) for _, c in points],
+                color=look.colour,
+                marker=look.marker,
+                markersize=5,
+                linewidth=1.4,
+                capsize=2.5,
+                label="_" * (n > 0) + look.label,  # a name once in the legend
+            )
     band(ax, dense_cell(rows, key), scale, style["dense"])
 
 
@@ -117,7 +124,7 @@ def draw_bars(
     log = log and all(c.mean > 0 for c in cells)
     with canvas(key, 3.3) as (figure, (ax,)):
         for i, method in enumerate(methods):
-            own = [(r.sparsity, r.cells[key]) for r in sparse if r.method == method]
+            own = [(r.level, r.cells[key]) for r in sparse if r.method == method]
             pairs = [(levels.index(s), c) for s, c in own if s is not None and c is not None]
             look = style[method]
             ax.bar(
@@ -138,20 +145,10 @@ def draw_bars(
             low = min(c.mean for c in cells)
             # bars on a log scale have no natural foot: half the smallest one keeps it visible
             ax.set_ylim(bottom=low / 2)
-        sparsity_axis(ax, levels, asked=rows.asked)
+        level_axis(ax, levels)
         ax.set_ylabel(unit + (" (log scale)" if log else ""))
         legend(figure, ax)
         return finish(figure, key, title, caption, describe(rows, key))
-
-
-def highest(records: Sequence[Record]) -> float | None:
-    """The sparsity that most methods share; of several, the highest."""
-    methods: dict[float, set[str]] = {}
-    for record in records:
-        where = sparsity_of(record)
-        if where is not None and not is_dense(record):
-            methods.setdefault(where, set()).add(method_of(record))
-    return max(methods, key=lambda s: (len(methods[s]), s), default=None)
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
@@ -182,7 +179,7 @@ def panels(
     with canvas(family, 0.9 + 1.75 * len(shown), len(shown)) as (figure, axes):
         for i, (ax, key) in enumerate(zip(axes, shown, strict=True)):
             draw_lines(ax, rows, key, 100, levels)
-            sparsity_axis(ax, levels, i + 1 == len(shown), rows.asked)
+            level_axis(ax, levels, i + 1 == len(shown))
             name = named.format(key.removeprefix(f"{family} "))
             ax.set_title(name, loc="left", fontsize=9.5)
             ax.set_ylabel(f"{quality}, %")

@@ -214,10 +214,6 @@ def _after(record: Record, path: str) -> float | None:
     return number({"after": pair[-1]}, "after") if isinstance(pair, list) and pair else None
 
 
-def _in_ms(record: Record) -> bool:
-    return bool(find(record, "removed.target") == "ms")
-
-
 def each_class(records: Sequence[Record]) -> list[Column]:
     """A column for each class that detectors look for: its precision at the overlap 0.5.
 
@@ -354,21 +350,6 @@ COLUMNS = (
         "those of the network from which zero channels were removed",
     ),
     _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),
-    _at(
-        "latency",
-        "Latency, ms",
-        "sparse.latency_ms",
-        means="time for one input, in dense kernels on the machine that trained, or of steppe "
-        "evaluate --on latency",
-    ),
-    Column(
-        "predicted",
-        "Predicted latency, ms",
-        lambda record: _after(record, "removed.cost") if _in_ms(record) else None,
-        means="time for one batch, by the table of layers with which channels were chosen, or that "
-        "steppe evaluate --on latency was given",
-    ),
-    _at("latency_64", "Latency of 64, ms", "sparse.latency_ms_64"),
     _at(
         "flops",
         "Multiply-adds, million",

@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from steppe.report.axes import highest
+from steppe.report.level import after, highest, level_of
 from steppe.report.quality import PRECISION
-from steppe.report.record import Record, display, find, is_dense, method_of, number, sparsity_of
+from steppe.report.record import Record, display, find, is_dense, method_of, number
 from steppe.report.svg import COLOURS
 
 MOST = 4
@@ -193,14 +193,13 @@ def _networks(records: Sequence[Record]) -> dict[str, Sequence[Record]]:
     having = [r for r in records if _examples([r])]
     where = highest(having)
     dense = [r for r in having if is_dense(r)]
-    pruned = [r for r in having if not is_dense(r) and sparsity_of(r) == where]
+    pruned = [r for r in having if level_of(r) == where]
     first: dict[str, Record] = {}
     for record in pruned:
         first.setdefault(method_of(record), record)
-    at = "" if where is None else f" {100 * where:.6g} %"
     networks: dict[str, Sequence[Record]] = {"dense": dense or [_beside(r) for r in pruned]}
     chosen = list(first.values())[:MOST]
-    return networks | {f"{display(r)}{at}": [r] for r in chosen}
+    return networks | {after(display(r), where, [where]): [r] for r in chosen}
 
 
 def _beside(record: Record) -> Record:

@@ -15,21 +15,20 @@ from steppe.report.detections import Strip, strips
 from steppe.report.detections import missing as no_images
 from steppe.report.figures import FIGURES
 from steppe.report.in_short import InShort
+from steppe.report.level import ZEROS, at, kinds, level_of, listed
 from steppe.report.quality import share_among
 from steppe.report.record import (
     Record,
-    asked_of,
     display,
     find,
-    is_dense,
     method_of,
     setting_of,
-    sparsity_of,
     wrong_labels,
 )
 from steppe.report.short_table import ShortTable
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
+from steppe.report.times import time_tables
 from steppe.report.variants import told_apart
 
 SECTIONS = {
@@ -48,8 +47,8 @@ _TABLES = {
     "Under attack": "linf l2",
     "Under noise": "noise",
     "Flatness": "hessian_top trace sharpness average adaptive",
-    "Size and cost": "reached flops removed left nonzero predicted latency latency_64 bytes packed "
-    "seconds memory",
+    "Size and cost": "reached flops removed left nonzero predicted timed time time_64 bytes "
+    "packed seconds memory",
 }
 
 
@@ -66,11 +65,12 @@ class Document:
         tables: caption and rows.
         drawn: section -> figures; only where figures were wanted.
         hints: section -> what would fill it, and the command for that; as ``drawn``.
+        times: of each place a caption, and rows under `times.HEAD`.
         papers: rows under `papers.HEAD`.
         remarks: what was left out, and what is to be known of the averages.
         commands: what to type to get the same again.
         versions: package -> versions.
-        recipes: method and sparsity -> recipe.
+        recipes: method and level -> recipe.
         words: the methods and quantities shown here, and what they mean.
         examples: what a pruned network forgot: title, then label, answers and picture of each.
         found: images with what detectors found in them.
@@ -82,6 +82,7 @@ class Document:
     short: ShortTable | None
     full: list[str]
     tables: list[tuple[str, Rows]]
+    times: list[tuple[str, list[list[str]]]]
     papers: list[list[str]]
     remarks: list[str]
     commands: list[str]
@@ -150,6 +151,7 @@ class Document:
             short=short.table,
             full=short.full if records else [],
             tables=tables,
+            times=time_tables(plain),
             papers=papers.beside(records, rows),
             remarks=[*missing, *filter(None, [no_images(plain)]), *_unlike(records)]
             if records
@@ -209,14 +211,14 @@ def _about(records: Sequence[Record]) -> str:
     if not records:
         return ""
     methods = dict.fromkeys(map(display, records))
-    where = sorted({s for r in records if not is_dense(r) and (s := sparsity_of(r)) is not None})
-    asked = asked_of(records)
-    asked = "of the weights zero" if asked == "zeros" else asked
-    at = f", with {', '.join(f'{100 * s:.6g} %' for s in where)} {asked}" if where else ""
+    levels = [level_of(r) for r in records]
+    pruned = f", with {listed(levels)}" if any(levels) else ""
+    zero = ZEROS in kinds(levels) or not any(levels)
+    what = "sets weights of a network to zero" if zero else "takes whole channels out of a network"
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
     setting = next((f" ({text})" for r in records if (text := setting_of(r))), "")
     return (
-        f"{runs} of {', '.join(methods)}{setting}{at}. Pruning sets weights of a network to zero; "
+        f"{runs} of {', '.join(methods)}{setting}{pruned}. Pruning {what}; "
         "dense is the network without pruning. A flat network loses little when its weights are "
         "moved."
     )
@@ -243,12 +245,10 @@ def _recipes(records: Sequence[Record]) -> dict[str, str]:
         if isinstance(record.get("recipe"), Mapping | str):
             recipe = record["recipe"]
             shown = recipe if isinstance(recipe, str) else json.dumps(recipe, indent=2, default=str)
-            # one per method and sparsity: the seeds differ in the seed alone, or `notes` tells
-            where = sparsity_of(record)
-            at = "" if where is None or is_dense(record) else f" at {100 * where:.6g} %"
+            # one per method and level: the seeds differ in the seed alone, or `notes` tells
             wrong = wrong_labels(record)
             labels = f", {100 * wrong:g} % wrong labels" if wrong else ""
-            shown_recipes.setdefault(display(record) + at + labels, shown)
+            shown_recipes.setdefault(display(record) + at(level_of(record)) + labels, shown)
     return shown_recipes
 
 
@@ -267,13 +267,17 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
     for record in records:
         examples = find(record, "evaluations.clean.beside.examples")
         method = method_of(record)
-        at = sparsity_of(record) or 0.0
-        if examples and (method not in best or at > (sparsity_of(best[method]) or 0.0)):
+        if examples and (method not in best or _share(record) > _share(best[method])):
             best[method] = record
     return [
         (
-            f"{display(r)} at {100 * (sparsity_of(r) or 0.0):.6g} % {asked_of([r])}",
+            f"{display(r)}{at(level_of(r))}",
             list(find(r, "evaluations.clean.beside.examples")),
         )
         for r in best.values()
     ]
+
+
+def _share(record: Record) -> float:
+    level = level_of(record)
+    return level.share if level is not None else 0.0

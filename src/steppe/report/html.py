@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core.serialization import write_text
-from steppe.report import detections, papers
+from steppe.report import detections, papers, times
 from steppe.report.document import SECTIONS, Document
 from steppe.report.record import Record
 
@@ -100,6 +100,7 @@ def _sections(document: Document) -> list[Section]:
         if body:
             sections.append(Section(key, title, body))
     numbers = "".join(rows.html(caption) for caption, rows in document.tables)
+    numbers += "".join(_table(caption, times.HEAD, rows) for caption, rows in document.times)
     # pictures before the numbers, which are many; what lies inside the runs last
     sections.insert(
         sum(s.key != "inside" for s in sections), Section("numbers", "Numbers", numbers)

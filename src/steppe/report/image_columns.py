@@ -117,6 +117,7 @@ def _means(records: Sequence[Record]) -> list[Column]:
     quality = _quality(records)
     for severities in _distinct(_severities(r) for r in records):
         key, label = _at(severities)
+        one = severities[0] if len(severities) == 1 else None
         of_papers = False
         for count in _PAPERS:
             mean = partial(_paper_mean, count=count, severities=severities)
@@ -133,19 +134,32 @@ def _means(records: Sequence[Record]) -> list[Column]:
         if of_papers:
             continue
         for names in _distinct(tuple(corrupted_cells(r)) for r in records):
+            if one and set(_kinds_of_all(records, one)) == set(names):
+                continue  # a single severity has a column of its own
             read = partial(_of_run, names=names, severities=severities)
-            named = ", ".join(n.replace("_", " ") for n in names[:3])
-            kinds = named if len(names) <= 3 else f"{len(names)} kinds"
-            heading = f"{quality.changed}, mean of {kinds}{label}, %"
+            heading = f"{quality.changed}, mean of {_named(names)}{label}, %"
             columns.append(Column(f"corrupted_run {','.join(names)}{key}", heading, read, 100, 2))
     return columns
+
+
+def _kinds_of_all(records: Sequence[Record], severity: str) -> list[str]:
+    """The kinds whose mean the column of a severity is; none where runs differ in them."""
+    own = [_kinds(r, extra=False) for r in records if severity_mean(r, severity) is not None]
+    return own[0] if own and all(set(kinds) == set(own[0]) for kinds in own) else []
+
+
+def _named(names: Sequence[str]) -> str:
+    """A few kinds by name, of many their number."""
+    few = ", ".join(n.replace("_", " ") for n in names)
+    return few if len(names) <= 3 else f"{len(names)} kinds"
 
 
 def _by_severity(records: Sequence[Record]) -> list[Column]:
     columns, quality = [], _quality(records)
     counts = sorted({len(_kinds(r, extra=False)) for r in records} - {0})
-    kinds = "1 kind" if counts == [1] else f"{' or '.join(map(str, counts))} kinds"
+    many = "1 kind" if counts == [1] else f"{' or '.join(map(str, counts))} kinds"
     for severity in severities_of(records):
+        kinds = _named(_kinds_of_all(records, severity)) or many
         for family, said, extra in (
             ("corrupted", kinds, False),
             ("corrupted_19", f"{_PAPERS[1]} kinds", True),

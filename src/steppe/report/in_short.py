@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from types import MappingProxyType
 
 from steppe.core.speed import DENSE_KERNELS
 from steppe.report.column import Cell
@@ -68,17 +69,19 @@ class InShort:
         return cls([sentence for sentence in told if sentence], table, full)
 
 
-def _names(methods: Iterable[str], table: ShortTable) -> str:
-    """``A``, ``A and B``, or a few and how many more."""
+def _names(
+    methods: Iterable[str], table: ShortTable, values: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """``A``, ``A and B``, or a few and how many more; with ``values`` behind them."""
     displays = {row.method: row.display for row in table.rows}
-    names = [displays[m] for m in methods]
+    names = [displays[m] + values.get(m, "") for m in methods]
     if len(names) > NAMES:
         names = [*names[: NAMES - 1], f"{len(names) - NAMES + 1} others"]
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _place(table: ShortTable) -> str:
-    return "Here" if table.where is None else f"At {100 * table.where:.6g} % {table.asked}"
+    return "Here" if table.where is None else f"At {table.where.text}"
 
 
 def _shown(measure: Measure, cell: Cell) -> str:
@@ -127,44 +130,58 @@ def _beside_dense(
     table: ShortTable, quality: Quality, best: list[tuple[str, Cell]], dense: Cell
 ) -> str:
     measure, cells = MEASURES[quality.key], table.cells[quality.key]
-    first, cell = best[0]
-    against = f"{_shown(measure, cell)} against {_shown(measure, dense)}"
-    kept = [m for m in table.compared if (c := cells[m]) and not measure.better(dense, c)]
-    if kept:
-        kept.sort(key=lambda m: m != first)
-        are = "are" if len(kept) > 1 else "is"
-        who = f"{_names(kept, table)} {are} {quality.as_good} the dense network"
-        return f"{_place(table)} {who}: {against}."
-    if len(table.compared) == 1:
-        return f"{_place(table)} {_names([first], table)} is {quality.worse}: {against}."
-    comes = "come" if len(best) > 1 else "comes"
-    closest = f"{_names((m for m, _ in best), table)} {comes} closest"
-    return f"{_place(table)} every method is {quality.worse}; {closest}: {against}."
+    there = [(m, c) for m in table.compared if (c := cells[m]) is not None]
+    there.sort(key=lambda pair: -pair[1].mean if measure.higher else pair[1].mean)
+    above = [m for m, c in there if measure.better(c, dense)]
+    level = [m for m, c in there if m not in above and not measure.better(dense, c)]
+    than = _shown(measure, dense)
+    if not above and not level:
+        closest = [m for m, _ in best]
+        if len(table.compared) == 1:
+            alone = f"{_place(table)} {_names(closest, table)} is {quality.worse}"
+            return f"{alone}: {_shown(measure, best[0][1])} against {than}."
+        comes = "come" if len(best) > 1 else "comes"
+        who = f"{_with_values(closest, table, quality)} {comes} closest"
+        return f"{_place(table)} every method is {quality.worse} ({than}); {who}."
+    parts, beside = [], f"the dense network ({than})"
+    for own, said in ((above, quality.better), (level, quality.as_good)):
+        if own:
+            are = "are" if len(own) > 1 else "is"
+            parts.append(f"{_with_values(own, table, quality)} {are} {said} {beside}")
+            beside = "it"
+    return f"{_place(table)} {'; '.join(parts)}."
+
+
+def _with_values(methods: Sequence[str], table: ShortTable, quality: Quality) -> str:
+    """Names, each with its own value."""
+    cells = table.cells[quality.key]
+    known = {m: c for m in methods if (c := cells[m]) is not None}
+    values = {m: f" ({_shown(MEASURES[quality.key], c)})" for m, c in known.items()}
+    return _names(methods, table, values)
 
 
 def _up_to(table: ShortTable, rows: Rows) -> str:
-    """The highest sparsity at which some method is as good as dense, if it is another one."""
+    """The highest level at which some method is as good as dense, if it is another one."""
     quality = share_among(table.cells)
     dense = table.cells.get(quality.key, {}).get("dense")
     scored = [
-        (r.sparsity, r.method, c)
+        (r.level, r.method, c)
         for r in rows.rows
-        if r.method != "dense" and r.sparsity is not None and (c := r.cells[quality.key])
+        if r.level is not None and table.where is not None and (c := r.cells[quality.key])
+        if r.level.counted == table.where.counted  # others are no more and no less
     ]
-    levels = {sparsity for sparsity, _, _ in scored}
+    levels = {level for level, _, _ in scored}
     if dense is None or len(levels) < 2:
         return ""
     kept = [(s, m) for s, m, c in scored if not MEASURES[quality.key].better(dense, c)]
     if not kept:
-        at = f"{100 * min(levels):.6g} % {table.asked}"
-        return f"Already at {at} no method is {quality.as_good} dense."
+        return f"Already at {min(levels).text} no method is {quality.as_good} dense."
     most = max(s for s, _ in kept)
     if most == table.where:
         return ""
     names = [m for s, m in kept if s == most]
     keep = "keep" if len(names) > 1 else "keeps"
-    at = f"{100 * most:.6g} % {table.asked}"
-    return f"Up to {at} {_names(names, table)} {keep} {quality.keeps}."
+    return f"Up to {most.text} {_names(names, table)} {keep} {quality.keeps}."
 
 
 def _size_and_time(table: ShortTable) -> str:
@@ -173,12 +190,14 @@ def _size_and_time(table: ShortTable) -> str:
     smaller, dense = table.cells.get("size", {}), table.cells.get("size", {}).get("dense")
     if dense and (best := _best(table, MEASURES["size"], smaller)):
         times = dense.mean / best[0][1].mean
+        names = _names((m for m, _ in best), table)
+        are = "are" if len(best) > 1 else "is"
         parts.append(
-            f"stored without its zeros, the network is {times:.1f} times smaller than dense"
+            f"stored without zeros {names} {are} {times:.1f} times smaller than dense"
             if times > 1.05
             else "no network is smaller than dense"
         )
-    if table.cells.get("latency", {}).get("dense"):
+    if "time" in table.cells:
         parts.append(_time(table))
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}." if text else ""
@@ -186,9 +205,9 @@ def _size_and_time(table: ShortTable) -> str:
 
 def _time(table: ShortTable) -> str:
     """Who is surely faster than dense, or why nobody is."""
-    cells = table.cells["latency"]
+    cells = table.cells["time"]
     surely = {m: cells[m] if table.faster(m) else None for m in table.compared}
-    best = [m for m, _ in _best(table, MEASURES["latency"], surely)]
+    best = [m for m, _ in _best(table, MEASURES["time"], surely)]
     if best:
         speeds = [s for s in table.speeds[best[0]] if s is not None]
         times, least = fmean(s.ratio for s in speeds), min(s.low for s in speeds)
@@ -204,7 +223,7 @@ def _time(table: ShortTable) -> str:
 
 def _sturdiest(table: ShortTable, rows: Rows) -> str:
     """Who loses least on corrupted or attacked images, and whose minimum is the flattest."""
-    own = {r.method: r.cells for r in rows.rows if r.sparsity == table.where}
+    own = {r.method: r.cells for r in rows.rows if r.level == table.where}
     quality = share_among(table.cells)
     measure = MEASURES[quality.key]
     attacked = [c.key for c in rows.columns if c.key.split(" ")[0] in ("linf", "l2")]

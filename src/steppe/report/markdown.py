@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from steppe.report import papers
+from steppe.report import papers, times
 from steppe.report.document import Document
+from steppe.report.level import Level
 from steppe.report.record import Record
 from steppe.report.short_table import ShortTable
 
@@ -34,13 +35,13 @@ def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] =
     if document.short is not None:
         parts.append(document.short.markdown())
     parts += [f"## {caption}\n\n{rows.markdown()}" for caption, rows in document.tables]
+    parts += [f"## {caption}\n\n{_table(times.HEAD, rows)}" for caption, rows in document.times]
     if document.full:
         parts.append("## In full\n\n" + "\n".join(f"- {text}" for text in document.full))
     if document.papers:
-        lines = [_row(papers.HEAD), _row(["---"] * len(papers.HEAD)), *map(_row, document.papers)]
         parts.append(
             "## The papers' numbers\n\nFor orientation: networks, data and length of training "
-            "differ.\n\n" + "\n".join(lines)
+            "differ.\n\n" + _table(papers.HEAD, document.papers)
         )
     if document.words:
         told = "\n".join(f"- **{word}**: {text}" for word, text in document.words.items())
@@ -53,6 +54,10 @@ def markdown(records: Sequence[Record], *, title: str, commands: Sequence[str] =
         shown = "\n".join(f"- {name} {', '.join(v)}" for name, v in document.versions.items())
         parts.append(f"## Versions\n\n{shown}")
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    return "\n".join([_row(head), _row(["---"] * len(head)), *map(_row, body)])
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -88,12 +93,17 @@ def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ())
         0.9
     """
     document = Document.of(records, title=title, commands=commands, figures=False)
-    rows: dict[tuple[str, float | None], dict[str, Any]] = {}
+    rows: dict[tuple[str, Level | None], dict[str, Any]] = {}
     for _, table in document.tables:
         for row in table.rows:
             own = rows.setdefault(
-                (row.method, row.sparsity),
-                {"method": row.method, "sparsity": row.sparsity, "seeds": row.seeds},
+                (row.method, row.level),
+                {
+                    "method": row.method,
+                    "sparsity": row.level and row.level.share,
+                    "counted": row.level and row.level.counted,
+                    "seeds": row.seeds,
+                },
             )
             for column in table.columns:
                 cell = row.cells[column.key]
@@ -106,6 +116,11 @@ def data(records: Sequence[Record], *, title: str, commands: Sequence[str] = ())
         "in_short": _short(document.short) if document.short is not None else [],
         "in_full": document.full,
         "rows": list(rows.values()),
+        "times": [
+            {"measured": caption} | dict(zip(times.HEAD, row, strict=True))
+            for caption, rows in document.times
+            for row in rows
+        ],
         "papers": [dict(zip(papers.HEAD, row, strict=True)) for row in document.papers],
         "remarks": document.remarks,
         "commands": document.commands,

@@ -8,21 +8,21 @@ from math import isfinite
 from typing import Any
 
 from steppe.report.column import ball
+from steppe.report.level import at, level_of
+from steppe.report.options import table_of
 from steppe.report.record import (
     Record,
     attack_doubt,
     display,
     find,
-    is_dense,
     radii_of,
-    sparsity_of,
 )
+
+_START = "model.weights"
 
 
 def _place(record: Record) -> str:
-    where = sparsity_of(record)
-    at = "" if is_dense(record) or where is None else f" at {100 * where:.6g} %"
-    return display(record) + at
+    return display(record) + at(level_of(record))
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:
@@ -100,12 +100,22 @@ def _strings(items: Any) -> list[str]:
     return [str(item) for item in items] if isinstance(items, list | tuple) else []
 
 
+def _flat(record: Record) -> dict[str, Any]:
+    recipe = flat(record["recipe"])
+    table = {"channels.table": said} if (said := table_of(record)) else {}
+    return recipe | table
+
+
 def _differences(runs: Sequence[Record]) -> str:
     """The recipe's options in which the runs differ, besides the seed."""
-    recipes = [flat(r["recipe"]) for r in runs if isinstance(r.get("recipe"), Mapping)]
+    told = [r for r in runs if isinstance(r.get("recipe"), Mapping)]
+    recipes = [_flat(r) for r in told]
+    seeds = {json.dumps(r.get("seed"), default=str) for r in told}
     differences = []
     for key in dict.fromkeys(key for recipe in recipes for key in recipe):
         values = list(dict.fromkeys(json.dumps(r.get(key), default=str) for r in recipes))
-        if key.split(".")[-1] != "seed" and len(values) > 1:
+        if key == _START and len(values) == len(seeds):
+            continue  # each seed from a dense run of its own
+        if key != "name" and key.split(".")[-1] != "seed" and len(values) > 1:
             differences.append(f"{key}: {', '.join(values[:3])}")
     return "; ".join(differences[:4])

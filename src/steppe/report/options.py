@@ -19,6 +19,7 @@ _ELSEWHERE = (
 )
 """Of a recipe: what is looked at elsewhere, and what only says where something lies."""
 _PRUNING = "pruning"
+_TABLE = "channels.table"
 
 
 def method_options(record: Record) -> dict[str, Any]:
@@ -53,8 +54,22 @@ def recipe_options(record: Record) -> dict[str, Any]:
         if not any(key == aside or key.startswith(f"{aside}.") for aside in _ELSEWHERE)
         and key.rpartition(".")[2] not in ("seed", "fingerprint", "sha256")
     }
+    if _TABLE in own and (said := table_of(record)):
+        own[_TABLE] = said
     past = find(record, _PRUNING)
     return own | (_under(_PRUNING, recipe_options(past)) if isinstance(past, Mapping) else {})
+
+
+def table_of(record: Record) -> str:
+    """The table of layers by what it says of the dense network: its path is no difference.
+
+    Example:
+        >>> table_of({"removed": {"target": "ms", "cost": [8.0, 5.0]}}), table_of({})
+        ('of 8 ms', '')
+    """
+    removed = find(record, "removed") or {}
+    cost = removed.get("cost") if removed.get("target") == "ms" else None
+    return f"of {float(cost[0]):.6g} ms" if cost else ""
 
 
 def flat(tree: Any, path: str = "") -> dict[str, Any]:

@@ -11,19 +11,26 @@ from importlib.resources import files
 
 from steppe.methods import display_of
 from steppe.report.column import Cell
+from steppe.report.level import FEWER, ZEROS, level_of
 from steppe.report.record import (
     Record,
     find,
     method_of,
     number,
-    sparsity_of,
     wrong_labels,
 )
 from steppe.report.table import Rows
 
-HEAD = ("Paper", "Setting", "Method", "Zeros", "Quantity", "The paper's", "Here")
+HEAD = ("Paper", "Setting", "Method", "Pruned", "Quantity", "The paper's", "Here")
 _ALIKE = {"imagenet": r"(?<!tiny)(?<!mini)imagenet(1k|2012|/|$)"}
 """Where a data set's name is a part of those of others, what it is called."""
+
+
+_COUNTED = {
+    "fraction of parameters gone": FEWER["parameters"],
+    "for latency": FEWER["latency"],
+}
+"""What a setting's percentage counts, where it is no share of zeros."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Printed:
         paper, table: where it stands.
         setting: network, data and what was special.
         method: its name here, or as printed where steppe has none of that name.
-        zeros: in %; None: dense.
+        zeros: in %, of what ``counted`` says; None: dense.
         quantity: the column's key, see `steppe.report.column` and `steppe.report.image_columns`; or
             ``wrong_labels RATE``.
         value, error: as printed.
@@ -50,6 +57,11 @@ class Printed:
     value: str
     error: str
     source: str
+
+    @property
+    def counted(self) -> str:
+        """What the percentage counts, as runs say it: by what the setting says."""
+        return next((kind for said, kind in _COUNTED.items() if said in self.setting), ZEROS)
 
 
 @cache
@@ -91,15 +103,15 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
     columns = {c.key: c for c in rows.columns}
     data = next((str(d) for r in records if (d := find(r, "recipe.data.name"))), "")
     measured = {
-        (r.method.lower(), round(100 * r.sparsity, 3)): r
+        (r.method.lower(), r.level.counted, round(100 * r.level.share, 3)): r
         for r in rows.rows
-        if r.sparsity is not None
+        if r.level is not None
     }
     lines = []
     for p in printed():
         if p.zeros is None or (data and not _same_data(p.setting, data)):
             continue
-        row = measured.get((p.method.lower(), p.zeros))
+        row = measured.get((p.method.lower(), p.counted, p.zeros))
         wrong = _wrong(p, records)
         if wrong is not None:
             label, shown = f"Accuracy, {p.quantity.split()[1]} % wrong labels, %", wrong
@@ -110,8 +122,8 @@ def beside(records: Sequence[Record], rows: Rows) -> list[list[str]]:
             continue
         theirs = p.value + (f" ± {p.error}" if p.error else "")
         where = f"{p.paper}, table {p.table}" + (" (from notes)" if p.source != "paper" else "")
-        zeros = f"{p.zeros:g} %"
-        lines.append([where, p.setting, display_of(p.method), zeros, label, theirs, shown])
+        gone = f"{p.zeros:g} % {p.counted}"
+        lines.append([where, p.setting, display_of(p.method), gone, label, theirs, shown])
     return lines
 
 
@@ -140,7 +152,9 @@ def _wrong(p: Printed, records: Sequence[Record]) -> str | None:
         for r in records
         if abs(100 * wrong_labels(r) - float(rate)) < 1e-6
         and method_of(r).lower() == p.method.lower()
-        and abs(100 * (sparsity_of(r) or 0.0) - p.zeros) < 1e-6
+        and (level := level_of(r)) is not None
+        and level.counted == p.counted
+        and abs(100 * level.share - p.zeros) < 1e-6
     ]
     cell = Cell.of(own)
     if cell is None:

@@ -17,6 +17,7 @@ class Quality:
         best: what the network is that has the best value.
         alone: what follows a value that nothing is compared with; with ``{}`` for the value.
         as_good: beside another network; what follows is its name.
+        better: beside another network that is worse; what follows is its name.
         worse: beside the dense one.
         keeps: what a network keeps that is as good as the dense one.
         most: what is true of the network that is best on changed images.
@@ -31,6 +32,7 @@ class Quality:
     best: str
     alone: str
     as_good: str
+    better: str
     worse: str
     keeps: str = ""
     most: str = ""
@@ -46,6 +48,7 @@ ACCURACY = Quality(
     best="most accurate",
     alone="{} of the answers are right",
     as_good="as accurate as",
+    better="more accurate than",
     worse="below the dense network",
     keeps="the dense accuracy",
     most="Most answers are right",
@@ -60,6 +63,7 @@ PRECISION = Quality(
     best="best (mAP@0.5)",
     alone="mAP@0.5 {}",
     as_good="as precise as",
+    better="more precise than",
     worse="below the dense network in mAP@0.5",
     keeps="the dense mAP@0.5",
     most="Precision is highest",
@@ -74,6 +78,7 @@ PERPLEXITY = Quality(
     best="best (perplexity)",
     alone="perplexity {}",
     as_good="as good in perplexity as",
+    better="better in perplexity than",
     worse="worse than the dense network in perplexity",
 )
 LOSS = Quality(
@@ -83,6 +88,7 @@ LOSS = Quality(
     best="best (loss)",
     alone="loss {}",
     as_good="as good in loss as",
+    better="better in loss than",
     worse="worse than the dense network in loss",
 )
 QUALITIES = (ACCURACY, PRECISION, PERPLEXITY, LOSS)

@@ -11,7 +11,6 @@ from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import damaged
-from steppe.core.speed import Speed
 from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.methods import display_of
 from steppe.record import checked
@@ -21,13 +20,6 @@ from steppe.report.quality import QUALITIES
 from steppe.report.run_folders import again, folders, trained
 
 Record = Mapping[str, Any]
-_FEWER = {
-    "parameters": "fewer parameters",
-    "flops": "fewer multiply-adds",
-    "latency": "less time",
-    "channels": "fewer channels",
-}
-"""What a recipe's channels.target counts, of which a share is gone."""
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
@@ -300,19 +292,6 @@ def wrong_labels(record: Record) -> float:
     return number(record, "recipe.data.label_noise.rate") or 0.0
 
 
-def asked_of(records: Iterable[Record]) -> str:
-    """What the sparsity of some runs counts: zeros, or what is gone with the channels.
-
-    Example:
-        >>> asked_of([{"recipe": {"channels": {"target": "flops"}}}]), asked_of([{}])
-        ('fewer multiply-adds', 'zeros')
-    """
-    pruned = (r for r in records if not is_dense(r))
-    targets = {find(r, "recipe.channels.target") for r in pruned}
-    (target,) = targets if len(targets) == 1 else ("",)
-    return _FEWER.get(str(target), "zeros")
-
-
 def radii_of(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Norms and radii of the attacks that any network was under; the norms in their order."""
     radii: dict[str, set[str]] = {}
@@ -337,11 +316,6 @@ def attack_doubt(record: Record, norm: str, eps: str) -> str:
     probes = find(record, f"evaluations.attacks.probes.{norm}")
     probe = probes.get(eps) if isinstance(probes, Mapping) else None
     return str(probe.get("doubt") or "") if isinstance(probe, Mapping) else ""
-
-
-def speed_of(record: Record) -> Speed | None:
-    """How the network's time for one input compares with dense; None where that is not known."""
-    return Speed.read(find(record, "speed.one"))
 
 
 def dense_records(records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from steppe.core.speed import Speed
 from steppe.core.text import counted
-from steppe.report.axes import highest
 from steppe.report.column import COLUMNS, Cell, Column
+from steppe.report.level import Level, after, highest, level_of
 from steppe.report.quality import QUALITIES
-from steppe.report.record import Record, first, is_dense, method_of, sparsity_of, speed_of
+from steppe.report.record import Record, first, is_dense, method_of
 from steppe.report.table import Row, Rows
+from steppe.report.times import Place, speed_of, usual_place
 from steppe.report.verdicts import LEVEL
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ MEASURES = {
     "size": Measure(
         Column("size", "Size, kB", lambda _: None, 1e-3, 0), False, 0.05, True, beats_dense=True
     ),
-    "latency": Measure(
-        Column("latency", "Time, ms", lambda _: None),
+    "time": Measure(
+        Column("time", "Time, of dense, %", lambda _: None, 1, 1),
         False,
         LEVEL_TIMES,
         True,
@@ -128,20 +129,20 @@ class ShortTable:
         head: the headings.
         rows: dense first.
         cells: measure -> method -> mean, as shown; ``dense`` among them.
-        where: the sparsity at which methods are compared; None where records do not say.
-        compared: the methods at that sparsity.
+        where: the level at which methods are compared; None where records do not say.
+        compared: the methods at that level.
         speeds: method -> of each of its runs how its time compares with dense; None: not known.
-        asked: what the sparsity counts.
+        place: where these times were taken; None: when the runs ended.
     """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[ShortRow, ...]
     cells: dict[str, dict[str, Cell | None]]
-    where: float | None
+    where: Level | None
     compared: tuple[str, ...]
     speeds: dict[str, list[Speed | None]]
-    asked: str = "zeros"
+    place: Place | None = None
 
     def faster(self, method: str) -> bool:
         """Whether all runs of a method may claim to be faster than dense."""
@@ -151,8 +152,9 @@ class ShortTable:
     def of(cls, records: Sequence[Record], rows: Rows) -> ShortTable | None:
         """The table of some runs; None where none was pruned.
 
-        Methods are compared at the sparsity that most of them share; of several, the highest. A
-        method without it is shown at the highest it has, and takes no part in the comparison.
+        Methods are compared at the level that most of them share; of several, the highest. A
+        method without it is shown at the highest it has, which its name says, and takes no part in
+        the comparison.
 
         Args:
             records: as `Rows.from_records` takes them.
@@ -161,20 +163,18 @@ class ShortTable:
         where = highest(records)
         chosen: dict[str, Row] = {}
         for row in (r for r in rows.rows if r.method != "dense"):
-            if row.sparsity == where or (chosen.get(row.method, row).sparsity != where):
+            if row.level == where or (chosen.get(row.method, row).level != where):
                 chosen[row.method] = row  # the rows ascend in sparsity
         if not chosen:
             return None
-        compared = tuple(m for m, row in chosen.items() if row.sparsity == where)
-        cells = _cells(records, rows, chosen)
+        compared = tuple(m for m, row in chosen.items() if row.level == where)
+        runs = [r for r in records if not is_dense(r) and level_of(r) == chosen[method_of(r)].level]
+        place = usual_place(runs)
+        cells = _cells(runs, rows, chosen, place)
         measures = {key: _sized(MEASURES[key], cells[key]) for key in cells}
         speeds = {
-            method: [
-                speed_of(r)
-                for r in records
-                if method_of(r) == method and sparsity_of(r) == row.sparsity
-            ]
-            for method, row in chosen.items()
+            method: [speed_of(r, place) for r in runs if method_of(r) == method]
+            for method in chosen
         }
         wins = {
             key: dict(
@@ -186,11 +186,12 @@ class ShortTable:
             )
             for key, measure in measures.items()
         }
-        if "latency" in wins:
-            wins["latency"] = {
-                m: won and _surely_faster(speeds[m]) for m, won in wins["latency"].items()
-            }
-        shown = {"dense": "dense"} | {m: row.display for m, row in chosen.items()}
+        if "time" in wins:
+            wins["time"] = {m: won and _surely_faster(speeds[m]) for m, won in wins["time"].items()}
+        shown = {"dense": "dense"} | {
+            m: row.display if row.level == where else after(f"{row.display},", row.level)
+            for m, row in chosen.items()
+        }
         seeds = {m: row.seeds for m, row in chosen.items()}
         made = tuple(
             ShortRow(
@@ -207,8 +208,8 @@ class ShortTable:
         )
         head = ("Method", *(m.column.label for m in measures.values()))
         left = sum(r.method != "dense" for r in rows.rows) - len(chosen)
-        caption = _caption(where, rows.asked, len(compared) < len(chosen), left)
-        return cls(caption, head, made, cells, where, compared, speeds, rows.asked)
+        caption = _caption(where, place, "time" in cells, len(compared) < len(chosen), left)
+        return cls(caption, head, made, cells, where, compared, speeds, place)
 
     def markdown(self) -> str:
         """In GitHub's Markdown, the caption below."""
@@ -263,15 +264,18 @@ def _text(column: Column, cell: Cell | None, seeds: int | None) -> str:
     return column.show(cell, seeds if seeds is not None or cell is None else cell.n)
 
 
-def _caption(where: float | None, asked: str, others: bool, left: int) -> str:
-    at = "Pruned networks" if where is None else f"Networks with {100 * where:.6g} % {asked}"
+def _caption(where: Level | None, place: Place | None, timed: bool, others: bool, left: int) -> str:
+    at = "Pruned networks" if where is None else f"Networks with {where.text}"
     text = (
         f"{at}. {MARK} marks the best; networks that are level share it, and where all are level "
         "nobody has it. A size no better than dense gets none, nor a time that is not surely "
-        "better. Size without zeros; time of one input, as measured with the run."
+        "better. Size without zeros."
     )
-    text += " Methods without that sparsity stand at their own and get no mark." * others
-    return text + f" At other sparsities: {counted(left, 'more row')}, in the report." * (left > 0)
+    at_end = "in turns with dense when the run ended"
+    told = at_end if place is None else f"in turns with dense on {place.text}"
+    text += f" Time of one input, {told}." * timed
+    text += " Methods that were not pruned so stand as they were and get no mark." * others
+    return text + f" Pruned otherwise: {counted(left, 'more row')}, in the report." * (left > 0)
 
 
 def _sized(measure: Measure, cells: dict[str, Cell | None]) -> Measure:
@@ -283,34 +287,34 @@ def _sized(measure: Measure, cells: dict[str, Cell | None]) -> Measure:
 
 
 def _cells(
-    records: Sequence[Record], rows: Rows, chosen: dict[str, Row]
+    runs: Sequence[Record], rows: Rows, chosen: dict[str, Row], place: Place | None
 ) -> dict[str, dict[str, Cell | None]]:
     """Measure -> method -> mean; measures that no pruned network has are left out."""
     own = {m: row.cells for m, row in chosen.items()}
     dense = next((r.cells for r in rows.rows if r.method == "dense"), {})
-    runs = [
-        r for r in records if not is_dense(r) and sparsity_of(r) == chosen[method_of(r)].sparsity
-    ]
     cells: dict[str, dict[str, Cell | None]] = {}
     qualities = [quality.key for quality in QUALITIES]
-    for key in (*qualities, "reached", "removed", "size", "latency", "seconds"):
+    for key in (*qualities, "reached", "removed", "size", "time", "seconds"):
         if key == "size":
             cells[key] = {m: c.get("packed") or c["bytes"] for m, c in own.items()}
+        elif key == "time":
+            timed = key if place is None else f"timed {place.text}"
+            cells[key] = {m: c.get(timed) for m, c in own.items()}
         else:
-            cells[key] = {m: c[key] for m, c in own.items()}
+            cells[key] = {m: c.get(key) for m, c in own.items()}
         if key in qualities:
             cells[key]["dense"] = dense.get(key)
     # measured beside the sparse networks, in the same runs
-    for key, path in (("size", "dense.bytes"), ("latency", "dense.latency_ms")):
-        beside = Cell.of(first(r, path) for r in runs)
-        # over methods too: its error is none over seeds
-        once = Cell(beside.mean, None, beside.n) if beside else None
-        cells[key]["dense"] = once or dense.get(key if key == "latency" else "bytes")
+    beside = Cell.of(first(r, "dense.bytes") for r in runs)
+    # over methods too: its error is none over seeds
+    once = Cell(beside.mean, None, beside.n) if beside else None
+    cells["size"]["dense"] = once or dense.get("bytes")
+    cells["time"]["dense"] = Cell(100.0, None, len(runs))
     there = {k: v for k, v in cells.items() if any(v[m] for m in chosen)}
     quality = [k for k in qualities if k in there]
     unwanted = set(quality[1:])
     if "removed" in there and all(there["removed"].values()):
         unwanted.add("reached")
-    if "latency" in there:
+    if "time" in there:
         unwanted.add("seconds")
     return {k: v for k, v in there.items() if k not in unwanted}

@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from steppe.report.level import Level, level_of
 from steppe.report.options import method_defaults, method_options, named, recipe_options
-from steppe.report.record import Record, display, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, display, is_dense, method_of
 
 _PERTURB = "perturb.name"
+REMOVED = ", removed"
+"""What steppe remove adds to a run's name."""
 
 
 def told_apart(records: Sequence[Record]) -> list[Record]:
@@ -19,7 +22,8 @@ def told_apart(records: Sequence[Record]) -> list[Record]:
     A perturbation that is not the method's own is always named. Any other option of the method is
     where two runs of one method and sparsity differ in it, unless it has its default. Where two of
     these have the same seed too, so is whatever else of their recipes differs: learning rate,
-    tokens, data. What has a label keeps it.
+    tokens, data. What has a label keeps it, but for ``, removed`` of steppe remove: that is said of
+    whatever the run is called.
 
     Args:
         records: as `Rows.from_records` takes them.
@@ -34,12 +38,15 @@ def told_apart(records: Sequence[Record]) -> list[Record]:
         >>> [r["label"] for r in told_apart(runs)]
         ['GMP, lr 1', 'GMP, lr 2']
     """
+    given, records = records, [_unlabelled(r) for r in records]
+    ends = ["" if r is g else REMOVED for r, g in zip(records, given, strict=True)]
     open_ = [i for i, r in enumerate(records) if not (r.get("label") or is_dense(r))]
+    names = [method_of(r) + end for r, end in zip(records, ends, strict=True)]
     options = {i: method_options(records[i]) for i in open_}
     recipes = {i: recipe_options(records[i]) for i in open_}
-    groups: dict[tuple[str, float | None], list[int]] = {}
+    groups: dict[tuple[str, Level | None], list[int]] = {}
     for i in open_:
-        groups.setdefault((method_of(records[i]), sparsity_of(records[i])), []).append(i)
+        groups.setdefault((names[i], level_of(records[i])), []).append(i)
     differ: dict[str, set[str]] = {}
     beside: dict[str, set[str]] = {}
     for (method, _), members in groups.items():
@@ -50,14 +57,14 @@ def told_apart(records: Sequence[Record]) -> list[Record]:
     result = list(records)
     known: dict[str, list[list[Any]]] = {}  # label -> the values that it stands for
     for i in open_:
-        record, method = records[i], method_of(records[i])
+        record, method = records[i], names[i]
         default, also = method_defaults(record), sorted(beside[method])
         shown = differ[method] | beside[method]
         said = _said(options[i], default, differ[method], shown)
         for key in also:
             said += f", {named(key, recipes[i][key], shown)}" if key in recipes[i] else ""
-        if said:
-            label = display(record) + said
+        if said or ends[i]:
+            label = display(record) + said + ends[i]
             values = [options[i].get(key, default.get(key)) for key in sorted(differ[method])]
             values += [recipes[i].get(key) for key in also]
             meant = known.setdefault(label, [])
@@ -66,6 +73,15 @@ def told_apart(records: Sequence[Record]) -> list[Record]:
             number = meant.index(values) + 1  # files of one name, long lists with the same ends
             result[i] = {**record, "label": label + (f" ({number})" if number > 1 else "")}
     return result
+
+
+def _unlabelled(record: Record) -> Record:
+    """A record without the label that steppe remove gave it, if it has that one."""
+    label = str(record.get("label") or "")
+    if not label.endswith(REMOVED):
+        return record
+    plain = {k: v for k, v in record.items() if k != "label"}
+    return plain if label == display(*told_apart([plain])) + REMOVED else record
 
 
 def _said(

@@ -50,11 +50,11 @@ def verdicts(records: Sequence[Record]) -> list[str]:
     else:
         sentences = []
     dense = next((r.cells[quality.key] for r in rows.rows if r.method == "dense"), None)
-    for where in dict.fromkeys(r.sparsity for r in sparse):
-        group = [r for r in sparse if r.sparsity == where]
+    for where in dict.fromkeys(r.level for r in sparse):
+        group = [r for r in sparse if r.level == where]
         scored = [(r, c) for r in group if (c := r.cells[quality.key]) is not None]
         scored.sort(key=lambda pair: -pair[1].mean)
-        place = "At unknown sparsity" if where is None else f"At {group[0].where} {rows.asked}"
+        place = "At unknown sparsity" if where is None else f"At {where.text}"
         sentences += _against_dense(place, scored, dense) + _leader(place, scored)
         sentences += _safe_against_gmp(place, scored) + _flatter(place, group)
         sentences += _sturdier(place, group, rows)

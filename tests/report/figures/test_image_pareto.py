@@ -7,18 +7,24 @@ from typing import Any
 import pytest
 
 from detector_records import detector
+from steppe.core.speed import Speed
 from steppe.report.document import Document
 from steppe.report.record import Record
 
 
 def timed(
-    method: str, map50: float, ms: float, seed: int = 0, predicted: bool = True
+    method: str,
+    map50: float,
+    ms: float,
+    seed: int = 0,
+    predicted: bool = True,
+    threads: int = 1,
 ) -> dict[str, Any]:
     run = detector(method, 0.4, seed, map50)
-    result: dict[str, Any] = {"measured": {"dense_ms": 10.0, "sparse_ms": ms, "ratio": 10.0 / ms}}
+    result: dict[str, Any] = {"measured": Speed.of([(10.0, ms)] * 9, "channels").record()}
     result |= {"predicted_ms": [8.0, ms - 1]} if predicted else {}
-    run["evaluations"]["latency"] = result
-    return run
+    del run["removed"]
+    return run | {"timings": [result | {"device": "EPYC", "threads": threads}]}
 
 
 def runs() -> list[dict[str, Any]]:
@@ -36,10 +42,10 @@ def drawn(records: list[Record]) -> str:
 
 def test_a_panel_for_each_cost_and_the_dominated_are_named() -> None:
     svg = drawn(runs())
-    measured = "one image as measured in turns, of the dense time"
-    assert f"dense: mAP@0.5, % 70.00, {measured} 1;" in svg
-    assert f"HALP 40 %: mAP@0.5, % 69.00, {measured} 0.5;" in svg
-    assert f"AdaSAP 40 %: mAP@0.5, % 66.00, {measured} 0.6, dominated by HALP 40 %" in svg
+    measured = "one image, EPYC, 1 thread, % of the dense time"
+    assert f"dense: mAP@0.5, % 70.00, {measured} 100;" in svg
+    assert f"HALP 40 %: mAP@0.5, % 69.00, {measured} 50;" in svg
+    assert f"AdaSAP 40 %: mAP@0.5, % 66.00, {measured} 60, dominated by HALP 40 %" in svg
     assert "HALP 40 %: mAP@0.5, % 69.00, one image by the table of layers, ms 4;" in svg
     assert "HALP 40 %: mAP@0.5, % 69.00, multiply-adds, million 600;" in svg
 
@@ -47,7 +53,14 @@ def test_a_panel_for_each_cost_and_the_dominated_are_named() -> None:
 def test_a_cost_that_one_network_has_not_is_no_panel() -> None:
     svg = drawn([*runs()[:2], timed("adasap", 0.66, 6.0, predicted=False)])
     assert "by the table" not in svg
-    assert "as measured in turns" in svg
+    assert "one image, EPYC, 1 thread" in svg
+
+
+def test_times_of_two_places_are_no_one_panel() -> None:
+    other = timed("halp", 0.6, 9.0, seed=1, threads=8)
+    svg = drawn([*runs(), other])
+    assert "HALP 40 %: mAP@0.5, % 69.00, one image, EPYC, 1 thread, % of the dense time 50" in svg
+    assert "8 threads" not in svg, "not all networks were timed there"
 
 
 def test_seeds_are_one_point() -> None:

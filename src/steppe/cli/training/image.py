@@ -17,7 +17,8 @@ from steppe.engine import ranks
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, parse
 from steppe.report.html import write_report
-from steppe.report.record import read_records, setting_of
+from steppe.report.level import level_of
+from steppe.report.record import is_dense, read_records, setting_of
 
 MORE = "clean,corruptions,attacks,sharpness,landscape"
 Say = Callable[[str], object]
@@ -147,20 +148,20 @@ def _show(
 ) -> None:
     sparse, dense = record["sparse"], record["dense"]
     zeros = f"zeros{of_all_parameters(record)}"
-    gone = f"of the {record['removed']['target']} gone" if "removed" in record else zeros
+    level = level_of(record)
+    gone = level.counted if "removed" in record and level is not None else zeros
     where = setting_of(record)  # the network may be one that nobody asked for
     say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
     if quality := training.quality(record):
         say(quality, quiet)
-    pair = [own["latency_ms"] for own in (dense, sparse) if "latency_ms" in own]
-    # where nothing is removed it is one network, timed twice
-    times = " -> ".join(f"{ms:.2f}" for ms in (pair if "removed" in record else pair[-1:]))
-    timed = f"latency {times} ms" if len(pair) == 2 else "latency was not measured"
-    size = ""
-    if "bytes" in dense and "bytes_packed" in sparse:
-        before, after = dense["bytes"], sparse["bytes_packed"]
-        size = f"bytes {before} -> {after} (packed), " if after != before else f"bytes {after}, "
-    say(f"{timed}, {size}{record['seconds']:.1f} s, in {out}", quiet)
+    time = "latency was not measured"
+    if "latency_ms" in sparse:
+        # how it compares with dense is what the turns say, below: medians of each may contradict
+        time = f"one input takes {sparse['latency_ms']:.2f} ms"
+    size = f"bytes {dense['bytes']}, " if "bytes" in dense else ""
+    if size and not is_dense(record) and "bytes_packed" in sparse:
+        size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), "
+    say(f"{time}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     for line in at_work(record["parts"], record.get("coupling", {})):
         say(line, quiet)
     for note in record["notes"]:

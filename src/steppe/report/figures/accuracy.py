@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import SPACED, describe, draw_lines, levels_of, sparse_rows, sparsity_axis
+from steppe.report.axes import SPACED, describe, draw_lines, level_axis, levels_of, sparse_rows
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.quality import share_among
 from steppe.report.record import Record
@@ -39,7 +39,7 @@ class Accuracy(Drawing):
         with canvas("accuracy", 6.0 if close else 3.5, 2 if close else 1) as (figure, axes):
             for ax in axes:
                 draw_lines(ax, rows, quality.key, 100, levels)
-                sparsity_axis(ax, levels, ax is axes[-1], rows.asked)
+                level_axis(ax, levels, ax is axes[-1])
                 ax.set_ylabel(f"{quality.name}, %")
             if close:
                 axes[0].set_title("all", loc="left", fontsize=9.5)

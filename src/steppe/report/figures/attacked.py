@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import highest, looks_of
+from steppe.report.axes import looks_of
 from steppe.report.column import Cell, ball, radius
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
 from steppe.report.record import (
     Record,
@@ -16,7 +17,6 @@ from steppe.report.record import (
     number,
     radii_of,
     robust_accuracy,
-    sparsity_of,
 )
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
@@ -36,7 +36,7 @@ class Attacked(Drawing):
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if isinstance(find(r, "evaluations.attacks"), dict)]
         where = highest(having)
-        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        having = [r for r in having if is_dense(r) or level_of(r) == where]
         radii = radii_of(having)
         if not radii:
             return None
@@ -76,13 +76,12 @@ class Attacked(Drawing):
                 ax.set_ylabel("accuracy, %")
                 ax.set_ylim(0, 100)
             legend(figure, axes[0])
-            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 "Higher is better. Each image is changed, within the radius, to raise the loss; "
                 "left: unchanged images. Bars are one standard error over seeds; dashed: dense."
             )
             described = f"{'; '.join(parts)}."
-            return finish(figure, "attacked", f"{self.what}{at}", caption, described)
+            return finish(figure, "attacked", f"{self.what}{at(where)}", caption, described)
 
 
 def _under(record: Record, norm: str, eps: str) -> float | None:

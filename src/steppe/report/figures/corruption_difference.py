@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from steppe.report.axes import highest, looks_of
+from steppe.report.axes import looks_of
 from steppe.report.column import Cell
 from steppe.report.corrupted import corrupted_cells, corrupted_clean, corrupted_quality
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
-from steppe.report.record import Record, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, is_dense, method_of
 from steppe.report.svg import INK, Figure, Look, canvas, finish
 from steppe.report.table import Rows
 
@@ -39,7 +40,7 @@ class CorruptionDifference(Drawing):
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if corrupted_cells(r)]
         where = highest(having)
-        runs = _runs([r for r in having if is_dense(r) or sparsity_of(r) == where])
+        runs = _runs([r for r in having if is_dense(r) or level_of(r) == where])
         pruned = [m for m in runs if m != "dense"]
         if len(runs) < 2 or not pruned:
             return None
@@ -59,7 +60,6 @@ class CorruptionDifference(Drawing):
                 ax.set_yticks(range(len(kinds)), _names(kinds) if ax is axes[0] else [])
                 described.append(_said(bars, style[first].label, style[other].label))
             figure.supxlabel(f"difference in {quality.name}, points", fontsize=9.5)
-            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 f"Bars to the right: {style[first].label} is better. Means over seeds and the "
                 "severities that were measured, of the same images; whiskers: one standard error "
@@ -67,9 +67,10 @@ class CorruptionDifference(Drawing):
             )
             if len(pruned) - 1 > MOST:
                 caption += f" {MOST} of {len(pruned) - 1} other methods are drawn."
-            title = f"{style[first].label} beside others, by corruption{at}"
+            title = f"{style[first].label} beside others, by corruption{at(where)}"
             if len(others) == 1:
-                title = f"{style[first].label} beside {style[others[0]].label}, by corruption{at}"
+                beside = style[others[0]].label
+                title = f"{style[first].label} beside {beside}, by corruption{at(where)}"
             return finish(figure, "corruption_difference", title, caption, " ".join(described))
 
 

@@ -4,44 +4,59 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import describe, draw_lines, levels_of, sparse_rows, sparsity_axis
+from steppe.report.axes import (
+    band,
+    describe,
+    draw_lines,
+    level_axis,
+    levels_of,
+    looks_of,
+    sparse_rows,
+)
+from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
-_SHOWN = {
-    "latency": ("latency of one input, ms", 1.0),
-    "packed": ("size, zeros as a bit mask, kB", 1e-3),
-}
+MOST = 3
+"""Devices, or numbers of threads on one, that have a panel each."""
+_SIZE = "packed"
 
 
 @FIGURES.register("cost")
 class Cost(Drawing):
-    """Latency and size against sparsity, dense as a dashed band."""
+    """Time, as a share of dense in turns, and size against sparsity; dense is dashed."""
 
     section, place = "gain", 10
-    what = "Latency and size"
-    needs = "sparse.latency_ms or sparse.bytes_packed"
+    what = "Time and size"
+    needs = "speed or sparse.bytes_packed"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
-        keys = [key for key in _SHOWN if rows.has(key) and sparse_rows(rows, key)]
+        there = [c.key for c in rows.columns if sparse_rows(rows, c.key)]
+        timed = [key for key in there if key.startswith("timed ")][:MOST]
+        times = timed or [key for key in there if key == "time"]
+        keys = [*times, *(key for key in there if key == _SIZE)]
         if not keys:
             return None
         levels = levels_of(sparse_rows(rows, *keys))
         with canvas("cost", 0.9 + 2.1 * len(keys), len(keys)) as (figure, axes):
             for i, (ax, key) in enumerate(zip(axes, keys, strict=True)):
-                label, scale = _SHOWN[key]
-                draw_lines(ax, rows, key, scale, levels)
-                sparsity_axis(ax, levels, i + 1 == len(keys), rows.asked)
+                draw_lines(ax, rows, key, 1e-3 if key == _SIZE else 1.0, levels)
+                label = "size, zeros as a bit mask, kB"
+                if key in times:
+                    band(ax, Cell(100.0, None, 1), 1.0, looks_of(rows)["dense"])
+                    label = next(c.small for c in rows.columns if c.key == key)
+                level_axis(ax, levels, i + 1 == len(keys))
                 ax.set_title(label, loc="left", fontsize=9.5)
                 ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
             legend(figure, axes[0])
             caption = "Lower is better; dashed: dense."
-            if "latency" in keys:
+            if times:
+                by = "by steppe evaluate --on latency" if timed else "when the runs ended"
                 caption += (
-                    " Measured in dense kernels on the machine that trained: zeros alone make "
-                    "nothing faster there."
+                    f" Times of one input are shares of the dense network's, in turns with it {by}."
+                    " Zeros alone make nothing faster in dense kernels."
                 )
             described = " ".join(describe(rows, key) for key in keys)
             return finish(figure, "cost", self.what, caption, described)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from steppe.report.axes import highest, looks_of
+from steppe.report.axes import looks_of
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import at, highest, level_of
 from steppe.report.quality import QUALITIES
-from steppe.report.record import Record, curve_of, is_dense, method_of, number, sparsity_of
+from steppe.report.record import Record, curve_of, is_dense, method_of, number
 from steppe.report.svg import Figure, canvas, finish, legend, log_scale
 from steppe.report.table import Rows
 
@@ -36,19 +37,19 @@ class Curves(Drawing):
 
     section, place = "inside", 20
     what = "Training curves"
-    needs = "curve or metrics"
+    needs = "curve or metrics of several epochs"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if curve_of(r)]
         where = highest(having)
-        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        having = [r for r in having if is_dense(r) or level_of(r) == where]
         methods = list(dict.fromkeys(map(method_of, having)))
         # the order of the rows, so that a method has one colour throughout the page
         style = looks_of(Rows.from_records(records))
         drawn = []
         for label, keys, scale in _CURVES:
             lines = {m: _series([r for r in having if method_of(r) == m], keys) for m in methods}
-            if any(lines.values()):
+            if any(len(line) > 1 for line in lines.values()):  # points alone are no curve
                 drawn.append((label, {m: line for m, line in lines.items() if line}, scale))
         if not drawn:
             return None
@@ -62,7 +63,7 @@ class Curves(Drawing):
                         [scale * v for v in line.values()],
                         color=look.colour,
                         linestyle="--" if method == "dense" else "-",
-                        marker=look.marker,
+                        marker=look.marker or ("o" if len(line) == 1 else ""),
                         markersize=4,
                         markevery=max(1, len(line) // 8),
                         linewidth=1.3,
@@ -75,9 +76,8 @@ class Curves(Drawing):
                 ax.set_ylabel(label)
             axes[-1].set_xlabel("epoch")
             legend(figure, axes[0])
-            at = "" if where is None else f" at {100 * where:.6g} %"
             caption = (
                 "Means over seeds. What a method does to the weights after the last epoch is not "
                 "in it."
             )
-            return finish(figure, "curves", f"Training{at}", caption, f"{'; '.join(parts)}.")
+            return finish(figure, "curves", f"Training{at(where)}", caption, f"{'; '.join(parts)}.")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.axes import heat, mean_of, scale_bar
 from steppe.report.corrupted import corrupted_cells, corrupted_quality, severities_of
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
-from steppe.report.record import Record, displays, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, displays, is_dense, method_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -23,7 +24,7 @@ class Heatmap(Drawing):
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if corrupted_cells(r)]
         where = highest(having)
-        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        having = [r for r in having if is_dense(r) or level_of(r) == where]
         if not having:
             return None
         quality = corrupted_quality(having[0]) or ACCURACY
@@ -74,9 +75,8 @@ class Heatmap(Drawing):
                 )
                 if i:
                     ax.axvline(i * each, color="white", linewidth=3)
-            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 f"{quality.title} in %, mean over seeds; the small numbers above are severities. "
                 "Yellow is better, blue is worse."
             )
-            return finish(figure, "heatmap", f"{self.what}{at}", caption, f"{described}.")
+            return finish(figure, "heatmap", f"{self.what}{at(where)}", caption, f"{described}.")

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from steppe.report.axes import looks_of
 from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.frontier import Axis, Ends, Mark, ends, frontier
+from steppe.report.level import Level, after, level_of, meaning
 from steppe.report.quality import ACCURACY, PRECISION, Quality
 from steppe.report.record import (
     Record,
     dense_records,
     display,
-    find,
-    is_dense,
     method_of,
     number,
-    sparsity_of,
 )
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
+from steppe.report.times import Place, places, predictions, share
 
 Pair = tuple[float | None, float | None]
 """Of the dense network and of the pruned one."""
@@ -31,26 +31,35 @@ def _multiply_adds(record: Record) -> Pair:
     return _scaled(dense), _scaled(own)
 
 
-def _predicted(record: Record) -> Pair:
-    pair = find(record, "evaluations.latency.predicted_ms")
-    return (pair[0], pair[1]) if isinstance(pair, list) and len(pair) == 2 else (None, None)
+def _predicted(record: Record, dense: float) -> Pair:
+    return dense, predictions(record).get(dense)
 
 
-def _measured(record: Record) -> Pair:
+def _measured(record: Record, place: Place) -> Pair:
     """As shares of the dense time: a machine's milliseconds differ from one hour to the next."""
-    faster = number(record, "evaluations.latency.measured.ratio")
-    return 1.0, None if faster is None else 1 / faster
+    return 100.0, share(record, place)
 
 
 def _scaled(value: float | None) -> float | None:
     return None if value is None else value / 1e6
 
 
-COSTS: tuple[tuple[Axis, Callable[[Record], Pair]], ...] = (
-    (Axis("multiply-adds, million"), _multiply_adds),
-    (Axis("one image by the table of layers, ms"), _predicted),
-    (Axis("one image as measured in turns, of the dense time"), _measured),
-)
+Cost = tuple[Axis, Callable[[Record], Pair]]
+
+
+def _costs(timed: Sequence[Record]) -> list[Cost]:
+    """What all of some runs have: a panel for each table of layers, and for each place."""
+    tables = sorted({dense for r in timed for dense in predictions(r)})
+    costs: list[Cost] = [(Axis("multiply-adds, million"), _multiply_adds)]
+    costs += [
+        (Axis("one image by the table of layers, ms"), partial(_predicted, dense=dense))
+        for dense in tables
+    ]
+    costs += [
+        (Axis(f"one image, {place.text}, % of the dense time"), partial(_measured, place=place))
+        for place in places(timed)
+    ]
+    return [(axis, cost) for axis, cost in costs if all(None not in cost(r) for r in timed)]
 
 
 @FIGURES.register("image_pareto")
@@ -61,19 +70,16 @@ class ImagePareto(Drawing):
     what = "Quality over cost"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
-        timed = [r for r in records if _measured(r)[1] is not None and not is_dense(r)]
+        usual = places(records)[:1]
+        timed = [r for r in records if usual and share(r, usual[0]) is not None]
         quality = next((q for q in (PRECISION, ACCURACY) if _has(timed, q)), None)
         if quality is None:
             return None
-        groups: dict[tuple[str, float | None], list[Record]] = {}
+        groups: dict[tuple[str, Level | None], list[Record]] = {}
         for record in timed:
-            groups.setdefault((method_of(record), sparsity_of(record)), []).append(record)
-        costs = [
-            (axis, cost)
-            for axis, cost in COSTS
-            if all(None not in cost(r) for seeds in groups.values() for r in seeds)
-        ]
-        looks = looks_of(rows)
+            groups.setdefault((method_of(record), level_of(record)), []).append(record)
+        costs = _costs(timed)
+        looks, levels = looks_of(rows), [where for _, where in groups]
         marks = []
         if dense := _quality(dense_records(records), quality):
             beside = tuple(_mean(cost(r)[0] for r in timed) for _, cost in costs)
@@ -81,14 +87,15 @@ class ImagePareto(Drawing):
         for (method, where), seeds in groups.items():
             own = tuple(_mean(cost(r)[1] for r in seeds) for _, cost in costs)
             if found := _quality(seeds, quality):
-                at = "" if where is None else f" {100 * where:.6g} %"
-                marks.append(Mark(f"{display(seeds[0])}{at}", looks[method], found, own))
+                marks.append(
+                    Mark(after(display(seeds[0]), where, levels), looks[method], found, own)
+                )
         if len(marks) < 3:
             return None
         caption = (
             "The line joins the networks that no other one is better than; the names of all "
-            "others are grey. Whiskers: one standard error over seeds. Times of steppe evaluate "
-            "--on latency."
+            "others are grey. Whiskers: one standard error over seeds. Times in turns with dense, "
+            f"by steppe evaluate --on latency.{meaning(levels)}"
         )
         shown = Axis(f"{quality.name}, %", more=True, said="{:.2f}")
         return frontier(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import highest, looks_of, mean_of
+from steppe.report.axes import looks_of, mean_of
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
-from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
+from steppe.report.record import Record, find, is_dense, method_of
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
@@ -24,7 +25,7 @@ class LandscapeLine(Drawing):
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if find(r, "evaluations.landscape.line")]
         where = highest(having)
-        having = [r for r in having if is_dense(r) or sparsity_of(r) == where]
+        having = [r for r in having if is_dense(r) or level_of(r) == where]
         if not having:
             return None
         # directions are drawn on one axis only when they are equally long
@@ -61,7 +62,6 @@ class LandscapeLine(Drawing):
             ax.set_xlabel("distance from the trained weights, in lengths of the filters")
             ax.set_ylabel("rise of the training loss")
             legend(figure, ax)
-            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 "A wide valley is flat; what rises out of the picture is cut off. Every filter "
                 "moves along a random direction by its own length times the distance. A network "
@@ -70,7 +70,7 @@ class LandscapeLine(Drawing):
             described = (
                 f"Rise of the loss at the left end, the middle, the right end. {'; '.join(parts)}."
             )
-            return finish(figure, "landscape_line", f"{self.what}{at}", caption, described)
+            return finish(figure, "landscape_line", f"{self.what}{at(where)}", caption, described)
 
 
 def _rise(line: Sequence[float | None]) -> list[float | None]:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from math import log10
 from typing import Any
 
-from steppe.report.axes import highest
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import Record, displays, find, is_dense, method_of, sparsity_of
+from steppe.report.level import at, highest, level_of
+from steppe.report.record import Record, displays, find, is_dense, method_of
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -27,7 +27,7 @@ class LandscapePlane(Drawing):
         where = highest(having)
         first: dict[str, Any] = {}
         for record in having:
-            if is_dense(record) or sparsity_of(record) == where:
+            if is_dense(record) or level_of(record) == where:
                 first.setdefault(method_of(record), find(record, "evaluations.landscape"))
         if not first:
             return None
@@ -66,14 +66,13 @@ class LandscapePlane(Drawing):
                 drawn, ax=axes, location="bottom", aspect=40, label="training loss (log scale)",
                 format=lambda value, _: f"{10**value:.3g}",
             )  # fmt: skip
-            at = "" if where is None else f" at {100 * where:.6g} % {rows.asked}"
             caption = (
                 "Dark is a low loss: a wide dark basin is flat. Two random directions, every "
                 "filter by its own length; the cross is the trained network, of the first "
                 "seed. All one colour: wrong everywhere."
             )
             described = f"Loss in the middle and at a corner. {'; '.join(parts)}."
-            return finish(figure, "landscape_plane", f"{self.what}{at}", caption, described)
+            return finish(figure, "landscape_plane", f"{self.what}{at(where)}", caption, described)
 
 
 def _said(value: float | None) -> str:

@@ -1,12 +1,13 @@
-"""Zeros per layer."""
+"""Zeros per layer; of networks without their channels, what is left of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from steppe.report.axes import heat, highest, mean_of, scale_bar
+from steppe.report.axes import heat, mean_of, scale_bar
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import Record, displays, is_dense, method_of, number, sparsity_of
+from steppe.report.level import ZEROS, at, highest, level_of
+from steppe.report.record import Record, displays, is_dense, method_of, number
 from steppe.report.svg import Figure, canvas, finish, looks
 from steppe.report.table import Rows
 
@@ -29,13 +30,13 @@ class Layers(Drawing):
     """A column per method, at the highest sparsity that most methods share."""
 
     section, place = "inside", 10
-    what = "Zeros per layer"
+    what = "Zeros, or what is left, per layer"
     needs = "layers"
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if not is_dense(r) and _fractions(r)]
         where = highest(having)
-        having = [r for r in having if sparsity_of(r) == where]
+        having = [r for r in having if level_of(r) == where]
         if where is None:
             return None
         names = list(dict.fromkeys(name for r in having for name in _fractions(r)))
@@ -48,21 +49,29 @@ class Layers(Drawing):
             ]
             for name in names
         ]
+        zeros = where.counted == ZEROS
+        if not zeros:  # nothing in the network is zero: it is narrower
+            grid = [[None if value is None else 1 - value for value in row] for row in grid]
         height = 1.1 + max(0.22 if len(names) <= 40 else 0.12, 1.0 / len(names)) * len(names)
         with canvas("layers", height) as (figure, (ax,)):
             text = len(names) <= 40 and len(methods) <= 7
             mesh = heat(ax, grid, text)
             if not text:
-                scale_bar(figure, mesh, ax, "top", "zeros, %")
+                scale_bar(figure, mesh, ax, "top", "zeros, %" if zeros else "weights left, %")
             ax.set_xticks([i + 0.5 for i in range(len(methods))], [style[m].label for m in methods])
             if len(methods) > 5:
                 ax.tick_params("x", rotation=90)
             every = 1 + len(names) // 60
             ax.set_yticks([i + 0.5 for i in range(0, len(names), every)], names[::every])
-            title = f"Zeros per layer at {100 * where:.6g} %"
+            title = f"{'Zeros' if zeros else 'Weights left'} per layer{at(where)}"
+            shown = (
+                "Each layer's zeros in %"
+                if zeros
+                else "What is left of each layer's weights in %, without the lost channels"
+            )
             caption = (
-                "Each layer's zeros in %, mean over seeds, from the input (top) to the output. "
-                "Darker means denser."
+                f"{shown}; mean over seeds, from the input (top) to the output. Darker means "
+                f"{'denser' if zeros else 'narrower'}."
             )
             parts = [
                 f"{style[m].label}: "

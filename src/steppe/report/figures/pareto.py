@@ -10,7 +10,8 @@ from typing import Any
 from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.frontier import Axis, Ends, Mark, ends, frontier
-from steppe.report.record import Record, display, find, is_dense, number, sparsity_of
+from steppe.report.level import after, level_of, meaning
+from steppe.report.record import Record, display, find, is_dense, number
 from steppe.report.svg import COLOURS, INK, Figure, Look
 from steppe.report.table import Rows
 
@@ -40,6 +41,7 @@ class Pareto(Drawing):
             "Lower is better. The line joins the models that no other one is better than; the "
             "names of all others are grey. Whiskers: over several seeds one standard error, "
             "of one seed the middle half of the turns. Measured by steppe bench on one text."
+            + meaning(level_of(r) for r in records if _text_of(r))
         )
         quality = Axis("perplexity", said="{:.2f}")
         return frontier("pareto", self.what, caption, marks, quality, COSTS)
@@ -62,19 +64,15 @@ def _marks(records: Sequence[Record]) -> list[Mark]:
     if not texts:
         return []
     text = texts.most_common(1)[0][0]
+    shown = [r for r in records if _text_of(r) == text and not is_dense(r)]
+    levels = [level_of(r) for r in shown]
     groups: dict[str, list[Record]] = {}
-    for record in records:
-        if _text_of(record) == text and not is_dense(record):
-            groups.setdefault(_name_of(record), []).append(record)
+    for record, level in zip(shown, levels, strict=True):
+        groups.setdefault(after(display(record), level, levels), []).append(record)
     first = next(iter(groups.values()))
     marks = [_mark("dense", first[:1], "dense")]
     marks += [_mark(name, seeds, "sparse") for name, seeds in groups.items()]
     return [mark for mark in marks if mark is not None]
-
-
-def _name_of(record: Record) -> str:
-    where = sparsity_of(record)
-    return display(record) + ("" if where is None else f" {100 * where:.6g} %")
 
 
 def _text_of(record: Record) -> str:

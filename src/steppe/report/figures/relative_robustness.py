@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -15,8 +16,9 @@ from steppe.report.corrupted import (
     severities_of,
 )
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import kinds, level_of
 from steppe.report.quality import ACCURACY
-from steppe.report.record import Record, is_dense, method_of, number, sparsity_of
+from steppe.report.record import Record, is_dense, method_of, number
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
@@ -36,17 +38,20 @@ class RelativeRobustness(Drawing):
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         having = [r for r in records if relative(r) is not None]
-        pruned = [r for r in having if not is_dense(r) and sparsity_of(r) is not None]
+        pruned = [r for r in having if level_of(r) is not None]
         if not pruned:
             return None
         counted = all(_multiply_adds(r) is not None for r in pruned)
-        place = _multiply_adds if counted else _sparsity
+        usual = Counter(one.counted for r in pruned if (one := level_of(r))).most_common(1)[0][0]
+        if not counted:  # what counts different things stands on no common axis
+            having = [r for r in having if is_dense(r) or kinds([level_of(r)]) == [usual]]
+        place = _multiply_adds if counted else _share
         quality = corrupted_quality(pruned[0]) or ACCURACY
-        kinds = len({kind for r in having for kind in corrupted_cells(r)})
+        many = len({kind for r in having for kind in corrupted_cells(r)})
         severities = severities_of(having)
         with canvas("relative_robustness", 3.4) as (figure, (ax,)):
             described = _curves(ax, having, place, rows)
-            label = "multiply-adds kept, %" if counted else f"{rows.asked} asked for, %"
+            label = "multiply-adds kept, %" if counted else f"{usual} asked for, %"
             ax.set_xlabel(f"{label} (more is gone to the right)")
             ax.set_ylabel("R_C")
             ax.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
@@ -54,7 +59,7 @@ class RelativeRobustness(Drawing):
             if counted:
                 ax.invert_xaxis()
             legend(figure, ax)
-            of = "1 kind" if kinds == 1 else f"{kinds} kinds"
+            of = "1 kind" if many == 1 else f"{many} kinds"
             at = "severity" if len(severities) == 1 else "severities"
             caption = (
                 f"R_C is the {quality.name} on corrupted images over that on the same images as "
@@ -83,8 +88,9 @@ def _curves(ax: Axes, having: Sequence[Record], place: Place, rows: Rows) -> str
     said = []
     for method in dict.fromkeys(method_of(r) for r in having if not is_dense(r)):
         own = [r for r in having if method_of(r) == method]
-        levels = sorted({s for r in own if (s := sparsity_of(r)) is not None})
-        points = [_point([r for r in own if sparsity_of(r) == s], place) for s in levels]
+        levels = {level for r in own if (level := level_of(r)) is not None}
+        points = [_point([r for r in own if level_of(r) == one], place) for one in levels]
+        points.sort(key=lambda point: point[0], reverse=place is _multiply_adds)
         look = style[method]
         ax.errorbar(
             [x for x, _ in points],
@@ -107,15 +113,15 @@ def _curves(ax: Axes, having: Sequence[Record], place: Place, rows: Rows) -> str
 
 
 def _point(runs: Sequence[Record], place: Place) -> tuple[float, Cell]:
-    """One method at one sparsity: where it stands, and its mean over seeds."""
+    """One method at one level: where it stands, and its mean over seeds."""
     cell = Cell.of(map(relative, runs))
     assert cell is not None, "only runs that have one are drawn"
     return fmean(x for r in runs if (x := place(r)) is not None), cell
 
 
-def _sparsity(record: Record) -> float | None:
-    own = sparsity_of(record)
-    return None if own is None else 100 * own
+def _share(record: Record) -> float | None:
+    own = level_of(record)
+    return None if own is None else 100 * own.share
 
 
 def _multiply_adds(record: Record) -> float | None:

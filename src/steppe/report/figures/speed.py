@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from steppe.report.axes import looks_of, mean_of
 from steppe.report.figures import FIGURES, Drawing
-from steppe.report.record import Record, display, find, is_dense, method_of, number, sparsity_of
+from steppe.report.level import after, level_of, meaning
+from steppe.report.record import Record, display, find, is_dense, method_of, number
 from steppe.report.svg import INK, Figure, canvas, finish, legend
 from steppe.report.table import Rows
 
@@ -80,6 +81,7 @@ class Speeds(Drawing):
                 "Two processes in turns, each in the dtype in which it is fastest. x: how many "
                 "times as fast, the median of one ratio per turn; surely where 8 or more turns "
                 "bound it above 1.05. Memory without that of torch and transformers."
+                + meaning(level_of(r) for own in runs.values() for r in own)
             )
             described = "; ".join(
                 f"{title}, {pair.label}: {pair.sparse:.4g}, dense {pair.dense:.4g} ({pair.gain})"
@@ -125,11 +127,11 @@ def _make_room(ax: Axes) -> None:
 def _runs(records: Sequence[Record]) -> dict[tuple[str, str], list[Record]]:
     """(Method, label) -> the seeds that were timed."""
     runs: dict[tuple[str, str], list[Record]] = {}
+    levels = [level_of(r) for r in records if find(r, "evaluations.speed.speed")]
     for record in records:
         if find(record, "evaluations.speed.speed") and not is_dense(record):
-            where = sparsity_of(record)
-            at = "" if where is None else f" {100 * where:.6g} %"
-            runs.setdefault((method_of(record), f"{display(record)}{at}"), []).append(record)
+            label = after(display(record), level_of(record), levels)
+            runs.setdefault((method_of(record), label), []).append(record)
     return runs
 
 

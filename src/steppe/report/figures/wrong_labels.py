@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.report.axes import highest
 from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import at, highest, level_of
 from steppe.report.record import (
     Record,
     displays,
     is_dense,
     method_of,
     number,
-    sparsity_of,
     wrong_labels,
 )
 from steppe.report.svg import Figure, canvas, finish, legend, looks
@@ -29,7 +28,7 @@ class WrongLabels(Drawing):
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         where = highest([r for r in records if wrong_labels(r)])
-        having = [r for r in records if is_dense(r) or sparsity_of(r) == where]
+        having = [r for r in records if is_dense(r) or level_of(r) == where]
         rates = sorted({wrong_labels(r) for r in having})
         if not any(rates):
             return None
@@ -65,10 +64,9 @@ class WrongLabels(Drawing):
             ax.set_xlabel("training labels that were wrong")
             ax.set_ylabel("accuracy, %")
             legend(figure, ax)
-            at = "" if where is None else f" at {100 * where:.6g} % zeros"
             caption = (
                 "Higher is better: accuracy on test images, whose labels are right. Bars are one "
                 "standard error over seeds."
             )
-            title = f"{self.what}{at}"
+            title = f"{self.what}{at(where)}"
             return finish(figure, "wrong_labels", title, caption, f"{'; '.join(parts)}.")
