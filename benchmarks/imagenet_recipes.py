@@ -345,7 +345,10 @@ def evaluated(run: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
         command += ["--on", "corruptions,shifted", "--corruptions", "contrast", "--severities", "3"]
         command += ["--corrupted", str(folders["corruptions"])]
         command += ["--shifted", str(folders["shifted"]), "--json", "--quiet"]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if not line.isdecimal()]
+            raise SystemExit(f"steppe evaluate failed ({done.returncode}): {' '.join(said[-1:])}")
         on = json.loads(done.stdout)
         row = {"network": run.name, "corruptions": on["corruptions"]["images"]}
         row["shifted"] = on["shifted"]["images"]["matched-frequency"]

@@ -1,7 +1,8 @@
 """What the documentation site takes from the code: parts, methods, commands, public names.
 
 A page says ``<!-- generate: parts score -->``, and gets one entry of the reference for each part of
-that axis. So the reference lists what is registered, and nothing is listed by hand.
+that axis. So the reference lists what is registered, and nothing is listed by hand. What stands
+between ``<!-- in a clone -->`` and ``<!-- end -->`` is left out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from steppe.cli import main
 from steppe.core.protocols import AXES, Part
 from steppe.methods import METHODS
 
+CLONE = re.compile(r"<!-- in a clone -->.*?<!-- end -->\n+", re.DOTALL)
 MARK = re.compile(r"<!-- generate: (\w+) ?([\w.]*) -->")
 LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
@@ -35,7 +37,8 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         return f"]({config.repo_url}/blob/main/{place.removeprefix('../')}{anchor})"
 
     markdown = markdown.replace(" ± ", "\u00a0±\u00a0")  # a figure and its error stay on one line
-    filled = MARK.sub(lambda mark: "\n".join(GENERATED[mark[1]](mark[2])), markdown)
+    built = CLONE.sub("", markdown)  # said to those who read the files as they are in git
+    filled = MARK.sub(lambda mark: "\n".join(GENERATED[mark[1]](mark[2])), built)
     return LINK.sub(outside, filled)
 
 

@@ -2,9 +2,11 @@
 
 import ast
 import importlib
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -64,6 +66,32 @@ def test_links_lead_somewhere(path):
         if anchor:
             headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
             assert anchor in map(slug, headings), f"{page_id(path)}: no heading for #{anchor}"
+
+
+GENERATED = [p for p in PAGES if "<!-- generate:" in p.read_text()]
+
+
+def built(path):
+    """A page as the site shows it, before it is made HTML."""
+    made = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(made)
+    made.loader.exec_module(hooks)
+    page = SimpleNamespace(file=SimpleNamespace(src_uri=str(path.relative_to(ROOT / "docs"))))
+    config = SimpleNamespace(repo_url="https://example.org")
+    return hooks.on_page_markdown(path.read_text(), page=page, config=config)
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=page_id)
+def test_a_page_that_is_generated_says_in_a_clone_what_fills_it(path):
+    assert "`make docs`" in path.read_text().partition("<!-- generate:")[0]
+    assert "In a clone" not in built(path)
+    assert len(built(path)) > len(path.read_text()), "the site has what a clone has not"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=page_id)
+def test_a_heading_has_a_blank_line_before_it(path):
+    text = re.sub(r"^```.*?^```", "```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert not re.findall(r"(?<=[^\n]\n)#+ .*", text)
 
 
 def command_line():
