@@ -61,7 +61,7 @@ class InShort:
             return cls(full[:1], None, full)
         told = [
             _quality(table),
-            _up_to(table, rows),
+            _up_to(table, rows) or _otherwise(table),
             _size_and_time(table),
             _sturdiest(table, rows),
             _caution(rows, len(remarks)),
@@ -182,6 +182,15 @@ def _up_to(table: ShortTable, rows: Rows) -> str:
     names = [m for s, m in kept if s == most]
     keep = "keep" if len(names) > 1 else "keeps"
     return f"Up to {most.text} {_names(names, table)} {keep} {quality.keeps}."
+
+
+def _otherwise(table: ShortTable) -> str:
+    """Who was pruned otherwise, as less of something else is no more and no less."""
+    quality = next((own for own in QUALITIES if own.key in table.cells), None)
+    others = [row.method for row in table.rows if row.method not in ("dense", *table.compared)]
+    if quality is None or not others:
+        return ""
+    return f"Pruned otherwise and not compared: {_with_values(others, table, quality)}."
 
 
 def _size_and_time(table: ShortTable) -> str:

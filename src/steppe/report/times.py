@@ -20,7 +20,7 @@ HEAD = (
     "Dense, ms",
     "This one, ms",
     "Times as fast",
-    "Surely",
+    "Surely faster",
     "Predicted, dense, ms",
     "Predicted, ms",
 )

@@ -10,7 +10,7 @@ from steppe.report.figures import FIGURES, Drawing
 from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, displays, is_dense, method_of
-from steppe.report.svg import Figure, canvas, finish, looks
+from steppe.report.svg import Figure, canvas, finish, looks, wrapped
 from steppe.report.table import Rows
 
 
@@ -52,7 +52,10 @@ class Heatmap(Drawing):
             )
             for i, (m, s) in enumerate(columns)
         )
-        with canvas("heatmap", 1.2 + 0.2 * len(names)) as (figure, (ax,)):
+        size = 9.5 if len(methods) < 4 else 7.0
+        heads = {m: wrapped(style[m].label, int(400 / size / len(methods))) for m in methods}
+        lines = max(head.count("\n") for head in heads.values())
+        with canvas("heatmap", 1.2 + 0.2 * len(names) + 0.13 * lines) as (figure, (ax,)):
             text = len(columns) <= 20
             mesh = heat(ax, grid, text, digits=0, size=8 if len(columns) <= 10 else 6)
             if not text:
@@ -66,12 +69,13 @@ class Heatmap(Drawing):
             for i, method in enumerate(methods):
                 # above the severities, in the middle of the method's own
                 ax.annotate(
-                    style[method].label,
+                    heads[method],
                     ((i + 0.5) / len(methods), 1.0),
                     xytext=(0, 18),
                     xycoords="axes fraction",
                     textcoords="offset points",
                     ha="center",
+                    fontsize=size,
                 )
                 if i:
                     ax.axvline(i * each, color="white", linewidth=3)
