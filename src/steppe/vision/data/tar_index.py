@@ -63,8 +63,8 @@ def index_of(file: Path, cache: Path | None) -> Index:
     require_writable(cache)
     found = _read(file)
     with written(kept) as aside:
-        images = [[*entry, label] for entry, label in found.images]
-        aside.write_text(json.dumps([images, found.lonely]), encoding="utf-8")
+        rows = [[*entry, label] for entry, label in found.images]
+        aside.write_text(json.dumps([rows, found.lonely]), encoding="utf-8")
     return found
 
 
