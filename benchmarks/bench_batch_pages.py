@@ -1,6 +1,6 @@
 """Streamed batches with pages of their own, beside batches from the heap: time by their size.
 
-    python benchmarks/bench_batch_pages.py                     # writes records/batch_pages.json
+    python benchmarks/bench_batch_pages.py
 
 Both turn uint8 images of 32 x 32 into normalised float32, as a loader of streamed images does, and
 let the batch before go; they take turns, and the ratios of the pairs count. What memory does
@@ -10,22 +10,20 @@ meanwhile is `bench_loader.py --memory`.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from datetime import date
-from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from bench_selection import processor
+from record_file import add_record, write_record
 from torch import Tensor
 
 from steppe.vision import batch_loader
 from steppe.vision.batch_loader import LARGE, BatchLoader
 
 IMAGE = (3, 32, 32)
-RECORD = Path(__file__).parent / "records" / "batch_pages.json"
 
 
 def lasting(images: Tensor, least: int, repeats: int) -> float:
@@ -44,7 +42,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[2, 5, 11, 22, 43, 86, 341])
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--repeats", type=int, default=50)
-    parser.add_argument("--out", type=Path, default=RECORD)
+    add_record(parser, "batch-pages")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
@@ -70,7 +68,7 @@ def main() -> None:
         )
     conditions = {"processor": processor(), "torch": torch.__version__, "threads": 1}
     record = {"date": str(date.today()), **conditions, "large": LARGE, "rows": rows}
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
+    write_record(options.record, record)
 
 
 if __name__ == "__main__":
