@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib import import_module
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.notes import note
 
 
 def require(module: str, *, install: str, purpose: str) -> Any:
@@ -69,7 +69,7 @@ def tell_broken(library: str, error: Exception, instead: str) -> None:
         error: how it failed.
         instead: what is done without it.
     """
-    warnings.warn(
+    note(
         f"{library} is installed and does not work ({_said(error)}): {instead}; way out: the "
         f"version of {library} that fits this torch, or none",
         stacklevel=3,

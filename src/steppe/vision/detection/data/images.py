@@ -16,8 +16,8 @@ from steppe.vision.streaming.faults import decoding
 
 ORIENTATION = 0x0112
 """The entry of EXIF data that says how an image is turned."""
-UPRIGHT = (0, 1)
-"""It is not: 0 is what some tools write for nothing."""
+TURNED = range(2, 9)
+"""It is; what else stands there turns nothing: 0 is what some tools write for that."""
 
 
 class Stored(Protocol):
@@ -66,7 +66,7 @@ def header(image: Stored, where: str) -> Header:
                 got=f"no {where}",
                 way_out="restore it, or take it out of the split",
             ) from None
-    if turned not in UPRIGHT:
+    if turned in TURNED:
         raise SteppeError(
             "an image with boxes must be stored as it is seen",
             got=f"orientation {turned} in the EXIF data of {where}",
