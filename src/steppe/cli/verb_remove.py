@@ -16,6 +16,7 @@ from steppe.core.cost import Units
 from steppe.core.courtesy import courtesy, decorated
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
+from steppe.core.text import counted
 from steppe.evaluation import read_record
 from steppe.experiment.channels import Channels, gains, slim
 from steppe.experiment.ending import times_of
@@ -124,7 +125,7 @@ def _show(gained: dict[str, Any], out: Path, quiet: bool) -> None:
         many = "latency_ms_64" in gained
         wide = f"64 images {_pair(gained, 'latency_ms_64')} ms, " if many else ""
         one = f"one image {_pair(gained, 'latency_ms')} ms"
-        say(f"{one}, {wide}{gained['threads']} threads", quiet)
+        say(f"{one}, {wide}{counted(gained['threads'], 'thread')}", quiet)
         say(times_of(gained["speed"]), quiet)
     if "onnx" in gained:
         there = gained["onnx"]
