@@ -137,7 +137,9 @@ def time_columns(records: Sequence[Record]) -> list[Column]:
     """Shares of the dense time, a column for each place; predicted times, one for each table."""
     runs = "median over paired turns; of networks that only have zeros it is noise around 100"
     columns = [
-        Column("time", "Time when it ended, of dense, %", share, 1.0, 1, f"of one input, {runs}"),
+        Column(
+            "time", "Time at the run's end, of dense, %", share, 1.0, 1, f"of one input, {runs}"
+        ),
         Column("time_64", "Time of 64, of dense, %", partial(share, many=True), 1.0, 1),
     ]
     columns += [
