@@ -98,7 +98,7 @@ class RunLatency(Evaluation):
         return [cost.total({}), cost.total(removed.get("widths") or {})]
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
-        """The claim, the time, what the table said; no dense median, which may contradict the turns."""
+        """The claim, the time, what the table said; a dense median may contradict the turns."""
         speed = Speed.read(result["measured"])
         assert speed is not None, "it is what measure gave"
         text = f"{speed.sentence('one image')}: {speed.sparse_ms:.3g} ms"
