@@ -74,8 +74,9 @@ def frontier(
             worse = dominators(plane)
             fronts.append([m for m in marks if m.name not in worse])
             _panel(ax, marks, i, fronts[-1], quality)
-            along = f"{cost.label} ({'more' if cost.more else 'less'} is better)"
-            ax.set_xlabel(wrapped(along, _LETTERS))
+            better = f"({'more' if cost.more else 'less'} is better)"
+            gap = "\n" if len(cost.label + better) > _LETTERS else " "
+            ax.set_xlabel(wrapped(cost.label, _LETTERS) + gap + better)
             described += [
                 f"{m.name}: {quality.label} {quality.said.format(m.quality[1])}, {cost.label} "
                 + cost.said.format(m.costs[i][1])

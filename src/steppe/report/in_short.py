@@ -49,7 +49,7 @@ class InShort:
             ...          "sparse": {"accuracy": a}} for m, a in (("safe", 0.898), ("gmp", 0.7))]
             >>> for sentence in InShort.of(runs).sentences: print(sentence)
             At 90 % zeros SAFE is as accurate as the dense network: 89.80 % against 90.00 %.
-            One run per method and sparsity: small differences may be chance.
+            One run of each: small differences may be chance.
         """
         records = told_apart(records)
         records = [r for r in records if not wrong_labels(r)] or records
@@ -255,7 +255,7 @@ def _caution(rows: Rows, remarks: int) -> str:
     """What makes the numbers doubtful."""
     doubts = []
     if all(r.seeds == 1 for r in rows.rows if r.method != "dense"):
-        doubts.append("one run per method and sparsity: small differences may be chance")
+        doubts.append("one run of each: small differences may be chance")
     if remarks:
         count = "1 remark" if remarks == 1 else f"{remarks} remarks"
         doubts.append(f"read the {count} on these averages at the end of the full sentences")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from steppe.report.axes import heat, mean_of, scale_bar
 from steppe.report.corrupted import corrupted_cells, corrupted_quality, severities_of
@@ -12,6 +13,9 @@ from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, displays, is_dense, method_of
 from steppe.report.svg import Figure, canvas, finish, looks, wrapped
 from steppe.report.table import Rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @FIGURES.register("heatmap")
@@ -65,22 +69,26 @@ class Heatmap(Drawing):
             ax.set_yticks(
                 [i + 0.5 for i in range(len(names))], [n.replace("_", " ") for n in names]
             )
-            each = len(columns) // len(methods)
-            for i, method in enumerate(methods):
-                # above the severities, in the middle of the method's own
-                ax.annotate(
-                    heads[method],
-                    ((i + 0.5) / len(methods), 1.0),
-                    xytext=(0, 18),
-                    xycoords="axes fraction",
-                    textcoords="offset points",
-                    ha="center",
-                    fontsize=size,
-                )
-                if i:
-                    ax.axvline(i * each, color="white", linewidth=3)
+            _name_methods(ax, list(heads.values()), size)
             caption = (
                 f"{quality.title} in %, mean over seeds; the small numbers above are severities. "
                 "Yellow is better, blue is worse."
             )
             return finish(figure, "heatmap", f"{self.what}{at(where)}", caption, f"{described}.")
+
+
+def _name_methods(ax: Axes, heads: Sequence[str], size: float) -> None:
+    """Names above the severities, each in the middle of its own; white between two."""
+    across = ax.get_xlim()[1] / len(heads)
+    for i, head in enumerate(heads):
+        ax.annotate(
+            head,
+            ((i + 0.5) / len(heads), 1.0),
+            xytext=(0, 18),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            fontsize=size,
+        )
+        if i:
+            ax.axvline(i * across, color="white", linewidth=3)

@@ -16,6 +16,7 @@ from steppe.report.record import (
     Record,
     dense_records,
     display,
+    is_dense,
     method_of,
     number,
 )
@@ -93,10 +94,13 @@ class ImagePareto(Drawing):
                 marks.append(Mark(name, looks[method], found, own, after("", where, levels)))
         if len(marks) < 3:
             return None
+        missing = sum(not is_dense(r) for r in records) - len(timed)
         caption = (
             "The line joins the networks that no other one is better than; the names of all "
             "others are grey. Whiskers: one standard error over seeds. Times in turns with dense, "
             f"by steppe evaluate --on latency.{meaning(levels)}"
+            + f" Left out: {missing} that were not timed there."
+            * (missing > 0)
         )
         shown = Axis(f"{quality.name}, %", more=True, said="{:.2f}")
         return frontier(
