@@ -206,11 +206,10 @@ class LatencyTable:
     ) -> None:
         """Raise SteppeError when it was not measured under these conditions."""
         for name in names:
-            if self.conditions.get(name) != here[name]:
+            if (there := self.conditions.get(name)) != here[name]:
                 raise SteppeError(
                     f"a latency table holds for the {name} it was measured with",
-                    got=f"{self.conditions.get(name)} in {self.path or 'the table'},"
-                    f" {here[name]} here",
+                    got=f"{there} in {self.path or 'the table'}, {here[name]} here",
                     way_out="measure here: steppe latency MODEL --batch ... --out ANOTHER.json"
                     + _HINTS.get(name, ""),
                 )
@@ -234,17 +233,16 @@ class LatencyTable:
             if all(grid[k][0] <= side.least and side.full <= grid[k][-1] for side, k in sides)
         ]
         if not fitting:
-            measured = f"; measured batches: {_text(self.batches)}"
-            hint = measured if batch not in self.batches else ""
+            hint = "" if batch in self.batches else f"; measured batches: {_text(self.batches)}"
             widths = " -> ".join(f"{side.least}..{side.full}" for side, _ in sides)
             multiples = [side.least for side, _ in sides if side.least < side.full]
+            round_to = f"--round-to {min(multiples)} " if multiples else ""
+            place = shlex.quote(str(self.path or "table.json"))
             raise SteppeError(
                 "a latency needs every layer's time at every width it may get",
                 got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{hint}",
                 consequence="it was never measured",
-                way_out=f"steppe latency MODEL --batch {batch} "
-                + (f"--round-to {min(multiples)} " if multiples else "")
-                + f"--out {shlex.quote(str(self.path or 'table.json'))}",
+                way_out=f"steppe latency MODEL --batch {batch} {round_to}--out {place}",
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
         return best["in"], best["out"], entry["points"]

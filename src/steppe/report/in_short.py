@@ -48,7 +48,7 @@ class InShort:
             >>> runs = [{"method": m, "seed": 0, "sparsity_asked": 0.9, "dense": {"accuracy": 0.9},
             ...          "sparse": {"accuracy": a}} for m, a in (("safe", 0.898), ("gmp", 0.7))]
             >>> for sentence in InShort.of(runs).sentences: print(sentence)
-            At 90 % zeros SAFE is as accurate as the dense network: 89.80 % against 90.00 %.
+            At 90 % zeros SAFE (89.80 %) is as accurate as the dense network (90.00 %).
             One run of each: small differences may be chance.
         """
         records = told_apart(records)
