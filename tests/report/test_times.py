@@ -99,6 +99,19 @@ def test_in_short_compares_where_all_were_timed_and_says_where() -> None:
     assert {round(c.mean) for c in table.cells["time"].values() if c} == {100, 89}
 
 
+def test_a_run_and_what_was_removed_from_it_are_timed_once() -> None:
+    runs = [run("halp"), run("halp", timing(10.0, 5.0)) | {"label": "HALP, removed"}]
+    assert usual_place(runs) == Place("EPYC", 1)
+    table = InShort.of(runs).table
+    assert table is not None
+    assert {m: c and round(c.mean) for m, c in table.cells["time"].items()} == {
+        "dense": 100,
+        "halp": None,
+        "HALP, removed": 50,
+    }
+    assert usual_place([*runs, run("halp", seed=1)]) is None, "a seed that is timed nowhere"
+
+
 def test_a_claim_and_the_time_beside_it_are_of_the_same_turns() -> None:
     """Medians of each network contradict the ratio of the turns when the machine was busy."""
     pairs = [(5.8, 5.5)] * 14 + [(5.0, 9.0)] * 11

@@ -13,6 +13,7 @@ from steppe.core.text import counted
 from steppe.report.column import Column
 from steppe.report.level import after, level_of
 from steppe.report.record import Record, display, find, is_dense, number
+from steppe.report.variants import REMOVED
 
 HEAD = (
     "Run",
@@ -127,9 +128,22 @@ def places(records: Sequence[Record]) -> list[Place]:
 
 
 def usual_place(records: Sequence[Record]) -> Place | None:
-    """Where all of some runs were timed; None: nowhere, so the ends of the runs are compared."""
-    runs = [r for r in records if not is_dense(r)]
+    """Where all of some runs were timed; None: nowhere, so the ends of the runs are compared.
+
+    Of a run from which channels were removed the smaller network is timed.
+    """
+    runs = to_be_timed(records)
     return next((p for p in places(runs) if all(p in timings(r) for r in runs)), None)
+
+
+def to_be_timed(records: Sequence[Record]) -> list[Record]:
+    """The pruned networks, without those that stand here without their zero channels too."""
+    smaller = {(display(r), str(r.get("seed"))) for r in records}
+    return [
+        r
+        for r in records
+        if not is_dense(r) and (display(r) + REMOVED, str(r.get("seed"))) not in smaller
+    ]
 
 
 def time_columns(records: Sequence[Record]) -> list[Column]:

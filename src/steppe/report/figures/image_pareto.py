@@ -16,13 +16,12 @@ from steppe.report.record import (
     Record,
     dense_records,
     display,
-    is_dense,
     method_of,
     number,
 )
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
-from steppe.report.times import Place, places, predictions, share
+from steppe.report.times import Place, places, predictions, share, to_be_timed
 
 Pair = tuple[float | None, float | None]
 """Of the dense network and of the pruned one."""
@@ -94,7 +93,7 @@ class ImagePareto(Drawing):
                 marks.append(Mark(name, looks[method], found, own, after("", where, levels)))
         if len(marks) < 3:
             return None
-        missing = sum(not is_dense(r) for r in records) - len(timed)
+        missing = sum(r not in timed for r in to_be_timed(records))
         caption = (
             "The line joins the networks that no other one is better than; the names of all "
             "others are grey. Whiskers: one standard error over seeds. Times in turns with dense, "
