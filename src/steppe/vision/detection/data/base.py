@@ -148,7 +148,7 @@ def opened(blob: Stored, where: str) -> Image.Image:
         return Image.open(blob if isinstance(blob, Path) else BytesIO(blob.read_bytes()))
     except FileNotFoundError:
         raise SteppeError("every image of a split must be there", got=f"no {where}") from None
-    except SteppeError:
+    except (SteppeError, MemoryError):
         raise
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise _undecodable(where, error) from error
@@ -163,6 +163,8 @@ def decoded(blob: Stored, where: str, colour: bool) -> Image.Image:
     with opened(blob, where) as image:
         try:
             return image.convert("RGB" if colour else "L")
+        except MemoryError:
+            raise
         except Exception as error:
             raise _undecodable(where, error) from error
 
