@@ -128,6 +128,18 @@ def test_a_fault_of_ours_is_not_told_as_one_of_the_data(data, monkeypatch):
         list(loader.epoch(0))
 
 
+@pytest.mark.parametrize("place", ["PIL.Image.open", "PIL.Image.Image.convert"])
+def test_memory_that_is_too_small_is_no_fault_of_an_image(tmp_path, monkeypatch, place):
+    fresh = load(f"voc:{voc_folder.write(tmp_path / 'voc')}", size=64, say=str)
+
+    def full(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(place, full)
+    with pytest.raises(MemoryError, match="no room"):
+        list(DetectionLoader.of(fresh, "train", 8, workers=0).epoch(0))
+
+
 def test_a_worker_writes_pixels_where_this_process_reads_them(data, monkeypatch):
     """What is moved there later leaves holes in the memory of the worker."""
     items, shared, share = (

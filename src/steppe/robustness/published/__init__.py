@@ -262,6 +262,8 @@ def _decoded(path: str, shape: Shape, fit: Fit | None) -> Image.Image:
             # an image of the right size is what was published: ImageNet-C is not scaled again
             fits = fit is None or image.size == (shape[2], shape[1])
             return image if fits or fit is None else fit(image)
+    except (SteppeError, MemoryError):
+        raise
     except Exception as error:  # PIL raises OSError, SyntaxError, struct.error and more
         raise SteppeError(
             "each published image can be decoded",
