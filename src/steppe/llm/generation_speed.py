@@ -216,7 +216,8 @@ def verdict(speed: dict[str, Any]) -> str:
     """
     low, high, turns = speed["low"], speed["high"], speed["turns"]
     if turns < ENOUGH:
-        return f"not surely faster: {counted(turns, 'turn')} bound{'s' * (turns == 1)} nothing, --turns {ENOUGH} do"
+        none = f"{counted(turns, 'turn')} bound{'s' * (turns == 1)} nothing"
+        return f"not surely faster: {none}, --turns {ENOUGH} do"
     bounds = f"{low:.2f}x to {high:.2f}x in {turns} turns"
     if speed["claimed"]:
         return f"surely faster: {bounds}"
