@@ -235,14 +235,13 @@ class LatencyTable:
         if not fitting:
             hint = "" if batch in self.batches else f"; measured batches: {_text(self.batches)}"
             widths = " -> ".join(f"{side.least}..{side.full}" for side, _ in sides)
-            multiples = [side.least for side, _ in sides if side.least < side.full]
-            round_to = f"--round-to {min(multiples)} " if multiples else ""
-            place = shlex.quote(str(self.path or "table.json"))
+            step = min((s.least for s, _ in sides if s.least < s.full), default=1)
             raise SteppeError(
                 "a latency needs every layer's time at every width it may get",
                 got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{hint}",
                 consequence="it was never measured",
-                way_out=f"steppe latency MODEL --batch {batch} {round_to}--out {place}",
+                way_out=f"steppe latency MODEL --batch {batch} --round-to {step} "
+                f"--out {shlex.quote(str(self.path or 'table.json'))}",
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
         return best["in"], best["out"], entry["points"]

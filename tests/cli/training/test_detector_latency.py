@@ -39,6 +39,11 @@ def test_a_run_is_measured_and_halp_takes_it_to_fewer_milliseconds(tmp_path, cap
         "method.end=1.0",
     )
     given = (*SMALL, *data, *layout, *aim, *often, "--weights", dense, "--out", halp)
+    wide = tmp_path / "wide.json"
+    coarse = ("latency", dense, "--batch", 1, "--round-to", 16, "--passes", 1, "--out", wide)
+    assert command(*coarse, "--quiet") == 0
+    assert command("train", *(wide if one is table else one for one in given)) == 2
+    assert "Way out: steppe latency MODEL --batch 1 --round-to 4 " in capsys.readouterr().err
     assert command("train", *given) == 0, capsys.readouterr().err
     record = json.loads((halp / "record.json").read_text())
     assert record["removed"]["target"] == "ms"
