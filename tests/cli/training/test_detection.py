@@ -93,6 +93,13 @@ def test_a_forgotten_task_is_named(root, tmp_path, capsys, data, arguments, said
     assert said.format(root) in lines[-1]
 
 
+def test_a_folder_that_is_called_as_its_layout_is_no_module(tmp_path, monkeypatch, capsys):
+    (tmp_path / "voc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--data", "voc:voc", "--method", "dense", "--out", "run") == 2
+    assert "Way out: --task detection" in capsys.readouterr().err
+
+
 def test_a_module_that_is_called_as_a_layout_is_the_users(tmp_path, monkeypatch, capsys):
     (tmp_path / "coco.py").write_text("def data(): return {}")
     monkeypatch.chdir(tmp_path)
