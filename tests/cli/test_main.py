@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -156,3 +157,29 @@ def test_an_error_that_only_speaks_of_memory_is_no_lack_of_it(
     monkeypatch.setattr(main_module, "commands", lambda: fails)
     with pytest.raises(RuntimeError, match="memory format"):
         main_module.main(["methods"])
+
+
+PLURAL = re.compile(r"^ (?:\w+ )?(\w+s)\b(?!/)")
+UNITS = {"ms", "MB", "s", "classes", "times", "as"}
+
+
+def numbers_before_plurals() -> Iterator[str]:
+    """Numbers in what commands say with a noun that is right for all but 1."""
+    for path in [p for part in ("cli", "evaluation") for p in (SRC / part).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for before, value, after in zip([None, *parts], parts, parts[1:], strict=False):
+                if not (isinstance(value, ast.FormattedValue) and isinstance(after, ast.Constant)):
+                    continue
+                of = isinstance(before, ast.Constant) and str(before.value).endswith(
+                    (" of ", "the ")
+                )
+                noun = PLURAL.match(str(after.value))
+                counts = isinstance(value.value, ast.Call) and "len(" in ast.unparse(value.value)
+                counts = counts or "result[" in ast.unparse(value.value)
+                if noun and counts and not of and noun[1] not in UNITS:
+                    yield f"{path.relative_to(SRC)}:{node.lineno} {ast.unparse(value)} {noun[0]}"
+
+
+def test_what_is_counted_has_a_singular() -> None:
+    assert not list(numbers_before_plurals()), "steppe.core.text.counted"

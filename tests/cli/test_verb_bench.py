@@ -37,7 +37,7 @@ def test_a_pruned_model_is_timed_and_the_result_is_kept(
     assert set(result["arms"]) == {"dense float32", "sparse float32"}
     assert result["same_text"] == {"float32": True}
     assert result["speed"]["1"]["generation"]["turns"] == 1
-    for said in ("memory, loaded, MB", "memory, most in loading, MB", "1 turns bound nothing"):
+    for said in ("memory, loaded, MB", "memory, most in loading, MB", "1 turn bounds nothing"):
         assert said in " ".join(shown.err.split())
     (kept,) = json.loads((out / "evaluations.json").read_text())
     assert kept["on"] == "speed"

@@ -11,6 +11,7 @@ import voc_folder
 from steppe import SteppeError
 from steppe.cli import verb_remove
 from steppe.cli.main import main
+from steppe.core.speed import Speed
 from steppe.evaluation import ensure, latency, make
 from steppe.experiment import channels
 from steppe.removal.forward_timing import layout_of
@@ -192,3 +193,11 @@ def test_what_cannot_be_timed_is_refused(folder, given, said):
     own = {k: str(folder / v) if isinstance(v, str) else v for k, v in given.items()}
     with pytest.raises(SteppeError, match=said):
         make("latency", str(folder / "small"), own, []).measure()
+
+
+def test_the_line_has_no_median_beside_the_ratio_that_may_contradict_it():
+    speed = Speed.of([(5.8, 5.5)] * 14 + [(5.0, 9.0)] * 11, "channels are removed")
+    line = make("latency", "run", {"beside": "dense"}, []).line({"measured": speed.record()}, {})
+    assert f"{speed.ratio:.2f}x" in line
+    assert f"{speed.sparse_ms:.3g} ms" in line
+    assert f"{speed.dense_ms:.3g}" not in line

@@ -71,6 +71,7 @@ def test_sentences_and_marks_compare_within_a_budget() -> None:
     assert len(short.table.compared) == 1
     assert not any(won for row in short.table.rows for won in row.wins)
     names = {row.display for row in short.table.rows}
+    assert any(text.startswith("Pruned otherwise and not compared: ") for text in short.sentences)
     assert {f"HALP, {TEXTS['latency']}", f"AdaSAP, {TEXTS['flops']}"} & names
 
 

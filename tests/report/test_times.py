@@ -55,9 +55,9 @@ def test_no_column_averages_milliseconds_of_several_moments() -> None:
         one["dense"]["latency_ms"], one["sparse"]["latency_ms"] = ms, ms / 2
     assert not [label for label in cells(slow, fast) if "ms" in label and "Predicted" not in label]
     text = markdown([slow, fast], title="x")
-    row = "| HALP, 40 % fewer multiply-adds | {} | {} | {} | 2.00 (2.00 to 2.00) | yes | 8 | 5 |"
-    assert row.format(0, 100, 50) in text
-    assert row.format(1, 1, 0.5) in text
+    row = "| HALP, 40 % fewer multiply-adds | {} | {} | 2.00 (2.00 to 2.00) | yes | 5 | 1.60 |"
+    assert row.format(0, 50) in text
+    assert row.format(1, 0.5) in text
     assert "75" not in "".join(f"{cell.mean:g} " for cell in cells(slow, fast).values()).split()
 
 
@@ -71,9 +71,12 @@ def test_page_markdown_and_json_have_what_was_measured_and_predicted(tmp_path: P
         assert caption in text
         assert ended in text
     (own,) = [row for row in data(runs, title="x")["times"] if row["measured"] == caption]
-    assert own["Dense, ms"] == "10"
-    assert own["This one, ms"] == "5"
+    assert own["Measured, ms"] == "5"
+    assert own["Times as fast as dense"] == "2.00 (2.00 to 2.00)"
     assert own["Predicted, ms"] == "5"
+    assert own["Predicted times as fast"] == "1.60"
+    (end,) = [row for row in data(runs, title="x")["times"] if row["measured"] == ended]
+    assert end["Run"].startswith("AdaSAP"), "HALP was timed by evaluate"
 
 
 def test_in_short_compares_where_all_were_timed_and_says_where() -> None:
@@ -104,6 +107,9 @@ def test_a_claim_and_the_time_beside_it_are_of_the_same_turns() -> None:
     speed = speed_of(one, None)
     assert speed is not None
     assert share(one) == pytest.approx(100 / speed.ratio)
+    text = markdown([one], title="x")
+    assert "5.8" not in text
+    assert "7.7" not in text
 
 
 def test_a_time_beside_a_network_that_is_not_the_dense_one_is_none() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from steppe.cli.main import emit, say
 from steppe.core.device import device_of
 from steppe.core.errors import unknown
+from steppe.core.text import counted
 
 QUIET = 0.2  # what the passes may differ by, as a share of the median
 
@@ -60,7 +61,8 @@ def of_language_model(
         **{name: value for name, value in options.items() if value is not None},
     )
     times = table.times(table.shape)
-    say(f"{table.shape.said()}: {len(table.points)} points, written to {out}", quiet)
+    points = counted(len(table.points), "point")
+    say(f"{table.shape.said()}: {points}, written to {out}", quiet)
     say(
         f"{table.text}: {times.total:.4g} ms, {times.tokens_per_second:.4g} tokens/s after the "
         "first (predicted)",

@@ -31,7 +31,7 @@ def _of_blocks(prepared: PreparedRecovery, finished: bool, quiet: bool) -> dict[
     blocks = len(prepared.model)
     done = len(Journal(prepared.out / "checkpoints" / "journal.json").get("blocks", []))
     if done and not finished:
-        say(f"going on: {done} of {blocks} blocks were done before", quiet)
+        say(f"going on: done before: {done} of {blocks} blocks", quiet)
     with BlockTable(blocks, quiet) as table, watched(table.advance):
         return prepared.recover(table.add)
 

@@ -115,7 +115,7 @@ def _measured(runs: list[str], given: dict[str, Any], quiet: bool) -> list[Measu
     if len(runs) > 1 and "text" not in given:
         raise SteppeError(
             "several models are compared by what they predict, how large and how fast they are",
-            got=f"{len(runs)} folders and no text",
+            got=f"{', '.join(runs)} and no text",
             way_out="--text FILE, or one folder",
         )
     evaluations = [make("speed", run, given, []) for run in runs]

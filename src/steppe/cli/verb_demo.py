@@ -24,7 +24,7 @@ from steppe.cli.short import say_short
 from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
 from steppe.core.serialization import write_text
-from steppe.core.text import read_yaml
+from steppe.core.text import counted, read_yaml
 from steppe.evaluation import ensure
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.recipe import Recipe, parse
@@ -106,7 +106,7 @@ def _run_all(
     with Progress(
         *Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console, disable=quiet
     ) as progress:
-        bar = progress.add_task(f"{len(work)} networks", total=2 * len(work))
+        bar = progress.add_task(counted(len(work), "network"), total=2 * len(work))
         # one thread each: networks this small are fastest side by side
         with ProcessPoolExecutor(max(jobs, 1), mp_context=get_context("spawn")) as pool:
             # all are trained before one is measured: it is laid beside the dense one of its seed

@@ -13,6 +13,7 @@ from steppe.cli.generation_latency import is_language_model, of_language_model
 from steppe.cli.main import emit, say
 from steppe.core.device import device_of
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.experiment.image_run import trained
 from steppe.removal.dependency_graph import traced_groups
 from steppe.removal.latency_table import LatencyTable, measure_table
@@ -133,7 +134,8 @@ def _report(model: str, out: Path, table: LatencyTable, json: bool, quiet: bool)
     """Say and emit what was measured of a network."""
     points = sum(len(timed["points"]) for timed in table.layers.values())
     whole = {name: {b: t[0] for b, t in timed.items()} for name, timed in table.networks.items()}
-    say(f"{len(table.layers)} layers at {points} widths: written to {out}", quiet)
+    layers, widths = counted(len(table.layers), "layer"), counted(points, "width")
+    say(f"{layers} at {widths}: written to {out}", quiet)
     if (spread := _spread(table)) > QUIET:
         say(
             f"note: the network's times spread by {spread:.0%} of their median, so other programs "

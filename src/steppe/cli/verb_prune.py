@@ -47,7 +47,7 @@ def command(make: partial[PreparedPruning], json: bool, quiet: bool) -> None:
     done = len(Journal(out / "checkpoints" / "journal.json").get("blocks", []))
     earlier = read_record(str(out))
     finished = bool(earlier) and NOT_COMPUTED not in earlier
-    said = done_before(prepared) or (f"{done} of {blocks} blocks were done before" if done else "")
+    said = done_before(prepared) or (f"done before: {done} of {blocks} blocks" if done else "")
     if said and not finished:
         say(f"going on: {said}", quiet)
     if not finished:

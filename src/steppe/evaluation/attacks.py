@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.experiment.image_run import ImageRun
 from steppe.robustness.attacked import accuracy_under_attack
@@ -100,6 +101,7 @@ class Attacks(Evaluation):
             for eps, probe in probes.items()
             for line in probe["lines"]
         ]
-        how = f"attacked by {result['attack']} in {result['steps']} steps"
-        clean = f"accuracy on {result['images']} {self.part} images {result['clean']:.2%}"
+        how = f"attacked by {result['attack']} in {counted(result['steps'], 'step')}"
+        images = counted(result["images"], f"{self.part} image")
+        clean = f"accuracy on {images} {result['clean']:.2%}"
         return "\n".join([f"{clean}, {how} {', '.join(cells)}", *said])

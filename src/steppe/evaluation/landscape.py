@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.experiment.image_run import ImageRun
 from steppe.robustness.landscape import directions, landscape
@@ -83,9 +84,10 @@ class Landscape(Evaluation):
         """The loss in the middle and at the ends."""
         line = result["line"]
         ends = ", ".join("infinite" if end is None else f"{end:.4g}" for end in (line[0], line[-1]))
+        images = counted(result["images"], f"{result['part']} image")
         return (
             f"loss {line[len(line) // 2]:.4g}, at distance {result['radius']:g} {ends}; "
-            f"{result['support']} weights move, {result['images']} {result['part']} images"
+            f"{counted(result['support'], 'weight')} moved, {images}"
         )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.llm.load import load
 from steppe.llm.perplexity import perplexity, positions_of
@@ -57,7 +58,8 @@ class Perplexity(Evaluation):
         steps = f", stride {result['stride']}" if result["stride"] != result["window"] else ""
         return (
             f"perplexity {result['perplexity']:.2f}{beside} on {result['source']}: "
-            f"{result['tokens']} tokens predicted in windows of {result['window']}{steps}, "
+            f"{counted(result['tokens'], 'token')} predicted in windows of "
+            f"{result['window']}{steps}, "
             f"{result['dtype']}, {result['seconds']:.1f} s"
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch.nn import functional as F
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.text import counted
 from steppe.evaluation import EVALUATIONS, Evaluation
 from steppe.experiment.image_run import ImageRun
 from steppe.robustness.average_sharpness import average_sharpness
@@ -96,7 +97,8 @@ class Sharpness(Evaluation):
             for name, text in said.items()
             if name in result
         ]
-        where = f"{result['support']} weights, {result['images']} {result['part']} images"
+        images = counted(result["images"], f"{result['part']} image")
+        where = f"{counted(result['support'], 'weight')}, {images}"
         return f"{', '.join(shown)}; {where}"
 
 

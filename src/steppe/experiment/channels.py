@@ -145,7 +145,7 @@ def gains(
     removed = done.report["removed"]
     kept = {g.name: g.units - removed.get(g.name, 0) for g in channels.groups}
     gone = sum(removed.values())
-    reason = f"{gone:,} channels are removed" if gone else ""
+    reason = f"{gone:,} channel{'s are' if gone > 1 else ' is'} removed" if gone else ""
     one = compare(model, done.model, example[:1], reason)
     latencies: dict[str, Any] = {"latency_ms": [one.dense_ms, one.sparse_ms]}
     speed = {"one": one.record()}

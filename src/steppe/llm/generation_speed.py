@@ -13,6 +13,7 @@ from typing import Any
 
 from steppe.core.errors import SteppeError
 from steppe.core.speed import Speed
+from steppe.core.text import counted
 from steppe.engine.progress import advanced
 from steppe.sparse.format import check_format
 
@@ -215,7 +216,8 @@ def verdict(speed: dict[str, Any]) -> str:
     """
     low, high, turns = speed["low"], speed["high"], speed["turns"]
     if turns < ENOUGH:
-        return f"not surely faster: {turns} turns bound nothing, --turns {ENOUGH} do"
+        few = f"{counted(turns, 'turn')} bound{'s' * (turns == 1)} nothing"
+        return f"not surely faster: {few}, --turns {ENOUGH} do"
     bounds = f"{low:.2f}x to {high:.2f}x in {turns} turns"
     if speed["claimed"]:
         return f"surely faster: {bounds}"

@@ -38,6 +38,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.serialization import write_text
+from steppe.core.text import counted
 from steppe.removal.forward_timing import Timer, conditions, layout_of, timed
 from steppe.removal.shapes import LayerShape, Width, in_eval_mode, layer_shapes
 
@@ -236,12 +237,14 @@ class LatencyTable:
             measured = f"; measured batches: {_text(self.batches)}"
             hint = measured if batch not in self.batches else ""
             widths = " -> ".join(f"{side.least}..{side.full}" for side, _ in sides)
+            multiples = [side.least for side, _ in sides if side.least < side.full]
             raise SteppeError(
                 "a latency needs every layer's time at every width it may get",
                 got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{hint}",
                 consequence="it was never measured",
-                way_out=f"steppe latency MODEL --batch {batch} --out "
-                + shlex.quote(str(self.path or "table.json")),
+                way_out=f"steppe latency MODEL --batch {batch} "
+                + (f"--round-to {min(multiples)} " if multiples else "")
+                + f"--out {shlex.quote(str(self.path or 'table.json'))}",
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
         return best["in"], best["out"], entry["points"]
@@ -324,7 +327,7 @@ def measure_table(
                 prefix = f"pass {number} of {passes}: "
                 for layer, batch in distinct.values():
                     if count := measuring.layer(layer, batch, round_to):
-                        say(f"{prefix}{key_of(layer, batch)}: {count} widths")
+                        say(f"{prefix}{key_of(layer, batch)}: {counted(count, 'width')}")
                 for batch in batches:
                     points = table.networks.setdefault(network_key(layers), {})
                     make = partial(_whole, model, example_inputs, batch)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.collections import QuadMesh
     from matplotlib.figure import Figure as Canvas
 
-SPACED = "Points stand apart within a sparsity only so that they can be told apart."
+SPACED = "Points of one level stand apart only so that they can be told apart."
 
 
 def sparse_rows(rows: Rows, *keys: str) -> list[Row]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from steppe.core.pareto import dominators
 from steppe.report.column import Cell
 from steppe.report.point_names import place_names
-from steppe.report.svg import INK, Figure, Look, canvas, finish, legend, log_scale
+from steppe.report.svg import INK, Figure, Look, canvas, finish, legend, log_scale, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Ends = tuple[float, float, float]
 """Lower end, middle and upper end."""
+_LETTERS = 56  # of a panel's label in a line
 _SPAN = 4.0  # times: from there on a quality of which less is better is on a log scale
 
 
@@ -28,12 +29,14 @@ class Mark:
         look: its colour, shape, and what the legend calls its like.
         quality: how good it is.
         costs: one for each panel.
+        beside: what stands beside its points; "": the name.
     """
 
     name: str
     look: Look
     quality: Ends
     costs: tuple[Ends, ...]
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def frontier(
             worse = dominators(plane)
             fronts.append([m for m in marks if m.name not in worse])
             _panel(ax, marks, i, fronts[-1], quality)
-            ax.set_xlabel(f"{cost.label} ({'more' if cost.more else 'less'} is better)")
+            better = f"({'more' if cost.more else 'less'} is better)"
+            gap = "\n" if len(cost.label + better) > _LETTERS else " "
+            ax.set_xlabel(wrapped(cost.label, _LETTERS) + gap + better)
             described += [
                 f"{m.name}: {quality.label} {quality.said.format(m.quality[1])}, {cost.label} "
                 + cost.said.format(m.costs[i][1])
@@ -83,7 +88,8 @@ def frontier(
         for i, (ax, front) in enumerate(zip(axes, fronts, strict=True)):
             points = {m.name: (m.costs[i][1], m.quality[1]) for m in marks}
             line = sorted(points[m.name] for m in front)
-            place_names(ax, points, line, [n for n in points if points[n] not in line])
+            texts = {m.name: m.beside or m.name for m in marks}
+            place_names(ax, points, line, [n for n in points if points[n] not in line], texts)
         return finish(figure, key, what, caption, "; ".join(described) + ".")
 
 

@@ -49,7 +49,7 @@ class InShort:
             ...          "sparse": {"accuracy": a}} for m, a in (("safe", 0.898), ("gmp", 0.7))]
             >>> for sentence in InShort.of(runs).sentences: print(sentence)
             At 90 % zeros SAFE is as accurate as the dense network: 89.80 % against 90.00 %.
-            One run per method and sparsity: small differences may be chance.
+            One run of each: small differences may be chance.
         """
         records = told_apart(records)
         records = [r for r in records if not wrong_labels(r)] or records
@@ -61,7 +61,7 @@ class InShort:
             return cls(full[:1], None, full)
         told = [
             _quality(table),
-            _up_to(table, rows),
+            _up_to(table, rows) or _otherwise(table),
             _size_and_time(table),
             _sturdiest(table, rows),
             _caution(rows, len(remarks)),
@@ -184,6 +184,15 @@ def _up_to(table: ShortTable, rows: Rows) -> str:
     return f"Up to {most.text} {_names(names, table)} {keep} {quality.keeps}."
 
 
+def _otherwise(table: ShortTable) -> str:
+    """Who was pruned otherwise, as less of something else is no more and no less."""
+    quality = next((own for own in QUALITIES if own.key in table.cells), None)
+    others = [row.method for row in table.rows if row.method not in ("dense", *table.compared)]
+    if quality is None or not others:
+        return ""
+    return f"Pruned otherwise and not compared: {_with_values(others, table, quality)}."
+
+
 def _size_and_time(table: ShortTable) -> str:
     """How much smaller and faster than dense, or that it is neither."""
     parts = []
@@ -246,7 +255,7 @@ def _caution(rows: Rows, remarks: int) -> str:
     """What makes the numbers doubtful."""
     doubts = []
     if all(r.seeds == 1 for r in rows.rows if r.method != "dense"):
-        doubts.append("one run per method and sparsity: small differences may be chance")
+        doubts.append("one run of each: small differences may be chance")
     if remarks:
         count = "1 remark" if remarks == 1 else f"{remarks} remarks"
         doubts.append(f"read the {count} on these averages at the end of the full sentences")

@@ -88,7 +88,7 @@ def after(name: str, level: Level | None, among: Iterable[Level | None] = ()) ->
     """
     if level is None:
         return name
-    return f"{name} {level.percent if len(kinds(among)) == 1 else level.text}"
+    return f"{name} {level.percent if len(kinds(among)) == 1 else level.text}".lstrip()
 
 
 def meaning(among: Iterable[Level | None]) -> str:

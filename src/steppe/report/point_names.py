@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from steppe.report.svg import wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +21,7 @@ _PLACES = (
     ((0, -7), "center", "top"),
 )
 """Of a name beside its point, in points: the first that is free is taken."""
+_LETTERS = 30  # of a name in a line
 _MARK = 5.0  # pixels around a point that its mark takes
 
 
@@ -26,6 +30,7 @@ def place_names(
     points: Mapping[str, tuple[float, float]],
     line: Sequence[tuple[float, float]] = (),
     grey: Sequence[str] = (),
+    texts: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write each point's name beside it, clear of other names, marks, a line and the edges.
 
@@ -36,6 +41,7 @@ def place_names(
         points: name -> where it is, in the panel's units.
         line: its points, in the panel's units.
         grey: names that are less bold.
+        texts: name -> what is written for it, if not the name.
     """
     from matplotlib.path import Path
     from matplotlib.transforms import Bbox
@@ -44,7 +50,12 @@ def place_names(
     drawn = Path(_pixels(ax, line)) if line else None
     taken: list[Bbox] = []
     for name in sorted(points, key=lambda name: name in grey):  # the others go out of their way
-        label = ax.annotate(name, points[name], xytext=(0, 0), textcoords="offset points")
+        label = ax.annotate(
+            wrapped(texts.get(name, name), _LETTERS),
+            points[name],
+            xytext=(0, 0),
+            textcoords="offset points",
+        )
         label.set(fontsize=7.5, alpha=0.7 if name in grey else 1.0)
 
         def box(place: int, label: Any = label) -> Bbox:

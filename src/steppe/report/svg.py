@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -181,6 +182,16 @@ def looks(displays: Mapping[str, str]) -> dict[str, Look]:
             HATCHES[i % len(HATCHES)],
         )
     return by_method
+
+
+def wrapped(text: str, letters: int) -> str:
+    """A text in lines of so many letters at most; a longer word is broken.
+
+    Example:
+        >>> wrapped("HALP, table of 8 ms", 11)
+        'HALP, table\\nof 8 ms'
+    """
+    return "\n".join(textwrap.wrap(text, max(letters, 6), break_on_hyphens=False)) or text
 
 
 def legend(figure: Canvas, ax: Axes, columns: int = 3, where: str = "upper") -> None:

@@ -95,6 +95,26 @@ def test_a_state_of_before_is_still_taken() -> None:
     assert fresh.steps_done == 1
 
 
+def test_of_several_processes_each_goes_on_with_the_draws_of_the_gpu_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One file is saved by the first, in which the GPUs of the others have drawn nothing."""
+    drawn = {number: torch.full((16,), number, dtype=torch.uint8) for number in range(2)}
+    device, given = [0], []
+    monkeypatch.setattr("steppe.engine.step.saved_state.world", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: drawn[device[0]])
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [*drawn.values()])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda s: given.append((device[0], s)))
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", given.append)
+    state = started()[1].state_dict()
+    device[0] = 1
+    _, second = started()
+    second.load_state_dict(state)
+    assert [(number, s.tolist()) for number, s in given] == [(1, [0] * 16)]
+
+
 def test_a_state_of_a_machine_with_gpus_is_taken_and_says_what_is_lost() -> None:
     model, sparsifier = started()
     sparsifier.step(lambda: loss(model))

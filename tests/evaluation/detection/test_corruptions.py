@@ -15,6 +15,7 @@ import voc_folder
 from steppe import SteppeError
 from steppe.cli.main import main
 from steppe.evaluation import make
+from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection import run
 from steppe.vision.detection.loader import DetectionLoader
 
@@ -234,3 +235,13 @@ def test_the_other_run_may_have_the_same_data_elsewhere_but_no_other_objects(run
 def test_what_cannot_be_measured_is_refused(runs, name, given, said):
     with pytest.raises(SteppeError, match=said):
         make(name, str(runs / "dense"), given, []).measure()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "worst"), [({"fog": 0.4}, ""), ({"fog": 0.4, "snow": 0.3}, "; worst: snow")]
+)
+def test_one_kind_alone_is_not_the_worst(kinds, worst):
+    cells = {kind: {"3": value} for kind, value in kinds.items()}
+    result = {"map50": cells, "severities": [3], "images": 2, "clean": {"map50": 0.5}}
+    line = DETECTION["corruptions"](run="run").line(result | {"mean_run": 0.35}, {})
+    assert line.endswith(f"0.500 on clean ones{worst}")

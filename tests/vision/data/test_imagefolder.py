@@ -115,7 +115,7 @@ def test_what_is_no_image_of_the_dataset_is_said_with_counts(folder, png):
     assert said == [
         "train/: left out: 2 files of kind .heic, 1 file of kind .db, 1 file in __MACOSX, 1 file "
         "outside of the class folders, 1 file hidden (.*.png), 1 file in .ipynb_checkpoints",
-        "train/: 1 images lie deeper than their class's folder (dog/deeper)",
+        "train/: 1 image lies deeper than their class's folder (dog/deeper)",
         "test/ is what is tested on: val/ left out",
     ]
 

@@ -217,3 +217,14 @@ def test_with_images_in_a_cache_nothing_is_looked_for_again(tmp_path, monkeypatc
 
     monkeypatch.setattr(Levels, "_look", never)
     assert torch.equal(load(path, **options).train.images, first.train.images)
+
+
+def test_what_cannot_be_seen_is_refused_each_time_it_is_asked_for():
+    """Of floats the range can be seen, of integers it cannot; threads ask one after the other."""
+    images = [Image.fromarray(ramp(0, 1, np.float32)), Image.fromarray(ramp(-5, 9, np.int32))]
+    levels = Levels(Reading())
+    levels.add(lambda: ((image, f"image {i}") for i, image in enumerate(images)))
+    for _ in range(2):
+        with pytest.raises(SteppeError, match=r"32-bit images with values in -5\.\.9"):
+            levels.of(np.asarray(images[1]))
+    assert not levels.notes

@@ -239,3 +239,19 @@ def test_a_cache_that_is_no_folder_is_told_in_one_line(shards: Path) -> None:
     with pytest.raises(SteppeError, match=r"data\.cache is a folder") as caught:
         load(str(shards), size=24, cache=shards / "file" / "inside")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_labels_without_an_image_that_can_be_read_are_said(shards: Path, cached: bool) -> None:
+    with tarfile.open(shards / "train-000.tar", "a") as tar:
+        put(tar, "x.heic", b"an image that Pillow does not know")
+        put(tar, "x.cls", b"0")
+        put(tar, "y.left.jpg", b"an image of another key")
+        put(tar, "y.json", b'{"label": 1}')
+        put(tar, "z.json", b'{"url": "no label"}')
+    for _ in range(2):
+        said: list[str] = []
+        cache = shards / "kept" if cached else None
+        load(str(shards), size=24, augment="none", cache=cache, say=said.append)
+        assert sum(note.startswith("train: 2 labels in tar files without") for note in said) == 1
+        assert not any(note.startswith("test: ") for note in said)

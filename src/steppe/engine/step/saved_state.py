@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from steppe.core.protocols import Tensors
+from steppe.engine.ranks import world
 from steppe.engine.step.epochs import Epochs
 from steppe.engine.step.gathered_statistics import GatheredStatistics
 from steppe.engine.step.gradient_passes import GradientPasses
@@ -40,7 +42,11 @@ class SavedState:
 
     def collect(self) -> dict[str, Any]:
         """As plain data and tensors."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        cuda: list[Tensor] = []
+        if torch.cuda.is_available():
+            # of several processes each has a GPU of its own, and all draw alike
+            alone = world() == 1
+            cuda = torch.cuda.get_rng_state_all() if alone else [torch.cuda.get_rng_state()]
         scaler, reference = self._optimizers.scaler, self._objective.made
         return {
             "optimizer": self._optimizers.state_dict(),
@@ -78,6 +84,9 @@ class SavedState:
             self._neurons.load(state.get("followers", {}))
         torch.set_rng_state(state["rng"].cpu())
         saved, here = state["cuda_rng"], torch.cuda.device_count()
+        if saved and here and world() > 1:
+            torch.cuda.set_rng_state(saved[0].cpu())
+            return []
         if saved and len(saved) != here:
             return [
                 f"the state holds the random numbers of {len(saved)} GPUs and {here} are here: "

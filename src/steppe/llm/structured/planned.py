@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.llm import memory
 from steppe.llm.model import StreamedModel
 from steppe.llm.prepare import PreparedPruning
@@ -203,7 +204,7 @@ def _time_line(shape: dict[str, Any]) -> str:
     if "measured" not in shape:
         return "speed of the result: steppe latency MODEL, then --latency-table FILE, foretells it"
     where, before, after = shape["measured"], shape["before"], shape["after"]
-    threads = f", {where['threads']} threads" if where["threads"] else ""
+    threads = f", {counted(where['threads'], 'thread')}" if where["threads"] else ""
     known = shape.get("offers", {k: [v] for k, v in after.items() if k.endswith("_ms")})
     own = f"{before['total_ms']:.4g} ms", f"{1000 / before['token_ms']:.4g}"
     if "total_ms" not in known:

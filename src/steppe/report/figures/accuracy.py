@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from steppe.report.axes import SPACED, describe, draw_lines, level_axis, levels_of, sparse_rows
 from steppe.report.figures import FIGURES, Drawing
+from steppe.report.level import ZEROS, kinds
 from steppe.report.quality import share_among
 from steppe.report.record import Record
 from steppe.report.svg import Figure, canvas, finish, legend
@@ -50,5 +51,6 @@ class Accuracy(Drawing):
                 "Higher is better. Bars are one standard error over seeds; the dashed band is the "
                 f"dense network. {SPACED}"
             )
-            title = f"{quality.title} against sparsity"
+            zeros = kinds(levels) == [ZEROS]
+            title = f"{quality.title} against {'sparsity' if zeros else 'what is gone'}"
             return finish(figure, "accuracy", title, caption, describe(rows, quality.key))

@@ -13,7 +13,7 @@ from steppe.report.figures import FIGURES, Drawing
 from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, is_dense, method_of
-from steppe.report.svg import INK, Figure, Look, canvas, finish
+from steppe.report.svg import INK, Figure, Look, canvas, finish, wrapped
 from steppe.report.table import Rows
 
 if TYPE_CHECKING:
@@ -50,13 +50,16 @@ class CorruptionDifference(Drawing):
         kinds = [_CLEAN, *dict.fromkeys(k for r in runs[first] for k in corrupted_cells(r))]
         quality = corrupted_quality(runs[first][0]) or ACCURACY
         described = []
-        with canvas("corruption_difference", 1.1 + 0.2 * len(kinds), 1, len(others)) as (
+        letters = 40 // len(others)
+        tall = max(wrapped(style[m].label, letters).count("\n") for m in (first, *others))
+        height = 1.1 + 0.2 * len(kinds) + 0.3 * tall
+        with canvas("corruption_difference", height, 1, len(others)) as (
             figure,
             axes,
         ):
             for ax, other in zip(axes, others, strict=True):
                 bars = {k: _difference(runs[first], runs[other], k) for k in kinds}
-                _bars(ax, bars, style[first], style[other])
+                _bars(ax, bars, style[first], style[other], letters)
                 ax.set_yticks(range(len(kinds)), _names(kinds) if ax is axes[0] else [])
                 described.append(_said(bars, style[first].label, style[other].label))
             figure.supxlabel(f"difference in {quality.name}, points", fontsize=9.5)
@@ -105,7 +108,9 @@ def _difference(first: Sequence[Record], other: Sequence[Record], kind: str) -> 
     return Cell(fmean(own.values()) - fmean(theirs.values()), None, 1)
 
 
-def _bars(ax: Axes, bars: Mapping[str, Cell | None], first: Look, other: Look) -> None:
+def _bars(
+    ax: Axes, bars: Mapping[str, Cell | None], first: Look, other: Look, letters: int
+) -> None:
     for place, cell in enumerate(bars.values()):
         if cell is None:
             continue
@@ -127,7 +132,8 @@ def _bars(ax: Axes, bars: Mapping[str, Cell | None], first: Look, other: Look) -
     ax.set_ylim(len(bars) - 0.5, -0.5)
     ax.grid(False, axis="y")
     ax.tick_params("y", length=0)
-    ax.set_title(f"{first.label}\n− {other.label}", loc="left", fontsize=9)
+    title = f"{wrapped(first.label, letters)}\n{wrapped(f'− {other.label}', letters)}"
+    ax.set_title(title, loc="left", fontsize=9 if len(first.label + other.label) < 40 else 7.5)
 
 
 def _names(kinds: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from steppe.report.axes import heat, mean_of, scale_bar
 from steppe.report.corrupted import corrupted_cells, corrupted_quality, severities_of
@@ -10,8 +11,11 @@ from steppe.report.figures import FIGURES, Drawing
 from steppe.report.level import at, highest, level_of
 from steppe.report.quality import ACCURACY
 from steppe.report.record import Record, displays, is_dense, method_of
-from steppe.report.svg import Figure, canvas, finish, looks
+from steppe.report.svg import Figure, canvas, finish, looks, wrapped
 from steppe.report.table import Rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @FIGURES.register("heatmap")
@@ -52,7 +56,10 @@ class Heatmap(Drawing):
             )
             for i, (m, s) in enumerate(columns)
         )
-        with canvas("heatmap", 1.2 + 0.2 * len(names)) as (figure, (ax,)):
+        size = 9.5 if len(methods) < 4 else 7.0
+        heads = {m: wrapped(style[m].label, int(400 / size / len(methods))) for m in methods}
+        lines = max(head.count("\n") for head in heads.values())
+        with canvas("heatmap", 1.2 + 0.2 * len(names) + 0.13 * lines) as (figure, (ax,)):
             text = len(columns) <= 20
             mesh = heat(ax, grid, text, digits=0, size=8 if len(columns) <= 10 else 6)
             if not text:
@@ -62,21 +69,26 @@ class Heatmap(Drawing):
             ax.set_yticks(
                 [i + 0.5 for i in range(len(names))], [n.replace("_", " ") for n in names]
             )
-            each = len(columns) // len(methods)
-            for i, method in enumerate(methods):
-                # above the severities, in the middle of the method's own
-                ax.annotate(
-                    style[method].label,
-                    ((i + 0.5) / len(methods), 1.0),
-                    xytext=(0, 18),
-                    xycoords="axes fraction",
-                    textcoords="offset points",
-                    ha="center",
-                )
-                if i:
-                    ax.axvline(i * each, color="white", linewidth=3)
+            _name_methods(ax, list(heads.values()), size)
             caption = (
                 f"{quality.title} in %, mean over seeds; the small numbers above are severities. "
                 "Yellow is better, blue is worse."
             )
             return finish(figure, "heatmap", f"{self.what}{at(where)}", caption, f"{described}.")
+
+
+def _name_methods(ax: Axes, heads: Sequence[str], size: float) -> None:
+    """Names above the severities, each in the middle of its own; white between two."""
+    across = ax.get_xlim()[1] / len(heads)
+    for i, head in enumerate(heads):
+        ax.annotate(
+            head,
+            ((i + 0.5) / len(heads), 1.0),
+            xytext=(0, 18),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            fontsize=size,
+        )
+        if i:
+            ax.axvline(i * across, color="white", linewidth=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 from steppe.report.axes import looks_of
@@ -15,6 +16,7 @@ from steppe.report.record import (
     Record,
     dense_records,
     display,
+    is_dense,
     method_of,
     number,
 )
@@ -83,19 +85,22 @@ class ImagePareto(Drawing):
         marks = []
         if dense := _quality(dense_records(records), quality):
             beside = tuple(_mean(cost(r)[0] for r in timed) for _, cost in costs)
-            marks.append(Mark("dense", looks["dense"], dense, beside))
+            marks.append(Mark("dense", replace(looks["dense"], marker="*"), dense, beside))
         for (method, where), seeds in groups.items():
             own = tuple(_mean(cost(r)[1] for r in seeds) for _, cost in costs)
             if found := _quality(seeds, quality):
-                marks.append(
-                    Mark(after(display(seeds[0]), where, levels), looks[method], found, own)
-                )
+                name = after(display(seeds[0]), where, levels)
+                # whose point it is the legend says
+                marks.append(Mark(name, looks[method], found, own, after("", where, levels)))
         if len(marks) < 3:
             return None
+        missing = sum(not is_dense(r) for r in records) - len(timed)
         caption = (
             "The line joins the networks that no other one is better than; the names of all "
             "others are grey. Whiskers: one standard error over seeds. Times in turns with dense, "
             f"by steppe evaluate --on latency.{meaning(levels)}"
+            + f" Left out: {missing} that were not timed there."
+            * (missing > 0)
         )
         shown = Axis(f"{quality.name}, %", more=True, said="{:.2f}")
         return frontier(

@@ -9,7 +9,7 @@ from typing import Any
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.level import at, highest, level_of
 from steppe.report.record import Record, displays, find, is_dense, method_of
-from steppe.report.svg import Figure, canvas, finish, looks
+from steppe.report.svg import Figure, canvas, finish, looks, wrapped
 from steppe.report.table import Rows
 
 MOST = 6  # planes; more would be too small to read
@@ -55,7 +55,7 @@ class LandscapePlane(Drawing):
                     levels=[log10(s) for s in steps], cmap="cividis", extend="both",
                 )  # fmt: skip
                 ax.plot(0, 0, marker="+", color="white", markersize=8)
-                ax.set_title(style[method].label, loc="left", fontsize=9.5)
+                ax.set_title(wrapped(style[method].label, 60 // across), loc="left", fontsize=9.5)
                 ax.set_aspect("equal")
                 middle, corner = (
                     surface["plane"][len(sides) // 2][len(sides) // 2],

@@ -8,7 +8,7 @@ from steppe.report.axes import heat, mean_of, scale_bar
 from steppe.report.figures import FIGURES, Drawing
 from steppe.report.level import ZEROS, at, highest, level_of
 from steppe.report.record import Record, displays, is_dense, method_of, number
-from steppe.report.svg import Figure, canvas, finish, looks
+from steppe.report.svg import Figure, canvas, finish, looks, wrapped
 from steppe.report.table import Rows
 
 
@@ -53,12 +53,15 @@ class Layers(Drawing):
         if not zeros:  # nothing in the network is zero: it is narrower
             grid = [[None if value is None else 1 - value for value in row] for row in grid]
         height = 1.1 + max(0.22 if len(names) <= 40 else 0.12, 1.0 / len(names)) * len(names)
+        letters = 30 // len(methods) if len(methods) <= 5 else 24
+        heads = [wrapped(style[m].label, letters) for m in methods]
+        height += 0.15 * max(head.count("\n") for head in heads)
         with canvas("layers", height) as (figure, (ax,)):
             text = len(names) <= 40 and len(methods) <= 7
             mesh = heat(ax, grid, text)
             if not text:
                 scale_bar(figure, mesh, ax, "top", "zeros, %" if zeros else "weights left, %")
-            ax.set_xticks([i + 0.5 for i in range(len(methods))], [style[m].label for m in methods])
+            ax.set_xticks([i + 0.5 for i in range(len(methods))], heads)
             if len(methods) > 5:
                 ax.tick_params("x", rotation=90)
             every = 1 + len(names) // 60

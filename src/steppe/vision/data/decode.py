@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.vision.data.levels import BACKGROUNDS, Blob, Levels, Reading, is_deep, opened
 from steppe.vision.framing import Framing
 from steppe.vision.streaming.faults import decoding
@@ -227,6 +228,10 @@ def _on_background(image: Image.Image, background: str) -> tuple[Image.Image, bo
     return Image.alpha_composite(behind, whole), True
 
 
+def _images(number: int) -> str:
+    return f"{counted(number, 'image')} {'has' if number == 1 else 'have'}"
+
+
 def notes_of(seen: Counter[str], background: str, most: int) -> list[str]:
     """What was read in one of several ways, in sentences with counts.
 
@@ -246,11 +251,11 @@ def notes_of(seen: Counter[str], background: str, most: int) -> list[str]:
             else f"they are laid over {background}"
         )
         notes.append(
-            f"{seen[TRANSPARENT]} images have transparent pixels: {how}; say otherwise with "
+            f"{_images(seen[TRANSPARENT])} transparent pixels: {how}; say otherwise with "
             f"background (data.background in a recipe): {', '.join(BACKGROUNDS)}"
         )
     if seen[FRAMES]:
-        notes.append(f"{seen[FRAMES]} images have more than one frame: the first is taken")
+        notes.append(f"{_images(seen[FRAMES])} more than one frame: the first is taken")
     if seen[DEEP_COLOUR]:
         if most < 64:
             raise SteppeError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
@@ -133,8 +134,10 @@ def _split(name: str, split: Path, classes: Sequence[str]) -> tuple[Encoded, lis
     notes = [f"{split.name}/: left out: {_counted(left)}"] if left else []
     if deeper:
         few = ", ".join(sorted(deeper)[:3])
+        lie = "lies" if deeper.total() == 1 else "lie"
         notes.append(
-            f"{split.name}/: {deeper.total()} images lie deeper than their class's folder ({few}"
+            f"{split.name}/: {counted(deeper.total(), 'image')} {lie} deeper than their class's "
+            f"folder ({few}"
             f"{', ...' if len(deeper) > 3 else ''})"
         )
     return encoded, notes

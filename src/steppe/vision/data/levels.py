@@ -180,6 +180,8 @@ class Levels:
                     )
                 both = ends.setdefault(image.mode == "F", [least, most])
                 both[:] = [min(both[0], least), max(both[1], most)]
+        ranges: dict[bool, tuple[float, float]] = {}
+        notes: list[str] = []
         for floats, (least, most) in ends.items():
             chosen = float_range(least, most) if floats else integer_range(least, most)
             kind = "float" if floats else "16- or 32-bit"
@@ -189,12 +191,15 @@ class Levels:
                     got=f"{kind} images with values in {least:g}..{most:g}",
                     way_out=f"value_range [{least:g}, {most:g}] (data.value_range in a recipe)",
                 )
-            self._ranges[floats] = chosen
+            ranges[floats] = chosen
             if floats or chosen[1] != 65535:
-                self.notes.append(
+                notes.append(
                     f"{kind} images with values in {least:g}..{most:g} are read as "
                     f"{chosen[0]:g}..{chosen[1]:g}; {_SAY}"
                 )
+        # all or nothing: who comes next is refused for the same reason
+        self._ranges = ranges
+        self.notes += notes
 
 
 def integer_range(least: float, most: float) -> tuple[float, float] | None:

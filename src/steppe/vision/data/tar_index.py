@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,11 +18,24 @@ from steppe.vision.data.split_names import is_hidden
 
 Entry = tuple[int, int, str]
 """Of an image: offset, bytes, name."""
-_FORMAT = 1  # raise it when _read() changes what it returns
+_FORMAT = 2  # raise it when _read() changes what it returns
 
 
-def index_of(file: Path, cache: Path | None) -> list[tuple[Entry, Any]]:
-    """The images of a shard and their labels, in the shard's order.
+@dataclass(frozen=True)
+class Index:
+    """What a shard holds.
+
+    Args:
+        images: with their labels, in the shard's order.
+        lonely: how many labels have no image that can be read here beside them.
+    """
+
+    images: list[tuple[Entry, Any]]
+    lonely: int
+
+
+def index_of(file: Path, cache: Path | None) -> Index:
+    """The images of a shard and their labels.
 
     To find them every header in the file is read, as a tar has no index of its own. What was found
     is kept in the cache by the path, size and date of the shard, and by what ends the names of
@@ -41,18 +55,20 @@ def index_of(file: Path, cache: Path | None) -> list[tuple[Entry, Any]]:
     digest = hashlib.sha256(key.encode()).hexdigest()
     kept = cache / f"shard-{digest[:24]}.json"
     try:
-        stored = json.loads(kept.read_text(encoding="utf-8"))
-        return [((int(at), int(size), str(name)), label) for at, size, name, label in stored]
+        stored, lonely = json.loads(kept.read_text(encoding="utf-8"))
+        images = [((int(at), int(size), str(name)), label) for at, size, name, label in stored]
+        return Index(images, int(lonely))
     except (OSError, ValueError, TypeError):
         pass  # absent or damaged: read it anew
     require_writable(cache)
     found = _read(file)
     with written(kept) as aside:
-        aside.write_text(json.dumps([[*entry, label] for entry, label in found]), encoding="utf-8")
+        rows = [[*entry, label] for entry, label in found.images]
+        aside.write_text(json.dumps([rows, found.lonely]), encoding="utf-8")
     return found
 
 
-def _read(file: Path) -> list[tuple[Entry, Any]]:
+def _read(file: Path) -> Index:
     images: dict[str, Entry] = {}
     labels: dict[str, Any] = {}
     try:
@@ -84,7 +100,8 @@ def _read(file: Path) -> list[tuple[Entry, Any]]:
                 got=f"{entry[2]} in {file}, and no {key}.cls or {key}.json with a label",
                 way_out="write KEY.jpg and KEY.cls, one after the other",
             )
-    return [(entry, labels[key]) for key, entry in images.items()]
+    lonely = len(labels.keys() - images.keys())
+    return Index([(entry, labels[key]) for key, entry in images.items()], lonely)
 
 
 def _two(one: object, other: object, key: str, file: Path) -> SteppeError:

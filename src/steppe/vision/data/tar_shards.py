@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted
 from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
+from steppe.vision.data.imagefolder import suffixes
 from steppe.vision.data.levels import Reading
 from steppe.vision.data.split_names import TEST_NAMES, is_hidden, split_of
 from steppe.vision.data.tar_index import index_of
@@ -73,9 +75,13 @@ def tar_shards(
             got=f"{', '.join(filter(None, shards)) or 'no split'} in {folder}",
             way_out="name them train-000.tar, ..., test-000.tar, or put them into such folders",
         )
-    parts = [_encoded("train", shards["train"], cache), _encoded("test", shards[test], cache)]
+    notes: list[str] = []
+    parts = [
+        _encoded(part, shards[split], cache, notes)
+        for part, split in (("train", "train"), ("test", test))
+    ]
     left = [name for name in TEST_NAMES if name in shards and name != test]
-    notes = [f"{test} is what is tested on: {', '.join(left)} left out"] if left else []
+    notes += [f"{test} is what is tested on: {', '.join(left)} left out"] if left else []
     if nameless := [str(path.relative_to(folder)) for path in shards.get("", ())]:
         few = ", ".join(nameless[:8])
         notes.append(f"{len(nameless)} tar files are of no split by their name: left out: {few}")
@@ -142,13 +148,21 @@ class Shards(Blobs):
         return self._open[number]
 
 
-def _encoded(name: str, files: Sequence[Path], cache: Path | None) -> Encoded:
+def _encoded(name: str, files: Sequence[Path], cache: Path | None, notes: list[str]) -> Encoded:
     entries: list[tuple[int, int, int, str]] = []
     labels: list[object] = []
+    lonely = 0
     for number, file in enumerate(files):
-        for entry, label in index_of(file, cache):
+        index = index_of(file, cache)
+        lonely += index.lonely
+        for entry, label in index.images:
             entries.append((number, *entry))
             labels.append(label)
+    if lonely:
+        notes.append(
+            f"{name}: {counted(lonely, 'label')} in tar files without an image that Pillow reads "
+            f"here ({', '.join(sorted(suffixes()))}): left out"
+        )
     if not entries:
         raise SteppeError(
             "a split of a dataset must have images", got=f"none in {', '.join(map(str, files[:8]))}"

@@ -493,7 +493,7 @@ def test_dimensions_at_random_are_made_up_for_where_there_is_text(
         ({}, ""),
         ({"ranked": 1}, "what 1 blocks give was ranked before"),
         ({"ranked": 2, "kept": [0]}, "the dimensions were ranked before"),
-        ({"ranked": 2, "kept": [0], "blocks": [{}]}, "1 blocks were done before"),
+        ({"ranked": 2, "kept": [0], "blocks": [{}]}, "done before: 1 block"),
     ],
 )
 def test_what_was_done_before(held: dict[str, Any], said: str, tmp_path: Path) -> None:

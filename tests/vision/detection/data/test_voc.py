@@ -91,6 +91,8 @@ def spoil(root, how):
             split.write_text("\n")
         case "xml":
             xml.write_text("<annotation><object>")
+        case "other":
+            xml.write_text("<image><box label='square'/></image>")
         case "blank":
             xml.write_text("")
         case "no number":
@@ -122,6 +124,7 @@ def spoil(root, how):
         ("empty", "trainval.txt, which is empty.*--set data.train_split"),
         ("xml", "an annotation must be XML; got .*000001.xml.*take its image out of .*trainval"),
         ("blank", r"an annotation must be XML; got .*000001.xml \(an empty file\)"),
+        ("other", "begins with annotation; got .*000001.xml, which begins with image"),
         ("no number", "a number as xmin; got none in object 1 of .*000001.xml"),
         ("difficult", "difficult is 0 or 1; got '2' in object 1 of .*000001.xml"),
         ("number", "a number as xmin; got 'x.*object 1 of .*000001.xml"),

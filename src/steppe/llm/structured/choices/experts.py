@@ -15,6 +15,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.layer import Layer
 from steppe.core.protocols import ExpertMerger
+from steppe.core.text import counted
 from steppe.engine import ranks
 from steppe.engine.blockwise.allocation import unit_budget
 from steppe.engine.blockwise.journal import DONE_BEFORE, Journal
@@ -262,7 +263,7 @@ def _row(layer: Layer, said: Mapping[str, Any], count: int) -> dict[str, Any]:
 def done_before(out: Path) -> str:
     """How many blocks were walked over in a folder."""
     blocks = len(Journal(out / "checkpoints" / JOURNAL).get("blocks", []))
-    return f"{blocks} blocks were done before" if blocks else ""
+    return f"done before: {counted(blocks, 'block')}" if blocks else ""
 
 
 @CHECKS.register("experts")

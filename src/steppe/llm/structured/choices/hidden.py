@@ -14,6 +14,7 @@ from torch import Tensor
 from steppe.core.errors import SteppeError
 from steppe.core.layer import STACKED
 from steppe.core.protocols import StreamSolver
+from steppe.core.text import counted
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import DONE_BEFORE, Journal
 from steppe.engine.blockwise.states import HiddenStates
@@ -41,7 +42,7 @@ def done_before(out: Path) -> str:
     """How many blocks were written in a folder, or what was ranked in it."""
     journal = Journal(out / "checkpoints" / JOURNAL)
     if blocks := len(journal.get("blocks", [])):
-        return f"{blocks} blocks were done before"
+        return f"done before: {counted(blocks, 'block')}"
     if journal.get("kept") is not None:
         return "the dimensions were ranked before"
     ranked = journal.get("ranked", 0)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.layer import Layer
+from steppe.core.text import counted
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.mask_keeper import read_masks
@@ -34,7 +35,7 @@ BIASED = Path("checkpoints") / "biased"
 def done_before(out: Path) -> str:
     """How many blocks were pruned in a folder."""
     blocks = len(Journal(out / MASKED / "checkpoints" / "journal.json").get("blocks", []))
-    return f"{blocks} blocks were done before" if blocks else ""
+    return f"done before: {counted(blocks, 'block')}" if blocks else ""
 
 
 @CHECKS.register("units")

@@ -145,7 +145,7 @@ def _picture(root: Path, stem: str, file: Path) -> Picture:
 
 def _xml(path: Path, file: Path) -> ET.Element:
     try:
-        return ET.parse(path).getroot()
+        tree = ET.parse(path).getroot()
     except FileNotFoundError:
         raise SteppeError(
             "every image of a split must have its annotation",
@@ -159,6 +159,14 @@ def _xml(path: Path, file: Path) -> ET.Element:
             consequence="it is not known what its image shows",
             way_out=f"restore it, or take its image out of {file}",
         ) from None
+    if tree.tag == "annotation":
+        return tree
+    raise SteppeError(
+        "an annotation of Pascal VOC begins with annotation",
+        got=f"{path}, which begins with {tree.tag}",
+        consequence="its objects may be written in another way, and would not be found",
+        way_out=f"export it as Pascal VOC, or take its image out of {file}",
+    )
 
 
 def _is_empty(path: Path) -> bool:

@@ -57,9 +57,8 @@ class FocalReading:
     def detections(self, outputs: Tensor) -> list[Detections]:
         answer = self._answer(outputs)
         boxes, scores = cornered(answer[..., :4]), answer[..., 4:].sigmoid()
-        classes = scores.shape[-1]
-        query, label = (torch.arange(own, device=scores.device) for own in scores.shape[1:])
-        query, label = query.repeat_interleave(classes), label.repeat(self.queries)
+        place = torch.arange(scores[0].numel(), device=scores.device)
+        query, label = place // scores.shape[-1], place % scores.shape[-1]
         return [
             Detections.best(box[query], score.flatten(), label, self.queries)
             for box, score in zip(boxes, scores, strict=True)
