@@ -38,7 +38,7 @@ def test_trained_removed_and_measured(root, tmp_path, capsys):
     said = capsys.readouterr().err
     assert code == 0, said
     assert "mean precision at overlap 0.5" in said
-    assert "of the FLOPs gone" in said
+    assert "% fewer multiply-adds" in said
     (told,) = [line for line in said.splitlines() if line.startswith("one input takes")]
     assert "->" in told.partition(" ms")[2], "what of its size is gone"
     assert command("remove", run, "--out", small) == 0
