@@ -60,8 +60,11 @@ def found(name: str) -> Any:
 def is_module(name: str) -> bool:
     """Whether there is such a module, in the current folder too; none is imported.
 
+    A folder without ``__init__.py`` is none: it may hold anything, a dataset too.
+
     Example:
         >>> is_module("json"), is_module("no_such_module")
         (True, False)
     """
-    return PathFinder.find_spec(name, [str(Path.cwd()), *sys.path]) is not None
+    found = PathFinder.find_spec(name, [str(Path.cwd()), *sys.path])
+    return found is not None and found.origin is not None

@@ -38,7 +38,7 @@ def test_trained_removed_and_measured(root, tmp_path, capsys):
     said = capsys.readouterr().err
     assert code == 0, said
     assert "mean precision at overlap 0.5" in said
-    assert "of the FLOPs gone" in said
+    assert "% fewer multiply-adds" in said
     (told,) = [line for line in said.splitlines() if line.startswith("one input takes")]
     assert "->" in told.partition(" ms")[2], "what of its size is gone"
     assert command("remove", run, "--out", small) == 0
@@ -92,6 +92,13 @@ def test_a_forgotten_task_is_named(root, tmp_path, capsys, data, arguments, said
     assert command("train", *named, *arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert said.format(root) in lines[-1]
+
+
+def test_a_folder_that_is_called_as_its_layout_is_no_module(tmp_path, monkeypatch, capsys):
+    (tmp_path / "voc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert command("train", "--data", "voc:voc", "--method", "dense", "--out", "run") == 2
+    assert "Way out: --task detection" in capsys.readouterr().err
 
 
 def test_a_module_that_is_called_as_a_layout_is_the_users(tmp_path, monkeypatch, capsys):
