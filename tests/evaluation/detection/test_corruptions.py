@@ -148,7 +148,7 @@ def test_images_are_held_a_batch_at_a_time_and_read_by_workers(runs, monkeypatch
     ("name", "given", "said"),
     [
         ("attacks", {}, "got .*, a detector"),
-        ("clean", {"severities": "1"}, "--severities is for --on corruptions"),
+        ("clean", {"severities": "1"}, "Way out: --on corruptions, or leave it out"),
         ("clean", {"part": "validation"}, "holds images out"),
         ("corruptions", {"corruptions": "snwo"}, "did you mean snow"),
         ("corruptions", {"limit": 0}, "1 or more"),
