@@ -58,7 +58,7 @@ def make(name: str, run: str, given: dict[str, Any], others: list[str]) -> Evalu
             raise SteppeError(
                 f"--{flag.replace('_', '-')} is for --on {' or '.join(users)}",
                 got=f"--on {','.join([name, *others])}",
-                way_out="leave it out",
+                way_out=f"--on {users[0]}, or leave it out" if users else "leave it out",
             )
     return kind(run=run, **{flag: value for flag, value in given.items() if flag in taken})
 

@@ -225,7 +225,7 @@ def test_the_other_run_may_have_the_same_data_elsewhere_but_no_other_objects(run
     ("name", "given", "said"),
     [
         ("attacks", {}, "got .*, a detector"),
-        ("clean", {"severities": "1"}, "--severities is for --on corruptions"),
+        ("clean", {"severities": "1"}, "Way out: --on corruptions, or leave it out"),
         ("clean", {"part": "validation"}, "holds images out"),
         ("corruptions", {"corruptions": "snwo"}, "did you mean snow"),
         ("corruptions", {"limit": 0}, "1 or more"),
