@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.experiment.detection.recipe import parse as parse_detector
 from steppe.experiment.image_run import ImageRun
 from steppe.experiment.recipe import parse
 from steppe.vision.data.base import ImageData, Split
@@ -41,6 +42,18 @@ def test_a_network_that_is_given_the_runs_pixels_takes_their_shape(
     monkeypatch.setattr(ImageRun, "read", lambda *_: unlike)
     with pytest.raises(SteppeError, match="compared on the same images"):
         own.beside(str(unlike.path), "test")
+
+
+def test_a_detector_is_not_laid_beside_a_classifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = run(tmp_path / "own", 3, [0, 1]), run(tmp_path / "other", 3, [0, 1])
+    detector = replace(other, recipe=parse_detector({"method": "dense", "data": {"name": "voc:x"}}))
+    monkeypatch.setattr(ImageRun, "read", lambda *_: detector)
+    with pytest.raises(
+        SteppeError, match=r"other, a run of task detection\. Way out: .*task image"
+    ):
+        own.beside(str(other.path), "test")
 
 
 def test_other_images_with_the_same_labels_are_no_images_to_compare_on(

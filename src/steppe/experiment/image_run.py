@@ -161,11 +161,17 @@ class ImageRun:
             pixels: whether the other network is given this run's pixels instead of its own data's.
 
         Raises:
-            SteppeError: it is this run, no finished run, or its images are others (or of another
-                shape, where it is given this run's).
+            SteppeError: it is this run, no finished run, a detector's, or its images are others (or
+                of another shape, where it is given this run's).
         """
         check_another(self.path, other)
         run = ImageRun.read(other, self.device, "clean")
+        if run.recipe.task == DETECTION:
+            raise SteppeError(
+                "classifiers are laid beside classifiers",
+                got=f"{other}, a run of task {DETECTION}",
+                way_out=f"--beside with a run of task {self.recipe.task}",
+            )
         own, theirs = (r.loader(part).split.labels for r in (self, run))
         if not torch.equal(own, theirs) or not _look_alike(self, run, part):
             raise SteppeError(
