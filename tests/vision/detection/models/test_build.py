@@ -72,6 +72,7 @@ def test_a_function_of_the_users_makes_one(monkeypatch):
         ("ssd_small", (3, 96, 96), {"scales": [0.1]}, "5 scales"),
         ("ssd_small", (3, 96, 96), {"width": 0.01}, "at least one channel"),
         ("ssd300_resnet18", (3, 64, 64), {}, "needs larger images; got 64 x 64 pixels"),
+        ("ssd300_resnet18", (3, 64, 64), {}, "--set data.size=..., or --input-size of steppe"),
         ("ssd300_resnet18", (3, 300, 300), {"backbone": "nowhere"}, "There is no such file"),
         ("torch.nn:Identity", (3, 96, 96), {}, "a detector has a reading"),
     ],

@@ -87,7 +87,7 @@ def map_sizes(
                 raise SteppeError(
                     f"a detector of {1 + len(extras)} maps needs larger images",
                     got=f"{in_shape[2]} x {in_shape[1]} pixels ({str(error).splitlines()[0]})",
-                    way_out="larger ones: --set data.size=...",
+                    way_out="larger ones: --set data.size=..., or --input-size of steppe latency",
                 ) from None
             sizes.append((x.shape[2], x.shape[3]))
     return tuple(sizes)

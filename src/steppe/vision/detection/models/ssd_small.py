@@ -42,7 +42,7 @@ def ssd_small(
         raise SteppeError(
             f"ssd_small takes images of {LEAST} pixels or more",
             got=f"{in_shape[2]} x {in_shape[1]}",
-            way_out="data.size",
+            way_out="larger ones: --set data.size=96, or --input-size of steppe latency",
         )
     a, b, c, d = (round(channels * width) for channels in BASE)
     if a < 1:
