@@ -192,7 +192,7 @@ def test_what_was_gained_or_that_nothing_was() -> None:
     one = run("a", bytes=4000, bytes_packed=500, latency_ms=1.0) | {"speed": timed(2.0)}
     (_, gained, *_) = InShort.of([one]).sentences
     assert gained == (
-        "Stored without zeros a is 8.0 times smaller than dense; one input is 2.0 times as fast "
+        "Stored without zeros a is 8.0 times smaller than dense; one input is 2.00 times as fast "
         "with a (at least 2.00)."
     )
     for speed, said in (
@@ -324,4 +324,4 @@ def test_it_says_what_the_full_sentences_say_and_of_each_network_its_own() -> No
         one["sparse"]["latency_ms"] = 1.0
     (_, gained, *_) = InShort.of([fast, best]).sentences
     assert gained.startswith("Stored without zeros b is 2.0 times smaller than dense; ")
-    assert gained.endswith("one input is 2.0 times as fast with a (at least 2.00).")
+    assert gained.endswith("one input is 2.00 times as fast with a (at least 2.00).")

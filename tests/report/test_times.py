@@ -90,7 +90,7 @@ def test_in_short_compares_where_all_were_timed_and_says_where() -> None:
         "halp": 50,
         "adasap": 80,
     }
-    assert any("2.0 times as fast with HALP" in text for text in InShort.of(runs).sentences)
+    assert any("2.00 times as fast with HALP" in text for text in InShort.of(runs).sentences)
     elsewhere = [runs[0], run("adasap", timing(10.0, 8.0, device="Xeon"))]
     table = InShort.of(elsewhere).table
     assert table is not None

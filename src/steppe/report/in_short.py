@@ -221,7 +221,7 @@ def _time(table: ShortTable) -> str:
         speeds = [s for s in table.speeds[best[0]] if s is not None]
         times, least = fmean(s.ratio for s in speeds), min(s.low for s in speeds)
         names = _names(best, table)
-        return f"one input is {times:.1f} times as fast with {names} (at least {least:.2f})"
+        return f"one input is {times:.2f} times as fast with {names} (at least {least:.2f})"
     known = [s for m in table.compared for s in table.speeds[m]]
     if any(s is None for s in known):
         return "whether one is faster is not known, as they were not timed in paired turns"

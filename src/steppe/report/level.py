@@ -15,6 +15,8 @@ FEWER = {
     "channels": "fewer channels",
 }
 """What a recipe's channels.target counts, of which a share is gone."""
+IN_BLOCKS = "fewer parameters in the blocks"
+"""Of a language model whose shapes are smaller: its embeddings and its head are not counted."""
 
 
 @dataclass(frozen=True, order=True)
@@ -62,8 +64,8 @@ def _counted(record: Record) -> str:
     target = find(record, "recipe.channels.target")
     if target is not None:
         return FEWER.get(str(target), f"fewer {target}")
-    if find(record, "removed.units") is not None:  # a language model whose shapes are smaller
-        return FEWER["parameters"]
+    if find(record, "removed.units") is not None:
+        return IN_BLOCKS
     past = record.get("pruning")  # what is recovered is as sparse as it was
     return _counted(past) if isinstance(past, Mapping) and past else ZEROS
 
