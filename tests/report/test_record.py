@@ -9,7 +9,7 @@ import pytest
 
 from steppe.core.errors import SteppeError
 from steppe.methods import METHODS
-from steppe.report.record import display, displays, read_records, sigmas_of
+from steppe.report.record import display, displays, read_records, setting_of, sigmas_of
 from steppe.report.table import Rows
 
 
@@ -82,3 +82,10 @@ def test_a_method_is_called_what_its_record_says() -> None:
     ]
     assert displays(runs) == {"outside": "Outside!"}
     assert "| Outside! | – | 2 | 1 |" in Rows.from_records(runs).markdown()
+
+
+def test_detection_data_have_one_name_by_whatever_path_they_were_read() -> None:
+    """So that runs of both stand in one report."""
+    run = {"recipe": {"model": {"name": "ssd_small"}, "data": {"name": "voc:BCCD"}}}
+    elsewhere = {"recipe": run["recipe"] | {"data": {"name": "voc:/data/BCCD/"}}}
+    assert setting_of(run) == setting_of(elsewhere) == "ssd_small on voc:BCCD"

@@ -114,8 +114,20 @@ def setting_of(record: Record) -> str:
         'resnet20 on cifar10'
     """
     names = [dense_of(first_of(record)).get("name"), find(record, "recipe.data.name")]
-    shown = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in names if name]
-    return " on ".join(shown)
+    return " on ".join(_last_of_path(str(name)) for name in names if name)
+
+
+def _last_of_path(name: str) -> str:
+    """A name without the folders before it, so that one place has one name by whatever path.
+
+    Example:
+        >>> _last_of_path("a/b/"), _last_of_path("voc:/x/VOC2007,/x/VOC2012"), _last_of_path("a:b")
+        ('b', 'voc:VOC2007,VOC2012', 'a:b')
+    """
+    kind, colon, rest = name.rpartition(":")
+    if rest.startswith("//"):  # an address
+        kind = colon = ""
+    return kind + colon + ",".join(part.rstrip("/").rpartition("/")[2] for part in rest.split(","))
 
 
 def find(record: Record, path: str) -> Any:
