@@ -312,8 +312,8 @@ def test_a_run_that_goes_on_says_from_where(
     monkeypatch.setattr(slim, "cut", dies)
     with pytest.raises(Killed):
         slim.prune_and_cut(prepared)
-    number = {"neurons": "2 blocks were", "experts": "3 blocks were", "layers": "1 rounds of"}
-    assert slim.done_before(prepared).startswith(number[name])
+    number = {"neurons": "2 blocks", "experts": "3 blocks", "layers": "1 round of"}
+    assert slim.done_before(prepared).startswith(f"done before: {number[name]}")
 
 
 @pytest.mark.parametrize("name", ["neurons", "layers"])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from steppe.core.errors import SteppeError
 from steppe.core.protocols import BlockBudget
+from steppe.core.text import counted
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.progress import advanced
 from steppe.llm import memory
@@ -132,22 +133,22 @@ def expected(
         n: sum(p.numel() for p in model.model.get_submodule(n).parameters()) for n in candidates
     }
     gone = sorted(candidates, key=lambda name: parameters[name])[:number]
-    counted = CountedTrials(model.names, candidates)
+    trials = CountedTrials(model.names, candidates)
     for _ in range(of := _rounds(budget, number)):
-        _round(prepared, counted, number, None)
+        _round(prepared, trials, number, None)
     windows, stay = len(_windows(prepared)), tuple(n for n in model.names if n not in gone)
     seconds: dict[str, float] = {}
     if dry_run:
         taken = called_block(prepared)
         seconds = {
-            "load": taken["load"] * counted.loads,
-            "passes": taken["pass"] * windows * counted.passes,
-            "losses": taken["head"] * windows * counted.heads,
+            "load": taken["load"] * trials.loads,
+            "passes": taken["pass"] * windows * trials.passes,
+            "losses": taken["head"] * windows * trials.heads,
             "cut": (taken["load"] + taken["write"]) * len(stay),
         }
         seconds |= evaluation(prepared, texts, taken["pass"], taken["load"])
     steps = [
-        f"found in {of} round{'s' * (of != 1)}: {counted.passes} passes of {windows} windows "
+        f"found in {of} round{'s' * (of != 1)}: {trials.passes} passes of {windows} windows "
         "through a block in all"
     ]
     return Expected(
@@ -242,7 +243,7 @@ def _asked(prepared: PreparedPruning) -> tuple[list[str], int]:
 def done_before(out: Path) -> str:
     """How many rounds were done in a folder."""
     rounds = len(Journal(out / "checkpoints" / JOURNAL).get("rounds", []))
-    return f"{rounds} rounds of trials were done before" if rounds else ""
+    return f"done before: {counted(rounds, 'round')} of trials" if rounds else ""
 
 
 @CHECKS.register("blocks")

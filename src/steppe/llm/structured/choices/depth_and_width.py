@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.text import counted as in_words
 from steppe.engine import ranks
 from steppe.engine.blockwise.journal import Journal
 from steppe.engine.mask_keeper import read_masks
@@ -41,8 +42,9 @@ def done_before(out: Path) -> str:
     """How many models were measured in a folder."""
     journal = Journal(out / "checkpoints" / JOURNAL)
     losses, rounds = len(journal.get("losses", {})), len(journal.get("depth", []))
-    said = [f"{rounds} rounds of blocks"] * bool(rounds) + [f"{losses} models"] * bool(losses)
-    return f"{' and '.join(said)} were measured before" if said else ""
+    said = [f"{in_words(rounds, 'round')} of blocks"] * bool(rounds)
+    said += [in_words(losses, "model")] * bool(losses)
+    return f"measured before: {' and '.join(said)}" if said else ""
 
 
 @CHECKS.register(KIND)
