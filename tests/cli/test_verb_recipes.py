@@ -97,6 +97,17 @@ def test_one_recipe_is_shown_as_it_is_written(
     assert json.loads(capsys.readouterr().out)["text"] == recipes.path_of("digits").read_text()
 
 
+def test_recipes_of_a_package_that_is_reached_by_a_link_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of an environment whose lib64 is a link."""
+    (tmp_path / "link").symlink_to(recipes.FOLDER)
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path / "link")
+    written = recipes.copy("halp/voc-ssd512", tmp_path / "mine")
+    assert tmp_path / "mine/halp/voc-ssd512.yaml" in written
+    assert len(written) > 1, "it has a base"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

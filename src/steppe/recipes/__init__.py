@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.text import read_yaml
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(os.path.abspath(__file__)).parent
 
 
 def names() -> list[str]:
@@ -121,4 +122,7 @@ def _same(target: Path, source: Path) -> bool:
 def _with_bases(path: Path) -> list[Path]:
     """A recipe and those it is based on."""
     base = read_yaml(path.read_text(encoding="utf-8")).get("base")
-    return [path] if base is None else [path, *_with_bases((path.parent / base).resolve())]
+    if base is None:
+        return [path]
+    # links stay, by which the package may be reached
+    return [path, *_with_bases(Path(os.path.normpath(path.parent / base)))]
