@@ -108,3 +108,16 @@ def test_norms_that_a_network_keeps_as_they_are_count_for_nothing():
     assert norms_of_one_place(model, called, (3, 4, 4)) == ["2", "3"]
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_a_norm_that_is_called_by_keyword_is_looked_at_too():
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.norm(input=x)
+
+    assert norms_of_one_place(Named(), called, (3, 1, 1)) == ["norm"]
+    assert not norms_of_one_place(Named(), called, (3, 2, 1))

@@ -78,11 +78,15 @@ def norms_of_one_place(model: nn.Module, forward: Forward, shape: tuple[int, ...
     images = 2  # with one a norm without running statistics would fail here
     found: list[str] = []
 
-    def look(name: str, module: nn.Module, inputs: Any) -> None:
-        if inputs[0].numel() == images * inputs[0].shape[1] and name not in found:
+    def look(name: str, module: nn.Module, inputs: Any, named: Any) -> None:
+        x = inputs[0] if inputs else named["input"]
+        if x.numel() == images * x.shape[1] and name not in found:
             found.append(name)
 
-    hooks = [norm.register_forward_pre_hook(partial(look, name)) for name, norm in norms.items()]
+    hooks = [
+        norm.register_forward_pre_hook(partial(look, name), with_kwargs=True)
+        for name, norm in norms.items()
+    ]
     try:
         model.eval()
         device = next(model.parameters()).device
