@@ -60,6 +60,8 @@ class Reader(Protocol):
 
 READERS: Registry[Any] = Registry("layout of detection data", "steppe.vision.detection.data")
 """Name -> `Reader`."""
+OTHER_SPLITS = "name other splits: --set data.train_split=... --set data.test_split=..."
+"""A way out of what is wrong with a split."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from steppe.core.errors import SteppeError
 from steppe.core.text import counted
-from steppe.vision.detection.data import READERS, Wanted, another_layout
+from steppe.vision.detection.data import OTHER_SPLITS, READERS, Wanted, another_layout
 from steppe.vision.detection.data.base import Object, Picture, Pictures, Source, object_of_sides
 from steppe.vision.detection.data.base import sides as sides_of
 from steppe.vision.detection.targets import CROWD
@@ -22,7 +22,6 @@ from steppe.vision.detection.targets import CROWD
 TRAIN, TEST = ("train2017", "train"), ("val2017", "test", "val", "valid")
 FAULTS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What reading an entry of a JSON that is made otherwise raises."""
-OTHER = "name other splits: --set data.train_split=... --set data.test_split=..."
 
 
 @READERS.register("coco")
@@ -167,7 +166,7 @@ class _Split(Pictures):
             raise SteppeError(
                 "a split must hold at least one image",
                 got=f"{self.file}, no image",
-                way_out=f"list its images there, or {OTHER}",
+                way_out=f"list its images there, or {OTHER_SPLITS}",
             )
         places = [root / self.name, root / "images" / self.name, root / "images", self.file.parent]
         first = self.files[0]

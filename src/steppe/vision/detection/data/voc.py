@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steppe.core.errors import SteppeError
-from steppe.vision.detection.data import READERS, Wanted, another_layout
+from steppe.vision.detection.data import OTHER_SPLITS, READERS, Wanted, another_layout
 from steppe.vision.detection.data.base import Object, Picture, Source
 from steppe.vision.detection.targets import DIFFICULT
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 TRAIN, TEST = ("trainval", "train"), ("test", "val")
-OTHER = "name other splits: --set data.train_split=... --set data.test_split=..."
 
 
 @READERS.register("voc")
@@ -65,7 +64,7 @@ class VOC:
                 raise SteppeError(
                     "of each Pascal VOC folder some images are trained or tested on",
                     got=f"{root}, which has neither {train.name}.txt nor {test.name}.txt",
-                    way_out=f"leave it out, or {OTHER}",
+                    way_out=f"leave it out, or {OTHER_SPLITS}",
                 )
         return Source(train.pictures, test.pictures, (), tuple(notes))
 
@@ -116,14 +115,14 @@ def _pictures(root: Path, file: Path) -> list[Picture]:
         raise SteppeError(
             "a split must be a readable text",
             got=f"{file} ({error})",
-            way_out=f"write it in UTF-8, one image a line, or {OTHER}",
+            way_out=f"write it in UTF-8, one image a line, or {OTHER_SPLITS}",
         ) from None
     stems = [line.split()[0] for line in lines if line.strip()]
     if not stems:
         raise SteppeError(
             "a split must hold at least one image",
             got=f"{file}, which is empty",
-            way_out=f"write one image a line, or {OTHER}",
+            way_out=f"write one image a line, or {OTHER_SPLITS}",
         )
     return [_picture(root, stem, file) for stem in stems]
 
