@@ -234,3 +234,15 @@ def test_a_damaged_recipe_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "recipe.yaml").write_bytes(content)
         with pytest.raises(SteppeError, match="as it was written"):
             RunFolder(tmp_path, RECIPE)
+
+
+def test_what_a_run_inside_a_runs_folder_is_writing_is_left_to_it(tmp_path):
+    folder = RunFolder(tmp_path, RECIPE)
+    own, other = tmp_path / "checkpoints", tmp_path / "pruned"
+    left = [place / ".last.safetensors.a1.partial" for place in (own, other / "checkpoints")]
+    for file in left:
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"half")
+    (other / "recipe.yaml").write_text("method: dense\n")
+    with folder.alone():
+        assert [file.exists() for file in left] == [False, True]

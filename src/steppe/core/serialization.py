@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
 import tempfile
@@ -31,15 +32,20 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def sweep(folder: Path) -> None:
+def sweep(folder: Path, but: Callable[[Path], bool] = lambda inner: False) -> None:
     """Remove what a killed process was writing into a folder and those inside it.
 
     safetensors writes into a file of its own first, whose name is .tmp and six letters.
+
+    Args:
+        folder: that nobody else writes into.
+        but: whether a folder inside is left as it is, for it is another one's.
     """
-    for pattern in (f".*{PARTIAL}", ".tmp??????"):
-        for path in folder.rglob(pattern):
-            if not path.is_dir():
-                path.unlink(missing_ok=True)
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not but(Path(place, name))]
+        for pattern in (f".*{PARTIAL}", ".tmp??????"):
+            for name in fnmatch.filter(names, pattern):
+                Path(place, name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ class RunFolder:
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with alone_in(self.path):
-            sweep(self.path)
+            sweep(self.path, but=lambda inner: (inner / "recipe.yaml").exists())  # another run
             yield
 
     @property
