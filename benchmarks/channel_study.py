@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from record_file import add_record, write_record
+from record_file import add_record, record_of, write_record
 from study import Training, changed, run
 
 from steppe.experiment.experiment import Experiment, load_data
@@ -172,13 +172,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--search", action="store_true", help="radii, on held-out images")
     parser.add_argument("--collect", action="store_true", help="of what is there")
-    add_record(parser, "channel-study")
+    add_record(parser, "channel-{part}")
     arguments = parser.parse_args()
-    out = arguments.out.resolve()
+    arguments.part = "search" if arguments.search else "study"
+    out, record = arguments.out.resolve(), record_of(arguments)
     if arguments.collect:
-        collect(out, arguments.record)
+        collect(out, record)
     elif arguments.search:
-        search(out, arguments.record.with_name("channel-search.json"))
+        search(out, record)
     else:
         run(out, every(out))
 

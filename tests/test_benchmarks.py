@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+import channel_study
 import imagenet_recipes
 import pytest
 from imagenet_recipes import in_a_session, watched
@@ -46,6 +47,16 @@ def test_the_record_in_git_is_renewed_when_asked(tmp_path):
     assert parsed(["--record", str(tmp_path / "own.json")]) == tmp_path / "own.json"
     assert parsed(["--record"], "pilot-{on}") == COMMITTED / "pilot-digits.json"
     assert parsed(["--on", "small"], "pilot-{on}") == PLAIN / "pilot-small.json"
+
+
+def test_radii_that_are_searched_have_a_record_of_their_own(monkeypatch, tmp_path):
+    said = []
+    monkeypatch.setattr(channel_study, "search", lambda out, path: said.append(path))
+    for words in ([], ["--record"], ["--record", str(tmp_path / "own.json")]):
+        monkeypatch.setattr(sys, "argv", ["channel_study.py", "--out", "x", "--search", *words])
+        channel_study.main()
+    name = "channel-search.json"
+    assert said == [PLAIN / name, COMMITTED / name, tmp_path / "own.json"]
 
 
 def test_an_argument_behind_the_option_is_not_taken_for_its_file(tmp_path, capsys):
