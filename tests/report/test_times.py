@@ -110,6 +110,8 @@ def test_a_run_and_what_was_removed_from_it_are_timed_once() -> None:
         "HALP, removed": 50,
     }
     assert usual_place([*runs, run("halp", seed=1)]) is None, "a seed that is timed nowhere"
+    more = run("halp") | {"sparsity_asked": 0.6}
+    assert usual_place([*runs, more]) is None, "nor is what was pruned further"
 
 
 def test_a_claim_and_the_time_beside_it_are_of_the_same_turns() -> None:
