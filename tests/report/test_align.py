@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from steppe.report.align import aligned
 from steppe.report.table import Rows
+from steppe.report.times import timings
 
 
 def entry(on: str, value: float, **options: object) -> dict[str, object]:
@@ -85,3 +86,12 @@ def test_times_need_no_like_options_as_each_place_stands_alone() -> None:
     assert [t["device"] for t in third["timings"]] == ["Xeon"]
     assert [r["unlike"] for r in (first, second, third)] == [[], [], []]
     assert first["commands"] == ["at 1.0", "at 2.0"]
+
+
+def test_a_time_beside_another_network_does_not_take_the_place_of_that_beside_dense() -> None:
+    dense = timing(2.0, table="a.json", parameters=[1000, 600])
+    other = timing(1.1, parameters=[700, 600])
+    (run,) = aligned([{"dense": {"parameters": 1000}, "entries": [dense, other]}])
+    (own,) = timings(run).values()
+    assert own["measured"]["ratio"] == 2.0
+    assert own["predicted_ms"] == [8.0, 2.0]

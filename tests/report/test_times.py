@@ -110,6 +110,8 @@ def test_a_run_and_what_was_removed_from_it_are_timed_once() -> None:
         "HALP, removed": 50,
     }
     assert usual_place([*runs, run("halp", seed=1)]) is None, "a seed that is timed nowhere"
+    more = run("halp") | {"sparsity_asked": 0.6}
+    assert usual_place([*runs, more]) is None, "nor is what was pruned further"
 
 
 def test_a_claim_and_the_time_beside_it_are_of_the_same_turns() -> None:
@@ -158,5 +160,8 @@ def test_figures_have_a_panel_for_each_place() -> None:
     assert "Time, EPYC, 1 thread, of dense, %. HALP at 40 %" in drawn["cost"].svg
     assert "Time, EPYC, 8 threads, of dense, %. HALP at 40 %" in drawn["cost"].svg
     assert "steppe evaluate --on latency" in drawn["cost"].caption
+    assert "Without a time" not in drawn["cost"].caption
+    more = {f.key: f for f in Document.of([*runs, run("halp", seed=1)], title="x").drawn["gain"]}
+    assert more["cost"].caption.endswith(" Without a time there: 1 run.")
     plain = {f.key: f for f in Document.of([run("halp")], title="x").drawn["gain"]}
     assert "when the runs ended" in plain["cost"].caption

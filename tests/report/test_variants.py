@@ -241,3 +241,10 @@ def test_a_dense_run_for_each_seed_is_no_remark() -> None:
     assert notes([start(0, "dense-0"), start(1, "dense-1")]) == []
     (remark,) = notes([start(0, "a"), start(1, "a"), start(2, "b")])
     assert "model.weights" in remark
+
+
+def test_a_run_and_its_copy_without_channels_are_called_alike() -> None:
+    copy = removed(every=5)
+    run, other = ({k: v for k, v in r.items() if k != "label"} for r in (copy, removed()))
+    labels = [r.get("label") for r in told_apart([run, other, copy])]
+    assert labels == ["HALP, every 5", None, "HALP, every 5, removed"]

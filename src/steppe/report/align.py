@@ -17,7 +17,7 @@ def aligned(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     measured on the first images only how many these were.
 
     Times need not be alike: each place has its own, so all become ``timings``, the last of each
-    place; what a table of layers said last stays with them.
+    place beside a network of one size; what a table of layers said last stays with them.
 
     Args:
         records: as read.
@@ -80,7 +80,8 @@ def _timed(record: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(result.get("measured"), Mapping):
             others.append(entry)
             continue
-        place = tuple(str(result.get(key)) for key in ("device", "threads"))
+        beside = [*(result.get("parameters") or ()), None][0]
+        place = tuple(map(str, (result.get("device"), result.get("threads"), beside)))
         said = last.get(place, {}).get("predicted_ms")
         last[place] = ({"predicted_ms": said} if said else {}) | result
         commands.append(entry.get("command"))

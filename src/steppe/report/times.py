@@ -138,11 +138,12 @@ def usual_place(records: Sequence[Record]) -> Place | None:
 
 def to_be_timed(records: Sequence[Record]) -> list[Record]:
     """The pruned networks, without those that stand here without their zero channels too."""
-    smaller = {(display(r), str(r.get("seed"))) for r in records}
+    smaller = {(display(r), level_of(r), str(r.get("seed"))) for r in records}
     return [
         r
         for r in records
-        if not is_dense(r) and (display(r) + REMOVED, str(r.get("seed"))) not in smaller
+        if not is_dense(r)
+        and (display(r) + REMOVED, level_of(r), str(r.get("seed"))) not in smaller
     ]
 
 

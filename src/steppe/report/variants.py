@@ -41,7 +41,7 @@ def told_apart(records: Sequence[Record]) -> list[Record]:
     given, records = records, [_unlabelled(r) for r in records]
     ends = ["" if r is g else REMOVED for r, g in zip(records, given, strict=True)]
     open_ = [i for i, r in enumerate(records) if not (r.get("label") or is_dense(r))]
-    names = [method_of(r) + end for r, end in zip(records, ends, strict=True)]
+    names = [method_of(r) for r in records]  # what differs is said of a run and of its copy alike
     options = {i: method_options(records[i]) for i in open_}
     recipes = {i: recipe_options(records[i]) for i in open_}
     groups: dict[tuple[str, Level | None], list[int]] = {}

@@ -47,6 +47,16 @@ def test_where_they_were_not_counted_the_sparsity_stands(study: Any) -> None:
     assert "multiply-adds" not in figure.svg
 
 
+def test_networks_that_were_pruned_otherwise_are_left_out_with_a_word(study: Any) -> None:
+    records = study(layers=2, seeds=1)
+    other = next(r for r in records if r["method"] != "dense")
+    recipe = {**other.get("recipe", {}), "channels": {"target": "latency"}}
+    figure, before = drawn([*records, other | {"recipe": recipe}]), drawn(records)
+    assert figure is not None
+    assert before is not None
+    assert figure.caption == before.caption + " Left out: 1 run pruned otherwise."
+
+
 @pytest.mark.parametrize("records", [[], [detector("dense", None)]])
 def test_without_a_pruned_network_there_is_none(records: list[dict[str, Any]]) -> None:
     assert drawn(records) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from steppe.core.text import counted
 from steppe.report.axes import (
     band,
     describe,
@@ -18,6 +19,7 @@ from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
+from steppe.report.times import timings, to_be_timed
 
 MOST = 3
 """Devices, or numbers of threads on one, that have a panel each."""
@@ -58,5 +60,7 @@ class Cost(Drawing):
                     f" Times of one input are shares of the dense network's, in turns with it {by}."
                     " Zeros alone make nothing faster in dense kernels."
                 )
+            missing = sum(not timings(r) for r in to_be_timed(records)) if timed else 0
+            caption += f" Without a time there: {counted(missing, 'run')}." * (missing > 0)
             described = " ".join(describe(rows, key) for key in keys)
             return finish(figure, "cost", self.what, caption, described)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from steppe.core.text import counted
 from steppe.report.axes import band, looks_of
 from steppe.report.column import Cell
 from steppe.report.corrupted import (
@@ -41,22 +42,23 @@ class RelativeRobustness(Drawing):
         pruned = [r for r in having if level_of(r) is not None]
         if not pruned:
             return None
-        counted = all(_multiply_adds(r) is not None for r in pruned)
+        kept = all(_multiply_adds(r) is not None for r in pruned)
         usual = Counter(one.counted for r in pruned if (one := level_of(r))).most_common(1)[0][0]
-        if not counted:  # what counts different things stands on no common axis
+        every = len(having)
+        if not kept:  # what counts different things stands on no common axis
             having = [r for r in having if is_dense(r) or kinds([level_of(r)]) == [usual]]
-        place = _multiply_adds if counted else _share
+        place = _multiply_adds if kept else _share
         quality = corrupted_quality(pruned[0]) or ACCURACY
         many = len({kind for r in having for kind in corrupted_cells(r)})
         severities = severities_of(having)
         with canvas("relative_robustness", 3.4) as (figure, (ax,)):
             described = _curves(ax, having, place, rows)
-            label = "multiply-adds kept, %" if counted else f"{usual} asked for, %"
+            label = "multiply-adds kept, %" if kept else f"{usual} asked for, %"
             ax.set_xlabel(f"{label} (more is gone to the right)")
             ax.set_ylabel("R_C")
             ax.locator_params(axis="x", nbins=6, steps=[1, 2, 5, 10])
             ax.xaxis.set_major_formatter("{x:g}")
-            if counted:
+            if kept:
                 ax.invert_xaxis()
             legend(figure, ax)
             of = "1 kind" if many == 1 else f"{many} kinds"
@@ -67,6 +69,8 @@ class RelativeRobustness(Drawing):
                 f"corruption at {at} {', '.join(severities)}; bars are one standard error over "
                 "seeds, dashed: dense. A network that is bad on clean images can have a high R_C."
             )
+            if left := every - len(having):
+                caption += f" Left out: {counted(left, 'run')} pruned otherwise."
             return finish(figure, "relative_robustness", self.what, caption, described)
 
 
