@@ -58,6 +58,12 @@ def test_one_share_of_two_budgets_is_two_levels() -> None:
     assert counted == {"less latency", "fewer multiply-adds"}
 
 
+def test_a_run_and_its_copy_without_channels_are_one_method_at_a_level() -> None:
+    zeros = [{"method": m, "sparsity_asked": 0.3} for m in ("safe", "gmp")]
+    channels = [run("halp", "flops"), run("halp", "flops") | {"label": "HALP, removed"}]
+    assert highest([*channels, *zeros]) == Level("zeros", 0.3)
+
+
 def test_sentences_and_marks_compare_within_a_budget() -> None:
     runs = [detector("dense", None), run("halp", "latency", map50=0.5), run("adasap", "flops")]
     short = InShort.of(runs)

@@ -30,8 +30,8 @@ from steppe.removal.dependency_graph import nothing_free
 from steppe.removal.onnx import write_onnx
 from steppe.removal.plan import TEXT, save_removed
 from steppe.removal.remove import Removed
-from steppe.report.record import display
-from steppe.report.variants import REMOVED, told_apart
+from steppe.report.record import REMOVED, display
+from steppe.report.variants import told_apart
 
 
 def add(app: typer.Typer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from steppe.report.record import Record, find, is_dense, method_of, sparsity_of
+from steppe.report.record import REMOVED, Record, display, find, is_dense, sparsity_of
 
 ZEROS = "zeros"
 FEWER = {
@@ -100,11 +100,14 @@ def meaning(among: Iterable[Level | None]) -> str:
 
 
 def highest(records: Sequence[Record]) -> Level | None:
-    """The level that most methods share; of several, the highest."""
+    """The level that most methods share; of several, the highest.
+
+    What steppe remove made of a run is no other method.
+    """
     methods: dict[Level, set[str]] = {}
     for record in records:
         if (level := level_of(record)) is not None:
-            methods.setdefault(level, set()).add(method_of(record))
+            methods.setdefault(level, set()).add(display(record).removesuffix(REMOVED))
     return max(methods, key=lambda one: (len(methods[one]), one.share), default=None)
 
 

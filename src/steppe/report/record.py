@@ -20,6 +20,8 @@ from steppe.report.quality import QUALITIES
 from steppe.report.run_folders import again, folders, trained
 
 Record = Mapping[str, Any]
+REMOVED = ", removed"
+"""What steppe remove adds to a run's name."""
 
 
 def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:

@@ -12,8 +12,7 @@ from steppe.core.speed import Speed
 from steppe.core.text import counted
 from steppe.report.column import Column
 from steppe.report.level import after, level_of
-from steppe.report.record import Record, display, find, is_dense, number
-from steppe.report.variants import REMOVED
+from steppe.report.record import REMOVED, Record, display, find, is_dense, number
 
 HEAD = (
     "Run",

@@ -9,11 +9,9 @@ from typing import Any
 
 from steppe.report.level import Level, level_of
 from steppe.report.options import method_defaults, method_options, named, recipe_options
-from steppe.report.record import Record, display, is_dense, method_of
+from steppe.report.record import REMOVED, Record, display, is_dense, method_of
 
 _PERTURB = "perturb.name"
-REMOVED = ", removed"
-"""What steppe remove adds to a run's name."""
 
 
 def told_apart(records: Sequence[Record]) -> list[Record]:
