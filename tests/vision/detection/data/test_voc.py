@@ -276,13 +276,20 @@ def test_measured_images_hold_an_object_that_counts(root, objects, part):
     assert len(getattr(read(root, **options)[0], part)) == 2
 
 
-def test_an_image_that_a_split_names_twice_is_refused(root):
-    for split, use in (("test", "tested"), ("trainval", "trained")):
-        file = root / f"ImageSets/Main/{split}.txt"
-        text = file.read_text()
+def test_an_image_is_measured_once_and_trained_on_as_often_as_it_is_named(root):
+    splits = [root / f"ImageSets/Main/{split}.txt" for split in ("test", "trainval")]
+    texts = [file.read_text() for file in splits]
+    for file, text in zip(splits, texts, strict=True):
         file.write_text(text + text.split()[0] + "\n")
-        with pytest.raises(SteppeError, match=rf"an image is {use} on once; got 1 image that"):
-            read(root)
-        file.write_text(text)
-    with pytest.raises(SteppeError, match=r"such as .*000000\.jpg"):
+    with pytest.raises(SteppeError, match=r"an image is tested on once; got 1 image that"):
+        read(root)
+    splits[0].write_text(texts[0])
+    data, notes = read(root)
+    assert len(data.train) == 9
+    assert [note for note in notes if "1 image is trained on more than once in an epoch" in note]
+    with pytest.raises(SteppeError, match=r"an image is trained on or held out once"):
+        read(root, validation=3)
+    splits[1].write_text(texts[1])
+    assert not [note for note in read(root)[1] if "more than once" in note]
+    with pytest.raises(SteppeError, match=r"got 4 images that the split names twice, such as .*\.jpg"):
         read(f"{root},{root}")

@@ -19,6 +19,7 @@ from steppe.vision.detection.augment import Augmentations, augmentations
 from steppe.vision.detection.data.base import Source, Split
 from steppe.vision.detection.data.parts import (
     every_class_is_there,
+    more_often,
     no_image_twice,
     none_in_both,
     something_to_find,
@@ -174,10 +175,10 @@ def load(
     drawn = (source.train, train), (source.train, held_out), (source.test, test)
     parts = [checker.scenes(own[row] for row in rows) for own, rows in drawn]
     every_class_is_there(known, parts[0], name)
-    no_image_twice([*parts[0].where, *parts[1].where], "trained on")
     no_image_twice(parts[2].where, "tested on")
     none_in_both([*parts[0].where, *parts[1].where], parts[2].where)
     if held_out:
+        no_image_twice([*parts[0].where, *parts[1].where], "trained on or held out")
         something_to_find(parts[1], "validation", name, "--set data.validation=... with more")
     cut = test_size is not None and test_size < len(source.test)
     more = "--set data.test_size=... with more, or " if cut else ""
@@ -189,7 +190,7 @@ def load(
         background="keep",
     )
     levels, of_levels = checker.depths.levels(reading, (source.train, source.test))
-    notes = (*source.notes, *checker.notes(), *of_levels)
+    notes = (*source.notes, *checker.notes(), *more_often(parts[0].where), *of_levels)
     for sentence in notes:
         say(sentence)
     keep = sum(3 * int(part.sizes.prod(1).sum()) for part in parts) <= KEPT_BYTES

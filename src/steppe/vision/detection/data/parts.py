@@ -70,17 +70,30 @@ def something_to_find(part: Sequence[Scene], which: str, name: str, way_out: str
     )
 
 
-def no_image_twice(where: Sequence[str], use: str) -> None:
-    """Refuse a split that names an image twice.
+def more_often(where: Sequence[str]) -> list[str]:
+    """A sentence on images that a split for training names more often than once; none without.
 
     Args:
         where: of its images.
+    """
+    twice = _twice(where)
+    if not twice:
+        return []
+    several = counted(len(twice), "image is", "images are")
+    return [f"{several} trained on more than once in an epoch, such as {twice[0]}"]
+
+
+def no_image_twice(where: Sequence[str], use: str) -> None:
+    """Refuse a split for measuring that names an image twice.
+
+    Args:
+        where: of its images, and of those that it is held out of.
         use: what the split is for, for the message.
 
     Raises:
         SteppeError: it does.
     """
-    twice = [own for own, count in Counter(where).items() if count > 1]
+    twice = _twice(where)
     if twice:
         raise SteppeError(
             f"an image is {use} once",
@@ -88,6 +101,10 @@ def no_image_twice(where: Sequence[str], use: str) -> None:
             consequence="its objects would count twice",
             way_out="take the second one out of the split, with all objects at the first",
         )
+
+
+def _twice(where: Sequence[str]) -> list[str]:
+    return [own for own, count in Counter(where).items() if count > 1]
 
 
 def none_in_both(trained: Sequence[str], tested: Sequence[str]) -> None:
