@@ -291,5 +291,7 @@ def test_an_image_is_measured_once_and_trained_on_as_often_as_it_is_named(root):
         read(root, validation=3)
     splits[1].write_text(texts[1])
     assert not [note for note in read(root)[1] if "more than once" in note]
-    with pytest.raises(SteppeError, match=r"got 4 images that the split names twice, such as .*\.jpg"):
+    with pytest.raises(
+        SteppeError, match=r"got 4 images that the split names twice, such as .*\.jpg"
+    ):
         read(f"{root},{root}")
