@@ -88,7 +88,7 @@ def test_boxes_classes_and_crowds_are_read(root):
         ),
         (
             lambda text: text.replace('"1.png"', '"0.png"'),
-            "trained on once; got 1 image .*such as .*0.png",
+            "has a file of its own; got 1 file of several, such as 0.png",
         ),
         (
             lambda text: text.replace("[8, 4, 16, 8]", "[8, 4, 16]"),

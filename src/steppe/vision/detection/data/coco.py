@@ -109,6 +109,7 @@ class _Split(Pictures):
                 self.files.append(str(entry["file_name"]))
                 self.sizes.append(_size(entry))
         _once("image", images, file)
+        _once("image", self.files, file, "a", "file")
         self.folder = self._folder(root)
         self._read(parts["annotations"], np.array(images))
 
@@ -223,19 +224,19 @@ def _wrong(
     )
 
 
-def _once(kind: str, ids: Iterable[Any], file: Path) -> None:
-    """Refuse an id that two entries have: one of them would get what is the other's.
+def _once(kind: str, own: Iterable[Any], file: Path, article: str = "an", noun: str = "id") -> None:
+    """Refuse an id, or a file, that two entries have: one would get what is the other's.
 
     Raises:
         SteppeError: there is one.
     """
-    twice = [own for own, count in Counter(ids).items() if count > 1]
+    twice = [one for one, count in Counter(own).items() if count > 1]
     if twice:
         raise SteppeError(
-            f"each {kind} of a COCO file has an id of its own",
-            got=f"{counted(len(twice), 'id')} of several, such as {twice[0]} in {file}",
+            f"each {kind} of a COCO file has {article} {noun} of its own",
+            got=f"{counted(len(twice), noun)} of several, such as {twice[0]} in {file}",
             consequence="it would stand for both, or count twice",
-            way_out="take the second one out, or number it anew",
+            way_out="take the second one out, or mend it",
         )
 
 
