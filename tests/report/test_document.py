@@ -28,6 +28,43 @@ def test_one_network_and_one_data_set() -> None:
         Document.of([run(), run("vgg")], title="x")
 
 
+def measured(part: str = "test", **data: Any) -> dict[str, Any]:
+    every = {"name": "cifar10", "size": 64, "test_size": 8, "validation": 9, "seed": 0} | data
+    recipe = {"model": {"name": "resnet20"}, "data": every}
+    return run() | {"recipe": recipe, "evaluated_on": part}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "got"),
+    [
+        (measured(), measured(size=96), r"SAFE at 90 % zeros: size 64; .*: size 96"),
+        (measured(), measured(test_size=24), "test size 8; .*: test size 24"),
+        (measured(), measured(seed=1), "seed 0; .*: seed 1"),
+        (measured(test_split="val"), measured(test_split="test"), "test split val; "),
+        (measured(), measured("validation"), "part test; .*: part validation"),
+        (measured("validation"), measured("validation", validation=5), "validation 9; "),
+    ],
+)
+def test_no_means_over_other_images(one: dict[str, Any], other: dict[str, Any], got: str) -> None:
+    with pytest.raises(SteppeError, match=rf"the same images; got .*{got}.*one report for each"):
+        Document.of([one, other | {"seed": 1}], title="x", figures=False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (measured(), measured(train_size=5, validation=3, augment="none")),
+        (measured(test_size=None), measured(test_size=None, seed=1)),  # nothing is drawn
+        (measured("validation"), measured("validation", train_size=5, test_size=3)),
+        (measured(), run()),  # of an earlier version, which does not say it
+        (measured(skip_invalid=False, test_split=None), measured()),
+    ],
+)
+def test_the_same_images_by_other_options(one: dict[str, Any], other: dict[str, Any]) -> None:
+    held = Document.of([one, other | {"seed": 1}], title="x", figures=False)
+    assert [row.seeds for row in held.tables[0][1].rows] == [2]
+
+
 def test_runs_with_wrong_labels_stand_apart() -> None:
     noise = {"label_noise": {"given": 0.3, "clean": 0.6}}
     held = Document.of([run(), run(rate=0.5, **noise)], title="x")

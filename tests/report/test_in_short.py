@@ -325,3 +325,16 @@ def test_it_says_what_the_full_sentences_say_and_of_each_network_its_own() -> No
     (_, gained, *_) = InShort.of([fast, best]).sentences
     assert gained.startswith("Stored without zeros b is 2.0 times smaller than dense; ")
     assert gained.endswith("one input is 2.00 times as fast with a (at least 2.00).")
+
+
+def test_none_is_faster_is_said_of_those_it_speaks_of_and_the_fast_one_is_named() -> None:
+    zeros = run("gmp", 0.95, accuracy=0.9, bytes=4000) | {"speed": timed(1.0, reason="")}
+    more = run("safe", 0.9, accuracy=0.95, bytes=4000) | {"speed": timed(1.0, reason="")}
+    fewer = run("halp", 0.3, accuracy=0.95, bytes=4000) | {"speed": timed(2.0)}
+    fewer |= {"recipe": {"channels": {"target": "latency"}}}
+    text = " ".join(InShort.of([zeros, more, fewer]).sentences)
+    assert "none at 95 % zeros is faster here, as zeros" in text
+    assert "surely faster, pruned otherwise: HALP, 30 % less latency (2.00 times, at least" in text
+    assert "Up to 90 % zeros SAFE keeps the dense accuracy; pruned otherwise" in text
+    alone = " ".join(InShort.of([zeros]).sentences)
+    assert "none is faster here" in alone

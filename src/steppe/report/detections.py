@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.report.level import after, highest, level_of
+from steppe.report.measured_images import chosen_by
 from steppe.report.quality import PRECISION
 from steppe.report.record import Record, display, find, is_dense, method_of, number
 from steppe.report.svg import COLOURS
@@ -18,10 +19,6 @@ MOST = 4
 """Pruned networks that stand beside the dense one."""
 SIDE = 300  # of a picture, in its own units
 _PLACES = ("evaluations.clean", "evaluations.corruptions")
-_OF_ALL = ("size", "classes", "skip_invalid")
-_OF_TESTED = ("test_split", "test_size")
-_OF_OTHERS = ("train_split", "train_size", "validation", "seed")
-"""Of a recipe's data: what decides which images of a part are seen, and how large they are."""
 _MISSING = (
     "The evaluations of these detectors hold no images: steppe evaluate RUN --on "
     "clean,corruptions keeps a few with what was found in them, then steppe report again."
@@ -230,11 +227,7 @@ def _examples(records: Sequence[Record]) -> dict[_Key, Mapping[str, Any]]:
 def _images(record: Record, part: Any) -> _Images:
     """What decides which images of its data a network was shown, in plain text."""
     data = find(record, "recipe.data") or {}
-    tested = part == "test"
-    own: dict[str, Any] = {"name": _place(str(data.get("name")))}
-    own |= {key: data.get(key) for key in (*_OF_ALL, *(_OF_TESTED if tested else _OF_OTHERS))}
-    if tested and data.get("test_size") is not None:  # else nothing is drawn
-        own["seed"] = data.get("seed")
+    own = {"name": _place(str(data.get("name"))), **chosen_by(data, part)}
     own |= {"part": part, "colours": len(data.get("mean") or "rgb")}
     return tuple((key, str(value)) for key, value in own.items())
 

@@ -16,6 +16,7 @@ from steppe.report.detections import missing as no_images
 from steppe.report.figures import FIGURES
 from steppe.report.in_short import InShort
 from steppe.report.level import ZEROS, at, kinds, level_of, listed
+from steppe.report.measured_images import check_same_images
 from steppe.report.quality import share_among
 from steppe.report.record import (
     Record,
@@ -114,7 +115,7 @@ class Document:
             figures: whether to draw.
 
         Raises:
-            SteppeError: an accuracy that is no fraction.
+            SteppeError: an accuracy that is no fraction; runs of other networks, data or images.
         """
         records = told_apart(records)
         settings = list(dict.fromkeys(setting for r in records if (setting := setting_of(r))))
@@ -124,6 +125,7 @@ class Document:
                 got=", ".join(settings),
                 way_out="one report for each",
             )
+        check_same_images(records)
         plain = [r for r in records if not wrong_labels(r)]
         rows = Rows.from_records(plain)
         noisy = Rows.from_records([_relabelled(r) for r in records if wrong_labels(r)])

@@ -61,7 +61,7 @@ class InShort:
             return cls(full[:1], None, full)
         told = [
             _quality(table),
-            _up_to(table, rows) or _otherwise(table),
+            _elsewhere(table, rows),
             _size_and_time(table),
             _sturdiest(table, rows),
             _caution(rows, len(remarks)),
@@ -72,9 +72,13 @@ class InShort:
 def _names(
     methods: Iterable[str], table: ShortTable, values: Mapping[str, str] = MappingProxyType({})
 ) -> str:
-    """``A``, ``A and B``, or a few and how many more; with ``values`` behind them."""
+    """Methods as the table names them, with ``values`` behind them."""
     displays = {row.method: row.display for row in table.rows}
-    names = [displays[m] + values.get(m, "") for m in methods]
+    return _joined([displays[m] + values.get(m, "") for m in methods])
+
+
+def _joined(names: Sequence[str]) -> str:
+    """``A``, ``A and B``, or a few and how many more."""
     if len(names) > NAMES:
         names = [*names[: NAMES - 1], f"{len(names) - NAMES + 1} others"]
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
@@ -165,7 +169,7 @@ def _up_to(table: ShortTable, rows: Rows) -> str:
     quality = share_among(table.cells)
     dense = table.cells.get(quality.key, {}).get("dense")
     scored = [
-        (r.level, r.method, c)
+        (r.level, r.display, c)  # without the level that the table may put behind a name
         for r in rows.rows
         if r.level is not None and table.where is not None and (c := r.cells[quality.key])
         if r.level.counted == table.where.counted  # others are no more and no less
@@ -181,16 +185,37 @@ def _up_to(table: ShortTable, rows: Rows) -> str:
         return ""
     names = [m for s, m in kept if s == most]
     keep = "keep" if len(names) > 1 else "keeps"
-    return f"Up to {most.text} {_names(names, table)} {keep} {quality.keeps}."
+    return f"Up to {most.text} {_joined(names)} {keep} {quality.keeps}."
 
 
-def _otherwise(table: ShortTable) -> str:
-    """Who was pruned otherwise, as less of something else is no more and no less."""
+def _elsewhere(table: ShortTable, rows: Rows) -> str:
+    """How far methods keep what dense reaches, and who was pruned otherwise.
+
+    Less of something else is no more and no less.
+    """
+    up_to, where = _up_to(table, rows).removesuffix("."), table.where
     quality = next((own for own in QUALITIES if own.key in table.cells), None)
-    others = [row.method for row in table.rows if row.method not in ("dense", *table.compared)]
+    alike = {
+        r.method
+        for r in rows.rows
+        if up_to and r.level is not None and where is not None and r.level.counted == where.counted
+    }
+    others = [method for method in _not_compared(table) if method not in alike]
     if quality is None or not others:
-        return ""
-    return f"Pruned otherwise and not compared: {_with_values(others, table, quality)}."
+        return _sentence([up_to])
+    otherwise = f"pruned otherwise and not compared: {_with_values(others, table, quality)}"
+    return _sentence([up_to, otherwise])
+
+
+def _not_compared(table: ShortTable) -> list[str]:
+    """The methods of the table that were not pruned as those that are compared."""
+    return [row.method for row in table.rows if row.method not in ("dense", *table.compared)]
+
+
+def _sentence(parts: Iterable[str]) -> str:
+    """One sentence of several; "" of none."""
+    text = "; ".join(filter(None, parts))
+    return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
 def _size_and_time(table: ShortTable) -> str:
@@ -207,27 +232,40 @@ def _size_and_time(table: ShortTable) -> str:
             else "no network is smaller than dense"
         )
     if "time" in table.cells:
-        parts.append(_time(table))
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+        parts += [_time(table), _faster_elsewhere(table)]
+    return _sentence(parts)
 
 
 def _time(table: ShortTable) -> str:
-    """Who is surely faster than dense, or why nobody is."""
+    """Who of the compared is surely faster than dense, or why nobody is."""
     cells = table.cells["time"]
     surely = {m: cells[m] if table.faster(m) else None for m in table.compared}
     best = [m for m, _ in _best(table, MEASURES["time"], surely)]
     if best:
-        speeds = [s for s in table.speeds[best[0]] if s is not None]
-        times, least = fmean(s.ratio for s in speeds), min(s.low for s in speeds)
+        times, least = _gain(table, best[0])
         names = _names(best, table)
         return f"one input is {times:.2f} times as fast with {names} (at least {least:.2f})"
     known = [s for m in table.compared for s in table.speeds[m]]
+    # of the others nothing is said here
+    at = f" {_place(table).lower()}" if _not_compared(table) and table.where else ""
     if any(s is None for s in known):
-        return "whether one is faster is not known, as they were not timed in paired turns"
+        return f"whether one is faster{at} is not known, as they were not timed in paired turns"
     if any(s.reason for s in known if s is not None):
-        return "none is surely faster here"
-    return f"none is faster here, as {DENSE_KERNELS}"
+        return f"none{at} is surely faster here"
+    return f"none{at} is faster here, as {DENSE_KERNELS}"
+
+
+def _faster_elsewhere(table: ShortTable) -> str:
+    """Who is surely faster than dense of those that are not compared."""
+    gains = {m: _gain(table, m) for m in _not_compared(table) if table.faster(m)}
+    values = {m: f" ({times:.2f} times, at least {low:.2f})" for m, (times, low) in gains.items()}
+    return f"surely faster, pruned otherwise: {_names(gains, table, values)}" if gains else ""
+
+
+def _gain(table: ShortTable, method: str) -> tuple[float, float]:
+    """How many times as fast as dense a method is, and at least."""
+    speeds = [s for s in table.speeds[method] if s is not None]
+    return fmean(s.ratio for s in speeds), min(s.low for s in speeds)
 
 
 def _sturdiest(table: ShortTable, rows: Rows) -> str:
@@ -259,5 +297,4 @@ def _caution(rows: Rows, remarks: int) -> str:
     if remarks:
         count = "1 remark" if remarks == 1 else f"{remarks} remarks"
         doubts.append(f"read the {count} on these averages at the end of the full sentences")
-    text = "; ".join(doubts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+    return _sentence(doubts)
