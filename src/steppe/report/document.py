@@ -265,17 +265,16 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
     """Of the first seed of each method at the highest sparsity it has."""
     best: dict[str, Record] = {}
     for record in records:
-        examples = find(record, "evaluations.clean.beside.examples")
         method = method_of(record)
-        if examples and (method not in best or _share(record) > _share(best[method])):
+        if _answered(record) and (method not in best or _share(record) > _share(best[method])):
             best[method] = record
-    return [
-        (
-            f"{display(r)}{at(level_of(r))}",
-            list(find(r, "evaluations.clean.beside.examples")),
-        )
-        for r in best.values()
-    ]
+    return [(f"{display(r)}{at(level_of(r))}", _answered(r)) for r in best.values()]
+
+
+def _answered(record: Record) -> list[Mapping[str, Any]]:
+    """Images that a network has a class for; what detectors find in theirs `strips` shows."""
+    kept = find(record, "evaluations.clean.beside.examples")
+    return [one for one in kept if "label" in one] if isinstance(kept, list) else []
 
 
 def _share(record: Record) -> float:
