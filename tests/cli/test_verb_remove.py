@@ -59,6 +59,7 @@ def test_trained_removed_and_measured_again(
     removed = json.loads((slim / "record.json").read_text())
     assert removed["schema_version"] == SCHEMA_VERSION
     assert (removed["method_display"], removed["label"]) == ("AdaSAP", "AdaSAP, removed")
+    assert removed["removed"]["source"] == "../run"
     names = {path.name for path in slim.iterdir()}
     assert not [name for name in names if name.endswith((".pt", ".bin", ".pkl"))]
     smaller = sum(t.numel() for t in load_file(slim / "model.safetensors").values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -73,6 +74,7 @@ def command(
     told = record.get("removed", {})  # by what the channels were chosen
     kept = {key: told[key] for key in ("target", "cost", "round_to") if key in told}
     own["removed"] = kept | {"parameters": [before, after], "error": removed.report["error"]}
+    own["removed"]["source"] = _way(out, run)
     smaller = stamped(record | own, display_of(str(record.get("method"))))
     out.mkdir(parents=True, exist_ok=True)
     _write(run, out, removed)
@@ -95,6 +97,14 @@ def command(
     with courtesy("the summary"):
         _show(gained, out, quiet)
     emit({"run": str(run), "out": str(out), **gained}, json)
+
+
+def _way(out: Path, run: Path) -> str:
+    """To the run from the folder made of it, so that both may be moved together."""
+    try:
+        return os.path.relpath(run, out)
+    except ValueError:  # of two drives
+        return str(run.absolute())
 
 
 def _check_folders(run: Path, out: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -17,7 +16,7 @@ from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
 from steppe.report.quality import QUALITIES
-from steppe.report.run_folders import again, folders, trained
+from steppe.report.run_folders import again, folders
 
 Record = Mapping[str, Any]
 REMOVED = ", removed"
@@ -69,7 +68,7 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
 def _measured(run: Path) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    commands = [shlex.join(again(run))] if trained(run) else []
+    commands = again(run)
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():

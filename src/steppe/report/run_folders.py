@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from steppe.core.unfinished import goes_on, is_unfinished
 
@@ -38,11 +42,34 @@ def finished(runs: Iterable[Path]) -> tuple[list[Path], list[str]]:
 
 
 def again(run: Path) -> list[str]:
-    """The command that trains a run."""
-    return ["steppe", "train", str(run / "recipe.yaml"), "--out", str(run)]
+    """The commands that make a run once more; none where `steppe train` had no part in it.
+
+    What steppe remove made needs the run that it was made of first, by the same recipe.
+    """
+    if not _trained(run):
+        return []
+    recipe = str(run / "recipe.yaml")
+    if not (run / "removal.safetensors").is_file():
+        return [shlex.join(["steppe", "train", recipe, "--out", str(run)])]
+    removed = _removed(run)
+    if not isinstance(removed.get("source"), str):
+        return [f"# steppe remove made {run}; its record does not say of which run"]
+    source = Path(os.path.normpath(run / removed["source"]))
+    first = again(source) or [shlex.join(["steppe", "train", recipe, "--out", str(source)])]
+    last = ["steppe", "remove", str(source), "--out", str(run)]
+    return [*first, shlex.join(last + ["--onnx"] * ("onnx" in removed))]
 
 
-def trained(run: Path) -> bool:
-    """Whether it is a run of `steppe train`."""
+def _removed(run: Path) -> dict[str, Any]:
+    """What the record says of the removal; where it does not, or is damaged, nothing."""
+    try:
+        removed = json.loads((run / "record.json").read_text(encoding="utf-8")).get("removed")
+    except (OSError, ValueError, AttributeError):
+        return {}  # whoever reads the record says so
+    return removed if isinstance(removed, dict) else {}
+
+
+def _trained(run: Path) -> bool:
+    """Whether it is a run of `steppe train`, or what steppe remove made of one."""
     recipe = run / "recipe.yaml"
     return recipe.is_file() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")
