@@ -50,13 +50,12 @@ def test_the_commands_of_a_network_that_remove_made(tmp_path: Path) -> None:
     for folder in (run, small):
         folder.mkdir()
         (folder / "recipe.yaml").write_text("name: x\ntrain:\n  epochs: 1\n")
-    (small / "removal.json").write_text("{}")
-    (small / "removal.safetensors").touch()
     train = f"steppe train {run}/recipe.yaml --out {run}"
 
-    def commands(removed: object) -> object:
-        (small / "record.json").write_text(json.dumps({"method": "halp", "removed": removed}))
-        return read_records([small])[0]["commands"]
+    def commands(removed: object, label: str = "HALP, removed") -> list[str]:
+        record = {"method": "halp", "label": label, "removed": removed}
+        (small / "record.json").write_text(json.dumps(record))
+        return list(read_records([small])[0]["commands"])
 
     remove = f"steppe remove {run} --out {small}"
     assert commands({"source": "../run"}) == [train, remove]
@@ -66,8 +65,9 @@ def test_the_commands_of_a_network_that_remove_made(tmp_path: Path) -> None:
     (run / "recipe.yaml").unlink()  # the recipe that was copied is the same
     moved = f"steppe train {small}/recipe.yaml --out {run}"
     assert commands({"source": "../run"}) == [moved, remove]
-    (small / "removal.safetensors").unlink()  # a language model that was cut before it was trained
-    assert commands({}) == [f"steppe train {small}/recipe.yaml --out {small}"]
+    assert commands({"parameters": [2, 1]}, "") == [
+        f"steppe train {small}/recipe.yaml --out {small}"
+    ]
 
 
 @pytest.mark.parametrize("text", [None, "{", "[1]"])

@@ -49,8 +49,8 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise _no_record(run, path, error) from error
-        measured = _measured(run) if run.is_dir() else {}
-        records.append(measured | beside_first(checked(record, str(path))))
+        own = beside_first(checked(record, str(path)))
+        records.append((_measured(run, own) if run.is_dir() else {}) | own)
     return aligned(records)
 
 
@@ -65,10 +65,16 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
     )
 
 
-def _measured(run: Path) -> dict[str, Any]:
+def _removal(record: Record) -> Record | None:
+    """What a record says of the removal that made its network; None of any other network."""
+    made = str(record.get("label") or "").endswith(REMOVED)
+    return find(record, "removed") or {} if made else None
+
+
+def _measured(run: Path, record: Record) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    commands = again(run)
+    commands = again(run, _removal(record))
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,35 +40,34 @@ def finished(runs: Iterable[Path]) -> tuple[list[Path], list[str]]:
     return [run for run in every if run not in open_], notes
 
 
-def again(run: Path) -> list[str]:
+def again(run: Path, removal: Mapping[str, Any] | None = None) -> list[str]:
     """The commands that make a run once more; none where `steppe train` had no part in it.
 
-    What steppe remove made needs the run that it was made of first, by the same recipe.
+    Args:
+        run: its folder.
+        removal: what the record of a network that steppe remove made says of that. The run that
+            it was made of comes first, by the same recipe.
     """
-    if not _trained(run):
-        return []
-    recipe = str(run / "recipe.yaml")
-    if not (run / "removal.safetensors").is_file():
-        return [shlex.join(["steppe", "train", recipe, "--out", str(run)])]
-    removed = _removed(run)
-    if not isinstance(removed.get("source"), str):
-        return [f"# steppe remove made {run}; its record does not say of which run"]
-    source = Path(os.path.normpath(run / removed["source"]))
-    first = again(source) or [shlex.join(["steppe", "train", recipe, "--out", str(source)])]
-    last = ["steppe", "remove", str(source), "--out", str(run)]
-    return [*first, shlex.join(last + ["--onnx"] * ("onnx" in removed))]
-
-
-def _removed(run: Path) -> dict[str, Any]:
-    """What the record says of the removal; where it does not, or is damaged, nothing."""
-    try:
-        removed = json.loads((run / "record.json").read_text(encoding="utf-8")).get("removed")
-    except (OSError, ValueError, AttributeError):
-        return {}  # whoever reads the record says so
-    return removed if isinstance(removed, dict) else {}
-
-
-def _trained(run: Path) -> bool:
-    """Whether it is a run of `steppe train`, or what steppe remove made of one."""
     recipe = run / "recipe.yaml"
+    if not _trains(recipe):
+        return []
+    if removal is None:
+        return [_train(recipe, run)]
+    if not isinstance(removal.get("source"), str):
+        return [f"# steppe remove made {run}; its record does not say of which run"]
+    source = Path(os.path.normpath(run / removal["source"]))
+    own = source / "recipe.yaml"
+    remove = ["steppe", "remove", str(source), "--out", str(run)]
+    return [
+        _train(own if _trains(own) else recipe, source),
+        shlex.join(remove + ["--onnx"] * ("onnx" in removal)),
+    ]
+
+
+def _train(recipe: Path, run: Path) -> str:
+    return shlex.join(["steppe", "train", str(recipe), "--out", str(run)])
+
+
+def _trains(recipe: Path) -> bool:
+    """Whether it is a recipe of `steppe train`."""
     return recipe.is_file() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")
