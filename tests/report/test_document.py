@@ -63,3 +63,13 @@ def test_images_of_detectors_are_no_forgotten_classes() -> None:
     answer = {"index": 7, "label": 3, "run": 5, "sure": 0.9, "image": ""}
     held = Document.of([beside(boxes), beside(answer)], title="x", figures=False)
     assert [examples for _, examples in held.examples] == [[answer]]
+
+
+def test_names_with_commas_are_told_apart_and_flatness_is_said_where_it_was_measured() -> None:
+    halp, removed = run(method="halp"), run(method="halp", label="HALP, removed")
+    assert "of SAFE, HALP (" in Document.of([run(), halp], title="x", figures=False).about
+    about = Document.of([run(), removed], title="x", figures=False).about
+    assert "of SAFE; HALP, removed (" in about
+    assert "flat" not in about
+    flat = run(evaluations={"sharpness": {"average": {"mean": 0.1}}})
+    assert "A flat network" in Document.of([flat], title="x", figures=False).about

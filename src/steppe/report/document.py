@@ -11,6 +11,7 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.methods import METHODS, display_of
 from steppe.report import papers
+from steppe.report.column import Column
 from steppe.report.detections import Strip, strips
 from steppe.report.detections import missing as no_images
 from steppe.report.figures import FIGURES
@@ -146,7 +147,7 @@ class Document:
         given = [*commands, *(c for r in records for c in _commands(r))]
         return cls(
             title=title,
-            about=_about(records),
+            about=_about(records, flat=rows.only(*_TABLES["Flatness"].split()).columns),
             summary=list(summary) if summary is not None else short.sentences,
             short=short.table,
             full=short.full if records else [],
@@ -207,10 +208,17 @@ def _relabelled(record: Record) -> Record:
     return own | {"label": f"{display(record)}, {rate}"}
 
 
-def _about(records: Sequence[Record]) -> str:
+def _about(records: Sequence[Record], flat: Sequence[Column]) -> str:
+    """What the runs are, and the words that not every reader knows.
+
+    Args:
+        records: of them.
+        flat: the columns of flatness that were measured.
+    """
     if not records:
         return ""
-    methods = dict.fromkeys(map(display, records))
+    methods = list(dict.fromkeys(map(display, records)))
+    comma = "; " if any(", " in name for name in methods) else ", "  # a name may have its own
     levels = [level_of(r) for r in records]
     pruned = f", with {listed(levels)}" if any(levels) else ""
     zero = ZEROS in kinds(levels) or not any(levels)
@@ -218,9 +226,10 @@ def _about(records: Sequence[Record]) -> str:
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
     setting = next((f" ({text})" for r in records if (text := setting_of(r))), "")
     return (
-        f"{runs} of {', '.join(methods)}{setting}{pruned}. Pruning {what}; "
-        "dense is the network without pruning. A flat network loses little when its weights are "
-        "moved."
+        f"{runs} of {comma.join(methods)}{setting}{pruned}. Pruning {what}; "
+        "dense is the network without pruning."
+        + " A flat network loses little when its weights are moved."
+        * bool(flat)
     )
 
 
