@@ -40,7 +40,9 @@ def test_trained_removed_and_measured_again(
     record = json.loads((dense / "record.json").read_text())
     assert record["sparsity_asked"] == 0.4
     assert 0.4 <= record["sparsity_reached"] <= 0.4 + 0.01 * 0.6
-    assert "of the parameters and" in record["gain"]
+    count = sum(16 * 2**i - w for i, w in enumerate(record["removed"]["widths"].values()))
+    zero = f"{count} channels are zero; once steppe remove takes them out, "
+    assert record["gain"].startswith(zero), record["gain"]
     assert checked(record, "dense")["schema_version"] == SCHEMA_VERSION
     # a run from before the schema is removed from all the same
     older = {k: v for k, v in record.items() if k not in ("schema_version", "method_display")}
@@ -59,6 +61,9 @@ def test_trained_removed_and_measured_again(
     removed = json.loads((slim / "record.json").read_text())
     assert removed["schema_version"] == SCHEMA_VERSION
     assert (removed["method_display"], removed["label"]) == ("AdaSAP", "AdaSAP, removed")
+    assert removed["removed"]["source"] == "../run"
+    assert "of the parameters and" in removed["gain"]
+    assert "zero" not in removed["gain"].partition(";")[0]
     names = {path.name for path in slim.iterdir()}
     assert not [name for name in names if name.endswith((".pt", ".bin", ".pkl"))]
     smaller = sum(t.numel() for t in load_file(slim / "model.safetensors").values())

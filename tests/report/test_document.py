@@ -89,3 +89,24 @@ def test_the_words_on_the_page_are_explained() -> None:
     assert "last cut moved the weights" in held.words["Projection distance"]
     assert "mine" not in held.words, "nothing is made up for a method that is not ours"
     assert "Sharpness" not in held.words, "only what is shown"
+
+
+def test_images_of_detectors_are_no_forgotten_classes() -> None:
+    def beside(one: dict[str, Any]) -> dict[str, Any]:
+        return run(evaluations={"clean": {"beside": {"examples": [one]}}})
+
+    boxes = {"index": 0, "image": "", "least": 0.3, "objects": [], "found": []}
+    assert Document.of([beside(boxes)], title="x", figures=False).examples == []
+    answer = {"index": 7, "label": 3, "run": 5, "sure": 0.9, "image": ""}
+    held = Document.of([beside(boxes), beside(answer)], title="x", figures=False)
+    assert [examples for _, examples in held.examples] == [[answer]]
+
+
+def test_names_with_commas_are_told_apart_and_flatness_is_said_where_it_was_measured() -> None:
+    halp, removed = run(method="halp"), run(method="halp", label="HALP, removed")
+    assert "of SAFE, HALP (" in Document.of([run(), halp], title="x", figures=False).about
+    about = Document.of([run(), removed], title="x", figures=False).about
+    assert "of SAFE; HALP, removed (" in about
+    assert "flat" not in about
+    flat = run(evaluations={"sharpness": {"average": {"mean": 0.1}}})
+    assert "A flat network" in Document.of([flat], title="x", figures=False).about

@@ -319,7 +319,9 @@ def test_it_says_what_the_full_sentences_say_and_of_each_network_its_own() -> No
         "At 90 % zeros b (99.00 %) and a (97.00 %) are more accurate than the dense network "
         "(95.00 %)."
     )
-    assert "none is level with dense (95.00 %). Above it: b (99.00 %, +4.00)" in short.full[0]
+    assert short.full[0] == (
+        "At 90 % zeros, above dense (95.00 %): b (99.00 %, +4.00), a (97.00 %, +2.00)."
+    )
     for one in (fast, best):
         one["sparse"]["latency_ms"] = 1.0
     (_, gained, *_) = InShort.of([fast, best]).sentences

@@ -45,6 +45,31 @@ def test_what_evaluate_left_comes_along(tmp_path: Path) -> None:
         read_records([tmp_path])
 
 
+def test_the_commands_of_a_network_that_remove_made(tmp_path: Path) -> None:
+    run, small = tmp_path / "run", tmp_path / "small"
+    for folder in (run, small):
+        folder.mkdir()
+        (folder / "recipe.yaml").write_text("name: x\ntrain:\n  epochs: 1\n")
+    train = f"steppe train {run}/recipe.yaml --out {run}"
+
+    def commands(removed: object, label: str = "HALP, removed") -> list[str]:
+        record = {"method": "halp", "label": label, "removed": removed}
+        (small / "record.json").write_text(json.dumps(record))
+        return list(read_records([small])[0]["commands"])
+
+    remove = f"steppe remove {run} --out {small}"
+    assert commands({"source": "../run"}) == [train, remove]
+    assert commands({"source": "../run", "onnx": {"error": 0.0}}) == [train, f"{remove} --onnx"]
+    (older,) = commands({"parameters": [2, 1]})
+    assert older == f"# steppe remove made {small}; its record does not say of which run"
+    (run / "recipe.yaml").unlink()  # the recipe that was copied is the same
+    moved = f"steppe train {small}/recipe.yaml --out {run}"
+    assert commands({"source": "../run"}) == [moved, remove]
+    assert commands({"parameters": [2, 1]}, "") == [
+        f"steppe train {small}/recipe.yaml --out {small}"
+    ]
+
+
 @pytest.mark.parametrize("text", [None, "{", "[1]"])
 def test_what_is_no_record(tmp_path: Path, text: str | None) -> None:
     if text is not None:

@@ -42,7 +42,7 @@ def test_level_is_half_a_point_or_one_standard_error() -> None:
     text = said(runs(safe=(0.92, 0.98), dense=(0.97, 0.97)))
     assert "level with dense (97.00 ± 0.00 %): SAFE" in text
     text = said(runs(safe=(0.98,), gmp=(0.98,), dense=(0.97,)))
-    assert "Above it: SAFE (98.00 %, +1.00), GMP" in text
+    assert "above dense (97.00 %): SAFE (98.00 %, +1.00), GMP" in text
     assert "SAFE and GMP are equal" in text
 
 

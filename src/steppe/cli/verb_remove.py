@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import os
 import shutil
 import warnings
 from pathlib import Path
@@ -20,7 +21,7 @@ from steppe.core.serialization import write_text
 from steppe.core.text import counted
 from steppe.evaluation import read_record
 from steppe.experiment.channels import Channels, gains, slim
-from steppe.experiment.ending import times_of
+from steppe.experiment.ending import cut, times_of
 from steppe.experiment.image_run import ImageRun, was_trained
 from steppe.experiment.settled import layout_of_run
 from steppe.methods import display_of
@@ -73,7 +74,9 @@ def command(
     told = record.get("removed", {})  # by what the channels were chosen
     kept = {key: told[key] for key in ("target", "cost", "round_to") if key in told}
     own["removed"] = kept | {"parameters": [before, after], "error": removed.report["error"]}
-    smaller = stamped(record | own, display_of(str(record.get("method"))))
+    own["removed"]["source"] = _way(out, run)
+    past = {key: value for key, value in record.items() if key != "gain"}  # was of zeros
+    smaller = stamped(past | own, display_of(str(record.get("method"))))
     out.mkdir(parents=True, exist_ok=True)
     _write(run, out, removed)
 
@@ -82,6 +85,7 @@ def command(
             trained.model, removed, example, channels, trained.recipe.times_many
         )
         plain["speed"] = plain["removed"]["speed"]
+        plain["gain"] = cut(plain["removed"])
 
     def save(plain: dict[str, Any]) -> None:
         write_text(out / "record.json", json_module.dumps(plain, indent=2) + "\n")
@@ -95,6 +99,14 @@ def command(
     with courtesy("the summary"):
         _show(gained, out, quiet)
     emit({"run": str(run), "out": str(out), **gained}, json)
+
+
+def _way(out: Path, run: Path) -> str:
+    """To the run from the folder made of it, so that both may be moved together."""
+    try:
+        return os.path.relpath(run, out)
+    except ValueError:  # of two drives
+        return str(run.absolute())
 
 
 def _check_folders(run: Path, out: Path) -> None:

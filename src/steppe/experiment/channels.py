@@ -139,7 +139,7 @@ def gains(
 
     Returns:
         Plain values before and after: parameters, multiply-adds of one input, milliseconds of one
-        input and of 64 with what they allow to claim, and widths.
+        input and of 64 with what they allow to claim; how many channels go, and widths.
     """
     flops = COSTS["flops"].of(model, example, channels.groups)
     removed = done.report["removed"]
@@ -155,6 +155,7 @@ def gains(
         latencies["latency_ms_64"] = [batch.dense_ms, batch.sparse_ms]
         speed["many"] = batch.record()
     return {
+        "channels": gone,
         "parameters": list(done.report["parameters"]),
         "flops": [flops.total({}), flops.total(kept)],
         **latencies,

@@ -14,6 +14,7 @@ from steppe.core.courtesy import Decoration
 from steppe.core.errors import SteppeError
 from steppe.core.layer import unwrap
 from steppe.core.speed import Speed
+from steppe.core.text import counted
 from steppe.engine.model_latency import compare
 from steppe.engine.ranks import add_up
 from steppe.engine.step.finished import advice, gentler
@@ -113,7 +114,9 @@ class Ending:
         record["notes"] += self.channels.notes() if self.channels is not None else []
 
     def _gain(self, record: dict[str, Any]) -> None:
-        record["gain"] = gain(record["dense"], record["sparse"], record["speed"])
+        gained = record.get("removed")
+        plain = gain(record["dense"], record["sparse"], record["speed"])
+        record["gain"] = masked(gained) if gained else plain
 
 
 def believed(model: nn.Module, data: ImageData, device: torch.device | str) -> dict[str, Any]:
@@ -254,18 +257,45 @@ def gain(dense: dict[str, Any], sparse: dict[str, Any], speed: dict[str, Any]) -
         speed: ``one`` and ``many`` -> `steppe.core.speed.Speed` as a record; see `times_of`.
     """
     smaller = dense["bytes"] / sparse["bytes_packed"]
-    if "flops" in sparse:
-        return (
-            f"{1 - sparse['parameters'] / dense['parameters']:.1%} of the parameters and "
-            f"{1 - sparse['flops'] / dense['flops']:.1%} of the multiply-adds are gone; "
-            f"{times_of(speed)}."
-        )
     zeros = 1 - sparse["nonzero"] / sparse["parameters"]
     if zeros < 0.01:
         return "Nothing was pruned."
     return (
         f"{zeros:.1%} of all parameters are zero; with a bit mask they store {smaller:.1f}x "
         f"smaller; {times_of(speed)}."
+    )
+
+
+def masked(gained: dict[str, Any]) -> str:
+    """Of a network whose channels are zero and still there: what it is once they are out.
+
+    Args:
+        gained: see `steppe.experiment.channels.gains`.
+
+    Example:
+        >>> masked({"channels": 0})
+        'Nothing was pruned.'
+    """
+    count = gained["channels"]
+    if not count:
+        return "Nothing was pruned."
+    are, them = ("are", "them") if count > 1 else ("is", "it")
+    return (
+        f"{counted(count, 'channel')} {are} zero; once steppe remove takes {them} out, "
+        f"{cut(gained)}"
+    )
+
+
+def cut(gained: dict[str, Any]) -> str:
+    """Of a network whose zero channels are out: what is gone with them.
+
+    Args:
+        gained: see `steppe.experiment.channels.gains`.
+    """
+    parameters, flops = (1 - gained[k][1] / gained[k][0] for k in ("parameters", "flops"))
+    return (
+        f"{parameters:.1%} of the parameters and {flops:.1%} of the multiply-adds are gone; "
+        f"{times_of(gained['speed'])}."
     )
 
 

@@ -339,7 +339,7 @@ COLUMNS = (
         _removed,
         100,
         2,
-        "parameters that are cut out of the network, not only zero",
+        "parameters of channels that are cut out, or that steppe remove will take out",
     ),
     Column(
         "left",
@@ -347,7 +347,7 @@ COLUMNS = (
         lambda record: _after(record, "removed.parameters"),
         1,
         0,
-        "those of the network from which zero channels were removed",
+        "those of the network without channels that are zero",
     ),
     _at("nonzero", "Nonzero weights", "sparse.nonzero", 1, 0),
     _at(
@@ -356,7 +356,7 @@ COLUMNS = (
         "sparse.flops",
         1e-6,
         1,
-        means="of one input, in the network from which zero channels were removed",
+        means="of one input, in the network without channels that are zero",
     ),
     _at("bytes", "Size, kB", "sparse.bytes", 1e-3, 0),
     _at(

@@ -11,6 +11,7 @@ from typing import Any
 from steppe.core.errors import SteppeError
 from steppe.methods import METHODS, display_of
 from steppe.report import papers
+from steppe.report.column import Column
 from steppe.report.detections import Strip, strips
 from steppe.report.detections import missing as no_images
 from steppe.report.figures import FIGURES
@@ -148,7 +149,7 @@ class Document:
         given = [*commands, *(c for r in records for c in _commands(r))]
         return cls(
             title=title,
-            about=_about(records),
+            about=_about(records, flat=rows.only(*_TABLES["Flatness"].split()).columns),
             summary=list(summary) if summary is not None else short.sentences,
             short=short.table,
             full=short.full if records else [],
@@ -209,10 +210,17 @@ def _relabelled(record: Record) -> Record:
     return own | {"label": f"{display(record)}, {rate}"}
 
 
-def _about(records: Sequence[Record]) -> str:
+def _about(records: Sequence[Record], flat: Sequence[Column]) -> str:
+    """What the runs are, and the words that not every reader knows.
+
+    Args:
+        records: of them.
+        flat: the columns of flatness that were measured.
+    """
     if not records:
         return ""
-    methods = dict.fromkeys(map(display, records))
+    methods = list(dict.fromkeys(map(display, records)))
+    comma = "; " if any(", " in name for name in methods) else ", "  # a name may have its own
     levels = [level_of(r) for r in records]
     pruned = f", with {listed(levels)}" if any(levels) else ""
     zero = ZEROS in kinds(levels) or not any(levels)
@@ -220,9 +228,10 @@ def _about(records: Sequence[Record]) -> str:
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
     setting = next((f" ({text})" for r in records if (text := setting_of(r))), "")
     return (
-        f"{runs} of {', '.join(methods)}{setting}{pruned}. Pruning {what}; "
-        "dense is the network without pruning. A flat network loses little when its weights are "
-        "moved."
+        f"{runs} of {comma.join(methods)}{setting}{pruned}. Pruning {what}; "
+        "dense is the network without pruning."
+        + " A flat network loses little when its weights are moved."
+        * bool(flat)
     )
 
 
@@ -267,17 +276,16 @@ def _examples(records: Sequence[Record]) -> list[tuple[str, list[Mapping[str, An
     """Of the first seed of each method at the highest sparsity it has."""
     best: dict[str, Record] = {}
     for record in records:
-        examples = find(record, "evaluations.clean.beside.examples")
         method = method_of(record)
-        if examples and (method not in best or _share(record) > _share(best[method])):
+        if _answered(record) and (method not in best or _share(record) > _share(best[method])):
             best[method] = record
-    return [
-        (
-            f"{display(r)}{at(level_of(r))}",
-            list(find(r, "evaluations.clean.beside.examples")),
-        )
-        for r in best.values()
-    ]
+    return [(f"{display(r)}{at(level_of(r))}", _answered(r)) for r in best.values()]
+
+
+def _answered(record: Record) -> list[Mapping[str, Any]]:
+    """Images that a network has a class for; what detectors find in theirs `strips` shows."""
+    kept = find(record, "evaluations.clean.beside.examples")
+    return [one for one in kept if "label" in one] if isinstance(kept, list) else []
 
 
 def _share(record: Record) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -17,7 +16,7 @@ from steppe.record import checked
 from steppe.record.origin import beside_first, dense_of, first_of
 from steppe.report.align import aligned
 from steppe.report.quality import QUALITIES
-from steppe.report.run_folders import again, folders, trained
+from steppe.report.run_folders import again, folders
 
 Record = Mapping[str, Any]
 REMOVED = ", removed"
@@ -50,8 +49,8 @@ def read_records(runs: Iterable[Path | str]) -> list[dict[str, Any]]:
             record = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise _no_record(run, path, error) from error
-        measured = _measured(run) if run.is_dir() else {}
-        records.append(measured | beside_first(checked(record, str(path))))
+        own = beside_first(checked(record, str(path)))
+        records.append((_measured(run, own) if run.is_dir() else {}) | own)
     return aligned(records)
 
 
@@ -66,10 +65,16 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
     )
 
 
-def _measured(run: Path) -> dict[str, Any]:
+def _removal(record: Record) -> Record | None:
+    """What a record says of the removal that made its network; None of any other network."""
+    made = str(record.get("label") or "").endswith(REMOVED)
+    return find(record, "removed") or {} if made else None
+
+
+def _measured(run: Path, record: Record) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    commands = [shlex.join(again(run))] if trained(run) else []
+    commands = again(run, _removal(record))
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from steppe.core.unfinished import goes_on, is_unfinished
 
@@ -37,12 +40,34 @@ def finished(runs: Iterable[Path]) -> tuple[list[Path], list[str]]:
     return [run for run in every if run not in open_], notes
 
 
-def again(run: Path) -> list[str]:
-    """The command that trains a run."""
-    return ["steppe", "train", str(run / "recipe.yaml"), "--out", str(run)]
+def again(run: Path, removal: Mapping[str, Any] | None = None) -> list[str]:
+    """The commands that make a run once more; none where `steppe train` had no part in it.
 
-
-def trained(run: Path) -> bool:
-    """Whether it is a run of `steppe train`."""
+    Args:
+        run: its folder.
+        removal: what the record of a network that steppe remove made says of that. The run that
+            it was made of comes first, by the same recipe.
+    """
     recipe = run / "recipe.yaml"
+    if not _trains(recipe):
+        return []
+    if removal is None:
+        return [_train(recipe, run)]
+    if not isinstance(removal.get("source"), str):
+        return [f"# steppe remove made {run}; its record does not say of which run"]
+    source = Path(os.path.normpath(run / removal["source"]))
+    own = source / "recipe.yaml"
+    remove = ["steppe", "remove", str(source), "--out", str(run)]
+    return [
+        _train(own if _trains(own) else recipe, source),
+        shlex.join(remove + ["--onnx"] * ("onnx" in removal)),
+    ]
+
+
+def _train(recipe: Path, run: Path) -> str:
+    return shlex.join(["steppe", "train", str(recipe), "--out", str(run)])
+
+
+def _trains(recipe: Path) -> bool:
+    """Whether it is a recipe of `steppe train`."""
     return recipe.is_file() and "\ntrain:" in recipe.read_text(encoding="utf-8", errors="replace")

@@ -98,14 +98,13 @@ def _against_dense(place: str, scored: list[tuple[Row, Cell]], dense: Cell | Non
         kind = "level" if _level(cell, dense) else "above" if gap > 0 else "below"
         by = "" if kind == "level" else f", {_points(gap)}"
         parts[kind].append(f"{row.display} ({_percent(cell)}{by})")
-    text = f"{place}, level with dense ({_percent(dense)}): {', '.join(parts['level'])}."
-    if not parts["level"]:
+    told = [kind for kind in ("level", "above", "below") if parts[kind]]
+    if told[0] == "below":
         text = f"{place} none is level with dense ({_percent(dense)})."
-    if parts["above"]:
-        text += f" Above it: {', '.join(parts['above'])}."
-    if parts["below"]:
-        text += f" Below it: {', '.join(parts['below'])}."
-    return [text]
+    else:
+        first = {"level": "level with dense", "above": "above dense"}[told[0]]
+        text = f"{place}, {first} ({_percent(dense)}): {', '.join(parts[told.pop(0)])}."
+    return ["".join([text, *(f" {kind.title()} it: {', '.join(parts[kind])}." for kind in told)])]
 
 
 def _leader(place: str, scored: list[tuple[Row, Cell]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from steppe.cli.training.detection import DetectionTraining
 from steppe.cli.training.image import ImageTraining, _show
 
 
@@ -58,3 +59,16 @@ def test_a_budget_is_called_by_its_name(
     recipe = record("halp")["recipe"] | {"channels": {"target": target}}
     run = record("halp", recipe=recipe, removed={"target": "ms"})
     assert words in said(run, capsys)
+
+
+def test_channels_that_are_zero_are_not_called_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    pair = {"parameters": [100, 60], "flops": [100, 60], "channels": 3, "speed": {}}
+    recipe = record("halp")["recipe"] | {"channels": {"target": "flops"}}
+    run = record("halp", recipe=recipe, removed=pair)
+    for line in said(run, capsys).splitlines()[:2]:
+        assert "without the channels that are zero" in line, line
+    for training in (ImageTraining, DetectionTraining):
+        assert "steppe remove runs/a --out OUT" in training.more("runs/a", run)
+        whole = run | {"removed": pair | {"parameters": [100, 100]}}
+        assert "steppe remove" not in training.more("runs/a", whole)
+        assert "steppe remove" not in training.more("runs/a", record("dense"))

@@ -12,14 +12,13 @@ from steppe.experiment.detection.recipe import TASK, DetectionRecipe, parse
 from steppe.experiment.experiment import Experiment
 from steppe.experiment.recipe import Recipe
 
-MORE = "clean,corruptions"
-
 
 @TRAININGS.register(TASK)
 class DetectionTraining(ImageTraining):
     """Flags of a detector's training: those of a classifier's, and what boxes need."""
 
     schema = DetectionRecipe
+    measures = "clean,corruptions"
     flags = ImageTraining.flags | {
         "data": Flag("data.name", str, "voc:FOLDER, coco:FOLDER or hub:OWNER/NAME"),
         "size": Flag("data.size", int, "height and width that images are scaled to [300]"),
@@ -55,9 +54,3 @@ class DetectionTraining(ImageTraining):
             f"{'' if record['method'] == 'dense' else cut}, over 0.5 to 0.95 {sparse['map']:.3f} "
             f"on {record['evaluated_on']}: {each}"
         )
-
-    @classmethod
-    def more(cls, run: str, record: dict[str, Any]) -> str:
-        beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
-        removed = f"; steppe remove {run} --out OUT" if "removed" in record else ""
-        return f"steppe evaluate {run} --on {MORE}{beside}; steppe report {run}{removed}"

@@ -20,7 +20,6 @@ from steppe.report.html import write_report
 from steppe.report.level import level_of
 from steppe.report.record import is_dense, read_records, setting_of
 
-MORE = "clean,corruptions,attacks,sharpness,landscape"
 Say = Callable[[str], object]
 _CHANNELS = ("target", "table", "round_to")
 
@@ -30,6 +29,7 @@ class ImageTraining:
     """Flags of an image classifier's training."""
 
     schema: ClassVar[type[Recipe]] = Recipe
+    measures: ClassVar[str] = "clean,corruptions,attacks,sharpness,landscape"
     flags = METHOD_FLAGS | {
         "model": Flag("model.name", str, "name, package.module:function, path or hub id"),
         "weights": Flag("model.weights", str, "safetensors to start from"),
@@ -98,7 +98,14 @@ class ImageTraining:
     def more(cls, run: str, record: dict[str, Any]) -> str:
         """What else can be done with a run, as commands."""
         beside = "" if record["method"] == "dense" else " [--beside DENSE_RUN]"
-        return f"steppe evaluate {run} --on {MORE}{beside}; steppe report {run}"
+        remove = f"; steppe remove {run} --out OUT" if _is_masked(record) else ""
+        return f"steppe evaluate {run} --on {cls.measures}{beside}; steppe report {run}{remove}"
+
+
+def _is_masked(record: Mapping[str, Any]) -> bool:
+    """Whether channels are zero that steppe remove takes out."""
+    before, after = record.get("removed", {}).get("parameters", (0, 0))
+    return bool(before != after)
 
 
 def whole(made: Recipe, given: Mapping[str, Any]) -> Recipe:
@@ -150,8 +157,9 @@ def _show(
     zeros = f"zeros{of_all_parameters(record)}"
     level = level_of(record)
     gone = level.counted if "removed" in record and level is not None else zeros
+    without = " without the channels that are zero" if _is_masked(record) else ""
     where = setting_of(record)  # the network may be one that nobody asked for
-    say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}", quiet)
+    say(f"{record['method']}, {where}: {record['sparsity_reached']:.2%} {gone}{without}", quiet)
     if quality := training.quality(record):
         say(quality, quiet)
     time = "latency was not measured"
@@ -161,7 +169,7 @@ def _show(
     size = f"bytes {dense['bytes']}, " if "bytes" in dense else ""
     if size and not is_dense(record) and "bytes_packed" in sparse:
         size = f"bytes {dense['bytes']} -> {sparse['bytes_packed']} (packed), "
-    say(f"{time}, {size}{record['seconds']:.1f} s, in {out}", quiet)
+    say(f"{time}{without}, {size}{record['seconds']:.1f} s, in {out}", quiet)
     for line in at_work(record["parts"], record.get("coupling", {})):
         say(line, quiet)
     for note in record["notes"]:
