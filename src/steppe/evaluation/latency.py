@@ -21,7 +21,8 @@ from steppe.experiment.recipe import Recipe
 from steppe.experiment.settled import layout_of_run
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
-from steppe.removal.forward_timing import conditions, settle
+from steppe.removal.forward_timing import conditions, layout_of, settle
+from steppe.removal.latency_command import LatencyCommand
 from steppe.removal.plan import TEXT
 
 MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
@@ -116,7 +117,13 @@ class RunLatency(Evaluation):
         multiple = removed.get("round_to") or recipe.channels.round_to or MULTIPLE
         coupled = coupled_channels(dense, example, exclude=recipe.exclude)
         groups = rounded(coupled.groups, multiple)
-        cost = Latency.of(dense, example, groups, table=self.table, batch=1)
+        command = LatencyCommand(
+            network=str(self.beside),
+            round_to=multiple,
+            channels_last=layout_of(dense) is torch.channels_last,
+            device=self.device,
+        )
+        cost = Latency.of(dense, example, groups, table=self.table, batch=1, command=command)
         return [cost.total({}), cost.total(removed.get("widths") or {})]
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
@@ -128,7 +135,7 @@ class RunLatency(Evaluation):
         if "predicted_ms" not in result:
             return text
         dense, own = result["predicted_ms"]
-        return f"{text}; by the table of layers {own:.3g} and {dense:.3g} ms"
+        return f"{text}; by the table of layers {own:.3g} ms, dense {dense:.3g} ms"
 
 
 def _check_made_of(own: nn.Module, dense: nn.Module, name: str) -> None:
