@@ -23,6 +23,7 @@ from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
 from steppe.removal.forward_timing import conditions, layout_of, settle
 from steppe.removal.latency_command import LatencyCommand
+from steppe.removal.latency_table import LatencyTable
 from steppe.removal.plan import TEXT
 
 MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
@@ -45,12 +46,7 @@ class RunLatency(Evaluation):
     table: str | None = None
     threads: int | None = None
 
-    def measure(self) -> dict[str, Any]:
-        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
-
-        Also ``parameters`` of both, ``threads``, the ``device`` by its name, the ``layout`` of
-        images and kernels, and ``table_sha256`` of the table.
-        """
+    def check(self) -> None:
         if self.beside is None:
             raise SteppeError(
                 "a time means something beside that of the dense network",
@@ -60,15 +56,25 @@ class RunLatency(Evaluation):
         if self.threads is not None and self.threads < 1:
             raise SteppeError("--threads is 1 or more", got=self.threads, way_out="leave it out")
         check_another(Path(self.run), self.beside)
+        if self.table is not None:
+            LatencyTable.read(self.table, LatencyCommand(network=self.beside, device=self.device))
         if self._holds_zeros():
             raise SteppeError(
                 "a network is timed without the channels that were pruned",
                 got=f"{self.run}, which still has them as zeros",
                 way_out=f"steppe remove {self.run} --out SMALL, then --on latency of that",
             )
+
+    def measure(self) -> dict[str, Any]:
+        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
+
+        Also ``parameters`` of both, ``threads``, the ``device`` by its name, the ``layout`` of
+        images and kernels, and ``table_sha256`` of the table.
+        """
+        self.check()
         device = device_of(self.device)
         recipe, shape, own = _network(self.run, device)
-        _, other_shape, dense = _network(self.beside, device)
+        _, other_shape, dense = _network(str(self.beside), device)
         if shape != other_shape:
             raise SteppeError(
                 "two networks are timed on images of one shape",
