@@ -87,6 +87,10 @@ def test_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     run("latency", folder, "--batch", 2, "--out", tmp_path / "t.json", "--quiet", "--json")
     assert json.loads(capsys.readouterr().out)["points"] > 1
+    for option in ("--input-size", "--classes"):
+        run("latency", folder, "--batch", 2, option, 64, "--out", tmp_path / "u.json", code=2)
+        assert f"{option} is for a network's name" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "u.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -96,6 +100,7 @@ def test_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["resnet20", "--batch", "0"], "one or more numbers of images"),
         (["resnet20", "--threads", "0"], "--threads is 1 or more"),
         (["resnet20", "--input-size", "0"], "--input-size is 1 or more"),
+        (["ssd_small", "--batch", "1"], "got ssd_small without --input-size"),
         (["resnet20", "--passes", "0"], "passes"),
         (["resnet20", "--round-to", "0"], "round_to"),
         (["resnet19"], "did you mean resnet"),

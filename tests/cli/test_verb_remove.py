@@ -99,7 +99,7 @@ def test_wrong_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[s
     recipe = tmp_path / "latency.yaml"
     recipe.write_text("method: {name: adasap, sparsity: 0.4}\nchannels: {target: latency}\n")
     run("train", recipe, "--out", tmp_path / "b", *CNN, code=2)
-    assert "steppe latency MODEL" in capsys.readouterr().err
+    assert "steppe latency DENSE_RUN --batch 1 --round-to 8 " in capsys.readouterr().err
     recipe.write_text("method: {name: adasap, sparsity: 0.4}\nchannels: {target: parametres}\n")
     run("train", recipe, "--out", tmp_path / "b", *CNN, code=2)
     assert "did you mean parameters" in capsys.readouterr().err

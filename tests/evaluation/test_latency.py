@@ -13,6 +13,7 @@ from steppe.cli import verb_remove
 from steppe.cli.main import main
 from steppe.core.speed import Speed
 from steppe.evaluation import ensure, latency, make
+from steppe.evaluation.detection.clean import CleanDetection
 from steppe.experiment import channels
 from steppe.removal.forward_timing import layout_of
 
@@ -201,3 +202,27 @@ def test_the_line_has_no_median_beside_the_ratio_that_may_contradict_it():
     assert f"{speed.ratio:.2f}x" in line
     assert f"{speed.sparse_ms:.3g} ms" in line
     assert f"{speed.dense_ms:.3g}" not in line
+
+
+@pytest.mark.parametrize(
+    ("on", "given", "said"),
+    [
+        (
+            "clean,latency",
+            ("--beside", "dense", "--table", "dense/record.json"),
+            "latency dense --",
+        ),
+        ("clean,latency", (), "--beside DENSE_RUN"),
+        ("clean,corruptions", ("--corruptions", "fogg"), "did you mean fog"),
+        ("clean,corruptions", ("--limit", "0"), "number of images of 1 or more"),
+    ],
+)
+def test_options_of_all_measurements_are_looked_at_before_the_first(
+    folder, on, given, said, monkeypatch, capsys
+):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(CleanDetection, "measure", lambda self: pytest.fail("it was measured"))
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "small", "--on", on, *given])
+    assert ended.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())

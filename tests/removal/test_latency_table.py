@@ -172,7 +172,9 @@ def test_what_is_no_table(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "table.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(SteppeError, match="steppe latency MODEL"):
+    # a file that is there, and is none, cannot be gone on with
+    out = path if text is None else "OTHER.json"
+    with pytest.raises(SteppeError, match=f"steppe latency MODEL --batch 1 --out {out}"):
         LatencyTable.read(path)
 
 

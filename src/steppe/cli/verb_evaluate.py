@@ -76,6 +76,8 @@ def command(
     given = {key: value for key, value in {**flags, "device": device}.items() if value is not None}
     names = [name.strip() for name in on.split(",")]
     chosen = {n: make(n, run, given, [o for o in names if o != n]) for n in names}
+    for evaluation in chosen.values():
+        evaluation.check()  # of all, before the first takes its time
     record = read_record(run)
     results: dict[str, dict[str, Any]] = {}
     for name, evaluation in chosen.items():

@@ -44,8 +44,11 @@ def command(
         int | None, typer.Option(help="measure multiples of so many channels [8], neurons [1]")
     ] = None,
     passes: Annotated[int, typer.Option(help="over everything; the quickest counts")] = 3,
-    input_size: Annotated[int, typer.Option(help="a name: height and width of an image")] = 32,
-    classes: Annotated[int, typer.Option(help="a name: number of classes")] = 10,
+    input_size: Annotated[
+        int | None,
+        typer.Option(help="a name: height and width of an image; a classifier's [32]"),
+    ] = None,
+    classes: Annotated[int | None, typer.Option(help="a name: number of classes [10]")] = None,
     prompt: Annotated[int | None, typer.Option(help="language: tokens read first [256]")] = None,
     tokens: Annotated[int | None, typer.Option(help="language: tokens written [64]")] = None,
     dtype: Annotated[
@@ -66,11 +69,9 @@ def command(
     Of a language model: its blocks, while it reads a prompt and writes, one text at a time.
     """
     language = is_language_model(model)
-    _check_of_kind(
-        language,
-        {"--batch": batch, "--channels-last": channels_last or None},
-        {"--prompt": prompt, "--tokens": tokens, "--dtype": dtype},
-    )
+    of_images: dict[str, Any] = {"--batch": batch, "--channels-last": channels_last or None}
+    of_images |= {"--input-size": input_size, "--classes": classes}
+    _check_of_kind(language, of_images, {"--prompt": prompt, "--tokens": tokens, "--dtype": dtype})
     batches = _batches(batch or "1,64")
     if threads is not None and threads < 1:
         raise SteppeError("--threads is 1 or more", got=threads, way_out="leave it out")
@@ -180,18 +181,45 @@ def _batches(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def _network(model: str, input_size: int, classes: int) -> tuple[nn.Module, Tensor]:
+def _network(model: str, input_size: int | None, classes: int | None) -> tuple[nn.Module, Tensor]:
     """The network, in eval mode, and one image of zeros.
 
     Raises:
-        SteppeError: it is neither a run of steppe train nor a model's name.
+        SteppeError: it is neither a run of steppe train nor a model's name; a run is asked for at
+            another size, or a detector without one.
     """
     path = Path(model)
     if (path / "recipe.yaml").exists():
+        _check_run(model, {"--input-size": input_size, "--classes": classes})
         _, data, network = trained(path)
         return network, torch.zeros(1, *data.shape)
-    if input_size < 1:
-        raise SteppeError("--input-size is 1 or more", got=input_size, way_out="--input-size 32")
-    make = build_detector if model in DETECTORS else build
-    network = make(model, classes, (3, input_size, input_size))
-    return network.eval(), torch.zeros(1, 3, input_size, input_size)
+    detector = model in DETECTORS
+    if detector and input_size is None:
+        raise SteppeError(
+            "a detector is measured at the size of the images that it is trained on",
+            got=f"{model} without --input-size",
+            way_out="--input-size with the recipe's data.size and --classes with the number of its "
+            "classes, or the folder of a run in place of the name",
+        )
+    size = 32 if input_size is None else input_size
+    if size < 1:
+        raise SteppeError("--input-size is 1 or more", got=size, way_out="--input-size 32")
+    make = build_detector if detector else build
+    network = make(model, 10 if classes is None else classes, (3, size, size))
+    return network.eval(), torch.zeros(1, 3, size, size)
+
+
+def _check_run(model: str, given: dict[str, int | None]) -> None:
+    """A run has a size and classes of its own.
+
+    Raises:
+        SteppeError: one is given.
+    """
+    for option, value in given.items():
+        if value is not None:
+            raise SteppeError(
+                f"{option} is for a network's name, as a run has its own",
+                got=f"{option} {value} with the run {model}",
+                way_out=f"leave it out; or the name in place of the run: steppe latency NAME "
+                f"{option} {value}",
+            )

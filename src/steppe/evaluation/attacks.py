@@ -62,17 +62,23 @@ class Attacks(Evaluation):
     seed: int = 0
     beside: str | None = None
 
-    def measure(self) -> dict[str, Any]:
-        """Clean and robust accuracy for each norm and radius."""
-        wanted = {
+    def _radii(self) -> dict[str, Any]:
+        return {
             # a change of 1 turns black into white; an image of a million values is 1,000 long
             "linf": radii(self.eps_linf, "--eps-linf", 1.0),
             "l2": radii(self.eps_l2, "--eps-l2", 1000.0),
         }
+
+    def check(self) -> None:
+        self._radii()
         if self.steps is not None and self.steps < 1:
             raise SteppeError(
                 "an attack takes --steps 1 or more", got=self.steps, way_out="leave it out"
             )
+
+    def measure(self) -> dict[str, Any]:
+        """Clean and robust accuracy for each norm and radius."""
+        self.check()
         run = ImageRun.read(self.run, self.device, "attacks")
         other = None if self.beside is None else run.beside(self.beside, self.part, pixels=True)
         images, labels = run.pixels(self.part, self.limit)
@@ -80,7 +86,7 @@ class Attacks(Evaluation):
             run.on_pixels,
             images,
             labels,
-            radii=wanted,
+            radii=self._radii(),
             attack=self.attack,
             steps=self.steps,
             restarts=self.restarts,

@@ -25,6 +25,12 @@ class Evaluation:
     run: str
     device: str = "cpu"
 
+    def check(self) -> None:
+        """Whether the options can be measured with, as far as they say it themselves.
+
+        Called before any of several measurements is begun.
+        """
+
     def measure(self) -> dict[str, Any]:
         """The result, plain data."""
         raise NotImplementedError

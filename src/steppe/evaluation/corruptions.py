@@ -9,7 +9,7 @@ import torch
 
 from steppe.core.text import counted
 from steppe.evaluation import EVALUATIONS, Evaluation, read_record
-from steppe.experiment.image_run import ImageRun
+from steppe.experiment.image_run import ImageRun, check_limit
 from steppe.robustness.corrupted import (
     accuracy_under_corruption,
     at_severities,
@@ -46,8 +46,13 @@ class Corruptions(Evaluation):
     seed: int = 0
     beside: str | None = None
 
+    def check(self) -> None:
+        parse_selection(self.corruptions, self.severities)
+        check_limit(self.limit)
+
     def measure(self) -> dict[str, Any]:
         """Accuracies, their means, R_C = acc_C / acc_val; corruption errors beside another run."""
+        self.check()
         names, severities = parse_selection(self.corruptions, self.severities)
         run = ImageRun.read(self.run, self.device, "corruptions")
         other = None if self.beside is None else run.beside(self.beside, self.part, pixels=True)

@@ -21,7 +21,9 @@ from steppe.experiment.recipe import Recipe
 from steppe.experiment.settled import layout_of_run
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost.latency import Latency
-from steppe.removal.forward_timing import conditions, settle
+from steppe.removal.forward_timing import conditions, layout_of, settle
+from steppe.removal.latency_command import LatencyCommand
+from steppe.removal.latency_table import LatencyTable
 from steppe.removal.plan import TEXT
 
 MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
@@ -44,12 +46,7 @@ class RunLatency(Evaluation):
     table: str | None = None
     threads: int | None = None
 
-    def measure(self) -> dict[str, Any]:
-        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
-
-        Also ``parameters`` of both, ``threads``, the ``device`` by its name, the ``layout`` of
-        images and kernels, and ``table_sha256`` of the table.
-        """
+    def check(self) -> None:
         if self.beside is None:
             raise SteppeError(
                 "a time means something beside that of the dense network",
@@ -59,15 +56,25 @@ class RunLatency(Evaluation):
         if self.threads is not None and self.threads < 1:
             raise SteppeError("--threads is 1 or more", got=self.threads, way_out="leave it out")
         check_another(Path(self.run), self.beside)
+        if self.table is not None:
+            LatencyTable.read(self.table, LatencyCommand(network=self.beside, device=self.device))
         if self._holds_zeros():
             raise SteppeError(
                 "a network is timed without the channels that were pruned",
                 got=f"{self.run}, which still has them as zeros",
                 way_out=f"steppe remove {self.run} --out SMALL, then --on latency of that",
             )
+
+    def measure(self) -> dict[str, Any]:
+        """``measured``, see `Speed`; ``predicted_ms`` of dense and own where there is a table.
+
+        Also ``parameters`` of both, ``threads``, the ``device`` by its name, the ``layout`` of
+        images and kernels, and ``table_sha256`` of the table.
+        """
+        self.check()
         device = device_of(self.device)
         recipe, shape, own = _network(self.run, device)
-        _, other_shape, dense = _network(self.beside, device)
+        _, other_shape, dense = _network(str(self.beside), device)
         if shape != other_shape:
             raise SteppeError(
                 "two networks are timed on images of one shape",
@@ -116,7 +123,13 @@ class RunLatency(Evaluation):
         multiple = removed.get("round_to") or recipe.channels.round_to or MULTIPLE
         coupled = coupled_channels(dense, example, exclude=recipe.exclude)
         groups = rounded(coupled.groups, multiple)
-        cost = Latency.of(dense, example, groups, table=self.table, batch=1)
+        command = LatencyCommand(
+            network=str(self.beside),
+            round_to=multiple,
+            channels_last=layout_of(dense) is torch.channels_last,
+            device=self.device,
+        )
+        cost = Latency.of(dense, example, groups, table=self.table, batch=1, command=command)
         return [cost.total({}), cost.total(removed.get("widths") or {})]
 
     def line(self, result: dict[str, Any], record: dict[str, Any]) -> str:
@@ -128,7 +141,7 @@ class RunLatency(Evaluation):
         if "predicted_ms" not in result:
             return text
         dense, own = result["predicted_ms"]
-        return f"{text}; by the table of layers {own:.3g} and {dense:.3g} ms"
+        return f"{text}; by the table of layers {own:.3g} ms, dense {dense:.3g} ms"
 
 
 def _check_made_of(own: nn.Module, dense: nn.Module, name: str) -> None:

@@ -35,12 +35,16 @@ class Perplexity(Evaluation):
     dtype: str | None = None
     batch: int = 8
 
-    def measure(self) -> dict[str, Any]:
-        """Load the model and measure it."""
+    def check(self) -> None:
         if self.text is None:
             raise SteppeError(
                 "--on perplexity needs a text", got="none", way_out="--text FILE or wikitext2"
             )
+
+    def measure(self) -> dict[str, Any]:
+        """Load the model and measure it."""
+        self.check()
+        assert self.text is not None, "checked"
         model, tokenizer = load(self.run, device=self.device, dtype=self.dtype)
         return perplexity(
             model,

@@ -27,12 +27,16 @@ class Shifted(Evaluation):
     shifted: str | None = None
     limit: int | None = None
 
-    def measure(self) -> dict[str, Any]:
-        """The accuracy and R_V2 = acc_V2 / acc_val of each variant."""
+    def check(self) -> None:
         if self.shifted is None:
             raise SteppeError(
                 "--on shifted needs new images", got="none", way_out="--shifted FOLDER_OR_ID"
             )
+
+    def measure(self) -> dict[str, Any]:
+        """The accuracy and R_V2 = acc_V2 / acc_val of each variant."""
+        self.check()
+        assert self.shifted is not None, "checked"
         run = ImageRun.read(self.run, self.device, "shifted")
         images = run.images(self.part, self.limit)
         return accuracy_under_shift(run.on_pixels, images, shifted=self.shifted, fit=run.fit)

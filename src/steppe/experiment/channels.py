@@ -14,6 +14,7 @@ from steppe.core.cost_target import meet_cost
 from steppe.core.errors import SteppeError, unknown
 from steppe.core.group import Group
 from steppe.engine.model_latency import compare
+from steppe.experiment.latency_command import USUAL, command_of
 from steppe.experiment.recipe import Recipe
 from steppe.removal.channel_groups import coupled_channels
 from steppe.removal.cost import COSTS
@@ -58,13 +59,16 @@ class Channels:
         ]
 
 
-def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels | None:
+def channels_of(
+    recipe: Recipe, model: nn.Module, example: Tensor, classes: int | None = None
+) -> Channels | None:
     """The coupled channels of a recipe's network; None where its method prunes no channels.
 
     Args:
         recipe: with a method and ``channels``.
         model: in any mode; left as it is.
         example: one batch of inputs.
+        classes: of the data; None where they are not known.
 
     Raises:
         SteppeError: an unknown target, a latency without a table, a network that cannot be
@@ -79,9 +83,13 @@ def channels_of(recipe: Recipe, model: nn.Module, example: Tensor) -> Channels |
     if not coupled.groups:
         raise nothing_free(model, coupled.left_out)
     given = {"table": spec.table, "batch": spec.batch}
-    options = {key: value for key, value in given.items() if value is not None}
+    options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if spec.target == "latency":
+        last = layout_of(model) is torch.channels_last
+        command = command_of(recipe, tuple(example.shape[1:]), classes)
+        options["command"] = replace(command, channels_last=last)
     # a table holds the widths that steppe latency measures, multiples of 8 if not told otherwise
-    usual = (8,) if spec.target == "latency" else (8, 4, 2, 1)
+    usual = (USUAL,) if spec.target == "latency" else (8, 4, 2, 1)
     tried = usual if spec.round_to is None else (spec.round_to,)
     for size in tried:
         groups = rounded(coupled.groups, size)

@@ -192,7 +192,7 @@ class Experiment:
         example = next(first.epoch(0))[0]
         # in the layout of the training, as a latency table holds for one
         model.to(accelerator.device, memory_format=layout)  # type: ignore[call-overload]
-        channels = channels_of(recipe, model, example)
+        channels = channels_of(recipe, model, example, self.data.num_classes)
         original = copy.deepcopy(model)  # before a method makes something else of its weights
         trainer = Trainer(
             model,

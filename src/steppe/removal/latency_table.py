@@ -23,10 +23,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from steppe.core.group import Group
 from steppe.core.serialization import write_text
 from steppe.core.text import counted
 from steppe.removal.forward_timing import Timer, conditions, layout_of, timed
+from steppe.removal.latency_command import OTHER, UNKNOWN, LatencyCommand
 from steppe.removal.shapes import LayerShape, Width, in_eval_mode, layer_shapes
 
 Point = list[float]
@@ -175,7 +175,7 @@ class LatencyTable:
     path: Path | None = None
 
     @classmethod
-    def read(cls, path: Path | str) -> LatencyTable:
+    def read(cls, path: Path | str, command: LatencyCommand = UNKNOWN) -> LatencyTable:
         """Read a table from its file.
 
         Raises:
@@ -190,7 +190,7 @@ class LatencyTable:
             raise SteppeError(
                 "a latency table is a file that steppe latency wrote",
                 got=f"{path} ({type(error).__name__})",
-                way_out=f"steppe latency MODEL --batch 1,64 --out {shlex.quote(str(path))}",
+                way_out=command.to(OTHER if path.exists() else path),
             ) from None
 
     def write(self) -> None:
@@ -203,6 +203,7 @@ class LatencyTable:
         self,
         here: Mapping[str, Any],
         names: Iterable[str] = ("device", "threads", "dtype", "layout"),
+        command: LatencyCommand = UNKNOWN,
     ) -> None:
         """Raise SteppeError when it was not measured under these conditions."""
         for name in names:
@@ -210,8 +211,7 @@ class LatencyTable:
                 raise SteppeError(
                     f"a latency table holds for the {name} it was measured with",
                     got=f"{there} in {self.path or 'the table'}, {here[name]} here",
-                    way_out="measure here: steppe latency MODEL --batch ... --out ANOTHER.json"
-                    + _HINTS.get(name, ""),
+                    way_out=f"measure here: {command.to()}{_HINTS.get(name, '')}",
                 )
 
     @property
@@ -219,7 +219,9 @@ class LatencyTable:
         """The batch sizes that whole networks were measured with."""
         return sorted({int(batch) for batches in self.networks.values() for batch in batches})
 
-    def grid(self, layer: LayerShape, batch: int) -> tuple[list[int], list[int], Any]:
+    def grid(
+        self, layer: LayerShape, batch: int, command: LatencyCommand = UNKNOWN
+    ) -> tuple[list[int], list[int], Any]:
         """The widths in and out and the points that cover all that a layer may become.
 
         Raises:
@@ -240,8 +242,7 @@ class LatencyTable:
                 "a latency needs every layer's time at every width it may get",
                 got=f"{layer.name}: {key_of(layer, batch)}, widths {widths}{hint}",
                 consequence="it was never measured",
-                way_out=f"steppe latency MODEL --batch {batch} --round-to {step} "
-                f"--out {shlex.quote(str(self.path or 'table.json'))}",
+                way_out=replace(command, batch=batch, round_to=step).to(self.path or OTHER),
             )
         best = min(fitting, key=lambda g: (g["in"][-1] - g["in"][0], g["out"][-1] - g["out"][0]))
         return best["in"], best["out"], entry["points"]

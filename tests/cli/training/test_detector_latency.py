@@ -43,7 +43,8 @@ def test_a_run_is_measured_and_halp_takes_it_to_fewer_milliseconds(tmp_path, cap
     coarse = ("latency", dense, "--batch", 1, "--round-to", 16, "--passes", 1, "--out", wide)
     assert command(*coarse, "--quiet") == 0
     assert command("train", *(wide if one is table else one for one in given)) == 2
-    assert "Way out: steppe latency MODEL --batch 1 --round-to 4 " in capsys.readouterr().err
+    measures = f"Way out: steppe latency {dense} --batch 1 --round-to 4 --out {wide}"
+    assert measures in capsys.readouterr().err
     assert command("train", *given) == 0, capsys.readouterr().err
     record = json.loads((halp / "record.json").read_text())
     assert record["removed"]["target"] == "ms"

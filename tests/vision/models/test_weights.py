@@ -58,10 +58,15 @@ def test_another_shape_is_told_with_both_shapes(small, tmp_path):
     save_file(small.state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(SteppeError, match=r"linear.bias must have shape \[3\]; got \[10\]"):
         load_weights(build("small-cnn", 3, (1, 8, 8)), tmp_path)
+    (tmp_path / "removal.json").touch()
+    with pytest.raises(SteppeError, match=r"Channels were removed there.*steppe remove was given"):
+        load_weights(build("small-cnn", 3, (1, 8, 8)), tmp_path)
 
 
 def test_no_file_and_no_safetensors(small, tmp_path):
-    with pytest.raises(SteppeError, match="There is no such file"):
+    with pytest.raises(
+        SteppeError, match=r"There is no such file.*Way out: the folder of a finished"
+    ):
         load_weights(small, tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
     with pytest.raises(SteppeError, match="safetensors format"):

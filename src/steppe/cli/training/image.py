@@ -15,6 +15,7 @@ from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
 from steppe.experiment.experiment import Experiment, load_data
+from steppe.experiment.latency_command import check_table
 from steppe.experiment.recipe import Recipe, parse
 from steppe.report.html import write_report
 from steppe.report.level import level_of
@@ -127,6 +128,7 @@ def carried_out(
     recipe.train.config()
     asked = out is not None
     out = out or Path("runs") / f"{training.folder(recipe)}-seed{recipe.seed}"
+    check_table(recipe, out)
     experiment = training.experiment(recipe, out, lambda note: say(f"note: {note}", quiet), quiet)
     say(f"writing to {out}", quiet or asked)
     record, _, outcome = experiment.train()

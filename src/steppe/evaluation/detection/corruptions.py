@@ -14,6 +14,7 @@ from steppe.core.text import counted
 from steppe.evaluation.base import Evaluation, read_record
 from steppe.evaluation.detection import DETECTION
 from steppe.experiment.detection.run import DetectionRun
+from steppe.experiment.image_run import check_limit
 from steppe.robustness.corrupted import at_severities, parse_selection, worst_of
 from steppe.robustness.corruption_error import r_c_text, relative_robustness
 from steppe.robustness.corruptions import corrupt
@@ -52,11 +53,16 @@ class CorruptedDetection(Evaluation):
     seed: int = 0
     beside: str | None = None
 
+    def check(self) -> None:
+        parse_selection(self.corruptions, self.severities)
+        check_limit(self.limit)
+
     def measure(self) -> dict[str, Any]:
         """``clean`` and ``map50``, ``map`` (name -> severity -> precision); means and R_C.
 
         With them ``examples``: a few images, as they were and corrupted.
         """
+        self.check()
         names, severities = parse_selection(self.corruptions, self.severities)
         run = DetectionRun.read(self.run, self.device)
         runs = [run] + ([] if self.beside is None else [run.beside(self.beside, self.part)])

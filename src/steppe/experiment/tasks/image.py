@@ -10,6 +10,7 @@ from torch import nn
 
 from steppe.experiment import recipe as written
 from steppe.experiment.experiment import Experiment, build_model, load_data
+from steppe.experiment.latency_command import check_table
 from steppe.experiment.tasks import TASKS, Quality
 
 HELD_OUT = 0.1
@@ -43,6 +44,7 @@ class ImageTask:
     @classmethod
     def train(cls, recipe: written.Recipe, out: Path | None, quiet: bool) -> dict[str, Any]:
         cls.check(recipe)
+        check_table(recipe, out)
         return cls.train_on(cls.data(recipe), recipe, out, quiet)
 
     @classmethod

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.removal.cost import COSTS, SummedCost
 from steppe.removal.forward_timing import conditions
+from steppe.removal.latency_command import OTHER, UNKNOWN, LatencyCommand, no_table
 from steppe.removal.latency_table import LatencyTable, network_key, tied
 from steppe.removal.shapes import LayerShape, layer_shapes
 
@@ -44,22 +45,26 @@ class Latency(SummedCost):
         layers: of the network.
         table: measured with `steppe.removal.latency_table.measure_table` for this network.
         batch: samples per pass.
+        command: that measures this network, for messages.
     """
 
     unit = "ms"
     tolerance = 0.05
 
-    def __init__(self, layers: Sequence[LayerShape], table: LatencyTable, batch: int) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerShape],
+        table: LatencyTable,
+        batch: int,
+        command: LatencyCommand = UNKNOWN,
+    ) -> None:
         self._layers, self.batch = layers, batch
-        whole = table.networks.get(network_key(layers), {}).get(str(batch))
-        if whole is None:
-            raise SteppeError(
-                "a latency needs the time of the whole network too",
-                got=f"a table of other networks or batches; its batches: {table.batches}",
-                way_out=f"steppe latency MODEL --batch {batch} --out "
-                + shlex.quote(str(table.path or "table.json")),
-            )
-        self._grids = [table.grid(layer, batch) for layer in layers]
+        command = replace(command, batch=batch)
+        own = table.networks.get(network_key(layers), {})
+        if str(batch) not in own:
+            raise _not_measured(table, own, command)
+        whole = own[str(batch)]
+        self._grids = [table.grid(layer, batch, command) for layer in layers]
         self._computed: dict[tuple[int, int, int], float] = {}
         self._scale = 1.0
         super().__init__(len(layers))
@@ -77,22 +82,19 @@ class Latency(SummedCost):
             example_inputs: what it is called with.
             groups: its coupled channels.
             options: ``table``: a LatencyTable or its file; ``batch``: samples per pass, may be
-                left out where the table has one only.
+                left out where the table has one only; ``command``: a LatencyCommand that measures
+                this network, for messages.
 
         Raises:
             SteppeError: the table was measured under other conditions, or for other layers.
         """
-        table = options.get("table")
+        table, batch = options.get("table"), options.get("batch")
+        command = options.get("command", LatencyCommand(batch=batch or 1))
         if table is None:
-            raise SteppeError(
-                "a latency is read from a table",
-                got="no table",
-                way_out="steppe latency MODEL --batch 1,64 --out table.json",
-            )
+            raise no_table(command)
         if isinstance(table, str | Path):
-            table = LatencyTable.read(table)
-        table.check(conditions(model))
-        batch = options.get("batch")
+            table = LatencyTable.read(table, command)
+        table.check(conditions(model), command=command)
         if batch is None and len(table.batches) != 1:
             raise SteppeError(
                 "a latency is that of one batch size",
@@ -100,7 +102,7 @@ class Latency(SummedCost):
                 way_out=f"channels: {{batch: {table.batches[-1]}}} in the recipe, or batch=",
             )
         layers = layer_shapes(model, example_inputs, groups)
-        return cls(layers, table, table.batches[0] if batch is None else batch)
+        return cls(layers, table, table.batches[0] if batch is None else batch, command)
 
     def groups_of(self, number: int) -> Iterable[str]:
         layer = self._layers[number]
@@ -131,3 +133,24 @@ class Latency(SummedCost):
                 (high, upper, right * up),
             ]
         return float(sum(share * points[f"{i}x{o}"][0] for i, o, share in corners if share))
+
+
+def _not_measured(
+    table: LatencyTable, own: Mapping[str, Any], command: LatencyCommand
+) -> Exception:
+    """The error for a network whose whole a table has not, or not at this batch."""
+    file = table.path or "the table"
+    if own:
+        there = ", ".join(own)
+        return SteppeError(
+            "a latency needs the time of the whole network too",
+            got=f"{file}, which has this network with batch {there} and not {command.batch}",
+            way_out=command.to(table.path or OTHER),
+        )
+    of = "" if command.size is None else f" ({command.size} x {command.size} here)"
+    return SteppeError(
+        "a latency needs the time of the whole network too",
+        got=f"{file}, which was measured with another network, images of another size{of} or "
+        "another number of classes",
+        way_out=f"{command.to()}, then --table {OTHER}",
+    )

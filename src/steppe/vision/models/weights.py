@@ -14,6 +14,7 @@ from steppe.core.errors import SteppeError
 
 Model = TypeVar("Model", bound=nn.Module)
 _COUNTER = "num_batches_tracked"
+_REMOVED = "removal.json"  # beside weights of which steppe.removal.plan cut channels
 
 
 def load_weights(model: Model, path: str | PathLike[str]) -> Model:
@@ -105,6 +106,7 @@ def _read(path: str | PathLike[str]) -> tuple[Path, dict[str, Tensor]]:
             "weights must be a .safetensors file or a folder with model.safetensors",
             got=path,
             consequence="there is no such file",
+            way_out="the folder of a finished run of steppe train, or a .safetensors file",
         )
     try:
         stored: dict[str, Tensor] = load_file(file)
@@ -136,10 +138,15 @@ def _check(own: dict[str, Tensor], stored: dict[str, Tensor], file: Path) -> Non
         )
     for name, tensor in stored.items():
         if tensor.shape != own[name].shape:
+            removed = (file.parent / _REMOVED).exists()
             raise SteppeError(
                 f"{name} must have shape {list(own[name].shape)}",
                 got=f"{list(tensor.shape)} in {file}",
-                way_out="give the model the width, in_shape and num_classes it was saved with",
+                consequence="channels were removed there" if removed else "",
+                way_out="the weights of the run that steppe remove was given (--weights RUN); or "
+                "in Python load_removed of steppe.removal.plan, and train on in a loop of your own"
+                if removed
+                else "give the model the width, in_shape and num_classes it was saved with",
             )
 
 
