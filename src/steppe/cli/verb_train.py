@@ -14,6 +14,7 @@ from steppe import recipes
 from steppe.cli.main import emit
 from steppe.cli.training import TRAININGS, Flag, no_flag, with_method
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import nearest
 from steppe.experiment.read import is_recipe, read_plain
 from steppe.experiment.tasks import TASKS, task_of
 from steppe.experiment.tasks.image import ImageTask
@@ -123,7 +124,8 @@ def _named(argument: str) -> tuple[str, dict[str, Any]]:
         raise SteppeError(
             "train takes a recipe or a language model",
             got=f"{argument}, which is no file here, no folder, and no name of either",
-            way_out=(f"did you mean {' or '.join(near)}? " if near else "")
+            way_out=nearest(Path(argument), Path.exists)
+            + (f"did you mean {' or '.join(near)}? " if near else "")
             + "steppe recipes lists those that come with steppe; a model is a folder with "
             "config.json, or owner/name on the hub",
         )
