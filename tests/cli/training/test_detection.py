@@ -61,6 +61,11 @@ def test_trained_removed_and_measured(root, tmp_path, capsys):
         (("--task", "detection", "--method", "gmp", "--sparsity", 0.5), "on which images"),
         (("digits", "--task", "detection"), "--task is for runs without a recipe"),
         (("digits", "--skip-invalid"), "--skip-invalid is for training of task detection"),
+        (("digits", "--data", "voc:nowhere"), "Way out: a recipe of task detection, such as detec"),
+        (("digits", "--model", "ssd_small"), "Way out: a recipe of task detection, such as detec"),
+        (("detection/bccd", "--method", "wanda"), "takes a method that trains"),
+        (("digits", "--method", "wanda"), "takes a method that trains"),
+        (("digits", "--epochs", 0), "Way out: --epochs 1 or more"),
         (("digits", "--size", 64), "--size is for training of task detection"),
     ],
 )

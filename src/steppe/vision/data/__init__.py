@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import OtherTask, SteppeError, unknown
 from steppe.core.hub_names import absent, is_hub_id
 from steppe.core.notes import note
 from steppe.core.registry import Registry
@@ -224,10 +224,10 @@ def _check_boxes(name: str, path: Path) -> None:
             return
     elif _has_class_folders(path) or layout_of(path) is None:
         return
-    raise SteppeError(
+    raise OtherTask(
         "training of task image takes images with labels",
         got=f"{name}, a dataset of objects with boxes",
-        way_out="--task detection (task: detection in a recipe)",
+        task="detection",
     )
 
 

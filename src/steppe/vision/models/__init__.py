@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import OtherTask, SteppeError, unknown
 from steppe.core.hub_names import absent, is_hub_id
 from steppe.core.notes import note
 from steppe.core.registry import Registry
@@ -110,10 +110,10 @@ def build(
     from steppe.vision.detection.models import DETECTORS
 
     if name in DETECTORS:
-        raise SteppeError(
+        raise OtherTask(
             "training of task image takes a classifier",
             got=f"{name}, a detector",
-            way_out="--task detection (task: detection in a recipe)",
+            task="detection",
         )
     raise unknown("model", name, MODELS)
 
