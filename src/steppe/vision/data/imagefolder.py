@@ -79,10 +79,11 @@ def _whole(folder: Path) -> str:
     whole = [p for p, there in splits if "train" in there and len(there) > 1]
     if whole:
         return f"give {shlex.quote(str(whole[0]))}"
-    held = ", with other images than train/, for none are held out by themselves"
-    if (folder / "train").is_dir():
-        return f"put images to test on into {shlex.quote(str(folder / 'val'))}/<class>/{held}"
-    return f"put the folders of the classes into train/, and those of others into val/{held}"
+    base = folder.parent if folder.name == "train" else folder
+    if (base / "train").is_dir():
+        given = shlex.quote(str(base))
+        return f"put images to test on into {given}/val/<class>/, other ones than in train/; give {given}"
+    return "put the folders of the classes into train/, and others like them, to test on, into val/"
 
 
 class Files(Blobs):
