@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -51,9 +53,12 @@ def test_an_unknown_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> N
         (["sweep", "digits", "--size", "8"], "--set data.size=VALUE"),
         (["sweep", "digits", "--rho", "0.1"], "--set method.rho=VALUE"),
         (["tune", "digits", "--epochs", "3"], "--set train.epochs=VALUE"),
-        (["prune", "X", "--momentum", "3"], "see steppe --help"),
-        (["report", "X", "--iterations", "3"], "see steppe --help"),
-        (["prune"], "see steppe --help"),
+        (["prune", "X", "--momentum", "3"], "see steppe prune --help"),
+        (["report", "X", "--iterations", "3"], "see steppe report --help"),
+        (["prune"], "see steppe prune --help"),
+        (["trian"], "see steppe --help"),
+        (["evaluate", "X", "--on", "clean", "corruptions"], "no spaces: --on A,B; see steppe eval"),
+        (["remove", "X", "Y", "--out", "Z"], "(Y) (see steppe remove --help)"),
     ],
 )
 def test_what_is_no_flag_but_can_be_set(
@@ -63,6 +68,24 @@ def test_what_is_no_flag_but_can_be_set(
         main(arguments)
     assert ended.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(errno.EROFS, "choose another --out"), (errno.EACCES, "change their rights")],
+)
+def test_what_the_system_refuses_says_what_helps(
+    number: int, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*words: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number), "some/folder")
+
+    monkeypatch.setattr(commands().commands["remove"], "invoke", refused)
+    monkeypatch.setattr(commands().commands["remove"], "parse_args", lambda ctx, args: args)
+    run("remove", code=2)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert said in line
+    assert "some/folder" in line
 
 
 SRC = Path(steppe.__file__).parent
@@ -93,7 +116,7 @@ def test_ctrl_c_says_whether_the_command_goes_on(
 
     monkeypatch.setattr(commands().commands[verb], "invoke", stopped)
     monkeypatch.setattr(commands().commands[verb], "parse_args", lambda ctx, args: args)
-    run(verb, code=1)
+    run(verb, code=130)
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith(STOPPED)
     resumed = {"train", "prune", "recover", "sweep", "tune", "demo", "bisect", "reach", "latency"}

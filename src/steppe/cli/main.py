@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import json
@@ -32,6 +33,22 @@ app = typer.Typer(
 STOPPED = "steppe: stopped; what was written, if anything was, is whole"
 GOES_ON = ", and the same command goes on from it"
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # in torch's errors
+_ELSE = ("files and folders must be usable", "check the paths and numbers given")
+_FULL = (
+    "folders that are written must be writable and have space",
+    "free some space or choose another --out",
+)
+_DENIED = ("files and folders must be yours to use", "change their rights or choose other ones")
+_MACHINE: dict[int | None, tuple[str, str]] = {
+    errno.EROFS: _FULL,
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+}
+"""What the system's errors mean, and what helps."""
+_INTERRUPTED = 130
+"""What shells expect of a command that Ctrl-C ends; click's word for it, too."""
 _err = Console(stderr=True, soft_wrap=True)
 
 
@@ -114,6 +131,21 @@ def _set_instead(error: Any) -> str:
     return "; ".join(said)
 
 
+def _typed_instead(error: Any) -> str:
+    """What to type instead of what is refused: a list in one word, or the command's help."""
+    context = getattr(error, "ctx", None)
+    command = getattr(context, "command", None)
+    lists = [p.opts[0] for p in getattr(command, "params", ()) if _is_list(p)]
+    extra = lists and "unexpected extra argument" in error.format_message()
+    commas = f"lists have commas and no spaces: {lists[0]} A,B; " if extra else ""
+    named = [context.info_name] if getattr(context, "parent", None) is not None else []
+    return f"{commas}see {' '.join(['steppe', *named, '--help'])}"
+
+
+def _is_list(parameter: Any) -> bool:
+    return "comma-separated" in (getattr(parameter, "help", None) or "")
+
+
 def _stopped(arguments: list[str] | None) -> str:
     """What Ctrl-C leaves: whether the command says of itself that it goes on."""
     words = sys.argv[1:] if arguments is None else arguments
@@ -141,7 +173,7 @@ def _warnings_as_notes(quiet: bool) -> Iterator[None]:
 
 
 def _run(arguments: list[str] | None) -> int:
-    """Run a command; 0, 2 when the input is wrong, 1 for anything else."""
+    """Run a command; 0, 2 when the input is wrong, 130 after Ctrl-C, 1 for anything else."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
         with _warnings_as_notes("--quiet" in given):
@@ -150,11 +182,11 @@ def _run(arguments: list[str] | None) -> int:
         complain(f"steppe: {error}")
         return 2
     except typer._click.exceptions.ClickException as error:
-        say(f"steppe: {error.format_message()} ({_set_instead(error) or 'see steppe --help'})")
+        say(f"steppe: {error.format_message()} ({_set_instead(error) or _typed_instead(error)})")
         return 2
     except (typer.Abort, KeyboardInterrupt):
         say(_stopped(arguments))
-        return 1
+        return _INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -164,18 +196,19 @@ def _run(arguments: list[str] | None) -> int:
         )
         if isinstance(error, RuntimeError) and not memory:
             raise
-        rule = "the memory must suffice" if memory else "files and folders must be usable"
         got = " ".join(str(error).split())[:300] or type(error).__name__
-        complain(f"steppe: {rule}; got {got}. Way out: check the paths and numbers given")
+        rule, way_out = _MACHINE.get(getattr(error, "errno", None), _ELSE)
+        rule = "the memory must suffice" if memory else rule
+        complain(f"steppe: {rule}; got {got}. Way out: {way_out}")
         return 2
-    if code == 130:  # click's word for Ctrl-C
+    if code == _INTERRUPTED:
         say(_stopped(arguments))
-        return 1
+        return _INTERRUPTED
     return code if isinstance(code, int) else 0
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command; exit with 0, 2 when the input is wrong, 1 for anything else.
+    """Run a command; exit with 0, 2 when the input is wrong, 130 after Ctrl-C, 1 for anything else.
 
     Args:
         arguments: if None, those of the process, which ends with the command.

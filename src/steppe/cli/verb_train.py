@@ -13,7 +13,8 @@ import typer
 from steppe import recipes
 from steppe.cli.main import emit
 from steppe.cli.training import TRAININGS, Flag, no_flag, with_method
-from steppe.core.errors import SteppeError
+from steppe.core.errors import OtherTask, SteppeError
+from steppe.core.hub_names import nearest
 from steppe.experiment.read import is_recipe, read_plain
 from steppe.experiment.tasks import TASKS, task_of
 from steppe.experiment.tasks.image import ImageTask
@@ -95,7 +96,21 @@ def command(
         _put(base, training.flags[name], value)
     for one in change or []:
         change_by(base, one)
-    emit(training.run(base, given, out, quiet=quiet), json)
+    try:
+        result = training.run(base, given, out, quiet=quiet)
+    except OtherTask as error:
+        if recipe is None:
+            raise
+        raise _with_recipe(error) from None
+    emit(result, json)
+
+
+def _with_recipe(error: OtherTask) -> SteppeError:
+    """The same where a recipe says the task, beside which --task is refused."""
+    there = [name for name in recipes.names() if name.startswith(f"{error.task}/")]
+    such = f", such as {there[0]}" if there else ""
+    way_out = f"a recipe of task {error.task}{such}"
+    return SteppeError(error.rule, got=error.got, way_out=way_out)
 
 
 def _begun(argument: str | None, asked: str | None) -> tuple[str, dict[str, Any]]:
@@ -123,7 +138,8 @@ def _named(argument: str) -> tuple[str, dict[str, Any]]:
         raise SteppeError(
             "train takes a recipe or a language model",
             got=f"{argument}, which is no file here, no folder, and no name of either",
-            way_out=(f"did you mean {' or '.join(near)}? " if near else "")
+            way_out=nearest(Path(argument), Path.exists)
+            + (f"did you mean {' or '.join(near)}? " if near else "")
             + "steppe recipes lists those that come with steppe; a model is a folder with "
             "config.json, or owner/name on the hub",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,11 +11,11 @@ from steppe.core.group import Group
 
 
 class Cost(Protocol):
-    """Parameters, FLOPs or time of a network as a function of its groups' widths."""
+    """Parameters, multiply-adds or time of a network as a function of its groups' widths."""
 
     @property
     def unit(self) -> str:
-        """What it counts: parameters, FLOPs, ms."""
+        """What it counts: parameters, multiply-adds, ms."""
         ...
 
     @property
@@ -32,6 +33,24 @@ class Cost(Protocol):
             SteppeError: a width was never measured.
         """
         ...
+
+
+def most_sparse(cost: Cost, least: Mapping[str, int]) -> str:
+    """The largest sparsity that leaves room for widths that have to stay, in words.
+
+    Args:
+        cost: of the network.
+        least: group name -> the fewest units that stay.
+
+    Example:
+        >>> import torch
+        >>> from steppe.core.group import Slice
+        >>> part = Slice("conv.weight", 0, torch.arange(8).view(8, 1), "output")
+        >>> most_sparse(Units([Group("conv", (part,))]), {"conv": 3})
+        'a sparsity of at most 0.625'
+    """
+    share = 1.0 - cost.total(least) / cost.total({})
+    return f"a sparsity of at most {math.floor(1000 * max(share, 0.0)) / 1000:g}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steppe.core.cost import Cost
+from steppe.core.cost import Cost, most_sparse
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 
@@ -91,7 +91,8 @@ def meet_cost(
             f"a target in {cost.unit} must leave room for what has to stay",
             got=f"at most {allowed:,.6g}, while the fewest channels need "
             f"{cost.total(widths(groups, order)):,.6g}",
-            way_out="a lower sparsity, a smaller round_to, or fewer excluded layers",
+            way_out=f"{most_sparse(cost, widths(groups, order))}, a smaller round_to, or fewer "
+            "excluded layers",
         )
     while low < high:
         middle = (low + high) // 2

@@ -52,6 +52,24 @@ class Diverged(SteppeError):
     """
 
 
+class OtherTask(SteppeError):
+    """What the user gave is for another task than the one that is trained.
+
+    Args:
+        rule: what must hold.
+        got: the value that breaks the rule.
+        task: that it is for.
+
+    Example:
+        >>> OtherTask("a network classifies", got="a detector", task="detection").way_out
+        '--task detection (task: detection in a recipe)'
+    """
+
+    def __init__(self, rule: str, *, got: object, task: str) -> None:
+        self.task = task
+        super().__init__(rule, got=got, way_out=f"--task {task} (task: {task} in a recipe)")
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> SteppeError:
     """The error for a name that is not known, with the nearest names.
 

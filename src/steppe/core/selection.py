@@ -73,7 +73,7 @@ def count(sparsity: float, n: int) -> int:
         raise SteppeError(
             "sparsity must lie in [0, 1]",
             got=sparsity,
-            way_out=f"use {share_of(sparsity)} % zeros",
+            way_out=f"use {share_of(sparsity)} %",
         )
     if n < 0:
         raise SteppeError("the number of entries must not be negative", got=n)

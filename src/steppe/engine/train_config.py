@@ -80,7 +80,9 @@ class TrainConfig:
             raise SteppeError(
                 "training needs at least one epoch of at least one step",
                 got=f"{self.epochs} epochs of {steps} steps",
-                way_out="a smaller batch size or accumulate, or more data",
+                way_out="--epochs 1 or more"
+                if self.epochs < 1
+                else "a smaller batch size or accumulate, or more data",
             )
         return steps
 

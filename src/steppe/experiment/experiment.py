@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from steppe.core.courtesy import decorated
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import nearest
 from steppe.core.notes import note
 from steppe.core.protocols import CandidateEvaluator, SearchBudget
 from steppe.core.unfinished import goes_on, is_unfinished
@@ -333,10 +334,11 @@ def read_run(path: Path) -> Recipe:
     from steppe.experiment.tasks import task_of
 
     if not (path / "recipe.yaml").exists():
+        there = "" if path.exists() else ", which does not exist"
         raise SteppeError(
             "a run is a folder made by steppe train",
-            got=str(path),
-            way_out="steppe train --out RUN",
+            got=f"{path}{there}",
+            way_out=nearest(path) + "steppe train --out RUN makes one",
         )
     if not (path / "record.json").exists() or not os.path.exists(path / "model.safetensors"):
         raise SteppeError(

@@ -9,6 +9,7 @@ import yaml
 
 from steppe import recipes
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import nearest
 from steppe.core.text import read_yaml
 
 
@@ -40,7 +41,8 @@ def read_plain(recipe: Path | str) -> tuple[dict[str, Any], Path]:
         raise SteppeError(
             "a recipe must be a readable file, or the name of one that comes with steppe",
             got=f"{path} ({error.strerror})",
-            way_out="steppe recipes lists those that come with steppe",
+            way_out=nearest(path, Path.is_file)
+            + "steppe recipes lists those that come with steppe",
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         text = " ".join(str(error).split())

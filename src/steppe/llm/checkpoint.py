@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import absent, is_hub_id, silent_retries
 from steppe.core.optional_import import require
 from steppe.core.serialization import write_tensors, write_text
 from steppe.core.unfinished import check_finished
@@ -44,11 +45,11 @@ def folder_of(name: str) -> Path:
         check_no_adapter(path)
         check_finished(path)
         return path
-    if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise SteppeError(
+    if path.exists() or name.startswith("~") or ("/" in name and not is_hub_id(name)):
+        raise absent(
+            name,
             "a model is a folder with config.json and safetensors, or a hub id",
-            got=repr(name),
-            way_out="check the path",
+            "check the path",
         )
     folder = _download(name)
     check_no_adapter(folder)
@@ -60,12 +61,13 @@ def _download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_FROM_HUB))
-        index = folder / INDEX
-        named = set(Checkpoint.indexed(index).values()) if index.is_file() else set()
-        absent = sorted(p.relative_to(folder).as_posix() for p in named if not p.is_file())
-        if absent:  # shards may have any name; their index says which
-            folder = Path(snapshot_download(name, allow_patterns=absent))
+        with silent_retries():
+            folder = Path(snapshot_download(name, allow_patterns=_FROM_HUB))
+            index = folder / INDEX
+            named = set(Checkpoint.indexed(index).values()) if index.is_file() else set()
+            lacking = sorted(p.relative_to(folder).as_posix() for p in named if not p.is_file())
+            if lacking:  # shards may have any name; their index says which
+                folder = Path(snapshot_download(name, allow_patterns=lacking))
     except SteppeError:
         raise
     except Exception as error:  # the hub's own exceptions differ by its version
@@ -122,6 +124,8 @@ class Checkpoint:
             single = folder / "model.safetensors"
             if not single.is_file():
                 check_finished(folder)
+                if not folder.exists():
+                    raise absent(str(folder), "a model is a folder that exists", "check the path")
                 raise SteppeError(
                     "a model's weights are read from safetensors",
                     got=f"{folder} with no model.safetensors and no index",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.hub_names import nearest
 from steppe.core.registry import Registry
 from steppe.core.serialization import atomic, read_json, write_text
 from steppe.core.unfinished import check_finished
@@ -85,7 +86,8 @@ class OutFolder:
             raise SteppeError(
                 "what is exported is a language model's folder with config.json",
                 got=str(run),
-                way_out="give the --out of steppe prune, or what save_pretrained wrote",
+                way_out=nearest(run)
+                + "give the --out of steppe prune, or what save_pretrained wrote",
             )
         record = out / RECORD
         if record.is_file():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import silent_retries
 from steppe.core.optional_import import require
 from steppe.llm.text_files import (
     LARGE,
@@ -334,9 +335,10 @@ def _hub(source: str, part: str) -> Corpus:
 
     options = {"data_files": named.files} if named.files else {}
     try:
-        table = datasets.load_dataset(
-            named.name, config or named.config, split=split, streaming=True, **options
-        )
+        with silent_retries():
+            table = datasets.load_dataset(
+                named.name, config or named.config, split=split, streaming=True, **options
+            )
     except Exception as error:  # no network, no such id or split: many kinds, one answer
         raise refuse(error) from error
 

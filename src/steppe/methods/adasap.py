@@ -35,8 +35,8 @@ def adasap(
     """Three phases: adaptive warm-up, a cut every n steps, robustness encouragement.
 
     Args:
-        sparsity: fraction that is gone at the end: of what the run counts (parameters, FLOPs,
-            latency) for channels, of the weights if unstructured.
+        sparsity: fraction that is gone at the end: of what the run counts (parameters,
+            multiply-adds, latency) for channels, of the weights if unstructured.
         rho_min, rho_max: radii of the most and of the least important neuron until all is pruned.
         rho: the radius of all neurons after that.
         adaptive: radii in units of each weight's size (ASAM); the paper's settings without it are

@@ -22,8 +22,8 @@ def vbp(
     """The channels, neurons and heads of the least variance go; what reads them keeps their mean.
 
     Args:
-        sparsity: fraction of what the run counts that is gone: parameters, FLOPs, latency or
-            channels.
+        sparsity: fraction of what the run counts that is gone: parameters, multiply-adds,
+            latency or channels.
         at: when, as a fraction of the run. Before, means and variances are gathered, so start from
             trained weights; after, what is left is fine-tuned. 1: at the end, without fine-tuning.
         shift: whether the means move into the biases behind.

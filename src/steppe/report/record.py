@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import nearest
 from steppe.core.serialization import damaged
 from steppe.core.unfinished import goes_on, is_unfinished
 from steppe.methods import display_of
@@ -61,7 +62,9 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
     return SteppeError(
         "a report needs the record.json of finished runs",
         got=f"{run}, which is not finished" if open_ else got,
-        way_out=goes_on(run) if open_ else "name run folders that steppe train has finished",
+        way_out=goes_on(run)
+        if open_
+        else nearest(run, Path.exists) + "name run folders that steppe train has finished",
     )
 
 

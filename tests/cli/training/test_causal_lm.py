@@ -341,4 +341,4 @@ def test_a_pruning_folder_and_a_sparsity_in_percent(
     assert f"got {out}, a run of steppe prune, as --out of steppe train" in said
     assert "differs in" not in said
     said = said_in_one_line(capsys, *asked, "--sparsity", 90)
-    assert "write 0.9 for 90 % zeros" in said
+    assert "write 0.9 for 90 %" in said

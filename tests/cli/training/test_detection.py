@@ -61,6 +61,9 @@ def test_trained_removed_and_measured(root, tmp_path, capsys):
         (("--task", "detection", "--method", "gmp", "--sparsity", 0.5), "on which images"),
         (("digits", "--task", "detection"), "--task is for runs without a recipe"),
         (("digits", "--skip-invalid"), "--skip-invalid is for training of task detection"),
+        (("digits", "--data", "voc:nowhere"), "Way out: a recipe of task detection, such as detec"),
+        (("detection/bccd", "--method", "wanda"), "takes a method that trains"),
+        (("digits", "--method", "wanda"), "takes a method that trains"),
         (("digits", "--size", 64), "--size is for training of task detection"),
     ],
 )
@@ -92,6 +95,19 @@ def test_a_forgotten_task_is_named(root, tmp_path, capsys, data, arguments, said
     assert command("train", *named, *arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert said.format(root) in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--model", "ssd_small"), "Way out: a recipe of task detection, such as detection/bccd"),
+        (("--data", "voc:nowhere"), "Way out: a recipe of task detection, such as detection/bccd"),
+        (("--epochs", 0), "Way out: --epochs 1 or more"),
+    ],
+)
+def test_beside_a_recipe_only_what_works_there_is_said(tmp_path, capsys, arguments, said):
+    assert command("train", "digits", *arguments, "--out", tmp_path / "run") == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_folder_that_is_called_as_its_layout_is_no_module(tmp_path, monkeypatch, capsys):

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -62,6 +64,20 @@ def test_errors(folder, tmp_path):
     (folder / "test").rename(folder / "else")
     with pytest.raises(SteppeError, match=r"needs train/<class>/ and test/<class>/"):
         load(str(folder))
+
+
+def test_a_folder_without_a_split_says_what_makes_it_whole(folder):
+    for given in (folder / "train", folder.parent):
+        with pytest.raises(SteppeError, match=re.escape(f"Way out: give {folder}")):
+            load(str(given))
+    (folder / "test").rename(folder / "else")
+    with pytest.raises(SteppeError, match=r"valid/ or val/.*to test on into .*val/<class>"):
+        load(str(folder))
+    with pytest.raises(SteppeError, match=r"to test on into .*val/<class>/.*give \S+"):
+        load(str(folder / "train"))
+    (folder / "train").rename(folder / "all")
+    with pytest.raises(SteppeError, match=r"Way out: put the folders of the classes into train/"):
+        load(str(folder / "all"))
 
 
 def test_train_and_test_must_have_one_shape(folder, png):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steppe.core.cost import Cost
+from steppe.core.cost import Cost, most_sparse
 from steppe.core.errors import SteppeError
 from steppe.core.group import Group
 from steppe.core.selection import keep_largest
@@ -245,8 +245,8 @@ def priced_widths(
         raise SteppeError(
             f"the network must be able to cost no more than {allowed:.6g} {cost.unit}",
             got=f"{cost.total(least):.6g} with the fewest channels everywhere",
-            way_out="allow more, let more layers be pruned, or take smaller steps of widths "
-            "(channels.round_to)",
+            way_out=f"{most_sparse(cost, least)}, more layers that may be pruned, or smaller steps "
+            "of widths (channels.round_to)",
         )
     return search.filled()
 

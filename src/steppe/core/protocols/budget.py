@@ -32,7 +32,7 @@ class Budget(Part):
             raise SteppeError(
                 "sparsity must lie in [0, 1)",
                 got=repr(self.sparsity),
-                way_out=f"write {share_of(self.sparsity)} % zeros",
+                way_out=f"write {share_of(self.sparsity)} %",
             )
 
     @property

@@ -47,6 +47,15 @@ def arguments(
             consequence="the gradient would be zero, or point the other way",
             way_out="1.0, or None to clip nothing",
         )
+    return check_trains(method)
+
+
+def check_trains(method: Method) -> Coupling:
+    """How a method couples weights and their sparse form while it trains.
+
+    Raises:
+        SteppeError: it solves one layer at a time.
+    """
     if not isinstance(method.coupling, Coupling) or method.objective.scope == "layer":
         raise SteppeError(
             "a training loop takes a method that trains",

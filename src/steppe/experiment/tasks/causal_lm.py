@@ -11,6 +11,7 @@ from torch import nn
 
 from steppe import recipes
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import is_hub_id
 from steppe.experiment.causal_lm.experiment import LanguageExperiment
 from steppe.experiment.causal_lm.recipe import TASK, LanguageRecipe, parse
 from steppe.experiment.tasks import TASKS, Quality
@@ -37,8 +38,8 @@ class CausalLMTask:
         Not the name of a file, nor one that begins like recipes of steppe, such as ``safe/cifar``.
         """
         path = Path(model)
-        owner, slash, name = model.partition("/")
-        hub = bool(slash) and "/" not in name and path.suffix not in {".yaml", ".yml"}
+        owner = model.partition("/")[0]
+        hub = is_hub_id(model) and path.suffix not in {".yaml", ".yml"}
         taken = {".", "..", "", *(recipe.partition("/")[0] for recipe in recipes.names())}
         return path.is_dir() or (hub and not path.exists() and owner not in taken)
 

@@ -1,4 +1,4 @@
-"""What a network costs as a function of its widths: parameters, FLOPs, measured time."""
+"""What a network costs as a function of its widths: parameters, multiply-adds, measured time."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Flops(SummedCost):
         layers: of the network.
     """
 
-    unit = "FLOPs"
+    unit = "multiply-adds"
 
     def __init__(self, layers: Sequence[LayerShape]) -> None:
         self._layers = [layer for layer in layers if layer.kind != "norm"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import absent, is_hub_id, silent_retries
 from steppe.core.optional_import import require
 from steppe.core.registry import Registry
 from steppe.robustness.surface import finite
@@ -148,13 +148,15 @@ def _folder(where: str | Path, patterns: list[str]) -> Path:
     if path.is_dir():
         return path
     rule = "published images are a folder, or a dataset id owner/name of the hub"
-    if path.exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(where)):
-        raise SteppeError(rule, got=repr(str(where)), way_out="check the path")
+    if path.exists() or not is_hub_id(str(where)):
+        raise absent(str(where), rule, "check the path")
     hub = require(
         "huggingface_hub", install="huggingface_hub", purpose="fetching published images by id"
     )
     try:
-        return Path(hub.snapshot_download(str(where), repo_type="dataset", allow_patterns=patterns))
+        with silent_retries():
+            found = hub.snapshot_download(str(where), repo_type="dataset", allow_patterns=patterns)
+        return Path(found)
     except Exception as error:  # the hub's own exceptions differ by its version
         raise SteppeError(
             rule,

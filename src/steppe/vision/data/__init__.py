@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import OtherTask, SteppeError, unknown
+from steppe.core.hub_names import absent, is_hub_id
 from steppe.core.notes import note
 from steppe.core.registry import Registry
 from steppe.core.user_code import is_module
@@ -191,13 +192,13 @@ def resolve(name: str, reading: Reading, cache: Path | None = None) -> Source:
         return tar_shards(path, shards, reading, cache) if shards else imagefolder(path, reading)
     if re.fullmatch(r"[\w.]+:[\w.]+", name):
         return from_user(name, reading)
-    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    if is_hub_id(name):
         return hub(name, reading)
     if "/" in name or name.startswith(("~", ".")) or path.exists():
-        raise SteppeError(
+        raise absent(
+            name,
             "a dataset's path must be a folder or parquet files that exist",
-            got=name,
-            way_out="a folder with train.parquet and test.parquet, train*.tar and test*.tar, or "
+            "a folder with train.parquet and test.parquet, train*.tar and test*.tar, or "
             "train/<class>/ and test/<class>/ with images",
         )
     known = unknown("dataset", name, DATASETS)
@@ -223,10 +224,10 @@ def _check_boxes(name: str, path: Path) -> None:
             return
     elif _has_class_folders(path) or layout_of(path) is None:
         return
-    raise SteppeError(
+    raise OtherTask(
         "training of task image takes images with labels",
         got=f"{name}, a dataset of objects with boxes",
-        way_out="--task detection (task: detection in a recipe)",
+        task="detection",
     )
 
 

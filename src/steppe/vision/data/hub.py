@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import silent_retries
 from steppe.core.optional_import import require
 from steppe.vision.data.base import Source
 from steppe.vision.data.blobs import Blobs
@@ -33,7 +34,8 @@ def hub(name: str, reading: Reading = _AS_STORED) -> Source:
     """
     datasets = require("datasets", install="'steppe[hub]'", purpose="loading a hub dataset")
     try:
-        splits = datasets.load_dataset(name)
+        with silent_retries():
+            splits = datasets.load_dataset(name)
     except Exception as error:  # no network, no such id, a script: many kinds, one answer
         raise SteppeError(
             "a hub dataset must be one that datasets.load_dataset can load",

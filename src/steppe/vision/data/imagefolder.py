@@ -17,7 +17,7 @@ from steppe.vision.data.blobs import Blobs, Names
 from steppe.vision.data.cache import stamp
 from steppe.vision.data.encoded import Encoded, source
 from steppe.vision.data.levels import Reading
-from steppe.vision.data.split_names import TEST_NAMES, is_hidden
+from steppe.vision.data.split_names import SPLITS, TEST_NAMES, is_hidden
 
 # Of all that PIL opens, what holds one image of pixels.
 _IMAGES = (
@@ -55,12 +55,12 @@ def imagefolder(folder: Path, reading: Reading = _AS_STORED) -> Source:
     """
     tests = [folder / name for name in TEST_NAMES if (folder / name).is_dir()]
     if not (folder / "train").is_dir() or not tests:
-        inner = [p for p in sorted(folder.iterdir()) if (p / "train").is_dir()]
         raise SteppeError(
-            "a dataset folder needs train/<class>/ and test/<class>/, or train and test .parquet",
+            "a dataset folder needs train/<class>/ and test/<class>/ (or validation/, valid/ or "
+            "val/), or train and test .parquet",
             got=folder,
             consequence=f"it holds {', '.join(sorted(p.name for p in folder.iterdir())[:8])}",
-            way_out=f"give {shlex.quote(str(inner[0]))}" if inner else "",
+            way_out=_whole(folder),
         )
     classes = tuple(sorted(p.name for p in (folder / "train").iterdir() if _visible(p)))
     train, of_train = _split("train", folder / "train", classes)
@@ -70,6 +70,20 @@ def imagefolder(folder: Path, reading: Reading = _AS_STORED) -> Source:
         others = ", ".join(f"{other.name}/" for other in tests[1:])
         notes.append(f"{tests[0].name}/ is what is tested on: {others} left out")
     return source(train, test, reading, classes, notes)
+
+
+def _whole(folder: Path) -> str:
+    """What makes a dataset of a folder that lacks a split."""
+    around = [folder.parent, *(p for p in sorted(folder.iterdir()) if _visible(p))]
+    splits = [(p, {s for s in SPLITS if (p / s).is_dir()}) for p in around]
+    whole = [p for p, there in splits if "train" in there and len(there) > 1]
+    if whole:
+        return f"give {shlex.quote(str(whole[0]))}"
+    base = folder.parent if folder.name == "train" else folder
+    if (base / "train").is_dir():
+        given = shlex.quote(str(base))
+        return f"put images to test on, none of train/, into {given}/val/<class>/; give {given}"
+    return "put the folders of the classes into train/, and others like them, to test on, into val/"
 
 
 class Files(Blobs):

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from steppe.core.errors import SteppeError, unknown
+from steppe.core.errors import OtherTask, SteppeError, unknown
+from steppe.core.hub_names import absent, is_hub_id
 from steppe.core.notes import note
 from steppe.core.registry import Registry
 
@@ -90,7 +91,7 @@ def build(
     if re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
         asked = {} if pretrained is None else {"pretrained": pretrained}
         return from_function(name, num_classes, in_shape, **asked, **options)
-    if Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    if Path(name).expanduser().is_dir() or is_hub_id(name):
         init = options.pop("init", None)
         if init is not None and pretrained is not False:
             raise SteppeError(
@@ -101,18 +102,18 @@ def build(
         model = from_pretrained(name, num_classes, pretrained is not False, say, **options)
         return _started(model, init)
     if "/" in name or name.startswith(("~", ".")):
-        raise SteppeError(
+        raise absent(
+            name,
             "a model's path must be a folder that exists",
-            got=name,
-            way_out="a folder with config.json and model.safetensors, or a registered model's name",
+            "a folder with config.json and model.safetensors, or a registered model's name",
         )
     from steppe.vision.detection.models import DETECTORS
 
     if name in DETECTORS:
-        raise SteppeError(
+        raise OtherTask(
             "training of task image takes a classifier",
             got=f"{name}, a detector",
-            way_out="--task detection (task: detection in a recipe)",
+            task="detection",
         )
     raise unknown("model", name, MODELS)
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import silent_retries
 from steppe.core.notes import note
 from steppe.core.optional_import import require
 
@@ -48,28 +49,29 @@ def from_pretrained(
     source = str(folder) if folder.is_dir() else name
     kind = transformers.AutoModelForImageClassification
     try:
-        revision = {"revision": options.pop("revision")} if "revision" in options else {}
-        config = transformers.AutoConfig.from_pretrained(source, **safe, **where, **revision)
-        theirs = config.num_labels
-        if num_classes is not None and theirs != num_classes:
-            config.num_labels = num_classes
-        if pretrained:
-            model, info = kind.from_pretrained(
-                source,
-                config=config,
-                ignore_mismatched_sizes=theirs != config.num_labels,
-                use_safetensors=True,
-                output_loading_info=True,
-                **safe,
-                **where,
-                **revision,
-                **options,
-            )
-        else:
-            model, info = (
-                kind.from_config(config, **({"dtype": torch.float32} | safe | options)),
-                {},
-            )
+        with silent_retries():
+            revision = {"revision": options.pop("revision")} if "revision" in options else {}
+            config = transformers.AutoConfig.from_pretrained(source, **safe, **where, **revision)
+            theirs = config.num_labels
+            if num_classes is not None and theirs != num_classes:
+                config.num_labels = num_classes
+            if pretrained:
+                model, info = kind.from_pretrained(
+                    source,
+                    config=config,
+                    ignore_mismatched_sizes=theirs != config.num_labels,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **safe,
+                    **where,
+                    **revision,
+                    **options,
+                )
+            else:
+                model, info = (
+                    kind.from_config(config, **({"dtype": torch.float32} | safe | options)),
+                    {},
+                )
     except Exception as error:  # transformers raises many kinds: network, config, missing files
         bare = pretrained and (folder / "config.json").is_file() and not _holds_weights(folder)
         if bare:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from steppe.core.errors import SteppeError
+from steppe.core.errors import SteppeError, unknown
 from steppe.core.registry import Registry
 
 
@@ -104,6 +104,8 @@ def augmentations(what: Any) -> Augmentations:
     if what is None:
         return ()
     if isinstance(what, str):
+        if what not in NAMED and what not in AUGMENTATIONS:
+            raise unknown(AUGMENTATIONS.kind, what, {*NAMED, *AUGMENTATIONS})
         what = NAMED.get(what, (what,))
     if not isinstance(what, Sequence):
         raise SteppeError("augment is a name or a list of parts", got=repr(what))

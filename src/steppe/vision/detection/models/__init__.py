@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from steppe.core.errors import SteppeError, unknown
+from steppe.core.hub_names import absent, is_hub_id
 from steppe.core.notes import note
 from steppe.core.registry import Registry
 from steppe.vision.detection.reading import reading_of
@@ -68,11 +69,17 @@ def build(
     elif re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", name):
         asked = {} if pretrained is None else {"pretrained": pretrained}
         model = from_function(name, num_classes, in_shape, **asked, **options)
-    elif Path(name).expanduser().is_dir() or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+    elif Path(name).expanduser().is_dir() or is_hub_id(name):
         from steppe.vision.detection.models.hub import from_pretrained
 
         model = from_pretrained(
             name, num_classes, in_shape, pretrained is not False, say, **options
+        )
+    elif "/" in name or name.startswith(("~", ".")):
+        raise absent(
+            name,
+            "a detector's path must be a folder that exists",
+            "a folder with config.json and model.safetensors, or a registered detector's name",
         )
     else:
         raise unknown("detector", name, DETECTORS)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from steppe.core.errors import SteppeError
+from steppe.core.hub_names import silent_retries
 from steppe.core.optional_import import require
 from steppe.vision.detection.sets import one_tensor
 
@@ -48,22 +49,23 @@ def from_pretrained(
     kind = transformers.AutoModelForObjectDetection
     info: dict[str, Any] = {}
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **safe, **where)
-        theirs = config.num_labels
-        config.num_labels = num_classes
-        if pretrained:
-            model, info = kind.from_pretrained(
-                source,
-                config=config,
-                ignore_mismatched_sizes=theirs != num_classes,
-                use_safetensors=True,
-                output_loading_info=True,
-                **safe,
-                **where,
-                **options,
-            )
-        else:
-            model = kind.from_config(config, **({"dtype": torch.float32} | safe | options))
+        with silent_retries():
+            config = transformers.AutoConfig.from_pretrained(source, **safe, **where)
+            theirs = config.num_labels
+            config.num_labels = num_classes
+            if pretrained:
+                model, info = kind.from_pretrained(
+                    source,
+                    config=config,
+                    ignore_mismatched_sizes=theirs != num_classes,
+                    use_safetensors=True,
+                    output_loading_info=True,
+                    **safe,
+                    **where,
+                    **options,
+                )
+            else:
+                model = kind.from_config(config, **({"dtype": torch.float32} | safe | options))
     except Exception as error:  # transformers raises many kinds: network, config, missing files
         text = next(iter(str(error).splitlines()), "")[:300]
         raise SteppeError(
