@@ -210,7 +210,7 @@ def _masked(records: Sequence[Record]) -> list[str]:
     names = dict.fromkeys(f"{display(r)}{at(level_of(r))}" for r in kept)
     return [
         f"{name}: its channels are zero and still there; its parameters, size, multiply-adds and "
-        "times are those of the network that steppe remove makes of it."
+        "the times taken when it ended are of the network that steppe remove makes of it."
         for name in names
     ]
 
