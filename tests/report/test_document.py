@@ -110,3 +110,12 @@ def test_names_with_commas_are_told_apart_and_flatness_is_said_where_it_was_meas
     assert "flat" not in about
     flat = run(evaluations={"sharpness": {"average": {"mean": 0.1}}})
     assert "A flat network" in Document.of([flat], title="x", figures=False).about
+
+
+def test_a_network_with_zero_channels_is_told_from_the_one_without() -> None:
+    removed = {"parameters": [9, 6], "widths": {"a": 2}}
+    masked = run(method="halp", removed=removed)
+    held = Document.of([masked, masked | {"label": "HALP, removed"}], title="x", figures=False)
+    (said,) = [text for text in held.remarks if "still there" in text]
+    assert said.startswith("HALP at 90 % zeros: its channels are zero")
+    assert "steppe remove" in said

@@ -24,6 +24,7 @@ from steppe.report.record import (
     display,
     find,
     method_of,
+    removal_of,
     setting_of,
     wrong_labels,
 )
@@ -156,9 +157,7 @@ class Document:
             tables=tables,
             times=time_tables(plain),
             papers=papers.beside(records, rows),
-            remarks=[*missing, *filter(None, [no_images(plain)]), *_unlike(records)]
-            if records
-            else [],
+            remarks=[*missing, *_remarks(records, plain)] if records else [],
             commands=list(dict.fromkeys(given)),
             versions=_versions(records),
             recipes=_recipes(records),
@@ -190,6 +189,10 @@ def _draw(
     return drawn, hints, missing
 
 
+def _remarks(records: Sequence[Record], plain: Sequence[Record]) -> list[str]:
+    return [*filter(None, [no_images(plain)]), *_unlike(records), *_masked(records)]
+
+
 def _unlike(records: Sequence[Record]) -> list[str]:
     """Measurements that were left aside, as they are not like the others'."""
     aside: dict[str, int] = {}
@@ -200,6 +203,17 @@ def _unlike(records: Sequence[Record]) -> list[str]:
         f"{on}: {count} of {len(records)} runs were measured with other options than most "
         "(images, severities, radii, ...); they are left out there. Measure all alike."
         for on, count in aside.items()
+    ]
+
+
+def _masked(records: Sequence[Record]) -> list[str]:
+    """Networks whose channels are zero and still there, which have the numbers of the cut ones."""
+    kept = [r for r in records if find(r, "removed.widths") and removal_of(r) is None]
+    names = dict.fromkeys(f"{display(r)}{at(level_of(r))}" for r in kept)
+    return [
+        f"{name}: its channels are zero and still there; its parameters, size, multiply-adds and "
+        "the times taken when it ended are of the network that steppe remove makes of it."
+        for name in names
     ]
 
 

@@ -68,16 +68,22 @@ def _no_record(run: Path, path: Path, error: Exception) -> SteppeError:
     )
 
 
-def _removal(record: Record) -> Record | None:
-    """What a record says of the removal that made its network; None of any other network."""
-    made = str(record.get("label") or "").endswith(REMOVED)
+def removal_of(record: Record) -> Record | None:
+    """What a record says of the removal that made its network; None of any other network.
+
+    Example:
+        >>> removed = {"source": "../halp"}
+        >>> removal_of({"label": "HALP, removed", "removed": removed}), removal_of({"removed": {}})
+        ({'source': '../halp'}, None)
+    """
+    made = REMOVED in str(record.get("label") or "")
     return find(record, "removed") or {} if made else None
 
 
 def _measured(run: Path, record: Record) -> dict[str, Any]:
     """Everything that was measured of a run, and the commands."""
     path = run / "evaluations.json"
-    commands = again(run, _removal(record))
+    commands = again(run, removal_of(record))
     entries: list[dict[str, Any]] = []
     try:
         if path.exists():
