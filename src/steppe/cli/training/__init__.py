@@ -134,7 +134,7 @@ def with_method(spec: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     name = given.get("method")
     if name is not None and name != spec.get("name"):
         spec = {"name": name}
-    if name in METHODS:  # before it is asked for what it needs
+    if name is not None and name in METHODS:  # before it is asked for what it needs
         check_trains(METHODS[name].example())
     if not spec:
         raise SteppeError(
