@@ -133,7 +133,7 @@ def _set_instead(error: Any) -> str:
 
 def _typed_instead(error: Any) -> str:
     """What to type instead of what is refused: a list in one word, or the command's help."""
-    context = getattr(error, "ctx", None)
+    context: Any = getattr(error, "ctx", None)
     command = getattr(context, "command", None)
     lists = [p.opts[0] for p in getattr(command, "params", ()) if _is_list(p)]
     extra = lists and "unexpected extra argument" in error.format_message()

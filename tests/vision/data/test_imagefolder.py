@@ -71,9 +71,9 @@ def test_a_folder_without_a_split_says_what_makes_it_whole(folder):
         with pytest.raises(SteppeError, match=re.escape(f"Way out: give {folder}")):
             load(str(given))
     (folder / "test").rename(folder / "else")
-    with pytest.raises(SteppeError, match=r"valid/ or val/.*to test on into .*val/<class>"):
+    with pytest.raises(SteppeError, match=r"valid/ or val/.*to test on.* into .*val/<class>/$"):
         load(str(folder))
-    with pytest.raises(SteppeError, match=r"to test on into .*val/<class>/.*give \S+"):
+    with pytest.raises(SteppeError, match=r"to test on.* into .*val/<class>/; give \S+"):
         load(str(folder / "train"))
     (folder / "train").rename(folder / "all")
     with pytest.raises(SteppeError, match=r"Way out: put the folders of the classes into train/"):

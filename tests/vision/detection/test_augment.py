@@ -193,3 +193,8 @@ def test_lists_of_a_recipe_are_values():
     (part,) = augmentations([{"crop": {"overlaps": [0.1, 0.5]}}])
     assert part == Crop(overlaps=(0.1, 0.5))
     assert hash(part) == hash(Crop(overlaps=(0.1, 0.5)))
+
+
+def test_a_mistyped_name_is_told_of_all_names() -> None:
+    with pytest.raises(SteppeError, match=r"did you mean ssd\? known: .*mirror, none, ssd"):
+        augmentations("sssd")

@@ -12,12 +12,10 @@ from pydantic import BaseModel
 from steppe.core.errors import SteppeError
 from steppe.core.registry import Registry
 from steppe.core.text import number_or_word
-from steppe.engine.step.argument_checks import check_trains
 from steppe.experiment.method_spec import spelled_out
 from steppe.experiment.strict import places
 from steppe.experiment.tasks import TASKS
 from steppe.experiment.tasks.image import ImageTask
-from steppe.methods import METHODS
 
 
 @dataclass(frozen=True)
@@ -134,8 +132,6 @@ def with_method(spec: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     name = given.get("method")
     if name is not None and name != spec.get("name"):
         spec = {"name": name}
-    if name in METHODS:  # before it is asked for what it needs
-        check_trains(METHODS[name].example())
     if not spec:
         raise SteppeError(
             "train needs a recipe or a method",

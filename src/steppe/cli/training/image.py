@@ -14,9 +14,11 @@ from steppe.cli.training.used import check_used
 from steppe.core.courtesy import courtesy
 from steppe.core.errors import SteppeError
 from steppe.engine import ranks
+from steppe.engine.step.argument_checks import check_trains
 from steppe.experiment.experiment import Experiment, load_data
 from steppe.experiment.latency_command import check_table
 from steppe.experiment.recipe import Recipe, parse
+from steppe.methods import METHODS
 from steppe.report.html import write_report
 from steppe.report.level import level_of
 from steppe.report.record import is_dense, read_records, setting_of
@@ -56,6 +58,9 @@ class ImageTraining:
         named = given.get("model")
         if named is not None and named != plain.get("model", {}).get("name"):
             plain["model"] = {}  # options and weights were another network's
+        method = given.get("method")
+        if method is not None and method in METHODS:  # before it is asked for what it needs
+            check_trains(METHODS[method].example())
 
     @classmethod
     def run(

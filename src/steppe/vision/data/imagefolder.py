@@ -82,7 +82,8 @@ def _whole(folder: Path) -> str:
     base = folder.parent if folder.name == "train" else folder
     if (base / "train").is_dir():
         given = shlex.quote(str(base))
-        return f"put images to test on, none of train/, into {given}/val/<class>/; give {given}"
+        then = "" if base == folder else f"; give {given}"
+        return f"put images to test on, none of train/, into {given}/val/<class>/{then}"
     return "put the folders of the classes into train/, and others like them, to test on, into val/"
 
 
