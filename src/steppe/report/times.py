@@ -146,6 +146,11 @@ def to_be_timed(records: Sequence[Record]) -> list[Record]:
     ]
 
 
+def time_key(place: Place | None) -> str:
+    """The column of the times that were taken in a place; None: when the runs ended."""
+    return "time" if place is None else f"timed {place.text}"
+
+
 def time_columns(records: Sequence[Record]) -> list[Column]:
     """Shares of the dense time, a column for each place; predicted times, one for each table."""
     runs = "median over paired turns; of networks that only have zeros it is noise around 100"
@@ -157,7 +162,7 @@ def time_columns(records: Sequence[Record]) -> list[Column]:
     ]
     columns += [
         Column(
-            f"timed {place.text}",
+            time_key(place),
             f"Time, {place.text}, of dense, %",
             partial(share, place=place),
             1.0,
