@@ -179,3 +179,17 @@ def test_the_legend_names_what_any_panel_draws() -> None:
     drawn = cost.svg[cost.svg.index("legend_1") :]
     assert "HALP" in drawn
     assert "AdaSAP" in drawn
+
+
+def test_a_predicted_time_of_a_batch_says_so() -> None:
+    """Beside measured times of one image."""
+    one = run("halp", timing(10.0, 5.0))
+    one["removed"] |= {"target": "ms", "cost": [0.85, 0.59]}
+    one["recipe"]["channels"] = {"target": "latency", "batch": 64}
+    found = cells(one)
+    assert found["Predicted latency, 64 images (dense 0.85), ms"].mean == 0.59
+    assert found["Predicted latency (dense 8), ms"].mean == 5.0, "what evaluate asks is of one"
+    other = run("adasap", timing(10.0, 8.0)) | {"removed": one["removed"]}
+    drawn = Document.of([detector("dense", None), other, one], title="x").drawn["gain"]
+    svg = " ".join(f.svg for f in drawn if f.key == "image_pareto")
+    assert "64 images by the table of layers, ms" in " ".join(svg.split())
