@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,35 @@ def test_figures_have_a_panel_for_each_place() -> None:
     assert "Time, EPYC, 1 thread, of dense, %. HALP at 40 %" in drawn["cost"].svg
     assert "Time, EPYC, 8 threads, of dense, %. HALP at 40 %" in drawn["cost"].svg
     assert "steppe evaluate --on latency" in drawn["cost"].caption
-    assert "Without a time" not in drawn["cost"].caption
     more = {f.key: f for f in Document.of([*runs, run("halp", seed=1)], title="x").drawn["gain"]}
-    assert more["cost"].caption.endswith(" Without a time there: 1 run.")
+    assert "when the runs ended" in more["cost"].caption, "as the table: not all were timed there"
+    assert "Time at the run's end, of dense, %. HALP at 40 %" in unescape(more["cost"].svg)
+    assert "EPYC" not in more["cost"].svg
     plain = {f.key: f for f in Document.of([run("halp")], title="x").drawn["gain"]}
     assert "when the runs ended" in plain["cost"].caption
+
+
+def test_the_legend_names_what_any_panel_draws() -> None:
+    """HALP has a time and no packed size; AdaSAP has a size and no time."""
+    runs = [run("halp", timing(10.0, 5.0)), run("adasap")]
+    runs[0]["sparse"].pop("bytes_packed", None)
+    runs[1]["sparse"]["bytes_packed"] = 500
+    del runs[1]["speed"], runs[1]["sparse"]["latency_ms"]
+    (cost,) = [f for f in Document.of(runs, title="x").drawn["gain"] if f.key == "cost"]
+    drawn = cost.svg[cost.svg.index("legend_1") :]
+    assert "HALP" in drawn
+    assert "AdaSAP" in drawn
+
+
+def test_a_predicted_time_of_a_batch_says_so() -> None:
+    """Beside measured times of one image."""
+    one = run("halp", timing(10.0, 5.0))
+    one["removed"] |= {"target": "ms", "cost": [0.85, 0.59]}
+    one["recipe"]["channels"] = {"target": "latency", "batch": 64}
+    found = cells(one)
+    assert found["Predicted latency, 64 images (dense 0.85), ms"].mean == 0.59
+    assert found["Predicted latency (dense 8), ms"].mean == 5.0, "what evaluate asks is of one"
+    other = run("adasap", timing(10.0, 8.0)) | {"removed": one["removed"]}
+    drawn = Document.of([detector("dense", None), other, one], title="x").drawn["gain"]
+    svg = " ".join(f.svg for f in drawn if f.key == "image_pareto")
+    assert "64 images by the table of layers, ms" in " ".join(svg.split())

@@ -183,7 +183,7 @@ def panels(
             name = named.format(key.removeprefix(f"{family} "))
             ax.set_title(name, loc="left", fontsize=9.5)
             ax.set_ylabel(f"{quality}, %")
-        legend(figure, axes[0])
+        legend(figure, *axes)
         described = " ".join(describe(rows, key) for key in keys)
         some = f" Four of {len(keys)} are drawn; the table has all." if len(keys) > 4 else ""
         return finish(figure, family, title, f"{caption}{some} {SPACED}", described)

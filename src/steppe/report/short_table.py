@@ -15,7 +15,7 @@ from steppe.report.level import Level, after, highest, level_of
 from steppe.report.quality import QUALITIES
 from steppe.report.record import Record, first, is_dense, method_of
 from steppe.report.table import Row, Rows
-from steppe.report.times import Place, speed_of, usual_place
+from steppe.report.times import Place, speed_of, time_key, usual_place
 from steppe.report.verdicts import LEVEL
 
 if TYPE_CHECKING:
@@ -298,8 +298,7 @@ def _cells(
         if key == "size":
             cells[key] = {m: c.get("packed") or c["bytes"] for m, c in own.items()}
         elif key == "time":
-            timed = key if place is None else f"timed {place.text}"
-            cells[key] = {m: c.get(timed) for m, c in own.items()}
+            cells[key] = {m: c.get(time_key(place)) for m, c in own.items()}
         else:
             cells[key] = {m: c.get(key) for m, c in own.items()}
         if key in qualities:

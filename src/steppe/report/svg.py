@@ -194,10 +194,13 @@ def wrapped(text: str, letters: int) -> str:
     return "\n".join(textwrap.wrap(text, max(letters, 6), break_on_hyphens=False)) or text
 
 
-def legend(figure: Canvas, ax: Axes, columns: int = 3, where: str = "upper") -> None:
-    """One legend above the panels, or below them, clear of data and title."""
-    handles: list[Any]
-    handles, labels = ax.get_legend_handles_labels()
+def legend(figure: Canvas, *panels: Axes, columns: int = 3, where: str = "upper") -> None:
+    """One legend above the panels, or below them, clear of data and title; each name once."""
+    named: dict[str, Any] = {}
+    for ax in panels:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    handles, labels = list(named.values()), list(named)
     if handles:
         fit = max(1, _LETTERS // max(map(len, labels)))  # long names need the width of two
         loc, ncols = f"outside {where} center", min(columns, len(handles), fit)

@@ -120,6 +120,26 @@ def predictions(record: Record) -> dict[float, float]:
     }
 
 
+def images_predicted(records: Sequence[Record], dense: float) -> str:
+    """How many images a table's time is of by which the dense network takes ``dense`` ms.
+
+    What a run was pruned by may be of a batch, the only one of its table where the recipe says
+    none; steppe evaluate asks for the time of one image.
+
+    Example:
+        >>> run = {"removed": {"target": "ms", "cost": [0.8, 0.5]}}
+        >>> images_predicted([run | {"recipe": {"channels": {"batch": 64}}}], 0.8)
+        '64 images'
+        >>> images_predicted([run], 0.8)
+        'one batch'
+    """
+    if any(dense in predictions({**r, "removed": None}) for r in records):
+        return "one image"
+    batches = (number(r, "recipe.channels.batch") for r in records if dense in predictions(r))
+    known = next((int(batch) for batch in batches if batch is not None), None)
+    return "one batch" if known is None else "one image" if known == 1 else f"{known} images"
+
+
 def places(records: Sequence[Record]) -> list[Place]:
     """Where pruned runs were timed, the place of most first."""
     votes = Counter(p for r in records if not is_dense(r) for p in timings(r))
@@ -146,6 +166,11 @@ def to_be_timed(records: Sequence[Record]) -> list[Record]:
     ]
 
 
+def time_key(place: Place | None) -> str:
+    """The column of the times that were taken in a place; None: when the runs ended."""
+    return "time" if place is None else f"timed {place.text}"
+
+
 def time_columns(records: Sequence[Record]) -> list[Column]:
     """Shares of the dense time, a column for each place; predicted times, one for each table."""
     runs = "median over paired turns; of networks that only have zeros it is noise around 100"
@@ -157,7 +182,7 @@ def time_columns(records: Sequence[Record]) -> list[Column]:
     ]
     columns += [
         Column(
-            f"timed {place.text}",
+            time_key(place),
             f"Time, {place.text}, of dense, %",
             partial(share, place=place),
             1.0,
@@ -166,16 +191,16 @@ def time_columns(records: Sequence[Record]) -> list[Column]:
         )
         for place in places(records)
     ]
-    tables = sorted({dense for r in records for dense in predictions(r)})
-    means = "time for one batch by a table of layers"
+    known = sorted({dense for r in records for dense in predictions(r)})
+    tables = [(dense, images_predicted(records, dense)) for dense in known]
     return columns + [
         Column(
             f"predicted {dense:g}",
-            f"Predicted latency (dense {dense:.4g}), ms",
+            f"Predicted latency{f', {many}' * many.endswith('images')} (dense {dense:.4g}), ms",
             partial(_predicted, dense=dense),
-            means=f"{means} by which dense takes {dense:.4g} ms",
+            means=f"time of {many} by a table of layers by which dense takes {dense:.4g} ms",
         )
-        for dense in tables
+        for dense, many in tables
     ]
 
 

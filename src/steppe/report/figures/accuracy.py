@@ -46,7 +46,7 @@ class Accuracy(Drawing):
                 axes[0].set_title("all", loc="left", fontsize=9.5)
                 axes[1].set_title("the best, closer", loc="left", fontsize=9.5)
                 axes[1].set_ylim(*close)
-            legend(figure, axes[0])
+            legend(figure, *axes)
             caption = (
                 "Higher is better. Bars are one standard error over seeds; the dashed band is the "
                 f"dense network. {SPACED}"

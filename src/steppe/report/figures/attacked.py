@@ -75,7 +75,7 @@ class Attacked(Drawing):
                 )
                 ax.set_ylabel("accuracy, %")
                 ax.set_ylim(0, 100)
-            legend(figure, axes[0])
+            legend(figure, *axes)
             caption = (
                 "Higher is better. Each image is changed, within the radius, to raise the loss; "
                 "left: unchanged images. Bars are one standard error over seeds; dashed: dense."

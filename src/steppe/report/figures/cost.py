@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from steppe.core.text import counted
 from steppe.report.axes import (
     band,
     describe,
@@ -19,7 +18,7 @@ from steppe.report.figures import FIGURES, Drawing
 from steppe.report.record import Record
 from steppe.report.svg import Figure, canvas, finish, legend
 from steppe.report.table import Rows
-from steppe.report.times import timings, to_be_timed
+from steppe.report.times import places, time_key, usual_place
 
 MOST = 3
 """Devices, or numbers of threads on one, that have a panel each."""
@@ -36,8 +35,10 @@ class Cost(Drawing):
 
     def draw(self, records: Sequence[Record], rows: Rows) -> Figure | None:
         there = [c.key for c in rows.columns if sparse_rows(rows, c.key)]
-        timed = [key for key in there if key.startswith("timed ")][:MOST]
-        times = timed or [key for key in there if key == "time"]
+        # as the table does: where not all were timed in one place, the ends of the runs
+        usual = usual_place(records)
+        every = [time_key(place) for place in places(records)] if usual else [time_key(None)]
+        times = [key for key in every if key in there][:MOST]
         keys = [*times, *(key for key in there if key == _SIZE)]
         if not keys:
             return None
@@ -52,15 +53,13 @@ class Cost(Drawing):
                 level_axis(ax, levels, i + 1 == len(keys))
                 ax.set_title(label, loc="left", fontsize=9.5)
                 ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
-            legend(figure, axes[0])
+            legend(figure, *axes)
             caption = "Lower is better; dashed: dense."
             if times:
-                by = "by steppe evaluate --on latency" if timed else "when the runs ended"
+                by = "by steppe evaluate --on latency" if usual else "when the runs ended"
                 caption += (
                     f" Times of one input are shares of the dense network's, in turns with it {by}."
                     " Zeros alone make nothing faster in dense kernels."
                 )
-            missing = sum(not timings(r) for r in to_be_timed(records)) if timed else 0
-            caption += f" Without a time there: {counted(missing, 'run')}." * (missing > 0)
             described = " ".join(describe(rows, key) for key in keys)
             return finish(figure, "cost", self.what, caption, described)

@@ -75,7 +75,7 @@ class Curves(Drawing):
                     log_scale(ax)
                 ax.set_ylabel(label)
             axes[-1].set_xlabel("epoch")
-            legend(figure, axes[0])
+            legend(figure, *axes)
             caption = (
                 "Means over seeds. What a method does to the weights after the last epoch is not "
                 "in it."

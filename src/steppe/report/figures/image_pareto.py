@@ -21,7 +21,14 @@ from steppe.report.record import (
 )
 from steppe.report.svg import Figure
 from steppe.report.table import Rows
-from steppe.report.times import Place, places, predictions, share, to_be_timed
+from steppe.report.times import (
+    Place,
+    images_predicted,
+    places,
+    predictions,
+    share,
+    to_be_timed,
+)
 
 Pair = tuple[float | None, float | None]
 """Of the dense network and of the pruned one."""
@@ -53,7 +60,10 @@ def _costs(timed: Sequence[Record]) -> list[Cost]:
     tables = sorted({dense for r in timed for dense in predictions(r)})
     costs: list[Cost] = [(Axis("multiply-adds, million"), _multiply_adds)]
     costs += [
-        (Axis("one image by the table of layers, ms"), partial(_predicted, dense=dense))
+        (
+            Axis(f"{images_predicted(timed, dense)} by the table of layers, ms"),
+            partial(_predicted, dense=dense),
+        )
         for dense in tables
     ]
     costs += [

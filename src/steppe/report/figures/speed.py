@@ -73,7 +73,7 @@ class Speeds(Drawing):
                 ax.grid(False, axis="y")
                 ax.set_xlim(0, 1.75 * max(max(pair.sparse, pair.dense) for pair in pairs))
                 ax.set_title(title, loc="left", fontsize=9.5)
-            legend(figure, axes[0])
+            legend(figure, *axes)
             figure.draw_without_rendering()  # so that it is known how long the texts are
             for ax in axes:
                 _make_room(ax)
