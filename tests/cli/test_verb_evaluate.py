@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from steppe import SteppeError
 from steppe.cli.main import main
 from steppe.evaluation import EVALUATIONS, Evaluation, keep, make
 
@@ -420,3 +421,20 @@ def test_a_measurement_of_before_an_option_is_the_one_with_its_default(tmp_path:
     other = make("corruptions", str(tmp_path), {"limit": 5, "beside": "dense"}, [])
     assert keep("corruptions", other, {"clean": 0.3}) is None
     assert len(json.loads((tmp_path / "evaluations.json").read_text())) == 2
+
+
+@pytest.mark.parametrize(
+    ("on", "given", "said"),
+    [
+        ("attacks", {"steps": 0}, "--steps 1 or more"),
+        ("sharpness", {"support": "none"}, "kept or all"),
+        ("sharpness", {"measures": "worts"}, "unknown measure"),
+        ("landscape", {"support": "none"}, "kept or all"),
+        ("shifted", {}, "needs new images"),
+        ("perplexity", {}, "needs a text"),
+        ("corruptions", {"severities": "6"}, "severities are 1 to 5"),
+    ],
+)
+def test_options_are_refused_before_a_run_is_read(on, given, said):
+    with pytest.raises(SteppeError, match=said):
+        make(on, "nowhere", given, []).check()

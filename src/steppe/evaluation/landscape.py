@@ -42,13 +42,16 @@ class Landscape(Evaluation):
     support: str = "kept"
     seed: int = 0
 
-    def measure(self) -> dict[str, Any]:
-        """Places and losses on a line and on a plane, in eval mode."""
+    def check(self) -> None:
         if self.support not in ("kept", "all"):
             raise SteppeError(
                 "--support is kept or all", got=repr(self.support), way_out="--support kept"
             )
         _check(self)
+
+    def measure(self) -> dict[str, Any]:
+        """Places and losses on a line and on a plane, in eval mode."""
+        self.check()
         run = ImageRun.read(self.run, self.device, "landscape")
         images, labels = run.pixels(self.part, self.limit)
         batches = [

@@ -44,8 +44,10 @@ class Sharpness(Evaluation):
     max_products: int = 500
     seed: int = 0
 
-    def measure(self) -> dict[str, Any]:
-        """Worst and mean rise of the loss, ASAM's too; eigenvalue and trace; eval mode."""
+    def _wanted(self) -> list[str]:
+        return [name.strip() for name in self.measures.split(",")]
+
+    def check(self) -> None:
         if self.support not in ("kept", "all"):
             raise SteppeError(
                 "--support is kept or all", got=repr(self.support), way_out="--support kept"
@@ -60,11 +62,15 @@ class Sharpness(Evaluation):
             raise SteppeError(
                 "--max-products is 1 or more", got=self.max_products, way_out="--max-products 500"
             )
-        wanted = [name.strip() for name in self.measures.split(",")]
         known = _measures(self)
-        for name in wanted:
+        for name in self._wanted():
             if name not in known:
                 raise unknown("measure", name, known)
+
+    def measure(self) -> dict[str, Any]:
+        """Worst and mean rise of the loss, ASAM's too; eigenvalue and trace; eval mode."""
+        self.check()
+        known = _measures(self)
         run = ImageRun.read(self.run, self.device, "sharpness")
         batches = [
             tuple(part.to(self.device) for part in pair)
@@ -76,7 +82,7 @@ class Sharpness(Evaluation):
         return {
             "radius": self.radius,
             "adaptive_radius": self.adaptive_radius,
-            **{name: known[name](*given, masks=named or None) for name in wanted},
+            **{name: known[name](*given, masks=named or None) for name in self._wanted()},
             "support": self.support if masks else "all",
             "part": self.part,
             "images": sum(len(y) for _, y in batches),
