@@ -100,7 +100,7 @@ def test_twice_the_same_is_kept_once_and_an_interruption_keeps_what_was_there(
     monkeypatch.setattr(verb_bench, "measured_together", stopped)
     with pytest.raises(SystemExit) as ended:
         main(["bench", str(tmp_path)])
-    assert ended.value.code == 1
+    assert ended.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == STOPPED
     assert kept.read_text() == texts[0]
     assert [path.name for path in tmp_path.iterdir()] == ["evaluations.json"]

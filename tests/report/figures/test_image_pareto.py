@@ -63,7 +63,7 @@ def test_times_of_two_places_are_no_one_panel() -> None:
     assert "8 threads" not in svg, "not all networks were timed there"
     figures = Document.of([*runs(), other], title="x").drawn["gain"]
     (caption,) = [f.caption for f in figures if f.key == "image_pareto"]
-    assert "Left out: 1 that were not timed there." in caption
+    assert "Left out: 1 run that was not timed there." in caption
 
 
 def test_seeds_are_one_point() -> None:

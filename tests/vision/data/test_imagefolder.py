@@ -12,10 +12,10 @@ def folder(tmp_path, png):
     """Two classes, images whose value tells which they are."""
     for part, values in (("train", (10, 11, 20, 21)), ("test", (12, 22))):
         for value in values:
-            place = tmp_path / part / ("cat" if value < 20 else "dog")
+            place = tmp_path / "images" / part / ("cat" if value < 20 else "dog")
             place.mkdir(parents=True, exist_ok=True)
             (place / f"{value}.png").write_bytes(png(np.full((6, 6, 3), value)))
-    return tmp_path
+    return tmp_path / "images"
 
 
 def test_classes_are_numbered_by_name(folder):

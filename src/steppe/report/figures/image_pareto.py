@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from steppe.core.text import counted
 from steppe.report.axes import looks_of
 from steppe.report.column import Cell
 from steppe.report.figures import FIGURES, Drawing
@@ -108,7 +109,7 @@ class ImagePareto(Drawing):
             "The line joins the networks that no other one is better than; the names of all "
             "others are grey. Whiskers: one standard error over seeds. Times in turns with dense, "
             f"by steppe evaluate --on latency.{meaning(levels)}"
-            + f" Left out: {missing} that were not timed there."
+            + f" Left out: {counted(missing, 'run that was', 'runs that were')} not timed there."
             * (missing > 0)
         )
         shown = Axis(f"{quality.name}, %", more=True, said="{:.2f}")
