@@ -17,6 +17,7 @@ from steppe.engine.model_latency import compare
 from steppe.evaluation import EVALUATIONS, Evaluation, read_record
 from steppe.experiment.channels import rounded
 from steppe.experiment.image_run import check_another, trained, was_trained
+from steppe.experiment.latency_command import USUAL
 from steppe.experiment.recipe import Recipe
 from steppe.experiment.settled import layout_of_run
 from steppe.removal.channel_groups import coupled_channels
@@ -25,8 +26,6 @@ from steppe.removal.forward_timing import conditions, layout_of, settle
 from steppe.removal.latency_command import LatencyCommand
 from steppe.removal.latency_table import LatencyTable
 from steppe.removal.plan import TEXT
-
-MULTIPLE = 8  # of widths, as steppe latency measures them if nothing else is said
 
 
 @EVALUATIONS.register("latency")
@@ -120,7 +119,7 @@ class RunLatency(Evaluation):
                 got=f"{self.run}, whose record.json does not say them",
                 way_out="steppe remove once more, to another --out; or no --table",
             )
-        multiple = removed.get("round_to") or recipe.channels.round_to or MULTIPLE
+        multiple = removed.get("round_to") or recipe.channels.round_to or USUAL
         coupled = coupled_channels(dense, example, exclude=recipe.exclude)
         groups = rounded(coupled.groups, multiple)
         command = LatencyCommand(
